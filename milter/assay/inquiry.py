@@ -1,0 +1,127 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Floor 1, the questions: all that an evaluator may ask of the DNS, and how it asks.
+
+An evaluator is a generator. It yields a *batch* of questions, is sent the answers in the same order, and returns its
+evaluation::
+
+    def txt_of(domain: Domain) -> Inquiry[tuple[bytes, ...]]:
+        (answer,) = yield [Question(domain.name, RecordType.TXT)]
+        return answer.texts
+
+So the protocols know no socket, no thread and no clock; parallel lookups are data. Who answers is the driver's
+affair: the resolver in a worker, a plain loop on the command line, a dict in the tests. When a message's time budget
+is spent, the driver answers TEMPFAIL at once to all that is still asked, and each evaluator ends by its own RFC's
+rules.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Sequence
+from dataclasses import dataclass
+from enum import Enum, StrEnum
+from typing import Protocol, TypeVar, cast
+
+from assay.model.smtp import Address
+
+T = TypeVar("T")
+T_co = TypeVar("T_co", covariant=True)
+
+
+class RecordType(StrEnum):
+    """The DNS record types that e-mail authentication asks for."""
+
+    A = "A"
+    AAAA = "AAAA"
+    MX = "MX"
+    PTR = "PTR"
+    TXT = "TXT"
+
+
+@dataclass(frozen=True, slots=True)
+class Question:
+    """One DNS question: `name` without a final dot, as the evaluator built it.
+
+    The driver compares names without regard to case. A name that the DNS cannot carry (an empty or overlong label, an
+    overlong name) is answered NXDOMAIN without asking anybody.
+    """
+
+    name: str
+    type: RecordType
+
+
+class Outcome(Enum):
+    """How a question ended. SPF's void lookups and DMARC's ``np`` need all four."""
+
+    FOUND = "found"  #: at least one record of the type, after CNAMEs
+    NODATA = "nodata"  #: the name exists, the type does not (RFC 2308, 2.2)
+    NXDOMAIN = "nxdomain"  #: the name does not exist, nor anything below it (RFC 8020)
+    TEMPFAIL = "tempfail"  #: no usable answer: timeout, SERVFAIL, REFUSED, or no time left to ask
+
+
+@dataclass(frozen=True, slots=True)
+class MX:
+    """A mail exchanger (RFC 5321, 5.1). `exchange` has no final dot; a null MX (RFC 7505) is the empty name."""
+
+    preference: int
+    exchange: str
+
+
+Record = Address | MX | bytes | str
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What came back for one question.
+
+    `records` are of the asked type only, CNAMEs already followed: an address for A and AAAA, an `MX`, a name without
+    final dot for PTR, and for TXT the character-strings of one record joined without a separator (RFC 7208, 3.3;
+    RFC 6376, 3.6.2.2). `secure` is a trusted validating resolver's AD bit (RFC 4035, 3.2.3). `ttl` is in seconds, what
+    is left of it. `reason` tells a postmaster why a TEMPFAIL happened.
+    """
+
+    outcome: Outcome
+    records: tuple[Record, ...] = ()
+    secure: bool = False
+    ttl: int = 0
+    reason: str = ""
+
+    @property
+    def addresses(self) -> tuple[Address, ...]:
+        """The records of an A or AAAA answer."""
+        return cast(tuple[Address, ...], self.records)
+
+    @property
+    def exchanges(self) -> tuple[MX, ...]:
+        """The records of an MX answer, in no order."""
+        return cast(tuple[MX, ...], self.records)
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The records of a PTR answer."""
+        return cast(tuple[str, ...], self.records)
+
+    @property
+    def texts(self) -> tuple[bytes, ...]:
+        """The records of a TXT answer."""
+        return cast(tuple[bytes, ...], self.records)
+
+
+#: An evaluator in flight. Prime it with ``next`` or ``send(None)``; it ends with ``StopIteration.value``.
+Inquiry = Generator[Sequence[Question], Sequence[Answer], T]
+
+
+class Pending(Protocol[T_co]):
+    """An evaluation that was started."""
+
+    def result(self) -> T_co:
+        """The evaluation, waited for at most until the driver's time budget is spent."""
+
+    def cancel(self) -> None:
+        """Nobody will ask for the result: stop working for it."""
+
+
+class Driver(Protocol):
+    """What answers inquiries on behalf of one connection or message, within one time budget."""
+
+    def start(self, inquiry: Inquiry[T]) -> Pending[T]:
+        """Start an evaluation, in the background where it has to wait."""

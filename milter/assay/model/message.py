@@ -1,0 +1,102 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The header of a message as it was received, byte for byte, and how to find a field in it.
+
+DKIM's ``simple`` canonicalization (RFC 6376, 3.4.1) needs every byte: the case of the name, the space after the
+colon, the folding. So a field is two pieces of bytes and never a decoded string.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+
+_NEWLINE = re.compile(rb"\r\n|\r(?!\n)|(?<!\r)\n")
+
+
+@dataclass(frozen=True, slots=True)
+class HeaderField:
+    """One header field (RFC 5322, 2.2).
+
+    `name` is what stands before the colon. `value` is everything behind it, the leading space included, folded with
+    CRLF, without the final CRLF.
+    """
+
+    name: bytes
+    value: bytes
+
+    @property
+    def key(self) -> bytes:
+        """The name to compare by: lower case, without the white space that may stand before the colon."""
+        return self.name.rstrip(b" \t").lower()
+
+    @property
+    def raw(self) -> bytes:
+        """The field as it stood in the message, with its final CRLF."""
+        return b"%s:%s\r\n" % (self.name, self.value)
+
+    @property
+    def unfolded(self) -> bytes:
+        """The value on one line (RFC 5322, 2.2.3), without the white space around it."""
+        return self.value.replace(b"\r\n", b"").strip(b" \t")
+
+
+@dataclass(frozen=True, slots=True)
+class Header:
+    """The fields of a message from top to bottom."""
+
+    fields: tuple[HeaderField, ...] = ()
+    _index: dict[bytes, tuple[HeaderField, ...]] = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        index: dict[bytes, list[HeaderField]] = {}
+        for one in self.fields:
+            index.setdefault(one.key, []).append(one)
+        object.__setattr__(self, "_index", {key: tuple(fields) for key, fields in index.items()})
+
+    def __iter__(self) -> Iterator[HeaderField]:
+        return iter(self.fields)
+
+    def all(self, name: str) -> tuple[HeaderField, ...]:
+        """The fields called `name`, in any case, from top to bottom."""
+        return self._index.get(name.lower().encode(), ())
+
+
+def field_from_milter(name: bytes, value: bytes) -> HeaderField:
+    """Make a field of what libmilter hands over, where a folded value has LF line ends (design of the protocol)."""
+    return HeaderField(name, value.replace(b"\r\n", b"\n").replace(b"\n", b"\r\n") if b"\n" in value else value)
+
+
+def split_message(message: bytes) -> tuple[Header, bytes]:
+    """Take a saved message apart into header and body, as an MTA does.
+
+    Any line end is read as CRLF (a file from a Unix mailbox has LF). The first line that is neither a field nor a
+    continuation ends the header and, unless it is empty, begins the body, as in Postfix. An mbox ``From `` line on
+    top is dropped.
+
+    :returns: the header, and the body with CRLF line ends.
+    """
+    lines = _NEWLINE.sub(b"\r\n", message).split(b"\r\n")
+    if lines and lines[0].startswith(b"From "):
+        lines = lines[1:]
+    fields: list[list[bytes]] = []
+    body_at = len(lines)
+    for number, line in enumerate(lines):
+        if line[:1] in (b" ", b"\t") and fields:
+            fields[-1].append(line)
+            continue
+        if not line:
+            body_at = number + 1
+            break
+        name, colon, _ = line.partition(b":")
+        if not colon or not name or re.search(rb"[\x00-\x20\x7f]", name.rstrip(b" \t")):
+            body_at = number
+            break
+        fields.append([line])
+    return Header(tuple(_parse_fields(fields))), b"\r\n".join(lines[body_at:])
+
+
+def _parse_fields(fields: Iterable[list[bytes]]) -> Iterator[HeaderField]:
+    for lines in fields:
+        name, _, value = b"\r\n".join(lines).partition(b":")
+        yield HeaderField(name, value)

@@ -1,0 +1,157 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Domains and mailboxes in one normalised form each.
+
+A domain is kept as lower-case A-labels without a final dot, so that U-labels and A-labels of one name compare equal
+(RFC 8616, 2; RFC 9989, 5.3.1). A local part is kept as it was written: only its own host may interpret it
+(RFC 5321, 2.3.11).
+
+Bytes that are no UTF-8 travel inside ``str`` as lone surrogates (``surrogateescape``), so nothing is lost on the way
+in and out.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+import idna
+
+MAX_DOMAIN_LENGTH = 253  # octets in presentation form; RFC 1035, 2.3.4 allows 255 on the wire
+MAX_LABEL_LENGTH = 63  # octets; RFC 1035, 2.3.4
+
+#: A label as hosts and mail domains use it. The underscore is no host name character (RFC 952), but service labels
+#: such as ``_spf`` (RFC 8552) reach us in MAIL FROM domains and in ``d=``.
+_LABEL = re.compile(r"[a-z0-9_](?:[a-z0-9_-]{0,61}[a-z0-9_])?")
+
+
+class InvalidNameError(ValueError):
+    """A text that is no domain or mailbox. The message says why, for a postmaster, and quotes nothing."""
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Domain:
+    """A domain name: lower-case A-labels, no final dot, at least one label."""
+
+    name: str
+
+    @classmethod
+    def parse(cls, text: str) -> Domain:
+        """Read a domain in U-labels, A-labels or both, in any case, with or without a final dot.
+
+        :param text: what the sender wrote; ``surrogateescape`` bytes are allowed and refused as non-UTF-8.
+        :raises InvalidNameError: an empty, overlong or non-LDH label (underscore allowed), an overlong name, an
+            address literal, or U-labels that IDNA 2008 (RFC 5891) does not allow even after UTS 46 mapping.
+        """
+        name = text.removesuffix(".").lower() if text.isascii() else _to_a_labels(text)
+        if not name:
+            raise InvalidNameError("empty domain")
+        if len(name) > MAX_DOMAIN_LENGTH:
+            raise InvalidNameError(f"domain longer than {MAX_DOMAIN_LENGTH} octets")
+        for label in name.split("."):
+            if not _LABEL.fullmatch(label):
+                raise InvalidNameError(_label_fault(label))
+        return cls(name)
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """The labels from left to right."""
+        return tuple(self.name.split("."))
+
+    def is_at_or_below(self, other: Domain) -> bool:
+        """Whether this is `other` or one of its subdomains."""
+        return self.name == other.name or self.name.endswith("." + other.name)
+
+    def __str__(self) -> str:
+        return self.name
+
+
+def _to_a_labels(text: str) -> str:
+    """Convert U-labels (RFC 5890, 2.3.2.1) to A-labels."""
+    try:
+        return idna.encode(text, uts46=True).decode("ascii").removesuffix(".").lower()
+    except UnicodeError as error:  # idna.IDNAError is one; so is what a lone surrogate raises
+        raise InvalidNameError("not an internationalised domain name (IDNA 2008)") from error
+
+
+def _label_fault(label: str) -> str:
+    if not label:
+        return "empty label"
+    if len(label) > MAX_LABEL_LENGTH:
+        return f"label longer than {MAX_LABEL_LENGTH} octets"
+    return "label with a character that is no letter, digit, hyphen or underscore, or with a hyphen at an end"
+
+
+@dataclass(frozen=True, slots=True)
+class Mailbox:
+    """A local part and a domain (RFC 5321, 4.1.2). The local part is unquoted: ``a b`` stands for ``"a b"``."""
+
+    local_part: str
+    domain: Domain
+
+    def __str__(self) -> str:
+        return f"{quote_local_part(self.local_part)}@{self.domain}"
+
+
+@dataclass(frozen=True, slots=True)
+class ReversePath:
+    """The argument of MAIL FROM (RFC 5321, 4.1.1.2).
+
+    `text` is what stood between the angle brackets, exactly: empty for the null reverse-path. `mailbox` is absent for
+    the null reverse-path and where `fault` says why the text is no mailbox.
+    """
+
+    text: str
+    mailbox: Mailbox | None = None
+    fault: str = ""
+
+    @classmethod
+    def parse(cls, text: str) -> ReversePath:
+        """Read a reverse-path with or without its angle brackets. Never raises: see `fault`."""
+        if text.startswith("<") and text.endswith(">"):
+            text = text[1:-1]
+        if not text:
+            return cls("")
+        try:
+            return cls(text, parse_mailbox(text))
+        except InvalidNameError as error:
+            return cls(text, None, str(error))
+
+    @property
+    def is_null(self) -> bool:
+        """Whether this is ``<>``, the sender of bounces (RFC 5321, 4.5.5)."""
+        return not self.text
+
+
+def parse_mailbox(text: str) -> Mailbox:
+    """Read an envelope mailbox: ``local@domain`` or ``"quoted"@domain``; a source route is dropped.
+
+    :raises InvalidNameError: no local part, no or an invalid domain, or a broken quoted string.
+    """
+    if text.startswith("@"):  # RFC 5321, 4.1.1.3: a source route SHOULD be ignored
+        text = text.partition(":")[2]
+    local, at, domain = text.rpartition("@")
+    if not at:
+        raise InvalidNameError("no @ in the address")
+    if local.startswith('"'):
+        local = _unquote(local)
+    elif not local:
+        raise InvalidNameError("empty local part")
+    return Mailbox(local, Domain.parse(domain))
+
+
+_QUOTED = re.compile(r'"((?:[^"\\]|\\.)*)"', re.DOTALL)
+_DOT_ATOM = re.compile(r"[^\s\x00-\x1f\x7f()<>\[\]:;@\\,.\"]+(?:\.[^\s\x00-\x1f\x7f()<>\[\]:;@\\,.\"]+)*")
+
+
+def _unquote(text: str) -> str:
+    match = _QUOTED.fullmatch(text)
+    if match is None:
+        raise InvalidNameError("broken quoted string in the local part")
+    return re.sub(r"\\(.)", r"\1", match[1], flags=re.DOTALL)
+
+
+def quote_local_part(local_part: str) -> str:
+    """The local part as it is written in an address: as it is where it is a dot-atom, else as a quoted string."""
+    if _DOT_ATOM.fullmatch(local_part):
+        return local_part
+    return '"' + re.sub(r'(["\\])', r"\\\1", local_part) + '"'

@@ -1,0 +1,70 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""What the MTA told us: the connection's client and the transaction's envelope.
+
+They are two objects because they live differently: a client outlives every message on its connection, an envelope
+begins with MAIL and ends with the message (RFC 5321, 3.3).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from ipaddress import IPv4Address, IPv6Address, ip_address
+
+from assay.model.name import ReversePath
+
+Address = IPv4Address | IPv6Address
+
+
+def parse_address(text: str) -> Address | None:
+    """Read an address as MTAs write it: bare, ``IPv6:`` tagged, in brackets, with a zone.
+
+    An IPv4-mapped IPv6 address is the IPv4 address it stands for (RFC 4291, 2.5.5.2): a dual-stack MTA reports its
+    IPv4 clients so. Returns None for a text that is no address.
+    """
+    text = text.strip().strip("[]")
+    if text[:5].lower() == "ipv6:":
+        text = text[5:]
+    try:
+        address = ip_address(text.partition("%")[0])
+    except ValueError:
+        return None
+    return canonical_address(address)
+
+
+def canonical_address(address: Address) -> Address:
+    """The address itself, or the IPv4 address that an IPv4-mapped one stands for."""
+    if isinstance(address, IPv6Address) and address.ipv4_mapped is not None:
+        return address.ipv4_mapped
+    return address
+
+
+@dataclass(frozen=True, slots=True)
+class Client:
+    """The SMTP client of a connection.
+
+    `address` is None where there is none (a local pipe or an unknown address family). `name` is what the MTA resolved
+    for it, empty where it did not. `helo` is the last HELO or EHLO argument as it was sent, empty before that.
+    """
+
+    address: Address | None = None
+    name: str = ""
+    helo: str = ""
+
+    def greeted(self, helo: str) -> Client:
+        """The same client after HELO or EHLO; a second one, after STARTTLS, replaces the first (RFC 3207, 4.2)."""
+        return replace(self, helo=helo)
+
+
+@dataclass(frozen=True, slots=True)
+class Envelope:
+    """One transaction's envelope.
+
+    `recipients` are as in RCPT TO, without angle brackets. `authenticated` is the SASL login name, empty for none
+    (RFC 4954). `smtputf8` tells whether MAIL asked for it (RFC 6531, 3.4).
+    """
+
+    reverse_path: ReversePath
+    recipients: tuple[str, ...] = ()
+    queue_id: str = ""
+    authenticated: str = ""
+    smtputf8: bool = False
