@@ -1,0 +1,31 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""DKIM (RFC 6376, 8301, 8463, 8616): who took responsibility for this message by signing it.
+
+The path of a signature: `parse` the field, `fetch_key`, feed the body to one `BodyHashes` for all, `verify`.
+"""
+
+from assay.protocol.dkim.canonical import BodyHashes, BodyHashSpec, Canonicalization
+from assay.protocol.dkim.evaluation import Evaluation, Result
+from assay.protocol.dkim.key import Key, KeyFault, KeyLookup, fetch_key, parse_key
+from assay.protocol.dkim.signature import Algorithm, Signature, parse
+from assay.protocol.dkim.verify import Settings, select, skip, verify
+
+__all__ = [
+    "Algorithm",
+    "BodyHashSpec",
+    "BodyHashes",
+    "Canonicalization",
+    "Evaluation",
+    "Key",
+    "KeyFault",
+    "KeyLookup",
+    "Result",
+    "Settings",
+    "Signature",
+    "fetch_key",
+    "parse",
+    "parse_key",
+    "select",
+    "skip",
+    "verify",
+]

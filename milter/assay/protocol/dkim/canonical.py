@@ -1,0 +1,252 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Canonicalization (RFC 6376, 3.4): what of a message is hashed, and the hashes of its body.
+
+A header is small and complete, so its fields are canonicalized as bytes. A body may be large, so it is hashed as it
+comes: `BodyHashes` keeps a few octets and a count, whatever the body's size and however it is cut into chunks.
+
+Nothing is repaired on the way: a bare CR or LF is an octet like any other, and only CRLF ends a line.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+
+from assay.model.message import Header, HeaderField
+
+
+class Canonicalization(StrEnum):
+    """The two algorithms of RFC 6376, 3.4."""
+
+    SIMPLE = "simple"
+    RELAXED = "relaxed"
+
+
+@dataclass(frozen=True, slots=True)
+class BodyHashSpec:
+    """Which hash of the body a signature wants.
+
+    `hash_name` is ``sha256`` or ``sha1``. `length` is l=, the octets of the canonical body that are hashed; None for
+    all of them.
+    """
+
+    canonicalization: Canonicalization
+    hash_name: str
+    length: int | None = None
+
+
+_WSP_RUN = re.compile(rb"[ \t]+")
+#: The b= tag of a signature field with its value. Each octet is looked at once: no part can match another's octets.
+_B_TAG = re.compile(rb"((?:\A|;)[ \t\r\n]*b[ \t\r\n]*=)[^;]*")
+
+
+def canonical_field(field: HeaderField, canonicalization: Canonicalization) -> bytes:
+    """A header field as it is hashed, with its final CRLF (RFC 6376, 3.4.1 and 3.4.2)."""
+    if canonicalization is Canonicalization.SIMPLE:
+        return field.raw
+    value = _WSP_RUN.sub(b" ", field.value.replace(b"\r\n", b"")).strip(b" ")
+    return b"%s:%s\r\n" % (field.key, value)
+
+
+def canonical_signature_field(field: HeaderField, canonicalization: Canonicalization) -> bytes:
+    """The signature's own field as it is hashed: b= emptied, no final CRLF (RFC 6376, 3.7)."""
+    # RFC 6376, 3.5: the value goes with all white space around it, so up to the semicolon; what is before stays.
+    emptied = HeaderField(field.name, _B_TAG.sub(rb"\1", field.value, count=1))
+    return canonical_field(emptied, canonicalization)[:-2]
+
+
+def select_fields(names: Sequence[str], header: Header, own: HeaderField) -> list[HeaderField]:
+    """The fields that h= names, in its order (RFC 6376, 5.4.2).
+
+    Each name takes the next instance from the bottom up; a name with none left adds nothing, which is how a signer
+    forbids that one be added. `own`, the signature's own field, is never taken (RFC 6376, 3.5, h=): only an equal
+    *object* is it, because a copy of a signature is another field.
+    """
+    left: dict[str, list[HeaderField]] = {}
+    selected = []
+    for name in names:
+        instances = left.get(name)
+        if instances is None:
+            instances = left[name] = [field for field in header.all(name) if field is not own]
+        if instances:
+            selected.append(instances.pop())
+    return selected
+
+
+class BodyHashes:
+    """The hashes of one body: each distinct `BodyHashSpec` once, fed with the body as it arrives.
+
+    Ask for digests when the whole body has been fed; after that no more of it may come.
+    """
+
+    __slots__ = ("_bodies", "_ended", "_sinks")
+
+    def __init__(self, specs: Iterable[BodyHashSpec]) -> None:
+        self._sinks = {spec: _Sink(spec) for spec in specs}
+        self._bodies: dict[Canonicalization, _SimpleBody | _RelaxedBody] = {}
+        for canonicalization, body in (
+            (Canonicalization.SIMPLE, _SimpleBody),
+            (Canonicalization.RELAXED, _RelaxedBody),
+        ):
+            sinks = [sink for spec, sink in self._sinks.items() if spec.canonicalization is canonicalization]
+            if sinks:
+                self._bodies[canonicalization] = body(sinks)
+        self._ended = False
+
+    def update(self, chunk: bytes) -> None:
+        """Feed the next part of the body: CRLF line ends, cut anywhere, also inside a CRLF.
+
+        :raises ValueError: a digest or a length was asked for already.
+        """
+        if self._ended:
+            raise ValueError("the body has ended")
+        if chunk:
+            for body in self._bodies.values():
+                body.update(chunk)
+
+    def digest(self, spec: BodyHashSpec) -> bytes:
+        """The hash.
+
+        :raises KeyError: `spec` is none of those that this object was made for.
+        """
+        sink = self._sinks[spec]
+        self._end()
+        return sink.hash.digest()
+
+    def length(self, canonicalization: Canonicalization) -> int:
+        """The octets of the whole canonical body, what l= is measured against.
+
+        :raises KeyError: no spec had this canonicalization.
+        """
+        body = self._bodies[canonicalization]
+        self._end()
+        return body.length
+
+    def unsigned_octets(self, spec: BodyHashSpec) -> int:
+        """How many octets of the canonical body lie behind l=; negative where l= promises more than there is.
+
+        :raises KeyError: as for `digest`.
+        """
+        total = self.length(self._sinks[spec].spec.canonicalization)
+        return 0 if spec.length is None else total - spec.length
+
+    def _end(self) -> None:
+        if not self._ended:
+            self._ended = True
+            for body in self._bodies.values():
+                body.end()
+
+
+class _Sink:
+    """One hash, which takes no more than l= octets."""
+
+    __slots__ = ("hash", "room", "spec")
+
+    def __init__(self, spec: BodyHashSpec) -> None:
+        self.spec = spec
+        self.hash = hashlib.new(spec.hash_name, usedforsecurity=spec.hash_name != "sha1")
+        self.room = spec.length
+
+    def update(self, data: bytes) -> None:
+        if self.room is None:
+            self.hash.update(data)
+        elif self.room:
+            data = data[: self.room]
+            self.room -= len(data)
+            self.hash.update(data)
+
+
+_CRLF_BLOCK = b"\r\n" * 4096  # withheld empty lines are a count: a body of nothing else must not fill the memory
+
+
+class _Body:
+    """What both algorithms share: empty lines are withheld until something follows them."""
+
+    __slots__ = ("_carry", "_lines", "_sinks", "length")
+
+    def __init__(self, sinks: list[_Sink]) -> None:
+        self._sinks = sinks
+        self._carry = b""  # the last octets, whose meaning depends on what follows
+        self._lines = 0  # CRLFs withheld because they may be the body's end
+        self.length = 0
+
+    def _take(self, data: bytes) -> None:
+        """Hash `data`, which no LF follows, but withhold the CRLFs at its end."""
+        end = _content_end(data)
+        if end:
+            self._release_lines()
+            self._emit(data if end == len(data) else data[:end])
+        self._lines += (len(data) - end) // 2
+
+    def _release_lines(self) -> None:
+        while self._lines:
+            count = min(self._lines, len(_CRLF_BLOCK) // 2)
+            self._emit(_CRLF_BLOCK[: 2 * count])
+            self._lines -= count
+
+    def _emit(self, data: bytes) -> None:
+        self.length += len(data)
+        for sink in self._sinks:
+            sink.update(data)
+
+
+class _SimpleBody(_Body):
+    """RFC 6376, 3.4.3: empty lines at the end are one CRLF, and a body without a final CRLF gets one."""
+
+    __slots__ = ()
+
+    def update(self, chunk: bytes) -> None:
+        data = self._carry + chunk if self._carry else chunk
+        self._carry = b"\r" if data.endswith(b"\r") else b""
+        self._take(data[:-1] if self._carry else data)
+
+    def end(self) -> None:
+        if self._carry:  # a bare CR after all
+            self._take(self._carry + b"\r\n")
+        self._emit(b"\r\n")  # also where there is no body at all
+
+
+class _RelaxedBody(_Body):
+    """RFC 6376, 3.4.4: white space runs are one space, or nothing at the end of a line; then as simple.
+
+    But a body of nothing but empty lines is nothing.
+    """
+
+    __slots__ = ()
+
+    def update(self, chunk: bytes) -> None:
+        data = self._carry + chunk if self._carry else chunk
+        if b"\t" in data:
+            data = data.replace(b"\t", b" ")
+        while b"  " in data:  # halves each run: logarithmic passes, each at memory speed
+            data = data.replace(b"  ", b" ")
+        data = data.replace(b" \r\n", b"\r\n")
+        # The one space that is left may end its line, and the CR may begin a line end: the next chunk will tell.
+        cut = len(data) - data.endswith(b"\r")
+        cut -= data.endswith(b" ", 0, cut)
+        self._carry = data[cut:]
+        self._take(data[:cut] if self._carry else data)
+
+    def end(self) -> None:
+        if self._carry.endswith(b"\r"):
+            self._take(self._carry + b"\r\n")
+        if self.length:
+            self._emit(b"\r\n")
+
+
+def _content_end(data: bytes) -> int:
+    """Where the run of CRLFs at the end of `data` begins."""
+    last = len(data.rstrip(b"\r\n"))
+    if last == len(data):
+        return last
+    tail = data[last:]
+    # Bare CRs and LFs are content. The longest alternating end begins behind the last doubled octet, found at memory
+    # speed: a regular expression, or a loop, would make a megabyte of line feeds expensive.
+    cut = max(tail.rfind(b"\n\n"), tail.rfind(b"\r\r")) + 1
+    cut += tail.startswith(b"\n", cut)
+    if (len(tail) - cut) % 2:
+        return len(data)  # it ends in a bare CR
+    return last + cut

@@ -1,0 +1,170 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Key records (RFC 6376, 3.6; RFC 8463, 4.2): where they are, what they say, and the arithmetic of their keys.
+
+The DNS may hold several records at one name, of which RFC 6376, 3.6.2.2 leaves the meaning open: all are kept, and the
+verifier tries those that fit. Parsed records are cached with the loaded key, because loading costs as much as
+verifying and the same few keys sign most of a day's mail.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Final
+
+from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
+from cryptography.hazmat.primitives.asymmetric.padding import PKCS1v15
+from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey
+from cryptography.hazmat.primitives.asymmetric.utils import Prehashed
+from cryptography.hazmat.primitives.hashes import SHA1, SHA256
+from cryptography.hazmat.primitives.serialization import load_der_public_key
+
+from assay.inquiry import Answer, Inquiry, Outcome, Question, RecordType
+from assay.protocol.dkim.signature import Algorithm, Signature, key_name
+from assay.protocol.syntax.tags import TagListError, decode_base64, parse_tags, split_list
+
+#: Our choice: the key of the longest modulus that we accept takes 1,500 octets.
+MAX_RECORD_LENGTH = 4096
+
+#: Our choice: two are seen while a key is exchanged; each one more is an RSA operation that a stranger orders.
+MAX_RECORDS = 4
+
+#: Parsed records kept: some 2,000 octets each, with the key.
+CACHED_RECORDS = 2048
+
+_PADDING: Final = PKCS1v15()
+_PREHASHED: Final = {"sha256": Prehashed(SHA256()), "sha1": Prehashed(SHA1())}  # noqa: S303 - for RFC 6376's old mail
+_ED25519_OCTETS: Final = 32  # RFC 8032, 5.1.5
+
+
+@dataclass(frozen=True, slots=True)
+class Key:
+    """A usable key record.
+
+    `hash_names` are those of h=, None for any. `strict` is t=s: i= must be in d= itself. `testing` is t=y.
+    """
+
+    public: RSAPublicKey | Ed25519PublicKey
+    bits: int
+    hash_names: frozenset[str] | None
+    strict: bool
+    testing: bool
+
+    @property
+    def type(self) -> str:
+        """The key type of k=."""
+        return "rsa" if isinstance(self.public, RSAPublicKey) else "ed25519"
+
+    def verify(self, algorithm: Algorithm, signature: bytes, digest: bytes) -> bool:
+        """Whether `signature` is this key's over `digest`, the hash of the header. The key must be of a='s type."""
+        try:
+            if isinstance(self.public, RSAPublicKey):
+                self.public.verify(signature, digest, _PADDING, _PREHASHED[algorithm.hash_name])
+            else:
+                self.public.verify(signature, digest)  # RFC 8463, 3: PureEdDSA over the hash
+        except (InvalidSignature, UnsupportedAlgorithm):  # the latter: SHA-1 where the system's policy forbids it
+            return False
+        return True
+
+
+@dataclass(frozen=True, slots=True)
+class KeyFault:
+    """A TXT record that holds no usable key, and why."""
+
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class KeyLookup:
+    """What was found at `name`. `secure` tells that the DNS answer was validated (DNSSEC)."""
+
+    name: str
+    outcome: Outcome
+    keys: tuple[Key | KeyFault, ...] = ()
+    secure: bool = False
+    reason: str = ""
+
+
+def fetch_key(signature: Signature) -> Inquiry[KeyLookup]:
+    """Ask for a signature's key (RFC 6376, 3.6.2)."""
+    question = key_question(signature)
+    (answer,) = yield [question]
+    return read_answer(question, answer)
+
+
+def key_question(signature: Signature) -> Question:
+    """The question for a signature's key; its names were checked when it was parsed."""
+    return Question(key_name(signature.domain, signature.selector), RecordType.TXT)
+
+
+def read_answer(question: Question, answer: Answer) -> KeyLookup:
+    """Parse the records that came back for a `key_question`."""
+    keys = tuple(map(parse_key, _bounded(answer.texts))) if answer.outcome is Outcome.FOUND else ()
+    return KeyLookup(question.name, answer.outcome, keys, answer.secure, answer.reason)
+
+
+def parse_key(record: bytes) -> Key | KeyFault:
+    """Parse a key record (RFC 6376, 3.6.1)."""
+    if len(record) > MAX_RECORD_LENGTH:  # before the cache: it must not keep what is too long
+        return KeyFault(f"key record longer than {MAX_RECORD_LENGTH} octets")
+    return _parse_key(record)
+
+
+def _bounded(records: Sequence[bytes]) -> Sequence[bytes]:
+    """As many records as are tried; other TXT records at the name (a wildcard's) come behind those with a key."""
+    if len(records) <= MAX_RECORDS:
+        return records
+    return sorted(records, key=lambda record: b"p=" not in record)[:MAX_RECORDS]
+
+
+@lru_cache(maxsize=CACHED_RECORDS)
+def _parse_key(record: bytes) -> Key | KeyFault:
+    try:
+        tags = parse_tags(record)
+    except TagListError as error:
+        return KeyFault(f"malformed key record: {error}")
+    if "v" in tags and (next(iter(tags)) != "v" or tags["v"] != "DKIM1"):
+        return KeyFault("key record whose v= is not first or not DKIM1")  # RFC 6376, 3.6.1: MUST be discarded
+    encoded = tags.get("p")
+    if encoded is None:
+        return KeyFault("key record without p=")
+    if not encoded:
+        return KeyFault("key revoked")  # RFC 6376, 3.6.1, p=
+    # RFC 6376, 3.6.1, s=: a record for other services only is ignored. Unknown members of s=, h= and t= mean nothing.
+    if not {"*", "email"}.intersection(split_list(tags.get("s", "*"))):
+        return KeyFault("key is not for e-mail (s=)")
+    key_type = tags.get("k", "rsa")
+    try:
+        public = _load(key_type, decode_base64(encoded))
+    except TagListError as error:
+        return KeyFault(f"malformed key record: p= is {error}")
+    if isinstance(public, KeyFault):
+        return public
+    flags = split_list(tags.get("t", ""))
+    return Key(
+        public=public,
+        bits=public.key_size if isinstance(public, RSAPublicKey) else 256,
+        hash_names=frozenset(split_list(tags["h"])) if "h" in tags else None,
+        strict="s" in flags,
+        testing="y" in flags,
+    )
+
+
+def _load(key_type: str, octets: bytes) -> RSAPublicKey | Ed25519PublicKey | KeyFault:
+    if key_type == "ed25519":
+        if len(octets) != _ED25519_OCTETS:  # RFC 8463, 4.2: the bare key, no SubjectPublicKeyInfo
+            return KeyFault(f"Ed25519 key that has not {_ED25519_OCTETS} octets")
+        try:
+            return Ed25519PublicKey.from_public_bytes(octets)
+        except ValueError:
+            return KeyFault("malformed Ed25519 key")
+    if key_type != "rsa":
+        return KeyFault("unknown key type in k=")
+    try:
+        # RFC 6376, 3.6.1 says RSAPublicKey (PKCS #1), everybody publishes SubjectPublicKeyInfo: this reads both.
+        public = load_der_public_key(octets)
+    except (ValueError, UnsupportedAlgorithm):
+        return KeyFault("malformed RSA key")
+    return public if isinstance(public, RSAPublicKey) else KeyFault("k= says RSA, but p= holds another kind of key")

@@ -1,0 +1,304 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Address lists of a header field (RFC 5322, 3.4), read byte by byte and strictly.
+
+Whoever signs a message and whoever shows it to a human must see the same author (J. Chen, V. Paxson, J. Jiang,
+"Composition Kills", 2020). So this parser accepts the grammar of RFC 5322, section 3, with UTF-8 (RFC 6532) and with
+groups (RFC 6854), and of the obsolete syntax of section 4 just one thing: a dot in a display name (``John Q. Public``),
+which everybody writes. All else is a `Fault`:
+
+- routes (``<@a,@b:c@d>``), empty list elements, white space or comments around the dots of an address;
+- an ``@`` outside quotes in a display name, text behind ``>``, a backslash outside quotes and comments;
+- control characters, bare CR or LF, NUL, bytes that are no UTF-8;
+- encoded words (RFC 2047) inside an address. In a display name they are kept as they are: nothing is ever decoded;
+- characters that become ``@``, ``<`` or ``>`` under compatibility normalisation (U+FF20 and its like) outside quotes.
+
+Invariants: never raises; time linear in the length of the value; a `Fault` quotes nothing of the value. The domain is
+what was written: whether it is a domain name is the caller's question.
+"""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import NamedTuple
+
+MAX_LENGTH = 102_400  # octets of a field's value; Postfix's default header_size_limit
+MAX_MAILBOXES = 100  # our choice: bounds memory; RFC 5322 sets no limit, and a From field rarely has two
+MAX_COMMENT_DEPTH = 32  # our choice: nobody nests comments, but RFC 5322, 3.2.2 allows it
+
+
+@dataclass(frozen=True, slots=True)
+class HeaderMailbox:
+    """One mailbox of a header field (RFC 5322, 3.4).
+
+    `display_name` has its quotes removed and its words separated by one space; encoded words are not decoded.
+    `local_part` is unquoted. `domain` is as written: a domain in A-labels or U-labels, or an address literal in its
+    brackets.
+    """
+
+    display_name: str
+    local_part: str
+    domain: str
+
+
+@dataclass(frozen=True, slots=True)
+class AddressList:
+    """An address-list: all `mailboxes` from left to right, those in groups too, and the names of the `groups`."""
+
+    mailboxes: tuple[HeaderMailbox, ...]
+    groups: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Fault:
+    """Why a value is no address-list, in words for a postmaster."""
+
+    reason: str
+
+
+def parse_addresses(value: bytes) -> AddressList | Fault:
+    """Read the value of a From, Sender, To or similar field.
+
+    :param value: the field's value as it stood in the message, folded with CRLF.
+    :returns: the addresses, or why there are none (RFC 5322, 3.4 and 3.6.2).
+    """
+    if len(value) > MAX_LENGTH:
+        return Fault(f"longer than {MAX_LENGTH} octets")
+    if _CONTROL.search(value):
+        return Fault("control character")
+    if not value.isascii():
+        try:
+            text = value.decode("utf-8")
+        except UnicodeDecodeError:
+            # In GBK, Shift_JIS and others a byte of a character can be "@" or a backslash: readers that guess
+            # another charset see other addresses.
+            return Fault("8-bit bytes that are no UTF-8")
+        if _WIDE_CONTROL.search(text):
+            return Fault("control character")
+    try:
+        return _Parser(tuple(_tokens(value.replace(b"\r\n", b"")))).address_list()
+    except _SyntaxFault as fault:
+        return Fault(str(fault))
+
+
+#: What no field may contain: control characters (RFC 5322, 3.2.1 allows them in obsolete syntax only), and CR or LF
+#: other than in CRLF before white space (RFC 5322, 2.2.3).
+_CONTROL = re.compile(rb"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]|\r(?!\n[ \t])|(?<!\r)\n")
+#: C1 controls and the line separators of Unicode: some libraries break lines there.
+_WIDE_CONTROL = re.compile("[\x80-\x9f\u2028\u2029]")
+
+#: RFC 5322, 3.2.3 atext, and RFC 6532, 3.2 UTF8-non-ascii. Possessive quantifiers: hostile input cannot backtrack.
+_TOKEN = re.compile(
+    rb"""(?P<space>[ \t]++)
+    |(?P<atom>[A-Za-z0-9!#$%&'*+/=?^_`{|}~\x80-\xff-]++)
+    |(?P<quoted>"(?:[^"\\]++|\\.)*+")
+    |(?P<literal>\[[^][\\]*+\])
+    |(?P<special>[<>@,;:.])
+    |(?P<comment>\()""",
+    re.VERBOSE | re.DOTALL,
+)
+_COMMENT_EDGE = re.compile(rb"\\.|[()]", re.DOTALL)
+_QUOTED_PAIR = re.compile(rb"\\(.)", re.DOTALL)
+_ENCODED_WORD = re.compile(rb"=\?[^?]*+\?[^?]*+\?[^?]*+\?=")
+
+_STRAY = {b'"': "quoted string without an end", b"[": "broken address literal", b"\\": "backslash outside quotes"}
+
+
+class _SyntaxFault(Exception):  # noqa: N818 - it never leaves this module
+    """Where reading ends."""
+
+
+class _Token(NamedTuple):
+    """A word or a special. `glued` tells that neither white space nor a comment stands before it."""
+
+    kind: str
+    text: bytes
+    glued: bool
+
+
+_END = _Token("end", b"", False)
+
+
+def _tokens(value: bytes) -> Iterator[_Token]:
+    """Cut an unfolded value into words and specials; white space and comments only leave their trace in `glued`."""
+    at, glued = 0, False
+    while at < len(value):
+        match = _TOKEN.match(value, at)
+        if match is None:
+            raise _SyntaxFault(_STRAY.get(value[at : at + 1], "misplaced special character"))
+        kind = str(match.lastgroup)
+        if kind == "comment":
+            at = _comment_end(value, match.end())
+            glued = False
+            continue
+        at = match.end()
+        if kind == "space":
+            glued = False
+            continue
+        yield _Token(kind, match[0], glued)
+        glued = True
+
+
+def _comment_end(value: bytes, at: int) -> int:
+    """Where the comment ends whose "(" stands before `at` (RFC 5322, 3.2.2: comments nest)."""
+    depth = 1
+    for edge in _COMMENT_EDGE.finditer(value, at):
+        if edge[0] == b"(":
+            depth += 1
+            if depth > MAX_COMMENT_DEPTH:
+                raise _SyntaxFault(f"comments nested deeper than {MAX_COMMENT_DEPTH}")
+        elif edge[0] == b")":
+            depth -= 1
+            if not depth:
+                return edge.end()
+    raise _SyntaxFault("comment without an end")
+
+
+class _Parser:
+    """The grammar of RFC 5322, 3.4 over tokens; every token is looked at once."""
+
+    __slots__ = ("_at", "_groups", "_mailboxes", "_tokens")
+
+    def __init__(self, tokens: tuple[_Token, ...]) -> None:
+        self._tokens = tokens
+        self._at = 0
+        self._mailboxes: list[HeaderMailbox] = []
+        self._groups: list[str] = []
+
+    def address_list(self) -> AddressList:
+        """address-list = (address *("," address)); address = mailbox / group."""
+        if not self._tokens:
+            raise _SyntaxFault("no address")
+        while True:
+            self._address()
+            token = self._next()
+            if token is _END:
+                return AddressList(tuple(self._mailboxes), tuple(self._groups))
+            if token.text != b",":
+                raise _SyntaxFault("text behind an address")
+
+    def _address(self) -> None:
+        words = self._words()
+        if self._peek().text != b":":
+            self._mailbox(words)
+            return
+        self._next()
+        self._groups.append(_phrase(words, "group without a name"))
+        if self._peek().text == b";":  # RFC 5322, 3.4: a group may be empty
+            self._next()
+            return
+        while True:
+            self._mailbox(self._words())
+            token = self._next()
+            if token.text == b";":
+                return
+            if token.text != b",":
+                raise _SyntaxFault("group without an end" if token is _END else "text behind an address in a group")
+
+    def _mailbox(self, words: list[_Token]) -> None:
+        """mailbox = name-addr / addr-spec, of which `words` are read already."""
+        if len(self._mailboxes) >= MAX_MAILBOXES:
+            raise _SyntaxFault(f"more than {MAX_MAILBOXES} addresses")
+        token = self._next()
+        if token.text == b"@":
+            self._mailboxes.append(HeaderMailbox("", _local_part(words), self._domain()))
+        elif token.text == b"<":
+            display_name = _phrase(words, "") if words else ""
+            words = self._words()
+            token = self._next()
+            if token.text == b"@" and not words:
+                raise _SyntaxFault("address with a route or without a local part")  # RFC 5322, 4.4 obs-route
+            if token.text != b"@":
+                raise _SyntaxFault("no @ between < and >")
+            self._mailboxes.append(HeaderMailbox(display_name, _local_part(words), self._domain()))
+            if self._next().text != b">":
+                raise _SyntaxFault("no > behind an address")
+        elif words:
+            raise _SyntaxFault("address without @")
+        else:
+            raise _SyntaxFault("empty address")
+
+    def _domain(self) -> str:
+        """domain = dot-atom / domain-literal (RFC 5322, 3.4.1)."""
+        if self._peek().kind == "literal":
+            return self._next().text.decode()
+        words = self._words()
+        if not words:
+            raise _SyntaxFault("address without a domain")
+        if any(word.kind == "quoted" for word in words):
+            raise _SyntaxFault("quoted string in a domain")
+        return _dot_atom(words).decode()
+
+    def _words(self) -> list[_Token]:
+        """The run of atoms, quoted strings and dots from here on."""
+        start = self._at
+        while self._peek().kind in ("atom", "quoted") or self._peek().text == b".":
+            self._at += 1
+        return list(self._tokens[start : self._at])
+
+    def _peek(self) -> _Token:
+        return self._tokens[self._at] if self._at < len(self._tokens) else _END
+
+    def _next(self) -> _Token:
+        token = self._peek()
+        self._at += 1
+        return token
+
+
+def _phrase(words: list[_Token], fault: str) -> str:
+    """phrase (RFC 5322, 3.2.5), with the dots of obs-phrase: they must not come first."""
+    if not words or words[0].text == b".":
+        raise _SyntaxFault(fault or "display name that begins with a dot")
+    parts: list[bytes] = []
+    for word in words:
+        if word.kind == "atom":
+            _refuse_lookalikes(word.text)
+        if parts and not word.glued:
+            parts.append(b" ")
+        parts.append(_unquote(word.text) if word.kind == "quoted" else word.text)
+    return b"".join(parts).decode()
+
+
+def _local_part(words: list[_Token]) -> str:
+    """local-part = dot-atom / quoted-string (RFC 5322, 3.4.1)."""
+    if not words:
+        raise _SyntaxFault("address without a local part")
+    if words[0].kind != "quoted":
+        return _dot_atom(words).decode()
+    if len(words) > 1:
+        raise _SyntaxFault("local part with more than a quoted string")
+    return _refuse_encoded_word(_unquote(words[0].text)).decode()
+
+
+def _dot_atom(words: list[_Token]) -> bytes:
+    """dot-atom-text (RFC 5322, 3.2.3): atoms with single dots between them and nothing else."""
+    for position, word in enumerate(words):
+        if position and not word.glued:
+            raise _SyntaxFault("white space or comment inside an address")
+        if word.kind != ("special" if position % 2 else "atom"):
+            raise _SyntaxFault("misplaced dot or quoted string in an address")
+        if word.kind == "atom":
+            _refuse_lookalikes(word.text)
+    if len(words) % 2 == 0:
+        raise _SyntaxFault("address part that ends with a dot")
+    return _refuse_encoded_word(b"".join(word.text for word in words))
+
+
+def _refuse_encoded_word(part: bytes) -> bytes:
+    """The same part of an address, without an encoded word in it: some readers decode them even there."""
+    if _ENCODED_WORD.search(part):  # RFC 2047, 5 (3): not within an addr-spec, nor within a quoted string
+        raise _SyntaxFault("encoded word inside an address")
+    return part
+
+
+def _refuse_lookalikes(atom: bytes) -> None:
+    """Refuse what a reader that normalises (NFKC) takes for the syntax of another address."""
+    if not atom.isascii() and any(sign in unicodedata.normalize("NFKC", atom.decode()) for sign in "@<>"):
+        raise _SyntaxFault("character that looks like @, < or >")
+
+
+def _unquote(quoted: bytes) -> bytes:
+    inner = quoted[1:-1]
+    return _QUOTED_PAIR.sub(rb"\1", inner) if b"\\" in inner else inner
