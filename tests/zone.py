@@ -47,11 +47,11 @@ class Zone:
             rows = self._owners.get(name)
             if rows is None:
                 return Answer(Outcome.NODATA if name in self._parents else Outcome.NXDOMAIN)
+            if any(kind == "SERVFAIL" and value == question.type for kind, value in rows):  # even where it has records
+                return Answer(Outcome.TEMPFAIL, reason="SERVFAIL")
             found = tuple(_record(question.type, value) for kind, value in rows if kind == question.type)
             if found:
                 return Answer(Outcome.FOUND, found, ttl=TTL)
-            if ("SERVFAIL", question.type) in {(kind, value) for kind, value in rows if kind == "SERVFAIL"}:
-                return Answer(Outcome.TEMPFAIL, reason="SERVFAIL")
             cname = next((value for kind, value in rows if kind == "CNAME"), None)
             if cname is None:
                 failing = any(kind == "SERVFAIL" and value == "*" for kind, value in rows)

@@ -1,0 +1,50 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""DMARC: who really sent the message, by the domain in its From field (RFC 9989).
+
+The way of one message: `author` finds the author domain, `discover` the record that applies to it, `evaluate` the
+verdict. `walk` and `organizational_domain` are for those who want the cache warm, and for the reports.
+"""
+
+from assay.protocol.dmarc.alignment import MAX_WALKED_DOMAINS
+from assay.protocol.dmarc.author import MAX_AUTHOR_DOMAINS, Author, author
+from assay.protocol.dmarc.discovery import (
+    MAX_QUERIES,
+    Discovery,
+    Found,
+    Method,
+    PublicSuffix,
+    Result,
+    Walk,
+    discover,
+    organizational_domain,
+    walk,
+)
+from assay.protocol.dmarc.evaluate import Evaluation, Identifier, LegacyPct, evaluate, no_author
+from assay.protocol.dmarc.record import Alignment, Policy, Record, is_record, parse
+
+__all__ = [
+    "MAX_AUTHOR_DOMAINS",
+    "MAX_QUERIES",
+    "MAX_WALKED_DOMAINS",
+    "Alignment",
+    "Author",
+    "Discovery",
+    "Evaluation",
+    "Found",
+    "Identifier",
+    "LegacyPct",
+    "Method",
+    "Policy",
+    "PublicSuffix",
+    "Record",
+    "Result",
+    "Walk",
+    "author",
+    "discover",
+    "evaluate",
+    "is_record",
+    "no_author",
+    "organizational_domain",
+    "parse",
+    "walk",
+]

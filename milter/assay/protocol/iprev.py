@@ -1,0 +1,71 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""IPREV: does the client's address have a name, and does that name lead back to the address? (RFC 8601, 3)
+
+It says that whoever runs the address block and whoever runs the name agree, and nothing about the message. The name
+that HELO gave plays no part in it.
+
+Invariants: two batches of questions at most, one for the PTR records and one for all forward lookups; the record
+type of the latter follows the client's address family, since only that one can confirm it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+from assay.inquiry import Inquiry, Outcome, Question, RecordType
+from assay.model.smtp import Address, canonical_address
+
+MAX_PTR_NAMES = 10  # RFC 7208, 4.6.4 has this bound for SPF's "ptr"; RFC 8601 leaves one to us
+
+
+class Result(StrEnum):
+    """RFC 8601, 2.7.3. There is no "none": who was not looked up has no result."""
+
+    PASS = "pass"  # noqa: S105 - a result word
+    FAIL = "fail"
+    TEMPERROR = "temperror"
+    PERMERROR = "permerror"
+
+
+@dataclass(frozen=True, slots=True)
+class Evaluation:
+    """What the reverse and forward lookups gave.
+
+    `name` is the confirmed name, else the first name the address has, else empty. `names` are all that were looked
+    at, as the DNS gave them: a stranger writes them, so they need escaping wherever they are shown.
+    """
+
+    result: Result
+    address: Address
+    name: str
+    names: tuple[str, ...]
+    reason: str
+
+
+def evaluate(address: Address) -> Inquiry[Evaluation]:
+    """Evaluate a client's address (RFC 8601, 3)."""
+    address = canonical_address(address)
+    (pointers,) = yield [Question(address.reverse_pointer, RecordType.PTR)]
+    if pointers.outcome is Outcome.TEMPFAIL:
+        return Evaluation(Result.TEMPERROR, address, "", (), f"PTR lookup of {address} failed: {pointers.reason}")
+    # Every name is looked at once, in the order of the answer. The root is no name of a host.
+    names = tuple(dict.fromkeys(name for name in pointers.names if name))[:MAX_PTR_NAMES]
+    if pointers.outcome is not Outcome.FOUND or not names:
+        return Evaluation(Result.PERMERROR, address, "", (), f"{address} has no PTR record")
+    kind = RecordType.A if address.version == 4 else RecordType.AAAA
+    answers = yield [Question(name, kind) for name in names]
+    for name, answer in zip(names, answers, strict=True):
+        if answer.outcome is Outcome.FOUND and address in answer.addresses:
+            return Evaluation(Result.PASS, address, name, names, f"{name} has the address {address}")
+    for name, answer in zip(names, answers, strict=True):
+        if answer.outcome is Outcome.TEMPFAIL:  # the name we could not look up may be the one
+            reason = f"{kind} lookup of {name} failed: {answer.reason}"
+            return Evaluation(Result.TEMPERROR, address, names[0], names, reason)
+    return Evaluation(Result.FAIL, address, names[0], names, _mismatch(address, names, kind))
+
+
+def _mismatch(address: Address, names: tuple[str, ...], kind: RecordType) -> str:
+    if len(names) == 1:
+        return f"{names[0]}, the name of {address}, has no {kind} record with that address"
+    return f"none of the {len(names)} names of {address} has an {kind} record with that address"
