@@ -1,0 +1,401 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""check_host() (RFC 7208, 4) as an inquiry, and the two identities it is run for (RFC 7208, 2.3 and 2.4).
+
+The policy is evaluated from its start with the answers at hand, in order, exactly as the RFC says. Where an answer is
+missing, the evaluation goes on as if that term did not match, only to see what else may be asked in the same batch;
+then it starts again with more answers. So a chain of includes costs as many rounds as it is deep, and no result,
+limit or count ever rests on a guess. An evaluation takes microseconds; a round takes milliseconds.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+from assay.inquiry import Inquiry, Outcome, RecordType
+from assay.model.name import Domain, InvalidNameError, ReversePath
+from assay.model.smtp import Address, canonical_address
+from assay.protocol.spf import macro, mechanism
+from assay.protocol.spf.evaluation import Evaluation, Identity, Limits, Result, Step
+from assay.protocol.spf.mechanism import Context, Match, Trouble
+from assay.protocol.spf.record import Directive, Mechanism, Record, select, shown
+
+MAX_EXPLANATION = 450  # characters; our choice: with a reply code it still fits a line of 512 (RFC 5321, 4.5.3.1.5)
+MAX_MECHANISM = 200  # characters of a term that are kept in an evaluation; our choice
+
+#: How a domain's TXT records become its policy: None for no record. Sender ID has another way (RFC 4406, 4.4).
+Selector = Callable[[Sequence[bytes]], Record | None]
+
+_DEFAULT_LIMITS = Limits()
+_NUMBERLESS: Mapping[Result, str] = {
+    Result.PASS: "permits",
+    Result.FAIL: "does not permit",
+    Result.SOFTFAIL: "probably does not permit",
+    Result.NEUTRAL: "makes no statement about",
+}
+
+
+def check_helo(
+    address: Address,
+    helo: str,
+    *,
+    limits: Limits = _DEFAULT_LIMITS,
+    receiver: str = "unknown",
+    now: int = 0,
+    narrate: bool = False,
+) -> Inquiry[Evaluation]:
+    """Check the HELO identity (RFC 7208, 2.3).
+
+    :param helo: the argument of HELO or EHLO as it was sent.
+    :param receiver: our own host name for ``%{r}``.
+    :param now: Unix time for ``%{t}``.
+    :param narrate: whether `Evaluation.steps` is wanted.
+    """
+    domain, fault = _helo_domain(helo)
+    if domain is None:
+        return (yield from _none(Identity.HELO, f"postmaster@{helo}", fault))
+    return (
+        yield from check_host(
+            address,
+            domain.name,
+            f"postmaster@{domain}",
+            helo,
+            identity=Identity.HELO,
+            limits=limits,
+            receiver=receiver,
+            now=now,
+            narrate=narrate,
+        )
+    )
+
+
+def check_mail_from(
+    address: Address,
+    helo: str,
+    reverse_path: ReversePath,
+    *,
+    limits: Limits = _DEFAULT_LIMITS,
+    receiver: str = "unknown",
+    now: int = 0,
+    narrate: bool = False,
+) -> Inquiry[Evaluation]:
+    """Check the MAIL FROM identity (RFC 7208, 2.4). For the parameters see `check_helo`.
+
+    The null reverse-path stands for postmaster at the HELO name, and the evaluation then tells that domain.
+    """
+    local_part, domain, fault = _mail_from(helo, reverse_path)
+    if domain is None:
+        return (yield from _none(Identity.MAILFROM, reverse_path.text or f"postmaster@{helo}", fault))
+    return (
+        yield from check_host(
+            address,
+            domain.name,
+            f"{local_part}@{domain}",
+            helo,
+            limits=limits,
+            receiver=receiver,
+            now=now,
+            narrate=narrate,
+        )
+    )
+
+
+def check_host(
+    address: Address,
+    domain: str,
+    sender: str,
+    helo: str,
+    *,
+    identity: Identity = Identity.MAILFROM,
+    limits: Limits = _DEFAULT_LIMITS,
+    receiver: str = "unknown",
+    now: int = 0,
+    narrate: bool = False,
+    record: bytes | None = None,
+    default_explanation: str = "",
+    selector: Selector = select,
+) -> Inquiry[Evaluation]:
+    """The check_host() function (RFC 7208, 4).
+
+    :param domain: ``<domain>``; any name the DNS can carry, also one that no mail domain could be.
+    :param sender: ``<sender>``, the local part not quoted. Without a local part it is the postmaster's (RFC 7208, 4.3).
+    :param record: a policy to use in place of the domain's own, version included.
+    :param default_explanation: an explain-string of ours, for a domain that fails without one of its own (RFC 7208,
+        6.2). One that is no explain-string is not used.
+    :param selector: what chooses the policy among the TXT records of the domain and of all that it includes.
+    """
+    address = canonical_address(address)
+    local_part, _, sender_domain = sender.rpartition("@")
+    local_part = local_part or "postmaster"
+    sender = f"{local_part}@{sender_domain}"
+    context = Context(address, _values(address, local_part, sender_domain, helo, receiver, now), limits)
+    check = _Check(context, selector, narrate=narrate)
+    domain = domain.removesuffix(".")
+    if record is not None:
+        check.policies[domain] = selector([record]) or Record(faults=("the given text is no record",))
+    while True:  # each round answers at least one more question, and `limits` bound how many there can be
+        context.restart()
+        check.steps.clear()
+        decision = check.host(domain, 0)
+        explanation = "" if context.missing else check.explanation(decision, default_explanation)
+        if not context.missing:
+            break
+        questions = tuple(context.missing)
+        context.answers.update(zip(questions, (yield questions), strict=True))
+    return _evaluation(context, decision, identity, domain, sender, explanation, tuple(check.steps))
+
+
+@dataclass(frozen=True, slots=True)
+class _Decision:
+    """How the evaluation of one domain's policy ended. `domain` and `record` are those a redirect led to."""
+
+    result: Result
+    reason: str = ""
+    directive: Directive | None = None
+    domain: str = ""
+    record: Record | None = None
+    domain_exists: bool = True
+
+
+#: The policy has to be asked for. Never seen outside, for then an answer is missing.
+_UNKNOWN = _Decision(Result.NONE)
+
+_HOST_MECHANISMS: Mapping[Mechanism, Callable[[Context, Directive, str], Match]] = {
+    Mechanism.A: mechanism.a,
+    Mechanism.MX: mechanism.mx,
+    Mechanism.PTR: mechanism.ptr,
+    Mechanism.EXISTS: mechanism.exists,
+}
+
+
+class _Check:
+    """One check: the policies read so far, and the walk through them."""
+
+    __slots__ = ("context", "narrate", "policies", "selector", "steps")
+
+    def __init__(self, context: Context, selector: Selector, *, narrate: bool) -> None:
+        self.context = context
+        self.selector = selector
+        self.narrate = narrate
+        self.policies: dict[str, Record | _Decision] = {}
+        self.steps: list[Step] = []
+
+    def host(self, domain: str, depth: int) -> _Decision:
+        """Evaluate the policy of one domain; `depth` is bounded by `Limits.dns_terms`, for each include counts."""
+        record = self._policy(domain)
+        if isinstance(record, _Decision):
+            return record
+        for directive in record.directives:  # bounded by the length of a record
+            match = self._match(directive, domain, depth)
+            if self.narrate:
+                outcome = match.reason if isinstance(match, Trouble) else "match" if match else "no match"
+                self.steps.append(Step(depth, domain, directive.text, outcome))
+            if isinstance(match, Trouble):
+                return _Decision(match.result, f"{match.reason}, in {shown(directive.text)} of {shown(domain)}")
+            if match:
+                return _Decision(directive.result, "", directive, domain, record)
+        return self._redirect(record, domain, depth)
+
+    def explanation(self, decision: _Decision, default: str) -> str:
+        """What the sender says about a fail (RFC 7208, 6.2), else our own text. Costs no limit and makes no error."""
+        record, context = decision.record, self.context
+        if decision.result is not Result.FAIL or record is None:
+            return ""
+        context.ahead = False
+        if record.exp is not None:
+            name = context.target(record.exp.macro_string, decision.domain)
+            answer = None if name is None else context.lookup(name, RecordType.TXT)
+            # RFC 7208, 6.2: anything but exactly one record is as if there were no exp=.
+            if answer is not None and len(answer.texts) == 1:
+                text = self._expand(answer.texts[0].decode("ascii", "replace"), decision.domain)
+                if text:
+                    return text
+        return "" if context.missing else self._expand(default, decision.domain)
+
+    def _expand(self, text: str, domain: str) -> str:
+        try:
+            string = macro.parse(text, explanation=True)
+        except macro.MacroError:
+            return ""  # RFC 7208, 6.2: a syntax error, or a character that is not ASCII
+        expanded = self.context.expand(string, domain) or ""
+        # The grammar keeps the text printable; what its macros stand for the sender of this mail chose.
+        if not (expanded.isascii() and expanded.isprintable()):
+            expanded = "".join(c if c.isascii() and c.isprintable() else "?" for c in expanded)
+        return expanded[:MAX_EXPLANATION]
+
+    def _policy(self, domain: str) -> Record | _Decision:
+        """The record of a domain (RFC 7208, 4.3 to 4.5), or the decision where there is none to evaluate."""
+        policy = self.policies.get(domain)
+        if policy is not None:
+            return policy
+        if not _is_multi_label(domain):  # RFC 7208, 4.3
+            return _Decision(Result.NONE, f"{shown(domain) or 'nothing'} is no fully qualified domain name")
+        answer = self.context.lookup(domain, RecordType.TXT)
+        if answer is None:
+            return _UNKNOWN
+        policy = self.policies[domain] = self._read_policy(domain, answer.outcome, answer.texts, answer.reason)
+        return policy
+
+    def _read_policy(self, domain: str, outcome: Outcome, texts: Sequence[bytes], reason: str) -> Record | _Decision:
+        name = shown(domain)
+        if outcome is Outcome.TEMPFAIL:  # RFC 7208, 4.4
+            return _Decision(Result.TEMPERROR, f"TXT lookup of {name} failed: {reason or 'no usable answer'}")
+        if outcome is Outcome.NXDOMAIN:  # RFC 7208, 4.3
+            return _Decision(Result.NONE, f"{name} does not exist", domain_exists=False)
+        record = self.selector(texts)
+        if record is None:
+            return _Decision(Result.NONE, f"{name} publishes no SPF record")
+        if record.faults:  # RFC 7208, 4.6: anywhere in the record
+            more = f" (and {len(record.faults) - 1} more)" if len(record.faults) > 1 else ""
+            return _Decision(Result.PERMERROR, f"record of {name}: {record.faults[0]}{more}")
+        return record
+
+    def _match(self, directive: Directive, domain: str, depth: int) -> Match:
+        kind = directive.mechanism
+        if kind is Mechanism.ALL:
+            return True
+        if kind is Mechanism.IP4 or kind is Mechanism.IP6:
+            return mechanism.network(self.context, directive)
+        trouble = self.context.begin_term()
+        if trouble is not None:
+            return trouble
+        if kind is Mechanism.INCLUDE:
+            return self._include(directive, domain, depth)
+        return _HOST_MECHANISMS[kind](self.context, directive, domain)
+
+    def _include(self, directive: Directive, domain: str, depth: int) -> Match:
+        """``include``: the client passes the policy of another domain (RFC 7208, 5.2)."""
+        target = self.context.target(directive.domain_spec, domain)
+        if target is None:
+            return False
+        decision = self.host(target, depth + 1)
+        match decision.result:
+            case Result.PASS:
+                return True
+            case Result.FAIL | Result.SOFTFAIL | Result.NEUTRAL:
+                return False
+            case Result.TEMPERROR:
+                return Trouble(Result.TEMPERROR, decision.reason)
+        if decision is _UNKNOWN:
+            return False
+        return Trouble(Result.PERMERROR, decision.reason)
+
+    def _redirect(self, record: Record, domain: str, depth: int) -> _Decision:
+        """``redirect``: the other domain's policy is this one's too, where no mechanism matched (RFC 7208, 6.1)."""
+        neutral = _Decision(Result.NEUTRAL, "", None, domain, record)  # RFC 7208, 4.7
+        if record.redirect is None:
+            return neutral
+        trouble = self.context.begin_term()
+        if trouble is not None:
+            return _Decision(trouble.result, f"{trouble.reason}, in {shown(record.redirect.text)} of {shown(domain)}")
+        target = self.context.target(record.redirect.macro_string, domain)
+        if target is None:
+            return neutral
+        if self.narrate:
+            self.steps.append(Step(depth, domain, record.redirect.text, f"continue with {shown(target)}"))
+        decision = self.host(target, depth)
+        if decision.result is Result.NONE and decision is not _UNKNOWN:
+            return _Decision(Result.PERMERROR, f"{decision.reason}, in {shown(record.redirect.text)}")
+        return decision
+
+
+def _evaluation(
+    context: Context,
+    decision: _Decision,
+    identity: Identity,
+    domain: str,
+    sender: str,
+    explanation: str,
+    steps: tuple[Step, ...],
+) -> Evaluation:
+    directive, reason = decision.directive, decision.reason
+    if directive is not None:
+        policy = f"{_NUMBERLESS[decision.result]} {context.address}, by {shown(directive.text)}"
+        reason = f"{shown(decision.domain)} {policy}"
+    elif decision.record is not None:
+        reason = f"no term of {shown(decision.domain)} matches {context.address}"
+    return Evaluation(
+        result=decision.result,
+        identity=identity,
+        domain=_domain_or_none(domain),
+        sender=sender,
+        mechanism=directive.text[:MAX_MECHANISM] if directive else "default" if decision.record else "",
+        reason=reason,
+        explanation=explanation,
+        dns_terms=context.dns_terms,
+        void_lookups=context.void_lookups,
+        all_matched=directive is not None and directive.mechanism is Mechanism.ALL,
+        uses_local_part=context.uses_local_part,
+        domain_exists=decision.domain_exists,
+        steps=steps,
+    )
+
+
+def _none(identity: Identity, sender: str, fault: str) -> Inquiry[Evaluation]:
+    """The answer where there is no domain to ask about (RFC 7208, 4.3)."""
+    return Evaluation(Result.NONE, identity, None, sender, reason=fault)
+    yield  # an inquiry that asks nothing is a generator all the same
+
+
+def _helo_domain(helo: str) -> tuple[Domain | None, str]:
+    if not helo:
+        return None, "no HELO name"
+    if not helo.isascii():  # RFC 8616, 4: HELO has A-labels
+        return None, "HELO name is not ASCII"
+    try:
+        domain = Domain.parse(helo)
+    except InvalidNameError as error:
+        return None, f"HELO is no domain name: {error}"
+    if not _is_multi_label(domain.name):  # RFC 7208, 2.3 and 4.3
+        return None, "HELO is no fully qualified domain name"
+    return domain, ""
+
+
+def _mail_from(helo: str, reverse_path: ReversePath) -> tuple[str, Domain | None, str]:
+    if reverse_path.is_null:  # RFC 7208, 2.4
+        domain, fault = _helo_domain(helo)
+        return "postmaster", domain, fault
+    if reverse_path.mailbox is not None:
+        local_part, domain = reverse_path.mailbox.local_part, reverse_path.mailbox.domain
+    else:
+        # No mailbox, but often there is a domain all the same, and only that decides (RFC 7208, 4.3).
+        local_part, _, text = reverse_path.text.rpartition("@")
+        try:
+            domain = Domain.parse(text)
+        except InvalidNameError as error:
+            return "", None, f"MAIL FROM has no usable domain: {error}"
+    if not _is_multi_label(domain.name):
+        return "", None, "MAIL FROM has no fully qualified domain name"
+    return local_part, domain, ""
+
+
+def _domain_or_none(name: str) -> Domain | None:
+    try:
+        return Domain.parse(name)
+    except InvalidNameError:
+        return None
+
+
+def _is_multi_label(name: str) -> bool:
+    """Whether this is at least two labels and no address (RFC 7208, 4.3). What else a name may be the DNS decides."""
+    _, dot, toplabel = name.rpartition(".")
+    return bool(dot) and not toplabel.isdigit() and not name.startswith("[")
+
+
+def _values(
+    address: Address, local_part: str, sender_domain: str, helo: str, receiver: str, now: int
+) -> dict[str, str]:
+    """What the macro letters stand for (RFC 7208, 7.2), but for ``d`` and ``p``, which depend on the record."""
+    is_ip4 = address.version == 4
+    return {
+        "s": f"{local_part}@{sender_domain}",
+        "l": local_part,
+        "o": sender_domain,
+        # RFC 7208, 7.3: the nibbles of an IPv6 address are upper case or lower; the DNS does not mind.
+        "i": str(address) if is_ip4 else ".".join(f"{int(address):032X}"),
+        "v": "in-addr" if is_ip4 else "ip6",
+        "h": helo,
+        "c": str(address),
+        "r": receiver,
+        "t": str(now),
+    }

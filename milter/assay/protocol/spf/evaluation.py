@@ -1,0 +1,100 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The words in which SPF answers (RFC 7208, 2.6): the result, what was checked, and why it came out so.
+
+Values only. What a result means for the message is the policy's affair, not SPF's (RFC 7208, 8).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import NamedTuple
+
+from assay.model.name import Domain
+
+
+class Result(StrEnum):
+    """The seven results of check_host() (RFC 7208, 2.6), in the words of RFC 8601, 2.7.2."""
+
+    NONE = "none"  #: no domain to check, or it publishes no record
+    NEUTRAL = "neutral"  #: the domain says nothing about this client; to be treated like none (RFC 7208, 8.2)
+    PASS = "pass"  # noqa: S105 - a result word and no password
+    FAIL = "fail"
+    SOFTFAIL = "softfail"
+    TEMPERROR = "temperror"  #: the DNS did not answer; a later try may succeed
+    PERMERROR = "permerror"  #: the record is broken or costs more than the limits allow
+
+
+class Identity(StrEnum):
+    """Whose name was checked, in the words of the ``identity`` key (RFC 7208, 9.1)."""
+
+    HELO = "helo"
+    MAILFROM = "mailfrom"
+    PRA = "pra"  #: Sender ID's purported responsible address (RFC 4407)
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What one check may cost (RFC 7208, 4.6.4). The defaults are the RFC's own numbers; fewer break good senders."""
+
+    dns_terms: int = 10
+    """Terms that ask the DNS: include, a, mx, ptr, exists and redirect, over all included records. MUST be 10."""
+
+    void_lookups: int = 2
+    """Terms whose lookups may find nothing (NXDOMAIN or no data). SHOULD be 2, and MAY be made configurable."""
+
+    mx_names: int = 10
+    """Names one ``mx`` may have; one with more is a permerror. MUST be 10."""
+
+    ptr_names: int = 10
+    """Names of the client's address that ``ptr`` and ``%{p}`` look at; the rest is ignored. MUST be 10."""
+
+
+class Step(NamedTuple):
+    """One term as it was evaluated, for a narration: how deep in includes, whose record, the term, what came of it."""
+
+    depth: int
+    domain: str
+    term: str
+    outcome: str
+
+
+@dataclass(frozen=True, slots=True)
+class Evaluation:
+    """What SPF found out about one identity of one transaction.
+
+    All text that the sender chose is printable and bounded here, except `sender`, which is as it was sent.
+    """
+
+    result: Result
+    identity: Identity
+    domain: Domain | None
+    """The checked ``<domain>``; None where there is none, such as for an address literal."""
+
+    sender: str
+    """The ``<sender>`` as macros saw it: local part, not quoted, ``@`` and domain."""
+
+    mechanism: str = ""
+    """The term that matched, as written; ``default`` where none did; empty where the record was not evaluated to an
+    end."""
+
+    reason: str = ""
+    """One clause for a postmaster."""
+
+    explanation: str = ""
+    """What the sender says to a rejected client by ``exp=`` (RFC 7208, 6.2): third-party text in printable ASCII."""
+
+    dns_terms: int = 0
+    void_lookups: int = 0
+    all_matched: bool = False
+    """Whether ``all`` decided in the domain's record or the one it redirects to, and not a more special mechanism."""
+
+    uses_local_part: bool = False
+    """Whether an evaluated term had ``%{l}`` or ``%{s}``: only then may a trace name the local part (RFC 8601,
+    2.7.2)."""
+
+    domain_exists: bool = True
+    """False where the DNS says that `domain` does not exist (NXDOMAIN)."""
+
+    steps: tuple[Step, ...] = ()
+    """The narration, where it was asked for."""

@@ -1,0 +1,152 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Macro strings (RFC 7208, 7): read once into pieces, expanded as often as a check needs them.
+
+Reading finds every syntax error; expanding cannot fail. What the letters stand for is the caller's affair: `expand`
+takes their values. A value may hold any character the sender chose; whoever uses an expansion as a name or as text
+looks at it first.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from urllib.parse import quote
+
+#: RFC 7208, 7.1: these letters are for explanation text only.
+EXPLANATION_LETTERS = frozenset("crt")
+LETTERS = frozenset("slodipvh")
+
+#: More parts than any value has; keeps a number of a thousand digits from being computed.
+MAX_PARTS = 1_000_000
+
+#: In one string; our choice. A name has 127 labels at most, and what strangers make us build must stay small.
+MAX_MACROS = 128
+
+# RFC 7208, 7.1: macro-expand. Neighbouring repetitions share no character, so a match is linear.
+_EXPAND = re.compile(r"%(?:\{([A-Za-z])([0-9]*)([rR]?)([-.+,/_=]*)\}|([%_-]))")
+_LITERAL = re.compile(r"[\x21-\x24\x26-\x7e]+")
+_EXPLANATION_LITERAL = re.compile(r"[\x20-\x24\x26-\x7e]+")
+_CHARACTERS = {"%": "%", "_": " ", "-": "%20"}
+
+# RFC 7208, 7.1: a toplabel is no number and has no hyphen at an end.
+_TOPLABEL = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9-]*[A-Za-z0-9])?")
+
+
+class MacroError(ValueError):
+    """A text that is no macro string. The message says why and quotes nothing."""
+
+
+@dataclass(frozen=True, slots=True)
+class Macro:
+    """``%{letter digits r delimiters}``. `parts` is how many to keep from the right, 0 for all of them."""
+
+    letter: str
+    parts: int = 0
+    reverse: bool = False
+    delimiters: str = ""
+    escape: bool = False
+
+    @property
+    def transforms(self) -> bool:
+        """Whether the value is taken apart at all."""
+        return bool(self.parts or self.reverse or self.delimiters)
+
+
+@dataclass(frozen=True, slots=True)
+class MacroString:
+    """A macro string in pieces. `literal` is the whole text where there is nothing to expand."""
+
+    pieces: tuple[str | Macro, ...]
+    literal: str | None
+    uses_local_part: bool
+    uses_validated_name: bool
+
+
+def parse(text: str, *, explanation: bool = False) -> MacroString:
+    """Read a macro-string, or an explain-string where `explanation` allows spaces and three more letters.
+
+    :raises MacroError: a character or a ``%`` that the grammar does not have (RFC 7208, 7.1).
+    """
+    return _compose(_pieces(text, explanation=explanation))
+
+
+def parse_domain_spec(text: str) -> MacroString:
+    """Read a domain-spec: a macro string that ends in a macro or in a dot and a toplabel (RFC 7208, 7.1).
+
+    :raises MacroError: as `parse`, and for an empty text or a wrong end.
+    """
+    if not text:
+        raise MacroError("empty domain")
+    pieces = _pieces(text, explanation=False)
+    # The characters behind the last macro ("%%", "%_" and "%-" are macros too): both the dot and the toplabel must be
+    # among them.
+    tail = _EXPAND.split(text)[-1]
+    if tail:
+        _, dot, toplabel = tail.removesuffix(".").rpartition(".")
+        if not dot or not _TOPLABEL.fullmatch(toplabel) or toplabel.isdigit():
+            raise MacroError("domain does not end in a dot and a top-level label that is no number, nor in a macro")
+    return _compose(pieces)
+
+
+def expand(string: MacroString, values: Mapping[str, str]) -> str:
+    """Put the `values` of the letters (lower case) into the string (RFC 7208, 7.3)."""
+    if string.literal is not None:
+        return string.literal
+    return "".join(piece if isinstance(piece, str) else _value(piece, values[piece.letter]) for piece in string.pieces)
+
+
+def _pieces(text: str, *, explanation: bool) -> list[str | Macro]:
+    literal = _EXPLANATION_LITERAL if explanation else _LITERAL
+    pieces: list[str | Macro] = []
+    at = 0
+    while at < len(text):  # every turn takes at least one character
+        match = literal.match(text, at)
+        if match is not None:
+            pieces.append(match[0])
+        else:
+            match = _EXPAND.match(text, at)
+            if match is None:
+                raise MacroError("bad macro" if text[at] == "%" else "character that is not printable ASCII")
+            pieces.append(_CHARACTERS[match[5]] if match[5] else _macro(match, explanation=explanation))
+        at = match.end()
+    return pieces
+
+
+def _macro(match: re.Match[str], *, explanation: bool) -> Macro:
+    letter = match[1].lower()
+    if letter not in LETTERS and not (explanation and letter in EXPLANATION_LETTERS):
+        where = "outside an explanation" if letter in EXPLANATION_LETTERS else "anywhere"
+        raise MacroError(f"macro letter '{letter}' has no meaning {where}")
+    digits = match[2].lstrip("0")
+    if match[2] and not digits:
+        raise MacroError("macro that keeps no part")  # RFC 7208, 7.1: DIGIT must be nonzero
+    parts = int(digits) if 0 < len(digits) < len(str(MAX_PARTS)) else MAX_PARTS if digits else 0
+    # RFC 7208, 7.3: an upper-case letter asks for URL escaping.
+    return Macro(letter, parts, bool(match[3]), match[4], match[1].isupper())
+
+
+def _compose(pieces: list[str | Macro]) -> MacroString:
+    macros = [piece for piece in pieces if isinstance(piece, Macro)]
+    if len(macros) > MAX_MACROS:
+        raise MacroError(f"more than {MAX_MACROS} macros")
+    letters = {macro.letter for macro in macros}
+    return MacroString(
+        pieces=tuple(pieces),
+        literal=None if letters else "".join(piece for piece in pieces if isinstance(piece, str)),
+        uses_local_part=not letters.isdisjoint("ls"),
+        uses_validated_name="p" in letters,
+    )
+
+
+def _value(macro: Macro, value: str) -> str:
+    if macro.transforms:
+        delimiter = macro.delimiters[:1] or "."
+        for other in macro.delimiters[1:]:
+            value = value.replace(other, delimiter)
+        parts = value.split(delimiter)
+        if macro.reverse:
+            parts.reverse()
+        value = ".".join(parts[-macro.parts :])  # -0 keeps them all
+    # RFC 7208, 7.3: all but the unreserved characters of RFC 3986, which are the ones quote() never touches.
+    return quote(value, safe="", errors="surrogateescape") if macro.escape else value

@@ -1,0 +1,272 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The mechanisms that look hosts up (RFC 7208, 5.3 to 5.7), and the context they share.
+
+Nothing here waits. `Context.lookup` returns an answer that is at hand, or notes the question as missing and returns
+None; a mechanism then says "no match", and whoever runs the check asks all that is missing and evaluates again. So
+everything behind the first missing answer is guesswork: good for asking ahead, never for a result.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from assay.inquiry import Answer, Outcome, Question, RecordType
+from assay.model.name import MAX_DOMAIN_LENGTH
+from assay.model.smtp import Address
+from assay.protocol.spf import macro
+from assay.protocol.spf.evaluation import Limits, Result
+from assay.protocol.spf.record import Directive, Mechanism, shown
+
+#: Questions of one check that may be asked before it is known that they are needed; our choice. With it, a hostile
+#: record cannot make us ask much more than RFC 7208, 4.6.4 allows in order.
+MAX_AHEAD = 32
+
+# A name that the DNS can carry and that is no trap for whoever logs it. Each label excludes the dot: linear.
+_NAME = re.compile(r"[\x20-\x2d\x2f-\x7e]{1,63}(?:\.[\x20-\x2d\x2f-\x7e]{1,63})*")
+
+#: RFC 7208, 4.8: what an expanded name that is none comes to is left to us: it does not exist, and nobody is asked.
+_NO_SUCH_NAME = Answer(Outcome.NXDOMAIN)
+
+
+@dataclass(frozen=True, slots=True)
+class Trouble:
+    """An error that ends the whole check (RFC 7208, 2.6.6 and 2.6.7)."""
+
+    result: Result
+    reason: str
+
+
+Match = bool | Trouble
+
+
+class Context:
+    """One check's client, its answers so far and its counters.
+
+    `answers` only grows. The counters are those of one evaluation from the start of the policy: `restart` clears them.
+    """
+
+    __slots__ = (
+        "address",
+        "address_type",
+        "ahead",
+        "ahead_left",
+        "answers",
+        "dns_terms",
+        "limits",
+        "local_part_is_ascii",
+        "missing",
+        "number",
+        "term_is_void",
+        "uses_local_part",
+        "values",
+        "void_lookups",
+    )
+
+    def __init__(self, address: Address, values: dict[str, str], limits: Limits) -> None:
+        self.address = address
+        self.number = int(address)
+        self.address_type = RecordType.A if address.version == 4 else RecordType.AAAA
+        self.values = values
+        self.local_part_is_ascii = values["l"].isascii()
+        self.limits = limits
+        self.answers: dict[Question, Answer] = {}
+        self.ahead_left = MAX_AHEAD
+        self.restart()
+
+    def restart(self) -> None:
+        """Begin an evaluation at the start of the policy."""
+        self.missing: dict[Question, None] = {}  # a set that keeps its order
+        self.ahead = False
+        self.dns_terms = 0
+        self.void_lookups = 0
+        self.term_is_void = False
+        self.uses_local_part = False
+
+    def begin_term(self) -> Trouble | None:
+        """Count a term that asks the DNS (RFC 7208, 4.6.4)."""
+        self.dns_terms += 1
+        if self.dns_terms > self.limits.dns_terms:
+            return Trouble(Result.PERMERROR, f"more than {self.limits.dns_terms} terms that ask the DNS")
+        self.term_is_void = False
+        self.ahead = bool(self.missing)
+        return None
+
+    def lookup(self, name: str, kind: RecordType) -> Answer | None:
+        """The answer, or None where it is not at hand and has to be asked or guessed around."""
+        if len(name) > MAX_DOMAIN_LENGTH or not _NAME.fullmatch(name):
+            return _NO_SUCH_NAME
+        question = Question(name.lower(), kind)
+        answer = self.answers.get(question)
+        if answer is None and question not in self.missing:
+            if self.ahead:
+                if not self.ahead_left:
+                    return None
+                self.ahead_left -= 1
+            self.missing[question] = None
+        return answer
+
+    def void(self) -> Match:
+        """Count the current term as one whose lookup found nothing: once, however many lookups it makes.
+
+        RFC 7208, 4.6.4 limits "the number of terms for which DNS queries return" nothing. Counting every lookup would
+        make any ``mx`` with three names that have no IPv6 address a permerror for IPv6 clients.
+        """
+        if not self.term_is_void:
+            self.term_is_void = True
+            self.void_lookups += 1
+        if self.void_lookups > self.limits.void_lookups:
+            return Trouble(Result.PERMERROR, f"more than {self.limits.void_lookups} terms whose lookups find nothing")
+        return False
+
+    def target(self, domain_spec: macro.MacroString | None, domain: str) -> str | None:
+        """The target name of a term (RFC 7208, 4.8), or None for a term that cannot match or must wait."""
+        if domain_spec is None:
+            return domain
+        name = domain_spec.literal
+        if name is None:
+            # RFC 8616, 4: a term with the local part does not match where that is not ASCII.
+            if domain_spec.uses_local_part and not self.local_part_is_ascii:
+                self.uses_local_part = True
+                return None
+            # Not ahead of need: a reverse lookup of the client is the slowest of all and seldom decides.
+            if domain_spec.uses_validated_name and self.ahead:
+                return None
+            name = self.expand(domain_spec, domain)
+            if name is None:
+                return None
+        name = name.removesuffix(".")
+        if len(name) > MAX_DOMAIN_LENGTH:
+            # RFC 7208, 7.3: labels are dropped from the left until it fits.
+            name = name[-MAX_DOMAIN_LENGTH - 1 :].partition(".")[2]
+        return name
+
+    def expand(self, string: macro.MacroString, domain: str) -> str | None:
+        """Expand a macro string in the record of `domain`, or None while ``%{p}`` is not known."""
+        if string.uses_local_part:
+            self.uses_local_part = True
+        self.values["d"] = domain
+        if string.uses_validated_name:
+            name = self.validated_name(domain)
+            if name is None:
+                return None
+            self.values["p"] = name
+        return macro.expand(string, self.values)
+
+    def matches(self, answer: Answer, directive: Directive) -> bool:
+        """Whether the client is in one of the networks around the found addresses (RFC 7208, 5)."""
+        shift = directive.ip4_host_bits if self.address_type is RecordType.A else directive.ip6_host_bits
+        number = self.number >> shift
+        return any(int(address) >> shift == number for address in answer.addresses)
+
+    def reverse_lookup(self) -> Answer | None:
+        """The names that the client's address is said to have."""
+        return self.lookup(self.address.reverse_pointer, RecordType.PTR)
+
+    def reverse_names(self, answer: Answer) -> list[str]:
+        """Those names that may be looked at: all behind the first ten are ignored (RFC 7208, 4.6.4)."""
+        return [name.lower().removesuffix(".") for name in answer.names[: self.limits.ptr_names]]
+
+    def validated(self, names: Iterable[str]) -> list[str] | None:
+        """Those of the names that have the client's address (RFC 7208, 5.5), or None while one is not known."""
+        answers = [(name, self.lookup(name, self.address_type)) for name in names]
+        if any(answer is None for _, answer in answers):
+            return None
+        return [name for name, answer in answers if answer is not None and self.address in answer.addresses]
+
+    def validated_name(self, domain: str) -> str | None:
+        """The value of ``%{p}`` (RFC 7208, 7.3): the domain itself, else a name below it, else any, else "unknown"."""
+        answer = self.reverse_lookup()
+        valid = None if answer is None else self.validated(self.reverse_names(answer))
+        if valid is None:
+            return None
+        domain = domain.lower()
+        below = [name for name in valid if name.endswith("." + domain)]
+        return domain if domain in valid else next(iter(below or valid), "unknown")
+
+
+def network(context: Context, directive: Directive) -> bool:
+    """``ip4`` and ``ip6``: the client is in the network (RFC 7208, 5.6). Asks nobody."""
+    if context.address_type is RecordType.A:
+        # RFC 7208, 5: an IPv4 client never matches ip6, not even as an IPv4-mapped address.
+        return directive.mechanism is Mechanism.IP4 and context.number >> directive.ip4_host_bits == directive.network
+    return directive.mechanism is Mechanism.IP6 and context.number >> directive.ip6_host_bits == directive.network
+
+
+def a(context: Context, directive: Directive, domain: str) -> Match:
+    """``a``: the client has an address of the target name (RFC 7208, 5.3)."""
+    target = context.target(directive.domain_spec, domain)
+    if target is None:
+        return False
+    return _has_address(context, directive, target)
+
+
+def mx(context: Context, directive: Directive, domain: str) -> Match:
+    """``mx``: the client has an address of one of the target's mail exchangers (RFC 7208, 5.4)."""
+    target = context.target(directive.domain_spec, domain)
+    answer = None if target is None else context.lookup(target, RecordType.MX)
+    if target is None or answer is None:
+        return False
+    if answer.outcome is Outcome.TEMPFAIL:
+        return _temperror(target, RecordType.MX, answer)
+    if answer.outcome is not Outcome.FOUND:
+        return context.void()
+    if len(answer.exchanges) > context.limits.mx_names:
+        return Trouble(Result.PERMERROR, f"{shown(target)} has more than {context.limits.mx_names} MX names")
+    # RFC 7505, 3: a null MX has no host. No name: no fallback to an address either (RFC 7208, 5.4).
+    ordered = sorted((one.preference, one.exchange) for one in answer.exchanges if one.exchange)
+    for position, (_, name) in enumerate(ordered):
+        match = _has_address(context, directive, name)
+        if match:
+            return match
+        if context.missing:  # the answers for all the names come at once, then they are looked at in order
+            for _, later in ordered[position + 1 :]:
+                context.lookup(later, context.address_type)
+            return False
+    return False
+
+
+def ptr(context: Context, directive: Directive, domain: str) -> Match:
+    """``ptr``: a validated name of the client is the target name or below it (RFC 7208, 5.5)."""
+    if context.ahead:  # see Context.target: not ahead of need
+        return False
+    target = context.target(directive.domain_spec, domain)
+    answer = None if target is None else context.reverse_lookup()
+    # RFC 7208, 5.5: here a lookup that fails is no error but no match.
+    if target is None or answer is None or answer.outcome is Outcome.TEMPFAIL:
+        return False
+    if answer.outcome is not Outcome.FOUND:
+        return context.void()
+    target = target.lower()
+    # Only a name that could match needs an address lookup.
+    below = "." + target
+    names = [name for name in context.reverse_names(answer) if name == target or name.endswith(below)]
+    return bool(context.validated(names))
+
+
+def exists(context: Context, directive: Directive, domain: str) -> Match:
+    """``exists``: the target name has any IPv4 address, also where the client has IPv6 (RFC 7208, 5.7)."""
+    target = context.target(directive.domain_spec, domain)
+    answer = None if target is None else context.lookup(target, RecordType.A)
+    if target is None or answer is None:
+        return False
+    if answer.outcome is Outcome.TEMPFAIL:
+        return _temperror(target, RecordType.A, answer)
+    return answer.outcome is Outcome.FOUND or context.void()
+
+
+def _has_address(context: Context, directive: Directive, name: str) -> Match:
+    answer = context.lookup(name, context.address_type)
+    if answer is None:
+        return False
+    if answer.outcome is Outcome.TEMPFAIL:
+        return _temperror(name, context.address_type, answer)
+    if answer.outcome is not Outcome.FOUND:
+        return context.void()
+    return context.matches(answer, directive)
+
+
+def _temperror(name: str, kind: RecordType, answer: Answer) -> Trouble:
+    """RFC 7208, 5: a lookup that fails ends the check, except in ``ptr``."""
+    return Trouble(Result.TEMPERROR, f"{kind} lookup of {shown(name)} failed: {answer.reason or 'no usable answer'}")

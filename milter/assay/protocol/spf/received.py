@@ -1,0 +1,82 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The Received-SPF trace field (RFC 7208, 9.1), written only: nothing that a stranger sent is believed for having one.
+
+Whatever the client or the sender chose is made harmless first, because RFC 7208, 11.5 has seen the attack: no control
+character, no broken UTF-8, nothing longer than a mailbox may be, and no way out of the quotes or the comment.
+"""
+
+from __future__ import annotations
+
+import re
+
+from assay.model.smtp import Address
+from assay.protocol.spf.evaluation import Evaluation, Result
+
+FIELD_NAME = "Received-SPF"
+MAX_LINE = 78  # octets; RFC 5322, 2.1.1, kept where no single word is longer
+MAX_VALUE = 320  # octets of a value; RFC 5321, 4.5.3.1: 64 of local part, the @ and 255 of domain
+MAX_COMMENT = 400  # octets; our choice: a reason is one clause
+
+_ERRORS = (Result.TEMPERROR, Result.PERMERROR)
+
+# RFC 5322, 3.2.3 with RFC 6532, 3.2: a dot-atom needs no quotes. The dot is in no atext: linear.
+_ATEXT = r"[A-Za-z0-9!#$%&'*+/=?^_`{|}~\x80-\U0010ffff-]"
+_DOT_ATOM = re.compile(rf"{_ATEXT}+(?:\.{_ATEXT}+)*")
+_QUOTED_SPECIALS = re.compile(r'(["\\])')
+_COMMENT_SPECIALS = re.compile(r"([()\\])")
+
+
+def render(evaluation: Evaluation, *, client_address: Address, helo: str, envelope_from: str, receiver: str) -> str:
+    """Write the value of a Received-SPF field, folded with CRLF and a tab, without the name and the last CRLF.
+
+    :param helo: the HELO argument as it was sent.
+    :param envelope_from: the reverse-path without angle brackets, empty for the null one.
+    :param receiver: our own host name.
+    """
+    pairs = [
+        ("client-ip", str(client_address)),
+        ("envelope-from", envelope_from),
+        ("helo", helo),
+        ("receiver", receiver),
+        ("identity", evaluation.identity.value),
+    ]
+    if evaluation.mechanism:
+        pairs.append(("mechanism", evaluation.mechanism))
+    said = evaluation.reason
+    if evaluation.result in _ERRORS:
+        pairs.append(("problem", said))
+        said = f"the check of {evaluation.domain or 'the domain'} ended in an error"
+    comment = _COMMENT_SPECIALS.sub(r"\\\1", _harmless(f"{receiver}: {said}", MAX_COMMENT))
+    words = [evaluation.result.value, *f"({comment})".split(" ")]
+    words += [f"{key}={_value(text)};" for key, text in pairs]
+    return _fold(words)
+
+
+def _value(text: str) -> str:
+    text = _harmless(text, MAX_VALUE)
+    return text if _DOT_ATOM.fullmatch(text) else '"' + _QUOTED_SPECIALS.sub(r"\\\1", text) + '"'
+
+
+def _harmless(text: str, most: int) -> str:
+    """The text without anything that does not print, cut to so many octets. Broken UTF-8 arrives as surrogates."""
+    if not text.isprintable():
+        text = "".join(character if character.isprintable() else "?" for character in text)
+    if len(text) * 4 > most:  # a character has four octets at most
+        text = text.encode()[:most].decode(errors="ignore")
+    return text
+
+
+def _fold(words: list[str]) -> str:
+    """Put words on lines. A word is never broken: folding a quoted string would change it (RFC 5322, 3.2.4)."""
+    lines: list[str] = []
+    line, length = "", len(FIELD_NAME) + 1
+    for word in words:
+        octets = len(word.encode()) + 1
+        if line and length + octets > MAX_LINE:
+            lines.append(line)
+            line, length = word, octets
+        else:
+            line = f"{line} {word}" if line else word
+            length += octets
+    lines.append(line)
+    return "\r\n\t".join(lines)

@@ -1,0 +1,275 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""SPF records (RFC 7208, 3, 4.5, 4.6, 5, 6): choose the one, and read it once into frozen terms.
+
+The whole record is read before anything is evaluated, because an error anywhere is a permerror even behind a match
+(RFC 7208, 4.6). All errors are found, not only the first, so that they can be shown to whoever publishes the record.
+Whether a name makes sense after its macros are expanded is not known here.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from functools import lru_cache
+from ipaddress import AddressValueError, IPv4Address, IPv6Address
+
+from assay.protocol.spf import macro
+from assay.protocol.spf.evaluation import Result
+
+MAX_RECORD_LENGTH = 65535  # octets; RFC 1035, 4.2.2: a DNS message cannot carry more
+#: Longer records are read anew each time: the cache of a worker must not grow with what strangers publish. RFC 7208,
+#: 3.4 wants records to stay below 512 octets.
+MAX_CACHED_LENGTH = 1024
+CACHED_RECORDS = 512
+MAX_SHOWN = 80  # characters of a stranger's term in a message of ours
+MAX_FAULTS = 20  # that are told; whoever made more will come back
+
+_VERSION = re.compile(rb"v=spf1(?: |\Z)", re.IGNORECASE)  # RFC 7208, 4.5: a space or the end, nothing else
+_PRINTABLE = re.compile(rb"[\x20-\x7e]*")
+
+# RFC 7208, 4.6.1. A name is the same for both kinds of terms; an "=" right behind it makes a modifier.
+_MODIFIER = re.compile(r"([A-Za-z][A-Za-z0-9._-]*)=(.*)", re.DOTALL)
+_DIRECTIVE = re.compile(r"([-+?~]?)([A-Za-z][A-Za-z0-9._-]*)(?:([:/])(.*))?", re.DOTALL)
+
+# RFC 7208, 5.6: no leading zero in a length. Searched only behind a slash, from the right.
+_LENGTH = re.compile(r"0|[1-9][0-9]{0,2}")
+_IP4_TEXT = re.compile(r"[0-9.]{7,15}")
+_IP6_TEXT = re.compile(r"[0-9A-Fa-f:.]{2,45}")  # the longest form has 45; no zone identifiers (RFC 4007)
+
+IP4_BITS = 32
+IP6_BITS = 128
+
+
+class Mechanism(StrEnum):
+    """The mechanisms of RFC 7208, 5."""
+
+    ALL = "all"
+    INCLUDE = "include"
+    A = "a"
+    MX = "mx"
+    PTR = "ptr"
+    EXISTS = "exists"
+    IP4 = "ip4"
+    IP6 = "ip6"
+
+
+#: RFC 7208, 4.6.2: what a match means.
+QUALIFIERS = {
+    "": Result.PASS,
+    "+": Result.PASS,
+    "-": Result.FAIL,
+    "~": Result.SOFTFAIL,
+    "?": Result.NEUTRAL,
+}
+
+_MECHANISMS = {mechanism.value: mechanism for mechanism in Mechanism}
+_WITH_DOMAIN = frozenset((Mechanism.INCLUDE, Mechanism.A, Mechanism.MX, Mechanism.PTR, Mechanism.EXISTS))
+_DOMAIN_REQUIRED = frozenset((Mechanism.INCLUDE, Mechanism.EXISTS))
+_WITH_DUAL_LENGTH = frozenset((Mechanism.A, Mechanism.MX))
+
+
+@dataclass(frozen=True, slots=True)
+class Directive:
+    """A qualifier and a mechanism (RFC 7208, 4.6.1).
+
+    `text` is the term as written, `result` what a match means. `ip4_host_bits` and `ip6_host_bits` are how many bits
+    at the right are not compared. `network` is the number of the ``ip4`` or ``ip6`` network without its host bits.
+    """
+
+    text: str
+    result: Result
+    mechanism: Mechanism
+    domain_spec: macro.MacroString | None = None
+    ip4_host_bits: int = 0
+    ip6_host_bits: int = 0
+    network: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Modifier:
+    """A modifier (RFC 7208, 6). `name` is in lower case; `text` is the term as written."""
+
+    text: str
+    name: str
+    macro_string: macro.MacroString
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """The terms of a record in their order, without the version. `faults` are all its syntax errors, told in words."""
+
+    directives: tuple[Directive, ...] = ()
+    redirect: Modifier | None = None
+    exp: Modifier | None = None
+    unknown: tuple[Modifier, ...] = ()
+    faults: tuple[str, ...] = ()
+
+
+class TermError(ValueError):
+    """A term that the grammar does not have. The message says why and quotes nothing."""
+
+
+def select(texts: Sequence[bytes]) -> Record | None:
+    """Choose the SPF record among a domain's TXT records and read it (RFC 7208, 4.5).
+
+    :returns: None where there is no SPF record. Two records are one whose fault is that.
+    """
+    chosen = [text for text in texts if _VERSION.match(text)]
+    if not chosen:
+        return None
+    if len(chosen) > 1:
+        return Record(faults=(f"{len(chosen)} v=spf1 records where one is allowed",))
+    return parse_terms(chosen[0][len("v=spf1") :])
+
+
+def parse(text: bytes) -> Record:
+    """Read one record with its version. Never raises: see `Record.faults`."""
+    if not _VERSION.match(text):
+        return Record(faults=("does not begin with v=spf1",))
+    return parse_terms(text[len("v=spf1") :])
+
+
+def parse_terms(text: bytes) -> Record:
+    """Read what follows the version of a record. Never raises: see `Record.faults`."""
+    return _parse_cached(text) if len(text) <= MAX_CACHED_LENGTH else _parse(text)
+
+
+def _parse(text: bytes) -> Record:
+    if len(text) > MAX_RECORD_LENGTH:
+        return Record(faults=("record is longer than the DNS can carry",))
+    # RFC 7208, 3.1 and 4.6.1: US-ASCII, and terms separated by spaces only.
+    if not _PRINTABLE.fullmatch(text):
+        return Record(faults=("record has a character that is not printable ASCII",))
+    directives: list[Directive] = []
+    modifiers: dict[str, Modifier] = {}
+    unknown: list[Modifier] = []
+    faults: list[str] = []
+    for term in text.decode("ascii").split(" "):  # bounded by MAX_RECORD_LENGTH
+        if not term:
+            continue
+        try:
+            parsed = _term(term)
+            if isinstance(parsed, Directive):
+                directives.append(parsed)
+            elif parsed.name not in ("redirect", "exp"):
+                unknown.append(parsed)
+            elif parsed.name in modifiers:
+                raise TermError(f"second {parsed.name}=")  # RFC 7208, 6: at most once each
+            else:
+                modifiers[parsed.name] = parsed
+        except ValueError as error:  # a TermError or a MacroError
+            faults.append(f"{error} in {shown(term)}")
+    return Record(
+        tuple(directives),
+        modifiers.get("redirect"),
+        modifiers.get("exp"),
+        tuple(unknown),
+        tuple(faults[:MAX_FAULTS]),
+    )
+
+
+_parse_cached = lru_cache(CACHED_RECORDS)(_parse)
+
+
+def shown(text: str) -> str:
+    """A stranger's text as it may stand in a message of ours: printable ASCII without quotes, and not long."""
+    if len(text) > MAX_SHOWN:
+        text = text[: MAX_SHOWN - 3] + "..."
+    if text.isascii() and text.isprintable():
+        return text
+    return "".join(c if c.isascii() and c.isprintable() else "?" for c in text)
+
+
+def _term(term: str) -> Directive | Modifier:
+    match = _MODIFIER.fullmatch(term)
+    if match is not None:
+        name = match[1].lower()
+        # RFC 7208, 6.1 and 6.2 give the known ones a domain-spec; 6: any other has a macro-string.
+        read = macro.parse_domain_spec if name in ("redirect", "exp") else macro.parse
+        return Modifier(term, name, read(match[2]))
+    match = _DIRECTIVE.fullmatch(term)
+    if match is None:
+        raise TermError("neither a mechanism nor a modifier")
+    mechanism = _MECHANISMS.get(match[2].lower())
+    if mechanism is None:
+        raise TermError("unknown mechanism")
+    qualifier, separator, argument = match[1], match[3] or "", match[4] or ""
+    if mechanism in _WITH_DOMAIN:
+        return _host_directive(term, QUALIFIERS[qualifier], mechanism, separator, argument)
+    if mechanism is Mechanism.ALL:
+        if separator:
+            raise TermError("all takes no argument")
+        return Directive(term, QUALIFIERS[qualifier], mechanism)
+    if separator != ":" or not argument:
+        raise TermError(f"{mechanism} without an address")
+    return _network_directive(term, QUALIFIERS[qualifier], mechanism, argument)
+
+
+def _host_directive(term: str, result: Result, mechanism: Mechanism, separator: str, argument: str) -> Directive:
+    ip4_length, ip6_length = IP4_BITS, IP6_BITS
+    if mechanism in _WITH_DUAL_LENGTH:
+        tail = argument if separator == ":" else separator + argument
+        tail, ip4_length, ip6_length = _split_dual_length(tail)
+        if separator == "/" and tail:
+            raise TermError("bad prefix length")
+        argument = tail
+    elif separator == "/":
+        raise TermError(f"{mechanism} takes no prefix length")
+    if separator != ":" and mechanism in _DOMAIN_REQUIRED:
+        raise TermError(f"{mechanism} without a domain")
+    return Directive(
+        term,
+        result,
+        mechanism,
+        macro.parse_domain_spec(argument) if separator == ":" else None,
+        IP4_BITS - ip4_length,
+        IP6_BITS - ip6_length,
+    )
+
+
+def _split_dual_length(text: str) -> tuple[str, int, int]:
+    """Take ``/24``, ``//64`` or ``/24//64`` off the end (RFC 7208, 5.3).
+
+    A slash may also stand in a domain-spec, so only a slash with nothing but digits behind it begins a length.
+    """
+    ip4_length, ip6_length = IP4_BITS, IP6_BITS
+    head, slashes, digits = text.rpartition("//")
+    if slashes and digits.isdigit():
+        text, ip6_length = head, _length(digits, IP6_BITS)
+    head, slash, digits = text.rpartition("/")
+    if slash and digits.isdigit():
+        text, ip4_length = head, _length(digits, IP4_BITS)
+    return text, ip4_length, ip6_length
+
+
+def _length(digits: str, most: int) -> int:
+    if not _LENGTH.fullmatch(digits) or int(digits) > most:
+        raise TermError("bad prefix length")
+    return int(digits)
+
+
+def _network_directive(term: str, result: Result, mechanism: Mechanism, argument: str) -> Directive:
+    text, slash, digits = argument.partition("/")
+    bits = IP4_BITS if mechanism is Mechanism.IP4 else IP6_BITS
+    host_bits = bits - _length(digits, bits) if slash else 0
+    try:
+        if mechanism is Mechanism.IP4:
+            if not _IP4_TEXT.fullmatch(text):
+                raise TermError("bad IPv4 address")
+            network = int(IPv4Address(text))
+        else:
+            if not _IP6_TEXT.fullmatch(text):
+                raise TermError("bad IPv6 address")
+            network = int(IPv6Address(text))
+    except AddressValueError:
+        raise TermError(f"bad IPv{'4' if mechanism is Mechanism.IP4 else '6'} address") from None
+    return Directive(
+        term,
+        result,
+        mechanism,
+        ip4_host_bits=host_bits if mechanism is Mechanism.IP4 else 0,
+        ip6_host_bits=host_bits if mechanism is Mechanism.IP6 else 0,
+        network=network >> host_bits,
+    )
