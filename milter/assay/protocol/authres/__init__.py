@@ -1,0 +1,38 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Authentication-Results (RFC 8601): write the field, read it, and spot those that only claim to be ours.
+
+::
+
+    authres.render("mx.example.org", [MethodResult("spf", "pass", properties=(Property("smtp", "helo", name),))])
+    authres.parse(field.value)
+    authres.claims(field.value, {"mx.example.org"})
+
+It decides nothing: which results are reported, and which field may be believed, is the policy's matter.
+"""
+
+from assay.protocol.authres.forged import claims, forged_received_spf
+from assay.protocol.authres.parse import parse
+from assay.protocol.authres.render import render
+from assay.protocol.authres.result import (
+    METHODS,
+    AuthenticationResults,
+    Fault,
+    Method,
+    MethodResult,
+    Property,
+    unregistered,
+)
+
+__all__ = [
+    "METHODS",
+    "AuthenticationResults",
+    "Fault",
+    "Method",
+    "MethodResult",
+    "Property",
+    "claims",
+    "forged_received_spf",
+    "parse",
+    "render",
+    "unregistered",
+]

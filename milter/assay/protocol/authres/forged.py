@@ -1,0 +1,184 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Spot the trace fields that arrived with a message and claim to be our own (RFC 8601, 5; RFC 7208, 9.1).
+
+Whoever sits behind us believes such a field by the name in it, so each one must go before we add ours. The reader that
+must not be fooled is not ours: it may decode no nested comments, end at a NUL, or take quotes off late. So we look at
+the field as any of them might, and remove it when our name comes first in one of these readings. The other error, to
+remove a stranger's field, costs little and needs a field made for it; a name that merely contains ours
+(``example.com.evil.test``), or ours further behind, is not taken.
+
+Only the head of a field is looked at, so a field costs a bounded time, however long it is.
+"""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from collections.abc import Collection, Iterator
+from functools import lru_cache
+from itertools import islice
+
+from assay.model.name import Domain, InvalidNameError
+
+# Octets. Our choice: no honest writer puts a kilobyte before its own name. A longer head is a claim.
+MAX_HEAD_LENGTH = 1024
+MAX_COMMENT_MARKS = 100  # parentheses and quoted-pairs read in that head; our choice, bounds CPU a field
+# Octets. Our choice: an honest Received-SPF has a few hundred (RFC 7208, 9.1). A longer one is a claim.
+MAX_RECEIVED_SPF_LENGTH = 4096
+
+#: A field as nearly everyone writes it: one plain word, and no room for a second reading.
+_PLAIN = re.compile(rb"(?:\r?\n)?[ \t]*([A-Za-z0-9._-]+)[ \t]*(?:[0-9]+[ \t]*)?;")
+
+_FOLD = re.compile(r"\r?\n[ \t]+")
+_COMMENT_MARK = re.compile(r"[()\\]")
+_QUOTED = re.compile(r'\s*"((?:[^"\\]|\\.)*)"', re.DOTALL)
+_QUOTED_PAIR = re.compile(r"\\(.)", re.DOTALL)
+_SPECIALS = r"\s()<>@,;:\\\"/\[\]?="  # RFC 2045, 5.1: tspecials end a token
+_FIRST_WORD = re.compile(rf"[{_SPECIALS}]*([^{_SPECIALS}]+)")
+_RECEIVER = re.compile(rf'(?<![^{_SPECIALS}])receiver\s*=[\s"<]*([^{_SPECIALS}]+)', re.IGNORECASE)
+_COMMENT_HEAD = re.compile(rf'\([\s"<]*([^{_SPECIALS}]+)')
+
+
+def claims(value: bytes, authserv_ids: Collection[str], subdomains_of: Collection[str] = ()) -> bool:
+    """Whether an Authentication-Results field claims to be from one of our services (RFC 8601, 5).
+
+    :param value: what stands behind the colon, as received.
+    :param authserv_ids: our ids, in any case, as U-labels or A-labels.
+    :param subdomains_of: domains of which every name at or below them counts as ours.
+    """
+    ours = _Names(authserv_ids, subdomains_of)
+    plain = _PLAIN.match(value)
+    if plain is not None:
+        return ours.hold_plain(plain[1].decode("ascii"))
+    head = value[:MAX_HEAD_LENGTH].decode("utf-8", "surrogateescape")
+    is_cut = len(value) > MAX_HEAD_LENGTH
+    surplus = next(islice(_COMMENT_MARK.finditer(head), MAX_COMMENT_MARKS, None), None)
+    if surplus is not None:
+        head, is_cut = head[: surplus.start()], True
+    for text in _readings(head):
+        word = _FIRST_WORD.match(text)
+        if word is None:
+            if is_cut:
+                return True  # the name may stand behind the cut
+            continue
+        if ours.hold(word[1]):
+            return True
+        quoted = _QUOTED.match(text)  # an id that is no token, such as one with a space
+        if quoted is not None and ours.hold(_QUOTED_PAIR.sub(r"\1", quoted[1])):
+            return True
+    return False
+
+
+def forged_received_spf(value: bytes, receivers: Collection[str]) -> bool:
+    """Whether a Received-SPF field claims to be written by us (RFC 7208, 9.1).
+
+    It does when its ``receiver`` key or the first word of a comment, ``(name: explanation)``, is one of our names.
+
+    :param value: what stands behind the colon, as received.
+    :param receivers: our names, in any case, as U-labels or A-labels.
+    """
+    if len(value) > MAX_RECEIVED_SPF_LENGTH:
+        return True
+    text = value.decode("utf-8", "surrogateescape")
+    if next(islice(_COMMENT_MARK.finditer(text), MAX_COMMENT_MARKS, None), None) is not None:
+        return True
+    ours = _Names(receivers, ())
+    return any(
+        ours.hold(match[1])
+        for pattern, readings in ((_RECEIVER, _readings(text)), (_COMMENT_HEAD, _plain_texts(text)))
+        for reading in readings
+        for match in pattern.finditer(reading)
+    )
+
+
+class _Names:
+    """Our names in the one form that names are compared in."""
+
+    __slots__ = ("_exact", "_parents")
+
+    def __init__(self, exact: Collection[str], parents: Collection[str]) -> None:
+        self._exact = {_configured(name) for name in exact}
+        self._parents = [_configured(name) for name in parents]
+
+    def hold(self, word: str) -> bool:
+        """Whether a word of a stranger's names us."""
+        return self._hold(_comparable(word))
+
+    def hold_plain(self, word: str) -> bool:
+        """The same for a word of letters, digits, dots and hyphens, without the way through `Domain`."""
+        return self._hold(word.strip(".").lower())
+
+    def _hold(self, name: str) -> bool:
+        return name in self._exact or any(name == parent or name.endswith("." + parent) for parent in self._parents)
+
+
+def _comparable(text: str) -> str:
+    """A-labels without final dot (RFC 8601, 5 asks for one form); an id that is no domain: case folded."""
+    text = unicodedata.normalize("NFKC", text).strip(". \t\r\n")
+    try:
+        return Domain.parse(text).name
+    except InvalidNameError:
+        return text.casefold()
+
+
+#: The names of the configuration never change within a worker; a stranger's words do not pass here.
+_configured = lru_cache(maxsize=1024)(_comparable)
+
+
+def _readings(text: str) -> Iterator[str]:
+    """The text as different programs read it: controls, comments and quoted-pairs taken out in different ways."""
+    for plain in _plain_texts(text):
+        for reading in dict.fromkeys(_without_comments(plain)):
+            yield reading
+            if "\\" in reading:
+                yield _QUOTED_PAIR.sub(r"\1", reading)
+
+
+def _plain_texts(text: str) -> list[str]:
+    """The text without controls, formats and bytes that are no UTF-8: with white space for them, or nothing."""
+    if text.replace("\t", " ").isprintable():
+        return [text]
+    unfolded = _FOLD.sub(" ", text).replace("\t", " ")
+    spaced = "".join(character if character.isprintable() else " " for character in unfolded)
+    closed = "".join(character for character in unfolded if character.isprintable())
+    joined = "".join(character for character in _FOLD.sub("", text) if character.isprintable())
+    return list(dict.fromkeys((spaced, closed, joined)))
+
+
+def _without_comments(text: str) -> Iterator[str]:
+    """The text without its comments, for readers that know nested ones and quoted-pairs, or not."""
+    if not text.lstrip().startswith("("):
+        yield text
+    if "(" not in text:
+        return
+    for nesting in (True, False):
+        for pairs in (True, False):
+            kept, at = [], 0
+            while (start := text.find("(", at)) >= 0:
+                kept.append(text[at:start])
+                at = _end_of_comment(text, start, nesting=nesting, pairs=pairs)
+                if not at:
+                    yield text  # a comment without end: perhaps it was none
+                    break
+            else:
+                kept.append(text[at:])
+            yield "".join(kept)
+            yield " ".join(kept)
+
+
+def _end_of_comment(text: str, start: int, *, nesting: bool, pairs: bool) -> int:
+    """Where the comment that begins at `start` is over; 0 for nowhere."""
+    depth, quoted_at = 0, -1
+    for mark in _COMMENT_MARK.finditer(text, start):
+        at = mark.start()
+        if at == quoted_at:
+            continue
+        if mark[0] == "\\":
+            quoted_at = at + 1 if pairs else -1
+        elif mark[0] == "(":
+            depth += 1
+        else:
+            depth -= 1
+            if not depth or not nesting:
+                return mark.end()
+    return 0

@@ -1,0 +1,224 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Read the value of an Authentication-Results field (RFC 8601, 2.2), in linear time, whatever is in it.
+
+Comments and folding may stand around every token (RFC 8601, appendix B.7). Beyond the ABNF we take what large
+providers write: no authserv-id (Office 365), a final or doubled ``;``, unquoted values with ``/``, ``=`` or ``:``,
+a reason behind the properties, and ``name=value`` without a ptype, which is passed over. An unclosed comment or
+quoted-string and an unopened ``)`` are faults, because two readers would see different results.
+
+Nothing is believed here. Whether the field may be trusted is its place's and its authserv-id's matter: see `forged`.
+
+The library authres does not parse for us: it recurses into nested comments until Python's limit, copies the rest of
+the text at every token, knows no ``dns`` ptype and no UTF-8, and keeps the backslashes of a quoted-string.
+"""
+
+from __future__ import annotations
+
+import re
+
+from assay.protocol.authres.result import AuthenticationResults, Fault, MethodResult, Property
+
+# Octets; it bounds every loop below. Our choice, above what Postfix (header_size_limit = 102400) cuts in practice.
+MAX_LENGTH = 65536
+
+_FOLD = re.compile(r"\r?\n(?=[ \t])")
+_WHITE = re.compile(r"[ \t\r\n]*")
+_COMMENT_MARK = re.compile(r"\\.|[()]", re.DOTALL)
+_QUOTED = re.compile(r'"((?:[^"\\]|\\.)*)"', re.DOTALL)
+_QUOTED_PAIR = re.compile(r"\\(.)", re.DOTALL)
+_NONE = re.compile(r"none(?=[\s;(]|\Z)", re.IGNORECASE)
+_KEYWORD = re.compile(r"[A-Za-z0-9_-]+")
+_PROPERTY = re.compile(r"[A-Za-z0-9_.-]+")  # dots: header.ams.d and its like were written once
+_DIGITS = re.compile(r"[0-9]+")
+_SERVICE = re.compile(r'[^\s;()"=]+')
+_WORD = re.compile(r'[^\s;()"]*')  # a value as it is written: may be empty, as the null reverse-path is
+
+
+class _SyntaxFaultError(Exception):
+    """Where reading ended; becomes a `Fault`."""
+
+
+def parse(value: bytes) -> AuthenticationResults | Fault:
+    """Read a field's value, folded or not.
+
+    :param value: what stands behind the colon, as received.
+    :returns: the results, with method, result word, ptype and property in lower case, or what is wrong.
+    """
+    if len(value) > MAX_LENGTH:
+        return Fault(f"longer than {MAX_LENGTH} octets")
+    scanner = _Scanner(_FOLD.sub("", value.decode("utf-8", "surrogateescape")))
+    try:
+        authserv_id = _authserv_id(scanner)
+        if authserv_id:
+            version = scanner.take(_DIGITS)
+            if version and version.lstrip("0") != "1":
+                # RFC 8601, 2.2: what follows may mean anything.
+                return Fault("unsupported version", unsupported_version=True)
+            scanner.skip()
+            if not scanner.is_at_end and not scanner.sees(";"):
+                raise _SyntaxFaultError("no semicolon behind the authserv-id")
+        return AuthenticationResults(authserv_id, 1, _results(scanner))
+    except _SyntaxFaultError as fault:
+        return Fault(str(fault))
+
+
+def _authserv_id(scanner: _Scanner) -> str:
+    """The id and the white space behind it; empty, and nothing read, where the field begins with a result."""
+    scanner.skip()
+    start = scanner.at
+    authserv_id = scanner.quoted() if scanner.sees('"') else scanner.take(_SERVICE)
+    if not authserv_id:
+        raise _SyntaxFaultError("no authserv-id")
+    scanner.skip()
+    if scanner.sees("="):
+        scanner.at = start
+        return ""
+    return authserv_id
+
+
+def _results(scanner: _Scanner) -> tuple[MethodResult, ...]:
+    """RFC 8601, 2.2: ``( no-result / 1*resinfo )``, with empty ones passed over."""
+    results: list[MethodResult] = []
+    count = nones = 0
+    while not scanner.is_at_end:
+        if scanner.accept(";"):
+            scanner.skip()
+            continue
+        count += 1
+        if scanner.take(_NONE):
+            nones += 1
+            scanner.skip()
+        else:
+            one = _resinfo(scanner)
+            if one is not None:
+                results.append(one)
+        if not scanner.is_at_end and not scanner.sees(";"):
+            raise _SyntaxFaultError("text that belongs to no result")
+    if not count:
+        raise _SyntaxFaultError("no result")
+    if nones and count > 1:
+        raise _SyntaxFaultError('"none" beside results')
+    return tuple(results)
+
+
+def _resinfo(scanner: _Scanner) -> MethodResult | None:
+    """One result, up to its ``;``; None for one that a reader has to pass over."""
+    method = scanner.keyword("method")
+    version = "1"
+    if scanner.accept("/"):
+        scanner.skip()
+        version = scanner.take(_DIGITS)
+        scanner.skip()
+    scanner.expect("=")
+    result = scanner.take(_WORD)
+    comment = scanner.skip()
+    reason = ""
+    properties: list[Property] = []
+    while not scanner.is_at_end and not scanner.sees(";"):
+        name = scanner.keyword("property")
+        if scanner.accept("."):
+            scanner.skip()
+            qualified = scanner.take(_PROPERTY).lower()
+            scanner.skip()
+            scanner.expect("=")
+            properties.append(Property(name, qualified, scanner.pvalue()))
+        else:
+            scanner.expect("=")
+            text = scanner.pvalue()
+            if name == "reason":
+                reason = " ".join(text.split())
+    # RFC 8601, 2.2: a method of another version is another method. Amazon SES writes SPF's evidence as if it were
+    # results ("envelope-from=a@b.example"); what is no keyword is no result word.
+    if version.lstrip("0") != "1" or not _KEYWORD.fullmatch(result):
+        return None
+    return MethodResult(method, result.lower(), reason, comment, tuple(properties))
+
+
+class _Scanner:
+    """A place in a text that only moves forward; `skip` takes comments and white space."""
+
+    __slots__ = ("at", "text")
+
+    def __init__(self, text: str) -> None:
+        self.text = text
+        self.at = 0
+
+    @property
+    def is_at_end(self) -> bool:
+        return self.at >= len(self.text)
+
+    def sees(self, character: str) -> bool:
+        return self.text.startswith(character, self.at)
+
+    def accept(self, character: str) -> bool:
+        if not self.sees(character):
+            return False
+        self.at += 1
+        return True
+
+    def expect(self, character: str) -> None:
+        """Take a separator and what may be skipped behind it."""
+        if not self.accept(character):
+            raise _SyntaxFaultError(f'no "{character}" where one must be')
+        self.skip()
+
+    def take(self, pattern: re.Pattern[str]) -> str:
+        """What matches here, taken; empty where nothing does."""
+        match = pattern.match(self.text, self.at)
+        if match is None:
+            return ""
+        self.at = match.end()
+        return match[0]
+
+    def keyword(self, what: str) -> str:
+        """A keyword in lower case and what may be skipped behind it."""
+        word = self.take(_KEYWORD)
+        if not word:
+            raise _SyntaxFaultError(f"no {what} where one must be")
+        self.skip()
+        return word.lower()
+
+    def quoted(self) -> str:
+        """The content of the quoted-string that begins here (RFC 5322, 3.2.4)."""
+        match = _QUOTED.match(self.text, self.at)
+        if match is None:
+            raise _SyntaxFaultError("quoted-string without end")
+        self.at = match.end()
+        content = match[1]
+        return _QUOTED_PAIR.sub(r"\1", content) if "\\" in content else content
+
+    def pvalue(self) -> str:
+        """A value or an e-mail identity, and what may be skipped behind it."""
+        start = self.at
+        if self.sees('"'):
+            value = self.quoted()
+            if self.sees("@"):  # a quoted local part: part of an address, so its quotes are kept
+                self.take(_WORD)
+                value = self.text[start : self.at]
+        else:
+            value = self.take(_WORD)
+        self.skip()
+        return value
+
+    def skip(self) -> str:
+        """Skip CFWS (RFC 5322, 3.2.2) and give the first comment's text, or nothing."""
+        first = ""
+        while True:
+            self.take(_WHITE)
+            if not self.sees("("):
+                return first
+            comment = self._comment()
+            first = first or comment
+
+    def _comment(self) -> str:
+        start = self.at + 1
+        depth = 0
+        for mark in _COMMENT_MARK.finditer(self.text, self.at):
+            if mark[0] == "(":
+                depth += 1
+            elif mark[0] == ")":
+                depth -= 1
+                if not depth:
+                    self.at = mark.end()
+                    return " ".join(_QUOTED_PAIR.sub(r"\1", self.text[start : mark.start()]).split())
+        raise _SyntaxFaultError("comment without end")

@@ -1,0 +1,125 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Write the value of an Authentication-Results field (RFC 8601, 2.2).
+
+The values in it were written by whoever sent the message, and programs behind us trust the field. So nothing in a
+value, a reason or a comment may end its own place: every value is a MIME token, an e-mail identity or a
+quoted-string, comments are escaped, control characters and bytes that are no UTF-8 become ``?``, and everything has a
+bound. A value that was cut says so with a mark that no identity can carry: what is left of
+``victim.example.evil.test`` must not read as ``victim.example``.
+
+The library authres gives us the character classes of the grammar. It does not write the field, because it passes CR,
+LF and ``)`` through, takes any text with an ``@`` unquoted, and does not fold.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Sequence
+
+from authres.core import RFC2045_TOKEN_PATTERN, RFC5322_ATEXT_PATTERN
+
+from assay.protocol.authres.result import MethodResult, Property, unregistered
+
+# Octets of UTF-8 before escaping. Our choice: an e-mail address has at most 320 (RFC 5321, 4.5.3.1), and escaping at
+# most doubles it, so that a line stays below 998 octets even where nothing can be folded (RFC 5322, 2.1.1).
+MAX_VALUE_LENGTH = 400
+MAX_LINE_LENGTH = 78  # octets, where folding can do it; RFC 5322, 2.1.1
+
+_CUT = "[...]"  # brackets are tspecials: a cut value is always a quoted-string
+_FOLD_RESULT = ";\r\n\t"
+_FOLD_ITEM = "\r\n\t\t"
+_FOLD_WORD = "\r\n "  # inside a quoted-string unfolding must give back the one space (RFC 5322, 2.2.3)
+
+_TOKEN = re.compile(RFC2045_TOKEN_PATTERN)
+_ATOM = rf"(?:{RFC5322_ATEXT_PATTERN}|[^\x00-\x7f])+"  # RFC 6532, 3.2 adds UTF-8 to atext
+_IDENTITY = re.compile(
+    # RFC 8601, 2.2: pvalue = ... [ [ local-part ] "@" ] domain-name
+    rf'(?:(?:{_ATOM}(?:\.{_ATOM})*|"(?:[^"\\]|\\.)*")?@)?'
+    r"(?:[A-Za-z0-9_-]|[^\x00-\x7f])+(?:\.(?:[A-Za-z0-9_-]|[^\x00-\x7f])+)*"
+)
+_WHITE = re.compile(r"[ \t\r\n]+")
+_QUOTED_SPECIALS = re.compile(r'(["\\])')
+_COMMENT_SPECIALS = re.compile(r"([()\\])")
+
+_Piece = tuple[str, str]  # what folds the line in front of a text, and the text
+
+
+def render(authserv_id: str, results: Sequence[MethodResult]) -> str:
+    """The field's value, without its name: one result a line, folded with CRLF.
+
+    :param authserv_id: who says so, from the configuration (RFC 8601, 2.5).
+    :param results: in the order to be written; none makes ``authserv-id; none``.
+    :raises ValueError: a method, result word or property that is not registered: an error of the caller.
+    """
+    service = _token_or_quoted(_printable(authserv_id))
+    if not results:
+        return f"{service}; none"
+    return _FOLD_RESULT.join([service, *(_resinfo(one) for one in results)])
+
+
+def _resinfo(one: MethodResult) -> str:
+    fault = unregistered(one)
+    if fault:
+        raise ValueError(f"{one.method}={one.result}: {fault}")
+    line = f"{one.method}={one.result}"
+    length = len(line) + len("\t;")
+    folded = [line]
+    for fold, text in _pieces(one):
+        octets = len(text.encode()) + 1
+        if length + octets > MAX_LINE_LENGTH:
+            folded += fold, text
+            length = len(fold) + octets
+        else:
+            folded += " ", text
+            length += octets
+    return "".join(folded)
+
+
+def _pieces(one: MethodResult) -> Iterator[_Piece]:
+    """What follows the result word, in the order of the ABNF, cut where a line may be folded."""
+    comment = _free_text(one.comment)
+    if comment:
+        escaped = _COMMENT_SPECIALS.sub(r"\\\1", comment)
+        for word in f"({escaped})".split(" "):
+            yield _FOLD_ITEM, word
+    reason = _free_text(one.reason)
+    if reason:
+        yield from _labelled("reason=", _value(reason))
+    for each in one.properties:
+        yield from _labelled(f"{each.ptype}.{each.name}=", _pvalue(each))
+
+
+def _labelled(label: str, pieces: list[_Piece]) -> Iterator[_Piece]:
+    (_, first), *rest = pieces
+    yield _FOLD_ITEM, label + first
+    yield from rest
+
+
+def _pvalue(one: Property) -> list[_Piece]:
+    """RFC 8601, 2.2: an e-mail identity is written as one, everything else as a value."""
+    text = _printable(one.value)
+    return [("", text if _IDENTITY.fullmatch(text) else _token_or_quoted(text))]
+
+
+def _value(text: str) -> list[_Piece]:
+    """A MIME token or a quoted-string (RFC 2045, 5.1), foldable at its spaces."""
+    return [(_FOLD_WORD, word) for word in _token_or_quoted(_printable(text)).split(" ")]
+
+
+def _token_or_quoted(text: str) -> str:
+    return text if _TOKEN.fullmatch(text) else '"' + _QUOTED_SPECIALS.sub(r"\\\1", text) + '"'
+
+
+def _free_text(text: str) -> str:
+    return _printable(_WHITE.sub(" ", text).strip(" "))
+
+
+def _printable(text: str) -> str:
+    """The text with ``?`` for what could end a line or hide one: controls, formats, lone surrogates; and bounded."""
+    head = text[: MAX_VALUE_LENGTH + 1]
+    if not head.isprintable():
+        head = "".join(character if character.isprintable() else "?" for character in head)
+    octets = head.encode()
+    if len(octets) <= MAX_VALUE_LENGTH:
+        return head
+    return octets[: MAX_VALUE_LENGTH - len(_CUT)].decode(errors="ignore") + _CUT

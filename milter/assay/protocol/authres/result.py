@@ -1,0 +1,126 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""What an Authentication-Results field says, as types (RFC 8601, 2.2), and which of its words are registered.
+
+The same types are rendered and parsed. A field that we write may use registered words only (RFC 8601, 2.7 and 6);
+one that we read may use any, since a consumer has to pass over words it does not know (RFC 8601, 2.7.6).
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Property:
+    """One ``ptype.property=pvalue`` (RFC 8601, 2.2 and 2.3).
+
+    `ptype` and `name` are lower case. `value` carries no quoting of the field, but an e-mail identity is written as in
+    an address: ``"a b"@example.org`` keeps the quotes of its local part.
+    """
+
+    ptype: str
+    name: str
+    value: str
+
+
+@dataclass(frozen=True, slots=True)
+class MethodResult:
+    """One resinfo: a method, its result word, and what the result is about (RFC 8601, 2.2).
+
+    `reason` and `comment` are plain text for people, without quoting, empty where absent; runs of white space in them
+    count as one space. `comment` is the one right behind the result word.
+    """
+
+    method: str
+    result: str
+    reason: str = ""
+    comment: str = ""
+    properties: tuple[Property, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class AuthenticationResults:
+    """A parsed field.
+
+    `authserv_id` is as it was written, without quotes, and empty in the fields of writers that leave it out
+    (Office 365 does). `results` holds only those that a reader may use: a result of an unknown method version is
+    left out (RFC 8601, 2.2). No results: the service did no check, ``none``.
+    """
+
+    authserv_id: str
+    version: int = 1
+    results: tuple[MethodResult, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Fault:
+    """Why a field could not be read, for a postmaster; it quotes nothing of the field.
+
+    `unsupported_version` tells the one fault that makes the field's removal a duty on untrusted connections
+    (RFC 8601, 5).
+    """
+
+    reason: str
+    unsupported_version: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Method:
+    """A registered method: its result words and its ``ptype.property`` names."""
+
+    results: frozenset[str]
+    properties: frozenset[str]
+
+
+def _method(results: str, properties: str) -> Method:
+    return Method(frozenset(results.split()), frozenset(properties.split()))
+
+
+_FULL = "none pass fail policy neutral temperror permerror"
+_PLAIN = "none pass fail temperror permerror"
+
+#: IANA's registry "Email Authentication Methods" with its result names and the names of the methods' properties.
+#: The ``policy`` ptype is not in here: its names are each administration's own (RFC 8601, 2.4).
+METHODS: Mapping[str, Method] = {
+    "arc": _method("none pass fail", "header.oldest-pass smtp.remote-ip"),  # RFC 8617, 10.1 and 10.2
+    "auth": _method(_PLAIN, "smtp.auth smtp.mailfrom"),  # RFC 8601, 2.7.4
+    "dkim": _method(_FULL, "header.d header.i header.s header.a header.b"),  # RFC 8601, 2.7.1; RFC 6008, 4
+    "dkim-adsp": _method("none pass unknown fail discard nxdomain temperror permerror", "header.from"),  # RFC 5617, 5.4
+    "dkim-atps": _method(_PLAIN, "header.from"),  # RFC 6541, 8.3
+    "dmarc": _method(_PLAIN, "header.from"),  # RFC 9989, 9.2; also policy.dmarc
+    "dnswl": _method("none pass temperror permerror", "dns.zone dns.sec"),  # RFC 8904, 3; also policy.ip, policy.txt
+    "domainkeys": _method(_FULL, "header.d header.from header.sender"),  # RFC 8601, 2.7.1; deprecated
+    "iprev": _method("pass fail temperror permerror", ""),  # RFC 8601, 2.7.3: no "none"; policy.iprev
+    "rrvs": _method("none unknown temperror permerror pass fail", "smtp.rcptto"),  # RFC 7293, 11
+    "sender-id": _method(  # RFC 8601, 2.7.2: the field that the PRA (RFC 4407) came from
+        _FULL + " softfail", "header.from header.sender header.resent-from header.resent-sender"
+    ),
+    "smime": _method(  # RFC 7281, 3
+        _FULL, "body.smime-part body.smime-identifier body.smime-serial body.smime-issuer"
+    ),
+    "spf": _method(_FULL + " softfail", "smtp.mailfrom smtp.helo"),  # RFC 8601, 2.7.2: "hardfail" is obsolete
+    "vbr": _method(_PLAIN, "header.md header.mv"),  # RFC 6212, 2
+}
+
+_KEYWORD = re.compile(r"[a-z0-9](?:[a-z0-9-]*[a-z0-9])?")  # RFC 5321, 4.1.2 "Keyword": Ldh-str
+
+
+def unregistered(one: MethodResult) -> str:
+    """What in a result is not registered, in words, or nothing.
+
+    For whoever repeats results of others in a field of our own (RFC 8617, 4.1.1); `render` refuses such a result.
+    """
+    method = METHODS.get(one.method)
+    if method is None:
+        return "the method is not registered"
+    if one.result not in method.results:
+        return f"the result is not one of {one.method}'s"
+    for each in one.properties:
+        if each.ptype == "policy":  # RFC 8601, 2.4: names below "policy" need no registration
+            if not _KEYWORD.fullmatch(each.name):
+                return "a policy property's name is no keyword"
+        elif f"{each.ptype}.{each.name}" not in method.properties:
+            return f"a property is not one of {one.method}'s"
+    return ""
