@@ -1,0 +1,33 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Floor 5, the resolver: answers the evaluators' questions from a local zone, a cache and the DNS.
+
+::
+
+    resolver = Resolver(configured(["system"]))     # in the worker, after the fork
+    driver = resolver.driver(budget_seconds=20)     # one a message
+    pending = driver.start(evaluator())             # returns at once
+    evaluation = pending.result()                   # at most until the budget is spent
+    resolver.close()
+
+Only this package imports dnspython. It does not validate DNSSEC: it can believe a resolver that does.
+"""
+
+from assay.resolver.cache import Cache
+from assay.resolver.driver import Driver, Observer
+from assay.resolver.nameservers import Nameserver, NameserverError, configured
+from assay.resolver.service import Resolver
+from assay.resolver.statistics import Statistics
+from assay.resolver.zone import LocalZone, ZoneError
+
+__all__ = [
+    "Cache",
+    "Driver",
+    "LocalZone",
+    "Nameserver",
+    "NameserverError",
+    "Observer",
+    "Resolver",
+    "Statistics",
+    "ZoneError",
+    "configured",
+]

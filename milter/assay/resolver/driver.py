@@ -1,0 +1,269 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""What drives the inquiries of one message: inline while the cache can answer, then from answer to answer.
+
+`Driver.start` runs an evaluator on the calling thread until it asks what neither the local zone nor the cache knows.
+Only then it is handed to the loop's thread, which resumes it as answers come. A lock in each `Running` says who may
+touch its generator; when the time budget is spent, `result` takes the generator back and ends it on the calling
+thread, so it returns in time even if the loop's thread should not.
+
+The budget is the time for which anything of this driver is waiting for the DNS, added up: a client that takes a minute
+to send its body spends nothing of it. Answers from the zone and the cache cost no time and are given even when it is
+spent; only what would have to be waited for is answered TEMPFAIL then.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from concurrent.futures import CancelledError
+from threading import Event, Lock
+from typing import Any, Generic, NoReturn, Protocol, TypeVar, cast
+
+from assay.inquiry import Answer, Inquiry, Outcome, Pending, Question
+from assay.resolver.statistics import Statistics
+
+T = TypeVar("T")
+#: Is told each question, its answer and the seconds between; called in the thread that has the answer.
+Observer = Callable[[Question, Answer, float], None]
+
+SPENT = Answer(Outcome.TEMPFAIL, reason="time budget spent")
+CLOSED = Answer(Outcome.TEMPFAIL, reason="resolver closed")
+
+
+class Source(Protocol):
+    """Where answers come from: the resolver, as far as a driver needs it."""
+
+    closed: bool
+    statistics: Statistics
+
+    def lookup(self, question: Question) -> Answer | None:
+        """The answer, if nobody need be asked. In any thread."""
+
+    def hand_over(self, call: Callable[[], None]) -> bool:
+        """Have a function called in the loop's thread; False where the resolver is closed. In any thread."""
+
+    def ask(self, question: Question, asker: Running[Any], index: int) -> Answer | None:
+        """Have a question answered by the DNS, unless the answer came meanwhile. In the loop's thread."""
+
+
+class Driver:
+    """Answers inquiries on behalf of one connection or message (`assay.inquiry.Driver`).
+
+    `start` may be called from any thread, by one at a time.
+    """
+
+    __slots__ = ("_clock", "_left", "_lock", "_lookup", "_observer", "_open", "_since", "_source")
+
+    def __init__(
+        self, source: Source, budget_seconds: float, clock: Callable[[], float], observer: Observer | None = None
+    ) -> None:
+        self._source = source
+        self._clock = clock
+        self._observer = observer
+        self._lookup = source.lookup if observer is None else self._observed_lookup
+        self._left = budget_seconds
+        self._open = 0  # inquiries that wait
+        self._since = 0.0  # since when some inquiry waits
+        self._lock = Lock()
+
+    def start(self, inquiry: Inquiry[T]) -> Pending[T]:
+        """Start an evaluation, in the background from where it has to wait."""
+        lookup = self._lookup
+        try:
+            batch = next(inquiry)
+            while True:
+                answers: list[Answer] = []
+                for question in batch:
+                    answer = lookup(question)
+                    if answer is None:
+                        return Running(self, self._source, inquiry, batch, answers)
+                    answers.append(answer)
+                batch = inquiry.send(answers)
+        except StopIteration as end:
+            return Solved(end.value)
+        except Exception as error:  # an evaluator's bug: it belongs to whoever asks for the result
+            return Failed(error)
+
+    @property
+    def remaining(self) -> float:
+        """Seconds of the budget that are left, zero or less when it is spent."""
+        with self._lock:
+            return self._left - (self._clock() - self._since) if self._open else self._left
+
+    def _waits(self) -> None:
+        """One more inquiry waits for the DNS."""
+        with self._lock:
+            if not self._open:
+                self._since = self._clock()
+            self._open += 1
+
+    def _waits_no_more(self) -> None:
+        with self._lock:
+            self._open -= 1
+            if not self._open:
+                self._left -= self._clock() - self._since
+
+    def _observed_lookup(self, question: Question) -> Answer | None:
+        answer = self._source.lookup(question)
+        if answer is not None:
+            self._narrate(question, answer, self._clock())
+        return answer
+
+    def _narrate(self, question: Question, answer: Answer, since: float) -> None:
+        if self._observer is not None:
+            self._observer(question, answer, self._clock() - since)
+
+
+class Solved(Generic[T]):
+    """An evaluation that is already there."""
+
+    __slots__ = ("_value",)
+
+    def __init__(self, value: T) -> None:
+        self._value = value
+
+    def result(self) -> T:
+        """The evaluation."""
+        return self._value
+
+    def cancel(self) -> None:
+        """Nothing is left to be stopped."""
+
+
+class Failed:
+    """An evaluation that will never be there, since its evaluator has a bug."""
+
+    __slots__ = ("_error",)
+
+    def __init__(self, error: Exception) -> None:
+        self._error = error
+
+    def result(self) -> NoReturn:
+        """Raise what the evaluator raised."""
+        raise self._error
+
+    def cancel(self) -> None:
+        """Nothing is left to be stopped."""
+
+
+class Running(Generic[T]):
+    """An evaluation that had to wait for the DNS.
+
+    Whoever holds `_lock` may touch the generator and the other attributes. After `_ended`, late answers are dropped.
+    """
+
+    __slots__ = (
+        "_answers", "_batch", "_driver", "_end", "_ended", "_error", "_inquiry", "_lock", "_missing", "_since",
+        "_source", "_value",
+    )  # fmt: skip
+
+    def __init__(
+        self, driver: Driver, source: Source, inquiry: Inquiry[T], batch: Sequence[Question], known: list[Answer]
+    ) -> None:
+        """Take over an inquiry; `known` are the answers to the first of `batch`, the next one has to be waited for."""
+        self._driver = driver
+        self._source = source
+        self._inquiry = inquiry
+        self._lock = Lock()
+        self._end = Event()
+        self._ended = False
+        self._value: T | None = None
+        self._error: Exception | None = None
+        self._since = 0.0
+        driver._waits()
+        with self._lock:
+            self._take(batch, [*known, None])
+            if driver.remaining <= 0 or not source.hand_over(self._begin):
+                self._run(may_ask=False)
+
+    def result(self) -> T:
+        """The evaluation, waited for at most until the driver's time budget is spent.
+
+        :raises Exception: what the evaluator raised, a bug.
+        :raises concurrent.futures.CancelledError: after `cancel`.
+        """
+        if not self._ended and not self._end.wait(max(0.0, self._driver.remaining)):
+            with self._lock:
+                if not self._ended:
+                    self._run(may_ask=False)
+        if self._error is not None:
+            raise self._error
+        return cast(T, self._value)
+
+    def cancel(self) -> None:
+        """Close the evaluator. Lookups already in flight go on, for the cache."""
+        with self._lock:
+            if not self._ended:
+                self._finish(error=CancelledError("the evaluation was cancelled"))
+                self._inquiry.close()
+
+    def deliver(self, index: int, answer: Answer) -> None:
+        """Take the answer to one question of the batch (`assay.resolver.client.Asker`). In the loop's thread."""
+        with self._lock:
+            if self._ended:
+                return
+            try:
+                self._set(index, answer)
+            except Exception as error:  # the observer's bug; the others who wait for this answer shall not suffer
+                self._finish(error=error)
+                return
+            if not self._missing:
+                self._run(may_ask=True)
+
+    def _begin(self) -> None:
+        """The hand-over has arrived in the loop's thread."""
+        with self._lock:
+            if not self._ended:
+                self._run(may_ask=True)
+
+    def _run(self, may_ask: bool) -> None:
+        """Drive the generator until it has to wait or has ended."""
+        try:
+            while True:
+                if self._missing:
+                    if not may_ask or self._source.closed or self._driver.remaining <= 0:
+                        self._refuse()
+                    else:
+                        self._ask()
+                        if self._missing:
+                            return
+                self._take(self._inquiry.send(cast(list[Answer], self._answers)), [])
+        except StopIteration as end:
+            self._finish(value=end.value)
+        except Exception as error:  # an evaluator's bug: it surfaces in result(), not in the loop's thread
+            self._finish(error=error)
+
+    def _take(self, batch: Sequence[Question], answers: list[Answer | None]) -> None:
+        """Begin a batch: look up what is not among `answers` yet."""
+        self._since = self._driver._clock()
+        for question in batch[len(answers) :]:
+            answers.append(self._driver._lookup(question))
+        self._batch = batch
+        self._answers = answers
+        self._missing = answers.count(None)
+
+    def _ask(self) -> None:
+        for index, answer in enumerate(self._answers):
+            if answer is None:
+                meanwhile = self._source.ask(self._batch[index], self, index)
+                if meanwhile is not None:
+                    self._set(index, meanwhile)
+
+    def _refuse(self) -> None:
+        """Answer what is open: there is no time left, or nobody to ask."""
+        closed = self._source.closed
+        for index, answer in enumerate(self._answers):
+            if answer is None:
+                self._set(index, CLOSED if closed else SPENT)
+                self._source.statistics.spent += not closed
+
+    def _set(self, index: int, answer: Answer) -> None:
+        self._answers[index] = answer
+        self._missing -= 1
+        self._driver._narrate(self._batch[index], answer, self._since)
+
+    def _finish(self, value: T | None = None, error: Exception | None = None) -> None:
+        self._value = value
+        self._error = error
+        self._ended = True
+        self._driver._waits_no_more()
+        self._end.set()

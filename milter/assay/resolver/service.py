@@ -1,0 +1,172 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The resolver of a worker: local zone, cache, and one thread with an event loop that asks the DNS.
+
+Make it after the fork: its thread would not survive one. The thread is started by the first question that has to be
+asked.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable, Sequence
+from threading import Lock, Thread
+from typing import Any
+
+from assay.inquiry import Answer, Outcome, Question
+from assay.resolver import wire
+from assay.resolver.cache import Cache
+from assay.resolver.client import PATIENCE, Client
+from assay.resolver.driver import Driver, Observer, Running
+from assay.resolver.nameservers import Nameserver
+from assay.resolver.statistics import Statistics
+from assay.resolver.zone import LocalZone
+
+#: Seconds to wait at most for the loop's thread when closing.
+CLOSING = 5.0
+IMPOSSIBLE = Answer(Outcome.NXDOMAIN, reason="the DNS cannot carry this name")
+
+
+class Resolver:
+    """Answers the questions of many messages. Any thread may use it."""
+
+    def __init__(
+        self,
+        nameservers: Sequence[Nameserver],
+        *,
+        zone: LocalZone | None = None,
+        cache: Cache | None = None,
+        patience: float = PATIENCE,
+        trust_ad: bool = False,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        """
+        :param nameservers: in order of preference; with none, only the zone answers and all else is NXDOMAIN.
+        :param zone: answers before the DNS.
+        :param cache: where answers are kept; a new one of the default size if left out.
+        :param patience: seconds to wait for a nameserver before the next one is asked.
+        :param trust_ad: the nameservers validate and the way to them is safe: believe their AD bit (RFC 4035, 4.9.3).
+        :param clock: seconds that never go back; the same one as the cache's.
+        """
+        self.statistics = Statistics()
+        self.closed = False
+        self._nameservers = tuple(nameservers)
+        self._zone = zone
+        self._cache = Cache(clock=clock) if cache is None else cache
+        self._cached = self._cache.get
+        self._patience = patience
+        self._trust_ad = trust_ad
+        self._clock = clock
+        self._lock = Lock()  # over the thread's beginning and end
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._thread: Thread | None = None
+        self._client: Client | None = None
+
+    def driver(self, budget_seconds: float, observer: Observer | None = None) -> Driver:
+        """A driver for one connection or message.
+
+        :param budget_seconds: how long it may wait for the DNS in all. The time runs while an inquiry is waiting.
+        :param observer: is told every question with its answer, also those of zone and cache. It must not raise.
+        """
+        return Driver(self, budget_seconds, self._clock, observer)
+
+    def lookup(self, question: Question) -> Answer | None:
+        """The answer, if zone or cache know it or nobody can; None if the DNS has to be asked."""
+        if self._zone is not None or not self._nameservers:
+            local = self._local(question)
+            if isinstance(local, Answer):
+                self.statistics.local += 1
+                return local
+            question = local
+        name = question.name
+        if name.isascii():  # else lower() could make it equal to another name: the Kelvin sign is no k
+            answer = self._cached(f"{name.lower()}/{question.type}")
+            if answer is not None:
+                self.statistics.hits += 1
+                return answer
+        if wire.section(_without_dot(question)) is None:
+            self.statistics.local += 1
+            return IMPOSSIBLE
+        self.statistics.misses += 1
+        return None
+
+    def hand_over(self, call: Callable[[], None]) -> bool:
+        """Have a function called in the loop's thread, which this starts if need be; False after `close`."""
+        with self._lock:
+            if self.closed:
+                return False
+            if self._loop is None:
+                self._start()
+            assert self._loop is not None  # noqa: S101 - started above
+            self._loop.call_soon_threadsafe(call)
+            return True
+
+    def ask(self, question: Question, asker: Running[Any], index: int) -> Answer | None:
+        """Have a question that `lookup` had no answer to asked; the answer, if it came meanwhile. In the loop only."""
+        if self._zone is not None:
+            local = self._zone.answer(question)
+            if isinstance(local, Answer):
+                return local
+            question = local
+        key = f"{question.name.lower()}/{question.type}"
+        answer = self._cached(key)
+        if answer is not None:
+            return answer
+        asked = wire.section(_without_dot(question))
+        if asked is None:
+            return IMPOSSIBLE
+        assert self._client is not None  # noqa: S101 - we are in its loop's thread
+        self._client.ask(key, question, asked, asker, index)
+        return None
+
+    def close(self) -> None:
+        """End the loop's thread. What is still waiting is answered TEMPFAIL."""
+        with self._lock:
+            self.closed = True
+            loop, thread = self._loop, self._thread
+            self._loop = self._thread = None
+        if loop is not None and thread is not None:
+            loop.call_soon_threadsafe(loop.stop)
+            thread.join(CLOSING)
+
+    def __enter__(self) -> Resolver:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def _local(self, question: Question) -> Answer | Question:
+        if self._zone is not None:
+            local = self._zone.answer(question)
+            if isinstance(local, Answer) or self._nameservers:
+                return local
+            return self._zone.last_word(local)
+        return Answer(Outcome.NXDOMAIN)
+
+    def _start(self) -> None:
+        self._loop = asyncio.new_event_loop()
+        self._client = Client(
+            self._loop, self._nameservers, self._cache, self.statistics, self._clock, self._patience, self._trust_ad
+        )
+        # A daemon thread: a program that forgot to close shall end nevertheless.
+        self._thread = Thread(target=_work, args=(self._loop, self._client), name="dns", daemon=True)
+        self._thread.start()
+
+
+def _work(loop: asyncio.AbstractEventLoop, client: Client) -> None:
+    """The loop's thread."""
+    try:
+        loop.run_forever()
+        client.close()
+        tasks = asyncio.all_tasks(loop)  # TCP exchanges that were cancelled and have to close their streams
+        if tasks:
+            loop.run_until_complete(asyncio.gather(*tasks, return_exceptions=True))
+    finally:
+        loop.close()
+
+
+def _without_dot(question: Question) -> Question:
+    """The question without the final dot that a name in a zone file or from a user may have."""
+    if question.name.endswith("."):
+        return Question(question.name[:-1], question.type)
+    return question

@@ -1,0 +1,146 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The operator's own zone, which answers before the DNS.
+
+It repairs what others publish: a wrong or missing SPF, DMARC or DKIM record of one domain. It is a master file
+(RFC 1035, 5) without an origin: owners of any domains stand side by side, relative names are below the root, SOA and
+NS may be left out, and so may TTLs. Wildcards work (RFC 4592, 3.3.1). ``$INCLUDE`` is refused: one file, one truth.
+
+An owner that is in the zone is answered from it; for a type it lacks there, the DNS is asked, or, in an
+*authoritative* zone, nobody. A CNAME is followed within the zone and from there into the DNS.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import dns.exception
+import dns.name
+import dns.rdataclass
+import dns.rdatatype
+import dns.tokenizer
+import dns.zone
+import dns.zonefile
+
+from assay.inquiry import Answer, Outcome, Question, RecordType
+from assay.resolver import wire
+
+MAX_CNAMES = 8  # our choice: what BIND and unbound follow is 16 and 11; nobody needs three in a local file
+DEFAULT_TTL = 300  # seconds, for records without one
+
+
+class ZoneError(ValueError):
+    """A zone that cannot be used. The message names the file and, for a fault in its text, the line."""
+
+
+class LocalZone:
+    """A zone in memory. It never changes, so any thread may ask."""
+
+    def __init__(self, text: str, *, source: str = "zone", authoritative: bool = False) -> None:
+        """
+        :param text: a master file.
+        :param source: what to call it in errors, its path.
+        :param authoritative: types that an owner lacks do not exist; the DNS is not asked for them.
+        :raises ZoneError: the text is no master file, or has a CNAME loop.
+        """
+        self._answers: dict[tuple[str, RecordType], Answer] = {}
+        self._aliases: dict[str, str] = {}
+        self._owners: set[str] = set()
+        self._authoritative = authoritative
+        zone = _parse(text, source)
+        for owner, node in zone.nodes.items():
+            name = wire.text(owner).lower()
+            self._owners.add(name)
+            for rdataset in node.rdatasets:
+                if rdataset.rdtype == dns.rdatatype.CNAME:
+                    self._aliases[name] = wire.text(rdataset[0].target)
+                for kind, code in wire.TYPES.items():
+                    if rdataset.rdtype == code:
+                        records = tuple(wire.CONVERSIONS[kind](rdata) for rdata in rdataset)
+                        self._answers[name, kind] = Answer(Outcome.FOUND, records, ttl=rdataset.ttl)
+        self._branches = {
+            ".".join(labels[start:])
+            for labels in (name.split(".") for name in self._owners)
+            for start in range(len(labels))
+        }
+        self._has_wildcards = any(name.startswith("*.") for name in self._owners)
+        for name in self._aliases:
+            self._refuse_loop(name, source)
+
+    @classmethod
+    def load(cls, path: Path, *, authoritative: bool = False) -> LocalZone:
+        """Read a zone from a file.
+
+        :raises ZoneError: the file cannot be read or is no master file.
+        """
+        try:
+            content = path.read_text("utf-8")
+        except OSError as error:
+            raise ZoneError(f"{path}: {error.strerror}") from error
+        except UnicodeDecodeError as error:
+            line = error.object.count(b"\n", 0, error.start) + 1
+            raise ZoneError(f"{path}:{line}: not UTF-8") from error
+        return cls(content, source=str(path), authoritative=authoritative)
+
+    def answer(self, question: Question) -> Answer | Question:
+        """The zone's answer, or the question to put to the DNS: the same one, or that of a CNAME that leads there."""
+        name = question.name.lower()
+        for _ in range(MAX_CNAMES):
+            owner = self._owner(name)
+            if owner is None:
+                break
+            answer = self._answers.get((owner, question.type))
+            if answer is not None:
+                return answer
+            alias = self._aliases.get(owner)
+            if alias is None:
+                if self._authoritative:
+                    return Answer(Outcome.NODATA, ttl=DEFAULT_TTL)
+                break
+            question = Question(alias, question.type)
+            name = alias.lower()
+        return question
+
+    def last_word(self, question: Question) -> Answer:
+        """The answer to a question that `answer` gave back, where there is no DNS to put it to."""
+        name = question.name.lower()
+        exists = name in self._branches or self._owner(name) is not None
+        return Answer(Outcome.NODATA if exists else Outcome.NXDOMAIN, ttl=DEFAULT_TTL)
+
+    def _owner(self, name: str) -> str | None:
+        """The owner in the zone whose records are this name's: itself, or the wildcard it falls under."""
+        if name in self._owners:
+            return name
+        if not self._has_wildcards or name in self._branches:
+            return None
+        parent = name.partition(".")[2]
+        while parent:
+            if "*." + parent in self._owners:
+                return "*." + parent
+            if parent in self._branches:  # RFC 4592, 3.3.1: only the closest encloser's wildcard counts
+                return None
+            parent = parent.partition(".")[2]
+        return None
+
+    def _refuse_loop(self, name: str, source: str) -> None:
+        target: str | None = name
+        for _ in range(MAX_CNAMES):
+            owner = self._owner(target.lower()) if target is not None else None
+            if owner is None:
+                return
+            target = self._aliases.get(owner)
+        raise ZoneError(f"{source}: CNAME loop, or more than {MAX_CNAMES} CNAMEs in a row, at {name}")
+
+
+def _parse(text: str, source: str) -> dns.zone.Zone:
+    zone = dns.zone.Zone(dns.name.root, relativize=False)
+    tokens = dns.tokenizer.Tokenizer(text, source)
+    with zone.writer(True) as transaction:
+        reader = dns.zonefile.Reader(tokens, dns.rdataclass.IN, transaction, default_ttl=DEFAULT_TTL)
+        try:
+            reader.read()
+        except dns.exception.SyntaxError as error:
+            # It says where, and for faults in a record begins its words with what it caught.
+            raise ZoneError(str(error).replace("caught exception ", "")) from error
+        except (dns.exception.DNSException, ValueError) as error:
+            raise ZoneError(f"{source}:{tokens.where()[1]}: {error}") from error
+    return zone
