@@ -5,12 +5,11 @@ from __future__ import annotations
 
 from typing import Any
 
-from zone import Zone
-
 from assay.model.message import HeaderField
 from assay.model.name import Domain
 from assay.protocol import dmarc
 from conformance.cases import Case
+from zone import Zone
 
 
 def evaluate(case: Case) -> tuple[dmarc.Discovery | None, dmarc.Evaluation]:

@@ -5,10 +5,9 @@ from __future__ import annotations
 
 from ipaddress import ip_address
 
-from zone import Zone
-
 from assay.protocol import iprev
 from conformance.cases import Case
+from zone import Zone
 
 
 def evaluate(case: Case) -> iprev.Evaluation:

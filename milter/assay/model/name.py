@@ -42,6 +42,8 @@ class Domain:
         :raises InvalidNameError: an empty, overlong or non-LDH label (underscore allowed), an overlong name, an
             address literal, or U-labels that IDNA 2008 (RFC 5891) does not allow even after UTS 46 mapping.
         """
+        if len(text) > MAX_DOMAIN_LENGTH + 1:  # before IDNA, whose normalisation is quadratic in the length
+            raise InvalidNameError(f"domain longer than {MAX_DOMAIN_LENGTH} octets")
         name = text.removesuffix(".").lower() if text.isascii() else _to_a_labels(text)
         if not name:
             raise InvalidNameError("empty domain")
