@@ -8,9 +8,10 @@ from assay.protocol.dkim.canonical import BodyHashes, BodyHashSpec, Canonicaliza
 from assay.protocol.dkim.evaluation import Evaluation, Result
 from assay.protocol.dkim.key import Key, KeyFault, KeyLookup, fetch_key, parse_key
 from assay.protocol.dkim.signature import Algorithm, Signature, parse
-from assay.protocol.dkim.verify import Settings, select, skip, verify
+from assay.protocol.dkim.verify import DEFAULT_SETTINGS, Settings, select, skip, verify
 
 __all__ = [
+    "DEFAULT_SETTINGS",
     "Algorithm",
     "BodyHashSpec",
     "BodyHashes",

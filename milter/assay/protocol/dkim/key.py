@@ -22,6 +22,7 @@ from cryptography.hazmat.primitives.hashes import SHA1, SHA256
 from cryptography.hazmat.primitives.serialization import load_der_public_key
 
 from assay.inquiry import Answer, Inquiry, Outcome, Question, RecordType
+from assay.model.name import Domain
 from assay.protocol.dkim.signature import Algorithm, Signature, key_name
 from assay.protocol.syntax.tags import TagListError, decode_base64, parse_tags, split_list
 
@@ -89,14 +90,14 @@ class KeyLookup:
 
 def fetch_key(signature: Signature) -> Inquiry[KeyLookup]:
     """Ask for a signature's key (RFC 6376, 3.6.2)."""
-    question = key_question(signature)
+    question = key_question(signature.domain, signature.selector)
     (answer,) = yield [question]
     return read_answer(question, answer)
 
 
-def key_question(signature: Signature) -> Question:
-    """The question for a signature's key; its names were checked when it was parsed."""
-    return Question(key_name(signature.domain, signature.selector), RecordType.TXT)
+def key_question(domain: Domain, selector: Domain) -> Question:
+    """The question for a key (RFC 6376, 3.6.2.1). That the name is not too long was checked with the signature."""
+    return Question(key_name(domain, selector), RecordType.TXT)
 
 
 def read_answer(question: Question, answer: Answer) -> KeyLookup:

@@ -1,0 +1,24 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""ARC (RFC 8617): what earlier hops found out about a message, if one trusts them.
+
+ARC is on its way to historic; no other protocol imports this package, and nothing follows from a chain unless the
+operator trusts its sealers. The path of a chain: `parse_chain`, `fetch_keys`, feed the body to `dkim.BodyHashes` made
+for its `body_hash_specs`, `verify`. `seal` adds a set of our own.
+"""
+
+from assay.protocol.arc.chain import MAX_SETS, ARCSet, Chain, Evaluation, Result, Seal, Sealer, parse_chain
+from assay.protocol.arc.verify import Keys, fetch_keys, verify
+
+__all__ = [
+    "MAX_SETS",
+    "ARCSet",
+    "Chain",
+    "Evaluation",
+    "Keys",
+    "Result",
+    "Seal",
+    "Sealer",
+    "fetch_keys",
+    "parse_chain",
+    "verify",
+]
