@@ -1,0 +1,32 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Floor 3: all evaluations of one message, frozen. What policy judges, the trace tells and the log records."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from assay.model.smtp import Client, Envelope
+from assay.protocol import arc, dkim, dmarc, iprev, spf
+
+
+@dataclass(frozen=True, slots=True)
+class Assessment:
+    """Who the message claims to be from and what each method says to that.
+
+    `exempt` tells why nothing was evaluated (``"internal network 10.0.0.0/8"``); it is empty for a message that was
+    judged. `dkim` has one evaluation for each signature, and is empty for a message without any. Another evaluation is
+    None where its method was not tried: the message is exempt, the method is switched off, or there was nothing to
+    ask about (no client address).
+    """
+
+    client: Client
+    envelope: Envelope
+    exempt: str = ""
+    author: dmarc.Author | None = None
+    iprev: iprev.Evaluation | None = None
+    spf_helo: spf.Evaluation | None = None
+    spf_mail_from: spf.Evaluation | None = None
+    dkim: tuple[dkim.Evaluation, ...] = ()
+    dkim_skipped: int = 0  #: signatures beyond the bound, not tried
+    arc: arc.Evaluation | None = None
+    dmarc: dmarc.Evaluation | None = None

@@ -1,0 +1,170 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""``assay check``: what the daemon would say to a saved message, and with ``--explain`` why."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import msgspec
+
+from assay.assessment import Assessment
+from assay.cli.options import add_configuration, add_envelope, read_message
+from assay.cli.plain import plain
+from assay.cli.serve import read_configuration
+from assay.config import Configuration
+from assay.inquiry import MX, Answer, Outcome, Question, Record
+from assay.model.message import split_message
+from assay.protocol import dkim
+from assay.session import Session
+from assay.trace import Insert, Remove
+from assay.transaction import Verdict
+
+_CHUNK_OCTETS = 65536
+
+
+def add_to(commands: Any) -> None:
+    """Add the subcommand to the parser."""
+    parser = commands.add_parser(
+        "check",
+        help="evaluate a saved message",
+        description="Evaluate a saved message as the daemon would, and print the header fields it would write. Ends "
+        "with 0 whatever the verdict is.",
+    )
+    add_envelope(parser)
+    add_configuration(parser)
+    parser.add_argument("--explain", action="store_true", help="narrate every DNS question, answer and reason")
+    parser.add_argument("--json", action="store_true", help="print everything as one JSON object")
+    parser.set_defaults(run=run)
+
+
+def run(options: argparse.Namespace) -> int:
+    """Evaluate and print."""
+    configuration, _ = read_configuration(options.config)
+    try:
+        message = read_message(options.message)
+    except OSError as error:
+        print(f"assay check: {options.message}: {error.strerror}", file=sys.stderr)
+        return os.EX_NOINPUT
+    asked: list[tuple[Question, Answer, float]] = []
+    verdict = _evaluate(configuration, options, message, asked)
+    if options.json:
+        sys.stdout.buffer.write(msgspec.json.format(msgspec.json.encode(_object(verdict, asked)), indent=2) + b"\n")
+        return os.EX_OK
+    if options.explain:
+        print("\n".join(_narrate(verdict, asked)))
+        print()
+    print("\n".join(_edits(verdict)))
+    return os.EX_OK
+
+
+def _evaluate(
+    configuration: Configuration,
+    options: argparse.Namespace,
+    message: bytes,
+    asked: list[tuple[Question, Answer, float]],
+) -> Verdict:
+    """Play the stages of SMTP to a session."""
+    with configuration.make_resolver() as resolver:
+        session = Session(
+            configuration.evaluation_settings(),
+            configuration.clients_settings(),
+            lambda: resolver.driver(configuration.dns.budget_seconds, lambda *event: asked.append(event)),
+        )
+        now = int(time.time())
+        session.connect(options.ip, "")
+        session.helo(options.helo)
+        session.mail(options.mail_from, now=now)
+        header, body = split_message(message)
+        for one in header:
+            session.header(one)
+        session.end_of_header()
+        for start in range(0, len(body), _CHUNK_OCTETS):
+            session.body(body[start : start + _CHUNK_OCTETS])
+        verdict = session.end_of_message(queue_id="", now=now)
+        session.close()
+    if verdict is None:
+        raise AssertionError("a transaction was begun above")
+    return verdict
+
+
+def _narrate(verdict: Verdict, asked: list[tuple[Question, Answer, float]]) -> Iterator[str]:
+    """Every question and answer in order, then each method's result and reason, then what decided."""
+    for question, answer, seconds in asked:
+        yield f"dns      {question.type:<4} {question.name}: {_answer(answer)} ({seconds * 1000:.0f} ms)"
+    assessment = verdict.assessment
+    if assessment.exempt:
+        yield f"exempt   not judged: {assessment.exempt}"
+    for method, result, reason in _reasons(assessment):
+        yield f"{method:<8} {result}: {reason}" if reason else f"{method:<8} {result}"
+    decision = verdict.decision
+    yield f"decision {decision.action}" + (f", by {decision.key}: {decision.reason}" if decision.key else "")
+    if verdict.decision.reply is not None:
+        yield f"reply    {verdict.decision.reply}"
+
+
+def _answer(answer: Answer) -> str:
+    if answer.outcome is not Outcome.FOUND:
+        return f"{answer.outcome.value} ({answer.reason})" if answer.reason else str(answer.outcome.value)
+    return ", ".join(_record(record) for record in answer.records)
+
+
+def _record(record: Record) -> str:
+    match record:
+        case bytes():
+            return '"' + record.decode("utf-8", "backslashreplace") + '"'
+        case MX(preference, exchange):
+            return f"{preference} {exchange or '.'}"
+        case _:
+            return str(record)
+
+
+def _reasons(assessment: Assessment) -> Iterator[tuple[str, str, str]]:
+    if assessment.iprev is not None:
+        yield "iprev", assessment.iprev.result, assessment.iprev.reason
+    for evaluation in (assessment.spf_helo, assessment.spf_mail_from):
+        if evaluation is not None:
+            domain = f" ({evaluation.identity} {evaluation.domain})" if evaluation.domain else ""
+            yield "spf", evaluation.result + domain, evaluation.reason
+    for signature in assessment.dkim:
+        where = f" ({signature.domain}/{signature.selector})" if signature.domain else ""
+        yield "dkim", signature.result + where, signature.reason
+    if not assessment.dkim and not assessment.exempt:
+        yield "dkim", dkim.Result.NONE, "no signature"
+    if assessment.arc is not None:
+        yield "arc", assessment.arc.result, assessment.arc.reason
+    if assessment.dmarc is not None:
+        author = f" ({assessment.dmarc.author_domain})" if assessment.dmarc.author_domain else ""
+        yield "dmarc", assessment.dmarc.result + author, assessment.dmarc.reason
+
+
+def _edits(verdict: Verdict) -> Iterator[str]:
+    """The edits as a person reads them: removed fields, then the new ones from top to bottom."""
+    if verdict.reply is not None:
+        yield f"refused: {verdict.reply}"
+        return
+    for edit in verdict.edits:
+        if isinstance(edit, Remove):
+            yield f"removed: {edit.name}, number {edit.occurrence}"
+    for edit in reversed(verdict.edits):
+        if isinstance(edit, Insert):
+            yield f"{edit.name}: " + edit.value.replace("\r\n", "\n")
+
+
+def _object(verdict: Verdict, asked: list[tuple[Question, Answer, float]]) -> dict[str, Any]:
+    """All of it as plain values, under the words of the configuration and the headers."""
+    return {
+        "action": verdict.action,
+        "reply": str(verdict.reply) if verdict.reply else None,
+        "decision": plain(verdict.decision),
+        "assessment": plain(verdict.assessment),
+        "edits": [plain(edit) | {"edit": type(edit).__name__.lower()} for edit in verdict.edits],
+        "dns": [
+            {"name": question.name, "type": question.type, "ms": round(seconds * 1000, 1)} | plain(answer)
+            for question, answer, seconds in asked
+        ],
+    }

@@ -1,0 +1,43 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""``assay config check | show | sample``: try a configuration, print it, print all there is to configure."""
+
+from __future__ import annotations
+
+import argparse
+import os
+from typing import Any
+
+from assay.cli.options import add_configuration
+from assay.cli.serve import read_configuration
+from assay.config import load, sample, show
+
+
+def add_to(commands: Any) -> None:
+    """Add the subcommands to the parser."""
+    parser = commands.add_parser("config", help="check, show or write a configuration")
+    verbs = parser.add_subparsers(metavar="VERB", required=True)
+    for name, run, text in (
+        ("check", _check, "read the configuration and try all of it, as a start or a reload would"),
+        ("show", _show, "print the values in force, defaults included"),
+        ("sample", _sample, "print every key with its default and the reason for it"),
+    ):
+        verb = verbs.add_parser(name, help=text, description=text[0].upper() + text[1:] + ".")
+        if run is not _sample:
+            add_configuration(verb)
+        verb.set_defaults(run=run)
+
+
+def _check(options: argparse.Namespace) -> int:
+    read_configuration(options.config)
+    print(f"{options.config or 'defaults'}: good")
+    return os.EX_OK
+
+
+def _show(options: argparse.Namespace) -> int:
+    print(show(load(options.config)), end="")
+    return os.EX_OK
+
+
+def _sample(_options: argparse.Namespace) -> int:
+    print(sample(), end="")
+    return os.EX_OK

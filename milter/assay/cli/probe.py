@@ -1,0 +1,87 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""``assay probe``: play the MTA against a running daemon and print the message as the MTA would write it."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from typing import Any
+
+from assay.cli.mta import MilterError, Mta, Outcome, apply
+from assay.cli.options import add_envelope, read_message
+from assay.config.endpoint import Endpoint, EndpointError
+from assay.model.message import Header, HeaderField, split_message
+
+_TIMEOUT_SECONDS = 300.0  # Postfix's milter_content_timeout
+_MTA_NAME = "probe.invalid"  # RFC 6761, 6.4: a name that is nobody's
+_QUEUE_ID = "PROBE"
+
+EX_REFUSED = 1
+
+
+def add_to(commands: Any) -> None:
+    """Add the subcommand to the parser."""
+    parser = commands.add_parser(
+        "probe",
+        help="play the MTA against a running daemon",
+        description="Send a message through a milter socket and print it as the MTA would write it, or the SMTP reply "
+        "that refuses it. Ends with 0 when the message is taken, 1 when it is refused, 75 when it is deferred.",
+    )
+    parser.add_argument("socket", metavar="SOCKET", help="inet:PORT@HOST, inet6:PORT@HOST or unix:PATH")
+    add_envelope(parser)
+    parser.add_argument("--rcpt", action="append", metavar="PATH", help="recipient; may be repeated")
+    parser.add_argument("--auth", default="", metavar="NAME", help="pretend that the client authenticated as NAME")
+    parser.add_argument("--mta-name", default=_MTA_NAME, metavar="NAME", help="the MTA's own name (macro j)")
+    parser.set_defaults(run=run)
+
+
+def run(options: argparse.Namespace) -> int:
+    """Send the message; say what became of it."""
+    try:
+        endpoint = Endpoint.parse(options.socket)
+        header, body = split_message(read_message(options.message))
+    except EndpointError as error:
+        print(f"assay probe: {error}", file=sys.stderr)
+        return os.EX_USAGE
+    except OSError as error:
+        print(f"assay probe: {options.message}: {error.strerror}", file=sys.stderr)
+        return os.EX_NOINPUT
+    try:
+        with Mta(endpoint.connect(_TIMEOUT_SECONDS)) as mta:
+            return _converse(mta, options, header, body)
+    except OSError as error:
+        print(f"assay probe: {endpoint}: {error.strerror or error}; is the daemon running?", file=sys.stderr)
+        return os.EX_UNAVAILABLE
+    except MilterError as error:
+        print(f"assay probe: {endpoint}: {error}", file=sys.stderr)
+        return os.EX_UNAVAILABLE
+
+
+def _converse(mta: Mta, options: argparse.Namespace, header: Header, body: bytes) -> int:
+    outcome = _send(mta, options, header, body)
+    if outcome.code != 250:
+        print(outcome.reply)
+        return EX_REFUSED if outcome.code >= 500 else os.EX_TEMPFAIL
+    if outcome.quarantine:
+        print(f"quarantined: {outcome.quarantine}", file=sys.stderr)
+    received = HeaderField(b"Received", f" by {options.mta_name} (assay probe) id {_QUEUE_ID}".encode())
+    for one in apply(outcome.edits, header, received):
+        sys.stdout.buffer.write(one.raw.replace(b"\r\n", b"\n"))
+    sys.stdout.buffer.write(b"\n" + body.replace(b"\r\n", b"\n"))
+    sys.stdout.buffer.flush()
+    return os.EX_OK
+
+
+def _send(mta: Mta, options: argparse.Namespace, header: Header, body: bytes) -> Outcome:
+    """All stages up to the first refusal."""
+    login = {"auth_authen": options.auth, "auth_type": "PLAIN"} if options.auth else {}
+    outcome = mta.connect("unknown", options.ip, j=options.mta_name, client_addr=str(options.ip))
+    if outcome.code == 250:
+        outcome = mta.helo(options.helo)
+    if outcome.code == 250:
+        outcome = mta.mail(options.mail_from.removeprefix("<").removesuffix(">"), **login)
+    for path in options.rcpt or ["postmaster"]:
+        if outcome.code == 250:
+            outcome = mta.rcpt(path.removeprefix("<").removesuffix(">"), i=_QUEUE_ID)
+    return mta.message(header, body, i=_QUEUE_ID) if outcome.code == 250 else outcome

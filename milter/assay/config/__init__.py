@@ -1,0 +1,8 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The configuration: one TOML file, decoded into typed structs. `settings` says what can be set and why."""
+
+from assay.config.load import ConfigError, load
+from assay.config.sample import sample, show
+from assay.config.settings import Configuration
+
+__all__ = ["ConfigError", "Configuration", "load", "sample", "show"]

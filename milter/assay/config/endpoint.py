@@ -1,0 +1,59 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Where a milter listens, in the notation that libmilter, Postfix and Sendmail share."""
+
+from __future__ import annotations
+
+import re
+import socket
+from dataclasses import dataclass
+
+
+class EndpointError(ValueError):
+    """A text that names no milter socket. The message quotes it and shows the forms."""
+
+
+@dataclass(frozen=True, slots=True)
+class Endpoint:
+    """A socket in libmilter's notation (``smfi_setconn``): family, then host and port, or a path."""
+
+    family: socket.AddressFamily
+    host: str
+    port: int
+    path: str
+
+    @classmethod
+    def parse(cls, text: str) -> Endpoint:
+        """Read ``inet:PORT@HOST``, ``inet6:PORT@HOST``, ``unix:PATH`` or ``local:PATH``; the host may be left out.
+
+        :raises EndpointError: anything else.
+        """
+        kind, colon, rest = text.partition(":")
+        kind = kind.lower()
+        if colon and kind in ("unix", "local") and rest:
+            return cls(socket.AF_UNIX, "", 0, rest)
+        match = re.fullmatch(r"(\d{1,5})(?:@(.+))?", rest)
+        if kind not in ("inet", "inet6") or match is None or not 0 < int(match[1]) < 65536:
+            raise EndpointError(f"{text!r}: write inet:PORT@HOST, inet6:PORT@HOST or unix:PATH")
+        family = socket.AF_INET if kind == "inet" else socket.AF_INET6
+        return cls(family, (match[2] or "").strip("[]"), int(match[1]), "")
+
+    def __str__(self) -> str:
+        if self.family == socket.AF_UNIX:
+            return f"unix:{self.path}"
+        kind = "inet" if self.family == socket.AF_INET else "inet6"
+        return f"{kind}:{self.port}@{self.host}" if self.host else f"{kind}:{self.port}"
+
+    def connect(self, timeout: float) -> socket.socket:
+        """Connect to it as an MTA does.
+
+        :param timeout: seconds, for the connection and each read and write after it.
+        :raises OSError: nobody listens there.
+        """
+        connection = socket.socket(self.family)
+        try:
+            connection.settimeout(timeout)
+            connection.connect(self.path if self.family == socket.AF_UNIX else (self.host or "localhost", self.port))
+        except OSError:
+            connection.close()
+            raise
+        return connection

@@ -1,0 +1,286 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""pymilter's callbacks: translate libmilter's events for a session, and perform its verdicts. Nothing is decided here.
+
+Facts about libmilter and pymilter 1.0.5 that shape it:
+
+- Replies cost more than anything else, so every callback but the end of message is negotiated "no reply".
+- Callbacks of one connection come from different threads, one at a time: all state is in the connection's object,
+  found again as the context's private data.
+- Header values arrive with their leading space only if HDR_LEADSPC was granted, and then the MTA adds none to what we
+  insert.
+- A list of macros replaces the MTA's own list for that stage, so each list names all that we read there.
+- An exception must not leave a callback: the message is then handled as ``on_error`` says, and logged once.
+- pymilter decodes the HELO argument as UTF-8 before we see it and calls ``sys.excepthook`` if it is none; the HELO is
+  then unknown, and ``set_exception_policy`` lets the connection go on.
+"""
+
+from __future__ import annotations
+
+import sys
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Any
+
+import Milter
+
+from assay import policy, trace
+from assay.daemon.logline import message_line
+from assay.log import Log, pairs
+from assay.model.message import field_from_milter
+from assay.model.smtp import parse_address
+from assay.session import Session
+from assay.transaction import Verdict
+
+_NO_REPLY = (
+    Milter.P_NR_CONN
+    | Milter.P_NR_HELO
+    | Milter.P_NR_MAIL
+    | Milter.P_NR_RCPT
+    | Milter.P_NR_HDR
+    | Milter.P_NR_EOH
+    | Milter.P_NR_BODY
+)
+_NOT_WANTED = Milter.P_NODATA | Milter.P_NOUNKNOWN
+_WANTED_STEPS = _NO_REPLY | _NOT_WANTED | Milter.P_HDR_LEADSPC
+_ACTIONS = Milter.ADDHDRS | Milter.CHGHDRS | Milter.QUARANTINE | Milter.SETSYMLIST
+
+#: The macros we read, by the stage at which we ask for them; each may be missing. Where we need none we ask for one
+#: that is cheap, for otherwise the MTA sends its own long list.
+_MACROS = {
+    Milter.M_CONNECT: "j {client_addr}",
+    Milter.M_HELO: "j",
+    Milter.M_ENVFROM: "i {auth_authen} {auth_type}",
+    Milter.M_ENVRCPT: "i",
+    Milter.M_EOM: "i",
+}
+_UNRESOLVED = ("unknown", "localhost.invalid")  # what Postfix writes where the client has no name
+
+MAX_QUARANTINE_REASON = 200  # octets; Postfix and Sendmail keep it in the queue file
+
+
+class SessionCount:
+    """How many sessions a worker has; a draining worker leaves when there are none."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self.value = 0
+
+    def change(self, by: int) -> None:
+        """One more or one less."""
+        with self._lock:
+            self.value += by
+
+
+@dataclass(frozen=True, slots=True)
+class Service:
+    """What all connections of a worker share."""
+
+    new_session: Callable[[], Session]
+    on_error: policy.OnError
+    log: Log
+    sessions: SessionCount
+
+
+class Connection:
+    """One connection of the MTA: a session, and what was negotiated for it."""
+
+    __slots__ = ("failed", "leading_space", "no_reply", "service", "session")
+
+    def __init__(self, service: Service) -> None:
+        self.service = service
+        self.session = service.new_session()
+        self.leading_space = False
+        self.no_reply = 0
+        self.failed = False  # a callback of the current message raised; on_error applies at its end
+
+    def negotiate(self, context: Any, options: list[int]) -> int:
+        """Agree on actions and steps (``smfi_opensocket``'s xxfi_negotiate): all we want, of what the MTA offers."""
+        actions, steps = options[0], options[1]
+        options[0] = actions & _ACTIONS
+        options[1] = steps & _WANTED_STEPS
+        options[2] = options[3] = 0
+        self.leading_space = bool(steps & Milter.P_HDR_LEADSPC)
+        self.no_reply = steps & _NO_REPLY
+        if actions & Milter.SETSYMLIST:
+            for stage, names in _MACROS.items():
+                context.setsymlist(stage, names)
+        return int(Milter.CONTINUE)
+
+    def connect(self, context: Any, name: str, _family: int, address: Any) -> None:
+        """xxfi_connect: `address` is (host, port...) for inet and inet6, else a path or None."""
+        client = parse_address(address[0]) if isinstance(address, tuple) else None
+        if client is None:
+            # A front end may hand us a connection whose real client only the macro tells (XCLIENT over a pipe).
+            client = parse_address(_macro(context, "{client_addr}"))
+        unnamed = name in _UNRESOLVED or name.startswith("[")  # Sendmail writes [address] where there is no name
+        self.session.connect(client, "" if unnamed else name, _macro(context, "j"))
+
+    def mail(self, context: Any, path: bytes, *parameters: bytes) -> None:
+        """xxfi_envfrom. The argument counts, not {mail_addr}: MTAs rewrite that one."""
+        self.failed = False
+        self.session.mail(
+            path.decode("utf-8", "surrogateescape"),
+            authenticated=_macro(context, "{auth_authen}") or _macro(context, "{auth_type}"),
+            smtputf8=any(parameter.upper() == b"SMTPUTF8" for parameter in parameters),
+            now=int(time.time()),
+        )
+
+    def header(self, name: str, value: bytes) -> None:
+        """xxfi_header. Without HDR_LEADSPC the MTA has eaten one space behind the colon."""
+        if not self.leading_space:
+            value = b" " + value
+        self.session.header(field_from_milter(name.encode("utf-8", "surrogateescape"), value))
+
+    def end_of_message(self, context: Any) -> int:
+        """xxfi_eom: join, judge, perform, log."""
+        began = time.monotonic()
+        queue_id = _macro(context, "i")
+        if self.failed:
+            return self.give_up(queue_id)
+        verdict = self.session.end_of_message(queue_id=queue_id, now=int(time.time()))
+        if verdict is None:
+            return int(Milter.CONTINUE)
+        result = self.perform(context, verdict)
+        self.service.log.info(message_line(verdict, waited=time.monotonic() - began))
+        return result
+
+    def give_up(self, queue_id: str) -> int:
+        """A fault of ours hit this message: let it pass or have it sent again, as the operator chose."""
+        action = self.service.on_error
+        self.service.log.error(pairs((("queue", queue_id), ("action", action), ("reason", "milter.on_error applied"))))
+        self.session.abort()
+        return int(Milter.TEMPFAIL if action is policy.OnError.TEMPFAIL else Milter.ACCEPT)
+
+    def perform(self, context: Any, verdict: Verdict) -> int:
+        """Do to the message what the verdict says."""
+        match verdict.action:
+            case policy.Action.REJECT | policy.Action.TEMPFAIL:
+                if verdict.reply is not None:
+                    # libmilter reads the text as a format: a per cent sign is doubled.
+                    text = verdict.reply.text.replace("%", "%%")
+                    context.setreply(str(verdict.reply.code), verdict.reply.status, text)
+                return int(Milter.REJECT if verdict.action is policy.Action.REJECT else Milter.TEMPFAIL)
+            case policy.Action.QUARANTINE:
+                context.quarantine(verdict.decision.reason[:MAX_QUARANTINE_REASON])
+            case policy.Action.ACCEPT:
+                pass
+        for edit in verdict.edits:
+            self.apply(context, edit)
+        return int(Milter.CONTINUE)
+
+    def apply(self, context: Any, edit: trace.Edit) -> None:
+        """One edit of the header."""
+        match edit:
+            case trace.Remove(name, occurrence):
+                context.chgheader(name, occurrence, None)
+            case trace.Insert(name, value):
+                text = value.replace("\r\n", "\n")  # libmilter wants bare line feeds between folded lines
+                context.addheader(name, f" {text}" if self.leading_space else text, 0)
+
+
+def _macro(context: Any, name: str) -> str:
+    """A macro's value, empty where the MTA did not send it or it is no UTF-8."""
+    try:
+        return context.getsymval(name) or ""
+    except UnicodeDecodeError:
+        return ""
+
+
+Callback = Callable[..., Any]
+
+
+def install(service: Service) -> None:
+    """Hand the callbacks to libmilter. Call it in the worker, before ``milter.main()``."""
+
+    def negotiate(context: Any, options: list[int]) -> int:
+        connection = Connection(service)
+        context.setpriv(connection)
+        service.sessions.change(+1)
+        return connection.negotiate(context, options)
+
+    def close(context: Any) -> int:
+        connection = context.getpriv()
+        if connection is not None:
+            service.sessions.change(-1)
+            context.setpriv(None)
+            connection.session.close()
+        return int(Milter.CONTINUE)
+
+    Milter.set_flags(_ACTIONS)
+    Milter.set_connect_callback(_step(Milter.P_NR_CONN, lambda c, context, *event: c.connect(context, *event)))
+    Milter.set_helo_callback(_step(Milter.P_NR_HELO, lambda c, _, name: c.session.helo(name)))
+    Milter.set_envfrom_callback(_step(Milter.P_NR_MAIL, lambda c, context, *event: c.mail(context, *event)))
+    Milter.set_envrcpt_callback(_step(Milter.P_NR_RCPT, _recipient))
+    Milter.set_header_callback(_step(Milter.P_NR_HDR, lambda c, _, name, value: c.header(name, value)))
+    Milter.set_eoh_callback(_step(Milter.P_NR_EOH, lambda c, _: c.session.end_of_header()))
+    Milter.set_body_callback(_step(Milter.P_NR_BODY, lambda c, _, chunk: c.session.body(chunk)))
+    Milter.set_eom_callback(_end_of_message)
+    Milter.set_abort_callback(_step(0, lambda c, _: c.session.abort()))
+    Milter.set_close_callback(close)
+    Milter.set_exception_policy(Milter.CONTINUE)
+    Milter.register("assay", negotiate=negotiate)
+    sys.excepthook = _hook(service.log)
+
+
+def _recipient(connection: Connection, _context: Any, path: bytes, *_parameters: bytes) -> None:
+    connection.session.rcpt(path.decode("utf-8", "surrogateescape"))
+
+
+def _step(no_reply: int, act: Callback) -> Callback:
+    """A callback that answers CONTINUE, or nothing where "no reply" was agreed, whatever happens inside."""
+
+    def callback(context: Any, *event: Any) -> int:
+        connection = context.getpriv()
+        if connection is None:
+            return int(Milter.CONTINUE)
+        if not connection.failed:
+            try:
+                act(connection, context, *event)
+            except Exception as error:  # the only place with the one below: a bug must not drop a connection
+                _failed(connection, context, error)
+        return int(Milter.NOREPLY if connection.no_reply & no_reply else Milter.CONTINUE)
+
+    return callback
+
+
+def _end_of_message(context: Any) -> int:
+    connection = context.getpriv()
+    if connection is None:
+        return int(Milter.CONTINUE)
+    try:
+        return int(connection.end_of_message(context))
+    except Exception as error:
+        _failed(connection, context, error)
+        return int(connection.give_up(_macro(context, "i")))
+
+
+def _failed(connection: Connection, context: Any, error: Exception) -> None:
+    """Log a bug of ours once, with the message it hit and where it is."""
+    connection.failed = True
+    connection.service.log.error(
+        pairs((("queue", _macro(context, "i")), ("bug", repr(error)), ("at", _place(error.__traceback__))))
+    )
+
+
+def _place(traceback: TracebackType | None) -> str:
+    """The innermost frame, as file:line."""
+    if traceback is None:
+        return ""
+    while traceback.tb_next is not None:
+        traceback = traceback.tb_next
+    return f"{traceback.tb_frame.f_code.co_filename.rpartition('/')[2]}:{traceback.tb_lineno}"
+
+
+def _hook(log: Log) -> Callable[[type[BaseException], BaseException, TracebackType | None], None]:
+    """What pymilter calls instead of us when an event cannot be turned into Python objects."""
+
+    def hook(_kind: type[BaseException], error: BaseException, traceback: TracebackType | None) -> None:
+        if isinstance(error, UnicodeDecodeError):
+            log.warning(pairs((("event", "argument is no UTF-8, ignored"), ("argument", repr(error.object)))))
+        else:
+            log.error(pairs((("bug", repr(error)), ("at", _place(traceback)))))
+
+    return hook

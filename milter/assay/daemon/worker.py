@@ -1,0 +1,87 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""One worker process: libmilter's threads, one DNS loop thread, and one control thread that reads a pipe.
+
+libmilter takes HUP, TERM and INT in a thread of its own and Python's handlers never run under ``milter.main()``, so
+the supervisor commands a worker by a pipe: end-of-file means drain. That also happens when the supervisor dies.
+"""
+
+from __future__ import annotations
+
+import gc
+import os
+import threading
+import time
+
+import Milter
+
+from assay.config import Configuration
+from assay.daemon import filter as callbacks
+from assay.daemon.listener import Listener, deafen
+from assay.log import Log
+from assay.session import Session
+
+READY = b"r"
+
+_POLL_SECONDS = 0.1  # how often a draining worker looks whether its sessions are gone
+_LINGER_SECONDS = 1.0  # a session that was accepted before the socket went deaf may not have been counted yet
+_IDLE_MTA_SECONDS = 7210  # libmilter's own default: how long an MTA may say nothing (Postfix keeps sessions for 300 s)
+
+
+def run(configuration: Configuration, listener: Listener, log: Log, *, control: int, ready: int) -> int:
+    """Serve until told to drain. Call it in a fresh child process.
+
+    :param control: descriptor of the pipe's reading end; end-of-file means drain.
+    :param ready: descriptor to write `READY` to once the worker serves.
+    :returns: the exit code.
+    """
+    resolver = configuration.make_resolver()
+    settings = configuration.evaluation_settings()
+    clients = configuration.clients_settings()
+    budget = configuration.dns.budget_seconds
+    sessions = callbacks.SessionCount()
+    service = callbacks.Service(
+        new_session=lambda: Session(settings, clients, lambda: resolver.driver(budget)),
+        on_error=configuration.milter.on_error,
+        log=log,
+        sessions=sessions,
+    )
+    callbacks.install(service)
+    Milter.settimeout(_IDLE_MTA_SECONDS)
+    threading.Thread(
+        target=_control,
+        args=(control, listener, sessions, configuration.milter.drain_seconds, log),
+        name="control",
+        daemon=True,
+    ).start()
+    gc.freeze()  # what is loaded by now lives as long as the process: the collector need not look at it again
+    os.write(ready, READY)
+    os.close(ready)
+    try:
+        Milter.main()
+    except Milter.error as error:
+        log.error(f"libmilter stopped: {error}")
+        return os.EX_SOFTWARE
+    return os.EX_OK
+
+
+def _control(control: int, listener: Listener, sessions: callbacks.SessionCount, patience: float, log: Log) -> None:
+    """Wait for the order to drain, drain, and end the process.
+
+    libmilter has no drain of its own: stopping it resets live sessions. So the listening socket is made deaf and the
+    process left when the last session is gone.
+    """
+    while os.read(control, 1):
+        pass
+    deafen(listener.descriptor)
+    log.debug(f"draining {sessions.value} sessions")
+    deadline = time.monotonic() + patience
+    quiet_since = time.monotonic()
+    while time.monotonic() < deadline:
+        time.sleep(_POLL_SECONDS)
+        if sessions.value:
+            quiet_since = time.monotonic()
+        elif time.monotonic() - quiet_since >= _LINGER_SECONDS:
+            break
+    else:
+        log.warning(f"{sessions.value} sessions were still open after {patience:g} s and are cut off")
+    os._exit(os.EX_OK)  # Milter.main() does not return for a thread's sake

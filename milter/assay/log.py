@@ -1,0 +1,111 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The log: one line a message, key=value, to stderr or syslog.
+
+Levels say whose fault it is: *error* ours, *warning* a broken set-up around us, *info* the line of a message, *debug*
+the life of the processes. Nothing that a stranger sent gets in unescaped or unbounded.
+"""
+
+from __future__ import annotations
+
+import os
+import syslog
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from enum import IntEnum
+
+MAX_VALUE_LENGTH = 256  # characters of one value; a longer one is cut and marked
+_PLAIN = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789@._:/+-<>[]%,~!#$&*?^{}|")
+
+
+class Level(IntEnum):
+    """How serious, in syslog's numbers (RFC 5424, 6.2.1)."""
+
+    ERROR = syslog.LOG_ERR
+    WARNING = syslog.LOG_WARNING
+    INFO = syslog.LOG_INFO
+    DEBUG = syslog.LOG_DEBUG
+
+
+@dataclass(frozen=True, slots=True)
+class Log:
+    """A log that drops what is less serious than `level` and hands the rest to `write`."""
+
+    write: Callable[[Level, str], None]
+    level: Level = Level.INFO
+
+    def error(self, text: str) -> None:
+        """A fault of our own."""
+        self._log(Level.ERROR, text)
+
+    def warning(self, text: str) -> None:
+        """A broken set-up around us."""
+        self._log(Level.WARNING, text)
+
+    def info(self, text: str) -> None:
+        """What happened to a message, or to the daemon as a whole."""
+        self._log(Level.INFO, text)
+
+    def debug(self, text: str) -> None:
+        """The life of the processes."""
+        self._log(Level.DEBUG, text)
+
+    def _log(self, level: Level, text: str) -> None:
+        if level <= self.level:
+            self.write(level, text)
+
+
+def open_log(to: str, facility: str, level: str) -> Log:
+    """Open the log that the configuration names.
+
+    :param to: ``stderr`` or ``syslog``.
+    :param facility: a syslog facility such as ``mail`` or ``local0``.
+    :param level: a `Level`'s name in lower case.
+    :raises ValueError: an unknown facility; the message names it.
+    """
+    if to == "stderr":
+        return Log(_to_stderr, Level[level.upper()])
+    number = getattr(syslog, f"LOG_{facility.upper()}", None)
+    if facility.upper() not in _FACILITIES or number is None:
+        raise ValueError(f"log.facility = {facility!r}: no such syslog facility; try mail, daemon or local0")
+    syslog.openlog("assay", syslog.LOG_PID, number)
+    return Log(syslog.syslog, Level[level.upper()])
+
+
+_FACILITIES = frozenset(
+    ("AUTH", "AUTHPRIV", "DAEMON", "MAIL", "SYSLOG", "USER", *(f"LOCAL{number}" for number in range(8)))
+)
+
+
+def _to_stderr(level: Level, text: str) -> None:
+    """Write one whole line at once, so that lines of several threads and processes do not mix."""
+    line = f"assay[{os.getpid()}]: {text}" if level == Level.INFO else f"assay[{os.getpid()}]: {level.name}: {text}"
+    os.write(2, line.encode("utf-8", "backslashreplace") + b"\n")
+
+
+def pairs(items: Iterable[tuple[str, object]]) -> str:
+    """Write key=value pairs on one line; a value that is not plain is put in quotes and escaped. None is left out."""
+    return " ".join(f"{key}={quote(str(value))}" for key, value in items if value is not None)
+
+
+def quote(value: str) -> str:
+    """One value for the log: bounded, printable, and in double quotes unless it is plain.
+
+    Backslash and quote are escaped with a backslash; control characters and bytes that are no UTF-8 (lone surrogates)
+    as ``\\xNN``, whatever else is not printable as ``\\uNNNN``.
+    """
+    if len(value) > MAX_VALUE_LENGTH:
+        value = value[:MAX_VALUE_LENGTH] + "..."
+    if value and _PLAIN.issuperset(value):
+        return value
+    return '"' + "".join(map(_escape, value)) + '"'
+
+
+def _escape(character: str) -> str:
+    if character in '"\\':
+        return "\\" + character
+    if character.isprintable():
+        return character
+    number = ord(character)
+    if 0xDC80 <= number <= 0xDCFF:  # surrogateescape: a byte that was no UTF-8
+        number -= 0xDC00
+    return f"\\x{number:02x}" if number < 0x100 else f"\\u{number:04x}"

@@ -1,0 +1,46 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Networks as operators write them: an address, a prefix, a prefix with host bits, an IPv4-mapped prefix."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from ipaddress import IPv4Network, IPv6Network, ip_network
+
+from assay.model.smtp import Address
+
+_MAPPED_PREFIX = 96  # bits before the IPv4 address in ::ffff:a.b.c.d (RFC 4291, 2.5.5.2)
+
+
+@dataclass(frozen=True, slots=True)
+class Networks:
+    """A set of networks to look an address up in."""
+
+    members: tuple[IPv4Network | IPv6Network, ...] = ()
+
+    @classmethod
+    def parse(cls, texts: Iterable[str]) -> Networks:
+        """Read networks; one text may hold several, separated by commas.
+
+        :raises ValueError: a text that is no address and no network; the message quotes it.
+        """
+        return cls(tuple(_network(part.strip()) for text in texts for part in text.split(",") if part.strip()))
+
+    def find(self, address: Address) -> IPv4Network | IPv6Network | None:
+        """The first network that holds `address`."""
+        for network in self.members:
+            if address.version == network.version and address in network:
+                return network
+        return None
+
+
+def _network(text: str) -> IPv4Network | IPv6Network:
+    try:
+        network = ip_network(text.removeprefix("[").replace("]", ""), strict=False)
+    except ValueError:
+        raise ValueError(f"{text!r} is no IP address and no network such as 192.0.2.0/24 or 2001:db8::/32") from None
+    mapped = network.network_address.ipv4_mapped if isinstance(network, IPv6Network) else None
+    if mapped is not None and network.prefixlen >= _MAPPED_PREFIX:
+        # Clients are compared in their IPv4 form (assay.model.smtp.canonical_address).
+        return IPv4Network((mapped, network.prefixlen - _MAPPED_PREFIX))
+    return network

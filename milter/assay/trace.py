@@ -1,0 +1,201 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The trace header fields of one message: what was found, as fields to insert, and forged ones, as fields to remove.
+
+One Authentication-Results with every result (RFC 8601) and a Received-SPF for each SPF identity that was checked
+(RFC 7208, 9.1). All of it is data: the filter performs the edits at end of message.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+
+from assay.assessment import Assessment
+from assay.model.message import HeaderField
+from assay.policy import Action, Decision
+from assay.protocol import arc, authres, dkim, dmarc, iprev, spf
+
+
+@dataclass(frozen=True, slots=True)
+class Insert:
+    """Insert a field above all others, the MTA's own Received included (RFC 8601, 2.1). `value` is folded with CRLF."""
+
+    name: str
+    value: str
+
+
+@dataclass(frozen=True, slots=True)
+class Remove:
+    """Remove the `occurrence`-th field of this name, counted from 1 at the top of the message as received."""
+
+    name: str
+    occurrence: int
+
+
+Edit = Insert | Remove
+
+
+@dataclass(frozen=True, slots=True)
+class Forgeries:
+    """Recognises fields that claim to be ours, one field after another as the header arrives."""
+
+    authserv_ids: tuple[str, ...]
+
+    def claims(self, field: HeaderField) -> bool:
+        """Whether the field must be removed because only we may write it (RFC 8601, 5; RFC 7208, 9.1)."""
+        match field.key:
+            case b"authentication-results":
+                return authres.claims(field.value, self.authserv_ids)
+            case b"received-spf":
+                return authres.forged_received_spf(field.value, self.authserv_ids)
+            case _:
+                return False
+
+
+def remove_edits(forged: Iterable[tuple[str, int]]) -> tuple[Remove, ...]:
+    """Edits that remove (name, occurrence) pairs, last occurrence first.
+
+    MTAs renumber the fields of a name after each removal, so a removal from the top would hit the wrong field of the
+    next one (CVE-2022-48521).
+    """
+    return tuple(Remove(name, occurrence) for name, occurrence in sorted(forged, key=lambda pair: -pair[1]))
+
+
+def insert_edits(
+    assessment: Assessment, decision: Decision, authserv_id: str, *, received_spf: bool
+) -> tuple[Insert, ...]:
+    """The fields that tell what was found, in the order in which to insert them: the last one ends up on top."""
+    fields = [Insert("Authentication-Results", authres.render(authserv_id, _results(assessment, decision)))]
+    client = assessment.client
+    for evaluation in (assessment.spf_mail_from, assessment.spf_helo):
+        if received_spf and evaluation is not None and client.address is not None:
+            value = spf.render(
+                evaluation,
+                client_address=client.address,
+                helo=client.helo,
+                envelope_from=assessment.envelope.reverse_path.text,
+                receiver=authserv_id,
+            )
+            fields.append(Insert("Received-SPF", value))
+    return tuple(reversed(fields))
+
+
+def _results(assessment: Assessment, decision: Decision) -> Sequence[authres.MethodResult]:
+    """All results, in the order in which the facts arrived."""
+    results: list[authres.MethodResult] = []
+    if assessment.iprev is not None:
+        results.append(_iprev(assessment.iprev))
+    results.extend(_spf(assessment))
+    results.extend(_dkim(evaluation) for evaluation in assessment.dkim)
+    if not assessment.dkim:
+        results.append(authres.MethodResult("dkim", dkim.Result.NONE))
+    if assessment.arc is not None and assessment.arc.result is not arc.Result.NONE:
+        results.append(_arc(assessment, assessment.arc))
+    if assessment.dmarc is not None:
+        results.append(_dmarc(assessment.dmarc, decision))
+    return results
+
+
+def _iprev(evaluation: iprev.Evaluation) -> authres.MethodResult:
+    return authres.MethodResult(
+        "iprev",
+        evaluation.result,
+        reason="" if evaluation.result is iprev.Result.PASS else evaluation.reason,
+        comment=evaluation.name,
+        properties=(authres.Property("policy", "iprev", str(evaluation.address)),),  # RFC 8601, 2.7.3
+    )
+
+
+def _spf(assessment: Assessment) -> Iterator[authres.MethodResult]:
+    """RFC 8601, 2.7.2: one result for each identity, and never one that could be read as the other's.
+
+    With a null reverse-path the MAIL FROM identity is postmaster at the HELO name (RFC 7208, 2.4), so one result
+    under smtp.helo tells both.
+    """
+    mail_from, helo = assessment.spf_mail_from, assessment.spf_helo
+    if mail_from is not None and not assessment.envelope.reverse_path.is_null:
+        domain = str(mail_from.domain) if mail_from.domain else assessment.envelope.reverse_path.text
+        # RFC 7208, 9.2: the local part stays out unless the record looked at it.
+        identity = mail_from.sender if mail_from.domain and mail_from.uses_local_part else domain
+        yield _spf_result(mail_from, "mailfrom", identity)
+    elif helo is None and mail_from is not None:
+        helo = mail_from
+    if helo is not None:
+        yield _spf_result(helo, "helo", assessment.client.helo)
+
+
+def _spf_result(evaluation: spf.Evaluation, name: str, identity: str) -> authres.MethodResult:
+    return authres.MethodResult(
+        "spf",
+        evaluation.result,
+        reason="" if evaluation.result is spf.Result.PASS else evaluation.reason,
+        properties=(authres.Property("smtp", name, identity),),
+    )
+
+
+def _dkim(evaluation: dkim.Evaluation) -> authres.MethodResult:
+    properties = [
+        authres.Property("header", name, value)
+        for name, value in (
+            ("d", str(evaluation.domain or "")),
+            ("i", evaluation.identity),
+            ("s", evaluation.selector),
+            ("a", evaluation.algorithm),
+            ("b", evaluation.b[:_B_PREFIX]),
+        )
+        if value
+    ]
+    if evaluation.policy:
+        properties.append(authres.Property("policy", evaluation.policy, "violated"))  # RFC 8601, 2.4
+    return authres.MethodResult(
+        "dkim",
+        evaluation.result,
+        reason="" if evaluation.result is dkim.Result.PASS else evaluation.reason,
+        comment="test mode" if evaluation.testing else "",
+        properties=tuple(properties),
+    )
+
+
+_B_PREFIX = 8  # RFC 6008, 4: the first eight characters of b= tell signatures apart
+
+
+def _arc(assessment: Assessment, evaluation: arc.Evaluation) -> authres.MethodResult:
+    properties = []
+    if evaluation.oldest_pass is not None:
+        properties.append(authres.Property("header", "oldest-pass", str(evaluation.oldest_pass)))  # RFC 8617, 10.2
+    if assessment.client.address is not None:
+        properties.append(authres.Property("smtp", "remote-ip", str(assessment.client.address)))
+    return authres.MethodResult(
+        "arc",
+        evaluation.result,
+        reason="" if evaluation.result is arc.Result.PASS else evaluation.reason,
+        properties=tuple(properties),
+    )
+
+
+def _dmarc(evaluation: dmarc.Evaluation, decision: Decision) -> authres.MethodResult:
+    properties = []
+    if evaluation.author_domain is not None:
+        properties.append(authres.Property("header", "from", str(evaluation.author_domain)))
+    if evaluation.policy is not None:
+        # RFC 9989, 9.1: the policy as it was applied, all local options considered.
+        properties.append(authres.Property("policy", "dmarc", _applied(evaluation, decision)))
+    return authres.MethodResult(
+        "dmarc",
+        evaluation.result,
+        reason="" if evaluation.result is dmarc.Result.PASS else evaluation.reason,
+        comment=f"p={evaluation.policy}" if evaluation.policy is not None else "",
+        properties=tuple(properties),
+    )
+
+
+def _applied(evaluation: dmarc.Evaluation, decision: Decision) -> str:
+    if evaluation.result is not dmarc.Result.FAIL:
+        return dmarc.Policy.NONE
+    match decision.action:
+        case Action.REJECT | Action.TEMPFAIL:
+            return dmarc.Policy.REJECT
+        case Action.QUARANTINE:
+            return dmarc.Policy.QUARANTINE
+        case Action.ACCEPT:
+            return dmarc.Policy.NONE
