@@ -5,7 +5,8 @@ from __future__ import annotations
 
 import base64
 
-from assay.model.message import Header, split_message
+from assay.model.message import Header, HeaderField, split_message
+from assay.model.name import Domain
 from assay.protocol import arc, dkim
 from conformance.cases import Case
 from zone import Zone
@@ -29,3 +30,23 @@ def evaluate(case: Case, header: Header, body: bytes) -> arc.Evaluation:
     hashes.update(body)
     keys = Zone(case["dns"]).solve(arc.fetch_keys(chain))
     return arc.verify(chain, keys, header, hashes, now=case.get("now", NOW))
+
+
+def answer_sign(case: Case) -> dict[str, HeaderField]:
+    """The fields of our set for an ``arc-sign`` case, by the names that its `expect` has; empty where none is added."""
+    header, body = split_message(base64.b64decode(case["message_b64"]))
+    hashes = dkim.BodyHashes([arc.BODY_HASH_SPEC])
+    hashes.update(body)
+    fields = arc.seal(
+        header,
+        hashes,
+        validation=evaluate(case, header, body),
+        authserv_id=case["authserv_id"],
+        authentication_results=arc.recorded_results(header, case["authserv_id"]),
+        domain=Domain.parse(case["domain"]),
+        selector=Domain.parse(case["selector"]),
+        private_key=dkim.load_private_key(case["private_key"].encode()),
+        timestamp=int(case["timestamp"]),
+        sign_headers=case["sign_headers"].split(":"),
+    )
+    return dict(zip(("AS", "AMS", "AAR"), fields, strict=bool(fields)))

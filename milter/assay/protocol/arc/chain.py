@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import TypeVar
@@ -161,6 +162,25 @@ def parse_chain(header: Header, *, max_sets: int = MAX_SETS) -> Chain | Evaluati
         return Evaluation(Result.FAIL, str(error))
     fault = _find_cv_fault(chain.sets)
     return Evaluation(Result.FAIL, fault, len(chain.sets), None, chain.sealers) if fault else chain
+
+
+def read_ending(header: Header) -> tuple[int, bool]:
+    """How the chain of a message ends, however broken it is: what a sealer needs of it (RFC 8617, 5.1).
+
+    :returns: the highest instance of any ARC field, 0 without one, and whether a seal of that instance says cv=fail.
+    """
+    instances = [0]
+    failed = set()
+    for field in header.all(AUTHENTICATION_RESULTS):
+        with suppress(ChainError):
+            instances.append(_parse_results(field)[0])
+    for field in (*header.all(MESSAGE_SIGNATURE), *header.all(SEAL)):
+        with suppress(ChainError):
+            instance, (_, tags) = _parse_tags(field)
+            instances.append(instance)
+            if tags.get("cv", "").lower() == Result.FAIL:
+                failed.add(instance)
+    return max(instances), max(instances) in failed
 
 
 def _parse_sets(fields: Mapping[str, Sequence[HeaderField]]) -> Chain:

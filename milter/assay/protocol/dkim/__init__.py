@@ -7,6 +7,7 @@ The path of a signature: `parse` the field, `fetch_key`, feed the body to one `B
 from assay.protocol.dkim.canonical import BodyHashes, BodyHashSpec, Canonicalization
 from assay.protocol.dkim.evaluation import Evaluation, Result
 from assay.protocol.dkim.key import Key, KeyFault, KeyLookup, fetch_key, parse_key
+from assay.protocol.dkim.sign import PrivateKey, load_private_key
 from assay.protocol.dkim.signature import Algorithm, Signature, parse
 from assay.protocol.dkim.verify import DEFAULT_SETTINGS, Settings, select, skip, verify
 
@@ -20,10 +21,12 @@ __all__ = [
     "Key",
     "KeyFault",
     "KeyLookup",
+    "PrivateKey",
     "Result",
     "Settings",
     "Signature",
     "fetch_key",
+    "load_private_key",
     "parse",
     "parse_key",
     "select",

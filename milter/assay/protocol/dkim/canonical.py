@@ -76,6 +76,14 @@ def select_fields(names: Sequence[str], header: Header, own: HeaderField) -> lis
     return selected
 
 
+def signed_octets(names: Sequence[str], header: Header, own: HeaderField, canonicalization: Canonicalization) -> bytes:
+    """What a signature field `own` with this h= is made over (RFC 6376, 3.7): the fields it names, then itself."""
+    fields = select_fields(names, header, own)
+    octets = [canonical_field(field, canonicalization) for field in fields]
+    octets.append(canonical_signature_field(own, canonicalization))
+    return b"".join(octets)
+
+
 class BodyHashes:
     """The hashes of one body: each distinct `BodyHashSpec` once, fed with the body as it arrives.
 

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from assay.inquiry import Outcome
 from assay.model.message import Header
 from assay.model.name import Domain
-from assay.protocol.dkim.canonical import BodyHashes, canonical_field, canonical_signature_field, select_fields
+from assay.protocol.dkim.canonical import BodyHashes, signed_octets
 from assay.protocol.dkim.evaluation import Evaluation, Result
 from assay.protocol.dkim.key import Key, KeyFault, KeyLookup
 from assay.protocol.dkim.signature import Algorithm, Signature
@@ -115,22 +115,16 @@ def verify(
         return _evaluation(signature, Result.PERMERROR, "l= is larger than the body", testing=testing, key_bits=bits)
     if hashes.digest(signature.body_hash_spec) != signature.body_hash:
         return _evaluation(signature, Result.FAIL, "body hash did not verify", testing=testing, key_bits=bits)
-    hashed = header_digest(signature, header)
+    hashed = digest(
+        signature.algorithm,
+        signed_octets(signature.signed_fields, header, signature.field, signature.header_canonicalization),
+    )
     for key in keys:
         if key.verify(signature.algorithm, signature.signature, hashed):
             policy, reason = _apply_rules(signature, key, header, unsigned_octets, settings)
             result = Result.POLICY if policy else Result.PASS
             return _evaluation(signature, result, reason, testing=key.testing, key_bits=key.bits, policy=policy)
     return _evaluation(signature, Result.FAIL, "signature did not verify", testing=testing, key_bits=bits)
-
-
-def header_digest(signature: Signature, header: Header) -> bytes:
-    """The hash that the signature is made over (RFC 6376, 3.7)."""
-    canonicalization = signature.header_canonicalization
-    fields = select_fields(signature.signed_fields, header, signature.field)
-    hashed = [canonical_field(field, canonicalization) for field in fields]
-    hashed.append(canonical_signature_field(signature.field, canonicalization))
-    return digest(signature.algorithm, b"".join(hashed))
 
 
 def digest(algorithm: Algorithm, data: bytes) -> bytes:
