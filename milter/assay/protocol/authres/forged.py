@@ -2,8 +2,9 @@
 """Spot the trace fields that arrived with a message and claim to be our own (RFC 8601, 5; RFC 7208, 9.1).
 
 Whoever sits behind us believes such a field by the name in it, so each one must go before we add ours. The reader that
-must not be fooled is not ours: it may decode no nested comments, end at a NUL, or take quotes off late. So we look at
-the field as any of them might, and remove it when our name comes first in one of these readings. The other error, to
+must not be fooled is not ours: it may know no nested comments, end at a NUL, take quotes off late, or decode
+encoded-words, which have no place in this field (Python's email package does). So we look at the field as any of them
+might, and remove it when our name comes first in one of these readings. The other error, to
 remove a stranger's field, costs little and needs a field made for it; a name that merely contains ours
 (``example.com.evil.test``), or ours further behind, is not taken.
 
@@ -12,6 +13,9 @@ Only the head of a field is looked at, so a field costs a bounded time, however 
 
 from __future__ import annotations
 
+import base64
+import binascii
+import quopri
 import re
 import unicodedata
 from collections.abc import Collection, Iterator
@@ -29,6 +33,8 @@ MAX_RECEIVED_SPF_LENGTH = 4096
 #: A field as nearly everyone writes it: one plain word, and no room for a second reading.
 _PLAIN = re.compile(rb"(?:\r?\n)?[ \t]*([A-Za-z0-9._-]+)[ \t]*(?:[0-9]+[ \t]*)?;")
 
+_ENCODED_WORD = re.compile(r"=\?[^?\s]*\?([bBqQ])\?([^?]*)\?=")
+_BETWEEN_ENCODED_WORDS = re.compile(r"(?<=\?=)\s+(?==\?)")
 _FOLD = re.compile(r"\r?\n[ \t]+")
 _COMMENT_MARK = re.compile(r"[()\\]")
 _QUOTED = re.compile(r'\s*"((?:[^"\\]|\\.)*)"', re.DOTALL)
@@ -136,6 +142,27 @@ def _readings(text: str) -> Iterator[str]:
 
 def _plain_texts(text: str) -> list[str]:
     """The text without controls, formats and bytes that are no UTF-8: with white space for them, or nothing."""
+    if "=?" in text:
+        decoded = _ENCODED_WORD.sub(_decoded, _BETWEEN_ENCODED_WORDS.sub("", text))
+        if decoded != text:
+            return [*_without_controls(text), *_without_controls(decoded)]
+    return _without_controls(text)
+
+
+def _decoded(word: re.Match[str]) -> str:
+    """An encoded-word's text (RFC 2047, 4). Its octets are taken for UTF-8: our names are in no other charset."""
+    encoded = word[2].encode("utf-8", "surrogateescape")
+    if word[1] in "qQ":
+        octets = quopri.decodestring(encoded, header=True)
+    else:
+        try:
+            octets = base64.b64decode(encoded + b"==")
+        except binascii.Error:
+            return word[0]
+    return octets.decode("utf-8", "surrogateescape")
+
+
+def _without_controls(text: str) -> list[str]:
     if text.replace("\t", " ").isprintable():
         return [text]
     unfolded = _FOLD.sub(" ", text).replace("\t", " ")

@@ -98,7 +98,9 @@ def _labelled(label: str, pieces: list[_Piece]) -> Iterator[_Piece]:
 def _pvalue(one: Property) -> list[_Piece]:
     """RFC 8601, 2.2: an e-mail identity is written as one, everything else as a value."""
     text = _printable(one.value)
-    return [("", text if _IDENTITY.fullmatch(text) else _token_or_quoted(text))]
+    # An altered address is nobody's: "?" may stand in a local part, so only the quotes tell the two apart.
+    is_identity = text == one.value and _IDENTITY.fullmatch(text)
+    return [("", text if is_identity else _token_or_quoted(text))]
 
 
 def _value(text: str) -> list[_Piece]:
