@@ -16,6 +16,7 @@ Facts about libmilter and pymilter 1.0.5 that shape it:
 
 from __future__ import annotations
 
+import os
 import sys
 import threading
 import time
@@ -58,6 +59,7 @@ _MACROS = {
 }
 _UNRESOLVED = ("unknown", "localhost.invalid")  # what Postfix writes where the client has no name
 
+_IDLE_MTA_SECONDS = 7210  # libmilter's own default: how long an MTA may say nothing (Postfix keeps sessions for 300 s)
 MAX_QUARANTINE_REASON = 200  # octets; Postfix and Sendmail keep it in the queue file
 
 
@@ -193,7 +195,7 @@ Callback = Callable[..., Any]
 
 
 def install(service: Service) -> None:
-    """Hand the callbacks to libmilter. Call it in the worker, before ``milter.main()``."""
+    """Hand the callbacks to libmilter. Call it in the worker, before `serve`."""
 
     def negotiate(context: Any, options: list[int]) -> int:
         connection = Connection(service)
@@ -223,6 +225,20 @@ def install(service: Service) -> None:
     Milter.set_exception_policy(Milter.CONTINUE)
     Milter.register("assay", negotiate=negotiate)
     sys.excepthook = _hook(service.log)
+
+
+def serve(log: Log) -> int:
+    """Run libmilter on the socket that the supervisor opened; returns only if it cannot.
+
+    :returns: the exit code.
+    """
+    Milter.settimeout(_IDLE_MTA_SECONDS)
+    try:
+        Milter.main()
+    except Milter.error as error:
+        log.error(f"libmilter stopped: {error}")
+        return os.EX_SOFTWARE
+    return os.EX_OK
 
 
 def _recipient(connection: Connection, _context: Any, path: bytes, *_parameters: bytes) -> None:

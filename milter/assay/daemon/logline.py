@@ -7,6 +7,7 @@ from collections.abc import Iterator
 
 from assay import log, trace
 from assay.assessment import Assessment
+from assay.protocol import dkim
 from assay.transaction import Verdict
 
 MAX_SIGNATURES = 5  # shown on the line; the header names them all
@@ -46,13 +47,11 @@ def _evaluations(assessment: Assessment) -> Iterator[tuple[str, object]]:
         yield "spf.helo", assessment.spf_helo.result
     if assessment.spf_mail_from is not None:
         yield "spf.mailfrom", assessment.spf_mail_from.result
-    yield (
-        "dkim",
-        ",".join(
-            f"{one.result}:{one.domain}/{one.selector}" if one.domain else str(one.result)
-            for one in assessment.dkim[:MAX_SIGNATURES]
-        ),
+    signatures = ",".join(
+        f"{one.result}:{one.domain}/{one.selector}" if one.domain else str(one.result)
+        for one in assessment.dkim[:MAX_SIGNATURES]
     )
+    yield "dkim", signatures or dkim.Result.NONE
     if assessment.arc is not None:
         yield "arc", assessment.arc.result
     if assessment.dmarc is not None:

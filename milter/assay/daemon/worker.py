@@ -12,8 +12,6 @@ import os
 import threading
 import time
 
-import Milter
-
 from assay.config import Configuration
 from assay.daemon import filter as callbacks
 from assay.daemon.listener import Listener, deafen
@@ -24,7 +22,6 @@ READY = b"r"
 
 _POLL_SECONDS = 0.1  # how often a draining worker looks whether its sessions are gone
 _LINGER_SECONDS = 1.0  # a session that was accepted before the socket went deaf may not have been counted yet
-_IDLE_MTA_SECONDS = 7210  # libmilter's own default: how long an MTA may say nothing (Postfix keeps sessions for 300 s)
 
 
 def run(configuration: Configuration, listener: Listener, log: Log, *, control: int, ready: int) -> int:
@@ -46,7 +43,6 @@ def run(configuration: Configuration, listener: Listener, log: Log, *, control: 
         sessions=sessions,
     )
     callbacks.install(service)
-    Milter.settimeout(_IDLE_MTA_SECONDS)
     threading.Thread(
         target=_control,
         args=(control, listener, sessions, configuration.milter.drain_seconds, log),
@@ -56,12 +52,7 @@ def run(configuration: Configuration, listener: Listener, log: Log, *, control: 
     gc.freeze()  # what is loaded by now lives as long as the process: the collector need not look at it again
     os.write(ready, READY)
     os.close(ready)
-    try:
-        Milter.main()
-    except Milter.error as error:
-        log.error(f"libmilter stopped: {error}")
-        return os.EX_SOFTWARE
-    return os.EX_OK
+    return callbacks.serve(log)
 
 
 def _control(control: int, listener: Listener, sessions: callbacks.SessionCount, patience: float, log: Log) -> None:
@@ -84,4 +75,4 @@ def _control(control: int, listener: Listener, sessions: callbacks.SessionCount,
             break
     else:
         log.warning(f"{sessions.value} sessions were still open after {patience:g} s and are cut off")
-    os._exit(os.EX_OK)  # Milter.main() does not return for a thread's sake
+    os._exit(os.EX_OK)  # libmilter's main() does not return for a thread's sake

@@ -1,0 +1,49 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The command line: which subcommands there are, and how each ends.
+
+Exit codes are those of sysexits(3), which mail programs share: 0 done; 1 ``probe``: the message was refused; 64 wrong
+arguments; 65 unusable message; 66 no such file; 69 nobody listens; 70 a fault of ours; 75 ``probe``: told to try
+again later; 78 unusable configuration.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Sequence
+from typing import NoReturn
+
+from assay import __version__
+from assay.cli import check, config, probe, serve
+from assay.config import ConfigError
+
+
+class _Parser(argparse.ArgumentParser):
+    """Ends with EX_USAGE, as mail programs do, instead of 2."""
+
+    def error(self, message: str) -> NoReturn:
+        self.print_usage(sys.stderr)
+        self.exit(os.EX_USAGE, f"{self.prog}: {message}\n")
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line.
+
+    :param arguments: without the program's name; None for those of the process.
+    :returns: the exit code.
+    """
+    parser = _Parser(prog="assay", description="Tells an MTA who really sent each message.")
+    parser.add_argument("-V", "--version", action="version", version=f"assay {__version__}")
+    commands = parser.add_subparsers(metavar="COMMAND", required=True)
+    for module in (serve, check, probe, config):
+        module.add_to(commands)
+    options = parser.parse_args(arguments)
+    try:
+        return int(options.run(options))
+    except ConfigError as error:
+        print(f"assay: {error}", file=sys.stderr)
+        return os.EX_CONFIG
+    except BrokenPipeError:  # "assay check ... | head" is no fault
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return os.EX_OK
