@@ -40,7 +40,7 @@ def _section(name: str, section: msgspec.Struct, *, annotated: bool) -> str:
     lines.append(f"[{name}]")
     hints = get_type_hints(type(section), include_extras=True)
     for field in msgspec.structs.fields(type(section)):
-        value = f"{field.name} = {_toml(getattr(section, field.name))}"
+        value = f"{field.name} = {toml(getattr(section, field.name))}"
         if annotated:
             (meta,) = hints[field.name].__metadata__
             lines += ["", *_comment(meta.description + _choices(hints[field.name])), f"#{value}"]
@@ -61,7 +61,7 @@ def _comment(text: str) -> list[str]:
     return ["# " + line for line in textwrap.wrap(" ".join(text.split()), _WIDTH - 2)]
 
 
-def _toml(value: object) -> str:
+def toml(value: object) -> str:
     """A value as TOML writes it; only the kinds that the settings use."""
     match value:
         case bool():
@@ -71,6 +71,6 @@ def _toml(value: object) -> str:
         case str():
             return '"' + value.replace("\\", "\\\\").replace('"', '\\"') + '"'
         case tuple():
-            return "[" + ", ".join(_toml(item) for item in value) + "]"
+            return "[" + ", ".join(toml(item) for item in value) + "]"
         case _:
             raise TypeError(f"no TOML form for {value!r}")
