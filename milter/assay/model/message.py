@@ -11,7 +11,7 @@ import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 
-_NEWLINE = re.compile(rb"\r\n|\r(?!\n)|(?<!\r)\n")
+_NO_FIELD_NAME = re.compile(rb"[\x00-\x20\x7f]")  # RFC 5322, 2.2: printable ASCII; the colon is looked for apart
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,15 +70,18 @@ def field_from_milter(name: bytes, value: bytes) -> HeaderField:
 def split_message(message: bytes) -> tuple[Header, bytes]:
     """Take a saved message apart into header and body, as an MTA does.
 
-    Any line end is read as CRLF (a file from a Unix mailbox has LF). The first line that is neither a field nor a
-    continuation ends the header and, unless it is empty, begins the body, as in Postfix. An mbox ``From `` line on
-    top is dropped.
+    The first line tells how lines end. CRLF: the message is as it was on the wire, where a bare CR or LF is data,
+    which signatures cover (RFC 6376, 3.4) and which smuggled messages are made of. LF: it is a Unix file, and each line
+    end is read as CRLF. The first line that is neither a field nor a continuation ends the header and, unless it is
+    empty, begins the body, as in Postfix. An mbox ``From `` line on top is dropped.
 
     :returns: the header, and the body with CRLF line ends.
     """
-    lines = _NEWLINE.sub(b"\r\n", message).split(b"\r\n")
-    if lines and lines[0].startswith(b"From "):
-        lines = lines[1:]
+    if message.startswith(b"From "):
+        message = message.partition(b"\n")[2]
+    if not message.partition(b"\n")[0].endswith(b"\r"):
+        message = message.replace(b"\r\n", b"\n").replace(b"\n", b"\r\n")
+    lines = message.split(b"\r\n")
     fields: list[list[bytes]] = []
     body_at = len(lines)
     for number, line in enumerate(lines):
@@ -89,7 +92,7 @@ def split_message(message: bytes) -> tuple[Header, bytes]:
             body_at = number + 1
             break
         name, colon, _ = line.partition(b":")
-        if not colon or not name or re.search(rb"[\x00-\x20\x7f]", name.rstrip(b" \t")):
+        if not colon or not name or _NO_FIELD_NAME.search(name.rstrip(b" \t")):
             body_at = number
             break
         fields.append([line])

@@ -229,9 +229,10 @@ class _RelaxedBody(_Body):
         data = self._carry + chunk if self._carry else chunk
         if b"\t" in data:
             data = data.replace(b"\t", b" ")
-        while b"  " in data:  # halves each run: logarithmic passes, each at memory speed
-            data = data.replace(b"  ", b" ")
-        data = data.replace(b" \r\n", b"\r\n")
+        if b" " in data:
+            while b"  " in data:  # halves each run: logarithmic passes, each at memory speed
+                data = data.replace(b"  ", b" ")
+            data = data.replace(b" \r\n", b"\r\n")
         # The one space that is left may end its line, and the CR may begin a line end: the next chunk will tell.
         cut = len(data) - data.endswith(b"\r")
         cut -= data.endswith(b" ", 0, cut)

@@ -99,7 +99,7 @@ def parse(field: HeaderField) -> Signature | Evaluation:
     except TagListError as error:
         return Evaluation(Result.NEUTRAL, f"malformed signature: {error}", field)
     try:
-        if require(tags, "v") != "1":  # RFC 6376, 3.5: it must be first nowhere, but "1" everywhere
+        if require(tags, "v") != "1":  # RFC 6376, 3.5, v=: drafts had other numbers or none
             raise SignatureError(Result.NEUTRAL, "unknown version in v=")
         signature = read(field, tags, identity=tags.get("i"))
         if not signature.signed_fields:
