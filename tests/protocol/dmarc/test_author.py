@@ -101,6 +101,22 @@ def test_several_domains_are_named_up_to_a_limit() -> None:
     assert author.fault == f"{dmarc.MAX_AUTHOR_DOMAINS + 2} author domains"
 
 
+HOSTILE = {"combining marks": "\u0315\u0300\u05ae", "U-labels": "ü.", "one U-label": "ü", "labels": "a."}
+
+
+@pytest.mark.parametrize("piece", HOSTILE.values(), ids=HOSTILE)
+def test_time_is_linear_in_the_domain(piece: str) -> None:
+    def seconds(value: bytes) -> float:
+        start = time.perf_counter()
+        dmarc.author([field(value)])
+        return time.perf_counter() - start
+
+    size = 65_536
+    normal = b"Jane Doe " * (size // 9) + b"<jane@example.com>"
+    hostile = b"a@" + (piece * (size // len(piece.encode()))).encode() + b"com"
+    assert min(seconds(hostile) for _ in range(3)) < 50 * min(seconds(normal) for _ in range(3))
+
+
 @given(
     st.lists(st.builds(HeaderField, st.sampled_from([b"From", b"from ", b"To"]), st.binary(max_size=80)), max_size=3)
 )
