@@ -74,6 +74,10 @@ CLAIMED = {
     "an encoded-word in a comment before": b"(=?utf-8?q?=29?= example.com; spf=pass",
     "more before it than anybody writes": b"(" + b"a" * 2000 + b") example.com; spf=pass",
     "more comments before it than anybody writes": b"()" * 60 + b"example.com; spf=pass",
+    "cut inside the id": b"(a)" + b" " * 1015 + b"example.com; spf=pass",
+    "cut inside a quoted id": b"(a)" + b" " * 1010 + b'"mail gateway"; spf=pass',
+    "cut inside an encoded-word": b"(a)" + b" " * 1000 + b"=?utf-8?q?example.com?=; spf=pass",
+    "cut at the last mark inside the id": b"()" * 30 + rb"exam\ple.com; spf=pass",
     "white space without end": b" " * 2000 + b"\texample.com ;",
 }
 
@@ -96,6 +100,7 @@ NOT_CLAIMED = {
     "ours in a quoted-string behind": b'other.test; spf=pass reason="example.com"',
     "Office 365, without an id": b" spf=pass (sender IP is 192.0.2.1)\r\n smtp.mailfrom=example.com; dkim=none",
     "long, but not ours": b"(a) other.test; spf=pass (" + b"example.com " * 500 + b")",
+    "long and folded, but not ours": b"\r\n other.test\r\n ; spf=pass (a)\r\n" + b" smtp.helo=example.com" * 100,
     "many comments, but not ours": b"(a) other.test; spf=pass " + b"(b)" * 500,
     "an encoded-word of another's": b"=?utf-8?q?other.test?=; spf=pass",
     "an encoded-word that decodes to nothing": b"=?utf-8?b?A?= =?utf-8?b?====?= other.test example.com; spf=pass",
@@ -144,6 +149,8 @@ SPF_CLAIMED = {
     "an A-label": b"pass (xn--bcher-kva.example: ok)",
     "longer than anybody writes": b"pass (a) " + b"x" * 5000,
     "more comments than anybody writes": b"pass " + b"()" * 100,
+    "more names than anybody writes": b"pass " + b"".join(b"receiver=a%d;" % number for number in range(30)),
+    "an encoded-word": b"pass receiver==?utf-8?q?example.com?=",
 }
 
 SPF_NOT_CLAIMED = {

@@ -4,9 +4,9 @@
 Whoever sits behind us believes such a field by the name in it, so each one must go before we add ours. The reader that
 must not be fooled is not ours: it may know no nested comments, end at a NUL, take quotes off late, or decode
 encoded-words, which have no place in this field (Python's email package does). So we look at the field as any of them
-might, and remove it when our name comes first in one of these readings. The other error, to
-remove a stranger's field, costs little and needs a field made for it; a name that merely contains ours
-(``example.com.evil.test``), or ours further behind, is not taken.
+might, and remove it when our name comes first in one of these readings. The other error, to remove a stranger's field,
+costs little and needs a field made for it; a name that merely contains ours (``example.com.evil.test``), or ours
+further behind, is not taken.
 
 Only the head of a field is looked at, so a field costs a bounded time, however long it is.
 """
@@ -26,12 +26,14 @@ from assay.model.name import Domain, InvalidNameError
 
 # Octets. Our choice: no honest writer puts a kilobyte before its own name. A longer head is a claim.
 MAX_HEAD_LENGTH = 1024
-MAX_COMMENT_MARKS = 100  # parentheses and quoted-pairs read in that head; our choice, bounds CPU a field
+MAX_COMMENT_MARKS = 60  # parentheses and backslashes in it. Our choice: bounds the work; a head with more is cut there
 # Octets. Our choice: an honest Received-SPF has a few hundred (RFC 7208, 9.1). A longer one is a claim.
 MAX_RECEIVED_SPF_LENGTH = 4096
+MAX_RECEIVERS = 20  # different names in it. Our choice: bounds the work; RFC 7208, 9.1 has two, other forms a few more
 
 #: A field as nearly everyone writes it: one plain word, and no room for a second reading.
-_PLAIN = re.compile(rb"(?:\r?\n)?[ \t]*([A-Za-z0-9._-]+)[ \t]*(?:[0-9]+[ \t]*)?;")
+#: Possessive, or a run of digits would be split between id and version in every way.
+_PLAIN = re.compile(rb"(?:\r?\n)?[ \t]*+([A-Za-z0-9._-]++)[ \t]*+(?:[0-9]++[ \t]*+)?;")
 
 _ENCODED_WORD = re.compile(r"=\?[^?\s]*\?([bBqQ])\?([^?]*)\?=")
 _BETWEEN_ENCODED_WORDS = re.compile(r"(?<=\?=)\s+(?==\?)")
@@ -58,14 +60,14 @@ def claims(value: bytes, authserv_ids: Collection[str], subdomains_of: Collectio
         return ours.hold_plain(plain[1].decode("ascii"))
     head = value[:MAX_HEAD_LENGTH].decode("utf-8", "surrogateescape")
     is_cut = len(value) > MAX_HEAD_LENGTH
-    surplus = next(islice(_COMMENT_MARK.finditer(head), MAX_COMMENT_MARKS, None), None)
+    surplus = _surplus_mark(head)
     if surplus is not None:
         head, is_cut = head[: surplus.start()], True
     for text in _readings(head):
         word = _FIRST_WORD.match(text)
+        if is_cut and (word is None or _may_go_on(text, word)):
+            return True  # our name may be behind the cut
         if word is None:
-            if is_cut:
-                return True  # the name may stand behind the cut
             continue
         if ours.hold(word[1]):
             return True
@@ -73,6 +75,13 @@ def claims(value: bytes, authserv_ids: Collection[str], subdomains_of: Collectio
         if quoted is not None and ours.hold(_QUOTED_PAIR.sub(r"\1", quoted[1])):
             return True
     return False
+
+
+def _may_go_on(text: str, word: re.Match[str]) -> bool:
+    """Whether the first word of a cut text may be longer than what is seen of it."""
+    if word.end() == len(text) or "=?" in text[: word.end() + 2]:
+        return True
+    return '"' in text[: word.start(1)] and _QUOTED.match(text) is None
 
 
 def forged_received_spf(value: bytes, receivers: Collection[str]) -> bool:
@@ -86,15 +95,17 @@ def forged_received_spf(value: bytes, receivers: Collection[str]) -> bool:
     if len(value) > MAX_RECEIVED_SPF_LENGTH:
         return True
     text = value.decode("utf-8", "surrogateescape")
-    if next(islice(_COMMENT_MARK.finditer(text), MAX_COMMENT_MARKS, None), None) is not None:
+    if _surplus_mark(text) is not None:
         return True
+    words = {match[1] for reading in _readings(text) for match in _RECEIVER.finditer(reading)}
+    words.update(match[1] for plain in _plain_texts(text) for match in _COMMENT_HEAD.finditer(plain))
     ours = _Names(receivers, ())
-    return any(
-        ours.hold(match[1])
-        for pattern, readings in ((_RECEIVER, _readings(text)), (_COMMENT_HEAD, _plain_texts(text)))
-        for reading in readings
-        for match in pattern.finditer(reading)
-    )
+    return len(words) > MAX_RECEIVERS or any(ours.hold(word) for word in words)
+
+
+def _surplus_mark(text: str) -> re.Match[str] | None:
+    """The first comment mark beyond `MAX_COMMENT_MARKS`."""
+    return next(islice(_COMMENT_MARK.finditer(text), MAX_COMMENT_MARKS, None), None)
 
 
 class _Names:

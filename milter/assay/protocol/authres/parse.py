@@ -18,8 +18,8 @@ import re
 
 from assay.protocol.authres.result import AuthenticationResults, Fault, MethodResult, Property
 
-# Octets; it bounds every loop below. Our choice, above what Postfix (header_size_limit = 102400) cuts in practice.
-MAX_LENGTH = 65536
+# Octets; it bounds every loop below. Our choice: what one packet of the milter protocol holds (MILTER_CHUNK_SIZE).
+MAX_LENGTH = 65535
 
 _FOLD = re.compile(r"\r?\n(?=[ \t])")
 _WHITE = re.compile(r"[ \t\r\n]*")

@@ -84,24 +84,24 @@ _PLAIN = "none pass fail temperror permerror"
 #: IANA's registry "Email Authentication Methods" with its result names and the names of the methods' properties.
 #: The ``policy`` ptype is not in here: its names are each administration's own (RFC 8601, 2.4).
 METHODS: Mapping[str, Method] = {
-    "arc": _method("none pass fail", "header.oldest-pass smtp.remote-ip"),  # RFC 8617, 10.1 and 10.2
+    "arc": _method("none pass fail", "header.oldest-pass smtp.remote-ip"),  # RFC 8617, 10
     "auth": _method(_PLAIN, "smtp.auth smtp.mailfrom"),  # RFC 8601, 2.7.4
-    "dkim": _method(_FULL, "header.d header.i header.s header.a header.b"),  # RFC 8601, 2.7.1; RFC 6008, 4
-    "dkim-adsp": _method("none pass unknown fail discard nxdomain temperror permerror", "header.from"),  # RFC 5617, 5.4
-    "dkim-atps": _method(_PLAIN, "header.from"),  # RFC 6541, 8.3
+    "dkim": _method(_FULL, "header.d header.i header.s header.a header.b"),  # RFC 8601, 2.7.1; RFC 6008
+    "dkim-adsp": _method("none pass unknown fail discard nxdomain temperror permerror", "header.from"),  # RFC 5617
+    "dkim-atps": _method(_PLAIN, "header.from"),  # RFC 6541
     "dmarc": _method(_PLAIN, "header.from"),  # RFC 9989, 9.2; also policy.dmarc
-    "dnswl": _method("none pass temperror permerror", "dns.zone dns.sec"),  # RFC 8904, 3; also policy.ip, policy.txt
+    "dnswl": _method("none pass temperror permerror", "dns.zone dns.sec"),  # RFC 8904; also policy.ip, policy.txt
     "domainkeys": _method(_FULL, "header.d header.from header.sender"),  # RFC 8601, 2.7.1; deprecated
     "iprev": _method("pass fail temperror permerror", ""),  # RFC 8601, 2.7.3: no "none"; policy.iprev
-    "rrvs": _method("none unknown temperror permerror pass fail", "smtp.rcptto"),  # RFC 7293, 11
+    "rrvs": _method("none unknown temperror permerror pass fail", "smtp.rcptto"),  # RFC 7293
     "sender-id": _method(  # RFC 8601, 2.7.2: the field that the PRA (RFC 4407) came from
         _FULL + " softfail", "header.from header.sender header.resent-from header.resent-sender"
     ),
-    "smime": _method(  # RFC 7281, 3
+    "smime": _method(  # RFC 7281
         _FULL, "body.smime-part body.smime-identifier body.smime-serial body.smime-issuer"
     ),
     "spf": _method(_FULL + " softfail", "smtp.mailfrom smtp.helo"),  # RFC 8601, 2.7.2: "hardfail" is obsolete
-    "vbr": _method(_PLAIN, "header.md header.mv"),  # RFC 6212, 2
+    "vbr": _method(_PLAIN, "header.md header.mv"),  # RFC 6212
 }
 
 _KEYWORD = re.compile(r"[a-z0-9](?:[a-z0-9-]*[a-z0-9])?")  # RFC 5321, 4.1.2 "Keyword": Ldh-str
