@@ -33,7 +33,7 @@ MAX_NEGATIVE_TTL = 3_600
 TEMPFAIL_TTL = 5
 
 DEFAULT_SIZE = 20_000  # units of weight
-UNIT = 512  # bytes of records
+UNIT = 256  # bytes of records
 RECORD = 64  # bytes that a record costs whatever is in it
 
 

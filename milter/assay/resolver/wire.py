@@ -115,7 +115,8 @@ def read(message: bytes, kind: RecordType, trust_ad: bool = False) -> Reply:
         parsed = dns.message.from_wire(message, ignore_trailing=True)
         rcode = parsed.rcode()
         if rcode not in (dns.rcode.NOERROR, dns.rcode.NXDOMAIN):
-            return _failed(f"answered {dns.rcode.to_text(rcode)}")
+            word = dns.rcode.to_text(rcode)  # a bare number for one without a name
+            return _failed(f"answered RCODE {word}" if word.isdigit() else f"answered {word}")
         if not isinstance(parsed, dns.message.QueryMessage):
             return _failed("sent a message that is no answer")
         chain = parsed.resolve_chaining()

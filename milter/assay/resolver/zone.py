@@ -83,7 +83,7 @@ class LocalZone:
 
     def answer(self, question: Question) -> Answer | Question:
         """The zone's answer, or the question to put to the DNS: the same one, or that of a CNAME that leads there."""
-        name = question.name.lower()
+        name = question.name.lower().removesuffix(".")
         for _ in range(MAX_CNAMES):
             owner = self._owner(name)
             if owner is None:
@@ -102,7 +102,7 @@ class LocalZone:
 
     def last_word(self, question: Question) -> Answer:
         """The answer to a question that `answer` gave back, where there is no DNS to put it to."""
-        name = question.name.lower()
+        name = question.name.lower().removesuffix(".")
         exists = name in self._branches or self._owner(name) is not None
         return Answer(Outcome.NODATA if exists else Outcome.NXDOMAIN, ttl=DEFAULT_TTL)
 
@@ -131,16 +131,25 @@ class LocalZone:
         raise ZoneError(f"{source}: CNAME loop, or more than {MAX_CNAMES} CNAMEs in a row, at {name}")
 
 
+class _Tokens(dns.tokenizer.Tokenizer):
+    """Remembers where a record began: faults are often found only at its end, and `where` is then a line further."""
+
+    begun = 1
+
+    def get(self, want_leading: bool = False, want_comment: bool = False) -> dns.tokenizer.Token:
+        if want_leading and want_comment:  # so the reader asks only at the beginning of a record
+            self.begun = self.where()[1]
+        return super().get(want_leading, want_comment)
+
+
 def _parse(text: str, source: str) -> dns.zone.Zone:
     zone = dns.zone.Zone(dns.name.root, relativize=False)
-    tokens = dns.tokenizer.Tokenizer(text, source)
+    tokens = _Tokens(text, source)
     with zone.writer(True) as transaction:
         reader = dns.zonefile.Reader(tokens, dns.rdataclass.IN, transaction, default_ttl=DEFAULT_TTL)
         try:
             reader.read()
-        except dns.exception.SyntaxError as error:
-            # It says where, and for faults in a record begins its words with what it caught.
-            raise ZoneError(str(error).replace("caught exception ", "")) from error
         except (dns.exception.DNSException, ValueError) as error:
-            raise ZoneError(f"{source}:{tokens.where()[1]}: {error}") from error
+            said = str(error).removeprefix(f"{source}:{tokens.where()[1]}: ").removeprefix("caught exception ")
+            raise ZoneError(f"{source}:{tokens.begun}: {said}") from error
     return zone

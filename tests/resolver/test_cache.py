@@ -1,0 +1,126 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""How long answers are kept, and how many."""
+
+from __future__ import annotations
+
+import gc
+import tracemalloc
+from ipaddress import IPv4Address
+from threading import Thread
+
+import pytest
+
+from assay.inquiry import Answer, Outcome, Record
+from assay.resolver import Cache
+from assay.resolver.cache import DEFAULT_SIZE, MAX_NEGATIVE_TTL, MAX_TTL, MIN_TTL, TEMPFAIL_TTL
+
+HERE: tuple[Record, ...] = (IPv4Address("192.0.2.1"),)
+
+
+class Clock:
+    """Seconds that pass when told to."""
+
+    def __init__(self) -> None:
+        self.now = 1000.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+LIVES = {
+    "a TTL is honoured": (Outcome.FOUND, 300, 300),
+    "a TTL of 0 holds for the message at hand": (Outcome.FOUND, 0, MIN_TTL),
+    "a TTL of years is cut": (Outcome.FOUND, 2**31 - 1, MAX_TTL),
+    "NODATA lives for the SOA's minimum": (Outcome.NODATA, 60, 60),
+    "NXDOMAIN lives for the SOA's minimum": (Outcome.NXDOMAIN, 60, 60),
+    "a negative answer is cut": (Outcome.NXDOMAIN, 86400, MAX_NEGATIVE_TTL),
+    "a negative answer has a floor": (Outcome.NODATA, 0, MIN_TTL),
+    "a failure lives for seconds": (Outcome.TEMPFAIL, 300, TEMPFAIL_TTL),
+}
+
+
+@pytest.mark.parametrize(("outcome", "ttl", "life"), LIVES.values(), ids=LIVES)
+def test_an_answer_lives_between_floor_and_ceiling(outcome: Outcome, ttl: int, life: int) -> None:
+    clock = Clock()
+    cache = Cache(clock=clock)
+    put = cache.put("example.org/A", Answer(outcome, HERE, ttl=ttl, reason="why"))
+    assert put == Answer(outcome, HERE, ttl=life, reason="why")
+    clock.now += life - 0.5
+    assert cache.get("example.org/A") == Answer(outcome, HERE, ttl=1, reason="why")
+    clock.now += 0.5
+    assert cache.get("example.org/A") is None
+
+
+def test_the_ttl_told_is_what_is_left_of_it() -> None:
+    clock = Clock()
+    cache = Cache(clock=clock)
+    cache.put("a", Answer(Outcome.FOUND, HERE, secure=True, ttl=100))
+    for passed, left in ((0, 100), (0.9, 100), (1, 99), (50, 50), (99.5, 1)):
+        clock.now = 1000.0 + passed
+        assert cache.get("a") == Answer(Outcome.FOUND, HERE, secure=True, ttl=left)
+
+
+def test_the_least_recently_used_answers_go_first() -> None:
+    cache = Cache(size=100, clock=Clock())
+    for number in range(1000):
+        cache.put(f"{number}", Answer(Outcome.FOUND, (), ttl=100))
+        assert cache.get("0") is not None, number
+        assert len(cache) <= 100
+    assert all(cache.get(f"{number}") is not None for number in reversed(range(951, 1000)))
+
+
+def test_long_texts_weigh_more() -> None:
+    cache = Cache(size=1000, clock=Clock())
+    for number in range(500):
+        cache.put(f"{number}", Answer(Outcome.FOUND, (b"x" * 60_000,), ttl=100))
+    assert len(cache) <= 10
+
+
+FILLS: dict[str, tuple[Record, ...]] = {
+    "short texts": (b"v=spf1 include:_spf.example.org ip4:192.0.2.0/24 -all",),
+    "long texts": (b"k" * 400,),
+    "very long texts": (b"k" * 30_000,),
+    "addresses": tuple(IPv4Address(number) for number in range(40)),
+    "nothing": (),
+}
+
+
+@pytest.mark.parametrize("records", FILLS.values(), ids=FILLS)
+def test_a_full_cache_takes_the_memory_it_states(records: tuple[Record, ...]) -> None:
+    gc.collect()
+    tracemalloc.start()
+    try:
+        cache = Cache(size=2000, clock=Clock())
+        for number in range(4000):
+            fresh = tuple(
+                bytes(bytearray(one)) if isinstance(one, bytes) else IPv4Address(int(one))  # type: ignore[arg-type]
+                for one in records
+            )
+            cache.put(f"mail{number}.some-domain.example/TXT", Answer(Outcome.FOUND, fresh, ttl=100))
+        used, _ = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert used / 2000 <= 640, used / 2000
+    assert DEFAULT_SIZE * 640 <= 12.5 * 2**20  # what the module's head says
+
+
+def test_threads_may_read_and_write_at_once() -> None:
+    cache = Cache(size=64)
+    wrong: list[object] = []
+
+    def work(mine: int) -> None:
+        for number in range(3000):
+            key = str((number * mine) % 200)
+            answer = cache.get(key)
+            if answer is None:
+                cache.put(key, Answer(Outcome.FOUND, (key.encode(),), ttl=100))
+            elif answer.texts != (key.encode(),):
+                wrong.append((key, answer))
+
+    threads = [Thread(target=work, args=(mine,)) for mine in range(1, 9)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert not wrong
+    assert len(cache) <= 64

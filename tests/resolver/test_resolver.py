@@ -1,0 +1,326 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The resolver against a real (nano) nameserver: lookups, misbehaving servers, sharing."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from ipaddress import ip_address
+from threading import Barrier, Thread
+from typing import Any
+
+import pytest
+
+from assay.inquiry import MX, Answer, Inquiry, Outcome, Question, Record, RecordType
+from assay.resolver import Resolver, Statistics, configured
+from nameserver import NameServer, closed_port
+
+BUDGET = 10.0
+PATIENCE = 0.3
+ROWS: Mapping[str, Any] = {
+    "example.org": [
+        ["A", "192.0.2.1"],
+        ["AAAA", "2001:db8::1"],
+        ["MX", [10, "mx.example.org"]],
+        ["TXT", ["v=spf1 ", "-all"]],
+    ],
+    "www.example.org": [["CNAME", "w.example.org"]],
+    "w.example.org": [["CNAME", "example.org"]],
+    "dangling.example.org": [["CNAME", "absent.example.org"]],
+    "loop.example.org": [["CNAME", "pool.example.org"]],
+    "pool.example.org": [["CNAME", "loop.example.org"]],
+    "long.example.org": [["TXT", ["x" * 5000]]],
+    "failing.example.org": [["SERVFAIL", "TXT"], ["A", "192.0.2.2"]],
+    "1.2.0.192.in-addr.arpa": [["PTR", "mail.example.org"], ["PTR", "ex ample\\\udcff.org"]],
+    'a b\\"\x00.example.org': [["A", "192.0.2.3"]],
+}
+
+
+def ask(*questions: tuple[str, str]) -> Inquiry[list[Answer]]:
+    """An evaluator that asks one batch and returns the answers."""
+    answers = yield [Question(name, RecordType(kind)) for name, kind in questions]
+    return list(answers)
+
+
+def one(resolver: Resolver, name: str, kind: str = "A") -> Answer:
+    (answer,) = resolver.driver(BUDGET).start(ask((name, kind))).result()
+    return answer
+
+
+def found(*records: Record) -> Answer:
+    return Answer(Outcome.FOUND, records, ttl=300)
+
+
+LOOKUPS = {
+    "A": ("example.org", "A", found(ip_address("192.0.2.1"))),
+    "AAAA": ("example.org", "AAAA", found(ip_address("2001:db8::1"))),
+    "MX": ("example.org", "MX", found(MX(10, "mx.example.org"))),
+    "TXT": ("example.org", "TXT", found(b"v=spf1 -all")),
+    "any case": ("EXAMPLE.org", "A", found(ip_address("192.0.2.1"))),
+    "final dot": ("example.org.", "A", found(ip_address("192.0.2.1"))),
+    "CNAMEs": ("www.example.org", "TXT", found(b"v=spf1 -all")),
+    "CNAME to nothing": ("dangling.example.org", "A", Answer(Outcome.NXDOMAIN, ttl=60)),
+    "long TXT over TCP": ("long.example.org", "TXT", found(b"x" * 5000)),
+    "NODATA": ("w.example.org", "PTR", Answer(Outcome.NODATA, ttl=60)),
+    "NXDOMAIN": ("absent.example.org", "A", Answer(Outcome.NXDOMAIN, ttl=60)),
+    "odd octets in a question": ('a b\\"\x00.example.org', "A", found(ip_address("192.0.2.3"))),
+}
+
+
+@pytest.mark.parametrize("half_chains", [False, True], ids=["whole chains", "half chains"])
+@pytest.mark.parametrize(("name", "kind", "expected"), LOOKUPS.values(), ids=LOOKUPS)
+def test_a_question_is_answered_from_the_dns_and_then_from_the_cache(
+    name: str, kind: str, expected: Answer, half_chains: bool
+) -> None:
+    with (
+        NameServer(ROWS, soa_minimum=60, half_chains=half_chains) as server,
+        Resolver(configured([server.text])) as resolver,
+    ):
+        assert one(resolver, name, kind) == expected
+        queries = server.count()
+        assert one(resolver, name.upper(), kind) == expected
+        assert server.count() == queries
+
+
+def test_ptr_names_of_any_octets_come_back() -> None:
+    with NameServer(ROWS) as server, Resolver(configured([server.text])) as resolver:
+        assert set(one(resolver, "1.2.0.192.in-addr.arpa", "PTR").names) == {"mail.example.org", "ex ample\\\udcff.org"}
+
+
+IMPOSSIBLE = [
+    "",
+    ".",
+    "a..org",
+    ".org",
+    "a" * 64 + ".org",
+    "a." * 127 + "org",
+    "exämple.org",
+    "ex\udce4mple.org",
+    "\u212a.org",
+]
+
+
+@pytest.mark.parametrize("name", IMPOSSIBLE, ids=ascii)
+def test_a_name_the_dns_cannot_carry_is_nxdomain_without_asking(name: str) -> None:
+    with NameServer({**ROWS, "k.org": [["A", "192.0.2.1"]]}) as server, Resolver(configured([server.text])) as resolver:
+        one(resolver, "k.org")  # the Kelvin sign in lower case is a k
+        assert one(resolver, name).outcome is Outcome.NXDOMAIN
+        assert server.count() == 1
+
+
+FAILURES: dict[str, tuple[str, dict[str, Any], str]] = {
+    "SERVFAIL": ("failing.example.org", {}, "{server} answered SERVFAIL"),
+    "REFUSED": ("example.org", {"rcodes": {"example.org": "REFUSED"}}, "{server} answered REFUSED"),
+    "garbage": ("example.org", {"garbage": True}, "{server} did not answer within 0.3 s"),
+    "nothing": ("example.org", {"drop": True}, "{server} did not answer within 0.3 s"),
+    "a CNAME without end": ("loop.example.org", {"half_chains": True}, "more than 8 CNAMEs"),
+}
+
+
+@pytest.mark.parametrize(("name", "options", "reason"), FAILURES.values(), ids=FAILURES)
+def test_no_usable_answer_is_tempfail_with_a_reason(name: str, options: dict[str, Any], reason: str) -> None:
+    with NameServer(ROWS, **options) as server, Resolver(configured([server.text]), patience=PATIENCE) as resolver:
+        expected = Answer(Outcome.TEMPFAIL, ttl=5, reason=reason.format(server=server.text))
+        assert one(resolver, name, "TXT") == expected
+        queries = server.count()
+        assert one(resolver, name, "TXT") == expected  # for some seconds nobody is asked again
+        assert server.count() == queries
+        assert resolver.statistics.failures == 1
+
+
+STRAYS: dict[str, dict[str, Any]] = {
+    "another number": {"wrong_id_first": True},
+    "another question": {"wrong_question_first": True},
+}
+
+
+@pytest.mark.parametrize("options", STRAYS.values(), ids=STRAYS)
+def test_an_answer_to_something_else_is_ignored(options: dict[str, Any]) -> None:
+    with NameServer(ROWS, **options) as server, Resolver(configured([server.text])) as resolver:
+        assert one(resolver, "example.org") == found(ip_address("192.0.2.1"))
+        assert server.count() == 1
+
+
+def test_a_truncated_answer_is_asked_for_over_tcp() -> None:
+    with NameServer(ROWS, truncate=True) as server, Resolver(configured([server.text])) as resolver:
+        assert one(resolver, "example.org") == found(ip_address("192.0.2.1"))
+        assert (server.count(), server.streams, resolver.statistics.streams) == (2, 1, 1)
+
+
+def test_each_query_comes_from_a_port_of_its_own() -> None:
+    with NameServer(ROWS) as server, Resolver(configured([server.text])) as resolver:
+        resolver.driver(BUDGET).start(ask(*[(f"n{number}.org", "A") for number in range(60)])).result()
+        ports = server.ports
+    assert len(set(ports)) > 50  # drawn at random, so a few may meet
+    assert ports != sorted(ports)
+
+
+def test_the_ad_bit_is_asked_for_and_believed_only_if_trusted() -> None:
+    with NameServer(ROWS, secure=True) as server:
+        for trusted in (False, True):
+            with Resolver(configured([server.text]), trust_ad=trusted) as resolver:
+                assert one(resolver, "www.example.org").secure is trusted
+
+
+def test_many_threads_ask_once() -> None:
+    """Single flight, also across messages: 100 drivers in 100 threads, one query."""
+    answers: list[Answer] = []
+    barrier = Barrier(100)
+    with NameServer(ROWS, delay=0.2) as server, Resolver(configured([server.text])) as resolver:
+
+        def work() -> None:
+            barrier.wait()
+            answers.append(one(resolver, "example.org"))
+
+        threads = [Thread(target=work) for _ in range(100)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        assert answers == [found(ip_address("192.0.2.1"))] * 100
+        assert server.count() == 1
+        assert resolver.statistics.shared + resolver.statistics.hits >= 99
+
+
+def test_one_name_twice_in_a_batch_is_asked_once() -> None:
+    with NameServer(ROWS) as server, Resolver(configured([server.text])) as resolver:
+        answers = resolver.driver(BUDGET).start(ask(("example.org", "A"), ("Example.ORG", "A"))).result()
+        assert answers == [found(ip_address("192.0.2.1"))] * 2
+        assert server.count() == 1
+
+
+def test_a_batch_is_asked_at_once() -> None:
+    with NameServer(ROWS, delay=0.2) as server, Resolver(configured([server.text])) as resolver:
+        begun = time.monotonic()
+        resolver.driver(BUDGET).start(ask(*[(f"n{number}.org", "A") for number in range(20)])).result()
+        assert time.monotonic() - begun < 0.2 * 3
+        assert server.count() == 20
+
+
+def test_more_questions_than_sockets_are_asked_one_after_the_other() -> None:
+    with NameServer(ROWS, delay=0.05) as server, Resolver(configured([server.text])) as resolver:
+        answers = resolver.driver(BUDGET).start(ask(*[(f"n{number}.org", "A") for number in range(1000)])).result()
+        assert {answer.outcome for answer in answers} == {Outcome.NXDOMAIN}
+        assert server.count() == 1000
+
+
+SECOND: dict[str, dict[str, Any]] = {
+    "silent": {"drop": True},
+    "failing": {"rcodes": {"example.org": "SERVFAIL"}},
+    "refusing": {"rcodes": {"example.org": "REFUSED"}},
+    "garbled": {"garbage": True},
+}
+
+
+@pytest.mark.parametrize("options", SECOND.values(), ids=SECOND)
+def test_the_next_nameserver_is_asked_if_the_first_is(options: dict[str, Any]) -> None:
+    with (
+        NameServer(ROWS, **options) as first,
+        NameServer(ROWS) as second,
+        Resolver(configured([first.text, second.text]), patience=PATIENCE) as resolver,
+    ):
+        assert one(resolver, "example.org") == found(ip_address("192.0.2.1"))
+        assert first.count("example.org") == second.count("example.org") == 1
+
+
+def test_a_port_without_a_nameserver_costs_no_time() -> None:
+    dead = closed_port()
+    with NameServer(ROWS) as server, Resolver(configured([dead, server.text])) as resolver:
+        begun = time.monotonic()
+        assert one(resolver, "example.org") == found(ip_address("192.0.2.1"))
+        assert time.monotonic() - begun < 1
+    with Resolver(configured([dead])) as resolver:
+        answer = one(resolver, "example.org")
+        assert answer.reason == f"{dead} could not be asked (Connection refused)"
+
+
+def test_a_dead_nameserver_costs_one_timeout() -> None:
+    with (
+        NameServer(ROWS, drop=True) as dead,
+        NameServer(ROWS) as alive,
+        Resolver(configured([dead.text, alive.text]), patience=PATIENCE) as resolver,
+    ):
+        begun = time.monotonic()
+        for number in range(10):
+            assert one(resolver, f"n{number}.org").outcome is Outcome.NXDOMAIN
+        assert time.monotonic() - begun < 2 * PATIENCE
+        assert dead.count(kind="A") == 1
+
+
+def test_a_nameserver_that_comes_back_is_asked_first_again() -> None:
+    with (
+        NameServer(ROWS, drop=True) as first,
+        NameServer(ROWS) as second,
+        Resolver(configured([first.text, second.text]), patience=0.1) as resolver,
+    ):
+        one(resolver, "n0.org")
+        first.drop = False
+        deadline = time.monotonic() + 8
+        number = 0
+        while not first.count(kind="A") > 1 and time.monotonic() < deadline:
+            number += 1
+            one(resolver, f"n{number}.org")
+            time.sleep(0.02)
+        assert first.count(kind="A") == 2
+        assert second.count(f"n{number}.org") == 0
+
+
+def test_all_dead_nameservers_cost_one_probe_and_not_a_timeout_for_each_lookup() -> None:
+    with (
+        NameServer(ROWS, drop=True) as first,
+        NameServer(ROWS, drop=True) as second,
+        Resolver(configured([first.text, second.text]), patience=PATIENCE) as resolver,
+    ):
+        begun = time.monotonic()
+        for number in range(10):
+            answer = one(resolver, f"n{number}.org")
+            assert answer.outcome is Outcome.TEMPFAIL
+            assert first.text in answer.reason
+            assert second.text in answer.reason
+        assert time.monotonic() - begun < 4 * PATIENCE
+        assert first.count(kind="A") == second.count(kind="A") == 1
+        assert first.count(kind="NS") <= 2  # probes
+
+
+def test_lookups_that_wait_for_a_probe_are_sent_when_it_is_answered() -> None:
+    with NameServer(ROWS, drop=True) as server, Resolver(configured([server.text]), patience=PATIENCE) as resolver:
+        first = resolver.driver(BUDGET).start(ask(("n1.org", "A")))
+        time.sleep(PATIENCE / 2)
+        server.drop = {"n1.org"}  # alive, but slow for a stranger's name
+        (answer,) = first.result()
+        assert answer.outcome is Outcome.TEMPFAIL
+        assert server.count("n1.org") == 2  # once more, with more patience
+        assert one(resolver, "example.org").outcome is Outcome.FOUND
+
+
+def test_a_strangers_slow_name_does_not_make_the_nameserver_look_dead() -> None:
+    with (
+        NameServer(ROWS, drop={"slow.org"}) as server,
+        Resolver(configured([server.text]), patience=PATIENCE) as resolver,
+    ):
+        slow = resolver.driver(BUDGET).start(ask(("slow.org", "A")))
+        begun = time.monotonic()
+        number = 0
+        while time.monotonic() - begun < 3 * PATIENCE:
+            number += 1
+            asked = time.monotonic()
+            assert one(resolver, f"n{number}.org").outcome is Outcome.NXDOMAIN
+            assert time.monotonic() - asked < PATIENCE / 2
+            time.sleep(0.01)
+        (answer,) = slow.result()
+        assert answer.reason == f"{server.text} did not answer within 0.3 s; {server.text} did not answer within 0.6 s"
+
+
+def test_ipv6_nameservers_are_asked() -> None:
+    with NameServer(ROWS, host="::1") as server, Resolver(configured([server.text])) as resolver:
+        assert one(resolver, "example.org", "TXT") == found(b"v=spf1 -all")
+        assert one(resolver, "long.example.org", "TXT") == found(b"x" * 5000)
+
+
+def test_the_statistics_tell_what_happened() -> None:
+    with NameServer(ROWS) as server, Resolver(configured([server.text])) as resolver:
+        for _ in range(3):
+            one(resolver, "example.org")
+        one(resolver, "long.example.org", "TXT")
+        one(resolver, "a..b")
+        assert resolver.statistics == Statistics(local=1, hits=2, misses=2, queries=2, streams=1)
