@@ -11,7 +11,7 @@ from publicsuffixlist import PublicSuffixList
 from assay.inquiry import Answer, Outcome, Question, RecordType
 from assay.model.name import Domain
 from assay.protocol import dmarc
-from assay.protocol.dmarc.discovery import targets
+from assay.protocol.dmarc.tree import targets
 from zone import Zone
 
 public_suffix = PublicSuffixList().publicsuffix

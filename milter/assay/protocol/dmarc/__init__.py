@@ -7,20 +7,10 @@ verdict. `walk` and `organizational_domain` are for those who want the cache war
 
 from assay.protocol.dmarc.alignment import MAX_WALKED_DOMAINS
 from assay.protocol.dmarc.author import MAX_AUTHOR_DOMAINS, Author, author
-from assay.protocol.dmarc.discovery import (
-    MAX_QUERIES,
-    Discovery,
-    Found,
-    Method,
-    PublicSuffix,
-    Result,
-    Walk,
-    discover,
-    organizational_domain,
-    walk,
-)
+from assay.protocol.dmarc.discovery import Discovery, Method, Result, discover
 from assay.protocol.dmarc.evaluate import Evaluation, Identifier, LegacyPct, evaluate, no_author
 from assay.protocol.dmarc.record import Alignment, Policy, Record, is_record, parse
+from assay.protocol.dmarc.tree import MAX_QUERIES, Found, PublicSuffix, Walk, organizational_domain, walk
 
 __all__ = [
     "MAX_AUTHOR_DOMAINS",

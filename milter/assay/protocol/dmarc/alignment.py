@@ -16,7 +16,8 @@ from enum import Enum
 
 from assay.inquiry import Inquiry
 from assay.model.name import Domain
-from assay.protocol.dmarc.discovery import Discovery, answers_by_name, below_suffix, questions, read_walk
+from assay.protocol.dmarc.discovery import Discovery
+from assay.protocol.dmarc.tree import answers_by_name, below_suffix, questions, read_walk
 
 MAX_WALKED_DOMAINS = 8  # our choice: 64 questions a message at most; further domains are taken as not aligned
 

@@ -1,0 +1,170 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The DNS tree walk, and the organizational domain it leads to (RFC 9989, 4.10).
+
+A walk asks for the DMARC records of a domain and its parents, at most eight. All are asked in one batch and then read
+in the RFC's order, so the answers behind the point where the RFC stops have no influence, not even where they failed.
+
+For comparison, and for those who are not ready for the walk, there is RFC 7489's way, the public suffix list. It is
+handed in as a function, because nothing here reads files; PyPI's ``publicsuffixlist`` has one::
+
+    public_suffix = publicsuffixlist.PublicSuffixList().publicsuffix
+
+Invariants: an organizational domain is always the name itself or above it. A question without a usable answer is never
+read as "no record" (RFC 9989, 5.3.6).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+from assay.inquiry import Answer, Inquiry, Outcome, Question, RecordType
+from assay.model.name import Domain
+from assay.protocol.dmarc import record as records
+from assay.protocol.dmarc.record import Record
+
+MAX_QUERIES = 8  # a walk's, RFC 9989, 4.10
+
+PublicSuffix = Callable[[str], str | None]
+"""Maps a name in lower-case A-labels to its public suffix in the same form."""
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """A domain that publishes exactly one DMARC record."""
+
+    domain: Domain
+    record: Record
+
+
+@dataclass(frozen=True, slots=True)
+class Walk:
+    """One tree walk (RFC 9989, 4.10).
+
+    `queries` are the names in the order the RFC asks for them, up to where it stops. `found` goes from the longest
+    domain to the shortest. `organizational_domain` is None where `failure` says which question had no answer.
+    `proves_existence` is whether the answers prove that `start` exists in the DNS. `notes` tell of records that were
+    discarded.
+    """
+
+    start: Domain
+    queries: tuple[str, ...]
+    found: tuple[Found, ...]
+    organizational_domain: Domain | None
+    failure: str = ""
+    proves_existence: bool = False
+    notes: tuple[str, ...] = ()
+
+
+def walk(domain: Domain) -> Inquiry[Walk]:
+    """Walk the tree from a domain, in one batch of questions (RFC 9989, 4.10)."""
+    asked = questions((domain,))
+    return read_walk(domain, answers_by_name(asked, (yield asked)))
+
+
+def organizational_domain(domain: Domain, *, public_suffix: PublicSuffix | None = None) -> Inquiry[Domain | None]:
+    """The organizational domain of a domain (RFC 9989, 4.10.2); None where a question failed."""
+    if public_suffix is not None:
+        return below_suffix(domain, public_suffix)
+    return (yield from walk(domain)).organizational_domain
+
+
+def targets(domain: Domain) -> tuple[str, ...]:
+    """The names whose records a walk may need, longest first: never more than MAX_QUERIES (RFC 9989, 4.10).
+
+    Above the name itself come its parents with seven labels and less; of a longer name those between are skipped.
+    """
+    labels = domain.name.split(".")
+    first = max(1, len(labels) - (MAX_QUERIES - 1))
+    return (domain.name, *(".".join(labels[at:]) for at in range(first, len(labels))))
+
+
+def questions(domains: Sequence[Domain]) -> tuple[Question, ...]:
+    """The questions of the walks from all these domains, each once; `answers_by_name` belongs to it."""
+    names = dict.fromkeys(name for domain in domains for name in targets(domain))
+    return tuple(Question(owner(name), RecordType.TXT) for name in names)
+
+
+def answers_by_name(asked: Sequence[Question], answers: Sequence[Answer]) -> dict[str, Answer]:
+    """The answers to `questions`, as `read_walk` wants them."""
+    return {question.name.removeprefix(_PREFIX): answer for question, answer in zip(asked, answers, strict=True)}
+
+
+def read_walk(start: Domain, answers: Mapping[str, Answer]) -> Walk:
+    """Walk from `start` over answers that are there already.
+
+    :param answers: for each of the `targets` the answer of its TXT question.
+    """
+    queries: list[str] = []
+    found: list[Found] = []
+    notes: list[str] = []
+    failure = ""
+    for name in targets(start):
+        answer = answers[name]
+        queries.append(owner(name))
+        if answer.outcome is Outcome.TEMPFAIL:
+            failure = failure_of(name, answer)
+            break
+        record = single_record(name, answer, notes)
+        if record is None:
+            continue
+        found.append(Found(start if name == start.name else Domain(name), record))
+        if record.psd != "u":  # RFC 9989, 4.10, steps 2 and 6: psd=y and psd=n end the walk
+            break
+    return Walk(
+        start,
+        tuple(queries),
+        tuple(found),
+        None if failure else _organizational(start, found),
+        failure,
+        # RFC 8020: what has a name below it exists. NXDOMAIN for the name below says nothing.
+        proves_existence=answers[start.name].outcome in (Outcome.FOUND, Outcome.NODATA),
+        notes=tuple(notes),
+    )
+
+
+def below_suffix(domain: Domain, public_suffix: PublicSuffix) -> Domain:
+    """RFC 7489's organizational domain: the public suffix and one label more (RFC 7489, 3.2)."""
+    suffix = public_suffix(domain.name)
+    if not suffix or not domain.name.endswith("." + suffix):
+        return domain  # it is a public suffix itself
+    return _ancestor(domain, suffix.count(".") + 2)
+
+
+_PREFIX = "_dmarc."
+
+
+def owner(name: str) -> str:
+    """Where a domain publishes its record (RFC 9989, 4.5)."""
+    return _PREFIX + name
+
+
+def failure_of(name: str, answer: Answer) -> str:
+    """What to tell of a question for a domain's record that had no usable answer."""
+    return f"TXT lookup of {owner(name)} failed: {answer.reason}"
+
+
+def _ancestor(domain: Domain, count: int) -> Domain:
+    """The `count` rightmost labels of a domain."""
+    return Domain(".".join(domain.name.split(".")[-count:]))
+
+
+def single_record(name: str, answer: Answer, notes: list[str]) -> Record | None:
+    """The one DMARC record at a name. RFC 9989, 4.10, steps 2 and 6: of several, all are discarded."""
+    texts = [text for text in answer.texts if records.is_record(text)]
+    if len(texts) == 1:
+        return records.parse(texts[0])
+    if texts:
+        notes.append(f"{len(texts)} DMARC records at {owner(name)}: all are discarded")
+    return None
+
+
+def _organizational(start: Domain, found: Sequence[Found]) -> Domain:
+    """Select the organizational domain (RFC 9989, 4.10.2). The walk stopped at the first psd=y or psd=n."""
+    if not found:
+        return start
+    last = found[-1]
+    if last.record.psd == "y" and last.domain != start:
+        # "One label below" is counted on the name the walk began with, and may be a level nobody asked about.
+        return _ancestor(start, last.domain.name.count(".") + 2)
+    return last.domain  # psd=n, or the record with the fewest labels
