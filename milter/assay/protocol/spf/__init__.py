@@ -5,8 +5,9 @@
 `render` writes one as the value of a Received-SPF field. `parse` reads a record, for those who publish one.
 """
 
-from assay.protocol.spf.check import Selector, check_helo, check_host, check_mail_from
+from assay.protocol.spf.check import Selector, check_host
 from assay.protocol.spf.evaluation import Evaluation, Identity, Limits, Result, Step
+from assay.protocol.spf.identity import check_helo, check_mail_from
 from assay.protocol.spf.received import render
 from assay.protocol.spf.record import Record, parse, parse_terms, select
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""check_host() (RFC 7208, 4) as an inquiry, and the two identities it is run for (RFC 7208, 2.3 and 2.4).
+"""check_host() (RFC 7208, 4) as an inquiry: one domain's policy, evaluated for one client.
 
 The policy is evaluated from its start with the answers at hand, in order, exactly as the RFC says. Where an answer is
 missing, the evaluation goes on as if that term did not match, only to see what else may be asked in the same batch;
@@ -12,8 +12,8 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
-from assay.inquiry import Inquiry, Outcome, RecordType
-from assay.model.name import Domain, InvalidNameError, ReversePath
+from assay.inquiry import Answer, Inquiry, Outcome, RecordType
+from assay.model.name import Domain, InvalidNameError
 from assay.model.smtp import Address, canonical_address
 from assay.protocol.spf import macro, mechanism
 from assay.protocol.spf.evaluation import Evaluation, Identity, Limits, Result, Step
@@ -26,78 +26,13 @@ MAX_MECHANISM = 200  # characters of a term that are kept in an evaluation; our 
 #: How a domain's TXT records become its policy: None for no record. Sender ID has another way (RFC 4406, 4.4).
 Selector = Callable[[Sequence[bytes]], Record | None]
 
-_DEFAULT_LIMITS = Limits()
-_NUMBERLESS: Mapping[Result, str] = {
+DEFAULT_LIMITS = Limits()
+_VERBS: Mapping[Result, str] = {
     Result.PASS: "permits",
     Result.FAIL: "does not permit",
     Result.SOFTFAIL: "probably does not permit",
     Result.NEUTRAL: "makes no statement about",
 }
-
-
-def check_helo(
-    address: Address,
-    helo: str,
-    *,
-    limits: Limits = _DEFAULT_LIMITS,
-    receiver: str = "unknown",
-    now: int = 0,
-    narrate: bool = False,
-) -> Inquiry[Evaluation]:
-    """Check the HELO identity (RFC 7208, 2.3).
-
-    :param helo: the argument of HELO or EHLO as it was sent.
-    :param receiver: our own host name for ``%{r}``.
-    :param now: Unix time for ``%{t}``.
-    :param narrate: whether `Evaluation.steps` is wanted.
-    """
-    domain, fault = _helo_domain(helo)
-    if domain is None:
-        return (yield from _none(Identity.HELO, f"postmaster@{helo}", fault))
-    return (
-        yield from check_host(
-            address,
-            domain.name,
-            f"postmaster@{domain}",
-            helo,
-            identity=Identity.HELO,
-            limits=limits,
-            receiver=receiver,
-            now=now,
-            narrate=narrate,
-        )
-    )
-
-
-def check_mail_from(
-    address: Address,
-    helo: str,
-    reverse_path: ReversePath,
-    *,
-    limits: Limits = _DEFAULT_LIMITS,
-    receiver: str = "unknown",
-    now: int = 0,
-    narrate: bool = False,
-) -> Inquiry[Evaluation]:
-    """Check the MAIL FROM identity (RFC 7208, 2.4). For the parameters see `check_helo`.
-
-    The null reverse-path stands for postmaster at the HELO name, and the evaluation then tells that domain.
-    """
-    local_part, domain, fault = _mail_from(helo, reverse_path)
-    if domain is None:
-        return (yield from _none(Identity.MAILFROM, reverse_path.text or f"postmaster@{helo}", fault))
-    return (
-        yield from check_host(
-            address,
-            domain.name,
-            f"{local_part}@{domain}",
-            helo,
-            limits=limits,
-            receiver=receiver,
-            now=now,
-            narrate=narrate,
-        )
-    )
 
 
 def check_host(
@@ -107,7 +42,7 @@ def check_host(
     helo: str,
     *,
     identity: Identity = Identity.MAILFROM,
-    limits: Limits = _DEFAULT_LIMITS,
+    limits: Limits = DEFAULT_LIMITS,
     receiver: str = "unknown",
     now: int = 0,
     narrate: bool = False,
@@ -132,17 +67,38 @@ def check_host(
     check = _Check(context, selector, narrate=narrate)
     domain = domain.removesuffix(".")
     if record is not None:
-        check.policies[domain] = selector([record]) or Record(faults=("the given text is no record",))
+        check.policies[domain] = check.read_policy(domain, Answer(Outcome.FOUND, (record,)))
     while True:  # each round answers at least one more question, and `limits` bound how many there can be
         context.restart()
         check.steps.clear()
         decision = check.host(domain, 0)
+        uses_local_part = context.uses_local_part  # by the policy; what the explanation says does not count
         explanation = "" if context.missing else check.explanation(decision, default_explanation)
         if not context.missing:
             break
         questions = tuple(context.missing)
         context.answers.update(zip(questions, (yield questions), strict=True))
-    return _evaluation(context, decision, identity, domain, sender, explanation, tuple(check.steps))
+    return Evaluation(
+        result=decision.result,
+        identity=identity,
+        domain=_domain_or_none(domain),
+        sender=sender,
+        mechanism=_mechanism(decision),
+        reason=_reason(decision, address),
+        explanation=explanation,
+        dns_terms=context.dns_terms,
+        void_lookups=context.void_lookups,
+        all_matched=decision.directive is not None and decision.directive.mechanism is Mechanism.ALL,
+        uses_local_part=uses_local_part,
+        domain_exists=decision.domain_exists,
+        steps=tuple(check.steps),
+    )
+
+
+def is_multi_label(name: str) -> bool:
+    """Whether this is at least two labels and no address (RFC 7208, 4.3). What else a name may be the DNS decides."""
+    _, dot, toplabel = name.rpartition(".")
+    return bool(dot) and not toplabel.isdigit() and not name.startswith("[")
 
 
 @dataclass(frozen=True, slots=True)
@@ -191,7 +147,7 @@ class _Check:
                 outcome = match.reason if isinstance(match, Trouble) else "match" if match else "no match"
                 self.steps.append(Step(depth, domain, directive.text, outcome))
             if isinstance(match, Trouble):
-                return _Decision(match.result, f"{match.reason}, in {shown(directive.text)} of {shown(domain)}")
+                return _Decision(match.result, match.reason)
             if match:
                 return _Decision(directive.result, "", directive, domain, record)
         return self._redirect(record, domain, depth)
@@ -228,21 +184,22 @@ class _Check:
         policy = self.policies.get(domain)
         if policy is not None:
             return policy
-        if not _is_multi_label(domain):  # RFC 7208, 4.3
+        if not is_multi_label(domain):  # RFC 7208, 4.3
             return _Decision(Result.NONE, f"{shown(domain) or 'nothing'} is no fully qualified domain name")
         answer = self.context.lookup(domain, RecordType.TXT)
         if answer is None:
             return _UNKNOWN
-        policy = self.policies[domain] = self._read_policy(domain, answer.outcome, answer.texts, answer.reason)
+        policy = self.policies[domain] = self.read_policy(domain, answer)
         return policy
 
-    def _read_policy(self, domain: str, outcome: Outcome, texts: Sequence[bytes], reason: str) -> Record | _Decision:
+    def read_policy(self, domain: str, answer: Answer) -> Record | _Decision:
+        """What a TXT answer comes to (RFC 7208, 4.4 to 4.6)."""
         name = shown(domain)
-        if outcome is Outcome.TEMPFAIL:  # RFC 7208, 4.4
-            return _Decision(Result.TEMPERROR, f"TXT lookup of {name} failed: {reason or 'no usable answer'}")
-        if outcome is Outcome.NXDOMAIN:  # RFC 7208, 4.3
+        if answer.outcome is Outcome.TEMPFAIL:  # RFC 7208, 4.4
+            return _Decision(Result.TEMPERROR, f"TXT lookup of {name} failed: {answer.reason or 'no usable answer'}")
+        if answer.outcome is Outcome.NXDOMAIN:  # RFC 7208, 4.3
             return _Decision(Result.NONE, f"{name} does not exist", domain_exists=False)
-        record = self.selector(texts)
+        record = self.selector(answer.texts)
         if record is None:
             return _Decision(Result.NONE, f"{name} publishes no SPF record")
         if record.faults:  # RFC 7208, 4.6: anywhere in the record
@@ -256,12 +213,12 @@ class _Check:
             return True
         if kind is Mechanism.IP4 or kind is Mechanism.IP6:
             return mechanism.network(self.context, directive)
-        trouble = self.context.begin_term()
-        if trouble is not None:
-            return trouble
-        if kind is Mechanism.INCLUDE:
-            return self._include(directive, domain, depth)
-        return _HOST_MECHANISMS[kind](self.context, directive, domain)
+        match: Match | None = self.context.begin_term()
+        if match is None:
+            if kind is Mechanism.INCLUDE:
+                return self._include(directive, domain, depth)
+            match = _HOST_MECHANISMS[kind](self.context, directive, domain)
+        return _located(match, directive.text, domain) if isinstance(match, Trouble) else match
 
     def _include(self, directive: Directive, domain: str, depth: int) -> Match:
         """``include``: the client passes the policy of another domain (RFC 7208, 5.2)."""
@@ -278,7 +235,8 @@ class _Check:
                 return Trouble(Result.TEMPERROR, decision.reason)
         if decision is _UNKNOWN:
             return False
-        return Trouble(Result.PERMERROR, decision.reason)
+        trouble = Trouble(Result.PERMERROR, decision.reason)
+        return trouble if decision.result is Result.PERMERROR else _located(trouble, directive.text, domain)
 
     def _redirect(self, record: Record, domain: str, depth: int) -> _Decision:
         """``redirect``: the other domain's policy is this one's too, where no mechanism matched (RFC 7208, 6.1)."""
@@ -287,7 +245,7 @@ class _Check:
             return neutral
         trouble = self.context.begin_term()
         if trouble is not None:
-            return _Decision(trouble.result, f"{trouble.reason}, in {shown(record.redirect.text)} of {shown(domain)}")
+            return _Decision(trouble.result, _located(trouble, record.redirect.text, domain).reason)
         target = self.context.target(record.redirect.macro_string, domain)
         if target is None:
             return neutral
@@ -295,78 +253,29 @@ class _Check:
             self.steps.append(Step(depth, domain, record.redirect.text, f"continue with {shown(target)}"))
         decision = self.host(target, depth)
         if decision.result is Result.NONE and decision is not _UNKNOWN:
-            return _Decision(Result.PERMERROR, f"{decision.reason}, in {shown(record.redirect.text)}")
+            trouble = Trouble(Result.PERMERROR, decision.reason)
+            return _Decision(trouble.result, _located(trouble, record.redirect.text, domain).reason)
         return decision
 
 
-def _evaluation(
-    context: Context,
-    decision: _Decision,
-    identity: Identity,
-    domain: str,
-    sender: str,
-    explanation: str,
-    steps: tuple[Step, ...],
-) -> Evaluation:
-    directive, reason = decision.directive, decision.reason
-    if directive is not None:
-        policy = f"{_NUMBERLESS[decision.result]} {context.address}, by {shown(directive.text)}"
-        reason = f"{shown(decision.domain)} {policy}"
-    elif decision.record is not None:
-        reason = f"no term of {shown(decision.domain)} matches {context.address}"
-    return Evaluation(
-        result=decision.result,
-        identity=identity,
-        domain=_domain_or_none(domain),
-        sender=sender,
-        mechanism=directive.text[:MAX_MECHANISM] if directive else "default" if decision.record else "",
-        reason=reason,
-        explanation=explanation,
-        dns_terms=context.dns_terms,
-        void_lookups=context.void_lookups,
-        all_matched=directive is not None and directive.mechanism is Mechanism.ALL,
-        uses_local_part=context.uses_local_part,
-        domain_exists=decision.domain_exists,
-        steps=steps,
-    )
+def _located(trouble: Trouble, term: str, domain: str) -> Trouble:
+    """The same trouble, with the term that ran into it."""
+    return Trouble(trouble.result, f"{trouble.reason}, in {shown(term)} of {shown(domain)}")
 
 
-def _none(identity: Identity, sender: str, fault: str) -> Inquiry[Evaluation]:
-    """The answer where there is no domain to ask about (RFC 7208, 4.3)."""
-    return Evaluation(Result.NONE, identity, None, sender, reason=fault)
-    yield  # an inquiry that asks nothing is a generator all the same
+def _mechanism(decision: _Decision) -> str:
+    if decision.directive is not None:
+        return decision.directive.text[:MAX_MECHANISM]
+    return "default" if decision.record is not None else ""  # RFC 7208, 9.1
 
 
-def _helo_domain(helo: str) -> tuple[Domain | None, str]:
-    if not helo:
-        return None, "no HELO name"
-    if not helo.isascii():  # RFC 8616, 4: HELO has A-labels
-        return None, "HELO name is not ASCII"
-    try:
-        domain = Domain.parse(helo)
-    except InvalidNameError as error:
-        return None, f"HELO is no domain name: {error}"
-    if not _is_multi_label(domain.name):  # RFC 7208, 2.3 and 4.3
-        return None, "HELO is no fully qualified domain name"
-    return domain, ""
-
-
-def _mail_from(helo: str, reverse_path: ReversePath) -> tuple[str, Domain | None, str]:
-    if reverse_path.is_null:  # RFC 7208, 2.4
-        domain, fault = _helo_domain(helo)
-        return "postmaster", domain, fault
-    if reverse_path.mailbox is not None:
-        local_part, domain = reverse_path.mailbox.local_part, reverse_path.mailbox.domain
-    else:
-        # No mailbox, but often there is a domain all the same, and only that decides (RFC 7208, 4.3).
-        local_part, _, text = reverse_path.text.rpartition("@")
-        try:
-            domain = Domain.parse(text)
-        except InvalidNameError as error:
-            return "", None, f"MAIL FROM has no usable domain: {error}"
-    if not _is_multi_label(domain.name):
-        return "", None, "MAIL FROM has no fully qualified domain name"
-    return local_part, domain, ""
+def _reason(decision: _Decision, address: Address) -> str:
+    if decision.directive is not None:
+        verb = _VERBS[decision.result]
+        return f"{shown(decision.domain)} {verb} {address}, by {shown(decision.directive.text)}"
+    if decision.record is not None:
+        return f"no term of {shown(decision.domain)} matches {address}"
+    return decision.reason
 
 
 def _domain_or_none(name: str) -> Domain | None:
@@ -374,12 +283,6 @@ def _domain_or_none(name: str) -> Domain | None:
         return Domain.parse(name)
     except InvalidNameError:
         return None
-
-
-def _is_multi_label(name: str) -> bool:
-    """Whether this is at least two labels and no address (RFC 7208, 4.3). What else a name may be the DNS decides."""
-    _, dot, toplabel = name.rpartition(".")
-    return bool(dot) and not toplabel.isdigit() and not name.startswith("[")
 
 
 def _values(

@@ -49,6 +49,10 @@ class Limits:
     ptr_names: int = 10
     """Names of the client's address that ``ptr`` and ``%{p}`` look at; the rest is ignored. MUST be 10."""
 
+    questions_ahead: int = 32
+    """Questions that may be asked before it is known that they are needed, for speed; 0 asks strictly in order. Our
+    choice: enough for honest policies, and a hostile one cannot make us ask much more than it could in order."""
+
 
 class Step(NamedTuple):
     """One term as it was evaluated, for a narration: how deep in includes, whose record, the term, what came of it."""
@@ -82,7 +86,8 @@ class Evaluation:
     """One clause for a postmaster."""
 
     explanation: str = ""
-    """What the sender says to a rejected client by ``exp=`` (RFC 7208, 6.2): third-party text in printable ASCII."""
+    """What the sender says to a rejected client by ``exp=`` (RFC 7208, 6.2), in printable ASCII. It is third-party
+    text, unless the caller gave a default for those who say nothing."""
 
     dns_terms: int = 0
     void_lookups: int = 0

@@ -85,7 +85,7 @@ def parse_domain_spec(text: str) -> MacroString:
     if tail:
         _, dot, toplabel = tail.removesuffix(".").rpartition(".")
         if not dot or not _TOPLABEL.fullmatch(toplabel) or toplabel.isdigit():
-            raise MacroError("domain does not end in a dot and a top-level label that is no number, nor in a macro")
+            raise MacroError("domain that ends neither in a macro nor in a dot and a top-level label (no number)")
     return _compose(pieces)
 
 

@@ -19,9 +19,8 @@ from assay.protocol.spf import macro
 from assay.protocol.spf.evaluation import Limits, Result
 from assay.protocol.spf.record import Directive, Mechanism, shown
 
-#: Questions of one check that may be asked before it is known that they are needed; our choice. With it, a hostile
-#: record cannot make us ask much more than RFC 7208, 4.6.4 allows in order.
-MAX_AHEAD = 32
+#: However generous `Limits.dns_terms` is: each include is a level of recursion here.
+MAX_DNS_TERMS = 100
 
 # A name that the DNS can carry and that is no trap for whoever logs it. Each label excludes the dot: linear.
 _NAME = re.compile(r"[\x20-\x2d\x2f-\x7e]{1,63}(?:\.[\x20-\x2d\x2f-\x7e]{1,63})*")
@@ -72,7 +71,7 @@ class Context:
         self.local_part_is_ascii = values["l"].isascii()
         self.limits = limits
         self.answers: dict[Question, Answer] = {}
-        self.ahead_left = MAX_AHEAD
+        self.ahead_left = limits.questions_ahead
         self.restart()
 
     def restart(self) -> None:
@@ -87,8 +86,9 @@ class Context:
     def begin_term(self) -> Trouble | None:
         """Count a term that asks the DNS (RFC 7208, 4.6.4)."""
         self.dns_terms += 1
-        if self.dns_terms > self.limits.dns_terms:
-            return Trouble(Result.PERMERROR, f"more than {self.limits.dns_terms} terms that ask the DNS")
+        most = min(self.limits.dns_terms, MAX_DNS_TERMS)
+        if self.dns_terms > most:
+            return Trouble(Result.PERMERROR, f"more than {most} terms that ask the DNS")
         self.term_is_void = False
         self.ahead = bool(self.missing)
         return None
