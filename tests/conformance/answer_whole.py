@@ -1,0 +1,148 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""What assay answers to a published case for the whole filter (kinds ``e2e`` and ``attack``).
+
+Each message goes over the milter protocol into a real daemon, and what is compared is what a mail server behind it
+would read: the Authentication-Results that came out, read by ours and by an independent reader, which must agree.
+The daemon has the real clock and the default configuration: no case of these kinds asks for another time.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+import tempfile
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import authres as independent
+
+from assay.cli.mta import Outcome
+from assay.model.message import split_message
+from assay.model.smtp import parse_address
+from assay.protocol import authres
+from conformance.answer_dkim import BEST_FIRST
+from conformance.cases import Case
+from running import Daemon
+
+AUTHSERV_ID = "mx.receiver.invalid"
+#: The client of a case that names none: from TEST-NET-3 (RFC 5737), which no zone of a case knows.
+NOBODY = "203.0.113.77"
+RECIPIENT = "victim@receiver.invalid"
+MAX_DAEMONS = 4  # one for each distinct DNS, because a daemon's cache outlives a case; the published suites have three
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What came out of the filter for one message."""
+
+    outcome: Outcome
+    results: tuple[authres.MethodResult, ...]
+    received_spf: tuple[str, ...]  #: the result words of the Received-SPF fields, from top to bottom
+    log: str  #: the daemon's line about the message
+
+    def of(self, method: str) -> list[authres.MethodResult]:
+        """The results of one method."""
+        return [one for one in self.results if one.method == method]
+
+    def word(self, key: str) -> str:
+        """The answer to one key of a case's `expect`, empty where nothing was said."""
+        match key:
+            case "spf":
+                # RFC 7208, 2.4: with a null reverse-path, HELO's result is that of MAIL FROM.
+                by_identity = {one.properties[0].name: one.result for one in self.of("spf")}
+                return by_identity.get("mailfrom") or by_identity.get("helo", "")
+            case "dkim":
+                return min((one.result for one in self.of("dkim")), key=(*BEST_FIRST, "none").index)
+            case "policy":
+                return self.of("dmarc")[0].comment.removeprefix("p=")
+            case "received_spf":
+                return self.received_spf[0] if self.received_spf else ""
+            case _:
+                return "".join(one.result for one in self.of(key))
+
+    def reason(self, key: str) -> str:
+        """Why, where the filter says it."""
+        return "; ".join(one.reason for one in self.of(key) if one.reason)
+
+
+class Filter:
+    """Daemons for cases, one for each distinct DNS, and their answers. Use it in a ``with`` statement."""
+
+    def __init__(self) -> None:
+        self._daemons: dict[str, tuple[ExitStack, Daemon]] = {}
+        self._answers: dict[str, Answer] = {}
+
+    def __enter__(self) -> Filter:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for stack, _daemon in self._daemons.values():
+            stack.close()
+
+    def answer(self, case: Case) -> Answer:
+        """Send the case's message through; the same case a second time is answered from memory."""
+        if case["id"] not in self._answers:
+            self._answers[case["id"]] = _send(self._daemon(case["dns"]), case, f"Q{len(self._answers):04}")
+        return self._answers[case["id"]]
+
+    def words(self, case: Case) -> tuple[str, str]:
+        """The answer to a case as words for all it expects, and the reasons."""
+        answer = self.answer(case)
+        keys = [key for key in case["expect"] if key != "survive"]
+        said = {key: answer.word(key) for key in keys}
+        reasons = (answer.reason(key) for key in keys)
+        return " ".join(f"{key}={word}" for key, word in said.items()), "; ".join(filter(None, reasons))
+
+    def _daemon(self, dns: dict[str, Any]) -> Daemon:
+        key = json.dumps(dns, sort_keys=True)
+        if key not in self._daemons:
+            if len(self._daemons) >= MAX_DAEMONS:
+                oldest = next(iter(self._daemons))
+                self._daemons.pop(oldest)[0].close()
+            stack = ExitStack()
+            folder = stack.enter_context(tempfile.TemporaryDirectory())
+            daemon = Daemon(Path(folder), dns, milter={"workers": 1}, identity={"authserv_id": AUTHSERV_ID})
+            self._daemons[key] = stack, stack.enter_context(daemon)
+        return self._daemons[key][1]
+
+
+def _send(daemon: Daemon, case: Case, queue_id: str) -> Answer:
+    header, body = split_message(base64.b64decode(case["message_b64"]))
+    raw = case.get("mailfrom_raw_b64")
+    path = base64.b64decode(raw)[1:-1] if raw else case["mailfrom"]
+    with daemon.mta() as mta:
+        mta.connect("", parse_address(case.get("ip") or NOBODY), j=AUTHSERV_ID)
+        mta.helo(case["helo"])
+        mta.mail(path)
+        mta.rcpt(case.get("rcpt", RECIPIENT), i=queue_id)
+        outcome = mta.message(header, body, i=queue_id)
+    log = daemon.wait_for_log(f"queue={queue_id} ")
+    written = {name: [v for _, n, v in reversed(outcome.edits) if n == name and v] for _, name, _ in outcome.edits}
+    (value,) = written[b"Authentication-Results"]
+    return Answer(
+        outcome,
+        _results(value),
+        tuple(one.split()[0].decode().lower() for one in written.get(b"Received-SPF", ())),
+        next(line for line in log.splitlines() if f"queue={queue_id} " in line),
+    )
+
+
+def _results(value: bytes) -> tuple[authres.MethodResult, ...]:
+    """The results in the field, if both readers read the same out of it."""
+    parsed = authres.parse(value)
+    assert isinstance(parsed, authres.AuthenticationResults), parsed
+    assert parsed.authserv_id == AUTHSERV_ID
+    field = independent.all_features().parse(f"Authentication-Results:{value.decode()}".replace("\n", "\r\n"))
+    assert field.authserv_id == AUTHSERV_ID
+    ours = [
+        (one.method, one.result, [(each.ptype, each.name, each.value) for each in one.properties])
+        for one in parsed.results
+    ]
+    theirs = [
+        (one.method, one.result, [(each.type, each.name, each.value) for each in one.properties])
+        for one in field.results
+    ]
+    assert ours == theirs, f"{ours}\n{theirs}"
+    return parsed.results
