@@ -61,6 +61,7 @@ class NameServer:
         wrong_id_first: bool = False,
         wrong_question_first: bool = False,
         rcodes: Mapping[str, str] | None = None,
+        no_tcp: bool = False,
         half_chains: bool = False,
         secure: bool = False,
         host: str = "127.0.0.1",
@@ -77,6 +78,7 @@ class NameServer:
         :param wrong_id_first: before each answer, send one with another number.
         :param wrong_question_first: before each answer, send one to another question.
         :param rcodes: names that are answered with this RCODE (``REFUSED``).
+        :param no_tcp: nobody listens on TCP; cannot be changed later.
         :param half_chains: leave what a CNAME leads to unanswered.
         :param secure: set the AD bit where the query asks for it.
         """
@@ -94,6 +96,7 @@ class NameServer:
         self.wrong_id_first = wrong_id_first
         self.wrong_question_first = wrong_question_first
         self.rcodes = dict(rcodes or {})
+        self.no_tcp = no_tcp
         self.half_chains = half_chains
         self.secure = secure
         self.asked: list[tuple[str, str]] = []  #: every query: name without final dot, type; TCP ones too
@@ -163,6 +166,8 @@ class NameServer:
                     raise
                 continue
             self.address = (host, found)
+            if self.no_tcp:
+                streams.close()
             return datagrams, streams
         raise AssertionError("unreachable")
 

@@ -147,6 +147,15 @@ def test_a_truncated_answer_is_asked_for_over_tcp() -> None:
         assert (server.count(), server.streams, resolver.statistics.streams) == (2, 1, 1)
 
 
+def test_a_nameserver_without_tcp_fails_long_answers_only() -> None:
+    """Else a stranger with a long record could silence a nameserver behind a firewall that blocks TCP."""
+    with NameServer(ROWS, no_tcp=True) as server, Resolver(configured([server.text])) as resolver:
+        answer = one(resolver, "long.example.org", "TXT")
+        assert answer.reason == f"{server.text} could not be asked over TCP (Connection refused)"
+        assert one(resolver, "example.org") == found(ip_address("192.0.2.1"))
+        assert resolver.statistics.probes == 0
+
+
 def test_each_query_comes_from_a_port_of_its_own() -> None:
     with NameServer(ROWS) as server, Resolver(configured([server.text])) as resolver:
         resolver.driver(BUDGET).start(ask(*[(f"n{number}.org", "A") for number in range(60)])).result()

@@ -169,9 +169,9 @@ class Running(Generic[T]):
         self._value: T | None = None
         self._error: Exception | None = None
         self._since = 0.0
-        driver._waits()
         with self._lock:
             self._take(batch, [*known, None])
+            driver._waits()
             if driver.remaining <= 0 or not source.hand_over(self._begin):
                 self._run(may_ask=False)
 

@@ -11,7 +11,7 @@ import asyncio
 import time
 from collections.abc import Callable, Sequence
 from threading import Lock, Thread
-from typing import Any
+from typing import Any, cast
 
 from assay.inquiry import Answer, Outcome, Question
 from assay.resolver import wire
@@ -95,10 +95,8 @@ class Resolver:
         with self._lock:
             if self.closed:
                 return False
-            if self._loop is None:
-                self._start()
-            assert self._loop is not None  # noqa: S101 - started above
-            self._loop.call_soon_threadsafe(call)
+            loop = self._loop if self._loop is not None else self._start()
+            loop.call_soon_threadsafe(call)
             return True
 
     def ask(self, question: Question, asker: Running[Any], index: int) -> Answer | None:
@@ -115,8 +113,8 @@ class Resolver:
         asked = wire.section(_without_dot(question))
         if asked is None:
             return IMPOSSIBLE
-        assert self._client is not None  # noqa: S101 - we are in its loop's thread
-        self._client.ask(key, question, asked, asker, index)
+        client = cast(Client, self._client)  # we are in its loop's thread
+        client.ask(key, question, asked, asker, index)
         return None
 
     def close(self) -> None:
@@ -143,14 +141,15 @@ class Resolver:
             return self._zone.last_word(local)
         return Answer(Outcome.NXDOMAIN)
 
-    def _start(self) -> None:
-        self._loop = asyncio.new_event_loop()
+    def _start(self) -> asyncio.AbstractEventLoop:
+        loop = self._loop = asyncio.new_event_loop()
         self._client = Client(
-            self._loop, self._nameservers, self._cache, self.statistics, self._clock, self._patience, self._trust_ad
+            loop, self._nameservers, self._cache, self.statistics, self._clock, self._patience, self._trust_ad
         )
         # A daemon thread: a program that forgot to close shall end nevertheless.
-        self._thread = Thread(target=_work, args=(self._loop, self._client), name="dns", daemon=True)
+        self._thread = Thread(target=_work, args=(loop, self._client), name="dns", daemon=True)
         self._thread.start()
+        return loop
 
 
 def _work(loop: asyncio.AbstractEventLoop, client: Client) -> None:

@@ -28,7 +28,8 @@ from assay.resolver.statistics import Statistics
 MAX_DATAGRAM = 65_535  # octets; what UDP can carry, whatever we asked for
 #: Datagrams that answer something else, before we stop listening: someone is guessing (RFC 5452, 5).
 MAX_STRAYS = 100
-_UNREACHABLE = {errno.ECONNREFUSED, errno.EHOSTUNREACH, errno.ENETUNREACH, errno.ECONNRESET, errno.EADDRNOTAVAIL}
+#: What ICMP makes of a query that nobody will answer.
+_UNREACHABLE = {errno.ECONNREFUSED, errno.EHOSTUNREACH, errno.ENETUNREACH}
 
 
 class Cause(Enum):
@@ -36,8 +37,9 @@ class Cause(Enum):
 
     TIMEOUT = "timeout"
     UNREACHABLE = "unreachable"  #: the network or the host says that nobody listens there
-    OURS = "ours"  #: we cannot send (no descriptors left)
-    NOISE = "noise"  #: too many datagrams that are no answer
+    #: Nothing that tells about its health: we have no descriptors left, it sends noise, or its TCP does not work. The
+    #: last is no fault of UDP's: else whoever publishes a long record could silence a server behind a poor firewall.
+    OTHER = "other"
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,10 +124,11 @@ class _Plain:
 
     def _too_late(self) -> None:
         self._plain.statistics.timeouts += 1
-        self._finish(_timeout(self._patience))
+        self._finish(Fault(Cause.TIMEOUT, f"did not answer within {self._patience:g} s"))
 
     def _readable(self) -> None:
-        assert self._socket is not None  # noqa: S101 - the reader is removed together with the socket
+        if self._socket is None:  # cannot be: the reader is removed together with the socket
+            return
         try:
             message = self._socket.recv(MAX_DATAGRAM)
         except BlockingIOError:  # the kernel dropped a datagram with a bad checksum
@@ -136,7 +139,7 @@ class _Plain:
         if not wire.answers(message, self._identifier, self._asked):
             self._strays += 1
             if self._strays >= MAX_STRAYS:
-                self._finish(Fault(Cause.NOISE, "sent too many messages that are no answer"))
+                self._finish(Fault(Cause.OTHER, "sent too many messages that are no answer"))
         elif wire.is_truncated(message):
             self.cancel()
             self._plain.statistics.streams += 1
@@ -151,11 +154,11 @@ class _Plain:
                 outcome = await self._ask_over_tcp()
         except TimeoutError:
             self._plain.statistics.timeouts += 1
-            outcome = _timeout(self._patience)
+            outcome = Fault(Cause.OTHER, f"did not answer over TCP within {self._patience:g} s")
         except asyncio.IncompleteReadError:
-            outcome = Fault(Cause.NOISE, "closed the TCP connection without an answer")
+            outcome = Fault(Cause.OTHER, "closed the TCP connection without an answer")
         except OSError as error:
-            outcome = _fault(error)
+            outcome = Fault(Cause.OTHER, f"could not be asked over TCP ({_words(error)})")
         self._finish(outcome)
 
     async def _ask_over_tcp(self) -> bytes | Fault:
@@ -170,14 +173,14 @@ class _Plain:
             with suppress(OSError):
                 await writer.wait_closed()
         if not wire.answers(answer, self._identifier, self._asked):
-            return Fault(Cause.NOISE, "sent a message over TCP that is no answer")
+            return Fault(Cause.OTHER, "sent a message over TCP that is no answer")
         return answer
 
 
-def _timeout(patience: float) -> Fault:
-    return Fault(Cause.TIMEOUT, f"did not answer within {patience:g} s")
-
-
 def _fault(error: OSError) -> Fault:
-    cause = Cause.UNREACHABLE if error.errno in _UNREACHABLE else Cause.OURS
-    return Fault(cause, f"could not be asked ({error.strerror or error})")
+    cause = Cause.UNREACHABLE if error.errno in _UNREACHABLE else Cause.OTHER
+    return Fault(cause, f"could not be asked ({_words(error)})")
+
+
+def _words(error: OSError) -> str:
+    return os.strerror(error.errno) if error.errno else str(error)  # asyncio's own words name our sockets
