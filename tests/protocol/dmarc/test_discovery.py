@@ -6,6 +6,8 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from publicsuffixlist import PublicSuffixList
 
 from assay.inquiry import Answer, Outcome, Question, RecordType
@@ -403,3 +405,14 @@ def test_discover_by_public_suffix(
     assert (discovery.result, discovery.policy) == (result, policy)
     assert list(discovery.queries) == [f"_dmarc.{name}" for name in names]
     assert discovery.method is dmarc.Method.PSL
+
+
+@given(st.integers(1, 12), st.dictionaries(st.integers(1, 12), st.sampled_from(["p=none", "psd=y", "psd=n"])))
+def test_an_organizational_domain_is_its_own_one(length: int, records: dict[int, str]) -> None:
+    labels = "abcdefghijkl"
+    dns = zone({".".join(labels[12 - depth :]): text for depth, text in records.items()})
+    start = Domain(".".join(labels[12 - length :]))
+    found = dns.solve(dmarc.organizational_domain(start))
+    assert found is not None
+    assert start.is_at_or_below(found)
+    assert dns.solve(dmarc.organizational_domain(found)) == found

@@ -309,6 +309,7 @@ def test_undecided_np_is_temperror_unless_something_is_aligned() -> None:
 WALKS: dict[str, tuple[str, str, str, list[str]]] = {
     "the same name takes none": ("example.com", "example.com pass", "example.com pass", []),
     "another domain takes none": ("example.com", "esp.example pass", "com pass", []),
+    "the organizational domain takes none": ("a.example.com", "example.com pass", "example.com pass", []),
     "what failed takes none": ("example.com", "a.example.com fail", "b.example.com neutral", []),
     "each name once": (
         "example.com",

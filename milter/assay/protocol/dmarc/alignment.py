@@ -2,9 +2,9 @@
 """Identifier alignment: does an authenticated domain belong to the author domain? (RFC 9989, 4.4 and 4.10.2)
 
 Strict alignment compares names. Relaxed alignment compares organizational domains, which costs a tree walk for each
-identifier. Two facts save most of them, and change no verdict: equal names have equal organizational domains; and an
-organizational domain is at or above its name, so a name that is not at or below the author's organizational domain
-cannot have the same one.
+identifier. Three facts save most of them, and change no verdict: equal names have equal organizational domains; an
+organizational domain is its own one; and it is at or above its name, so a name that is not at or below the author's
+organizational domain cannot have the same one.
 
 Nothing here looks at what SPF or DKIM said; that is `evaluate`'s part.
 """
@@ -71,6 +71,10 @@ def _without_walk(discovery: Discovery, domain: Domain) -> Verdict | None:
     if organizational is None:
         # The author's walk failed. Both organizational domains are at least a top-level domain.
         return Verdict.UNKNOWN if domain.labels[-1] == discovery.author_domain.labels[-1] else Verdict.NOT_ALIGNED
+    if domain == organizational:
+        # It publishes the last record of the author's walk, and a walk that begins with it finds the same record last;
+        # or it stands below a psd=y, and its own walk ends there too.
+        return Verdict.ALIGNED
     if not domain.is_at_or_below(organizational):
         return Verdict.NOT_ALIGNED
     if discovery.public_suffix is not None:

@@ -15,9 +15,12 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
+from functools import lru_cache
 
 MAX_TAGS = 64  # our choice: fifteen tags are known; what follows the 64th is dropped
 MAX_URIS = 20  # our choice, for each of rua and ruf: RFC 9989, 4.6 asks for "each" and knows local limits
+
+MAX_REMEMBERED, MAX_REMEMBERED_LENGTH = 1024, 512  # records, and octets of each: about two megabytes
 
 
 class Policy(StrEnum):
@@ -105,6 +108,11 @@ def parse(text: bytes) -> Record:
     :param text: the character-strings of one TXT record, joined.
     :returns: the record; never raises, see `Record.notes` for what was wrong.
     """
+    # One message reads its organizational domain's record several times, and few records serve most of all mail.
+    return _remembered(text) if len(text) <= MAX_REMEMBERED_LENGTH else _parse(text)
+
+
+def _parse(text: bytes) -> Record:
     notes: list[str] = []
     tags = _tags(text, notes)
     rua, ruf = _uris("rua", tags, notes), _uris("ruf", tags, notes)
@@ -138,6 +146,9 @@ def parse(text: bytes) -> Record:
         ri=tags.get("ri", ""),
         notes=tuple(notes),
     )
+
+
+_remembered = lru_cache(MAX_REMEMBERED)(_parse)
 
 
 def _tags(text: bytes, notes: list[str]) -> dict[str, str]:
