@@ -1,0 +1,118 @@
+#!/bin/sh
+# SPDX-License-Identifier: GPL-3.0-or-later
+# Fetch Postfix and Sendmail for the tests, without installing them.
+#
+#   sh contrib/fetch-mtas.sh DIRECTORY
+#
+# Downloads Debian's packages and unpacks them below DIRECTORY: postfix/, sendmail/, and lib/ with the shared libraries
+# that this machine lacks. No package is installed, no maintainer script runs, no file outside DIRECTORY is written, so
+# the mail server that the machine has (if any) does not notice. Needs no root. A second run finds everything there.
+set -eu
+me=fetch-mtas
+top=$(cd "$(dirname "$0")/.." && pwd)
+. "$top/contrib/lib.sh"
+
+[ $# -eq 1 ] || die "usage: sh contrib/fetch-mtas.sh DIRECTORY"
+for tool in apt-get dpkg-deb ldd flock; do
+    command -v "$tool" >/dev/null 2>&1 || die "no $tool here: the MTAs are fetched from Debian's packages only"
+done
+mkdir -p "$1"
+directory=$(cd "$1" && pwd)
+
+# With m4 and sendmail-cf a .mc file becomes a sendmail.cf; libsasl2-modules lets Sendmail do SMTP AUTH. m4 and the
+# modules are nobody's mail server, so they are unpacked in lib/.
+servers="postfix sendmail-bin sendmail-cf m4 libsasl2-modules"
+
+library_path() {
+    multiarch=$(dpkg-architecture -qDEB_HOST_MULTIARCH 2>/dev/null || gcc -print-multiarch 2>/dev/null || uname -m)
+    for below in "$1/lib" "$1/lib/usr"; do
+        printf '%s:' "$below/lib/$multiarch" "$below/lib/$multiarch-linux-gnu" "$below/lib"
+    done
+    printf '%s\n' "$1/postfix/usr/lib/postfix"
+}
+
+# Name the libraries that the programs below $1 still lack; nothing when they are ready to run.
+lacking() {
+    for program in "$1"/postfix/usr/lib/postfix/sbin/smtpd "$1"/postfix/usr/lib/postfix/sbin/master \
+        "$1"/postfix/usr/sbin/postconf "$1"/sendmail/usr/libexec/sendmail/sendmail "$1"/lib/usr/bin/m4 \
+        "$(find "$1/lib" -name libplain.so 2>/dev/null | head -n 1)"; do
+        if [ -f "$program" ]; then
+            LD_LIBRARY_PATH=$(library_path "$1") ldd "$program" | sed -n 's/ => not found//p'
+        else
+            echo "${program:-libplain.so}"
+        fi
+    done | sort -u
+}
+
+# A candidate's dependencies that are libraries: of the packages named, or (with --recurse) of theirs too.
+libraries_of() {
+    apt depends --no-recommends --no-suggests --no-conflicts --no-breaks --no-replaces --no-enhances "$@" |
+        grep -oE '\<lib[a-z0-9.+-]+' | sort -u
+}
+
+# apt-get and apt-cache with lists of their own, when the machine's lists do not know the packages.
+apt() {
+    command=$1
+    shift
+    case $command in depends) tool=apt-cache ;; *) tool=apt-get ;; esac
+    # shellcheck disable=SC2086
+    "$tool" ${apt_options-} "$command" "$@"
+}
+
+own_lists() {
+    say "reading Debian's package lists into $directory/apt"
+    mkdir -p "$directory/apt/lists/partial" "$directory/apt/cache/archives/partial"
+    apt_options="-o Dir::State::Lists=$directory/apt/lists -o Dir::Cache=$directory/apt/cache"
+    apt_options="$apt_options -o APT::Sandbox::User=$(id -un)"
+    apt -qq update || say "apt-get update complained; going on"
+}
+
+fetch() {
+    unpacked=$directory/unpacking
+    rm -rf "$unpacked"
+    mkdir -p "$unpacked/debs" "$unpacked/postfix" "$unpacked/sendmail" "$unpacked/lib"
+    cd "$unpacked/debs"
+    # shellcheck disable=SC2086
+    direct=$(libraries_of $servers) || direct=
+    # shellcheck disable=SC2086
+    [ -n "$direct" ] || return 1
+    needed=
+    # shellcheck disable=SC2086
+    for library in $(libraries_of --recurse $direct); do
+        state=$(dpkg-query -W -f '${db:Status-Status} ' "$library" 2>/dev/null) || state=
+        case " $state" in *" installed "*) ;; *) needed="$needed $library" ;; esac
+    done
+    # shellcheck disable=SC2086
+    say "downloading" $servers $needed
+    # shellcheck disable=SC2086
+    apt -qq download $servers $needed || return 1
+    for package in *.deb; do
+        case $package in
+        postfix_*) dpkg-deb -x "$package" "$unpacked/postfix" ;;
+        sendmail-*) dpkg-deb -x "$package" "$unpacked/sendmail" ;;
+        *) dpkg-deb -x "$package" "$unpacked/lib" ;;
+        esac
+    done
+    # The dynamic loader ignores LD_LIBRARY_PATH for set-group-id programs, and nobody here needs the group.
+    find "$unpacked" -type f -perm /6000 -exec chmod ug-s {} +
+}
+
+exec 9>"$directory/.lock"
+flock 9 # two test runs at once: the second waits, then finds everything there
+
+if [ -z "$(lacking "$directory")" ]; then
+    say "Postfix and Sendmail are in $directory already"
+    exit 0
+fi
+say "fetching Postfix and Sendmail into $directory (they are unpacked there, not installed)"
+fetch 2>/dev/null || { own_lists && fetch; } || die "could not download the packages"
+still=$(lacking "$directory/unpacking")
+[ -z "$still" ] || die "unpacked, but these are missing:" "$still"
+for part in postfix sendmail lib; do
+    rm -rf "${directory:?}/$part"
+    mv "$directory/unpacking/$part" "$directory/$part"
+done
+# shellcheck disable=SC2035
+(cd "$directory/unpacking/debs" && ls *.deb) >"$directory/packages"
+rm -rf "$directory/unpacking" "$directory/apt"
+say "ready: $(tr '\n' ' ' <"$directory/packages")"

@@ -1,0 +1,78 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+# shellcheck shell=sh disable=SC2154
+# What the scripts in this directory share: how they speak, become root, and find or make a Python environment.
+# Read with ".", not run. POSIX sh. The reader sets `me` (its own name, for messages) and `top` (the project's root).
+#
+# Nothing here installs, replaces or restarts a mail server, or touches one that is there.
+
+say() { printf '%s: %s\n' "$me" "$*"; }
+
+die() {
+    printf '%s: %s\n' "$me" "$*" >&2
+    exit 1
+}
+
+# Run a command as root: as it is, or through sudo. Without either, say what to do and end.
+as_root() {
+    if [ "$(id -u)" -eq 0 ]; then
+        "$@"
+    elif command -v sudo >/dev/null 2>&1; then
+        sudo "$@"
+    else
+        die "this needs root, and there is no sudo. As root, run: $*"
+    fi
+}
+
+# Install those of the named Debian packages that are missing, and no recommendations of theirs.
+need_packages() {
+    missing=
+    for package in "$@"; do
+        state=$(dpkg-query -W -f '${db:Status-Status}' "$package" 2>/dev/null) || state=absent
+        [ "$state" = installed ] || missing="$missing $package"
+    done
+    [ -n "$missing" ] || return 0
+    command -v apt-get >/dev/null 2>&1 || die "install what Debian calls$missing, then run this again"
+    say "installing$missing"
+    # The lists are refreshed once, and only now that something is to be fetched. A third party's broken source must
+    # not stop us: whether the packages can be had is what the next command finds out.
+    [ -n "${lists_fresh-}" ] || as_root apt-get -qq update || say "apt-get update complained; going on"
+    lists_fresh=yes
+    # shellcheck disable=SC2086  # a list of names, split on purpose
+    as_root env DEBIAN_FRONTEND=noninteractive apt-get -qq install --yes --no-install-recommends $missing >/dev/null ||
+        die "apt-get could not install$missing"
+}
+
+# The first Python of at least 3.11, in $python. PYTHON in the environment goes first.
+find_python() {
+    for python in ${PYTHON-} python3 python3.13 python3.12 python3.11; do
+        "$python" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && return 0
+    done
+    return 1
+}
+
+# Make or reuse the environment $top/.venv with assay in it, editable. The argument names the extras: "" or "[test]".
+need_environment() {
+    venv=$top/.venv
+    # pymilter has no wheels: it is C, built here against libmilter.
+    [ -e /usr/include/libmilter/mfapi.h ] || need_packages libmilter-dev
+    command -v gcc >/dev/null 2>&1 || need_packages gcc libc6-dev
+    if ! "$venv/bin/python" -c 'import sys, pip; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; then
+        find_python || { need_packages python3 && find_python; } || die "assay needs Python 3.11 or later"
+        # Debian keeps venv's other half, ensurepip, in a package of its own, named like the interpreter.
+        version=$("$python" -c 'import sys; print("%d.%d" % sys.version_info[:2])')
+        "$python" -c 'import ensurepip, venv' 2>/dev/null || need_packages "python$version-venv"
+        say "making $venv with $("$python" -V)"
+        "$python" -m venv --clear "$venv" || die "could not make $venv"
+    fi
+    version=$("$venv/bin/python" -c 'import sys; print("%d.%d" % sys.version_info[:2])')
+    "$venv/bin/python" -c 'import os, sys, sysconfig
+sys.exit(not os.path.exists(os.path.join(sysconfig.get_path("include"), "Python.h")))' ||
+        need_packages "python$version-dev"
+    # pip takes seconds even when there is nothing to do: skip it while the files that say what is needed are the same.
+    wanted="$1 $(cat "$top/setup.cfg" "$top/pyproject.toml" | cksum)"
+    [ "$(cat "$venv/installed-for" 2>/dev/null)" = "$wanted" ] && return 0
+    say "installing assay$1 and what it needs into $venv"
+    "$venv/bin/python" -m pip install --quiet --disable-pip-version-check --editable "$top$1" ||
+        die "pip could not install assay$1"
+    printf '%s\n' "$wanted" >"$venv/installed-for"
+}

@@ -1,0 +1,302 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""What a real Postfix and a real Sendmail have in common for the tests.
+
+Each MTA lives in a private temporary directory with its own complete configuration, on a loopback port that was free,
+and stores every message, for whatever recipient, in a file of that directory. The programs are the unpacked copies that
+``contrib/fetch-mtas.sh`` made below ``.cache/mta`` (or `ASSAY_MTAS`), never the machine's own MTA. Several may run at
+once. At the end only the processes started here are stopped.
+
+No DNS is asked and no mail leaves the machine: there is nothing in the configurations that could send it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import datetime
+import os
+import secrets
+import shutil
+import signal
+import smtplib
+import socket
+import subprocess
+import tempfile
+import time
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import ClassVar, Final, Self
+
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+
+from mta.auth import PASSWORD, USER
+
+PROJECT: Final = Path(__file__).resolve().parents[2]
+MTAS: Final = Path(os.environ.get("ASSAY_MTAS") or PROJECT / ".cache" / "mta")
+
+HOST: Final = "127.0.0.1"
+HOSTNAME: Final = "mx.example.org"  # what the MTA calls itself
+
+#: Seconds. A start takes less than two on an idle machine; the tests may share it with anything.
+START: Final = 30.0
+STOP: Final = 10.0
+#: Free ports are found by asking for one and giving it back: somebody else may take it before the MTA does.
+START_ATTEMPTS: Final = 3
+
+
+class UnavailableError(Exception):
+    """This MTA cannot be run here; the message says why and what to do."""
+
+
+class MTA(ABC):
+    """A real MTA, running while the context lasts.
+
+    `milter` is ``inet:HOST:PORT``, ``unix:/path``, or None for no milter at all. `extra` is appended to the MTA's
+    configuration (main.cf parameters, or lines of m4) and wins over what is there.
+    """
+
+    name: ClassVar[str]
+
+    def __init__(self, milter: str | None = None, *, extra: Mapping[str, str] | str | None = None) -> None:
+        self.milter = milter
+        self.extra = extra
+        self.port = 0
+        self._token = ""
+        self._process: subprocess.Popen[bytes] | None = None
+        self._ending = contextlib.ExitStack()
+
+    # -- life
+
+    def __enter__(self) -> Self:
+        self.check()
+        # Not pytest's tmp_path: that is closed to the unprivileged users whom the MTA's processes become.
+        self.directory = Path(tempfile.mkdtemp(prefix=f"assay-{self.name}-"))
+        self._ending.callback(shutil.rmtree, self.directory, ignore_errors=True)
+        try:
+            self.directory.chmod(0o755)
+            self.store = self.directory / "store"
+            self.prepare()
+            self._ending.callback(self._stop)
+            self._start()
+        except BaseException:
+            self._ending.close()
+            raise
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._ending.close()
+
+    @classmethod
+    @abstractmethod
+    def check(cls) -> None:
+        """Raise `UnavailableError` where this MTA cannot run."""
+
+    @abstractmethod
+    def prepare(self) -> None:
+        """Make what does not depend on the port."""
+
+    @abstractmethod
+    def configure(self) -> None:
+        """Write the configuration for `self.port` and the greeting `self._token`."""
+
+    @abstractmethod
+    def command(self) -> Sequence[str]:
+        """The program to start, in the foreground."""
+
+    @abstractmethod
+    def environment(self) -> dict[str, str]:
+        """The program's whole environment."""
+
+    def _start(self) -> None:
+        for _ in range(START_ATTEMPTS):
+            self.port = free_port()
+            self._token = secrets.token_hex(8)
+            self.configure()
+            # A session, and so a process group, of its own: _stop() ends the whole group and nobody else.
+            with (self.directory / "output").open("ab") as output:
+                self._process = subprocess.Popen(
+                    self.command(),
+                    env=self.environment(),
+                    cwd=self.directory,
+                    stdin=subprocess.DEVNULL,
+                    stdout=output,
+                    stderr=subprocess.STDOUT,
+                    start_new_session=True,
+                )
+            if self._greets():
+                return
+            self._stop()
+        raise AssertionError(f"{self.name} did not start:\n{self.log()}")
+
+    def _greets(self) -> bool:
+        """Whether it is our MTA, known by its token, that answers at the port."""
+        deadline = time.monotonic() + START
+        assert self._process is not None
+        while time.monotonic() < deadline and self._process.poll() is None:
+            with contextlib.suppress(OSError), socket.create_connection((HOST, self.port), timeout=5) as probe:
+                with probe.makefile("rwb") as stream:
+                    greeting = stream.readline()
+                    stream.write(b"QUIT\r\n")
+                    stream.flush()
+                    stream.readline()
+                return self._token.encode() in greeting
+            time.sleep(0.02)
+        return False
+
+    def _stop(self) -> None:
+        process, self._process = self._process, None
+        if process is None:
+            return
+        process.terminate()
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            process.wait(STOP)
+        # Whoever of its group is still there. The group's id cannot have become another's while it has members.
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+        process.wait(STOP)
+
+    # -- what it did
+
+    def log(self) -> str:
+        """All that the MTA logged and printed so far."""
+        files = [self.directory / "output", self.directory / "maillog"]
+        return "".join(file.read_text("utf-8", "replace") for file in files if file.exists())
+
+    @abstractmethod
+    def stored(self) -> list[tuple[str, bytes]]:
+        """(recipient, message as stored) of each delivery so far, oldest first."""
+
+    @abstractmethod
+    def held(self) -> list[str]:
+        """The queue ids of the messages that a milter's quarantine keeps."""
+
+    def messages(self, recipient: str | None = None) -> list[bytes]:
+        """The messages stored so far (for `recipient`), oldest first, lines ending in LF."""
+        return [message for to, message in self.stored() if recipient in (None, to)]
+
+    def wait_for(self, count: int, recipient: str | None = None, timeout: float = 20.0) -> list[bytes]:
+        """`messages()`, as soon as there are at least `count`."""
+        return self.wait_until(lambda: len(self.messages(recipient)) >= count, timeout) and self.messages(recipient)
+
+    def wait_until(self, condition: Callable[[], bool], timeout: float = 20.0) -> bool:
+        """True as soon as `condition()` holds; an assertion with the log if it never does."""
+        deadline = time.monotonic() + timeout
+        while not condition():
+            assert time.monotonic() < deadline, f"waited {timeout} s in vain; the log of {self.name}:\n{self.log()}"
+            time.sleep(0.02)
+        return True
+
+    # -- sending
+
+    @contextlib.contextmanager
+    def connect(
+        self,
+        *,
+        helo: str = "client.example.net",
+        client: str = HOST,
+        xclient: Mapping[str, str] | None = None,
+        starttls: bool = False,
+        login: bool = False,
+    ) -> Iterator[smtplib.SMTP]:
+        """An SMTP session, greeted.
+
+        `client` is the loopback address (any of 127.0.0.0/8) to come from. `xclient` are attributes of Postfix's
+        XCLIENT (``ADDR``, ``NAME``, ``HELO``, ...), by which one pretends to be any other client.
+        """
+        with smtplib.SMTP(HOST, self.port, local_hostname=helo, timeout=60, source_address=(client, 0)) as session:
+            session.ehlo_or_helo_if_needed()
+            if xclient is not None:
+                answer = session.docmd("XCLIENT", " ".join(f"{key}={value}" for key, value in xclient.items()))
+                assert answer[0] == 220, answer
+                session.ehlo(helo)
+            if starttls:
+                session.starttls()  # without a context nobody verifies the certificate, which is self-signed
+                session.ehlo(helo)
+            if login:
+                session.login(USER, PASSWORD)
+            yield session
+
+    def submit(
+        self,
+        message: bytes,
+        *,
+        sender: str = "author@example.net",
+        recipients: Sequence[str] = ("reader@example.org",),
+        helo: str = "client.example.net",
+        client: str = HOST,
+        xclient: Mapping[str, str] | None = None,
+        starttls: bool = False,
+        login: bool = False,
+    ) -> None:
+        """Send one message in a session of its own. `message` may end its lines in LF or CRLF.
+
+        :raises smtplib.SMTPException: what the MTA answered, when it did not take the message for somebody
+        """
+        with self.connect(helo=helo, client=client, xclient=xclient, starttls=starttls, login=login) as session:
+            session.sendmail(sender, list(recipients), crlf(message))
+
+
+def crlf(message: bytes) -> bytes:
+    """The message as it goes over the wire (RFC 5321, 2.3.8), whichever way its lines ended."""
+    return message.replace(b"\r\n", b"\n").replace(b"\n", b"\r\n")
+
+
+def fields(message: bytes) -> list[tuple[str, str]]:
+    """The header fields of a stored message: names as written, values raw, with folds and leading white space."""
+    header = message.replace(b"\r\n", b"\n").partition(b"\n\n")[0].decode("utf-8", "surrogateescape")
+    found: list[tuple[str, str]] = []
+    for line in header.split("\n"):
+        if line[:1] in (" ", "\t"):
+            name, value = found.pop()
+            found.append((name, f"{value}\n{line}"))
+        else:
+            name, colon, value = line.partition(":")
+            assert colon, f"not a header field: {line!r}"
+            found.append((name, value))
+    return found
+
+
+def body(message: bytes) -> bytes:
+    """What follows the empty line of a stored message."""
+    return message.replace(b"\r\n", b"\n").partition(b"\n\n")[2]
+
+
+def free_port() -> int:
+    """A loopback port that was free a moment ago."""
+    with socket.socket() as probe:
+        probe.bind((HOST, 0))
+        return int(probe.getsockname()[1])
+
+
+def library_path() -> str:
+    """LD_LIBRARY_PATH for the unpacked MTAs."""
+    below = MTAS / "lib"
+    folders = sorted({file.parent for file in below.rglob("*.so*")})
+    return ":".join(str(folder) for folder in (*folders, MTAS / "postfix/usr/lib/postfix"))
+
+
+def make_certificate(file: Path, *, owner: int = -1) -> None:
+    """Write a self-signed certificate for `HOSTNAME` with its key, for STARTTLS."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    subject = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, HOSTNAME)])
+    now = datetime.datetime.now(datetime.UTC)
+    certificate = (
+        x509.CertificateBuilder()
+        .subject_name(subject)
+        .issuer_name(subject)
+        .public_key(key.public_key())
+        .serial_number(x509.random_serial_number())
+        .not_valid_before(now - datetime.timedelta(hours=1))
+        .not_valid_after(now + datetime.timedelta(days=1))
+        .sign(key, hashes.SHA256())
+    )
+    private = key.private_bytes(
+        serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+    )
+    file.touch(mode=0o600)
+    file.write_bytes(private + certificate.public_bytes(serialization.Encoding.PEM))
