@@ -10,8 +10,10 @@ Facts about libmilter and pymilter 1.0.5 that shape it:
   insert.
 - A list of macros replaces the MTA's own list for that stage, so each list names all that we read there.
 - An exception must not leave a callback: the message is then handled as ``on_error`` says, and logged once.
-- pymilter decodes the HELO argument as UTF-8 before we see it and calls ``sys.excepthook`` if it is none; the HELO is
-  then unknown, and ``set_exception_policy`` lets the connection go on.
+- pymilter decodes the client's name, the HELO argument and field names as UTF-8 before we see them. Where one is
+  none, it calls ``sys.excepthook`` and the event never reaches us: the HELO is then unknown, the client is asked for
+  by its macro, and ``set_exception_policy`` lets the connection go on. Field names do not come so: for both MTAs a
+  line with an octet beyond ASCII before its colon is no field.
 """
 
 from __future__ import annotations
@@ -49,11 +51,12 @@ _WANTED_STEPS = _NO_REPLY | _NOT_WANTED | Milter.P_HDR_LEADSPC
 _ACTIONS = Milter.ADDHDRS | Milter.CHGHDRS | Milter.QUARANTINE | Milter.SETSYMLIST
 
 #: The macros we read, by the stage at which we ask for them; each may be missing. Where we need none we ask for one
-#: that is cheap, for otherwise the MTA sends its own long list.
+#: that is cheap, for otherwise the MTA sends its own long list. MAIL needs one that always has a value: libmilter keeps
+#: a stage's macros until the next ones arrive for it, and a login of an earlier message must not survive.
 _MACROS = {
     Milter.M_CONNECT: "j {client_addr}",
     Milter.M_HELO: "j",
-    Milter.M_ENVFROM: "i {auth_authen} {auth_type}",
+    Milter.M_ENVFROM: "j i {auth_authen} {auth_type}",
     Milter.M_ENVRCPT: "i",
     Milter.M_EOM: "i",
 }
@@ -89,14 +92,16 @@ class Service:
 class Connection:
     """One connection of the MTA: a session, and what was negotiated for it."""
 
-    __slots__ = ("failed", "leading_space", "no_reply", "service", "session")
+    __slots__ = ("broken", "connected", "failure", "leading_space", "no_reply", "service", "session")
 
     def __init__(self, service: Service) -> None:
         self.service = service
         self.session = service.new_session()
         self.leading_space = False
         self.no_reply = 0
-        self.failed = False  # a callback of the current message raised; on_error applies at its end
+        self.connected = False
+        self.broken = ""  # what went wrong before the first message: on_error applies to all of them
+        self.failure = ""  # what went wrong in the current message: on_error applies at its end
 
     def negotiate(self, context: Any, options: list[int]) -> int:
         """Agree on actions and steps (``smfi_opensocket``'s xxfi_negotiate): all we want, of what the MTA offers."""
@@ -113,6 +118,7 @@ class Connection:
 
     def connect(self, context: Any, name: str, _family: int, address: Any) -> None:
         """xxfi_connect: `address` is (host, port...) for inet and inet6, else a path or None."""
+        self.connected = True
         client = parse_address(address[0]) if isinstance(address, tuple) else None
         if client is None:
             # A front end may hand us a connection whose real client only the macro tells (XCLIENT over a pipe).
@@ -120,9 +126,22 @@ class Connection:
         unnamed = name in _UNRESOLVED or name.startswith("[")  # Sendmail writes [address] where there is no name
         self.session.connect(client, "" if unnamed else name, _macro(context, "j"))
 
+    def helo(self, context: Any, name: str) -> None:
+        """xxfi_helo."""
+        self.ensure_connected(context)
+        self.session.helo(name)
+
+    def ensure_connected(self, context: Any) -> None:
+        """Make up for a connect event that never came because the client's name is no UTF-8.
+
+        Where the macro does not tell the address either, the client stays unknown, and is not taken for a local one.
+        """
+        if not self.connected and _macro(context, "{client_addr}"):
+            self.connect(context, "unknown", 0, None)
+
     def mail(self, context: Any, path: bytes, *parameters: bytes) -> None:
         """xxfi_envfrom. The argument counts, not {mail_addr}: MTAs rewrite that one."""
-        self.failed = False
+        self.ensure_connected(context)
         self.session.mail(
             path.decode("utf-8", "surrogateescape"),
             authenticated=_macro(context, "{auth_authen}") or _macro(context, "{auth_type}"),
@@ -140,7 +159,7 @@ class Connection:
         """xxfi_eom: join, judge, perform, log."""
         began = time.monotonic()
         queue_id = _macro(context, "i")
-        if self.failed:
+        if self.failure:
             return self.give_up(queue_id)
         verdict = self.session.end_of_message(queue_id=queue_id, now=int(time.time()))
         if verdict is None:
@@ -152,9 +171,19 @@ class Connection:
     def give_up(self, queue_id: str) -> int:
         """A fault of ours hit this message: let it pass or have it sent again, as the operator chose."""
         action = self.service.on_error
-        self.service.log.error(pairs((("queue", queue_id), ("action", action), ("reason", "milter.on_error applied"))))
+        self.service.log.error(f"{pairs((('queue', queue_id or '-'), ('action', action)))} {self.failure}")
+        self.failure = self.broken
         self.session.abort()
         return int(Milter.TEMPFAIL if action is policy.OnError.TEMPFAIL else Milter.ACCEPT)
+
+    def abort(self, context: Any) -> None:
+        """xxfi_abort: the message is over; a fault that hit it is logged all the same."""
+        if self.failure != self.broken:
+            self.service.log.error(
+                f"{pairs((('queue', _macro(context, 'i') or '-'), ('aborted', 'yes')))} {self.failure}"
+            )
+        self.failure = self.broken
+        self.session.abort()
 
     def perform(self, context: Any, verdict: Verdict) -> int:
         """Do to the message what the verdict says."""
@@ -212,15 +241,15 @@ def install(service: Service) -> None:
         return int(Milter.CONTINUE)
 
     Milter.set_flags(_ACTIONS)
-    Milter.set_connect_callback(_step(Milter.P_NR_CONN, lambda c, context, *event: c.connect(context, *event)))
-    Milter.set_helo_callback(_step(Milter.P_NR_HELO, lambda c, _, name: c.session.helo(name)))
-    Milter.set_envfrom_callback(_step(Milter.P_NR_MAIL, lambda c, context, *event: c.mail(context, *event)))
+    Milter.set_connect_callback(_step(Milter.P_NR_CONN, Connection.connect))
+    Milter.set_helo_callback(_step(Milter.P_NR_HELO, Connection.helo))
+    Milter.set_envfrom_callback(_step(Milter.P_NR_MAIL, Connection.mail, begins=True))
     Milter.set_envrcpt_callback(_step(Milter.P_NR_RCPT, _recipient))
     Milter.set_header_callback(_step(Milter.P_NR_HDR, lambda c, _, name, value: c.header(name, value)))
     Milter.set_eoh_callback(_step(Milter.P_NR_EOH, lambda c, _: c.session.end_of_header()))
     Milter.set_body_callback(_step(Milter.P_NR_BODY, lambda c, _, chunk: c.session.body(chunk)))
     Milter.set_eom_callback(_end_of_message)
-    Milter.set_abort_callback(_step(0, lambda c, _: c.session.abort()))
+    Milter.set_abort_callback(_abort)
     Milter.set_close_callback(close)
     Milter.set_exception_policy(Milter.CONTINUE)
     Milter.register("assay", negotiate=negotiate)
@@ -245,21 +274,31 @@ def _recipient(connection: Connection, _context: Any, path: bytes, *_parameters:
     connection.session.rcpt(path.decode("utf-8", "surrogateescape"))
 
 
-def _step(no_reply: int, act: Callback) -> Callback:
-    """A callback that answers CONTINUE, or nothing where "no reply" was agreed, whatever happens inside."""
+def _step(no_reply: int, act: Callback, *, begins: bool = False) -> Callback:
+    """A callback that answers CONTINUE, or nothing where "no reply" was agreed, whatever happens inside.
+
+    :param begins: whether a message begins with it, so that the failure of another is over.
+    """
 
     def callback(context: Any, *event: Any) -> int:
         connection = context.getpriv()
         if connection is None:
             return int(Milter.CONTINUE)
-        if not connection.failed:
+        if begins:
+            connection.failure = connection.broken
+        if not connection.failure:
             try:
                 act(connection, context, *event)
-            except Exception as error:  # the only place with the one below: a bug must not drop a connection
-                _failed(connection, context, error)
+            except Exception as error:  # the only place with the two below: a bug must not drop a connection
+                connection.failure = _describe(error)
+                if act in _BEFORE_MESSAGES:
+                    connection.broken = connection.failure
         return int(Milter.NOREPLY if connection.no_reply & no_reply else Milter.CONTINUE)
 
     return callback
+
+
+_BEFORE_MESSAGES = (Connection.connect, Connection.helo)
 
 
 def _end_of_message(context: Any) -> int:
@@ -269,16 +308,23 @@ def _end_of_message(context: Any) -> int:
     try:
         return int(connection.end_of_message(context))
     except Exception as error:
-        _failed(connection, context, error)
+        connection.failure = _describe(error)
         return int(connection.give_up(_macro(context, "i")))
 
 
-def _failed(connection: Connection, context: Any, error: Exception) -> None:
-    """Log a bug of ours once, with the message it hit and where it is."""
-    connection.failed = True
-    connection.service.log.error(
-        pairs((("queue", _macro(context, "i")), ("bug", repr(error)), ("at", _place(error.__traceback__))))
-    )
+def _abort(context: Any) -> int:
+    connection = context.getpriv()
+    if connection is not None:
+        try:
+            connection.abort(context)
+        except Exception as error:
+            connection.service.log.error(_describe(error))
+    return int(Milter.CONTINUE)
+
+
+def _describe(error: Exception) -> str:
+    """A bug of ours for the log: what, and where."""
+    return pairs((("bug", repr(error)), ("at", _place(error.__traceback__))))
 
 
 def _place(traceback: TracebackType | None) -> str:

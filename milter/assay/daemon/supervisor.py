@@ -29,7 +29,7 @@ _GRACE_SECONDS = 5.0  # beyond drain_seconds, before a worker that should have e
 @dataclass(slots=True)
 class _Worker:
     pid: int
-    control: int  # closing it tells the worker to drain
+    control: int  # closing it tells the worker to drain; -1 when closed
     ready: int  # readable once it serves, or at end-of-file when it died before; -1 when read
     born: float
     draining_until: float = 0.0
@@ -175,9 +175,9 @@ class Supervisor:
             os.setpgid(0, 0)  # Ctrl-C at a terminal is the supervisor's affair
             # A sibling's pipe end kept open here would keep that sibling from seeing its end-of-file.
             for one in self._workers.values():
-                os.close(one.control)
-                if one.ready >= 0:
-                    os.close(one.ready)
+                for end in (one.control, one.ready):
+                    if end >= 0:
+                        os.close(end)
             os.close(control_end)
             os.close(ready)
             code = worker.run(self.configuration, self.listener, self.log, control=control, ready=ready_end)
@@ -227,6 +227,7 @@ class Supervisor:
     def _drain(self, one: _Worker) -> None:
         if not one.draining_until:
             os.close(one.control)
+            one.control = -1
             one.draining_until = time.monotonic() + self.configuration.milter.drain_seconds + _GRACE_SECONDS
 
     def _kill_overdue(self) -> None:

@@ -12,6 +12,7 @@ import os
 import threading
 import time
 
+from assay import policy
 from assay.config import Configuration
 from assay.daemon import filter as callbacks
 from assay.daemon.listener import Listener, deafen
@@ -38,7 +39,8 @@ def run(configuration: Configuration, listener: Listener, log: Log, *, control: 
     sessions = callbacks.SessionCount()
     service = callbacks.Service(
         new_session=lambda: Session(settings, clients, lambda: resolver.driver(budget)),
-        on_error=configuration.milter.on_error,
+        # A dry run refuses nothing, a message that we failed to judge included.
+        on_error=policy.OnError.ACCEPT if configuration.milter.dry_run else configuration.milter.on_error,
         log=log,
         sessions=sessions,
     )
