@@ -21,7 +21,7 @@ import authres as independent
 from assay.cli.mta import Outcome
 from assay.model.message import split_message
 from assay.model.smtp import parse_address
-from assay.protocol import authres
+from assay.protocol import authres, dkim
 from conformance.answer_dkim import BEST_FIRST
 from conformance.cases import Case
 from running import Daemon
@@ -30,6 +30,9 @@ AUTHSERV_ID = "mx.receiver.invalid"
 #: The client of a case that names none: from TEST-NET-3 (RFC 5737), which no zone of a case knows.
 NOBODY = "203.0.113.77"
 RECIPIENT = "victim@receiver.invalid"
+#: What a case may expect, and whose result in Authentication-Results answers it where the words differ.
+KEYS = ("spf", "dkim", "dmarc", "policy", "arc", "iprev", "received_spf")
+METHODS = {"policy": "dmarc"}
 MAX_DAEMONS = 4  # one for each distinct DNS, because a daemon's cache outlives a case; the published suites have three
 
 
@@ -42,29 +45,32 @@ class Answer:
     received_spf: tuple[str, ...]  #: the result words of the Received-SPF fields, from top to bottom
     log: str  #: the daemon's line about the message
 
-    def of(self, method: str) -> list[authres.MethodResult]:
-        """The results of one method."""
-        return [one for one in self.results if one.method == method]
-
     def word(self, key: str) -> str:
         """The answer to one key of a case's `expect`, empty where nothing was said."""
+        one = self._deciding(key)
         match key:
-            case "spf":
-                # RFC 7208, 2.4: with a null reverse-path, HELO's result is that of MAIL FROM.
-                by_identity = {one.properties[0].name: one.result for one in self.of("spf")}
-                return by_identity.get("mailfrom") or by_identity.get("helo", "")
-            case "dkim":
-                return min((one.result for one in self.of("dkim")), key=(*BEST_FIRST, "none").index)
             case "policy":
-                return self.of("dmarc")[0].comment.removeprefix("p=")
+                return one.comment.removeprefix("p=") if one else ""
             case "received_spf":
                 return self.received_spf[0] if self.received_spf else ""
             case _:
-                return "".join(one.result for one in self.of(key))
+                return one.result if one else ""
 
     def reason(self, key: str) -> str:
         """Why, where the filter says it."""
-        return "; ".join(one.reason for one in self.of(key) if one.reason)
+        one = self._deciding(key)
+        return one.reason if one else ""
+
+    def _deciding(self, key: str) -> authres.MethodResult | None:
+        """The result that answers a key."""
+        of = [one for one in self.results if one.method == METHODS.get(key, key)]
+        match key:
+            case "spf":
+                # RFC 7208, 2.4: with a null reverse-path, HELO's result is that of MAIL FROM.
+                of.sort(key=lambda one: one.properties[0].name == "mailfrom", reverse=True)
+            case "dkim":
+                of.sort(key=lambda one: (*BEST_FIRST, dkim.Result.NONE).index(dkim.Result(one.result)))
+        return of[0] if of else None
 
 
 class Filter:
@@ -90,10 +96,9 @@ class Filter:
     def words(self, case: Case) -> tuple[str, str]:
         """The answer to a case as words for all it expects, and the reasons."""
         answer = self.answer(case)
-        keys = [key for key in case["expect"] if key != "survive"]
-        said = {key: answer.word(key) for key in keys}
-        reasons = (answer.reason(key) for key in keys)
-        return " ".join(f"{key}={word}" for key, word in said.items()), "; ".join(filter(None, reasons))
+        keys = [key for key in KEYS if key in case["expect"]]
+        reasons = [answer.reason(key) for key in keys if answer.reason(key)]
+        return " ".join(f"{key}={answer.word(key)}" for key in keys), "; ".join(dict.fromkeys(reasons))
 
     def _daemon(self, dns: dict[str, Any]) -> Daemon:
         key = json.dumps(dns, sort_keys=True)
