@@ -65,7 +65,10 @@ class ResponsibleAddress:
 
 @dataclass(frozen=True, slots=True)
 class Evaluation:
-    """What Sender ID found out. The members that SPF has too mean the same as in `spf.Evaluation`."""
+    """What Sender ID found out. The members that SPF has too mean the same as in `spf.Evaluation`.
+
+    `domain` and `sender` are of the PRA, or of whatever address the `scope` speaks about.
+    """
 
     result: Result
     scope: Scope
@@ -203,7 +206,11 @@ def select_record(texts: Sequence[bytes], scope: Scope, *, spf1: Spf1) -> spf.Re
 
 
 def _choose_field(header: Header) -> HeaderField | str:
-    """Steps 1 to 4 of RFC 4407, 2: the field that tells, or why none does."""
+    """Steps 1 to 4 of RFC 4407, 2: the field that tells, or why none does.
+
+    Sender and From are different from the Resent- fields: there may be one only, so a second one is no older layer but
+    an attempt to show somebody else another sender than us.
+    """
     resent = _choose_resent(header)
     if resent is not None:
         return resent
@@ -217,7 +224,11 @@ def _choose_field(header: Header) -> HeaderField | str:
 
 
 def _choose_resent(header: Header) -> HeaderField | None:
-    """Steps 1 and 2: the topmost Resent-Sender, unless it belongs to an older resending than a Resent-From above."""
+    """Steps 1 and 2: the topmost Resent-Sender, unless it belongs to an older resending than a Resent-From above.
+
+    Who resends a message puts fields on top of it, and each hop a Received above those. So a trace field between the
+    two tells that they were put there by different people.
+    """
     resent_from: HeaderField | None = None
     trace_below = False
     for field in header:

@@ -383,8 +383,19 @@ class TestWhatIsTold:
         evaluation = zone.solve(spf.check_mail_from(ip_address(CLIENT), "tab\there", reverse_path))
         assert [question.name for question in zone.asked] == ["example.com"]
         assert evaluation.result is spf.Result.PERMERROR  # an include of nothing
+        assert evaluation.void_lookups == 0
         assert evaluation.reason.isascii()
         assert evaluation.reason.isprintable()
+
+    def test_no_other_letter_passes_for_an_ascii_one(self) -> None:
+        rows = {
+            "example.com": [txt("v=spf1 ptr:%{h} a:k.example exists:%{h} -all")],
+            "k.example": [["A", "203.0.113.1"]],
+        }
+        rows |= {"1.2.0.192.in-addr.arpa": [["PTR", "x.example"]], "x.example": [["A", CLIENT]]}
+        kelvin = "\N{KELVIN SIGN}.example"
+        assert kelvin.lower() == "k.example"
+        assert check(rows, helo=kelvin).result is spf.Result.FAIL
 
     def test_long_expansion_loses_labels_on_the_left(self) -> None:
         labels = ".".join(["x" * 60] * 4)

@@ -27,6 +27,8 @@ MAX_MECHANISM = 200  # characters of a term that are kept in an evaluation; our 
 Selector = Callable[[Sequence[bytes]], Record | None]
 
 DEFAULT_LIMITS = Limits()
+
+#: How a reason tells what a match means (RFC 7208, 2.6).
 _VERBS: Mapping[Result, str] = {
     Result.PASS: "permits",
     Result.FAIL: "does not permit",
@@ -76,8 +78,7 @@ def check_host(
         explanation = "" if context.missing else check.explanation(decision, default_explanation)
         if not context.missing:
             break
-        questions = tuple(context.missing)
-        context.answers.update(zip(questions, (yield questions), strict=True))
+        context.answered((yield context.questions()))
     return Evaluation(
         result=decision.result,
         identity=identity,
@@ -103,7 +104,12 @@ def is_multi_label(name: str) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class _Decision:
-    """How the evaluation of one domain's policy ended. `domain` and `record` are those a redirect led to."""
+    """How the evaluation of one domain's policy ended.
+
+    `directive` is the one that matched, in the `record` of `domain`, which are those a redirect led to. Without a
+    directive, a record tells that nothing in it matched. Without a record there is a `reason`; with one, it is written
+    when the whole check is over, because most decisions are of includes and nobody reads theirs.
+    """
 
     result: Result
     reason: str = ""
@@ -125,7 +131,10 @@ _HOST_MECHANISMS: Mapping[Mechanism, Callable[[Context, Directive, str], Match]]
 
 
 class _Check:
-    """One check: the policies read so far, and the walk through them."""
+    """One check: the policies read so far, and the walk through them.
+
+    `policies` holds what each domain's TXT answer came to, so that walking again does not read it again.
+    """
 
     __slots__ = ("context", "narrate", "policies", "selector", "steps")
 
@@ -137,12 +146,18 @@ class _Check:
         self.steps: list[Step] = []
 
     def host(self, domain: str, depth: int) -> _Decision:
-        """Evaluate the policy of one domain; `depth` is bounded by `Limits.dns_terms`, for each include counts."""
-        record = self._policy(domain)
+        """Evaluate the policy of one domain (RFC 7208, 4.6).
+
+        `depth` tells how many includes lead here. It is bounded by `Limits.dns_terms`, for each include counts.
+        """
+        context, record = self.context, self._policy(domain)
         if isinstance(record, _Decision):
             return record
         for directive in record.directives:  # bounded by the length of a record
-            match = self._match(directive, domain, depth)
+            if directive.ip_version:  # most terms of most records: no detour for them
+                match: Match = mechanism.network(context, directive)
+            else:
+                match = self._match(directive, domain, depth)
             if self.narrate:
                 outcome = match.reason if isinstance(match, Trouble) else "match" if match else "no match"
                 self.steps.append(Step(depth, domain, directive.text, outcome))
@@ -153,7 +168,11 @@ class _Check:
         return self._redirect(record, domain, depth)
 
     def explanation(self, decision: _Decision, default: str) -> str:
-        """What the sender says about a fail (RFC 7208, 6.2), else our own text. Costs no limit and makes no error."""
+        """What the sender says about a fail (RFC 7208, 6.2), else our own text.
+
+        It counts for no limit, and no error in it changes the result. An ``exp=`` in an included record is never seen
+        here, and one before a redirect neither: `decision` has the record that decided.
+        """
         record, context = decision.record, self.context
         if decision.result is not Result.FAIL or record is None:
             return ""
@@ -169,6 +188,7 @@ class _Check:
         return "" if context.missing else self._expand(default, decision.domain)
 
     def _expand(self, text: str, domain: str) -> str:
+        """Make an explain-string the text of a reply, or nothing where it cannot be one."""
         try:
             string = macro.parse(text, explanation=True)
         except macro.MacroError:
@@ -196,7 +216,7 @@ class _Check:
         """What a TXT answer comes to (RFC 7208, 4.4 to 4.6)."""
         name = shown(domain)
         if answer.outcome is Outcome.TEMPFAIL:  # RFC 7208, 4.4
-            return _Decision(Result.TEMPERROR, f"TXT lookup of {name} failed: {answer.reason or 'no usable answer'}")
+            return _Decision(Result.TEMPERROR, f"TXT lookup of {name} failed: {shown(answer.reason) or 'no answer'}")
         if answer.outcome is Outcome.NXDOMAIN:  # RFC 7208, 4.3
             return _Decision(Result.NONE, f"{name} does not exist", domain_exists=False)
         record = self.selector(answer.texts)
@@ -208,11 +228,10 @@ class _Check:
         return record
 
     def _match(self, directive: Directive, domain: str, depth: int) -> Match:
+        """Evaluate a mechanism other than ``ip4`` and ``ip6``, and count it where it asks the DNS."""
         kind = directive.mechanism
         if kind is Mechanism.ALL:
             return True
-        if kind is Mechanism.IP4 or kind is Mechanism.IP6:
-            return mechanism.network(self.context, directive)
         match: Match | None = self.context.begin_term()
         if match is None:
             if kind is Mechanism.INCLUDE:
@@ -221,7 +240,7 @@ class _Check:
         return _located(match, directive.text, domain) if isinstance(match, Trouble) else match
 
     def _include(self, directive: Directive, domain: str, depth: int) -> Match:
-        """``include``: the client passes the policy of another domain (RFC 7208, 5.2)."""
+        """``include``: the client passes the policy of another domain (RFC 7208, 5.2, whose table this is)."""
         target = self.context.target(directive.domain_spec, domain)
         if target is None:
             return False
@@ -247,12 +266,12 @@ class _Check:
         if trouble is not None:
             return _Decision(trouble.result, _located(trouble, record.redirect.text, domain).reason)
         target = self.context.target(record.redirect.macro_string, domain)
-        if target is None:
+        if target is None:  # RFC 8616, 4: what has a local part that is not ASCII is as if it were not there
             return neutral
         if self.narrate:
             self.steps.append(Step(depth, domain, record.redirect.text, f"continue with {shown(target)}"))
         decision = self.host(target, depth)
-        if decision.result is Result.NONE and decision is not _UNKNOWN:
+        if decision.result is Result.NONE and decision is not _UNKNOWN:  # RFC 7208, 6.1: no record is an error here
             trouble = Trouble(Result.PERMERROR, decision.reason)
             return _Decision(trouble.result, _located(trouble, record.redirect.text, domain).reason)
         return decision
@@ -264,12 +283,14 @@ def _located(trouble: Trouble, term: str, domain: str) -> Trouble:
 
 
 def _mechanism(decision: _Decision) -> str:
+    """What the ``mechanism`` key of a trace field says (RFC 7208, 9.1)."""
     if decision.directive is not None:
         return decision.directive.text[:MAX_MECHANISM]
-    return "default" if decision.record is not None else ""  # RFC 7208, 9.1
+    return "default" if decision.record is not None else ""
 
 
 def _reason(decision: _Decision, address: Address) -> str:
+    """Why it came out so, in one clause: who says what about which client, and in which words."""
     if decision.directive is not None:
         verb = _VERBS[decision.result]
         return f"{shown(decision.domain)} {verb} {address}, by {shown(decision.directive.text)}"
@@ -279,6 +300,7 @@ def _reason(decision: _Decision, address: Address) -> str:
 
 
 def _domain_or_none(name: str) -> Domain | None:
+    """The domain as a value, where it is one that mail could have; check_host() takes any name."""
     try:
         return Domain.parse(name)
     except InvalidNameError:
@@ -294,7 +316,7 @@ def _values(
         "s": f"{local_part}@{sender_domain}",
         "l": local_part,
         "o": sender_domain,
-        # RFC 7208, 7.3: the nibbles of an IPv6 address are upper case or lower; the DNS does not mind.
+        # RFC 7208, 7.3: of an IPv6 address the nibbles, with dots. In a name their case does not matter.
         "i": str(address) if is_ip4 else ".".join(f"{int(address):032X}"),
         "v": "in-addr" if is_ip4 else "ip6",
         "h": helo,

@@ -86,6 +86,7 @@ def _none(identity: Identity, sender: str, fault: str) -> Inquiry[Evaluation]:
 
 
 def _helo_domain(helo: str) -> tuple[Domain | None, str]:
+    """The domain that a HELO argument names, or why it names none (RFC 7208, 2.3)."""
     if not helo:
         return None, "no HELO name"
     if not helo.isascii():  # RFC 8616, 4: HELO has A-labels
@@ -100,6 +101,7 @@ def _helo_domain(helo: str) -> tuple[Domain | None, str]:
 
 
 def _mail_from(helo: str, reverse_path: ReversePath) -> tuple[str, Domain | None, str]:
+    """The local part and the domain that a reverse-path stands for, or why there is none (RFC 7208, 2.4)."""
     if reverse_path.is_null:  # RFC 7208, 2.4
         domain, fault = _helo_domain(helo)
         return "postmaster", domain, fault

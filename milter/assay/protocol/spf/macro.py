@@ -97,6 +97,7 @@ def expand(string: MacroString, values: Mapping[str, str]) -> str:
 
 
 def _pieces(text: str, *, explanation: bool) -> list[str | Macro]:
+    """Cut a macro string into literals and macros (RFC 7208, 7.1), or raise."""
     literal = _EXPLANATION_LITERAL if explanation else _LITERAL
     pieces: list[str | Macro] = []
     at = 0
@@ -114,6 +115,7 @@ def _pieces(text: str, *, explanation: bool) -> list[str | Macro]:
 
 
 def _macro(match: re.Match[str], *, explanation: bool) -> Macro:
+    """Read ``%{...}``, whose form is right, and see whether it means something (RFC 7208, 7.2 and 7.3)."""
     letter = match[1].lower()
     if letter not in LETTERS and not (explanation and letter in EXPLANATION_LETTERS):
         where = "outside an explanation" if letter in EXPLANATION_LETTERS else "anywhere"
@@ -140,9 +142,10 @@ def _compose(pieces: list[str | Macro]) -> MacroString:
 
 
 def _value(macro: Macro, value: str) -> str:
+    """Transform what a letter stands for (RFC 7208, 7.3): split, reverse, keep the right, join, escape."""
     if macro.transforms:
         delimiter = macro.delimiters[:1] or "."
-        for other in macro.delimiters[1:]:
+        for other in macro.delimiters[1:]:  # each of them splits: make them all the same one
             value = value.replace(other, delimiter)
         parts = value.split(delimiter)
         if macro.reverse:

@@ -9,7 +9,7 @@ everything behind the first missing answer is guesswork: good for asking ahead, 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from assay.inquiry import Answer, Outcome, Question, RecordType
@@ -17,7 +17,7 @@ from assay.model.name import MAX_DOMAIN_LENGTH
 from assay.model.smtp import Address
 from assay.protocol.spf import macro
 from assay.protocol.spf.evaluation import Limits, Result
-from assay.protocol.spf.record import Directive, Mechanism, shown
+from assay.protocol.spf.record import Directive, shown
 
 #: However generous `Limits.dns_terms` is: each include is a level of recursion here.
 MAX_DNS_TERMS = 100
@@ -37,13 +37,21 @@ class Trouble:
     reason: str
 
 
+#: Whether a term matched. False is also said of a term that still waits for an answer.
 Match = bool | Trouble
+Key = tuple[str, RecordType]  # what a question asks: a plain tuple is found faster than a Question
 
 
 class Context:
     """One check's client, its answers so far and its counters.
 
-    `answers` only grows. The counters are those of one evaluation from the start of the policy: `restart` clears them.
+    For the whole check: `address` and what is derived from it; `values`, what the macro letters stand for, of which
+    ``d`` and ``p`` change with the record; `answers`, which only grows; `ahead_left`, how many questions may still be
+    asked before they are known to be needed.
+
+    For one evaluation from the start of the policy, cleared by `restart`: `missing`, the questions that came up without
+    an answer; the counters; `uses_local_part`. For one term, set by `begin_term`: `term_is_void`; and `ahead`, whether
+    an answer is missing already, so that the term is evaluated on a guess.
     """
 
     __slots__ = (
@@ -53,6 +61,7 @@ class Context:
         "ahead_left",
         "answers",
         "dns_terms",
+        "ip_version",
         "limits",
         "local_part_is_ascii",
         "missing",
@@ -66,17 +75,18 @@ class Context:
     def __init__(self, address: Address, values: dict[str, str], limits: Limits) -> None:
         self.address = address
         self.number = int(address)
+        self.ip_version = address.version
         self.address_type = RecordType.A if address.version == 4 else RecordType.AAAA
         self.values = values
         self.local_part_is_ascii = values["l"].isascii()
         self.limits = limits
-        self.answers: dict[Question, Answer] = {}
+        self.answers: dict[Key, Answer] = {}
         self.ahead_left = limits.questions_ahead
         self.restart()
 
     def restart(self) -> None:
         """Begin an evaluation at the start of the policy."""
-        self.missing: dict[Question, None] = {}  # a set that keeps its order
+        self.missing: dict[Key, None] = {}  # a set that keeps its order
         self.ahead = False
         self.dns_terms = 0
         self.void_lookups = 0
@@ -95,25 +105,36 @@ class Context:
 
     def lookup(self, name: str, kind: RecordType) -> Answer | None:
         """The answer, or None where it is not at hand and has to be asked or guessed around."""
+        if not name.isascii():  # before any lower(): U+212A would become a "k", and another name be found
+            return _NO_SUCH_NAME
+        key = (name.lower(), kind)
+        answer = self.answers.get(key)
+        if answer is not None or key in self.missing:
+            return answer
         if len(name) > MAX_DOMAIN_LENGTH or not _NAME.fullmatch(name):
             return _NO_SUCH_NAME
-        question = Question(name.lower(), kind)
-        answer = self.answers.get(question)
-        if answer is None and question not in self.missing:
-            if self.ahead:
-                if not self.ahead_left:
-                    return None
-                self.ahead_left -= 1
-            self.missing[question] = None
-        return answer
+        if self.ahead:
+            if not self.ahead_left:
+                return None
+            self.ahead_left -= 1
+        self.missing[key] = None
+        return None
 
-    def void(self) -> Match:
+    def questions(self) -> tuple[Question, ...]:
+        """What has to be asked before the next evaluation."""
+        return tuple(Question(name, kind) for name, kind in self.missing)
+
+    def answered(self, answers: Sequence[Answer]) -> None:
+        """Take the answers to `questions`, in the same order."""
+        self.answers.update(zip(self.missing, answers, strict=True))
+
+    def void(self, answer: Answer) -> Match:
         """Count the current term as one whose lookup found nothing: once, however many lookups it makes.
 
-        RFC 7208, 4.6.4 limits "the number of terms for which DNS queries return" nothing. Counting every lookup would
-        make any ``mx`` with three names that have no IPv6 address a permerror for IPv6 clients.
+        RFC 7208, 4.6.4 speaks of terms and not of lookups. Counting every lookup would make any ``mx`` with three
+        names that have no IPv6 address a permerror for IPv6 clients. A name that was never asked is not counted.
         """
-        if not self.term_is_void:
+        if not self.term_is_void and answer is not _NO_SUCH_NAME:
             self.term_is_void = True
             self.void_lookups += 1
         if self.void_lookups > self.limits.void_lookups:
@@ -155,8 +176,11 @@ class Context:
         return macro.expand(string, self.values)
 
     def matches(self, answer: Answer, directive: Directive) -> bool:
-        """Whether the client is in one of the networks around the found addresses (RFC 7208, 5)."""
-        shift = directive.ip4_host_bits if self.address_type is RecordType.A else directive.ip6_host_bits
+        """Whether the client is in one of the networks around the found addresses (RFC 7208, 5).
+
+        No address never matches, not even with a prefix length of 0 (RFC 7208, 5.3).
+        """
+        shift = directive.ip4_host_bits if self.ip_version == 4 else directive.ip6_host_bits
         number = self.number >> shift
         return any(int(address) >> shift == number for address in answer.addresses)
 
@@ -188,10 +212,11 @@ class Context:
 
 def network(context: Context, directive: Directive) -> bool:
     """``ip4`` and ``ip6``: the client is in the network (RFC 7208, 5.6). Asks nobody."""
-    if context.address_type is RecordType.A:
-        # RFC 7208, 5: an IPv4 client never matches ip6, not even as an IPv4-mapped address.
-        return directive.mechanism is Mechanism.IP4 and context.number >> directive.ip4_host_bits == directive.network
-    return directive.mechanism is Mechanism.IP6 and context.number >> directive.ip6_host_bits == directive.network
+    # RFC 7208, 5: an IPv4 client never matches ip6, not even as an IPv4-mapped address.
+    if directive.ip_version != context.ip_version:
+        return False
+    host_bits = directive.ip4_host_bits if context.ip_version == 4 else directive.ip6_host_bits
+    return context.number >> host_bits == directive.network
 
 
 def a(context: Context, directive: Directive, domain: str) -> Match:
@@ -211,7 +236,7 @@ def mx(context: Context, directive: Directive, domain: str) -> Match:
     if answer.outcome is Outcome.TEMPFAIL:
         return _temperror(target, RecordType.MX, answer)
     if answer.outcome is not Outcome.FOUND:
-        return context.void()
+        return context.void(answer)
     if len(answer.exchanges) > context.limits.mx_names:
         return Trouble(Result.PERMERROR, f"{shown(target)} has more than {context.limits.mx_names} MX names")
     # RFC 7505, 3: a null MX has no host. No name: no fallback to an address either (RFC 7208, 5.4).
@@ -237,9 +262,9 @@ def ptr(context: Context, directive: Directive, domain: str) -> Match:
     if target is None or answer is None or answer.outcome is Outcome.TEMPFAIL:
         return False
     if answer.outcome is not Outcome.FOUND:
-        return context.void()
-    target = target.lower()
-    # Only a name that could match needs an address lookup.
+        return context.void(answer)
+    # RFC 7208, 5.5 looks the addresses of all names up; those of names that could not match change nothing.
+    target = target.lower() if target.isascii() else ""
     below = "." + target
     names = [name for name in context.reverse_names(answer) if name == target or name.endswith(below)]
     return bool(context.validated(names))
@@ -253,20 +278,21 @@ def exists(context: Context, directive: Directive, domain: str) -> Match:
         return False
     if answer.outcome is Outcome.TEMPFAIL:
         return _temperror(target, RecordType.A, answer)
-    return answer.outcome is Outcome.FOUND or context.void()
+    return answer.outcome is Outcome.FOUND or context.void(answer)
 
 
 def _has_address(context: Context, directive: Directive, name: str) -> Match:
+    """Whether the client is in a network around an address of `name`, in its own address family (RFC 7208, 5)."""
     answer = context.lookup(name, context.address_type)
     if answer is None:
         return False
     if answer.outcome is Outcome.TEMPFAIL:
         return _temperror(name, context.address_type, answer)
     if answer.outcome is not Outcome.FOUND:
-        return context.void()
+        return context.void(answer)
     return context.matches(answer, directive)
 
 
 def _temperror(name: str, kind: RecordType, answer: Answer) -> Trouble:
     """RFC 7208, 5: a lookup that fails ends the check, except in ``ptr``."""
-    return Trouble(Result.TEMPERROR, f"{kind} lookup of {shown(name)} failed: {answer.reason or 'no usable answer'}")
+    return Trouble(Result.TEMPERROR, f"{kind} lookup of {shown(name)} failed: {shown(answer.reason) or 'no answer'}")

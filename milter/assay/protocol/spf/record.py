@@ -75,7 +75,8 @@ class Directive:
     """A qualifier and a mechanism (RFC 7208, 4.6.1).
 
     `text` is the term as written, `result` what a match means. `ip4_host_bits` and `ip6_host_bits` are how many bits
-    at the right are not compared. `network` is the number of the ``ip4`` or ``ip6`` network without its host bits.
+    at the right are not compared. Of ``ip4`` and ``ip6``, `ip_version` is 4 or 6, else 0, and `network` is the number
+    of the network without its host bits.
     """
 
     text: str
@@ -84,6 +85,7 @@ class Directive:
     domain_spec: macro.MacroString | None = None
     ip4_host_bits: int = 0
     ip6_host_bits: int = 0
+    ip_version: int = 0
     network: int = 0
 
 
@@ -137,6 +139,7 @@ def parse_terms(text: bytes) -> Record:
 
 
 def _parse(text: bytes) -> Record:
+    """`parse_terms` without its cache."""
     if len(text) > MAX_RECORD_LENGTH:
         return Record(faults=("record is longer than the DNS can carry",))
     # RFC 7208, 3.1 and 4.6.1: US-ASCII, and terms separated by spaces only.
@@ -183,6 +186,7 @@ def shown(text: str) -> str:
 
 
 def _term(term: str) -> Directive | Modifier:
+    """Read one term (RFC 7208, 4.6.1), or raise a `TermError` or a `macro.MacroError`."""
     match = _MODIFIER.fullmatch(term)
     if match is not None:
         name = match[1].lower()
@@ -208,6 +212,7 @@ def _term(term: str) -> Directive | Modifier:
 
 
 def _host_directive(term: str, result: Result, mechanism: Mechanism, separator: str, argument: str) -> Directive:
+    """Read what has a domain-spec: ``include``, ``a``, ``mx``, ``ptr`` or ``exists`` (RFC 7208, 5.2 to 5.5, 5.7)."""
     ip4_length, ip6_length = IP4_BITS, IP6_BITS
     if mechanism in _WITH_DUAL_LENGTH:
         tail = argument if separator == ":" else separator + argument
@@ -245,31 +250,29 @@ def _split_dual_length(text: str) -> tuple[str, int, int]:
 
 
 def _length(digits: str, most: int) -> int:
+    """Read a prefix length (RFC 7208, 5.6)."""
     if not _LENGTH.fullmatch(digits) or int(digits) > most:
         raise TermError("bad prefix length")
     return int(digits)
 
 
 def _network_directive(term: str, result: Result, mechanism: Mechanism, argument: str) -> Directive:
+    """Read ``ip4`` or ``ip6``. IPv6 is read for IPv4 clients too: an error in it counts (RFC 7208, 4.6 and 5.6)."""
     text, slash, digits = argument.partition("/")
-    bits = IP4_BITS if mechanism is Mechanism.IP4 else IP6_BITS
-    host_bits = bits - _length(digits, bits) if slash else 0
+    if mechanism is Mechanism.IP4:
+        host_bits = IP4_BITS - _length(digits, IP4_BITS) if slash else 0
+        network = _number(text, _IP4_TEXT, IPv4Address) >> host_bits
+        return Directive(term, result, mechanism, ip4_host_bits=host_bits, ip_version=4, network=network)
+    host_bits = IP6_BITS - _length(digits, IP6_BITS) if slash else 0
+    network = _number(text, _IP6_TEXT, IPv6Address) >> host_bits
+    return Directive(term, result, mechanism, ip6_host_bits=host_bits, ip_version=6, network=network)
+
+
+def _number(text: str, form: re.Pattern[str], kind: type[IPv4Address] | type[IPv6Address]) -> int:
+    """The number of an address. `form` keeps out what the library knows and the RFC does not, such as zones."""
     try:
-        if mechanism is Mechanism.IP4:
-            if not _IP4_TEXT.fullmatch(text):
-                raise TermError("bad IPv4 address")
-            network = int(IPv4Address(text))
-        else:
-            if not _IP6_TEXT.fullmatch(text):
-                raise TermError("bad IPv6 address")
-            network = int(IPv6Address(text))
+        if form.fullmatch(text):
+            return int(kind(text))
     except AddressValueError:
-        raise TermError(f"bad IPv{'4' if mechanism is Mechanism.IP4 else '6'} address") from None
-    return Directive(
-        term,
-        result,
-        mechanism,
-        ip4_host_bits=host_bits if mechanism is Mechanism.IP4 else 0,
-        ip6_host_bits=host_bits if mechanism is Mechanism.IP6 else 0,
-        network=network >> host_bits,
-    )
+        pass
+    raise TermError("bad network address")
