@@ -1,0 +1,180 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Chains that dkimpy and we sealed, in turns, validated and broken."""
+
+from __future__ import annotations
+
+import hashlib
+
+import dkim as dkimpy
+import pytest
+
+from assay.model.message import Header, HeaderField, split_message
+from assay.model.name import Domain
+from assay.protocol import arc, dkim
+from assay.protocol.arc import Result
+from assay.protocol.dkim.canonical import canonical_field, canonical_signature_field
+from assay.protocol.syntax.tags import decode_base64, parse_tags
+from signing import KEY_NAME, MESSAGE, NOW, ed25519_key, pem, record, rsa_key, zone
+from zone import Zone
+
+SIGNED = ("from", "to", "subject")
+AUTHSERV_ID = "mx.example.org"
+
+
+@pytest.fixture
+def dns() -> Zone:
+    return zone(record(rsa_key()))
+
+
+def evaluate(message: bytes, dns: Zone) -> arc.Evaluation:
+    header, body = split_message(message)
+    chain = arc.parse_chain(header)
+    if isinstance(chain, arc.Evaluation):
+        return chain
+    hashes = dkim.BodyHashes(chain.body_hash_specs)
+    hashes.update(body)
+    return arc.verify(chain, dns.solve(arc.fetch_keys(chain)), header, hashes, now=NOW)
+
+
+def seal(message: bytes, dns: Zone, **changes: object) -> bytes:
+    """The message with a set of ours on top; as it is where we add none."""
+    header, body = split_message(message)
+    hashes = dkim.BodyHashes([arc.BODY_HASH_SPEC])
+    hashes.update(body)
+    arguments = {
+        "validation": evaluate(message, dns),
+        "authserv_id": AUTHSERV_ID,
+        "authentication_results": ("spf=pass smtp.mailfrom=example.org", "dkim=none"),
+        "domain": Domain.parse("example.org"),
+        "selector": Domain.parse("sel"),
+        "private_key": rsa_key(),
+        "timestamp": NOW,
+        "sign_headers": SIGNED,
+        **changes,
+    }
+    fields = arc.seal(header, hashes, **arguments)
+    return b"".join(field.raw for field in fields) + message
+
+
+def seal_by_peer(message: bytes, dns: Zone) -> bytes:
+    """The message with a set by dkimpy on top, which reads the chain's state from Authentication-Results."""
+    verdict = evaluate(message, dns).result
+    stamped = f"Authentication-Results: {AUTHSERV_ID}; arc={verdict}; spf=none\r\n".encode() + message
+    names = [name.encode() for name in SIGNED]
+    lines = dkimpy.arc_sign(
+        stamped, b"sel", b"example.org", pem(rsa_key()), AUTHSERV_ID.encode(), include_headers=names
+    )
+    return b"".join(lines) + stamped
+
+
+@pytest.mark.parametrize("sealers", [(seal,), (seal_by_peer,), (seal, seal_by_peer, seal), (seal_by_peer, seal, seal)])
+def test_chain_of_different_sealers(sealers: tuple, dns: Zone) -> None:
+    message = MESSAGE
+    for add in sealers:
+        message = add(message, dns)
+    evaluation = evaluate(message, dns)
+    assert evaluation.result is Result.PASS, evaluation.reason
+    assert (evaluation.instance, evaluation.oldest_pass) == (len(sealers), 0)
+    assert [sealer.instance for sealer in evaluation.sealers] == list(range(1, len(sealers) + 1))
+    assert all(sealer.payload.startswith(AUTHSERV_ID) for sealer in evaluation.sealers)
+    assert peer_says(message) == b"pass"
+
+
+def peer_says(message: bytes) -> bytes:
+    verdict, _, _ = dkimpy.arc_verify(message, dnsfunc=lambda name, timeout=5: record(rsa_key()).encode())
+    return verdict
+
+
+def test_our_seal_convinces_a_peer(dns: Zone) -> None:
+    message = seal(MESSAGE, dns)
+    assert peer_says(message) == b"pass"
+    assert peer_says(message.replace(b"noon", b"nine")) == b"fail"
+
+
+def test_ed25519_seal() -> None:
+    dns = zone(record(ed25519_key()))
+    message = seal(seal(MESSAGE, dns, private_key=ed25519_key()), dns, private_key=ed25519_key())
+    assert evaluate(message, dns).result is Result.PASS
+
+
+def test_all_keys_are_asked_for_at_once_and_once(dns: Zone) -> None:
+    header, _ = split_message(seal(seal(MESSAGE, dns), dns))
+    chain = arc.parse_chain(header)
+    assert isinstance(chain, arc.Chain)
+    assert [question.name for question in next(arc.fetch_keys(chain))] == [KEY_NAME]
+
+
+def test_changed_body_breaks_the_chain_and_a_new_seal_records_it(dns: Zone) -> None:
+    changed = seal(MESSAGE, dns).replace(b"noon", b"nine")
+    evaluation = evaluate(changed, dns)
+    assert (evaluation.result, evaluation.instance, evaluation.oldest_pass) == (Result.FAIL, 1, None)
+    assert evaluation.reason == "ARC-Message-Signature with i=1: body hash did not verify"
+    marked = seal(changed, dns)
+    assert b"cv=fail; d=example.org; i=2" in marked
+    evaluation = evaluate(marked, dns)
+    assert evaluation.result is Result.FAIL
+    assert "received a broken chain" in evaluation.reason
+    assert seal(marked, dns) == marked  # RFC 8617, 5.1: nothing is added behind cv=fail
+
+
+def test_a_seal_of_a_broken_chain_covers_only_its_own_set(dns: Zone) -> None:  # RFC 8617, 5.1.2
+    header, _ = split_message(seal(seal(MESSAGE, dns).replace(b"noon", b"nine"), dns))
+    newest, *_ = header.all("ARC-Seal")
+    relaxed = dkim.Canonicalization.RELAXED
+    octets = b"".join(
+        canonical_field(header.all(name)[0], relaxed)
+        for name in ("ARC-Authentication-Results", "ARC-Message-Signature")
+    )
+    digest = hashlib.sha256(octets + canonical_signature_field(newest, relaxed)).digest()
+    signature = decode_base64(parse_tags(newest.value)["b"])
+    key = dkim.parse_key(record(rsa_key()).encode())
+    assert isinstance(key, dkim.Key)
+    assert key.verify(dkim.Algorithm.RSA_SHA256, signature, digest)
+
+
+def test_oldest_pass_tells_since_when_nothing_changed(dns: Zone) -> None:
+    message = seal(MESSAGE, dns)
+    changed = message.replace(b"noon", b"nine")
+    # A list changes the message and seals what it sends, with the status from arrival.
+    resealed = seal(changed, dns, validation=evaluate(message, dns))
+    evaluation = evaluate(seal(resealed, dns), dns)
+    assert (evaluation.result, evaluation.instance, evaluation.oldest_pass) == (Result.PASS, 3, 2)
+
+
+def test_a_change_and_a_replaced_seal_are_found(dns: Zone) -> None:
+    message = seal(seal(MESSAGE, dns), dns)
+    header, body = split_message(message)
+    fields = list(header)
+    first = next(
+        number for number, field in enumerate(fields) if b"i=1;" in field.value and field.key.endswith(b"results")
+    )
+    fields[first] = HeaderField(fields[first].name, fields[first].value.replace(b"spf=pass", b"spf=fail"))
+    tampered = b"".join(field.raw for field in fields) + b"\r\n" + body
+    evaluation = evaluate(tampered, dns)
+    assert (evaluation.result, evaluation.reason) == (Result.FAIL, "ARC-Seal with i=1: seal did not verify")
+
+
+@pytest.mark.parametrize(
+    ("records", "reason"),
+    [
+        ({}, "no key at"),
+        ({KEY_NAME: [["SERVFAIL", "TXT"]]}, "failed for now"),
+        ({KEY_NAME: [["TXT", ["v=DKIM1; p="]]]}, "key revoked"),
+        ({KEY_NAME: [["TXT", [record(ed25519_key())]]]}, "another type"),
+    ],
+)
+def test_every_key_fault_is_a_permanent_fail(records: dict, reason: str, dns: Zone) -> None:  # RFC 8617, 5.2.1
+    evaluation = evaluate(seal(MESSAGE, dns), Zone(records))
+    assert evaluation.result is Result.FAIL
+    assert reason in evaluation.reason
+
+
+def test_sha1_is_never_accepted(dns: Zone) -> None:
+    message = seal(MESSAGE, dns).replace(b"ARC-Seal: a=rsa-sha256", b"ARC-Seal: a=rsa-sha1")
+    evaluation = evaluate(message, dns)
+    assert (evaluation.result, evaluation.reason) == (Result.FAIL, "ARC-Seal with i=1: rsa-sha1 is not accepted")
+
+
+def test_header_without_arc_is_none(dns: Zone) -> None:
+    assert arc.parse_chain(Header()) == arc.Evaluation(Result.NONE, "no ARC set")
+    assert evaluate(MESSAGE, dns).result is Result.NONE

@@ -1,0 +1,262 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+
+from assay.model.message import HeaderField
+from assay.model.name import Domain
+from assay.protocol import dkim
+from assay.protocol.dkim import Result, Settings
+from signing import (
+    DOMAIN,
+    FIELDS,
+    KEY_NAME,
+    MESSAGE,
+    NOW,
+    ed25519_key,
+    evaluate,
+    record,
+    rsa_key,
+    sign_ed25519,
+    sign_rsa,
+    zone,
+)
+from zone import Zone
+
+FORMS = ["simple/simple", "simple/relaxed", "relaxed/simple", "relaxed/relaxed"]
+
+
+@pytest.fixture
+def rsa_zone() -> Zone:
+    return zone(record(rsa_key()))
+
+
+@pytest.mark.parametrize("c", FORMS)
+def test_rsa_signature_of_a_peer(c: str, rsa_zone: Zone) -> None:
+    (evaluation,) = evaluate(sign_rsa(c=c), rsa_zone)
+    assert evaluation.result is Result.PASS, evaluation.reason
+    assert evaluation.domain == Domain.parse(DOMAIN)
+    assert evaluation.identity == f"ann@{DOMAIN}"
+    assert (evaluation.selector, evaluation.algorithm, evaluation.key_bits) == ("sel", "rsa-sha256", 2048)
+    assert len(evaluation.b) == 344
+    assert not evaluation.testing
+    assert [question.name for question in rsa_zone.asked] == [KEY_NAME]
+
+
+@pytest.mark.parametrize("c", FORMS)
+def test_ed25519_signature(c: str) -> None:
+    (evaluation,) = evaluate(sign_ed25519(c=c), zone(record(ed25519_key())))
+    assert evaluation.result is Result.PASS, evaluation.reason
+    assert (evaluation.algorithm, evaluation.key_bits) == ("ed25519-sha256", 256)
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        pytest.param((b"noon", b"nine"), "body hash did not verify", id="body"),
+        pytest.param((b"lunch", b"dinner"), "signature did not verify", id="signed field"),
+        pytest.param((b"bob@", b"bo2@"), "signature did not verify", id="another signed field"),
+        pytest.param((b" d=", b" zz=x; d="), "signature did not verify", id="own field"),
+        pytest.param((b" b=", b" b=QUJD"), "signature did not verify", id="signature"),
+    ],
+)
+@pytest.mark.parametrize("sign", [sign_rsa, sign_ed25519])
+def test_changed_message(change: tuple[bytes, bytes], reason: str, sign: Callable[..., bytes]) -> None:
+    message = sign(c="relaxed/relaxed").replace(*change, 1)
+    (evaluation,) = evaluate(message, zone(record(rsa_key()), record(ed25519_key())))
+    assert (evaluation.result, evaluation.reason) == (Result.FAIL, reason)
+
+
+def test_unsigned_fields_may_change(rsa_zone: Zone) -> None:
+    (evaluation,) = evaluate(b"Received: x\r\n" + sign_rsa(), rsa_zone)
+    assert evaluation.result is Result.PASS
+
+
+@pytest.mark.parametrize(
+    ("dns", "result", "reason"),
+    [
+        (Zone({}), "permerror", f"no key at {KEY_NAME}"),
+        (Zone({KEY_NAME: [["A", "192.0.2.1"]]}), "permerror", f"no key at {KEY_NAME}"),
+        (Zone({KEY_NAME: [["SERVFAIL", "TXT"]]}), "temperror", "SERVFAIL"),
+        (zone("v=DKIM1; p="), "permerror", f"key revoked at {KEY_NAME}"),
+        (zone("some text"), "permerror", "malformed key record"),
+        (zone(record(rsa_key(), tags="h=sha1;")), "permerror", "does not allow sha256"),
+        (zone(record(ed25519_key())), "permerror", "another type than rsa-sha256"),
+        (zone(record(rsa_key(1024))), "fail", "signature did not verify"),
+        (zone(record(rsa_key(), tags="t=s;")), "pass", "2048 bits"),
+        (zone("v=DKIM1; p=", record(rsa_key(1024)), record(rsa_key())), "pass", "2048 bits"),
+    ],
+)
+def test_key_records(dns: Zone, result: str, reason: str) -> None:
+    (evaluation,) = evaluate(sign_rsa(), dns)
+    assert evaluation.result == result
+    assert reason in evaluation.reason
+
+
+def test_cname_is_followed() -> None:
+    dns = Zone({KEY_NAME: [["CNAME", "k.example.net"]], "k.example.net": [["TXT", [record(rsa_key())]]]})
+    assert evaluate(sign_rsa(), dns)[0].result is Result.PASS
+
+
+def test_strict_key_forbids_subdomain_identity() -> None:
+    message = sign_rsa(identity=f"ann@sub.{DOMAIN}".encode())
+    assert evaluate(message, zone(record(rsa_key())))[0].result is Result.PASS
+    (evaluation,) = evaluate(message, zone(record(rsa_key(), tags="t=s;")))
+    assert evaluation.result is Result.PERMERROR
+    assert "t=s" in evaluation.reason
+
+
+@pytest.mark.parametrize(("body", "result"), [(b"noon", "pass"), (b"nine", "fail")])
+def test_testing_domain_gets_the_real_result_and_a_mark(body: bytes, result: str) -> None:
+    (evaluation,) = evaluate(sign_rsa().replace(b"noon", body), zone(record(rsa_key(), tags="t=y;")))
+    assert (evaluation.result, evaluation.testing) == (result, True)
+
+
+@pytest.mark.parametrize(
+    ("bits", "settings", "result"),
+    [
+        (1024, Settings(), "pass"),
+        (1024, Settings(min_rsa_bits=2048), "policy"),
+        (2048, Settings(min_rsa_bits=2048), "pass"),
+        (2048, Settings(max_rsa_bits=1024), "permerror"),
+    ],
+)
+def test_key_size(bits: int, settings: Settings, result: str) -> None:
+    message = sign_rsa(key=rsa_key(bits))
+    (evaluation,) = evaluate(message, zone(record(rsa_key(bits))), settings=settings)
+    assert evaluation.result == result
+    assert str(bits) in evaluation.reason
+    assert evaluation.policy == ("key-size" if result == "policy" else "")
+
+
+SHORT_KEY_RECORD = (
+    "p=MFwwDQYJKoZIhvcNAQEBBQADSwAwSAJBALgSoqXVSEmfcIsOzw7oRuCCOwsmtX/SJnTWxYyj2leFxfS/AVJ+dYfY+hXqMsT7l+MZvvh/R1WzN4MO"
+    "/kI/7XsCAwEAAQ=="
+)
+
+
+def test_a_short_key_is_not_even_tried() -> None:  # RFC 8301, 3.2
+    (evaluation,) = evaluate(sign_rsa(), zone(SHORT_KEY_RECORD))
+    assert evaluation.result is Result.PERMERROR
+    assert "RSA key of only 512 bits" in evaluation.reason
+    (evaluation,) = evaluate(sign_rsa(), zone(SHORT_KEY_RECORD), settings=Settings(min_rsa_bits=512))
+    assert (evaluation.result, evaluation.key_bits) == (Result.FAIL, 512)
+
+
+def test_sha1_is_refused_unless_allowed(rsa_zone: Zone) -> None:  # RFC 8301, 3.1
+    message = sign_rsa(signature_algorithm=b"rsa-sha1")
+    (evaluation,) = evaluate(message, rsa_zone)
+    assert evaluation.result is Result.PERMERROR
+    assert "rsa-sha1" in evaluation.reason
+    assert evaluate(message, rsa_zone, settings=Settings(allow_sha1=True))[0].result is Result.PASS
+
+
+@pytest.mark.parametrize(
+    ("late", "result"), [(-1, "pass"), (0, "pass"), (300, "pass"), (301, "permerror"), (10**9, "permerror")]
+)
+def test_expiration(late: int, result: str, rsa_zone: Zone) -> None:
+    # The signature is broken by the new tag; an expired one is not even tried.
+    message = sign_rsa().replace(b"v=1;", b"v=1; x=%d;" % (NOW - late), 1).replace(b" t=", b" zt=")
+    (evaluation,) = evaluate(message, rsa_zone)
+    assert (evaluation.result is Result.PERMERROR) == (result == "permerror")
+    assert (evaluation.reason == "signature expired") == (result == "permerror")
+
+
+@pytest.mark.parametrize(
+    ("tail", "settings", "result"),
+    [
+        (b"", Settings(), "pass"),
+        (b"\r\n\r\n", Settings(), "pass"),
+        (b"added\r\n", Settings(), "policy"),
+        (b"added\r\n", Settings(refuse_unsigned_body=False), "pass"),
+    ],
+)
+def test_body_behind_its_signed_length(tail: bytes, settings: Settings, result: str, rsa_zone: Zone) -> None:
+    (evaluation,) = evaluate(sign_rsa(length=True) + tail, rsa_zone, settings=settings)
+    assert evaluation.result == result, evaluation.reason
+    assert evaluation.policy == ("unsigned-body" if result == "policy" else "")
+    assert evaluation.body_length is not None
+
+
+def test_body_shorter_than_its_signed_length(rsa_zone: Zone) -> None:
+    (evaluation,) = evaluate(sign_rsa(length=True).replace(b"Ann\r\n\r\n\r\n", b""), rsa_zone)
+    assert (evaluation.result, evaluation.reason) == (Result.PERMERROR, "l= is larger than the body")
+
+
+@pytest.mark.parametrize("place", ["above", "below"])
+@pytest.mark.parametrize(
+    ("signed", "settings", "result"),
+    [
+        # From the bottom up, the one From that is signed is the lower one.
+        (FIELDS, Settings(), {"above": "policy", "below": "fail"}),
+        (FIELDS, Settings(refuse_unsigned_from=False), {"above": "pass", "below": "fail"}),
+        ((*FIELDS, b"from"), Settings(), {"above": "fail", "below": "fail"}),
+    ],
+)
+def test_added_from(
+    place: str, signed: tuple[bytes, ...], settings: Settings, result: dict[str, str], rsa_zone: Zone
+) -> None:
+    message = sign_rsa(include_headers=list(signed))
+    evil = b"From: evil@example.com\r\n"
+    message = evil + message if place == "above" else message.replace(b"\r\n\r\n", b"\r\n" + evil + b"\r\n", 1)
+    (evaluation,) = evaluate(message, rsa_zone, settings=settings)
+    assert evaluation.result == result[place]
+    assert evaluation.policy == ("unsigned-from" if evaluation.result is Result.POLICY else "")
+
+
+def test_two_from_fields_that_are_both_signed(rsa_zone: Zone) -> None:
+    message = sign_rsa(b"From: x@example.org\r\n" + MESSAGE, include_headers=[*FIELDS, b"from"])
+    assert evaluate(message, rsa_zone)[0].result is Result.PASS
+
+
+def test_each_signature_leaves_its_own_field_out() -> None:
+    fields = (*FIELDS, b"dkim-signature", b"dkim-signature")  # one is there to sign, and none may be added
+    message = sign_ed25519(sign_ed25519(), fields=fields)
+    dns = zone(record(ed25519_key()))
+    assert [one.result for one in evaluate(message, dns)] == [Result.PASS, Result.PASS]
+    assert evaluate(sign_ed25519(message), dns)[1].reason == "signature did not verify"
+
+
+def test_u_labels_are_hashed_as_written_and_asked_as_a_labels() -> None:  # RFC 8616, 5
+    dns = zone(record(ed25519_key()), name="sel._domainkey.xn--bcher-kva.example")
+    (evaluation,) = evaluate(sign_ed25519(domain="Bücher.example"), dns)
+    assert evaluation.result is Result.PASS, evaluation.reason
+    assert evaluation.identity == "@xn--bcher-kva.example"
+
+
+def chosen(names: list[str], author: str | None, limit: int) -> tuple[list[int], list[int]]:
+    fields = [sign_rsa().split(b"\r\nFrom:")[0].partition(b":")[2].replace(DOMAIN.encode(), n.encode()) for n in names]
+    parsed = [dkim.parse(dkim_field(value)) for value in fields]
+    signatures = [one for one in parsed if isinstance(one, dkim.Signature)]
+    kept, skipped = dkim.select(signatures, Domain.parse(author) if author else None, limit)
+    at = {id(signature): number for number, signature in enumerate(signatures)}
+    return [at[id(one)] for one in kept], [at[id(one)] for one in skipped]
+
+
+def dkim_field(value: bytes) -> HeaderField:
+    return HeaderField(b"DKIM-Signature", value)
+
+
+@pytest.mark.parametrize(
+    ("names", "author", "limit", "kept", "skipped"),
+    [
+        pytest.param(["a.net", "b.net"], "c.net", 2, [0, 1], [], id="within the limit"),
+        pytest.param(["a.net", "b.net", "c.net"], None, 2, [0, 1], [2], id="no author: from the top"),
+        pytest.param(["a.net", "b.net", "c.net"], "c.net", 2, [0, 2], [1], id="the author's domain first"),
+        pytest.param(["a.net", "b.net", "m.c.net"], "c.net", 1, [2], [0, 1], id="below the author's domain"),
+        pytest.param(["a.net", "c.net", "m.c.net"], "m.c.net", 1, [2], [0, 1], id="the author's before one above"),
+        pytest.param(["a.net", "xc.net"], "c.net", 1, [0], [1], id="a name that only ends alike"),
+    ],
+)
+def test_select(names: list[str], author: str | None, limit: int, kept: list[int], skipped: list[int]) -> None:
+    assert chosen(names, author, limit) == (kept, skipped)
+
+
+def test_skipped_signature_says_so(rsa_zone: Zone) -> None:
+    signature = dkim.parse(dkim_field(sign_rsa().split(b"\r\nFrom:")[0].partition(b":")[2]))
+    assert isinstance(signature, dkim.Signature)
+    evaluation = dkim.skip(signature)
+    assert (evaluation.result, evaluation.policy) == (Result.POLICY, "signatures")
+    assert evaluation.domain == signature.domain
