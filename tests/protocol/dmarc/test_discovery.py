@@ -343,13 +343,16 @@ def test_the_walk_is_one_batch() -> None:
         inquiry.send([Answer(Outcome.NXDOMAIN)] * len(batch))
 
 
-@pytest.mark.parametrize(
-    ("text", "exists", "asked"),
-    [("p=none;np=reject", False, True), ("p=reject;np=reject", False, False), ("p=none;np=reject", True, False)],
-    ids=["np differs", "np is the same", "existence is proved already"],
-)
-def test_existence_is_asked_only_where_it_matters(text: str, exists: bool, asked: bool) -> None:
-    rows = {"=_dmarc.a.example.com": [["TXT", "x"]]} if exists else {}
+EXISTENCE: dict[str, tuple[str, dict[str, Any], bool]] = {
+    "np differs": ("p=none;np=reject", {}, True),
+    "np is the same": ("p=reject;np=reject", {}, False),
+    "another TXT proves it": ("p=none;np=reject", {"=_dmarc.a.example.com": [["TXT", "x"]]}, False),
+    "no data proves it": ("p=none;np=reject", {"=_dmarc.a.example.com": []}, False),
+}
+
+
+@pytest.mark.parametrize(("text", "rows", "asked"), EXISTENCE.values(), ids=EXISTENCE)
+def test_existence_is_asked_only_where_it_matters(text: str, rows: dict[str, Any], asked: bool) -> None:
     dns = zone({"example.com": text, **rows})
     dns.solve(dmarc.discover(Domain("a.example.com")))
     assert (Question("a.example.com", RecordType.A) in dns.asked) is asked

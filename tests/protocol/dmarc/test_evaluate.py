@@ -133,6 +133,15 @@ VERDICTS: dict[str, tuple[dict[str, Any], str, str, str, str, bool, bool]] = {
     "unusable record": ({"example.com": "p=x"}, "example.com", "example.com pass", "", "permerror", False, False),
     "SPF might have passed": (REJECT, "example.com", "example.com temperror", "", "temperror", False, False),
     "DKIM might have passed": (REJECT, "example.com", "", "a.example.com temperror", "temperror", False, False),
+    "a stranger passed, and DKIM might have": (
+        REJECT,
+        "example.com",
+        "esp.example pass",
+        "esp.example pass, example.com temperror",
+        "temperror",
+        False,
+        False,
+    ),
     "a stranger might have passed": (
         REJECT,
         "example.com",

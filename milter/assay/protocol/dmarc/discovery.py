@@ -103,8 +103,9 @@ def _applicable(way: Walk) -> Found | None:
     for one in way.found:
         if one.domain == way.organizational_domain:
             return one
-    # RFC 9989, 4.10.1: a public suffix's policy is for organizational domains that publish none.
-    return way.found[-1] if way.found and way.found[-1].record.psd == "y" else None
+    # RFC 9989, 4.10.1: a public suffix's policy is for organizational domains that publish none. If records were found
+    # and none is the organizational domain's, the last one has the psd=y above it.
+    return way.found[-1] if way.found else None
 
 
 def _applied_to_subdomain(discovery: Discovery, found: Found) -> Inquiry[Discovery]:
