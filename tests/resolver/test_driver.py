@@ -67,10 +67,10 @@ def test_result_comes_within_the_budget() -> None:
             SPENT,
             Answer(Outcome.NXDOMAIN, reason="the DNS cannot carry this name"),
         ]
-        assert 0.25 < time.monotonic() - begun < 0.6
+        assert 0.25 < time.monotonic() - begun < 0.9
         begun = time.monotonic()
         assert driver.start(walk("further.org", "example.org")).result() == [SPENT, SPENT]
-        assert time.monotonic() - begun < 0.05
+        assert time.monotonic() - begun < 0.25
         assert server.count() == 1
         assert resolver.statistics.spent == 4
 
@@ -87,7 +87,7 @@ def test_one_budget_serves_all_inquiries_of_a_message() -> None:
         driver = resolver.driver(0.4)
         pendings = [driver.start(walk(f"n{number}.org", "m.org")) for number in range(5)]
         assert [pending.result() for pending in pendings] == [[SPENT, SPENT]] * 5
-        assert time.monotonic() - begun < 0.7
+        assert time.monotonic() - begun < 1.2
         assert driver.remaining <= 0
 
 
@@ -97,16 +97,16 @@ def test_a_slow_client_spends_nothing_of_the_budget() -> None:
         assert outcomes(driver.start(walk("example.org")).result()) == "found"
         time.sleep(0.6)
         assert outcomes(driver.start(walk("example.net")).result()) == "found"
-        assert 0.2 < driver.remaining < 0.41
+        assert 0 < driver.remaining < 0.41
 
 
 def test_a_budget_spent_in_the_background_is_spent() -> None:
     with NameServer(ROWS, drop=True) as server, Resolver(configured([server.text])) as resolver:
-        pending = resolver.driver(0.2).start(walk("example.org", "example.net"))
-        time.sleep(0.3)
+        pending = resolver.driver(0.4).start(walk("example.org", "example.net"))
+        time.sleep(0.5)
         begun = time.monotonic()
         assert pending.result() == [SPENT, SPENT]
-        assert time.monotonic() - begun < 0.05
+        assert time.monotonic() - begun < 0.25
 
 
 def test_other_messages_do_not_suffer_from_a_spent_budget() -> None:
@@ -238,10 +238,10 @@ def test_close_answers_whoever_waits() -> None:
 
 
 def test_close_during_an_exchange_over_tcp_leaves_nothing_open() -> None:
-    with NameServer(ROWS, truncate=True, delay=0.2) as server:
+    with NameServer(ROWS, truncate=True, delay=0.5) as server:
         resolver = Resolver(configured([server.text]))
         pending = resolver.driver(20).start(walk("example.org"))
-        time.sleep(0.3)  # the answer over UDP has come, the one over TCP has not
+        time.sleep(0.75)  # the answer over UDP has come, the one over TCP has not
         resolver.close()
         assert [answer.reason for answer in pending.result()] == ["resolver closed"]
         assert server.streams == 1

@@ -129,6 +129,8 @@ def read(message: bytes, kind: RecordType, trust_ad: bool = False) -> Reply:
     secure = trust_ad and bool(parsed.flags & dns.flags.AD)
     ttl = chain.minimum_ttl
     if chain.answer is not None:
+        if (chain.answer.rdclass, chain.answer.rdtype) != (dns.rdataclass.IN, TYPES[kind]):
+            return _failed("answered another question")
         convert = CONVERSIONS[kind]
         return Reply(Answer(Outcome.FOUND, tuple(convert(rdata) for rdata in chain.answer), secure, ttl))
     # RFC 6604, 3: the RCODE is that of the last name in the chain.
