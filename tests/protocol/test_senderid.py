@@ -5,7 +5,7 @@ from ipaddress import ip_address
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from assay.model.message import Header, split_message
@@ -147,6 +147,7 @@ class TestCheck:
         assert {result.value for result in spf.Result} == {result.value for result in senderid.Result}
 
 
+@settings(deadline=None)
 @given(st.binary())
 def test_every_header_has_an_address_or_a_reason(message: bytes) -> None:
     for text in (message, b"From: " + message, b"Resent-Sender: a@b.example\r\nSender: " + message):
