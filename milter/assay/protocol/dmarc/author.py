@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The author domain: whose name the message bears in its From field (RFC 9989, 3.2.1 and 5.3.1).
+"""The author domain: whose name the message bears in its From field (RFC 9989, 4.2 and 5.3.1).
 
 DMARC applies to a message with exactly one From field that names exactly one domain. Two mailboxes in one domain are
 fine, in U-labels or A-labels; a group counts by its mailboxes (RFC 6854), so an empty one has no domain. All else
@@ -27,9 +27,9 @@ class Author:
     """Who the message says it is from.
 
     `domain` is the author domain, or None where `fault` says why there is none. `mailbox` is the first address as
-    text, empty without a domain. `display_name` is what stands before it, encoded words as they are. `domains` are all
-    different domains, at most MAX_AUTHOR_DOMAINS, where the field could be read: more than one are a fault, but an
-    operator may want each of them evaluated (RFC 9989, 11.5).
+    text, empty without a domain, and as long as the sender likes. `display_name` is what stands before it, encoded
+    words as they are. `domains` are all different domains, at most MAX_AUTHOR_DOMAINS, where the field could be read:
+    more than one are a fault, but an operator may want each of them evaluated (RFC 9989, 11.5).
     """
 
     domain: Domain | None
@@ -51,7 +51,7 @@ def author(fields: Sequence[HeaderField]) -> Author:
     if len(found) > 1:  # RFC 5322, 3.6: exactly one
         return Author(None, fault=f"{len(found)} From fields")
     if found[0].name != found[0].name.strip(_PADDING):
-        # RFC 5322, 4.5.8 has it as obsolete syntax; readers that know the present syntax only see no From field.
+        # RFC 5322, 4.5.2 has it as obsolete syntax; readers that know the present syntax only see no From field.
         return Author(None, fault="white space around the name of the From field")
     addresses = parse_addresses(found[0].value)
     if isinstance(addresses, Fault):

@@ -7,7 +7,7 @@ what the domain owner asks for. What is done with the message is the operator's 
 7.4 forbids to reject for ``p=reject`` alone.
 
 A pass that is established is not undone by the temporary error of another mechanism. Both the SPF and the DKIM verdict
-are always found out, because the reports need both (RFC 9990, 3.1.1.9).
+are always found out, because the reports need both (RFC 9990, 3.1).
 """
 
 from __future__ import annotations
@@ -84,12 +84,13 @@ def evaluate(
     legacy_pct: LegacyPct = LegacyPct.IGNORE,
     draw: float = 0.0,
 ) -> Inquiry[Evaluation]:
-    """Evaluate one message (RFC 9989, 5.3.5 and 5.3.6).
+    """Evaluate one message (RFC 9989, 5.3).
 
     :param discovery: what `discover` found for the author domain.
     :param spf: the MAIL FROM domain and what SPF said of it; with a null reverse-path that is the HELO domain
         (RFC 9989, 4.4.2). None where SPF said nothing. Never the HELO identity's own result.
     :param dkim: the ``d=`` of every signature and what DKIM said of it.
+    :param legacy_pct: what to make of a ``pct`` in the record.
     :param draw: a number from 0 to below 1, drawn for this message; used for ``LegacyPct.SAMPLE`` only.
     """
     record = discovery.record

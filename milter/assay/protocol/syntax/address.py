@@ -82,7 +82,7 @@ def parse_addresses(value: bytes) -> AddressList | Fault:
         return Fault(str(fault))
 
 
-#: What no field may contain: control characters (RFC 5322, 3.2.1 allows them in obsolete syntax only), and CR or LF
+#: What no field may contain: control characters (obsolete syntax: RFC 5322, 4.1), and CR or LF
 #: other than in CRLF before white space (RFC 5322, 2.2.3).
 _CONTROL = re.compile(rb"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]|\r(?!\n[ \t])|(?<!\r)\n")
 #: C1 controls and the line separators of Unicode: some libraries break lines there.
