@@ -4,6 +4,14 @@ from __future__ import annotations
 import re
 
 import pytest
+from cryptography.hazmat.primitives.asymmetric.ec import SECP256R1, EllipticCurvePrivateKey, generate_private_key
+from cryptography.hazmat.primitives.asymmetric.rsa import RSAPrivateKey, RSAPrivateNumbers, RSAPublicNumbers
+from cryptography.hazmat.primitives.serialization import (
+    BestAvailableEncryption,
+    Encoding,
+    NoEncryption,
+    PrivateFormat,
+)
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -112,6 +120,34 @@ def test_any_results_field_can_be_read(value: bytes) -> None:
 )
 def test_unusable_private_key(text: bytes, reason: str) -> None:
     with pytest.raises(ValueError, match=reason):
+        dkim.load_private_key(text)
+
+
+def mersenne_key(first: int, second: int) -> RSAPrivateKey:
+    """An RSA key of Mersenne primes: any size at no cost, and no secret."""
+    p, q, e = 2**first - 1, 2**second - 1, 65537
+    d = pow(e, -1, (p - 1) * (q - 1))
+    numbers = RSAPrivateNumbers(p, q, d, d % (p - 1), d % (q - 1), pow(q, -1, p), RSAPublicNumbers(e, p * q))
+    return numbers.private_key()
+
+
+@pytest.mark.parametrize(
+    ("key", "reason"),
+    [
+        (mersenne_key(521, 127), "RSA key of 648 bits"),
+        (mersenne_key(2281, 2203), "RSA key of 4484 bits"),
+        (generate_private_key(SECP256R1()), "neither an RSA nor an Ed25519 key"),
+    ],
+)
+def test_private_key_that_not_everybody_accepts(key: RSAPrivateKey | EllipticCurvePrivateKey, reason: str) -> None:
+    text = key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
+    with pytest.raises(ValueError, match=reason):
+        dkim.load_private_key(text)
+
+
+def test_private_key_with_a_password() -> None:
+    text = rsa_key(1024).private_bytes(Encoding.PEM, PrivateFormat.PKCS8, BestAvailableEncryption(b"secret"))
+    with pytest.raises(ValueError, match="without a password"):
         dkim.load_private_key(text)
 
 

@@ -169,6 +169,29 @@ def test_every_key_fault_is_a_permanent_fail(records: dict, reason: str, dns: Zo
     assert reason in evaluation.reason
 
 
+@pytest.mark.parametrize(
+    ("rows", "reason"),
+    [
+        ([], "no key at one._domainkey.example.org"),
+        ([["SERVFAIL", "TXT"]], "key lookup of one._domainkey.example.org failed"),
+        ([["TXT", ["v=DKIM1; p="]]], "key revoked at one._domainkey.example.org"),
+        ([["TXT", [record(rsa_key(1024))]]], "seal did not verify"),
+        ([["TXT", [record(ed25519_key())]]], "key is of another type than rsa-sha256 at one._domainkey.example.org"),
+    ],
+)
+def test_an_older_seal_without_its_key(rows: list, reason: str, dns: Zone) -> None:
+    both = Zone({**dns.rows, "one._domainkey.example.org": dns.rows[KEY_NAME]})
+    message = seal(seal(MESSAGE, both, selector=Domain.parse("one")), both)
+    assert evaluate(message, both).result is Result.PASS
+    evaluation = evaluate(message, Zone({**dns.rows, "one._domainkey.example.org": rows}))
+    assert (evaluation.result, evaluation.reason) == (Result.FAIL, f"ARC-Seal with i=1: {reason}")
+
+
+def test_the_last_message_signature_must_be_usable(dns: Zone) -> None:
+    evaluation = evaluate(seal(MESSAGE, dns).replace(b"c=relaxed/relaxed", b"c=other"), dns)
+    assert evaluation.reason == "ARC-Message-Signature with i=1: unknown canonicalization in c="
+
+
 def test_sha1_is_never_accepted(dns: Zone) -> None:
     message = seal(MESSAGE, dns).replace(b"ARC-Seal: a=rsa-sha256", b"ARC-Seal: a=rsa-sha1")
     evaluation = evaluate(message, dns)

@@ -5,6 +5,7 @@ from base64 import b64encode
 
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ec import SECP256R1, generate_private_key
+from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicNumbers
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from hypothesis import given
 from hypothesis import strategies as st
@@ -58,6 +59,8 @@ def test_record(text: str, hash_names: set[str] | None, strict: bool, testing: b
     assert (parsed.hash_names, parsed.strict, parsed.testing) == (hash_names, strict, testing)
 
 
+WIDE = RSAPublicNumbers((1 << 65) + 1, rsa_key(1024).public_key().public_numbers().n).public_key()
+WIDE_EXPONENT = WIDE.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
 EC = generate_private_key(SECP256R1()).public_key().public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
 
 
@@ -82,7 +85,8 @@ EC = generate_private_key(SECP256R1()).public_key().public_bytes(Encoding.DER, P
         (f"p={RSA[:-8]}", "malformed RSA key"),
         (f"p={b64encode(EC).decode()}", "another kind of key"),
         (f"p={ED25519}", "malformed RSA key"),
-        (f"k=ed25519; p={RSA}", "Ed25519 key that has not 32 octets"),
+        (f"p={b64encode(WIDE_EXPONENT).decode()}", "exponent longer than 64 bits"),
+        (f"k=ed25519; p={RSA}", "not an Ed25519 key of 32 octets"),
         (f"p={RSA}; p={RSA}", "two p= tags"),
         (f"n={'x' * MAX_RECORD_LENGTH}; p={RSA}", "longer than"),
     ],

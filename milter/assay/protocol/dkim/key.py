@@ -32,12 +32,15 @@ MAX_RECORD_LENGTH = 4096
 #: Our choice: two are seen while a key is exchanged; each one more is an RSA operation that a stranger orders.
 MAX_RECORDS = 4
 
+#: As OpenSSL has it for long moduli. Real exponents have 2 or 17 bits; one as long as its modulus would make a
+#: verification a hundred times as expensive.
+MAX_EXPONENT_BITS = 64
+
 #: Parsed records kept: some 2,000 octets each, with the key.
 CACHED_RECORDS = 2048
 
 _PADDING: Final = PKCS1v15()
 _PREHASHED: Final = {"sha256": Prehashed(SHA256()), "sha1": Prehashed(SHA1())}  # noqa: S303 - for RFC 6376's old mail
-_ED25519_OCTETS: Final = 32  # RFC 8032, 5.1.5
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,12 +158,10 @@ def _parse_key(record: bytes) -> Key | KeyFault:
 
 def _load(key_type: str, octets: bytes) -> RSAPublicKey | Ed25519PublicKey | KeyFault:
     if key_type == "ed25519":
-        if len(octets) != _ED25519_OCTETS:  # RFC 8463, 4.2: the bare key, no SubjectPublicKeyInfo
-            return KeyFault(f"Ed25519 key that has not {_ED25519_OCTETS} octets")
         try:
-            return Ed25519PublicKey.from_public_bytes(octets)
-        except ValueError:
-            return KeyFault("malformed Ed25519 key")
+            return Ed25519PublicKey.from_public_bytes(octets)  # RFC 8463, 4.2: the bare key, no SubjectPublicKeyInfo
+        except (ValueError, UnsupportedAlgorithm):
+            return KeyFault("not an Ed25519 key of 32 octets")
     if key_type != "rsa":
         return KeyFault("unknown key type in k=")
     try:
@@ -168,4 +169,8 @@ def _load(key_type: str, octets: bytes) -> RSAPublicKey | Ed25519PublicKey | Key
         public = load_der_public_key(octets)
     except (ValueError, UnsupportedAlgorithm):
         return KeyFault("malformed RSA key")
-    return public if isinstance(public, RSAPublicKey) else KeyFault("k= says RSA, but p= holds another kind of key")
+    if not isinstance(public, RSAPublicKey):
+        return KeyFault("k= says RSA, but p= holds another kind of key")
+    if public.public_numbers().e.bit_length() > MAX_EXPONENT_BITS:
+        return KeyFault(f"RSA key with an exponent longer than {MAX_EXPONENT_BITS} bits")
+    return public
