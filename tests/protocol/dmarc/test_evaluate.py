@@ -6,7 +6,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from publicsuffixlist import PublicSuffixList
 
@@ -393,6 +393,7 @@ RECORDS = st.one_of(
 )
 
 
+@settings(deadline=None)  # a shared machine may pause anywhere
 @given(
     st.dictionaries(LABELS, RECORDS, max_size=5),
     LABELS,

@@ -7,7 +7,7 @@ import time
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from assay.protocol import dmarc
@@ -151,6 +151,7 @@ def test_policy_for_subdomains(text: str, existing: Policy, missing: Policy) -> 
     assert (record.policy_for(exists=True), record.policy_for(exists=False)) == (existing, missing)
 
 
+@settings(deadline=None)  # a shared machine may pause anywhere
 @given(st.one_of(st.binary(max_size=200), st.text("vpsnrua=;:,!@ \tDMARC1rejectnone", max_size=80).map(str.encode)))
 def test_never_raises(text: bytes) -> None:
     record = dmarc.parse(b"v=DMARC1;" + text)
@@ -166,4 +167,4 @@ def test_time_is_linear(head: bytes, piece: bytes) -> None:
     text = b"v=DMARC1;p=none;ruf=mailto:a@b;" + head + piece * (65_536 // len(piece))
     start = time.perf_counter()
     dmarc.parse(text)
-    assert time.perf_counter() - start < 0.2  # it takes about a millisecond
+    assert time.perf_counter() - start < 0.5  # it takes less than a millisecond

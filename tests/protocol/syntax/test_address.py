@@ -8,7 +8,7 @@ import time
 import unicodedata
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from assay.protocol.syntax import address
@@ -188,6 +188,7 @@ PIECES += [bytes([one]) for one in b'@<>,;:."\\()[]\0\r\n']
 SYNTAX = st.lists(st.sampled_from(PIECES), max_size=30).map(b"".join)
 
 
+@settings(deadline=None)  # a shared machine may pause anywhere
 @given(st.one_of(st.binary(max_size=200), SYNTAX))
 def test_never_raises(value: bytes) -> None:
     parsed = parse_addresses(value)
@@ -198,6 +199,7 @@ WORD = st.text(st.characters(exclude_categories=("Cc", "Cs", "Zl", "Zp")), max_s
 ATOM = st.text("abcXYZ019!#$%&'*+-/^_`{|}~", min_size=1, max_size=8)
 
 
+@settings(deadline=None)  # a shared machine may pause anywhere
 @given(st.lists(st.tuples(WORD, WORD, st.lists(ATOM, min_size=1, max_size=3)), min_size=1, max_size=4))
 def test_what_was_written_well_comes_back(people: list[tuple[str, str, list[str]]]) -> None:
     def quoted(text: str) -> str:
