@@ -69,10 +69,12 @@ need_environment() {
 sys.exit(not os.path.exists(os.path.join(sysconfig.get_path("include"), "Python.h")))' ||
         need_packages "python$version-dev"
     # pip takes seconds even when there is nothing to do: skip it while the files that say what is needed are the same.
-    wanted="$1 $(cat "$top/setup.cfg" "$top/pyproject.toml" | cksum)"
-    [ "$(cat "$venv/installed-for" 2>/dev/null)" = "$wanted" ] && return 0
+    wanted=$(cat "$top/setup.cfg" "$top/pyproject.toml" | cksum)
+    for extras in "$1" "[test]"; do
+        [ "$(cat "$venv/installed$extras" 2>/dev/null)" = "$wanted" ] && return 0
+    done
     say "installing assay$1 and what it needs into $venv"
     "$venv/bin/python" -m pip install --quiet --disable-pip-version-check --editable "$top$1" ||
         die "pip could not install assay$1"
-    printf '%s\n' "$wanted" >"$venv/installed-for"
+    printf '%s\n' "$wanted" >"$venv/installed$1"
 }

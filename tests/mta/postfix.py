@@ -58,9 +58,7 @@ class Postfix(MTA):
         if not (MTAS / "postfix").is_dir():
             raise UnavailableError(f"no Postfix in {MTAS}: run sh contrib/fetch-mtas.sh .cache/mta")
         if os.geteuid() != 0:
-            raise UnavailableError(
-                "Postfix gives its processes different users: run the tests as root"
-            )
+            raise UnavailableError("Postfix gives its processes different users: run the tests as root")
 
     def prepare(self) -> None:
         owner, storer = pwd.getpwnam(OWNER), pwd.getpwnam(STORER)
@@ -77,7 +75,9 @@ class Postfix(MTA):
     def configure(self) -> None:
         parameters = self._parameters() | self._milter_parameters() | dict(self.extra or {})
         main = "".join(f"{name} = {value}\n" for name, value in parameters.items())
-        (self.directory / "etc/main.cf").write_text(main)
+        file = self.directory / "etc/main.cf"
+        file.write_text(main)
+        os.utime(file, (0, 0))  # master(8) waits two seconds for a main.cf that was only just written
         (self.directory / "etc/master.cf").write_text(_SERVICES.format(port=f"{HOST}:{self.port}"))
 
     def command(self) -> Sequence[str]:
@@ -118,8 +118,8 @@ class Postfix(MTA):
             "myhostname": HOSTNAME,
             "mydomain": HOSTNAME.partition(".")[2],
             "mydestination": "",
-            "inet_interfaces": "loopback-only",
-            "inet_protocols": "ipv4",
+            "inet_interfaces": "127.0.0.1",
+            "inet_protocols": "all",
             "mynetworks": "127.0.0.0/8",
             "smtpd_banner": f"$myhostname ESMTP {self._token}",
             "smtpd_peername_lookup": "no",

@@ -1,0 +1,81 @@
+#!/bin/sh
+# SPDX-License-Identifier: GPL-3.0-or-later
+# See assay at work in a minute, without an MTA, without the network and without configuring anything.
+#
+#   sh contrib/try.sh
+#
+# Installs what is missing, starts the daemon in a temporary directory on a zone file of its own, and sends it four
+# messages through the milter socket, as an MTA would: true, forwarded, changed and forged. Stops the daemon and says how
+# to use it in earnest.
+set -eu
+me=try
+top=$(cd "$(dirname "$0")/.." && pwd)
+cd "$top"
+. contrib/lib.sh
+
+need_environment ""
+assay=$top/.venv/bin/assay
+
+folder=$(mktemp -d "${TMPDIR:-/tmp}/assay-try-XXXXXX")
+daemon=
+finish() {
+    trap - EXIT INT TERM
+    if [ -n "$daemon" ]; then
+        kill "$daemon" 2>/dev/null || true
+        wait "$daemon" 2>/dev/null || true
+    fi
+    rm -rf "$folder"
+}
+trap finish EXIT
+trap 'exit 1' INT TERM
+
+.venv/bin/python contrib/try/sample.py "$folder"
+say "starting the daemon: assay serve -c $folder/assay.toml"
+"$assay" serve -c "$folder/assay.toml" 2>"$folder/log" &
+daemon=$!
+patience=100 # tenths of a second
+until [ -S "$folder/assay.sock" ]; do
+    kill -0 "$daemon" 2>/dev/null || die "the daemon ended: $(cat "$folder/log")"
+    patience=$((patience - 1))
+    [ "$patience" -gt 0 ] || die "the daemon made no socket: $(cat "$folder/log")"
+    sleep 0.1
+done
+
+# $1: what to say of it; $2: the message; $3: the client's address; $4: how the probe must end.
+judge() {
+    printf '\n=== %s\n    assay probe unix:.../assay.sock %s --ip %s --helo mail.example.com %s\n\n' "$1" "$2" "$3" \
+        "--mail-from alice@example.com --rcpt bob@example.org"
+    "$assay" probe "unix:$folder/assay.sock" "$folder/$2" --ip "$3" --helo mail.example.com \
+        --mail-from alice@example.com --rcpt bob@example.org --mta-name mx.example.org && status=0 || status=$?
+    [ "$status" -eq "$4" ] || die "expected exit code $4, not $status; the daemon's log: $(cat "$folder/log")"
+}
+
+judge "From Alice's own server, signed: everything passes" true.eml 192.0.2.25 0
+judge "Forwarded with a lie on top: SPF fails, DKIM vouches for it, the lie is gone" forwarded.eml 198.51.100.7 0
+judge "Changed on the way, from another server: nothing vouches for it, example.com wants it rejected" \
+    changed.eml 198.51.100.7 1
+judge "Forged: never signed, from nobody Alice knows" forged.eml 198.51.100.7 1
+
+printf '\n=== What the daemon logged, a line for each message\n\n'
+cat "$folder/log"
+cat <<'END'
+
+=== In earnest
+
+assay needs no configuration. "assay config sample" prints every key with its default and the reason for it;
+"assay config check -c /etc/assay.toml" tries a file. It listens on inet:8890@localhost, asks the system's resolvers,
+writes Authentication-Results, and refuses nothing until you tell it to.
+
+Postfix, main.cf (see contrib/postfix/main.cf.assay):
+
+    smtpd_milters = inet:127.0.0.1:8890
+    milter_default_action = tempfail
+
+Sendmail, sendmail.mc (see contrib/sendmail/assay.mc):
+
+    INPUT_MAIL_FILTER(`assay', `S=inet:8890@127.0.0.1, F=T, T=C:30s;S:30s;R:60s;E:5m')dnl
+
+systemd: python3 -m venv /opt/assay, /opt/assay/bin/pip install this directory, then
+
+    cp contrib/systemd/assay.service /etc/systemd/system/ && systemctl enable --now assay
+END
