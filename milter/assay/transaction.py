@@ -158,7 +158,8 @@ class Transaction:
         """Remember a field that claims to be ours by its place among the fields of its name."""
         occurrence = self._occurrences[one.key] = self._occurrences.get(one.key, 0) + 1
         if self._forgeries is not None and self._forgeries.claims(one):
-            self._forged.append((one.name.decode("ascii", "replace"), occurrence))
+            # Without the white space before the colon, which no MTA takes for a part of the name.
+            self._forged.append((one.name.rstrip(b" \t").decode("ascii", "replace"), occurrence))
 
     def _author_arrived(self, one: HeaderField) -> None:
         if self._discovery is not None:

@@ -29,9 +29,9 @@ def message_line(verdict: Verdict, *, waited: float) -> str:
             *(_evaluations(assessment) if not assessment.exempt else (("exempt", assessment.exempt),)),
             ("action", verdict.action),
             ("dry_run", verdict.decision.action if verdict.decision.action is not verdict.action else None),
-            ("reply", verdict.reply),
+            ("reply", verdict.decision.reply),
             ("by", verdict.decision.key or None),
-            ("reason", verdict.decision.reason if verdict.decision.reason and verdict.reply is None else None),
+            ("reason", verdict.decision.reason if verdict.decision.reply is None and verdict.decision.reason else None),
             ("removed", _removed(verdict) or None),
             ("ms", round(waited * 1000)),
         )
