@@ -95,7 +95,7 @@ class _Finding:
     text: str
 
 
-_SEVERAL_FAILED = "7.26"  # RFC 7372, 3.3 and 4: to be used when more than one method failed
+_SEVERAL_FAILED = "7.26"  # RFC 7372, 3.4 and 4: to be used when more than one method failed
 
 
 def decide(assessment: Assessment, rules: Rules) -> Decision:
@@ -123,7 +123,7 @@ def _reply(action: Action, deciding: list[_Finding], reason: str) -> Reply | Non
 def _findings(assessment: Assessment, rules: Rules) -> Iterator[_Finding]:
     if assessment.iprev is not None and assessment.iprev.result is iprev.Result.FAIL:
         text = f"reverse DNS of {assessment.client.address} does not point back to it"
-        yield _Finding("iprev.fail", rules.iprev_fail, "7.25", text)  # RFC 7372, 3.2
+        yield _Finding("iprev.fail", rules.iprev_fail, "7.25", text)  # RFC 7372, 3.3
     mail_from = assessment.spf_mail_from
     if mail_from is not None and mail_from.result is spf.Result.FAIL:
         text = f"SPF: {mail_from.domain} does not allow {assessment.client.address} to send for it"

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import base64
 import json
+import signal
 import tempfile
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -84,7 +85,8 @@ class Filter:
         return self
 
     def __exit__(self, *_: object) -> None:
-        for stack, _daemon in self._daemons.values():
+        for stack, daemon in self._daemons.values():
+            daemon.signal(signal.SIGTERM)  # the one at exit is then the second, which does not wait
             stack.close()
 
     def answer(self, case: Case) -> Answer:
