@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 import re
+import time
 
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ec import SECP256R1, EllipticCurvePrivateKey, generate_private_key
@@ -79,6 +80,11 @@ def test_pass_is_only_sealed_over_the_chain_that_passed() -> None:
     assert b"cv=fail" in seal(first, validation=NONE)[0].value
 
 
+def test_what_arc_forbids_is_not_signed() -> None:  # RFC 8617, 4.1.2
+    names = ["From", "Authentication-Results", "ARC-Seal", "arc-message-signature", "ARC-Authentication-Results", "To"]
+    assert b" h=from:to;" in seal(Header((FROM,)), sign_headers=names)[1].value
+
+
 def test_fields_to_sign() -> None:
     header = Header((FROM, HeaderField(b"received", b""), HeaderField(b"TO", b""), HeaderField(b"To", b"")))
     assert arc.fields_to_sign(header) == ("from", "from", "to", "to")
@@ -98,7 +104,7 @@ def recorded(*values: bytes) -> tuple[str, ...]:
         pytest.param((b"MX.example.org 1 ; a=b", b"mx.example.org;c=d"), ("a=b", "c=d"), id="one in each of two"),
         pytest.param((b"example.org; a=b", b"xmx.example.org; a=b", b"mx.example.org.evil; a=b"), (), id="others' ids"),
         pytest.param((b'mx.example.org; a=b (x;y) c.d="e;f"; g=h',), ('a=b (x;y) c.d="e;f"', "g=h"), id="semicolons"),
-        pytest.param((b"mx.example.org; a=b (x; c=d",), ("a=b (x", "c=d"), id="an open comment"),
+        pytest.param((b"mx.example.org; a=b (x; c=d",), ("a=b (x; c=d",), id="an open comment"),
         pytest.param((b"",), (), id="empty field"),
     ],
 )
@@ -109,6 +115,13 @@ def test_recorded_results(values: tuple[bytes, ...], results: tuple[str, ...]) -
 @given(st.binary())
 def test_any_results_field_can_be_read(value: bytes) -> None:
     assert isinstance(recorded(value, b"mx.example.org;" + value), tuple)
+
+
+@pytest.mark.parametrize("unit", [b'\\"', b"\\(", b"(", b'"', b";", b"(a", b" "])
+def test_hostile_results_take_linear_time(unit: bytes) -> None:
+    start = time.process_time()
+    recorded(b"mx.example.org; a" + unit * 50_000)
+    assert time.process_time() - start < 0.5
 
 
 @pytest.mark.parametrize(

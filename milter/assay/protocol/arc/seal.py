@@ -66,11 +66,17 @@ SIGNED_FIELDS = (
     "dkim-signature",
 )
 
+#: RFC 8617, 4.1.2: MUST NOT be in h=, for they change or go on the way.
+_NEVER_SIGNED = {
+    "authentication-results",
+    *(name.lower() for name in (AUTHENTICATION_RESULTS, MESSAGE_SIGNATURE, SEAL)),
+}
+
 _LINE = 78  # RFC 5322, 2.1.1: what lines SHOULD not exceed
 
-#: The parts between which the semicolons of an Authentication-Results field separate: comments that do not nest,
-#: quoted strings, anything else. Each octet can be matched in one way only.
-_RESULT = re.compile(rb"(?:[^;(\"]|\((?:[^()\\]|\\.)*+\)|\"(?:[^\"\\]|\\.)*+\"|[(\"])++", re.DOTALL)
+#: What the semicolons of an Authentication-Results field separate: made of comments, quoted strings and anything else.
+#: A comment or string that never ends is taken up to where it cannot go on, so no octet is looked at twice.
+_RESULT = re.compile(rb"(?:[^;(\"]|\((?:[^()\\]|\\.)*+\)?+|\"(?:[^\"\\]|\\.)*+\"?+)++", re.DOTALL)
 _VERSION = re.compile(rb"[ \t]+1\Z")  # RFC 8601, 2.2: authres-version; there is one
 
 
@@ -95,7 +101,8 @@ def seal(
     :param authentication_results: every result of this ADMD as it stands in Authentication-Results, one a string, for
         instance from `recorded_results`; none means that nothing was checked.
     :param timestamp: the time in Unix seconds.
-    :param sign_headers: the names for h= in their order; None for `fields_to_sign`.
+    :param sign_headers: the names for h= in their order, of which those that ARC forbids are left out; None for
+        `fields_to_sign`.
     :returns: ARC-Seal, ARC-Message-Signature and ARC-Authentication-Results, to stand on top of the header in this
         order; or nothing where no set may be added: the last sealer found the chain broken, or it has 50 sets.
     """
@@ -114,7 +121,8 @@ def seal(
         "s": selector.name,
         "t": str(timestamp),
     }
-    names = fields_to_sign(header) if sign_headers is None else tuple(name.lower() for name in sign_headers)
+    chosen = fields_to_sign(header) if sign_headers is None else (name.lower() for name in sign_headers)
+    names = tuple(name for name in chosen if name not in _NEVER_SIGNED)
     message_tags = {
         **tags,
         "bh": b64encode(hashes.digest(BODY_HASH_SPEC)).decode(),
@@ -190,8 +198,11 @@ def _results_value(instance: int, authserv_id: str, results: Sequence[str]) -> s
 def _tags_value(name: str, tags: dict[str, str]) -> str:
     """Write a tag list, in the order of the tags' names and folded between them.
 
-    Never inside b= and bh=: seals to come cover this field with its white space, so the less of it the better. A line
-    with a signature of 4096 bits has 690 octets, which RFC 5322, 2.1.1 allows.
+    The order is that of the published signing suite, whose signatures can only so be met. The grammar of RFC 8617,
+    4.1.2 and 4.1.3 has i= first, but a tag list has no order (RFC 6376, 3.2), and validators read it so.
+
+    It is never folded inside b= and bh=: seals to come cover this field with its white space, so the less of it the
+    better. A line with a signature of 4096 bits has 690 octets, which RFC 5322, 2.1.1 allows.
     """
     lines = [""]
     room = _LINE - len(name) - 1
