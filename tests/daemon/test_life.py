@@ -1,0 +1,359 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The life of the daemon: it starts or says why not, reloads and ends without losing a message, and comes back."""
+
+from __future__ import annotations
+
+import grp
+import os
+import signal
+import socket
+import stat
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from assay.cli.mta import MilterError, Mta
+from assay.config.endpoint import Endpoint
+from assay.model.message import split_message
+from running import PATIENCE, Daemon
+from sending import MESSAGE, OUR_ID, ROWS, greet, message, results, send
+
+QUICK = 5.0  # seconds within which what is promised at once has happened on a busy machine
+
+
+@pytest.fixture
+def daemon(tmp_path: Path) -> Iterator[Daemon]:
+    with Daemon(tmp_path, ROWS) as one:
+        yield one
+
+
+def until(condition: object, what: str) -> None:
+    """Wait until a function is true."""
+    deadline = time.monotonic() + PATIENCE
+    while not condition():  # type: ignore[operator]  # any callable
+        assert time.monotonic() < deadline, what
+        time.sleep(0.02)
+
+
+def workers(daemon: Daemon) -> set[int]:
+    children = Path(f"/proc/{daemon.pid}/task/{daemon.pid}/children").read_text().split()
+    return {int(pid) for pid in children}
+
+
+def alive(pid: int) -> bool:
+    try:
+        return "Z" not in Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+    except FileNotFoundError:
+        return False
+
+
+def half_a_message(mta: Mta) -> None:
+    greet(mta)
+    mta.mail("joe@example.org", j=OUR_ID)
+    mta.rcpt("ann@example.net")
+    for one in split_message(MESSAGE)[0]:
+        mta.header(one)
+
+
+def other_half(mta: Mta, queue: str = "4L1") -> str:
+    mta.command(b"N", b"", {})
+    mta.command(b"B", b"hello\r\n", {})
+    return results(mta.end_of_message(i=queue))
+
+
+def serve(folder: Path, text: str, *, name: str = "other.toml") -> subprocess.CompletedProcess[str]:
+    """Start a daemon that is expected to end by itself."""
+    path = folder / name
+    path.write_text(text)
+    command = [sys.executable, "-m", "assay", "serve", "-c", str(path)]
+    return subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE, check=False)
+
+
+class TestEnd:
+    @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+    def test_a_signal_drains(self, daemon: Daemon, number: signal.Signals) -> None:
+        with daemon.mta() as mta:
+            half_a_message(mta)
+            daemon.signal(number)
+            daemon.wait_for_log("ending")
+            until(lambda: refused(daemon), "new connections are refused while old ones drain")
+            assert daemon._process is not None
+            assert daemon._process.poll() is None
+            assert "dmarc=pass" in other_half(mta)
+        began = time.monotonic()
+        assert daemon.wait() == 0
+        assert time.monotonic() - began < QUICK
+        assert not Path(daemon.socket.partition(":")[2]).exists()
+        assert "queue=4L1" in daemon.log()
+        assert "ERROR" not in daemon.log()
+
+    def test_a_connection_that_is_idle_may_still_send(self, daemon: Daemon) -> None:
+        with daemon.mta() as mta:
+            greet(mta)
+            assert "dmarc=pass" in results(send(mta))
+            daemon.signal(signal.SIGTERM)
+            daemon.wait_for_log("ending")
+            time.sleep(0.5)
+            assert "dmarc=pass" in results(send(mta))
+        assert daemon.wait() == 0
+
+    def test_without_sessions_it_ends_soon(self, daemon: Daemon) -> None:
+        began = time.monotonic()
+        daemon.signal(signal.SIGTERM)
+        assert daemon.wait() == 0
+        assert time.monotonic() - began < QUICK
+
+    def test_a_peer_that_hung_up_is_not_waited_for(self, daemon: Daemon) -> None:
+        mta = daemon.mta()
+        half_a_message(mta)
+        mta._stream.close()
+        mta._connection.close()
+        daemon.signal(signal.SIGTERM)
+        began = time.monotonic()
+        assert daemon.wait() == 0
+        assert time.monotonic() - began < QUICK
+
+    def test_a_second_signal_ends_at_once(self, daemon: Daemon) -> None:
+        with daemon.mta() as mta:
+            half_a_message(mta)
+            daemon.signal(signal.SIGTERM)
+            daemon.wait_for_log("ending")
+            began = time.monotonic()
+            daemon.signal(signal.SIGTERM)
+            daemon.wait()
+            assert time.monotonic() - began < QUICK
+            with pytest.raises(MilterError):
+                other_half(mta)
+
+    def test_patience_has_a_bound(self, tmp_path: Path) -> None:
+        with Daemon(tmp_path, ROWS, milter={"drain_seconds": 1.0}) as daemon, daemon.mta() as mta:
+            half_a_message(mta)
+            daemon.signal(signal.SIGTERM)
+            assert daemon.wait() == 0
+            assert "1 sessions were still open after 1 s" in daemon.log()
+
+    def test_workers_drain_and_end_when_their_supervisor_is_killed(self, daemon: Daemon) -> None:
+        pids = workers(daemon)
+        assert len(pids) == 2
+        with daemon.mta() as mta:
+            half_a_message(mta)
+            daemon.signal(signal.SIGKILL)
+            daemon.wait()
+            time.sleep(0.3)
+            assert any(map(alive, pids))
+            assert "dmarc=pass" in other_half(mta)
+        until(lambda: not any(map(alive, pids)), "workers end by themselves")
+
+
+def refused(daemon: Daemon) -> bool:
+    try:
+        Endpoint.parse(daemon.socket).connect(1).close()
+    except OSError:
+        return True
+    return False
+
+
+class TestReload:
+    def test_a_good_configuration_takes_effect(self, daemon: Daemon) -> None:
+        with daemon.mta() as old:
+            half_a_message(old)
+            daemon.configure(dmarc={"reject": "reject"}, identity={"authserv_id": "new.example.net"})
+            daemon.signal(signal.SIGHUP)
+            daemon.wait_for_log("reloaded")
+            with daemon.mta() as mta:
+                greet(mta)
+                assert results(send(mta)).startswith("new.example.net;")
+                assert send(mta, message("a@reject.example")).code == 550
+            assert other_half(old).startswith(OUR_ID), "an open session keeps the configuration it began with"
+
+    @pytest.mark.parametrize(
+        ("broken", "reason"),
+        [
+            pytest.param({"dmarc": {"reject": "explode"}}, "dmarc.reject", id="a wrong word"),
+            pytest.param({"dmarc": {"rejct": "reject"}}, "did you mean reject?", id="an unknown key"),
+            pytest.param({"dns": {"zone": "/nonexistent"}}, "/nonexistent: No such file", id="a missing zone file"),
+            pytest.param({"log": {"to": "syslog", "facility": "nowhere"}}, "log.facility", id="an unknown facility"),
+        ],
+    )
+    def test_a_broken_one_keeps_the_old(self, daemon: Daemon, broken: dict[str, dict[str, str]], reason: str) -> None:
+        pids = workers(daemon)
+        daemon.configure(**broken)
+        daemon.signal(signal.SIGHUP)
+        log = daemon.wait_for_log("not reloaded, the old configuration stays: ")
+        assert reason in log
+        assert workers(daemon) == pids
+        with daemon.mta() as mta:
+            greet(mta)
+            assert "dmarc=pass" in results(send(mta))
+        daemon.configure()
+        daemon.signal(signal.SIGHUP)
+        daemon.wait_for_log(": reloaded")
+
+    def test_the_file_may_be_gone(self, daemon: Daemon) -> None:
+        daemon.configuration.unlink()
+        daemon.signal(signal.SIGHUP)
+        daemon.wait_for_log("not reloaded, the old configuration stays: ")
+        with daemon.mta() as mta:
+            greet(mta)
+            assert "dmarc=pass" in results(send(mta))
+
+    def test_another_socket_needs_a_restart(self, daemon: Daemon) -> None:
+        daemon.configure(milter={"socket": "inet:1@127.0.0.1"})
+        daemon.signal(signal.SIGHUP)
+        daemon.wait_for_log("milter.socket was changed")
+        with daemon.mta() as mta:
+            greet(mta)
+            assert "dmarc=pass" in results(send(mta))
+
+    def test_again_while_old_workers_drain(self, daemon: Daemon) -> None:
+        with daemon.mta() as first, daemon.mta() as second:
+            half_a_message(first)
+            half_a_message(second)
+            for times in range(1, 4):
+                daemon.signal(signal.SIGHUP)
+                daemon.wait_for_log(": reloaded", times)
+                with daemon.mta() as mta:
+                    greet(mta)
+                    assert "dmarc=pass" in results(send(mta))
+            assert "dmarc=pass" in other_half(first)
+            assert "dmarc=pass" in other_half(second)
+        until(lambda: len(workers(daemon)) == 2, "drained workers are gone")
+        assert "ERROR" not in daemon.log()
+
+    def test_no_session_is_lost_under_load(self, daemon: Daemon) -> None:
+        stop = threading.Event()
+        verdicts: list[str] = []
+        faults: list[str] = []
+
+        def load() -> None:
+            while not stop.is_set():
+                try:
+                    with daemon.mta() as mta:
+                        greet(mta)
+                        for _ in range(3):
+                            verdicts.append(results(send(mta)))
+                except (OSError, MilterError) as error:
+                    faults.append(repr(error))
+
+        threads = [threading.Thread(target=load) for _ in range(4)]
+        for thread in threads:
+            thread.start()
+        try:
+            for times in range(1, 6):
+                daemon.signal(signal.SIGHUP)
+                daemon.wait_for_log(": reloaded", times)
+                time.sleep(0.3)
+        finally:
+            stop.set()
+            for thread in threads:
+                thread.join()
+        assert faults == []
+        assert len(verdicts) > 50
+        assert all("dmarc=pass" in verdict for verdict in verdicts)
+        assert "ERROR" not in daemon.log()
+
+
+class TestWorkers:
+    def test_a_killed_worker_is_replaced(self, daemon: Daemon) -> None:
+        old = workers(daemon)
+        victim = min(old)
+        os.kill(victim, signal.SIGKILL)
+        daemon.wait_for_log(f"worker {victim} died (signal 9)")
+        until(lambda: len(workers(daemon)) == 2 and victim not in workers(daemon), "a new worker")
+        with daemon.mta() as mta:
+            greet(mta)
+            assert "dmarc=pass" in results(send(mta))
+
+    def test_workers_that_die_young_are_not_forked_in_a_storm(self, daemon: Daemon) -> None:
+        for times in range(1, 4):
+            until(lambda: workers(daemon), "a worker")
+            for pid in workers(daemon):
+                os.kill(pid, signal.SIGKILL)
+            daemon.wait_for_log("(signal 9)", times)
+        assert daemon.log().count("(signal 9)") < 10
+        until(lambda: len(workers(daemon)) == 2, "they come back")
+        with daemon.mta() as mta:
+            greet(mta)
+            assert "dmarc=pass" in results(send(mta))
+
+    def test_a_stop_while_no_worker_is_left(self, daemon: Daemon) -> None:
+        for pid in workers(daemon):
+            os.kill(pid, signal.SIGKILL)
+        daemon.signal(signal.SIGTERM)
+        assert daemon.wait() == 0
+
+
+class TestSocket:
+    @pytest.mark.parametrize("kind", ["unix", "inet", "inet6"])
+    def test_in_use(self, tmp_path: Path, kind: str, free_port: int) -> None:
+        text = {
+            "unix": f"unix:{tmp_path}/assay.sock",
+            "inet": f"inet:{free_port}@127.0.0.1",
+            "inet6": f"inet6:{free_port}@::1",
+        }[kind]
+        with Daemon(tmp_path, ROWS, socket=text) as daemon:
+            second = serve(tmp_path, f'[milter]\nsocket = "{text}"\n[dns]\nnameservers = "none"\n')
+            assert second.returncode == 69
+            assert text in second.stderr
+            assert "another daemon" in second.stderr or "Address already in use" in second.stderr
+            assert "Traceback" not in second.stderr
+            with daemon.mta() as mta:
+                greet(mta)
+                assert "dmarc=pass" in results(send(mta))
+        assert sorted(path.name for path in tmp_path.iterdir()) == ["assay.log", "assay.toml", "other.toml"]
+
+    def test_a_stale_path_is_replaced(self, tmp_path: Path) -> None:
+        with socket.socket(socket.AF_UNIX) as stale:
+            stale.bind(str(tmp_path / "assay.sock"))
+        with Daemon(tmp_path, ROWS) as daemon, daemon.mta() as mta:
+            greet(mta)
+            assert "dmarc=pass" in results(send(mta))
+
+    @pytest.mark.parametrize(
+        ("path", "reason"),
+        [
+            pytest.param("file", "is no socket", id="a file is not overwritten"),
+            pytest.param("folder", "is no socket", id="a directory"),
+            pytest.param("link", "is no socket", id="a symbolic link"),
+            pytest.param("missing/assay.sock", "No such file or directory", id="a missing directory"),
+            pytest.param("x" * 120, "too long", id="a path beyond what sockets can carry"),
+        ],
+    )
+    def test_a_path_that_cannot_be_had(self, tmp_path: Path, path: str, reason: str) -> None:
+        (tmp_path / "file").write_text("precious")
+        (tmp_path / "folder").mkdir()
+        (tmp_path / "link").symlink_to(tmp_path / "file")
+        ended = serve(tmp_path, f'[milter]\nsocket = "unix:{tmp_path}/{path}"\n')
+        assert ended.returncode == 69
+        assert reason in ended.stderr
+        assert "Traceback" not in ended.stderr
+        assert (tmp_path / "file").read_text() == "precious"
+
+    def test_mode_and_group(self, tmp_path: Path) -> None:
+        group = grp.getgrgid(os.getgroups()[-1] if os.getuid() else 1)
+        milter = {"socket_mode": "0606", "socket_group": group.gr_name}
+        with Daemon(tmp_path, ROWS, milter=milter):
+            status = (tmp_path / "assay.sock").stat()
+            assert stat.S_IMODE(status.st_mode) == 0o606
+            assert status.st_gid == group.gr_gid
+
+    def test_an_unknown_group(self, tmp_path: Path) -> None:
+        ended = serve(tmp_path, f'[milter]\nsocket = "unix:{tmp_path}/s"\nsocket_group = "no-such-group"\n')
+        assert ended.returncode == 69
+        assert "milter.socket_group = 'no-such-group': no such group" in ended.stderr
+        assert [path.name for path in tmp_path.iterdir()] == ["other.toml"]
+
+    def test_an_address_that_is_not_ours(self, tmp_path: Path) -> None:
+        ended = serve(tmp_path, '[milter]\nsocket = "inet:8899@192.0.2.1"\n')
+        assert ended.returncode == 69
+        assert "Cannot assign requested address" in ended.stderr
+
+    def test_a_broken_configuration(self, tmp_path: Path) -> None:
+        ended = serve(tmp_path, "[milter]\nsocket = 1\n")
+        assert ended.returncode == 78
+        assert "milter.socket" in ended.stderr
