@@ -190,7 +190,8 @@ def _dmarc(evaluation: dmarc.Evaluation, decision: Decision) -> authres.MethodRe
 
 
 def _applied(evaluation: dmarc.Evaluation, decision: Decision) -> str:
-    if evaluation.result is not dmarc.Result.FAIL:
+    # What another method's rule decided is not DMARC's policy.
+    if evaluation.result is not dmarc.Result.FAIL or f"dmarc.{evaluation.disposition}" not in decision.key.split(", "):
         return dmarc.Policy.NONE
     match decision.action:
         case Action.REJECT | Action.TEMPFAIL:

@@ -54,6 +54,8 @@ class Answer:
                 return one.comment.removeprefix("p=") if one else ""
             case "received_spf":
                 return self.received_spf[0] if self.received_spf else ""
+            case "arc":
+                return one.result if one else "none"  # a message without a chain gets no result
             case _:
                 return one.result if one else ""
 
