@@ -80,7 +80,10 @@ fetch() {
     # shellcheck disable=SC2086
     for library in $(libraries_of --recurse $direct); do
         state=$(dpkg-query -W -f '${db:Status-Status} ' "$library" 2>/dev/null) || state=
-        case " $state" in *" installed "*) ;; *) needed="$needed $library" ;; esac
+        case " $state $servers " in
+        *" installed "* | *" $library "*) ;;
+        *) needed="$needed $library" ;;
+        esac
     done
     # shellcheck disable=SC2086
     say "downloading" $servers $needed

@@ -74,7 +74,7 @@ sys.exit(not os.path.exists(os.path.join(sysconfig.get_path("include"), "Python.
         [ "$(cat "$venv/installed$extras" 2>/dev/null)" = "$wanted" ] && return 0
     done
     say "installing assay$1 and what it needs into $venv"
-    "$venv/bin/python" -m pip install --quiet --disable-pip-version-check --editable "$top$1" ||
+    "$venv/bin/python" -m pip install --quiet --disable-pip-version-check --use-pep517 --editable "$top$1" ||
         die "pip could not install assay$1"
     printf '%s\n' "$wanted" >"$venv/installed$1"
 }
