@@ -23,7 +23,8 @@ from assay.model.message import split_message
 from running import PATIENCE, Daemon
 from sending import MESSAGE, OUR_ID, ROWS, greet, message, results, send
 
-QUICK = 5.0  # seconds within which what is promised at once has happened on a busy machine
+QUICK = 5.0  # seconds within which what is promised soon has happened on a busy machine
+AT_ONCE = 3.0  # seconds; less than the 5 s that libmilter may sleep in poll() with the old socket
 
 
 @pytest.fixture
@@ -79,9 +80,10 @@ class TestEnd:
     def test_a_signal_drains(self, daemon: Daemon, number: signal.Signals) -> None:
         with daemon.mta() as mta:
             half_a_message(mta)
+            began = time.monotonic()
             daemon.signal(number)
-            daemon.wait_for_log("ending")
             until(lambda: refused(daemon), "new connections are refused while old ones drain")
+            assert time.monotonic() - began < AT_ONCE
             assert daemon._process is not None
             assert daemon._process.poll() is None
             assert "dmarc=pass" in other_half(mta)
@@ -91,6 +93,21 @@ class TestEnd:
         assert not Path(daemon.socket.partition(":")[2]).exists()
         assert "queue=4L1" in daemon.log()
         assert "ERROR" not in daemon.log()
+
+    @pytest.mark.parametrize("kind", ["inet:{port}@127.0.0.1", "inet6:{port}@::1"])
+    def test_a_port_is_free_at_once(self, tmp_path: Path, kind: str, free_port: int) -> None:
+        heirs = tmp_path / "heirs"
+        heirs.mkdir()
+        with Daemon(tmp_path, ROWS, socket=kind.format(port=free_port)) as daemon, daemon.mta() as mta:
+            half_a_message(mta)
+            began = time.monotonic()
+            daemon.signal(signal.SIGTERM)
+            until(lambda: refused(daemon), "new connections are refused")
+            assert time.monotonic() - began < AT_ONCE
+            with Daemon(heirs, ROWS, socket=daemon.socket) as heir, heir.mta() as another:
+                greet(another)
+                assert "dmarc=pass" in results(send(another))
+            assert "dmarc=pass" in other_half(mta)
 
     def test_a_connection_that_is_idle_may_still_send(self, daemon: Daemon) -> None:
         with daemon.mta() as mta:
@@ -142,9 +159,11 @@ class TestEnd:
         assert len(pids) == 2
         with daemon.mta() as mta:
             half_a_message(mta)
+            began = time.monotonic()
             daemon.signal(signal.SIGKILL)
             daemon.wait()
-            time.sleep(0.3)
+            until(lambda: refused(daemon), "new connections are refused")
+            assert time.monotonic() - began < AT_ONCE
             assert any(map(alive, pids))
             assert "dmarc=pass" in other_half(mta)
         until(lambda: not any(map(alive, pids)), "workers end by themselves")
@@ -270,13 +289,13 @@ class TestWorkers:
             assert "dmarc=pass" in results(send(mta))
 
     def test_workers_that_die_young_are_not_forked_in_a_storm(self, daemon: Daemon) -> None:
-        for times in range(1, 4):
-            until(lambda: workers(daemon), "a worker")
-            for pid in workers(daemon):
-                os.kill(pid, signal.SIGKILL)
+        for times in range(1, 3):
+            until(lambda: len(workers(daemon)) == 2, "two workers")
+            os.kill(max(workers(daemon)), signal.SIGKILL)
             daemon.wait_for_log("(signal 9)", times)
-        assert daemon.log().count("(signal 9)") < 10
+        began = time.monotonic()
         until(lambda: len(workers(daemon)) == 2, "they come back")
+        assert time.monotonic() - began > 1, "the second one waits longer"
         with daemon.mta() as mta:
             greet(mta)
             assert "dmarc=pass" in results(send(mta))

@@ -11,7 +11,9 @@ facts about libmilter 8.17 shape this file:
 - the first worker that ends unlinks the path of a unix socket: it is bound to a temporary path and then renamed, so
   that libmilter unlinks a name that is not there;
 - stopping libmilter resets the sessions it still has: to drain, a worker's descriptor is replaced by a socket that
-  nobody can reach (`deafen`), and libmilter goes on serving what it has.
+  nobody can reach (`deafen`), and libmilter goes on serving what it has;
+- its ``poll()`` holds the replaced socket for up to 5 s more, in which connections would be taken and never served:
+  where no other worker stays to take them, it is shut down as well (`refuse`).
 """
 
 from __future__ import annotations
@@ -87,6 +89,12 @@ def deafen(descriptor: int) -> None:
         deaf.listen()
         deaf.setblocking(False)
         os.dup2(deaf.fileno(), descriptor)
+
+
+def refuse(descriptor: int) -> None:
+    """Have the shared listening socket refuse connections, in all processes that still hold it."""
+    with socket.socket(fileno=os.dup(descriptor)) as duplicate, contextlib.suppress(OSError):  # another worker did it
+        duplicate.shutdown(socket.SHUT_RDWR)
 
 
 def _listening() -> set[int]:

@@ -8,6 +8,7 @@ Handlers only note the signal; the loop acts.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import select
 import signal
@@ -131,7 +132,7 @@ class Supervisor:
         self._fresh = {self._spawn() for _ in range(configuration.milter.worker_count)}
         self._await_fresh()
         for one in old:
-            self._drain(one)
+            self._drain(one, replaced=True)
         self.log.info("reloaded")
 
     def _await_fresh(self) -> None:
@@ -224,8 +225,11 @@ class Supervisor:
         else:
             self._delay = 0.0
 
-    def _drain(self, one: _Worker) -> None:
+    def _drain(self, one: _Worker, *, replaced: bool = False) -> None:
         if not one.draining_until:
+            if replaced:
+                with contextlib.suppress(BrokenPipeError):  # it has died, and we have yet to hear of it
+                    os.write(one.control, worker.REPLACED)
             os.close(one.control)
             one.control = -1
             one.draining_until = time.monotonic() + self.configuration.milter.drain_seconds + _GRACE_SECONDS

@@ -2,7 +2,8 @@
 """One worker process: libmilter's threads, one DNS loop thread, and one control thread that reads a pipe.
 
 libmilter takes HUP, TERM and INT in a thread of its own and Python's handlers never run under ``milter.main()``, so
-the supervisor commands a worker by a pipe: end-of-file means drain. That also happens when the supervisor dies.
+the supervisor commands a worker by a pipe: end-of-file means drain. That also happens when the supervisor dies. A word
+before it (`REPLACED`) says that others go on serving the socket.
 """
 
 from __future__ import annotations
@@ -15,20 +16,22 @@ import time
 from assay import policy
 from assay.config import Configuration
 from assay.daemon import filter as callbacks
-from assay.daemon.listener import Listener, deafen
+from assay.daemon.listener import Listener, deafen, refuse
 from assay.log import Log
 from assay.session import Session
 
 READY = b"r"
+REPLACED = b"n"  # new workers serve by now
 
 _POLL_SECONDS = 0.1  # how often a draining worker looks whether its sessions are gone
+_SETTLE_SECONDS = 0.1  # until our siblings have gone deaf too; a shared socket shut down before looks broken to them
 _LINGER_SECONDS = 1.0  # a session that was accepted before the socket went deaf may not have been counted yet
 
 
 def run(configuration: Configuration, listener: Listener, log: Log, *, control: int, ready: int) -> int:
     """Serve until told to drain. Call it in a fresh child process.
 
-    :param control: descriptor of the pipe's reading end; end-of-file means drain.
+    :param control: descriptor of the pipe's reading end; end-of-file means drain, after `REPLACED` or nothing.
     :param ready: descriptor to write `READY` to once the worker serves.
     :returns: the exit code.
     """
@@ -63,9 +66,15 @@ def _control(control: int, listener: Listener, sessions: callbacks.SessionCount,
     libmilter has no drain of its own: stopping it resets live sessions. So the listening socket is made deaf and the
     process left when the last session is gone.
     """
-    while os.read(control, 1):
-        pass
+    replaced = False
+    while word := os.read(control, 1):
+        replaced = word == REPLACED
+    shared = os.dup(listener.descriptor)
     deafen(listener.descriptor)
+    if not replaced:
+        time.sleep(_SETTLE_SECONDS)
+        refuse(shared)
+    os.close(shared)
     log.debug(f"draining {sessions.value} sessions")
     deadline = time.monotonic() + patience
     quiet_since = time.monotonic()
