@@ -6,8 +6,9 @@ from __future__ import annotations
 import difflib
 import re
 import tomllib
+from enum import Enum
 from pathlib import Path
-from typing import Any
+from typing import Any, get_type_hints
 
 import msgspec
 
@@ -41,9 +42,13 @@ def load(path: Path | None) -> Configuration:
         raise ConfigError(f"{path}: {_in_our_words(str(error))}") from error
 
 
+def _sections() -> dict[str, Any]:
+    return {field.name: field.type for field in msgspec.structs.fields(Configuration)}
+
+
 def _refuse_unknown(path: Path, data: dict[str, Any]) -> None:
     """Name each misspelt section and key, with the nearest known one."""
-    sections = {field.name: field.type for field in msgspec.structs.fields(Configuration)}
+    sections = _sections()
     for section, table in data.items():
         if section not in sections:
             raise ConfigError(f"{path}: unknown section [{section}]{_nearest(section, sections)}")
@@ -64,5 +69,14 @@ def _in_our_words(message: str) -> str:
     """Turn msgspec's ``Expected `int`, got `str` - at `$.milter.workers``` into ``milter.workers: expected int...``."""
     text, _, place = message.partition(" - at ")
     key = re.sub(r"\[\.\.\.\]|\[(\d+)\]", "", place.strip("`")).removeprefix("$").removeprefix(".")
-    text = text.replace("`", "")
+    text = text.replace("`", "") + _words(key)
     return f"{key}: {text[0].lower()}{text[1:]}" if key else text
+
+
+def _words(key: str) -> str:
+    """The words that a key with a fixed vocabulary takes."""
+    section, _, name = key.partition(".")
+    hint = get_type_hints(_sections()[section]).get(name) if section in _sections() else None
+    if isinstance(hint, type) and issubclass(hint, Enum):
+        return "; known are " + ", ".join(member.value for member in hint)
+    return ""

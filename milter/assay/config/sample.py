@@ -69,8 +69,15 @@ def toml(value: object) -> str:
         case int() | float():
             return str(value)
         case str():
-            return '"' + value.replace("\\", "\\\\").replace('"', '\\"') + '"'
+            return '"' + "".join(map(_escape, value)) + '"'
         case tuple():
             return "[" + ", ".join(toml(item) for item in value) + "]"
         case _:
             raise TypeError(f"no TOML form for {value!r}")
+
+
+def _escape(character: str) -> str:
+    """A character of a basic string (TOML 1.0): what is special or does not print is escaped."""
+    if character in '"\\':
+        return "\\" + character
+    return character if character.isprintable() else f"\\U{ord(character):08x}"

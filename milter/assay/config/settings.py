@@ -8,6 +8,7 @@ its types cannot: a ``ValueError`` in ``__post_init__`` becomes a message that n
 from __future__ import annotations
 
 import os
+import re
 import socket
 from pathlib import Path
 from typing import Annotated
@@ -19,6 +20,9 @@ from assay import policy, resolver, session, transaction
 from assay.config.endpoint import Endpoint
 from assay.model.network import Networks
 from assay.protocol import dkim, spf
+
+#: RFC 8601, 2.2: a token, in UTF-8 since RFC 8616, 6. The quoted-string that it might be as well is no host's name.
+_AUTHSERV_ID = re.compile(r"[^\x00-\x20\x7f()<>@,;:\\\"/\[\]?=]+")
 
 
 class Section(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -97,6 +101,11 @@ class Identity(Section, frozen=True):
             "claim one of them, or the authserv_id, are removed (RFC 8601, 5)."
         ),
     ] = ()
+
+    def __post_init__(self) -> None:
+        for key, name in (("authserv_id", self.authserv_id or "-"), *(("strip", name) for name in self.strip)):
+            if not _AUTHSERV_ID.fullmatch(name):
+                raise ValueError(f"{key} = {name!r}: write a name such as mx.example.org")
 
 
 class Clients(Section, frozen=True):
