@@ -1,0 +1,102 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""A slow or dead DNS costs a message its budget at most, and a slow one costs only the longest chain of questions."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+import pytest
+
+from assay.model.message import split_message
+from nameserver import closed_port
+from running import Daemon
+from sending import BAD, MESSAGE, OUR_ID, ROWS, greet, message, results, send
+from signing import sign_rsa
+
+BUDGET = 1.5
+SLACK = 1.5  # seconds for a busy machine
+
+
+def timed(daemon: Daemon, octets: bytes = MESSAGE) -> tuple[str, float]:
+    with daemon.mta() as mta:
+        greet(mta)
+        began = time.monotonic()
+        return results(send(mta, octets)), time.monotonic() - began
+
+
+def test_a_silent_nameserver_costs_the_budget(tmp_path: Path) -> None:
+    with Daemon(tmp_path, ROWS, dns={"budget_seconds": BUDGET, "timeout_seconds": 5.0}) as daemon:
+        daemon.nameserver.drop = True
+        text, took = timed(daemon, sign_rsa(MESSAGE, include_headers=[b"from"]))
+        for method in ("iprev", "spf", "dkim", "dmarc"):
+            assert f"{method}=temperror" in text, text
+        assert text.count("spf=temperror") == 2
+        assert took < BUDGET + SLACK
+        daemon.nameserver.drop = False
+        assert "ERROR" not in daemon.log()
+
+
+def test_a_dead_nameserver_is_a_temperror_before_the_budget_is_spent(tmp_path: Path) -> None:
+    dns = {"nameservers": (closed_port(),), "budget_seconds": 30.0, "timeout_seconds": 1.0}
+    with Daemon(tmp_path, dns=dns) as daemon:
+        text, took = timed(daemon)
+        assert "dmarc=temperror" in text
+        assert took < 15
+
+
+def test_a_temporary_error_never_rejects(tmp_path: Path) -> None:
+    sections = {"iprev": {"fail": "reject"}, "spf": {"fail": "reject"}, "dmarc": {"reject": "reject"}}
+    with Daemon(tmp_path, ROWS, **sections) as daemon:
+        daemon.nameserver.rcodes = dict.fromkeys((*ROWS, "_spf.example.org"), "SERVFAIL")
+        with daemon.mta() as mta:
+            greet(mta, BAD)
+            outcome = send(mta)
+        assert outcome.code == 250
+        assert "dmarc=temperror" in results(outcome)
+
+
+@pytest.mark.parametrize("delay", [0.25])
+def test_methods_run_side_by_side(tmp_path: Path, delay: float) -> None:
+    # IPREV asks PTR then A, SPF one TXT, DKIM one TXT, DMARC one batch: two round trips are the longest chain. One
+    # after another they would take seven.
+    with Daemon(tmp_path, ROWS, dns={"timeout_seconds": 5.0, "budget_seconds": 20.0}) as daemon:
+        daemon.nameserver.delay = delay
+        text, took = timed(daemon, sign_rsa(MESSAGE, include_headers=[b"from"]))
+        for method in ("iprev=pass", "spf=pass", "dkim=pass", "dmarc=pass"):
+            assert method in text
+        assert 2 * delay <= took < 4.5 * delay
+
+
+def test_lookups_begin_when_the_facts_arrive(tmp_path: Path) -> None:
+    with Daemon(tmp_path, ROWS, dns={"timeout_seconds": 5.0, "budget_seconds": 20.0}) as daemon:
+        daemon.nameserver.delay = 0.3
+        with daemon.mta() as mta:
+            greet(mta)
+            mta.mail("joe@example.org", j=OUR_ID)
+            mta.rcpt("ann@example.net")
+            for one in split_message(sign_rsa(MESSAGE, include_headers=[b"from"]))[0]:
+                mta.header(one)
+            time.sleep(1.5)  # a client that takes its time to send the body
+            mta.command(b"N", b"", {})
+            mta.command(b"B", split_message(MESSAGE)[1], {})
+            began = time.monotonic()
+            assert "dmarc=pass" in results(mta.end_of_message(i="4ABC"))
+            assert time.monotonic() - began < 0.25, "nothing is left to be asked at the end"
+
+
+def test_an_answer_is_asked_for_once_and_shared(tmp_path: Path) -> None:
+    with Daemon(tmp_path, ROWS, milter={"workers": 1}) as daemon:
+        for _ in range(3):
+            assert "dmarc=pass" in timed(daemon)[0]
+        assert daemon.nameserver.count("_dmarc.example.org", "TXT") == 1
+        assert daemon.nameserver.count("1.2.0.192.in-addr.arpa", "PTR") == 1
+
+
+def test_a_zone_file_answers_before_the_dns(tmp_path: Path) -> None:
+    zone = tmp_path / "zone"
+    zone.write_text('_dmarc.nothing.example. TXT "v=DMARC1; p=reject"\n')
+    with Daemon(tmp_path, ROWS, dns={"zone": str(zone)}, dmarc={"reject": "reject"}) as daemon, daemon.mta() as mta:
+        greet(mta)
+        assert send(mta, message("a@nothing.example")).code == 550
+        assert send(mta).code == 250

@@ -1,0 +1,127 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The filter's last line of defence: a session with a bug. No real path leads there, so the session is a broken one."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import Milter
+import pytest
+
+from assay import policy
+from assay.daemon import filter as callbacks
+from assay.log import Level, Log
+
+
+class Broken:
+    """A session that works up to one method, for as many times as told."""
+
+    def __init__(self, method: str, times: int) -> None:
+        self.method, self.left = method, times
+        self.calls: list[str] = []
+
+    def __getattr__(self, name: str) -> Any:
+        def act(*_: object, **__: object) -> None:
+            self.calls.append(name)
+            if name == self.method and self.left:
+                self.left -= 1
+                raise RuntimeError("a bug\nassay[1]: queue=4X action=accept")
+
+        return act
+
+
+class Context:
+    """libmilter's side of a connection."""
+
+    def __init__(self, connection: callbacks.Connection) -> None:
+        self.connection = connection
+        self.macros = {"i": "4ABC", "j": "mx.example.net"}
+
+    def getpriv(self) -> callbacks.Connection:
+        return self.connection
+
+    def getsymval(self, name: str) -> str | None:
+        return self.macros.get(name)
+
+
+EVENTS = {
+    "connect": callbacks._step(Milter.P_NR_CONN, callbacks.Connection.connect),
+    "helo": callbacks._step(Milter.P_NR_HELO, callbacks.Connection.helo),
+    "mail": callbacks._step(Milter.P_NR_MAIL, callbacks.Connection.mail, begins=True),
+    "rcpt": callbacks._step(Milter.P_NR_RCPT, callbacks._recipient),
+}
+ARGUMENTS: dict[str, tuple[Any, ...]] = {
+    "connect": ("unknown", 2, ("192.0.2.1", 25)),
+    "helo": ("h",),
+    "mail": (b"<a@b.example>",),
+    "rcpt": (b"<a@b.example>",),
+}
+
+
+def converse(method: str, times: int, on_error: policy.OnError, *events: str) -> tuple[list[int], list[str], Context]:
+    lines: list[str] = []
+    log = Log(lambda _level, text: lines.append(text), Level.ERROR)
+    session: Any = Broken(method, times)
+    service = callbacks.Service(lambda: session, on_error, log, callbacks.SessionCount())
+    context = Context(callbacks.Connection(service))
+    context.connection.no_reply = Milter.P_NR_MAIL
+    answers = []
+    for event in events:
+        if event == "end":
+            answers.append(callbacks._end_of_message(context))
+        elif event == "abort":
+            answers.append(callbacks._abort(context))
+        else:
+            answers.append(EVENTS[event](context, *ARGUMENTS[event]))
+    return answers, lines, context
+
+
+MESSAGE = ("connect", "helo", "mail", "rcpt", "end")
+
+
+@pytest.mark.parametrize(
+    ("on_error", "answer"),
+    [(policy.OnError.ACCEPT, Milter.ACCEPT), (policy.OnError.TEMPFAIL, Milter.TEMPFAIL)],
+)
+@pytest.mark.parametrize("method", ["connect", "helo", "mail", "rcpt", "end_of_message"])
+def test_on_error_is_followed_and_the_bug_logged_once(method: str, on_error: policy.OnError, answer: int) -> None:
+    answers, lines, _ = converse(method, 1, on_error, *MESSAGE)
+    assert answers == [Milter.CONTINUE, Milter.CONTINUE, Milter.NOREPLY, Milter.CONTINUE, answer]
+    assert len(lines) == 1
+    assert lines[0].startswith(f"queue=4ABC action={on_error} bug=\"RuntimeError('a bug\\\\nassay")
+    assert "\n" not in lines[0]
+    assert "at=test_filter.py:" in lines[0]
+
+
+@pytest.mark.parametrize("method", ["mail", "rcpt", "end_of_message"])
+def test_the_next_message_starts_afresh(method: str) -> None:
+    answers, lines, context = converse(method, 1, policy.OnError.TEMPFAIL, *MESSAGE, "mail", "rcpt", "end")
+    assert answers[4] == Milter.TEMPFAIL
+    assert answers[7] == Milter.CONTINUE
+    assert len(lines) == 1
+    assert context.connection.session.calls[-3:] == ["mail", "rcpt", "end_of_message"]  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize("method", ["connect", "helo"])
+def test_without_a_client_no_message_of_the_connection_is_judged(method: str) -> None:
+    answers, lines, context = converse(method, 1, policy.OnError.TEMPFAIL, *MESSAGE, "mail", "rcpt", "end")
+    assert answers[4] == answers[7] == Milter.TEMPFAIL
+    assert len(lines) == 2
+    assert "end_of_message" not in context.connection.session.calls  # type: ignore[attr-defined]
+
+
+def test_a_bug_in_a_message_that_is_aborted_is_logged_too() -> None:
+    _, lines, context = converse("rcpt", 1, policy.OnError.ACCEPT, "connect", "helo", "mail", "rcpt", "abort")
+    assert len(lines) == 1
+    assert lines[0].startswith("queue=4ABC aborted=yes bug=")
+    assert context.connection.failure == ""
+
+
+def test_an_event_for_no_connection_is_answered() -> None:
+    class Nobody:
+        def getpriv(self) -> None:
+            return None
+
+    assert callbacks._end_of_message(Nobody()) == Milter.CONTINUE
+    assert callbacks._abort(Nobody()) == Milter.CONTINUE
+    assert EVENTS["helo"](Nobody(), "h") == Milter.CONTINUE

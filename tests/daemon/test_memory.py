@@ -1,0 +1,46 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Memory does not grow with the message, nor with the number of messages."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from running import Daemon
+from sending import MESSAGE, ROWS, greet, results, send
+from signing import sign_rsa
+
+BODY_OCTETS = 10_000_000
+GROWTH_KIB = 6_000  # well below the body, and far above what noise there is
+
+
+def resident(daemon: Daemon) -> int:
+    """KiB of all workers together."""
+    children = Path(f"/proc/{daemon.pid}/task/{daemon.pid}/children").read_text().split()
+    lines = [line for pid in children for line in Path(f"/proc/{pid}/status").read_text().splitlines()]
+    return sum(int(line.split()[1]) for line in lines if line.startswith("VmRSS:"))
+
+
+def test_a_large_body_passes_through(tmp_path: Path) -> None:
+    header, _, _ = MESSAGE.partition(b"\r\n\r\n")
+    large = sign_rsa(header + b"\r\n\r\n" + b"x" * 76 + (b"\r\n" + b"y " * 38) * (BODY_OCTETS // 78) + b"\r\n")
+    with Daemon(tmp_path, ROWS, milter={"workers": 1}) as daemon, daemon.mta() as mta:
+        greet(mta)
+        send(mta, sign_rsa(MESSAGE))
+        before = resident(daemon)
+        for _ in range(2):
+            assert "dkim=pass" in results(send(mta, large))
+        assert resident(daemon) - before < GROWTH_KIB
+
+
+def test_many_messages_leave_nothing_behind(tmp_path: Path) -> None:
+    signed = sign_rsa(MESSAGE)
+    with Daemon(tmp_path, ROWS, milter={"workers": 1}) as daemon:
+        sizes = []
+        for _ in range(3):
+            for _ in range(20):
+                with daemon.mta() as mta:
+                    greet(mta)
+                    for _ in range(20):
+                        assert "dkim=pass" in results(send(mta, signed))
+            sizes.append(resident(daemon))
+        assert sizes[2] - sizes[1] < 1_000
