@@ -1,0 +1,270 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The milters that are measured: how each is configured, started and stopped, and what it must write.
+
+Each runs in the foreground on a socket of its own, with the configuration that its documentation recommends for the
+job, logging one line a message. Chains are lists of members.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import load
+import processes
+
+AUTHSERV = "mta.bench.example"
+_PATIENCE = 30.0
+_HERE = Path(__file__).parent
+_PYTHON = "/usr/bin/python3"  # Debian's, for Debian's milters
+
+
+@dataclass(frozen=True, slots=True)
+class Setting:
+    """Where and how a member is to run."""
+
+    directory: Path
+    nameserver: str
+    workers: int
+    inet: bool = False
+
+
+#: Writes configuration files and returns the command.
+Command = Callable[[Setting, str], Sequence[str]]
+
+
+@dataclass(frozen=True, slots=True)
+class Member:
+    """One milter. `expected` must stand in what it inserts into a good message."""
+
+    name: str
+    command: Command
+    expected: tuple[str, ...]
+
+
+class Running:
+    """A member that serves."""
+
+    def __init__(self, member: Member, setting: Setting, environment: dict[str, str] | None = None) -> None:
+        """Start it and wait until it answers.
+
+        :raises load.LoadError: it does not come up.
+        """
+        self.member = member
+        folder = setting.directory / member.name
+        folder.mkdir(parents=True, exist_ok=True)
+        path = folder / "socket"
+        path.unlink(missing_ok=True)
+        self.address: str | tuple[str, int] = ("127.0.0.1", 8890) if setting.inet else str(path)
+        socket_text = "inet:8890@127.0.0.1" if setting.inet else f"local:{path}"
+        inner = Setting(folder, setting.nameserver, setting.workers, setting.inet)
+        command = member.command(inner, socket_text)
+        self._log = (folder / "log").open("ab")
+        self._process = subprocess.Popen(
+            command,
+            cwd=folder,
+            stdin=subprocess.DEVNULL,
+            stdout=self._log,
+            stderr=self._log,
+            env=os.environ | (environment or {}),
+        )
+        self.agreement = self._wait()
+
+    def _wait(self) -> load.Agreement:
+        deadline = time.monotonic() + _PATIENCE
+        while self._process.poll() is None and time.monotonic() < deadline:
+            try:
+                return load.negotiate(self.address)
+            except (OSError, load.LoadError):
+                time.sleep(0.05)
+        self.stop()
+        raise load.LoadError(f"{self.member.name} does not serve; see {self._log.name}")
+
+    @property
+    def pid(self) -> int:
+        return self._process.pid
+
+    @property
+    def alive(self) -> bool:
+        return self._process.poll() is None
+
+    def cpu(self) -> float:
+        """Seconds of CPU so far."""
+        return processes.cpu(self.pid)
+
+    def usage(self) -> processes.Usage:
+        """CPU and memory so far."""
+        return processes.usage(self.pid)
+
+    def stop(self) -> None:
+        """End it and its children."""
+        family = processes.tree(self.pid)
+        self._process.terminate()
+        try:
+            self._process.wait(5)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait()
+        for child in family:
+            try:
+                os.kill(child, 9)
+            except ProcessLookupError:
+                continue
+        self._log.close()
+
+
+def _assay(setting: Setting, socket: str, cache_entries: int = 20_000) -> Sequence[str]:
+    configuration = setting.directory / "assay.toml"
+    configuration.write_text(f"""
+[milter]
+socket = "{socket.replace("local:", "unix:")}"
+workers = {setting.workers}
+drain_seconds = 1.0
+[identity]
+authserv_id = "{AUTHSERV}"
+[dns]
+nameservers = ["{setting.nameserver}"]
+cache_entries = {cache_entries}
+""")
+    return [sys.executable, "-m", "assay", "serve", "-c", str(configuration)]
+
+
+def _opendkim(setting: Setting, socket: str) -> Sequence[str]:
+    configuration = setting.directory / "opendkim.conf"
+    configuration.write_text(f"""
+Mode v
+Socket {socket}
+Background no
+UMask 000
+Syslog yes
+SyslogSuccess yes
+AuthservID {AUTHSERV}
+AlwaysAddARHeader yes
+Nameservers {setting.nameserver}
+""")
+    return ["/usr/sbin/opendkim", "-f", "-x", str(configuration)]
+
+
+def _opendmarc(own_spf: bool) -> Command:
+    def command(setting: Setting, socket: str) -> Sequence[str]:
+        configuration = setting.directory / "opendmarc.conf"
+        configuration.write_text(f"""
+Socket {socket}
+Syslog true
+UMask 000
+AuthservID {AUTHSERV}
+TrustedAuthservIDs {AUTHSERV}
+PublicSuffixList /usr/share/publicsuffix/public_suffix_list.dat
+SPFSelfValidate {"true" if own_spf else "false"}
+SPFIgnoreResults {"true" if own_spf else "false"}
+""")
+        return ["/usr/sbin/opendmarc", "-f", "-c", str(configuration)]
+
+    return command
+
+
+def _pyspf(setting: Setting, socket: str) -> Sequence[str]:
+    configuration = setting.directory / "pyspf-milter.conf"
+    configuration.write_text(f"""
+debugLevel = 1
+TestOnly = 1
+HELO_reject = Fail
+Mail_From_reject = Fail
+PermError_reject = False
+TempError_Defer = False
+Header_Type = AR
+Authserv_Id = {AUTHSERV}
+skip_addresses = 127.0.0.0/8,::ffff:127.0.0.0/104,::1
+Socket = {socket}
+PidFile = {setting.directory}/pid
+UserID = root
+InternalHosts = 127.0.0.1
+""")
+    return _debian_python("from spf_engine.milter_spf import main", configuration)
+
+
+def _debian_python(load_main: str, configuration: Path) -> Sequence[str]:
+    """Start a Debian Python milter; its ``setgroups([])`` at the start is forbidden to root of a user namespace."""
+    code = f"import os; os.setgroups = lambda groups: None; {load_main}; main()"
+    return [_PYTHON, "-c", code, str(configuration)]
+
+
+def _dkimpy(setting: Setting, socket: str) -> Sequence[str]:
+    configuration = setting.directory / "dkimpy-milter.conf"
+    configuration.write_text(f"""
+Mode v
+Socket {socket}
+PidFile {setting.directory}/pid
+UserID root
+AuthservID {AUTHSERV}
+Syslog yes
+SyslogSuccess yes
+UMask 000
+InternalHosts 127.0.0.1
+""")
+    return _debian_python("from dkimpy_milter import main", configuration)
+
+
+def _rspamd(setting: Setting, socket: str) -> Sequence[str]:
+    """Only the modules that do our job, in processes that scan what they are sent themselves."""
+    configuration = setting.directory / "rspamd.conf"
+    where = f"{socket.removeprefix('local:')} mode=0666" if socket.startswith("local:") else "127.0.0.1:8890"
+    configuration.write_text(f"""
+options {{
+  pidfile = "{setting.directory}/pid"; tempdir = "{setting.directory}"; cache_file = "{setting.directory}/symbols";
+  url_tld = "/usr/share/publicsuffix/public_suffix_list.dat"; hs_cache_dir = "{setting.directory}";
+  filters = "dkim,spf"; explicit_modules = ["settings"]; local_addrs = ["127.0.0.0/8"]; history_rows = 200;
+  dns {{ nameserver = ["{setting.nameserver}:53:1"]; timeout = 5s; retransmits = 2; sockets = 16; }}
+}}
+logging {{ type = "console"; .include "/etc/rspamd/logging.inc" }}
+worker "rspamd_proxy" {{
+  bind_socket = "{where}"; milter = yes; timeout = 120s; count = {setting.workers};
+  upstream "local" {{ default = yes; self_scan = yes; }}
+}}
+modules {{ path = "/usr/share/rspamd/plugins/spf.lua";
+  path = "/usr/share/rspamd/plugins/dmarc.lua"; path = "/usr/share/rspamd/plugins/milter_headers.lua"; }}
+.include "/etc/rspamd/actions.conf"
+.include "/etc/rspamd/modules.d/spf.conf"
+.include "/etc/rspamd/modules.d/dkim.conf"
+.include "/etc/rspamd/modules.d/dmarc.conf"
+milter_headers {{
+  use = ["authentication-results"]; skip_local = false; skip_authenticated = false;
+  routines {{ authentication-results {{ add_smtp_user = false; }} }}
+}}
+""")
+    return ["/usr/bin/rspamd", "--insecure", "--no-fork", "-c", str(configuration)]
+
+
+def _idle(kind: str) -> Command:
+    def command(_setting: Setting, socket: str) -> Sequence[str]:
+        return [sys.executable, str(_HERE / "idle.py"), socket.removeprefix("local:"), kind]
+
+    return command
+
+
+ASSAY = Member("assay", _assay, ("iprev=pass", "dkim=pass", "spf=pass", "dmarc=pass", "Received-SPF"))
+OPENDKIM = Member("OpenDKIM", _opendkim, ("dkim=pass",))
+OPENDMARC = Member("OpenDMARC", _opendmarc(own_spf=False), ("dmarc=pass",))
+OPENDMARC_SPF = Member("OpenDMARC+SPF", _opendmarc(own_spf=True), ("dmarc=pass", "spf=pass"))
+PYSPF = Member("pyspf-milter", _pyspf, ("spf=pass",))
+DKIMPY = Member("dkimpy-milter", _dkimpy, ("dkim=pass",))
+RSPAMD = Member("rspamd", _rspamd, ("dkim=pass", "spf=pass", "dmarc=pass"))
+IDLE_REPLIES = Member("pymilter idle, replies", _idle("replies"), ("X-Idle",))
+IDLE = Member("pymilter idle", _idle("none"), ("X-Idle",))
+IDLE_HASH = Member("pymilter SHA-256", _idle("hash"), ("X-Idle",))
+
+
+def assay_with_cache(entries: int) -> Member:
+    """assay with a cache of another size, for messages whose signatures are not their senders'."""
+    return Member(
+        "assay", lambda setting, socket: _assay(setting, socket, entries), ("spf=pass", "dkim=", "dmarc=pass")
+    )
+
+
+PAIR = (OPENDKIM, OPENDMARC_SPF)
+USUAL_CHAIN = (PYSPF, OPENDKIM, OPENDMARC)

@@ -1,0 +1,129 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The DNS of the benchmark: NSD with every sender's records, and a proxy before it that answers late.
+
+NSD answers from memory in microseconds, as a resolver on the same host does for what it knows. The proxy stands for a
+resolver that has to ask others first: it holds each answer back for a time and counts the questions.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import select
+import socket
+import subprocess
+import time
+from collections import deque
+from ctypes import c_long
+from pathlib import Path
+
+ADDRESS = "127.0.0.1"
+DELAYED = "127.0.0.2"
+_PATIENCE = 60.0
+
+_CONFIGURATION = """
+server:
+    ip-address: {address}@53
+    server-count: 1
+    username: ""
+    chroot: ""
+    database: ""
+    zonesdir: "{directory}"
+    logfile: "{directory}/nsd.log"
+    pidfile: "{directory}/nsd.pid"
+    xfrdfile: "{directory}/xfrd.state"
+    xfrdir: "{directory}"
+    zonelistfile: "{directory}/zone.list"
+    rrl-ratelimit: 0
+    verbosity: 1
+remote-control:
+    control-enable: no
+zone:
+    name: "."
+    zonefile: "{directory}/root.zone"
+"""
+
+
+class NameServer:
+    """NSD, in the foreground, until `stop`."""
+
+    def __init__(self, directory: Path, zone: str) -> None:
+        (directory / "root.zone").write_text(zone)
+        configuration = directory / "nsd.conf"
+        configuration.write_text(_CONFIGURATION.format(address=ADDRESS, directory=directory))
+        self._process = subprocess.Popen(["/usr/sbin/nsd", "-d", "-c", str(configuration)])
+        deadline = time.monotonic() + _PATIENCE
+        while not _answers(ADDRESS):
+            if self._process.poll() is not None or time.monotonic() > deadline:
+                raise SystemExit(f"bench: NSD does not serve; see {directory}/nsd.log")
+            time.sleep(0.05)
+
+    def stop(self) -> None:
+        """End it."""
+        self._process.terminate()
+        self._process.wait()
+
+
+class Delay:
+    """The proxy, a process of its own. `questions` counts."""
+
+    def __init__(self, seconds: float) -> None:
+        self._count = multiprocessing.Value(c_long, 0)
+        self._process = multiprocessing.Process(target=_forward, args=(seconds, self._count), daemon=True)
+        self._process.start()
+        deadline = time.monotonic() + _PATIENCE
+        while not _answers(DELAYED):
+            if not self._process.is_alive() or time.monotonic() > deadline:
+                raise SystemExit("bench: the delaying proxy does not serve")
+        self._count.value = 0
+
+    @property
+    def questions(self) -> int:
+        """How many questions came so far."""
+        return int(self._count.value)
+
+    def stop(self) -> None:
+        """End it."""
+        self._process.terminate()
+        self._process.join()
+
+
+def _forward(seconds: float, count: object) -> None:
+    """Ask NSD at once and hand the answer on when it is due."""
+    clients = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+    clients.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1 << 22)
+    clients.bind((DELAYED, 53))
+    server = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+    server.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1 << 22)
+    server.connect((ADDRESS, 53))
+    asked: dict[bytes, tuple[bytes, tuple[str, int], float]] = {}
+    waiting: deque[tuple[float, bytes, tuple[str, int]]] = deque()
+    number = 0
+    while True:
+        timeout = max(0.0, waiting[0][0] - time.monotonic()) if waiting else None
+        ready, _, _ = select.select([clients, server], [], [], timeout)
+        if clients in ready:
+            query, address = clients.recvfrom(65535)
+            number = (number + 1) & 0xFFFF
+            identifier = number.to_bytes(2, "big")
+            asked[identifier] = (query[:2], address, time.monotonic() + seconds)
+            server.send(identifier + query[2:])
+            count.value += 1  # type: ignore[attr-defined]  # multiprocessing's Value has no public type
+        if server in ready:
+            answer = server.recv(65535)
+            original, address, due = asked.pop(answer[:2])
+            waiting.append((due, original + answer[2:], address))
+        while waiting and waiting[0][0] <= time.monotonic():
+            _, answer, address = waiting.popleft()
+            clients.sendto(answer, address)
+
+
+def _answers(address: str) -> bool:
+    query = bytes.fromhex("abcd01000001000000000000") + b"\x02ns\x07example\0\0\x01\0\x01"
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
+        sock.settimeout(0.5)
+        try:
+            sock.connect((address, 53))
+            sock.send(query)
+            return sock.recv(512)[:2] == query[:2]
+        except OSError:
+            return False

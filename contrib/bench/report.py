@@ -1,0 +1,295 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Tables, ratios and plots of one run, for the terminal and for docs/performance.md."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+import plot
+
+Row = dict[str, Any]
+_ASSAY, _RSPAMD = "assay", "rspamd"
+_PAIR = "pair: OpenDKIM, OpenDMARC with its own SPF"
+_CHAIN = "chain: pyspf-milter, OpenDKIM, OpenDMARC"
+_HASH = "pymilter that takes SHA-256 of the body"
+
+
+def text(report: Row) -> str:
+    """Everything in Markdown."""
+    return "\n\n".join(f"### {title}\n\n{table}" for title, table in _tables(report).items() if table) + "\n"
+
+
+def write(report: Row, docs: Path) -> None:
+    """Put tables between their markers in performance.md, and the plots beside it."""
+    page = docs / "performance.md"
+    content = page.read_text()
+    for title, table in _tables(report).items():
+        if table:
+            marker = re.escape(f"<!-- bench: {title} -->")
+            content = re.sub(
+                rf"({marker}\n).*?(\n<!-- end -->)",
+                lambda found, table=table: f"{found[1]}\n{table}\n{found[2]}",
+                content,
+                flags=re.DOTALL,
+            )
+    page.write_text(content)
+    folder = docs / "performance"
+    folder.mkdir(exist_ok=True)
+    for name, picture in _plots(report["rows"]).items():
+        (folder / f"{name}.svg").write_text(picture)
+
+
+def _tables(report: Row) -> dict[str, str]:
+    rows = report["rows"]
+    machine = report["machine"]
+    about = (
+        f"{machine['date']}, {machine['cores']} cores ({machine['cpu']}), Linux {machine['kernel']}, "
+        f"Python {machine['python']}; " + ", ".join(f"{name} {value}" for name, value in report["versions"].items())
+    )
+    return {
+        "machine": about,
+        "goals": _goals(rows),
+        "warm": _warm(rows),
+        "sessions": _table(
+            ("socket", "connections", "CPU ms", "messages/s", "p50 ms", "p99 ms"),
+            [
+                [
+                    row["target"],
+                    row["connections"],
+                    _n(row["cpu_ms"]),
+                    _n(row["rate"]),
+                    _n(row["p50_ms"]),
+                    _n(row["p99_ms"]),
+                ]
+                for row in _of(rows, "sessions")
+            ],
+        ),
+        "cold": _table(
+            ("", "answers after", "p50 ms", "p90 ms", "questions"),
+            [
+                [
+                    row["target"],
+                    f"{row['delay_ms']:g} ms",
+                    *(_n(row.get(key)) for key in ("p50_ms", "p90_ms", "questions")),
+                ]
+                for row in _of(rows, "cold")
+            ],
+        ),
+        "large": _table(
+            ("", "CPU ms", "p50 ms", "RSS of the largest process, MiB"),
+            [
+                [row["target"], *(_n(row.get(key)) for key in ("cpu_ms", "p50_ms")), _memory(row)]
+                for row in _of(rows, "large")
+            ],
+        ),
+        "memory": _table(
+            ("body, octets", "connections", "RSS of a worker, MiB", "most ever", "all processes, shared pages once"),
+            [
+                [f"{row['body']:,}", row["connections"], _n(row["worker"]), _n(row["peak"]), _n(row["proportional"])]
+                for row in _of(rows, "memory")
+            ],
+        ),
+        "growth": _table(
+            ("", "amount", "CPU ms"),
+            [[row["what"], row["amount"], _n(row["cpu_ms"])] for row in _of(rows, "growth")],
+        ),
+        "cache": _table(
+            ("dns.cache_entries", "domains", "questions a message, empty cache", "hit rate", "RSS empty, MiB", "full"),
+            [
+                [
+                    f"{row['entries']:,}",
+                    f"{row['domains']:,}",
+                    _n(row["questions"]),
+                    f"{row['hit_rate']:.0%}",
+                    _n(row["empty_mib"]),
+                    _n(row["full_mib"]),
+                ]
+                for row in _of(rows, "cache")
+            ],
+        ),
+    }
+
+
+def _warm(rows: list[Row]) -> str:
+    lines = []
+    for target in dict.fromkeys(row["target"] for row in _of(rows, "warm")):
+        by = {row["connections"]: row for row in _of(rows, "warm") if row["target"] == target}
+        failed = next((row["failed"] for row in by.values() if "failed" in row), "")
+        one = by.get(1, {})
+        lines.append(
+            [
+                target,
+                *(_n(by.get(n, {}).get("cpu_ms")) for n in (1, 10, 100)),
+                *(_n(by.get(n, {}).get("rate")) for n in (1, 10, 100)),
+                _n(one.get("p50_ms")),
+                _n(one.get("p99_ms")),
+                _n(by.get(10, {}).get("p99_ms")),
+                _memory(one),
+                _n(one.get("generator_cpu_ms")) + (f" ({failed})" if failed else ""),
+            ]
+        )
+    head = (
+        "",
+        "CPU ms, 1 conn.",
+        "10",
+        "100",
+        "messages/s, 1 conn.",
+        "10",
+        "100",
+        "p50 ms, 1 conn.",
+        "p99",
+        "p99, 10",
+        "RSS MiB",
+        "generator's CPU ms",
+    )
+    return _table(head, lines)
+
+
+def _goals(rows: list[Row]) -> str:
+    """Each goal's ratio, as far as this run has its figures."""
+    found: list[list[object]] = []
+
+    def ratio(goal: str, ours: float | None, theirs: float | None, wanted: float, *, least: bool = False) -> None:
+        if ours is None or not theirs:
+            return
+        value = ours / theirs
+        met = value >= wanted if least else value <= wanted
+        found.append(
+            [goal, f"{value:.2f}", f"{'at least' if least else 'at most'} {wanted:g}", "yes" if met else "**no**"]
+        )
+
+    for connections in (1, 10):
+        ours = _value(rows, "warm", _ASSAY, "cpu_ms", connections=connections)
+        for name, target, wanted in (
+            ("rspamd", _RSPAMD, 1.0),
+            ("the pair", _PAIR, 0.5),
+            ("the usual chain", _CHAIN, 0.2),
+        ):
+            theirs = _value(rows, "warm", target, "cpu_ms", connections=connections)
+            ratio(f"1. CPU, {connections} connections, of {name}'s", ours, theirs, wanted)
+    for connections in (10, 100):
+        ours = _value(rows, "warm", _ASSAY, "rate", connections=connections)
+        for name, target, wanted in (
+            ("rspamd", _RSPAMD, 1.0),
+            ("the pair", _PAIR, 2.5),
+            ("the usual chain", _CHAIN, 7.0),
+        ):
+            theirs = _value(rows, "warm", target, "rate", connections=connections)
+            ratio(f"2. Throughput, {connections} connections, of {name}'s", ours, theirs, wanted, least=True)
+    for delay in (20.0, 50.0):
+        ours = _value(rows, "cold", _ASSAY, "p50_ms", delay_ms=delay)
+        for name, target, wanted in (("the usual chain", _CHAIN, 0.25), ("rspamd", _RSPAMD, 0.5)):
+            theirs = _value(rows, "cold", target, "p50_ms", delay_ms=delay)
+            ratio(f"3. Latency, answers after {delay:g} ms, of {name}'s", ours, theirs, wanted)
+        ratio(f"3. Latency, answers after {delay:g} ms, of the longest path ({delay * 2:g} ms)", ours, delay * 2, 1.15)
+    ratio(
+        "4. CPU at 5 MiB, of a pymilter that hashes",
+        _value(rows, "large", _ASSAY, "cpu_ms"),
+        _value(rows, "large", _HASH, "cpu_ms"),
+        1.3,
+    )
+    memory = _of(rows, "memory")
+    if memory:
+        ratio("4. Memory of a worker, largest body, of the smallest's", memory[-1]["worker"], memory[0]["worker"], 1.1)
+    for connections in (1, 10):
+        ratio(
+            f"5. CPU over inet, of a unix socket's, {connections} connections",
+            _value(rows, "sessions", "inet socket", "cpu_ms", connections=connections),
+            _value(rows, "sessions", "unix socket", "cpu_ms", connections=connections),
+            1.3,
+        )
+        ratio(
+            f"5. Latency over inet, of a unix socket's, {connections} connections",
+            _value(rows, "sessions", "inet socket", "p50_ms", connections=connections),
+            _value(rows, "sessions", "unix socket", "p50_ms", connections=connections),
+            1.3,
+        )
+    for what in dict.fromkeys(row["what"] for row in _of(rows, "growth")):
+        points = [(row["amount"], row["cpu_ms"]) for row in _of(rows, "growth") if row["what"] == what]
+        if len(points) >= 3:
+            (x0, y0), (x1, y1), (x2, y2) = points[0], points[len(points) // 2], points[-1]
+            ratio(
+                f"6. {what}: slope of the second half, of the first's",
+                (y2 - y1) / (x2 - x1),
+                max((y1 - y0) / (x1 - x0), 1e-9),
+                1.3,
+            )
+    return _table(("goal", "ratio", "wanted", "met"), found)
+
+
+def _plots(rows: list[Row]) -> dict[str, str]:
+    plots = {}
+    warm = [row for row in _of(rows, "warm") if "cpu_ms" in row]
+    if warm:
+        names = list(dict.fromkeys(row["target"] for row in warm))
+        for name, title, unit, key, many in (
+            ("cpu", "CPU of one message, warm DNS, 4 KiB", "ms", "cpu_ms", (1, 10)),
+            ("throughput", "Throughput", "messages/s", "rate", (10, 100)),
+        ):
+            plots[name] = plot.bars(
+                title,
+                unit,
+                {
+                    target: {
+                        f"{row['connections']} connections": row[key]
+                        for row in warm
+                        if row["target"] == target and row["connections"] in many
+                    }
+                    for target in names
+                },
+            )
+    cold = [row for row in _of(rows, "cold") if "p50_ms" in row]
+    if cold:
+        names = list(dict.fromkeys(row["target"] for row in cold))
+        plots["latency"] = plot.bars(
+            "Latency of a message, nothing in any cache",
+            "ms, median",
+            {
+                target: {
+                    f"answers after {row['delay_ms']:g} ms": row["p50_ms"] for row in cold if row["target"] == target
+                }
+                for target in names
+            },
+        )
+    for what in dict.fromkeys(row["what"] for row in _of(rows, "growth")):
+        points = [(row["amount"], row["cpu_ms"]) for row in _of(rows, "growth") if row["what"] == what]
+        plots["growth-" + what.replace(" ", "-").lower()] = plot.lines(f"CPU by {what}", what, "ms", {"assay": points})
+    cache = _of(rows, "cache")
+    if cache:
+        plots["cache"] = plot.lines(
+            f"Hit rate by size of the cache, {cache[0]['domains']:,} sender domains",
+            "dns.cache_entries",
+            "per cent",
+            {"assay": [(row["entries"], row["hit_rate"] * 100) for row in cache]},
+        )
+    return plots
+
+
+def _of(rows: list[Row], scenario: str) -> list[Row]:
+    return [row for row in rows if row["scenario"] == scenario]
+
+
+def _value(rows: list[Row], scenario: str, target: str, key: str, **where: object) -> float | None:
+    for row in _of(rows, scenario):
+        if row["target"] == target and all(row.get(name) == value for name, value in where.items()):
+            return row.get(key)
+    return None
+
+
+def _memory(row: Row) -> str:
+    return _n(max((one["worker"] for one in row["memory"]), default=0)) if "memory" in row else "-"
+
+
+def _n(value: float | None) -> str:
+    if value is None:
+        return "-"
+    return f"{value:,.0f}" if abs(value) >= 100 else f"{value:.3g}"
+
+
+def _table(head: tuple[str, ...], lines: list[list[object]]) -> str:
+    if not lines:
+        return ""
+    rule = "|".join("---" if index == 0 else "--:" for index in range(len(head)))
+    return "\n".join([f"| {' | '.join(head)} |", f"|{rule}|", *(f"| {' | '.join(map(str, line))} |" for line in lines)])

@@ -1,0 +1,194 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Measure assay beside the milters it replaces, in one run on this machine.
+
+    python contrib/bench/run.py --short              # five minutes
+    python contrib/bench/run.py --long               # half an hour: medians of three, larger bodies, more domains
+    python contrib/bench/run.py --only warm,cold     # some scenarios
+    python contrib/bench/run.py --short --write      # and put table and plots into docs/performance.md
+
+Prints a table, and writes every figure to ``.cache/bench/results.json``. See README.md beside this file.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import sandbox
+
+_TOP = Path(__file__).resolve().parents[2]
+_CACHE = _TOP / ".cache" / "bench"
+_SCENARIOS = ("warm", "sessions", "cold", "large", "memory", "growth", "cache")
+_KIB, _MIB = 1024, 1024 * 1024
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description="Measure assay beside the milters it replaces.")
+    size = parser.add_mutually_exclusive_group()
+    size.add_argument("--short", action="store_true", help="about five minutes (the default)")
+    size.add_argument("--long", action="store_true", help="about half an hour")
+    parser.add_argument(
+        "--smoke", action="store_true", help="a second against assay alone, without Debian's packages' peers"
+    )
+    parser.add_argument("--only", default=",".join(_SCENARIOS), help=f"scenarios, of {','.join(_SCENARIOS)}")
+    parser.add_argument("--targets", default="", help="measure only targets whose name begins so, of warm, cold, large")
+    parser.add_argument("--write", action="store_true", help="update docs/performance.md and its plots")
+    arguments = parser.parse_args()
+    import packages
+
+    try:
+        versions = packages.fetch(_CACHE / "packages") if not os.environ.get("ASSAY_BENCH_SANDBOX") else {}
+    except packages.PackageError as error:
+        print(f"bench: {error}", file=sys.stderr)
+        return 1
+    sandbox.enter()
+    versions = packages.fetch(_CACHE / "packages")
+    with tempfile.TemporaryDirectory(prefix="assay-bench-") as name:
+        directory = Path(name)
+        subprocess.run(["mount", "-t", "tmpfs", "tmpfs", name], check=True)
+        packages.overlay(_CACHE / "packages", directory / "changes")
+        rows = list(_measure(arguments, directory))
+        subprocess.run(["umount", "--lazy", name], check=True)
+    report = {"machine": _machine(), "versions": _versions(versions), "rows": rows}
+    if arguments.smoke:
+        print(json.dumps(rows))
+        return 0
+    (_CACHE / "results.json").write_text(json.dumps(report, indent=1))
+    import report as reports
+
+    print(reports.text(report))
+    if arguments.write:
+        reports.write(report, _TOP / "docs")
+    return 0
+
+
+def _measure(arguments: argparse.Namespace, directory: Path) -> Iterator[dict[str, Any]]:
+    import mail
+    import scenarios
+    from scenarios import say
+
+    import nameserver
+    import zone
+
+    sandbox.prepare(directory, nameserver.ADDRESS)
+    for name in tuple(scenarios.TARGETS):
+        if not name.startswith(arguments.targets):
+            del scenarios.TARGETS[name]
+    scenarios.JUDGES = tuple(name for name in scenarios.JUDGES if name in scenarios.TARGETS)
+    wanted = ("warm",) if arguments.smoke else tuple(arguments.only.split(","))
+    long = arguments.long
+    signer = mail.Signer()
+    count = 10_000 if "cache" in wanted else 10 if arguments.smoke else 200
+    domains = [zone.Domain(number) for number in range(1, count + 1)]
+    terms = dict(zone.many_terms(amount) for amount in (1, 10, 50, 100, 200))
+    server = nameserver.NameServer(
+        directory, zone.zone_file(domains, signer.public, [record for more in terms.values() for record in more])
+    )
+    say(f"signing the messages of {min(count, 200)} senders")
+    messages = [signer.sign(mail.compose(domain, 4 * _KIB)) for domain in domains[:200]]
+    world = scenarios.World(directory, len(os.sched_getaffinity(0)))
+    seconds = 4.0 if long else 2.0
+    try:
+        if arguments.smoke:
+            scenarios.TARGETS = {"assay": scenarios.TARGETS["assay"]}
+            yield from scenarios.warm(world, messages, (1,), 1.0)
+            return
+        if "warm" in wanted:
+            yield from _median(3 if long else 1, lambda: scenarios.warm(world, messages, (1, 10, 100), seconds))
+        if "sessions" in wanted:
+            yield from _median(3 if long else 1, lambda: scenarios.sessions(world, messages, seconds))
+        if "cold" in wanted:
+            yield from scenarios.cold(world, messages, (0.02, 0.05), 60 if long else 20)
+        if "large" in wanted:
+            big = [signer.sign(mail.compose(domain, 5 * _MIB)) for domain in domains[:2]]
+            yield from scenarios.large(world, big, seconds)
+        if "memory" in wanted:
+            sizes = {
+                size: signer.sign(mail.compose(domains[0], size))
+                for size in (4 * _KIB, _MIB, *((10 * _MIB, 50 * _MIB) if long else (10 * _MIB,)))
+            }
+            yield from scenarios.memory(world, messages, sizes, 100)
+        if "growth" in wanted:
+            yield from scenarios.growth(world, _series(signer, domains[0], list(terms)), seconds / 4)
+        if "cache" in wanted:
+            # A signature costs 10 ms: that of the first sender is put on everybody's messages, with their names in
+            # it. It does not verify, but everything is asked.
+            model = messages[0]
+            own = domains[0].name.encode()
+            many = [_as_if_of(model, domain, own) for domain in domains]
+            yield from scenarios.cache(world, many, (0, 2_000, 20_000, 100_000, 200_000), 5_000 if not long else 20_000)
+    finally:
+        server.stop()
+
+
+def _as_if_of(model: Any, domain: Any, own: bytes) -> Any:
+    from dataclasses import replace
+
+    other = domain.name.encode()
+    fields = tuple((name, value.replace(own, other)) for name, value in model.fields)
+    return replace(model, domain=domain, fields=fields, sender=f"bounce@{domain.name}")
+
+
+def _series(signer: Any, domain: Any, terms: list[str]) -> dict[str, dict[int, Any]]:
+    """Messages that grow in one thing at a time."""
+    import mail
+
+    simple = mail.compose(domain, 4 * _KIB)
+    return {
+        "header fields": {n: signer.sign(mail.compose(domain, 4 * _KIB, headers=n)) for n in (12, 100, 250, 500, 1000)},
+        "recipients": {n: signer.sign(mail.compose(domain, 4 * _KIB, recipients=n)) for n in (1, 100, 250, 500, 1000)},
+        "signatures": {n: signer.sign(simple, n) for n in (1, 2, 4, 7, 10)},
+        "SPF terms": {
+            int(name.removeprefix("terms").partition(".")[0]): signer.sign(
+                mail.compose(domain, 4 * _KIB, sender=f"bounce@{name}")
+            )
+            for name in terms
+        },
+        "MiB of body": {n: signer.sign(mail.compose(domain, n * _MIB)) for n in (1, 2, 4, 8, 16)},
+    }
+
+
+def _median(times: int, scenario: Any) -> Iterator[dict[str, Any]]:
+    """Repeat a scenario and give for each row the run whose CPU is the median."""
+    runs = [list(scenario()) for _ in range(times)]
+    for same in zip(*runs, strict=True):
+        good = sorted((row for row in same if "failed" not in row), key=lambda row: row["cpu_ms"])
+        yield good[len(good) // 2] | {"rate": statistics.median(row["rate"] for row in good)} if good else same[0]
+
+
+def _machine() -> dict[str, str]:
+    cpu = next(
+        (
+            line.partition(":")[2].strip()
+            for line in Path("/proc/cpuinfo").read_text().splitlines()
+            if "model name" in line
+        ),
+        platform.machine(),
+    )
+    return {
+        "date": time.strftime("%Y-%m-%d"),
+        "cores": str(len(os.sched_getaffinity(0))),
+        "cpu": cpu,
+        "kernel": platform.release(),
+        "python": platform.python_version(),
+    }
+
+
+def _versions(peers: dict[str, str]) -> dict[str, str]:
+    own = {name: version(name) for name in ("assay", "pymilter", "dnspython", "cryptography")}
+    return own | {name: value for name, value in peers.items() if name != "publicsuffix"}
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

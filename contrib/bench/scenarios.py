@@ -1,0 +1,274 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""What is measured: each function runs one scenario and returns its rows.
+
+A row is a dictionary: `scenario`, `target`, what was varied, and the figures. CPU is that of the milters' processes,
+per message; the rate is of whole messages; latency is from the first connect of a message to the last verdict on it,
+and includes all that a milter does while the SMTP stages pass.
+"""
+
+from __future__ import annotations
+
+import bisect
+import itertools
+import random
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import load
+import members
+from load import Leg, Load
+from mail import Message
+from members import Member, Running, Setting
+
+import nameserver
+
+Row = dict[str, Any]
+Chain = Sequence[Member]
+
+TARGETS: dict[str, Chain] = {
+    "assay": (members.ASSAY,),
+    "rspamd": (members.RSPAMD,),
+    "pair: OpenDKIM, OpenDMARC with its own SPF": members.PAIR,
+    "chain: pyspf-milter, OpenDKIM, OpenDMARC": members.USUAL_CHAIN,
+    "dkimpy-milter": (members.DKIMPY,),
+    "pymilter that does nothing, all replies": (members.IDLE_REPLIES,),
+    "pymilter that does nothing, no replies": (members.IDLE,),
+}
+JUDGES = tuple(TARGETS)[:4]
+
+
+@dataclass(slots=True)
+class World:
+    """What the scenarios share. `edits` are the fields that a chain's first members put on a message, by their names
+    and the message's sender: learned once, so that a cold run need not warm anything to know them."""
+
+    directory: Path
+    workers: int
+    edits: dict[tuple[str, str, int], list[tuple[bytes, bytes]]] = field(default_factory=dict)
+
+
+@contextmanager
+def serving(
+    world: World, chain: Chain, *, dns: str = nameserver.ADDRESS, inet: bool = False
+) -> Iterator[list[Running]]:
+    """The members of a chain, started afresh."""
+    running: list[Running] = []
+    try:
+        for member in chain:
+            running.append(Running(member, Setting(world.directory, dns, world.workers, inet)))
+        yield running
+    finally:
+        for one in running:
+            one.stop()
+
+
+def legs(world: World, running: Sequence[Running], messages: Sequence[Message]) -> list[list[Leg]]:
+    """The bytes for each message and member, with the fields of the members before it."""
+    prepared: list[list[Leg]] = [[] for _ in messages]
+    current = list(messages)
+    chain = ""
+    for place, one in enumerate(running):
+        chain += one.member.name + "/"
+        for index, message in enumerate(current):
+            prepared[index].append(load.leg(one.address, one.agreement, message, one.member.expected))
+        if place == len(running) - 1:
+            break
+        for index, message in enumerate(current):
+            key = (chain, message.sender, len(message.body))
+            if key not in world.edits:
+                seen: list[bytes] = []
+                Load([[prepared[index][-1]]], connections=1, count=1, on_edits=lambda _, e, s=seen: s.append(e)).run()
+                world.edits[key] = load.insertions(seen[0])
+            current[index] = message.with_fields(world.edits[key])
+    return prepared
+
+
+def measure(running: Sequence[Running], prepared: Sequence[Sequence[Leg]], **options: Any) -> Row:
+    """One run: what it took."""
+    before = [one.cpu() for one in running]
+    result = Load(prepared, **options).run()
+    spent = [one.cpu() - cpu for one, cpu in zip(running, before, strict=True)]
+    per = 1000 / result.messages
+    return {
+        "messages": result.messages,
+        "cpu_ms": sum(spent) * per,
+        "members_cpu_ms": [cpu * per for cpu in spent],
+        "generator_cpu_ms": result.generator_cpu * per,
+        "rate": result.rate,
+        **{f"p{percent}_ms": result.percentile(percent) * 1000 for percent in (50, 90, 99)},
+    }
+
+
+def warm_up(world: World, prepared: Sequence[Sequence[Leg]]) -> None:
+    """Each worker of each member must have seen each sender."""
+    Load(prepared, connections=2 * world.workers, count=2 * world.workers * len(prepared)).run()
+
+
+def warm(world: World, messages: Sequence[Message], connections: Sequence[int], seconds: float) -> Iterator[Row]:
+    """Every answer known already: CPU, throughput and latency by number of connections."""
+    for target, chain in TARGETS.items():
+        say(f"warm: {target}")
+        with serving(world, chain) as running:
+            prepared = legs(world, running, messages)
+            for many in connections:
+                row: Row = {"scenario": "warm", "target": target, "connections": many}
+                try:
+                    if many == connections[0]:
+                        warm_up(world, prepared)
+                    row |= measure(running, prepared, connections=many, seconds=seconds)
+                    row["memory"] = [_memory(one) for one in running]
+                except (load.LoadError, OSError) as error:
+                    row["failed"] = _fault(running, error)
+                yield row
+                if "failed" in row:
+                    break
+
+
+def sessions(world: World, messages: Sequence[Message], seconds: float) -> Iterator[Row]:
+    """Ten messages a connection; and an inet socket."""
+    for name, options in {
+        "unix socket": {},
+        "inet socket": {"inet": True},
+        "unix socket, ten messages a session": {"per": 10},
+    }.items():
+        say(f"sessions: {name}")
+        with serving(world, TARGETS["assay"], inet=bool(options.get("inet"))) as running:
+            prepared = legs(world, running, messages)
+            for many in (1, 10):
+                warm_up(world, prepared)
+                row = measure(
+                    running,
+                    prepared,
+                    connections=many,
+                    seconds=seconds,
+                    messages_a_connection=int(options.get("per", 1)),
+                )
+                yield {"scenario": "sessions", "target": name, "connections": many} | row
+
+
+def cold(world: World, messages: Sequence[Message], delays: Sequence[float], count: int) -> Iterator[Row]:
+    """No answer known, and each takes its time: one connection, every message from another sender."""
+    for target in JUDGES:
+        with serving(world, TARGETS[target]) as running:  # learns what the first members write
+            legs(world, running, messages[: count * len(delays)])
+        for number, seconds in enumerate(delays):
+            say(f"cold: {target}, answers after {seconds * 1000:g} ms")
+            proxy = nameserver.Delay(seconds)
+            try:
+                with serving(world, TARGETS[target], dns=nameserver.DELAYED) as running, delayed(world):
+                    prepared = legs(world, running, messages[number * count : (number + 1) * count])
+                    before = proxy.questions
+                    row = measure(running, prepared, connections=1, count=count)
+                    row["questions"] = (proxy.questions - before) / count
+                yield {"scenario": "cold", "target": target, "delay_ms": seconds * 1000} | row
+            except load.LoadError as error:
+                yield {"scenario": "cold", "target": target, "delay_ms": seconds * 1000, "failed": str(error)[:200]}
+            finally:
+                proxy.stop()
+
+
+@contextmanager
+def delayed(world: World) -> Iterator[None]:
+    """Programs that read resolv.conf ask the proxy meanwhile."""
+    path = world.directory / "resolv.conf"
+    usual = path.read_text()
+    path.write_text(usual.replace(nameserver.ADDRESS, nameserver.DELAYED))
+    try:
+        yield
+    finally:
+        path.write_text(usual)
+
+
+def large(world: World, messages: Sequence[Message], seconds: float) -> Iterator[Row]:
+    """Large bodies: CPU for each."""
+    targets = {name: TARGETS[name] for name in (*JUDGES, "dkimpy-milter", "pymilter that does nothing, no replies")}
+    targets["pymilter that takes SHA-256 of the body"] = (members.IDLE_HASH,)
+    for target, chain in targets.items():
+        say(f"large: {target}")
+        with serving(world, chain) as running:
+            row: Row = {"scenario": "large", "target": target, "body": len(messages[0].body)}
+            try:
+                prepared = legs(world, running, messages)
+                Load(prepared, connections=1, count=2 * len(messages)).run()
+                row |= measure(running, prepared, connections=1, seconds=seconds)
+                row["memory"] = [_memory(one) for one in running]
+            except (load.LoadError, OSError) as error:
+                row["failed"] = _fault(running, error)
+            yield row
+
+
+def memory(world: World, small: Sequence[Message], sizes: dict[int, Message], connections: int) -> Iterator[Row]:
+    """Memory of a worker with many large messages in flight at once."""
+    with serving(world, TARGETS["assay"]) as running:
+        Load(legs(world, running, small), connections=connections, count=10 * connections).run()
+        for size, message in sizes.items():
+            say(f"memory: {connections} connections, {size} octets each")
+            measure(running, legs(world, running, [message]), connections=connections, count=connections)
+            yield {"scenario": "memory", "target": "assay", "body": size, "connections": connections} | _memory(
+                running[0]
+            )
+
+
+def growth(world: World, series: dict[str, dict[int, Message]], seconds: float) -> Iterator[Row]:
+    """How the cost grows with one thing at a time."""
+    quiet = Member("assay", members.ASSAY.command, ("dkim=pass", "spf=pass", "dmarc=pass"))
+    for what, points in series.items():
+        say(f"growth: {what}")
+        with serving(world, (quiet,)) as running:
+            for amount, message in points.items():
+                prepared = legs(world, running, [message])
+                Load(prepared, connections=4, count=12).run()
+                row = measure(running, prepared, connections=1, seconds=seconds)
+                yield {"scenario": "growth", "target": "assay", "what": what, "amount": amount} | row
+
+
+def cache(world: World, messages: Sequence[Message], sizes: Sequence[int], draws: int) -> Iterator[Row]:
+    """Many sender domains, some of them frequent (Zipf's law): hit rate and memory by size of the cache."""
+    weights = list(itertools.accumulate(1 / rank for rank in range(1, len(messages) + 1)))
+    chance = random.Random(1)  # noqa: S311  # no secret: the same draws for each size
+    order = [bisect.bisect(weights, chance.random() * weights[-1]) for _ in range(draws)]
+    for size in sizes:
+        say(f"cache: {size} entries")
+        member = members.assay_with_cache(size)
+        proxy = nameserver.Delay(0.0)
+        alone = World(world.directory, 1)  # one worker, so that it is one cache
+        try:
+            with serving(alone, (member,), dns=nameserver.DELAYED) as running:
+                prepared = legs(alone, running, messages)
+                before = _memory(running[0])["worker"]
+                Load(prepared, connections=10, count=len(messages)).run()
+                filled = _memory(running[0])["worker"]
+                asked = proxy.questions
+                Load([prepared[number] for number in order], connections=10, count=draws).run()
+                hit_rate = 1 - (proxy.questions - asked) / (draws * asked / len(messages))
+        finally:
+            proxy.stop()
+        yield {
+            "scenario": "cache",
+            "target": "assay",
+            "entries": size,
+            "domains": len(messages),
+            "questions": asked / len(messages),
+            "hit_rate": hit_rate,
+            "empty_mib": before,
+            "full_mib": filled,
+        }
+
+
+def say(text: str) -> None:
+    """Progress, for whoever waits."""
+    print(f"bench: {text}", file=sys.stderr, flush=True)
+
+
+def _memory(one: Running) -> dict[str, float]:
+    usage = one.usage()
+    return {"resident": usage.resident, "proportional": usage.proportional, "worker": usage.worker, "peak": usage.peak}
+
+
+def _fault(running: Sequence[Running], error: Exception) -> str:
+    dead = ", ".join(one.member.name for one in running if not one.alive)
+    return f"{dead} died" if dead else str(error)[:200]
