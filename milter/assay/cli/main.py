@@ -2,14 +2,16 @@
 """The command line: which subcommands there are, and how each ends.
 
 Exit codes are those of sysexits(3), which mail programs share: 0 done; 1 ``probe``: the message was refused; 64 wrong
-arguments; 65 unusable message; 66 no such file; 69 nobody listens; 70 a fault of ours; 75 ``probe``: told to try
-again later; 78 unusable configuration.
+arguments; 65 unusable message; 66 no such file; 69 nobody listens; 70 a fault of ours; 74 the output cannot be
+written; 75 ``probe``: told to try again later; 78 unusable configuration.
 """
 
 from __future__ import annotations
 
 import argparse
+import io
 import os
+import signal
 import sys
 from collections.abc import Sequence
 from typing import NoReturn
@@ -39,11 +41,29 @@ def main(arguments: Sequence[str] | None = None) -> int:
     for module in (serve, check, probe, config):
         module.add_to(commands)
     options = parser.parse_args(arguments)
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")  # a message may hold what the terminal cannot show
     try:
-        return int(options.run(options))
+        code = int(options.run(options))
+        sys.stdout.flush()  # here, where a fault can still be told
+        return code
     except ConfigError as error:
         print(f"assay: {error}", file=sys.stderr)
         return os.EX_CONFIG
     except BrokenPipeError:  # "assay check ... | head" is no fault
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _drop_output()
         return os.EX_OK
+    except KeyboardInterrupt:
+        return _EX_INTERRUPTED
+    except OSError as error:
+        _drop_output()
+        print(f"assay: {error.filename or 'output'}: {error.strerror or error}", file=sys.stderr)
+        return os.EX_IOERR
+
+
+_EX_INTERRUPTED = 128 + signal.SIGINT  # as shells have it
+
+
+def _drop_output() -> None:
+    """Let what is still in the buffer go nowhere, or Python complains at its exit."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -1,0 +1,322 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The command line as a user meets it: a process, its output, its exit code, and never a traceback."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from assay import __version__
+from assay.config import sample
+from running import Daemon
+from sending import GOOD, MESSAGE, OUR_ID, ROWS, message
+
+ZONE = """\
+example.org. TXT "v=spf1 ip4:192.0.2.1 -all"
+_dmarc.example.org. TXT "v=DMARC1; p=reject"
+mail.example.org. A 192.0.2.1
+mail.example.org. TXT "v=spf1 a -all"
+1.2.0.192.in-addr.arpa. PTR mail.example.org.
+"""
+ENVELOPE = ("--ip", GOOD, "--helo", "mail.example.org", "--mail-from", "joe@example.org")
+BUFFERED = {name: value for name, value in os.environ.items() if name != "PYTHONUNBUFFERED"}  # as users have it
+REFUSED, USAGE, NO_INPUT, UNAVAILABLE, DEFERRED, CONFIG = 1, 64, 66, 69, 75, 78
+
+
+def assay(*arguments: str | bytes, stdin: bytes = b"", **environment: str) -> subprocess.CompletedProcess[bytes]:
+    """Run the program; whatever it is given, it does not show its inside."""
+    ended = subprocess.run(
+        [sys.executable, "-m", "assay", *arguments],
+        input=stdin,
+        capture_output=True,
+        timeout=60,
+        check=False,
+        env=BUFFERED | environment,
+    )
+    assert b"Traceback" not in ended.stderr, ended.stderr.decode()
+    assert b"Exception ignored" not in ended.stderr, ended.stderr.decode()
+    return ended
+
+
+@pytest.fixture
+def config(tmp_path: Path) -> str:
+    """A configuration that asks no network."""
+    (tmp_path / "zone").write_text(ZONE)
+    path = tmp_path / "assay.toml"
+    path.write_text(f'[dns]\nnameservers = "none"\nzone = "{tmp_path}/zone"\n[identity]\nauthserv_id = "{OUR_ID}"\n')
+    return str(path)
+
+
+@pytest.fixture
+def saved(tmp_path: Path) -> str:
+    path = tmp_path / "message"
+    path.write_bytes(MESSAGE)
+    return str(path)
+
+
+class TestCheck:
+    def test_plain(self, config: str, saved: str) -> None:
+        ended = assay("check", saved, *ENVELOPE, "-c", config)
+        assert (ended.returncode, ended.stderr) == (0, b"")
+        lines = ended.stdout.decode().splitlines()
+        assert lines[0] == f"Authentication-Results: {OUR_ID};"
+        assert "dmarc=pass" in ended.stdout.decode()
+        assert "Received-SPF: pass" in ended.stdout.decode()
+
+    def test_explain(self, config: str, saved: str) -> None:
+        text = assay("check", saved, *ENVELOPE, "-c", config, "--explain").stdout.decode()
+        assert 'TXT  _dmarc.example.org: "v=DMARC1; p=reject"' in text
+        assert "PTR  1.2.0.192.in-addr.arpa: mail.example.org" in text
+        for line in (
+            "iprev    pass: ",
+            "spf      pass (mailfrom example.org)",
+            "dkim     none: ",
+            "dmarc    pass (example",
+        ):
+            assert line in text
+        assert "decision accept" in text
+
+    def test_json(self, config: str, saved: str) -> None:
+        ended = assay("check", saved, *ENVELOPE, "-c", config, "--json")
+        found = json.loads(ended.stdout)
+        assert found["action"] == "accept"
+        assert found["assessment"]["dmarc"]["result"] == "pass"
+        assert found["assessment"]["spf_mail_from"]["result"] == "pass"
+        assert {"name": "_dmarc.example.org", "type": "TXT"}.items() <= next(
+            one for one in found["dns"] if one["name"] == "_dmarc.example.org"
+        ).items()
+        assert found["edits"][-1]["name"] == "Authentication-Results"
+
+    def test_a_refusal_is_told_and_is_no_failure_of_the_program(self, config: str, saved: str) -> None:
+        with open(config, "a") as file:
+            file.write('[spf]\nfail = "reject"\n')
+        ended = assay("check", saved, "--ip", "192.0.2.66", "--mail-from", "joe@example.org", "-c", config, "--explain")
+        assert ended.returncode == 0
+        assert b"refused: 550 5.7.23 " in ended.stdout
+        assert b"decision reject, by spf.fail" in ended.stdout
+
+    @pytest.mark.parametrize(
+        "octets",
+        [
+            pytest.param(MESSAGE, id="CRLF"),
+            pytest.param(MESSAGE.replace(b"\r\n", b"\n"), id="LF"),
+            pytest.param(
+                b"From joe@example.org Thu Jan  1 00:00:00 1970\n" + MESSAGE.replace(b"\r\n", b"\n"), id="mbox"
+            ),
+        ],
+    )
+    def test_standard_input_in_any_form(self, config: str, octets: bytes) -> None:
+        ended = assay("check", "-", *ENVELOPE, "-c", config, stdin=octets)
+        assert b"dmarc=pass" in ended.stdout
+
+    @pytest.mark.parametrize(
+        "octets", [b"", b"\n", b"\0\xff\xfe" * 100, b"From:\n", b":\n", b"From: \xff@\xfe\n\n\xff", b"x" * 100_000]
+    )
+    @pytest.mark.parametrize("form", [(), ("--json",), ("--explain",)])
+    def test_garbage_is_a_message_too(self, config: str, octets: bytes, form: tuple[str, ...]) -> None:
+        ended = assay("check", "-", *ENVELOPE, "-c", config, *form, stdin=octets)
+        assert ended.returncode == 0
+        assert b"permerror" in ended.stdout
+
+    @pytest.mark.parametrize("form", [(), ("--json",), ("--explain",)])
+    @pytest.mark.parametrize("locale", ["C.UTF-8", "C", "POSIX"])
+    def test_arguments_that_are_no_utf_8(self, config: str, saved: str, form: tuple[str, ...], locale: str) -> None:
+        arguments = ("--ip", GOOD, "--helo", b"\xff\xfe", "--mail-from", b"\xff@example.org")
+        ended = assay(
+            "check", saved, *arguments, "-c", config, *form, LC_ALL=locale, PYTHONUTF8="0", PYTHONIOENCODING=""
+        )
+        assert ended.returncode == 0
+        assert b"dmarc=" in ended.stdout or b'"dmarc"' in ended.stdout
+
+    def test_ascii_output_cannot_fail(self, config: str, saved: str) -> None:
+        arguments = ("--ip", GOOD, "--helo", "bücher.example", "--mail-from", "jürgen@bücher.example", "--explain")
+        assert assay("check", saved, *arguments, "-c", config, PYTHONIOENCODING="ascii").returncode == 0
+
+    @pytest.mark.parametrize(("path", "reason"), [("missing", b"No such file"), (".", b"Is a directory")])
+    def test_no_message(self, config: str, tmp_path: Path, path: str, reason: bytes) -> None:
+        ended = assay("check", str(tmp_path / path), *ENVELOPE, "-c", config)
+        assert ended.returncode == NO_INPUT
+        assert reason in ended.stderr
+
+    def test_a_broken_configuration(self, tmp_path: Path, saved: str) -> None:
+        ended = assay("check", saved, *ENVELOPE, "-c", str(tmp_path / "none"))
+        assert ended.returncode == CONFIG
+        assert ended.stderr.startswith(b"assay: ")
+
+
+@pytest.fixture(scope="module")
+def daemon(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Daemon]:
+    sections: dict[str, dict[str, Any]] = {
+        "dmarc": {"reject": "reject", "quarantine": "tempfail", "none": "quarantine"}
+    }
+    with Daemon(tmp_path_factory.mktemp("daemon"), ROWS, **sections) as one:
+        yield one
+
+
+class TestProbe:
+    @pytest.mark.parametrize(
+        ("author", "code", "output"),
+        [
+            pytest.param("joe@example.org", 0, b"dmarc=pass", id="taken"),
+            pytest.param("a@reject.example", REFUSED, b"550 5.7.1 ", id="refused"),
+            pytest.param("a@quarantine.example", DEFERRED, b"451 4.7.1 ", id="deferred"),
+            pytest.param("a@none.example", 0, b"dmarc=fail", id="quarantined is taken"),
+        ],
+    )
+    def test_verdicts(self, daemon: Daemon, author: str, code: int, output: bytes) -> None:
+        octets = message(author)
+        ended = assay("probe", daemon.socket, "-", *ENVELOPE, "--mta-name", OUR_ID, stdin=octets)
+        assert ended.returncode == code
+        assert output in ended.stdout
+        assert (b"quarantined: " in ended.stderr) is (author == "a@none.example")
+        if code == 0:
+            assert ended.stdout.startswith(b"Authentication-Results: ")
+            assert ended.stdout.endswith(octets.replace(b"\r\n", b"\n"))
+
+    def test_more_of_the_envelope(self, daemon: Daemon) -> None:
+        rcpt = ("--rcpt", "<a@example.net>", "--rcpt", "b@example.net")
+        ended = assay("probe", daemon.socket, "-", *ENVELOPE, *rcpt, "--auth", "joe", stdin=message("a@reject.example"))
+        assert ended.returncode == 0
+        assert b"Authentication-Results" not in ended.stdout
+        assert "rcpts=2 exempt=authenticated" in daemon.wait_for_log("exempt=authenticated")
+
+    @pytest.mark.parametrize("octets", [b"", b"\xff\0\xfe", b"no header\n"])
+    def test_garbage(self, daemon: Daemon, octets: bytes) -> None:
+        assert assay("probe", daemon.socket, "-", *ENVELOPE, stdin=octets).returncode == 0
+
+    def test_arguments_that_are_no_utf_8(self, daemon: Daemon, saved: str) -> None:
+        arguments = ("--ip", GOOD, "--helo", b"\xff", "--mail-from", b"\xff@example.org", "--rcpt", b"\xfe")
+        assert assay("probe", daemon.socket, saved, *arguments).returncode == 0
+
+    @pytest.mark.parametrize("kind", ["unix", "inet", "inet6"])
+    def test_nobody_listens(self, tmp_path: Path, saved: str, kind: str) -> None:
+        text = {"unix": f"unix:{tmp_path}/none", "inet": "inet:1@127.0.0.1", "inet6": "inet6:1@::1"}[kind]
+        ended = assay("probe", text, saved, *ENVELOPE)
+        assert ended.returncode == UNAVAILABLE
+        assert b"is the daemon running?" in ended.stderr
+
+    def test_a_server_that_is_no_milter(self, daemon: Daemon, saved: str, tmp_path: Path) -> None:
+        with socket.create_server(("127.0.0.1", 0)) as server:
+
+            def answer() -> None:
+                connection, _ = server.accept()
+                with connection:
+                    connection.recv(100)
+                    connection.sendall(b"220 mail.example.org ESMTP\r\n" + b"x" * 100)
+
+            thread = threading.Thread(target=answer)
+            thread.start()
+            ended = assay("probe", f"inet:{server.getsockname()[1]}@127.0.0.1", saved, *ENVELOPE)
+            thread.join()
+        assert ended.returncode == UNAVAILABLE
+        assert b"not a milter" in ended.stderr
+
+    @pytest.mark.parametrize("text", ["", "25", "inet:x@h", "tcp:25@h", "unix:"])
+    def test_a_text_that_names_no_socket(self, saved: str, text: str) -> None:
+        ended = assay("probe", text, saved, *ENVELOPE)
+        assert ended.returncode == USAGE
+        assert b"write inet:PORT@HOST" in ended.stderr
+
+    def test_an_unresolvable_host(self, saved: str) -> None:
+        assert assay("probe", "inet:25@host.invalid", saved, *ENVELOPE).returncode == UNAVAILABLE
+
+
+class TestConfig:
+    def test_check(self, config: str) -> None:
+        ended = assay("config", "check", "-c", config)
+        assert (ended.returncode, ended.stdout) == (0, f"{config}: good\n".encode())
+        assert assay("config", "check").stdout == b"defaults: good\n"
+
+    def test_check_tries_all_of_it(self, config: str, tmp_path: Path) -> None:
+        (tmp_path / "zone").write_text("example.org. A nonsense\n")
+        ended = assay("config", "check", "-c", config)
+        assert ended.returncode == CONFIG
+        assert f"{tmp_path}/zone:1: ".encode() in ended.stderr
+
+    def test_show_tells_what_is_in_force(self, config: str, tmp_path: Path) -> None:
+        shown = assay("config", "show", "-c", config).stdout
+        assert f'authserv_id = "{OUR_ID}"'.encode() in shown
+        again = tmp_path / "again.toml"
+        again.write_bytes(shown)
+        assert assay("config", "show", "-c", str(again)).stdout == shown
+
+    def test_sample(self) -> None:
+        assert assay("config", "sample").stdout.decode() == sample()
+
+    @pytest.mark.parametrize("verb", ["check", "show"])
+    def test_a_broken_one(self, tmp_path: Path, verb: str) -> None:
+        (tmp_path / "broken").write_text("[dmarc]\nreject = 'x'\n")
+        ended = assay("config", verb, "-c", str(tmp_path / "broken"))
+        assert ended.returncode == CONFIG
+        assert ended.stderr.count(b"\n") == 1
+        assert b"dmarc.reject" in ended.stderr
+
+
+class TestUsage:
+    @pytest.mark.parametrize(
+        "arguments",
+        [
+            (),
+            ("nonsense",),
+            ("check",),
+            ("check", "-"),
+            ("check", "-", "--ip", "nonsense"),
+            ("check", "-", "--ip", GOOD, "--nonsense"),
+            ("probe", "unix:x"),
+            ("config",),
+            ("config", "nonsense"),
+            ("config", "sample", "-c", "x"),
+            ("serve", "x"),
+        ],
+        ids=" ".join,
+    )
+    def test_wrong_arguments(self, arguments: tuple[str, ...]) -> None:
+        ended = assay(*arguments)
+        assert ended.returncode == USAGE
+        assert ended.stderr.startswith(b"usage: assay")
+        assert ended.stdout == b""
+
+    @pytest.mark.parametrize("command", ["", "serve", "check", "probe", "config", "config check"])
+    def test_help(self, command: str) -> None:
+        ended = assay(*command.split(), "--help")
+        assert ended.returncode == 0
+        assert ended.stdout.startswith(f"usage: {' '.join(['assay', *command.split()])}".encode())
+
+    def test_version(self) -> None:
+        assert assay("--version").stdout == f"assay {__version__}\n".encode()
+
+    def test_a_reader_that_goes_away(self, config: str, saved: str) -> None:
+        for arguments in (["config", "sample"], ["check", saved, *ENVELOPE, "-c", config, "--json"]):
+            reading, writing = os.pipe()
+            os.close(reading)
+            with os.fdopen(writing, "wb") as broken:
+                ended = subprocess.run(
+                    [sys.executable, "-m", "assay", *arguments],
+                    stdout=broken,
+                    stderr=subprocess.PIPE,
+                    check=False,
+                    env=BUFFERED,
+                )
+            assert ended.stderr == b""
+            assert ended.returncode == 0
+
+    def test_a_full_disk(self, config: str) -> None:
+        with open("/dev/full", "wb") as full:
+            ended = subprocess.run(
+                [sys.executable, "-m", "assay", "config", "sample"],
+                stdout=full,
+                stderr=subprocess.PIPE,
+                check=False,
+                env=BUFFERED,
+            )
+        assert ended.returncode == os.EX_IOERR
+        assert ended.stderr == b"assay: output: No space left on device\n"
