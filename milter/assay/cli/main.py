@@ -17,7 +17,7 @@ from collections.abc import Sequence
 from typing import NoReturn
 
 from assay import __version__
-from assay.cli import check, config, probe, serve
+from assay.cli import check, config, probe, serve, spfquery
 from assay.config import ConfigError
 
 
@@ -38,7 +38,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = _Parser(prog="assay", description="Tells an MTA who really sent each message.")
     parser.add_argument("-V", "--version", action="version", version=f"assay {__version__}")
     commands = parser.add_subparsers(metavar="COMMAND", required=True)
-    for module in (serve, check, probe, config):
+    for module in (serve, check, probe, spfquery, config):
         module.add_to(commands)
     options = parser.parse_args(arguments)
     if isinstance(sys.stdout, io.TextIOWrapper):

@@ -104,6 +104,11 @@ def test_every_zone_ends_in_an_evaluation_and_asking_ahead_changes_nothing(
     ahead, asked_ahead = solve(32)
     assert dataclasses.replace(ahead, steps=()) == dataclasses.replace(in_order, steps=())
     assert ahead.steps == in_order.steps
+    limits = spf.Limits(questions_ahead=32)
+    plain = Zone(rows).solve(
+        spf.check_mail_from(ip_address(client), "e.example", ReversePath.parse(sender), limits=limits)
+    )
+    assert plain == dataclasses.replace(ahead, steps=()), "narrating changed the evaluation"
     assert set(asked_in_order.asked) <= set(asked_ahead.asked)
     assert len(asked_in_order.asked) <= MAX_QUESTIONS
     assert len(asked_ahead.asked) <= MAX_QUESTIONS + 32

@@ -6,13 +6,14 @@
 """
 
 from assay.protocol.spf.check import Selector, check_host
-from assay.protocol.spf.evaluation import Evaluation, Identity, Limits, Result, Step
+from assay.protocol.spf.evaluation import Evaluation, Event, Identity, Limits, Result, Step
 from assay.protocol.spf.identity import check_helo, check_mail_from
 from assay.protocol.spf.received import render
 from assay.protocol.spf.record import Record, parse, parse_terms, select
 
 __all__ = [
     "Evaluation",
+    "Event",
     "Identity",
     "Limits",
     "Record",

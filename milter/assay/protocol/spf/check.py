@@ -16,8 +16,9 @@ from assay.inquiry import Answer, Inquiry, Outcome, RecordType
 from assay.model.name import Domain, InvalidNameError
 from assay.model.smtp import Address, canonical_address
 from assay.protocol.spf import macro, mechanism
-from assay.protocol.spf.evaluation import Evaluation, Identity, Limits, Result, Step
+from assay.protocol.spf.evaluation import Evaluation, Event, Identity, Limits, Result
 from assay.protocol.spf.mechanism import Context, Match, Trouble
+from assay.protocol.spf.narration import NarratingContext
 from assay.protocol.spf.record import Directive, Mechanism, Record, select, shown
 
 MAX_EXPLANATION = 450  # characters; our choice: with a reply code it still fits a line of 512 (RFC 5321, 4.5.3.1.5)
@@ -65,14 +66,17 @@ def check_host(
     local_part, _, sender_domain = sender.rpartition("@")
     local_part = local_part or "postmaster"
     sender = f"{local_part}@{sender_domain}"
-    context = Context(address, _values(address, local_part, sender_domain, helo, receiver, now), limits)
-    check = _Check(context, selector, narrate=narrate)
+    values = _values(address, local_part, sender_domain, helo, receiver, now)
+    narrator = NarratingContext(address, values, limits) if narrate else None
+    context = narrator or Context(address, values, limits)
+    check = _Check(context, selector) if narrator is None else _NarratingCheck(narrator, selector)
     domain = domain.removesuffix(".")
     if record is not None:
         check.policies[domain] = check.read_policy(domain, Answer(Outcome.FOUND, (record,)))
+        if narrator is not None:
+            narrator.given = (domain, record)
     while True:  # each round answers at least one more question, and `limits` bound how many there can be
         context.restart()
-        check.steps.clear()
         decision = check.host(domain, 0)
         uses_local_part = context.uses_local_part  # by the policy; what the explanation says does not count
         explanation = "" if context.missing else check.explanation(decision, default_explanation)
@@ -92,7 +96,7 @@ def check_host(
         all_matched=decision.directive is not None and decision.directive.mechanism is Mechanism.ALL,
         uses_local_part=uses_local_part,
         domain_exists=decision.domain_exists,
-        steps=tuple(check.steps),
+        steps=() if narrator is None else tuple(narrator.steps),
     )
 
 
@@ -136,14 +140,13 @@ class _Check:
     `policies` holds what each domain's TXT answer came to, so that walking again does not read it again.
     """
 
-    __slots__ = ("context", "narrate", "policies", "selector", "steps")
+    __slots__ = ("context", "narrator", "policies", "selector")
 
-    def __init__(self, context: Context, selector: Selector, *, narrate: bool) -> None:
+    def __init__(self, context: Context, selector: Selector) -> None:
         self.context = context
         self.selector = selector
-        self.narrate = narrate
+        self.narrator: NarratingContext | None = None
         self.policies: dict[str, Record | _Decision] = {}
-        self.steps: list[Step] = []
 
     def host(self, domain: str, depth: int) -> _Decision:
         """Evaluate the policy of one domain (RFC 7208, 4.6).
@@ -158,9 +161,8 @@ class _Check:
                 match: Match = mechanism.network(context, directive)
             else:
                 match = self._match(directive, domain, depth)
-            if self.narrate:
-                outcome = match.reason if isinstance(match, Trouble) else "match" if match else "no match"
-                self.steps.append(Step(depth, domain, directive.text, outcome))
+            if self.narrator is not None:
+                self.narrator.ends(depth, domain, directive, match)
             if isinstance(match, Trouble):
                 return _Decision(match.result, match.reason)
             if match:
@@ -268,13 +270,57 @@ class _Check:
         target = self.context.target(record.redirect.macro_string, domain)
         if target is None:  # RFC 8616, 4: what has a local part that is not ASCII is as if it were not there
             return neutral
-        if self.narrate:
-            self.steps.append(Step(depth, domain, record.redirect.text, f"continue with {shown(target)}"))
+        if self.narrator is not None:
+            self.narrator.note(Event.OUTCOME, f"continue with {target}")
         decision = self.host(target, depth)
         if decision.result is Result.NONE and decision is not _UNKNOWN:  # RFC 7208, 6.1: no record is an error here
             trouble = Trouble(Result.PERMERROR, decision.reason)
             return _Decision(trouble.result, _located(trouble, record.redirect.text, domain).reason)
         return decision
+
+
+class _NarratingCheck(_Check):
+    """The same check, telling what it does. What is told while answers are missing is forgotten at the next round."""
+
+    __slots__ = ()
+
+    def __init__(self, narrator: NarratingContext, selector: Selector) -> None:
+        super().__init__(narrator, selector)
+        self.narrator: NarratingContext = narrator
+
+    def host(self, domain: str, depth: int) -> _Decision:
+        """Tell where the policy comes from before it is evaluated, and its result behind it."""
+        narrator = self.narrator
+        narrator.at(depth, domain, "")
+        if narrator.given is None or narrator.given[0] != domain:
+            self.policies.pop(domain, None)  # so that the lookup is told, also when an earlier round made it
+        self._policy(domain)
+        for text in narrator.texts(domain):  # bounded by the length of a DNS message
+            if self.selector((text,)) is not None:
+                narrator.note(Event.RECORD, text.decode("utf-8", "surrogateescape"))
+        decision = super().host(domain, depth)
+        narrator.at(depth, domain, "")
+        narrator.note(Event.OUTCOME, f"{decision.result}: {_reason(decision, self.context.address)}")
+        return decision
+
+    def explanation(self, decision: _Decision, default: str) -> str:
+        """Tell how the sender's words came about."""
+        record = decision.record
+        if decision.result is not Result.FAIL or record is None or record.exp is None:
+            return super().explanation(decision, default)
+        self.narrator.begins(0, decision.domain, record.exp.text)
+        text = super().explanation(decision, default)
+        self.narrator.note(Event.OUTCOME, f"explanation: {text}" if text else "no explanation")
+        return text
+
+    def _match(self, directive: Directive, domain: str, depth: int) -> Match:
+        self.narrator.begins(depth, domain, directive.text)
+        return super()._match(directive, domain, depth)
+
+    def _redirect(self, record: Record, domain: str, depth: int) -> _Decision:
+        if record.redirect is not None:
+            self.narrator.begins(depth, domain, record.redirect.text)
+        return super()._redirect(record, domain, depth)
 
 
 def _located(trouble: Trouble, term: str, domain: str) -> Trouble:

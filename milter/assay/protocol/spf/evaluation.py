@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import NamedTuple
 
+from assay.inquiry import Answer, Question
 from assay.model.name import Domain
 
 
@@ -54,20 +55,43 @@ class Limits:
     choice: enough for honest policies, and a hostile one cannot make us ask much more than it could in order."""
 
 
+class Event(StrEnum):
+    """What a `Step` tells."""
+
+    LOOKUP = "lookup"  #: a question and its answer
+    RECORD = "record"  #: a published text that is, or claims to be, the policy of `Step.domain`
+    TERM = "term"  #: a term is looked at
+    COUNT = "count"  #: what was just told counts for a limit (RFC 7208, 4.6.4)
+    EXPANSION = "expansion"  #: what the macros of the term came to
+    COMPARISON = "comparison"  #: what was compared with what, and what came of it
+    OUTCOME = "outcome"  #: what came of the term, or of the whole policy where `Step.term` is empty
+
+
 class Step(NamedTuple):
-    """One term as it was evaluated, for a narration: how deep in includes, whose record, the term, what came of it."""
+    """One thing that an evaluation did, for a narration. Texts are as the stranger wrote them: look before printing."""
 
     depth: int
+    """How many includes lead here."""
+
     domain: str
+    """Whose policy is evaluated."""
+
     term: str
-    outcome: str
+    """The term at hand as written; empty before the first one and after the last one."""
+
+    event: Event
+    text: str = ""
+    question: Question | None = None
+    """Of a lookup, with the name in lower case."""
+
+    answer: Answer | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Evaluation:
     """What SPF found out about one identity of one transaction.
 
-    All text that the sender chose is printable and bounded here, except `sender`, which is as it was sent.
+    All text that the sender chose is printable and bounded here, except `sender` and `steps`, which are as they came.
     """
 
     result: Result

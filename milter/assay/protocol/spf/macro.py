@@ -96,6 +96,13 @@ def expand(string: MacroString, values: Mapping[str, str]) -> str:
     return "".join(piece if isinstance(piece, str) else _value(piece, values[piece.letter]) for piece in string.pieces)
 
 
+def write(macro: Macro) -> str:
+    """A macro as it is written in a record; one that keeps more than a million parts, as one that keeps all."""
+    letter = macro.letter.upper() if macro.escape else macro.letter
+    parts = str(macro.parts) if 0 < macro.parts < MAX_PARTS else ""
+    return f"%{{{letter}{parts}{'r' if macro.reverse else ''}{macro.delimiters}}}"
+
+
 def _pieces(text: str, *, explanation: bool) -> list[str | Macro]:
     """Cut a macro string into literals and macros (RFC 7208, 7.1), or raise."""
     literal = _EXPLANATION_LITERAL if explanation else _LITERAL

@@ -1,0 +1,121 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""An SPF check told step by step, as ``assay spfquery -v`` prints it.
+
+The evaluation tells what it did (`spf.Step`), the resolver's observer how long each question took; here the two are
+put together by name and type. Each line begins with the milliseconds after which its fact was known: several
+questions travel at once, and a term may have to wait for the slowest.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from assay.inquiry import MX, Answer, Outcome, Question, Record, RecordType
+from assay.protocol import spf
+
+MAX_LISTED = 20  # records of one answer that are shown; our choice: --json has them all
+
+
+class Asked(NamedTuple):
+    """A question as the resolver answered it: how many seconds it took, and how many after the check's begin."""
+
+    question: Question
+    answer: Answer
+    seconds: float
+    at: float
+
+
+@dataclass(frozen=True, slots=True)
+class Check:
+    """One identity that was checked, with its Received-SPF value, all DNS questions and the seconds it took."""
+
+    evaluation: spf.Evaluation
+    received_spf: str
+    asked: tuple[Asked, ...]
+    seconds: float
+
+
+def narrate(check: Check) -> Iterator[str]:
+    """Tell one check: a policy, its terms, indented what each term asked and compared, the policies it included.
+
+    :returns: lines that may hold a stranger's octets.
+    """
+    asked = {(one.question.name, one.question.type): one for one in check.asked}
+    told: set[tuple[str, RecordType]] = set()
+    known = 0.0
+    line = ""
+    for step in check.evaluation.steps:
+        if step.event is spf.Event.COUNT:  # belongs to what was just told
+            line += f" [{step.text}]"
+            continue
+        if line:
+            yield line
+        text = step.text
+        if step.question is not None and step.answer is not None:
+            key = (step.question.name, step.question.type)
+            one = asked.get(key)
+            if one is None:
+                took = "not asked: the DNS cannot carry this name"
+            else:
+                took = "as above" if key in told else f"{one.seconds * 1000:.1f} ms"
+                known = max(known, one.at)
+            # The record that was looked for follows on a line of its own.
+            is_policy = not step.term and step.answer.outcome is Outcome.FOUND
+            text = f"{_lookup(step.question, step.answer, count=is_policy)} ({took})"
+            told.add(key)
+        elif step.event is spf.Event.OUTCOME:
+            text = f"-> {text}" if step.term else f"=> {step.domain}: {text}"
+        line = f"{_milliseconds(known)}  {'  ' * _level(step)}{text}"
+    if line:
+        yield line
+    for key, one in asked.items():
+        if key not in told:
+            text = f"{_lookup(one.question, one.answer)} ({one.seconds * 1000:.1f} ms)"
+            yield f"{_milliseconds(one.at)}  asked ahead and not needed: {text}"
+    evaluation = check.evaluation
+    if not evaluation.steps:  # there was no domain to ask about
+        yield f"{_milliseconds(known)}  => {evaluation.result}: {evaluation.reason}"
+    yield (
+        f"{_milliseconds(check.seconds)}  in all; questions {len(check.asked)}, DNS terms {evaluation.dns_terms}, "
+        f"void lookups {evaluation.void_lookups}"
+    )
+
+
+def _level(step: spf.Step) -> int:
+    """How far a step is indented: a policy is inside the term that includes it, a term inside its policy."""
+    if not step.term:
+        return 2 * step.depth + (step.event is spf.Event.RECORD)
+    return 2 * step.depth + (1 if step.event is spf.Event.TERM else 2)
+
+
+def _milliseconds(seconds: float) -> str:
+    return f"{seconds * 1000:8.1f} ms"
+
+
+def _lookup(question: Question, answer: Answer, *, count: bool = False) -> str:
+    """A question and its answer, or with `count` only how many records that has."""
+    asked = f"{question.type} {question.name or '(empty name)'}"
+    match answer.outcome:
+        case Outcome.NXDOMAIN:
+            return f"{asked}: the name does not exist"
+        case Outcome.NODATA:
+            return f"{asked}: no {question.type} record"
+        case Outcome.TEMPFAIL:
+            return f"{asked}: no answer, {answer.reason or 'no reason known'}"
+    number = len(answer.records)
+    if count:
+        return f"{asked}: {number} record{'s' if number > 1 else ''}"
+    listed = ", ".join(_record(record) for record in answer.records[:MAX_LISTED])
+    return f"{asked}: {listed}" + (f" and {number - MAX_LISTED} more" if number > MAX_LISTED else "")
+
+
+def _record(record: Record) -> str:
+    match record:
+        case bytes():
+            return '"' + record.decode("utf-8", "backslashreplace") + '"'
+        case MX(preference, exchange):
+            return f"{preference} {exchange or '.'}"
+        case _:
+            return str(record)

@@ -1,0 +1,298 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""``assay spfquery``: what SPF says about a client and a sender, and with ``-v`` every step of how it came to that.
+
+The options are those of the tool of the same name that Sun Messaging Server had; the exit codes are those of
+Mail::SPF's. It reads the daemon's configuration and runs the daemon's own checks, so it shows what the daemon would
+answer. It acts on nothing: what a result means for a message is the policy's affair (``assay check``).
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from ipaddress import IPv4Address
+from typing import Any
+
+import msgspec
+
+from assay import __version__, resolver
+from assay.cli.narration import Asked, Check, narrate
+from assay.cli.options import add_configuration, address
+from assay.cli.plain import plain
+from assay.cli.serve import read_configuration
+from assay.config import Configuration
+from assay.inquiry import Answer, Inquiry, Question
+from assay.model.name import ReversePath
+from assay.model.smtp import Address
+from assay.protocol import spf
+
+#: As Mail::SPF's spfquery ends, so that scripts written for it go on working. libspf2's has other numbers.
+EXIT_CODES = {
+    spf.Result.PASS: 0,
+    spf.Result.FAIL: 1,
+    spf.Result.SOFTFAIL: 2,
+    spf.Result.NEUTRAL: 3,
+    spf.Result.PERMERROR: 4,
+    spf.Result.TEMPERROR: 5,
+    spf.Result.NONE: 6,
+}
+EX_UNEXPECTED = 1  #: with --expect: another result
+EX_INTERRUPTED = 130  #: what shells call a program that SIGINT ended
+
+_DEFAULT_ADDRESS = IPv4Address("127.0.0.1")  # as in Sun's tool
+_POSTMASTER = "postmaster"  # RFC 7208, 4.3
+
+
+@dataclass(frozen=True, slots=True)
+class Query:
+    """What was asked on the command line. `reverse_path` is None where only HELO is checked."""
+
+    address: Address
+    helo: str
+    reverse_path: ReversePath | None
+    check_helo: bool
+
+
+def add_to(commands: Any) -> None:
+    """Add the subcommand to the parser."""
+    codes = ", ".join(f"{result} {code}" for result, code in EXIT_CODES.items())
+    parser = commands.add_parser(
+        "spfquery",
+        help="what SPF says about a client and a sender",
+        description="Tell what the daemon's SPF says: of MAIL FROM with a sender or a domain, and of HELO with -h.",
+        epilog=f"Ends with the result: {codes}. With -e: 0 when the result is that one, else 1.",
+        add_help=False,  # -h is HELO here
+    )
+    parser.add_argument("domain", nargs="?", metavar="DOMAIN", help="check MAIL FROM postmaster@DOMAIN")
+    parser.add_argument(
+        "-i",
+        "--ip-address",
+        type=address,
+        default=_DEFAULT_ADDRESS,
+        metavar="ADDRESS",
+        help="address of the SMTP client (default: %(default)s)",
+    )
+    parser.add_argument(
+        "-s",
+        "--sender",
+        metavar="PATH",
+        help="check this MAIL FROM; '' is the null one; together with DOMAIN only its local part is used",
+    )
+    parser.add_argument(
+        "-h", "--helo-domain", metavar="NAME", help="check this HELO (default: not checked; macros see the domain)"
+    )
+    parser.add_argument(
+        "-e", "--expect", type=_result, metavar="RESULT", help="result of the (first) check that ends with 0"
+    )
+    parser.add_argument("-v", "--verbose", action="store_true", help="narrate each step, timed and indented")
+    parser.add_argument("--json", action="store_true", help="print everything as one JSON object")
+    parser.add_argument(
+        "--nameserver",
+        action="append",
+        metavar="ADDRESS[:PORT]",
+        help="ask this nameserver in place of the configured ones; may be repeated; also 'system' or 'none'",
+    )
+    add_configuration(parser)
+    parser.add_argument("-V", "--version", action="version", version=f"assay {__version__}", help="print the version")
+    parser.add_argument("-?", "--help", action="help", help="print this help")
+    parser.set_defaults(run=run, refuse=parser.error)
+
+
+def run(options: argparse.Namespace) -> int:
+    """Check and print."""
+    query = _query(options)
+    configuration, _ = read_configuration(options.config)
+    if options.nameserver:
+        try:
+            resolver.configured(options.nameserver)
+        except resolver.NameserverError as error:
+            options.refuse(f"argument --nameserver: {error}")
+        dns = msgspec.structs.replace(configuration.dns, nameservers=tuple(options.nameserver))
+        configuration = msgspec.structs.replace(configuration, dns=dns)
+    try:
+        checks = _run(configuration, query, narrate=options.verbose or options.json)
+    except KeyboardInterrupt:  # nobody has to wait for a dead nameserver
+        return EX_INTERRUPTED
+    if options.json:
+        found = _object(configuration, query, checks, options.expect)
+        print(json.dumps(found, indent=2))  # in ASCII, so that nothing steers the terminal here either
+    else:
+        if options.verbose:
+            _print(_narration(configuration, query, checks))
+        _print(_summary(checks))
+    sys.stdout.flush()  # here, where a reader that has gone away is caught
+    result = checks[0].evaluation.result
+    if options.expect is None:
+        return EXIT_CODES[result]
+    if result is options.expect:
+        return os.EX_OK
+    print(f"assay spfquery: expected {options.expect}, got {result}", file=sys.stderr)
+    return EX_UNEXPECTED
+
+
+def _result(text: str) -> spf.Result:
+    """A result word, for argparse."""
+    try:
+        return spf.Result(text.lower())
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(f"{text!r} is no result; there are {', '.join(EXIT_CODES)}") from error
+
+
+def _query(options: argparse.Namespace) -> Query:
+    """Which identities the options ask about; ends with EX_USAGE where it is none."""
+    sender, domain = options.sender, options.domain
+    if domain is not None:
+        if "@" in domain:
+            options.refuse("DOMAIN has an @: give an address with -s")
+        text = ReversePath.parse(sender or "").text
+        local_part = text.rpartition("@")[0] if "@" in text else text
+        path = ReversePath.parse(f"{local_part or _POSTMASTER}@{domain}")
+    elif sender is not None:
+        path = ReversePath.parse(sender)
+        domain = path.text.rpartition("@")[2]
+    else:
+        path = None
+    if path is None and options.helo_domain is None:
+        options.refuse("nothing to check: give a DOMAIN, a sender (-s) or a HELO name (-h)")
+    helo = domain if options.helo_domain is None else options.helo_domain
+    return Query(options.ip_address, helo, path, options.helo_domain is not None)
+
+
+def _run(configuration: Configuration, query: Query, *, narrate: bool) -> list[Check]:
+    """Check MAIL FROM, then HELO, each with a time budget of its own, as in the daemon."""
+    settings = configuration.evaluation_settings()
+    receiver = settings.authserv_id or settings.fallback_authserv_id
+    now = int(time.time())
+    checks = []
+    with configuration.make_resolver() as source:
+
+        def check(inquiry: Inquiry[spf.Evaluation]) -> None:
+            asked: list[Asked] = []
+            begun = time.monotonic()
+
+            def observe(question: Question, answer: Answer, seconds: float) -> None:
+                asked.append(Asked(question, answer, seconds, time.monotonic() - begun))
+
+            driver = source.driver(configuration.dns.budget_seconds, observe)
+            evaluation = driver.start(inquiry).result()
+            seconds = time.monotonic() - begun
+            received = spf.render(
+                evaluation,
+                client_address=query.address,
+                helo=query.helo,
+                envelope_from=query.reverse_path.text if query.reverse_path is not None else "",
+                receiver=receiver,
+            )
+            checks.append(Check(evaluation, received, tuple(asked), seconds))
+
+        limits = settings.spf_limits
+        if query.reverse_path is not None:
+            check(
+                spf.check_mail_from(
+                    query.address,
+                    query.helo,
+                    query.reverse_path,
+                    limits=limits,
+                    receiver=receiver,
+                    now=now,
+                    narrate=narrate,
+                )
+            )
+        if query.check_helo:
+            check(spf.check_helo(query.address, query.helo, limits=limits, receiver=receiver, now=now, narrate=narrate))
+    return checks
+
+
+def _summary(checks: list[Check]) -> Iterator[str]:
+    """As spfquery tools print a check: the result word alone, the words about it, the trace field."""
+    for position, check in enumerate(checks):
+        evaluation = check.evaluation
+        if position:
+            yield ""
+            yield f"{evaluation.identity}: {evaluation.result}"
+        else:
+            yield evaluation.result
+        yield evaluation.reason
+        if evaluation.explanation:
+            yield f"{evaluation.domain} explains: {evaluation.explanation}"
+        yield from f"Received-SPF: {check.received_spf}".split("\r\n")
+
+
+def _narration(configuration: Configuration, query: Query, checks: list[Check]) -> Iterator[str]:
+    """What was set up, then each check step by step, behind the milliseconds after which the step was known."""
+    settings = configuration.evaluation_settings()
+    nameservers = ", ".join(map(str, resolver.configured(configuration.dns.nameserver_texts)))
+    yield f"client       {query.address}"
+    if query.reverse_path is not None:
+        yield f"MAIL FROM    <{query.reverse_path.text}>"
+    yield f"HELO         {query.helo}" + ("" if query.check_helo else " (not given; only macros see it)")
+    yield f"nameservers  {nameservers or 'none'}"
+    if configuration.dns.zone:
+        yield f"zone         {configuration.dns.zone}"
+    limits = settings.spf_limits
+    yield (
+        f"limits       {limits.dns_terms} DNS terms, {limits.void_lookups} void lookups, "
+        f"{configuration.dns.budget_seconds:g} s"
+    )
+    network = configuration.clients_settings().internal.find(query.address)
+    if network is not None:
+        yield f"note         the daemon judges no mail of this client: internal network {network}"
+    for check in checks:
+        evaluation = check.evaluation
+        yield ""
+        domain = evaluation.domain or "no domain"
+        yield f"{evaluation.identity}: check_host({query.address}, {domain}, {evaluation.sender})"
+        yield from narrate(check)
+    yield ""
+
+
+def _print(lines: Iterator[str]) -> None:
+    """Print lines that may hold a stranger's octets: nothing steers the terminal, nothing fails to be encoded."""
+    encoding = sys.stdout.encoding or "utf-8"
+    for line in lines:
+        # A tab folds Received-SPF; all other characters that do not print are told by their numbers.
+        harmless = "".join(c if c.isprintable() or c == "\t" else _escaped(c) for c in line)
+        print(harmless.encode(encoding, "backslashreplace").decode(encoding))
+
+
+def _escaped(character: str) -> str:
+    number = ord(character)
+    if 0xDC80 <= number <= 0xDCFF:  # an octet that is no UTF-8 (surrogateescape)
+        number -= 0xDC00
+    return f"\\x{number:02x}" if number < 0x100 else f"\\u{number:04x}"
+
+
+def _object(
+    configuration: Configuration, query: Query, checks: list[Check], expected: spf.Result | None
+) -> dict[str, Any]:
+    """All of it as plain values, under the words of the narration."""
+    network = configuration.clients_settings().internal.find(query.address)
+    result = checks[0].evaluation.result
+    return {
+        "result": plain(result),
+        "expected": plain(expected),
+        "client": str(query.address),
+        "helo": plain(query.helo),
+        "mail_from": plain(query.reverse_path.text) if query.reverse_path is not None else None,
+        "internal_network": str(network) if network is not None else None,
+        "checks": [_check_object(check) for check in checks],
+    }
+
+
+def _check_object(check: Check) -> dict[str, Any]:
+    evaluation: dict[str, Any] = plain(check.evaluation)
+    evaluation["steps"] = [
+        {"depth": step.depth, "domain": plain(step.domain), "term": step.term, "event": step.event.value}
+        | ({"text": plain(step.text)} if step.question is None else plain(step.question) | plain(step.answer))
+        for step in check.evaluation.steps
+    ]
+    return evaluation | {
+        "received_spf": check.received_spf.replace("\r\n\t", " "),
+        "ms": round(check.seconds * 1000, 1),
+        "dns": [plain(one.question) | plain(one.answer) | {"ms": round(one.seconds * 1000, 1)} for one in check.asked],
+    }
