@@ -21,7 +21,7 @@ from assay.config.endpoint import Endpoint
 from assay.model.network import Networks
 from assay.protocol import dkim, spf
 
-#: RFC 8601, 2.2: a token, in UTF-8 since RFC 8616, 6. The quoted-string that it might be as well is no host's name.
+#: RFC 8601, 2.2: a token, in UTF-8 too. The quoted-string that it might be as well is no host's name.
 _AUTHSERV_ID = re.compile(r"[^\x00-\x20\x7f()<>@,;:\\\"/\[\]?=]+")
 
 
