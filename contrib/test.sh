@@ -6,7 +6,7 @@
 #
 # Installs the Debian packages that are missing (as root or by sudo), makes or reuses .venv, fetches Postfix and
 # Sendmail into .cache/mta (unpacked, not installed: a mail server that is here is not touched), then runs every check
-# and stops at the first that fails. May be run as often as you like.
+# and stops at the first that fails. May be run as often as you like. PYTHON names another interpreter for .venv.
 set -eu
 me="test"
 top=$(cd "$(dirname "$0")/.." && pwd)
@@ -18,6 +18,7 @@ check() {
     "$@" || die "FAILED: $*"
 }
 
+mkdir -p .cache
 need_environment "[test]"
 if command -v apt-get >/dev/null 2>&1; then
     sh contrib/fetch-mtas.sh .cache/mta
@@ -30,5 +31,11 @@ check ruff format --check
 check ruff check
 check mypy
 check lint-imports
+# The demonstration checks by itself that each of its messages ends as it should.
+say "sh contrib/try.sh"
+sh contrib/try.sh >.cache/try.log 2>&1 || {
+    cat .cache/try.log
+    die "FAILED: sh contrib/try.sh"
+}
 check pytest "$@"
 say "all checks passed"

@@ -80,7 +80,7 @@ def message(domain: str = "example.com", text: bytes = b"Hello  \n\n.dot\n\n\n")
 def signed(original: bytes, domain: str = "example.com", canonicalization: str = "simple/simple") -> bytes:
     """The message with a signature over all its fields on top."""
     header, _, body_form = canonicalization.partition("/")
-    names = [name.encode().lower() for name, _ in fields(original)]
+    names = [name.encode().lower() for name, _ in fields(original) if name != "DKIM-Signature"]
     options = {"canonicalize": (header.encode(), body_form.encode()), "include_headers": names}
     return dkimpy.sign(original, SELECTOR.encode(), domain.encode(), pem(rsa_key()), **options) + original
 
@@ -195,6 +195,26 @@ class Laws:
         stored = site.send(raw)
         assert result_of(stored, "dkim") == "pass"
         assert body(stored) == body(raw)
+
+    def test_all_of_ten_signatures_are_told(self, site: Site) -> None:
+        raw = message()
+        for _ in range(10):
+            raw = signed(raw)
+        stored = site.send(raw)
+        assert [result for method, result in results(stored) if method == "dkim"] == ["pass"] * 10
+        assert fields(stored)[4:] == fields(raw)
+
+    def test_a_message_without_anything_is_taken(self, site: Site) -> None:
+        stored = site.send(b"")
+        assert (result_of(stored, "spf"), result_of(stored, "dmarc")) == ("pass", "permerror")
+
+    @pytest.mark.parametrize("line", [b"X-Octet-\xe9: 1", b"X Space: 1", b": 1", b"no colon"], ids=repr)
+    def test_a_line_that_is_no_field_ends_the_header(self, site: Site, line: bytes) -> None:
+        """What stands below is text: an author there authorises nothing, and a lie there is none."""
+        text = b"Authentication-Results: mx.example.org; dmarc=pass\r\n" + message()
+        stored = site.send(b"Subject: above\r\n" + line + b"\r\n" + text)
+        assert result_of(stored, "dmarc") == "permerror"
+        assert body(crlf(b"\n" + line + b"\n" + text)) in stored
 
     def test_a_changed_message_fails(self, site: Site) -> None:
         stored = site.send(signed(message()).replace(b"Hello", b"hello"), honest=False)

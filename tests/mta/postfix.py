@@ -141,6 +141,8 @@ class Postfix(MTA):
             "smtpd_client_connection_count_limit": "0",
             "smtpd_client_connection_rate_limit": "0",
             "smtputf8_enable": "yes",
+            # Add no fields: a client on the loopback stands for a stranger.
+            "local_header_rewrite_clients": "",
             # A quick test does not wait for what is polite on the internet.
             "smtpd_error_sleep_time": "0",
             "in_flow_delay": "0",

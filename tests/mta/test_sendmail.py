@@ -1,8 +1,13 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""assay behind a real Sendmail."""
+"""assay behind a real Sendmail: the laws, and what only Sendmail does."""
 
 from __future__ import annotations
 
+from pathlib import Path
+
+import pytest
+
+from mta.base import UnavailableError
 from mta.laws import Laws
 from mta.sendmail import Sendmail
 
@@ -10,3 +15,19 @@ from mta.sendmail import Sendmail
 class TestSendmail(Laws):
     kind = Sendmail
     xclient = False
+
+    def test_a_socket_below_a_directory_that_others_may_write_to_is_refused(self, tmp_path: Path) -> None:
+        """contrib/sendmail/assay.mc warns of it."""
+        try:
+            Sendmail.check()
+        except UnavailableError as missing:
+            pytest.skip(str(missing))
+        folder = tmp_path / "open"
+        folder.mkdir()
+        folder.chmod(0o775)
+        (folder / "assay.sock").touch()
+        with (
+            pytest.raises(AssertionError, match="unsafe: Group writable directory"),
+            Sendmail(f"unix:{folder}/assay.sock"),
+        ):
+            pass
