@@ -1,0 +1,259 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""One message: what is started when, what bounds hold, and how the methods come together."""
+
+from __future__ import annotations
+
+from ipaddress import ip_address
+from typing import Any
+
+import pytest
+
+from assay.model.message import HeaderField, split_message
+from assay.protocol import dkim
+from assay.transaction import MAX_FROM_FIELDS, MAX_HEADER_OCTETS, MAX_RECIPIENTS, Settings
+from sending import BAD, GOOD, MESSAGE, OUR_ID, ROWS, message
+from signing import KEY_NAME, record, rsa_key, sign_rsa
+from talking import NOW, Postponing, feed, greet, inserted, removed, session, talk
+from zone import Zone
+
+GOOD_ADDRESS = ip_address(GOOD)
+
+
+def asked(zone: Zone, since: int = 0) -> list[str]:
+    return [question.name for question in zone.asked[since:]]
+
+
+def test_questions_are_asked_as_soon_as_their_fact_is_there() -> None:
+    zone = Zone(ROWS)
+    one = session(new_driver=lambda: zone)
+    steps = []
+
+    def step(name: str) -> None:
+        steps.append((name, asked(zone, sum(len(names) for _, names in steps))))
+
+    one.connect(GOOD_ADDRESS, "", OUR_ID)
+    step("connect")
+    one.helo("mail.example.org")
+    step("helo")
+    one.mail("<joe@example.org>", now=NOW)
+    step("mail")
+    one.rcpt("<ann@example.net>")
+    step("rcpt")
+    for each in split_message(sign_rsa(MESSAGE, include_headers=[b"from"]))[0]:
+        one.header(each)
+        step(each.name.decode().lower())
+    one.end_of_header()
+    one.body(b"hello\r\n")
+    step("body")
+    assert one.end_of_message(queue_id="", now=NOW) is not None
+    step("end")
+    found = dict(steps)
+    assert "1.2.0.192.in-addr.arpa" in found["connect"]
+    assert "mail.example.org" in found["helo"]
+    assert {"example.org", "_dmarc.example.org"} <= set(found["mail"])
+    assert found["rcpt"] == found["subject"] == found["body"] == []
+    assert KEY_NAME in found["dkim-signature"]
+    assert "_dmarc.example.org" in found["from"]
+    assert [name for name in found["end"] if not name.startswith("_dmarc.")] == []
+
+
+@pytest.mark.parametrize("size", [1, 3, 7, 1000])
+def test_the_body_may_be_cut_anywhere(size: int) -> None:
+    octets = sign_rsa(MESSAGE.replace(b"hello", b"a \t b\r\n\r\n\r\nc  \r\n\r\n"), c="relaxed/relaxed")
+    one = session()
+    greet(one)
+    one.mail("<joe@example.org>", now=NOW)
+    header, body = split_message(octets)
+    feed(one, *header)
+    one.end_of_header()
+    for start in range(0, len(body), size):
+        one.body(body[start : start + size])
+    verdict = one.end_of_message(queue_id="", now=NOW)
+    assert verdict is not None
+    assert [str(signature.result) for signature in verdict.assessment.dkim] == ["pass"]
+
+
+def judged(
+    octets: bytes,
+    settings: Settings | None = None,
+    *,
+    ip: str = GOOD,
+    path: str = "<joe@example.org>",
+    rows: object = None,
+) -> Any:
+    """The assessment of a message; any evaluation in it may be None, which the assertions would tell."""
+    one = session(settings, rows=rows)
+    greet(one, ip)
+    return talk(one, octets, path=path).assessment
+
+
+@pytest.mark.parametrize(
+    ("octets", "fault"),
+    [
+        pytest.param(b"\r\nx", "no From", id="none"),
+        pytest.param(b"From: a@b.example\r\nFrom: a@b.example\r\n\r\n", "", id="two equal ones"),
+        pytest.param(b"From: a@b.example\r\n" * 50 + b"\r\n", "", id="fifty"),
+        pytest.param(b"From: a@b.example, c@d.example\r\n\r\n", "", id="two addresses"),
+        pytest.param(b"From: joe\r\n\r\n", "", id="no domain"),
+    ],
+)
+def test_without_one_author_domain_dmarc_is_a_permerror(octets: bytes, fault: str) -> None:
+    assert MAX_FROM_FIELDS < 50
+    found = judged(octets)
+    assert found.dmarc.result == "permerror"
+    assert found.author.domain is None
+    assert found.author.fault
+
+
+def test_a_header_beyond_the_bound_has_no_author() -> None:
+    filler = f"X: {'y' * (MAX_HEADER_OCTETS + 1)}"
+    found = judged(message("joe@example.org", filler))
+    assert found.dmarc.result == "permerror"
+    assert str(MAX_HEADER_OCTETS) in found.dmarc.reason
+
+
+def test_a_header_below_the_bound_is_read() -> None:
+    filler = f"X: {'y' * (MAX_HEADER_OCTETS - 200)}"
+    assert judged(message("joe@example.org", filler)).dmarc.result == "pass"
+
+
+def test_recipients_have_a_bound() -> None:
+    one = session()
+    greet(one)
+    one.mail("<joe@example.org>", now=NOW)
+    for number in range(MAX_RECIPIENTS + 5):
+        one.rcpt(f"<{number}@example.net>")
+    one.end_of_header()
+    verdict = one.end_of_message(queue_id="", now=NOW)
+    assert verdict is not None
+    assert len(verdict.assessment.envelope.recipients) == MAX_RECIPIENTS
+
+
+class TestSignatures:
+    SIGNED = sign_rsa(MESSAGE, include_headers=[b"from"])
+    OTHER = b"DKIM-Signature: v=1; a=rsa-sha256; d=other%d.example; s=s; h=from; bh=AAAA; b=AAAA\r\n"
+
+    @pytest.mark.parametrize("last", [True, False], ids=["last", "first"])
+    def test_the_author_domains_signature_is_among_those_tried(self, last: bool) -> None:
+        others = b"".join(self.OTHER % number for number in range(20))
+        signature, rest = self.SIGNED[: -len(MESSAGE)], MESSAGE
+        octets = others + signature + rest if last else signature + others + rest
+        found = judged(octets, Settings(dkim=dkim.Settings(max_signatures=3)), path="<x@elsewhere.example>")
+        assert len(found.dkim) == 3
+        assert found.dkim_skipped == 18
+        assert found.dmarc.result == "pass"
+
+    def test_keys_are_asked_for_no_more_signatures_than_are_tried(self) -> None:
+        zone = Zone(ROWS)
+        one = session(Settings(dkim=dkim.Settings(max_signatures=3)), new_driver=lambda: zone)
+        greet(one)
+        talk(one, b"".join(self.OTHER % number for number in range(200)) + MESSAGE)
+        assert sum("_domainkey" in name for name in asked(zone)) <= 6
+
+    def test_broken_ones_have_the_bound_too(self) -> None:
+        found = judged(b"DKIM-Signature: nonsense\r\n" * 200 + MESSAGE, Settings(dkim=dkim.Settings(max_signatures=3)))
+        assert len(found.dkim) == 3
+        assert found.dmarc.result == "pass"
+
+    def test_two_equal_signatures_are_two(self) -> None:
+        signature = self.SIGNED[: -len(MESSAGE)]
+        assert [str(one.result) for one in judged(signature * 2 + MESSAGE).dkim] == ["pass", "pass"]
+
+    def test_a_key_that_cannot_be_had_is_no_failure(self) -> None:
+        rows = ROWS | {KEY_NAME: [["SERVFAIL", "*"]]}
+        found = judged(self.SIGNED, rows=rows, path="<x@elsewhere.example>")
+        assert [str(one.result) for one in found.dkim] == ["temperror"]
+        assert found.dmarc.result == "temperror"
+
+    def test_the_settings_reach_the_verifier(self) -> None:
+        rows = ROWS | {KEY_NAME: [["TXT", [record(rsa_key(1024))]]]}
+        octets = sign_rsa(MESSAGE, include_headers=[b"from"], key=rsa_key(1024))
+        assert str(judged(octets, rows=rows).dkim[0].result) == "pass"
+        strict = Settings(dkim=dkim.Settings(min_rsa_bits=2048))
+        assert str(judged(octets, strict, rows=rows).dkim[0].result) == "policy"
+
+
+class TestDmarc:
+    def test_helo_does_not_count(self) -> None:
+        # RFC 9989, 4.4.2: SPF of HELO passes for mail.example.org, that of MAIL FROM says nothing.
+        found = judged(message("a@example.org"), path="<x@elsewhere.example>")
+        assert found.spf_helo.result == "pass"
+        assert found.dmarc.result == "fail"
+
+    def test_helo_counts_for_the_null_reverse_path(self) -> None:
+        found = judged(message("a@example.org"), path="<>")
+        assert found.spf_mail_from.result == "pass"
+        assert str(found.spf_mail_from.domain) == "mail.example.org"
+        assert found.dmarc.result == "pass"
+
+    def test_relaxed_alignment_takes_the_organizational_domain(self) -> None:
+        rows = ROWS | {"sub.example.org": [["TXT", ["v=spf1 ip4:192.0.2.1 -all"]]]}
+        assert judged(MESSAGE, path="<joe@sub.example.org>", rows=rows).dmarc.result == "pass"
+
+    def test_strict_alignment_does_not(self) -> None:
+        rows = ROWS | {
+            "sub.example.org": [["TXT", ["v=spf1 ip4:192.0.2.1 -all"]]],
+            "_dmarc.example.org": [["TXT", ["v=DMARC1; p=reject; aspf=s; adkim=s"]]],
+        }
+        assert judged(MESSAGE, path="<joe@sub.example.org>", rows=rows).dmarc.result == "fail"
+
+    def test_two_records_are_none(self) -> None:
+        rows = ROWS | {"_dmarc.example.org": [["TXT", ["v=DMARC1; p=reject"]], ["TXT", ["v=DMARC1; p=none"]]]}
+        assert judged(MESSAGE, rows=rows, ip=BAD).dmarc.result in ("none", "permerror")
+
+    @pytest.mark.parametrize("name", ["example.org", "_dmarc.example.org"])
+    def test_a_temporary_error_is_never_a_failure(self, name: str) -> None:
+        assert judged(MESSAGE, rows=ROWS | {name: [["SERVFAIL", "*"]]}).dmarc.result == "temperror"
+
+
+class TestForged:
+    def test_occurrences_are_counted_by_name(self) -> None:
+        ours, other = f"Authentication-Results: {OUR_ID}; a=b", "Authentication-Results: x.example; a=b"
+        spf = f"Received-SPF: pass receiver={OUR_ID}"
+        one = session()
+        greet(one)
+        verdict = talk(one, message("joe@example.org", other, ours, spf, other, ours.lower(), spf))
+        assert removed(verdict) == [
+            ("authentication-results", 4),
+            ("Authentication-Results", 2),
+            ("Received-SPF", 2),
+            ("Received-SPF", 1),
+        ]
+
+    def test_white_space_before_the_colon_is_no_part_of_the_name(self) -> None:
+        one = session()
+        greet(one)
+        assert removed(talk(one, message("joe@example.org", f"Authentication-Results \t: {OUR_ID}; a=b"))) == [
+            ("Authentication-Results", 1)
+        ]
+
+    def test_they_do_not_hide_a_signature_over_them(self) -> None:
+        octets = message("joe@example.org", f"Authentication-Results: {OUR_ID}; a=b")
+        signed = sign_rsa(octets, include_headers=[b"from", b"authentication-results"], c="simple/simple")
+        one = session()
+        greet(one)
+        verdict = talk(one, signed)
+        assert "dkim=pass" in inserted(verdict)[0]
+        assert removed(verdict) == [("Authentication-Results", 1)]
+
+
+def test_everything_is_cancelled_at_the_end() -> None:
+    driver = Postponing(Zone(ROWS))
+    one = session(new_driver=lambda: driver)
+    greet(one)
+    of_client = len(driver.started)
+    talk(one, sign_rsa(MESSAGE, include_headers=[b"from"]))
+    unfinished = [p for p in driver.started[of_client:] if p.inquiry is not None and not p.cancelled]
+    assert unfinished == []
+
+
+def test_a_field_after_the_end_of_an_exempt_message_is_harmless() -> None:
+    one = session(internal=("192.0.2.0/24",))
+    greet(one)
+    one.mail("<joe@example.org>", now=NOW)
+    one.end_of_header()
+    one.body(b"x")
+    one.header(HeaderField(b"From", b" x"))
+    verdict = one.end_of_message(queue_id="", now=NOW)
+    assert verdict is not None
+    assert verdict.edits == ()
