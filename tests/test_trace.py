@@ -1,0 +1,192 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The trace fields: one Authentication-Results that says what was found, and nothing of a stranger's that says more."""
+
+from __future__ import annotations
+
+import pytest
+
+from assay.model.message import HeaderField
+from assay.policy import Action, Rules
+from assay.protocol import authres
+from assay.trace import Forgeries, Insert, Remove, remove_edits
+from assay.transaction import Settings, Verdict
+from sending import BAD, GOOD, MESSAGE, OUR_ID, ROWS, message
+from signing import sign_rsa
+from talking import greet, inserted, session, talk
+
+
+def verdict(
+    octets: bytes = MESSAGE,
+    *,
+    ip: str = GOOD,
+    helo: str = "mail.example.org",
+    path: str = "<joe@example.org>",
+    settings: Settings | None = None,
+    rows: object = None,
+) -> Verdict:
+    one = session(settings, rows=rows)
+    greet(one, ip, helo)
+    return talk(one, octets, path=path)
+
+
+def parsed(of: Verdict) -> list[tuple[str, str, dict[str, str]]]:
+    """Method, result and properties, as a reader of RFC 8601 sees them."""
+    edits = [edit for edit in of.edits if isinstance(edit, Insert) and edit.name == "Authentication-Results"]
+    assert len(edits) == 1
+    found = authres.parse(b" " + edits[0].value.encode())
+    assert isinstance(found, authres.AuthenticationResults), found
+    assert found.authserv_id == OUR_ID
+    return [
+        (one.method, str(one.result), {f"{p.ptype}.{p.name}": p.value for p in one.properties})  # as written
+        for one in found.results
+    ]
+
+
+def methods(of: Verdict) -> dict[str, list[tuple[str, dict[str, str]]]]:
+    found: dict[str, list[tuple[str, dict[str, str]]]] = {}
+    for method, result, properties in parsed(of):
+        found.setdefault(method, []).append((result, properties))
+    return found
+
+
+def test_a_true_message() -> None:
+    found = parsed(verdict(sign_rsa(MESSAGE, include_headers=[b"from"])))
+    assert [(method, result) for method, result, _ in found] == [
+        ("iprev", "pass"),
+        ("spf", "pass"),
+        ("spf", "pass"),
+        ("dkim", "pass"),
+        ("dmarc", "pass"),
+    ]
+    properties = [properties for _, _, properties in found]
+    assert properties[0] == {"policy.iprev": GOOD}
+    assert properties[1] == {"smtp.mailfrom": "example.org"}
+    assert properties[2] == {"smtp.helo": "mail.example.org"}
+    assert properties[3].items() >= {"header.d": "example.org", "header.s": "sel", "header.a": "rsa-sha256"}.items()
+    assert len(properties[3]["header.b"]) == 8
+    assert properties[4] == {"header.from": "example.org", "policy.dmarc": "none"}
+
+
+def test_every_property_is_registered() -> None:
+    for of in (verdict(), verdict(ip=BAD), verdict(sign_rsa(MESSAGE), path="<>")):
+        for method, _, properties in parsed(of):
+            for name in properties:
+                ptype, _, property_name = name.partition(".")
+                assert ptype == "policy" or property_name in {
+                    "mailfrom", "helo", "d", "i", "s", "a", "b", "from", "oldest-pass", "remote-ip",
+                }, (method, name)  # fmt: skip
+
+
+def test_a_null_reverse_path_has_one_result_of_spf() -> None:
+    assert [properties for _, properties in methods(verdict(path="<>"))["spf"]] == [{"smtp.helo": "mail.example.org"}]
+
+
+def test_the_local_part_is_told_only_where_the_record_looked_at_it() -> None:
+    rows = ROWS | {"example.org": [["TXT", ["v=spf1 exists:%{l}.example.net ip4:192.0.2.1 -all"]]]}
+    assert methods(verdict())["spf"][0][1] == {"smtp.mailfrom": "example.org"}
+    assert methods(verdict(rows=rows))["spf"][0][1] == {"smtp.mailfrom": "joe@example.org"}
+
+
+@pytest.mark.parametrize(
+    ("rules", "applied"),
+    [
+        (Rules(), "none"),
+        (Rules(dmarc_reject=Action.QUARANTINE), "quarantine"),
+    ],
+)
+def test_the_policy_as_it_was_applied(rules: Rules, applied: str) -> None:
+    of = verdict(message("a@reject.example"), settings=Settings(rules=rules))
+    ((result, properties),) = methods(of)["dmarc"]
+    assert result == "fail"
+    assert properties == {"header.from": "reject.example", "policy.dmarc": applied}
+
+
+@pytest.mark.parametrize("wanted", [True, False])
+def test_received_spf(wanted: bool) -> None:
+    fields = inserted(verdict(settings=Settings(received_spf=wanted)), "Received-SPF")
+    assert len(fields) == (2 if wanted else 0)
+    if wanted:
+        assert {field.partition("identity=")[2].partition(";")[0] for field in fields} == {"mailfrom", "helo"}
+        assert all(f"receiver={OUR_ID};" in field for field in fields)
+
+
+def test_the_order_of_insertion_puts_the_results_on_top() -> None:
+    names = [edit.name for edit in verdict().edits]
+    assert names == ["Received-SPF", "Received-SPF", "Authentication-Results"]
+
+
+HOSTILE = [
+    'x"; dmarc=pass header.from=bank.example; x="',
+    "x) dmarc=pass (",
+    "x\r\nAuthentication-Results: mx.example.net; dmarc=pass",
+    "x;dmarc=pass",
+    "x\\",
+    "(((((",
+    "\udcff\udcfe",
+    "=?utf-8?q?=0D=0AX:_y?=",
+    "x" * 5000,
+    "\x00\x07\x7f",
+]
+
+
+@pytest.mark.parametrize("text", HOSTILE)
+@pytest.mark.parametrize("place", ["helo", "path", "domain", "from", "reverse name", "signature"])
+def test_a_stranger_cannot_write_results(text: str, place: str) -> None:
+    raw = text.replace("\r\n", "\r\n ").encode("utf-8", "surrogateescape")
+    signature = b"DKIM-Signature: v=1; a=rsa-sha256; d=example.org; s=%b; h=from; bh=AAAA; b=AAAA; i=%b@example.org\r\n"
+    octets = {
+        "from": MESSAGE.replace(b"joe@", raw + b"@"),
+        "signature": signature % (raw, raw) + MESSAGE,
+    }.get(place, MESSAGE)
+    path = {"path": f"<{text}@example.org>", "domain": f"<joe@{text}>"}.get(place, "<joe@example.org>")
+    rows = dict(ROWS)
+    if place == "reverse name":
+        rows["1.2.0.192.in-addr.arpa"] = [["PTR", text]]
+    of = verdict(octets, helo=text if place == "helo" else "mail.example.org", path=path, rows=rows)
+    found = methods(of)
+    assert set(found) <= {"iprev", "spf", "dkim", "dmarc"}
+    assert len(found["dmarc"]) == 1
+    assert len(found["spf"]) == 2
+    for edit in of.edits:
+        assert isinstance(edit, Insert)
+        lines = edit.value.split("\r\n")
+        assert all(line[:1] in (" ", "\t") and line.strip() for line in lines[1:])
+        assert all(len(line.encode()) <= 998 for line in lines)
+        assert edit.value.replace("\r\n", "").replace("\t", " ").isprintable()
+
+
+def test_an_ipv6_client_is_quoted() -> None:
+    edit = verdict(ip="2001:db8::1").edits[-1]
+    assert isinstance(edit, Insert)
+    assert 'policy.iprev="2001:db8::1"' in edit.value
+
+
+def test_removals_go_upward() -> None:
+    assert remove_edits([("A", 1), ("B", 2), ("A", 3), ("A", 2)]) == (
+        Remove("A", 3),
+        Remove("B", 2),
+        Remove("A", 2),
+        Remove("A", 1),
+    )
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "claims"),
+    [
+        ("Authentication-Results", f" {OUR_ID}; x", True),
+        ("authentication-RESULTS", f"{OUR_ID};", True),
+        ("Received-SPF", f" pass receiver={OUR_ID}", True),
+        ("ARC-Authentication-Results", f" i=1; {OUR_ID}; x", False),
+        ("Authentication-Results", " other.example; x", False),
+        ("X-Received-SPF", f" pass receiver={OUR_ID}", False),
+        ("Subject", f" {OUR_ID};", False),
+    ],
+)
+def test_what_claims_to_be_ours(name: str, value: str, claims: bool) -> None:
+    assert Forgeries((OUR_ID,)).claims(HeaderField(name.encode(), value.encode())) is claims
+
+
+def test_there_is_nothing_to_stamp_without_a_client() -> None:
+    one = session()
+    one.connect(None, "", OUR_ID)
+    assert talk(one).edits == ()
