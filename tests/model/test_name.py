@@ -131,9 +131,7 @@ def test_brackets_are_no_part_of_a_path(text: str) -> None:
     assert (path.text, str(path.mailbox)) == ("joe@example.org", "joe@example.org")
 
 
-@pytest.mark.parametrize(
-    "text", ["<", ">", "<<a@b.example>>", "\x00", "\udcff", "a" * 100_000, "@" * 1000]
-)
+@pytest.mark.parametrize("text", ["<", ">", "<<a@b.example>>", "\x00", "\udcff", "a" * 100_000, "@" * 1000])
 def test_no_path_raises(text: str) -> None:
     path = ReversePath.parse(text)
     assert path.mailbox is None
