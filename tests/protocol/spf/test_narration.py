@@ -176,12 +176,27 @@ def test_what_the_policy_comes_to_is_told_behind_it() -> None:
 
 @pytest.mark.parametrize(
     ("texts", "expected"),
-    [(["%{i} is bad"], "explanation: 192.0.2.1 is bad"), ([], "no explanation"), (["a", "b"], "no explanation")],
-    ids=["one", "none", "two"],
+    [
+        (["%{i} is bad"], ["expands to 192.0.2.1 is bad (%{i} = 192.0.2.1)", "explanation: 192.0.2.1 is bad"]),
+        (["bad"], ["explanation: bad"]),
+        (["100% bad"], ["no explain-string: bad macro", "no explanation"]),
+        ([], ["no explanation"]),
+        (["a", "b"], ["no explanation"]),
+    ],
+    ids=["one", "without macros", "with a bad macro", "none", "two"],
 )
-def test_the_explanation_is_told(texts: list[str], expected: str) -> None:
+def test_the_explanation_is_told(texts: list[str], expected: list[str]) -> None:
     rows = {"why.example": [["TXT", [text]] for text in texts]}
-    assert narrate("v=spf1 -all exp=why.example", rows)[-1].text == expected
+    steps = [step for step in narrate("v=spf1 -all exp=why.example", rows) if step.term == "exp=why.example"]
+    assert [step.text for step in steps if step.event in (spf.Event.EXPANSION, spf.Event.OUTCOME)] == expected
+
+
+def test_our_own_explanation_is_told_too() -> None:
+    inquiry = spf.check_host(
+        ip_address(CLIENT), "a.example", "j@a.example", "h", narrate=True, default_explanation="%{i} fails"
+    )
+    steps = Zone({"a.example": [["TXT", ["v=spf1 -all"]]]}).solve(inquiry).steps
+    assert steps[-1].text == "expands to 192.0.2.1 fails (%{i} = 192.0.2.1)"
 
 
 def test_a_local_part_that_is_not_ascii_expands_nothing() -> None:

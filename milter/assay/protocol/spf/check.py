@@ -313,6 +313,14 @@ class _NarratingCheck(_Check):
         self.narrator.note(Event.OUTCOME, f"explanation: {text}" if text else "no explanation")
         return text
 
+    def _expand(self, text: str, domain: str) -> str:
+        expanded = super()._expand(text, domain)
+        try:
+            self.narrator.expanded(macro.parse(text, explanation=True), expanded)
+        except macro.MacroError as error:
+            self.narrator.note(Event.EXPANSION, f"no explain-string: {error}")
+        return expanded
+
     def _match(self, directive: Directive, domain: str, depth: int) -> Match:
         self.narrator.begins(depth, domain, directive.text)
         return super()._match(directive, domain, depth)

@@ -90,14 +90,15 @@ class NarratingContext(Context):
         name = super().target(domain_spec, domain)
         if name is None:  # RFC 8616, 4; or an answer is missing, and this will be forgotten
             self.note(Event.EXPANSION, "not expanded: the local part is not ASCII (RFC 8616)")
+        elif domain_spec is not None:
+            self.expanded(domain_spec, name)
         return name
 
-    def expand(self, string: macro.MacroString, domain: str) -> str | None:
-        expanded = super().expand(string, domain)
-        if expanded is not None and string.literal is None:
-            values = ", ".join(dict.fromkeys(f"{text} = {value}" for text, value in self._macros(string)))
-            self.note(Event.EXPANSION, f"expands to {expanded} ({values})")
-        return expanded
+    def expanded(self, string: macro.MacroString, text: str) -> None:
+        """A macro string was just expanded to a text: each macro with its value, if there is any."""
+        values = ", ".join(dict.fromkeys(f"{written} = {value}" for written, value in self._macros(string)))
+        if values:
+            self.note(Event.EXPANSION, f"expands to {text or 'nothing'} ({values})")
 
     def matches(self, answer: Answer, directive: Directive) -> bool:
         most = IP4_BITS if self.ip_version == 4 else IP6_BITS
@@ -136,7 +137,6 @@ class NarratingContext(Context):
         return f"client {self.address} {relation} {with_what}"
 
     def _macros(self, string: macro.MacroString) -> Iterator[tuple[str, str]]:
-        """Each macro of a string that was just expanded, with its value."""
         for piece in string.pieces:  # bounded by macro.MAX_MACROS and the text between them
             if isinstance(piece, macro.Macro):
                 yield macro.write(piece), macro.expand(macro.MacroString((piece,), None, False, False), self.values)
