@@ -145,6 +145,18 @@ def test_an_unfinished_message_leaves_nothing_behind(mta: Mta, aborted: bool) ->
     assert [edit[0] for edit in outcome.edits if edit[2] is None] == [1]
 
 
+def test_an_mta_that_keeps_its_connection_for_the_next_client(daemon: Daemon, mta: Mta) -> None:
+    greet(mta)
+    send(mta)
+    mta._send(b"K", b"")  # SMFIC_QUIT_NC
+    greet(mta, BAD)
+    for _ in range(2):
+        text = results(send(mta))
+        assert text.startswith(OUR_ID)
+        assert "iprev=fail" in text
+        assert "dmarc=fail" in text
+
+
 def test_the_helo_after_starttls_counts(mta: Mta) -> None:
     mta.connect("unknown", ip_address(GOOD), j=OUR_ID)
     mta.helo("elsewhere.example")

@@ -226,11 +226,27 @@ Callback = Callable[..., Any]
 def install(service: Service) -> None:
     """Hand the callbacks to libmilter. Call it in the worker, before `serve`."""
 
-    def negotiate(context: Any, options: list[int]) -> int:
+    leading_space = True  # as agreed in the last negotiation: the MTAs of a worker are of one kind
+    on_connect = _step(Milter.P_NR_CONN, Connection.connect)
+
+    def begin(context: Any) -> Connection:
         connection = Connection(service)
         context.setpriv(connection)
         service.sessions.change(+1)
-        return connection.negotiate(context, options)
+        return connection
+
+    def negotiate(context: Any, options: list[int]) -> int:
+        nonlocal leading_space
+        connection = begin(context)
+        answer = connection.negotiate(context, options)
+        leading_space = connection.leading_space
+        return answer
+
+    def connect(context: Any, *event: Any) -> int:
+        if context.getpriv() is None:
+            # A new client on a connection that is kept (SMFIC_QUIT_NC): close has come, and no negotiation follows.
+            begin(context).leading_space = leading_space
+        return int(on_connect(context, *event))
 
     def close(context: Any) -> int:
         connection = context.getpriv()
@@ -241,7 +257,7 @@ def install(service: Service) -> None:
         return int(Milter.CONTINUE)
 
     Milter.set_flags(_ACTIONS)
-    Milter.set_connect_callback(_step(Milter.P_NR_CONN, Connection.connect))
+    Milter.set_connect_callback(connect)
     Milter.set_helo_callback(_step(Milter.P_NR_HELO, Connection.helo))
     Milter.set_envfrom_callback(_step(Milter.P_NR_MAIL, Connection.mail, begins=True))
     Milter.set_envrcpt_callback(_step(Milter.P_NR_RCPT, _recipient))
