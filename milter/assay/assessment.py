@@ -3,10 +3,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
+from assay.model.message import Header
 from assay.model.smtp import Client, Envelope
-from assay.protocol import arc, dkim, dmarc, iprev, spf
+from assay.protocol import arc, dkim, dmarc, iprev, senderid, spf
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,4 +30,6 @@ class Assessment:
     dkim: tuple[dkim.Evaluation, ...] = ()
     dkim_skipped: int = 0  #: signatures beyond the bound, not tried
     arc: arc.Evaluation | None = None
+    sender_id: senderid.Evaluation | None = None
     dmarc: dmarc.Evaluation | None = None
+    header: Header = field(default_factory=Header, repr=False)

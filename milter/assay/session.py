@@ -1,30 +1,44 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Floor 4: one SMTP connection as a milter sees it. Events in, a verdict for each message out.
+"""Floor 4: one SMTP connection as a milter sees it. Events in, verdicts out.
 
 The session owns what belongs to the connection (the client, IPREV, SPF of HELO) and one transaction at a time. It
-knows no milter library, no thread and no clock.
+knows no milter library, no thread and no clock. A stage before the end of the message gives a verdict only where the
+operator's policy acts at that stage; else it waits for nothing.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
+from assay import policy
+from assay.assessment import Assessment
+from assay.inquiries import Inquiries
 from assay.inquiry import Driver
 from assay.model.message import HeaderField
 from assay.model.name import ReversePath
 from assay.model.network import Networks
 from assay.model.smtp import Address, Client, Envelope
-from assay.protocol import iprev, spf
-from assay.transaction import ClientEvaluations, Settings, Transaction, Verdict
+from assay.origin import Origin, Settings
+from assay.policy import Action, Stage
+from assay.policy.rules import listed
+from assay.transaction import Standing, Transaction, Verdict
 
 
 @dataclass(frozen=True, slots=True)
 class Clients:
-    """Whose mail is not judged."""
+    """Whose mail is not judged, or judged and spared.
+
+    `daemon_names` are names of the MTA's own services that take mail from our users. `exempt_senders` and
+    `exempt_recipients` hold lower-case addresses and domains; their mail is evaluated and not acted on.
+    """
 
     internal: Networks = field(default_factory=Networks)
+    relays: Networks = field(default_factory=Networks)
+    daemon_names: frozenset[str] = frozenset()
     judge_authenticated: bool = False
+    exempt_senders: frozenset[str] = frozenset()
+    exempt_recipients: frozenset[str] = frozenset()
 
 
 class Session:
@@ -35,43 +49,65 @@ class Session:
         self._settings = settings
         self._clients = clients
         self._new_driver = new_driver
+        self._inquiries = Inquiries(new_driver)
         self._client = Client()
         self._internal = ""
-        self._authserv_id = settings.authserv_id or settings.fallback_authserv_id
-        self._evaluations = ClientEvaluations()
+        self._relay = False
+        self._set_name(settings.fallback_authserv_id)
         self._transaction: Transaction | None = None
 
-    def connect(self, address: Address | None, name: str, mta_name: str = "") -> None:
+    def _set_name(self, mta_name: str) -> None:
+        self._authserv_id = self._settings.authserv_id or mta_name
+        self._origin = Origin(self._settings, self._inquiries, self._authserv_id)
+
+    def connect(self, address: Address | None, name: str, *, mta_name: str = "", daemon: str = "") -> Verdict | None:
         """A client connected. Starts IPREV.
 
         :param address: None where there is no network client, such as mail from the MTA's own command line.
         :param name: what the MTA resolved for it, empty for unknown.
         :param mta_name: the MTA's own name (macro ``j``), which is the authserv-id unless one is configured.
+        :param daemon: the name of the MTA's service that took the connection (macro ``{daemon_name}``).
         """
-        self._client = Client(address, name)
-        self._authserv_id = self._settings.authserv_id or mta_name or self._settings.fallback_authserv_id
-        if address is None:
-            self._internal = "no network client"
-            return
-        network = self._clients.internal.find(address)
-        if network is not None:
-            self._internal = f"internal network {network}"
-        elif self._settings.iprev:
-            self._evaluations.iprev = self._new_driver().start(iprev.evaluate(address))
+        self._client = Client(address, name, daemon=daemon)
+        if mta_name:
+            self._set_name(mta_name)
+        self._internal = self._why_internal(address, daemon)
+        if self._internal:
+            return None
+        self._relay = address is not None and self._clients.relays.find(address) is not None
+        if self._relay:
+            return None
+        self._origin.connected(self._client)
+        return self._at_connection(Stage.CONNECT)
 
-    def helo(self, name: str) -> None:
+    def _why_internal(self, address: Address | None, daemon: str) -> str:
+        if address is None:
+            return "no network client"
+        if daemon in self._clients.daemon_names:
+            return f"daemon {daemon}"
+        network = self._clients.internal.find(address)
+        return f"internal network {network}" if network is not None else ""
+
+    def helo(self, name: str) -> Verdict | None:
         """HELO or EHLO was given, perhaps for the second time after STARTTLS. Starts SPF of the HELO identity."""
         self._client = self._client.greeted(name)
-        if self._evaluations.spf_helo is not None:
-            self._evaluations.spf_helo.cancel()
-            self._evaluations.spf_helo = None
-        if self._client.address is not None and not self._internal:
-            inquiry = spf.check_helo(
-                self._client.address, name, limits=self._settings.spf_limits, receiver=self._authserv_id
-            )
-            self._evaluations.spf_helo = self._new_driver().start(inquiry)
+        if self._internal or self._relay:
+            return None
+        self._origin.greeted(self._client)
+        return self._at_connection(Stage.HELO)
 
-    def mail(self, path: str, *, authenticated: str = "", smtputf8: bool = False, now: int) -> None:
+    def _at_connection(self, stage: Stage) -> Verdict | None:
+        if not self._settings.policy.acts_at(stage):
+            return None
+        assessment = Assessment(
+            self._client,
+            Envelope(ReversePath("")),
+            iprev=self._origin.iprev(),
+            spf_helo=self._origin.spf_helo(),
+        )
+        return self._refusal(assessment, stage)
+
+    def mail(self, path: str, *, authenticated: str = "", smtputf8: bool = False, now: int) -> Verdict | None:
         """MAIL was given: a new envelope. Whether it is judged is decided here, anew for each message.
 
         :param path: the reverse-path, with or without angle brackets.
@@ -79,26 +115,71 @@ class Session:
         :param now: Unix time in seconds.
         """
         self.abort()
-        exempt = self._internal
-        if not exempt and authenticated and not self._clients.judge_authenticated:
-            exempt = "authenticated"
+        reverse_path = ReversePath.parse(path)
         self._transaction = Transaction(
             self._settings,
-            self._new_driver,
+            Inquiries(self._new_driver),
             self._client,
-            Envelope(ReversePath.parse(path), authenticated=authenticated, smtputf8=smtputf8),
+            Envelope(reverse_path, authenticated=authenticated, smtputf8=smtputf8),
+            self._origin,
+            self._standing(reverse_path, authenticated),
             authserv_id=self._authserv_id,
-            exempt=exempt,
-            # RFC 8601, 5: results in our name that come directly from a trusted MTA, such as a content filter that
-            # hands the message back, stay.
-            strip=not self._internal,
             now=now,
         )
+        return self._at_transaction(self._transaction, Stage.MAIL)
 
-    def rcpt(self, path: str) -> None:
+    def _standing(self, path: ReversePath, authenticated: str) -> Standing:
+        if self._internal:
+            # RFC 8601, 5: results in our name that come directly from a trusted MTA, such as a content filter that
+            # hands the message back, stay.
+            return Standing(exempt=self._internal, strip=False)
+        if authenticated and not self._clients.judge_authenticated:
+            return Standing(exempt="authenticated")
+        spared = "exempt sender" if path.text and listed(path.text, self._clients.exempt_senders) else ""
+        return Standing(spared=spared, relay=self._relay)
+
+    def rcpt(self, path: str) -> Verdict | None:
         """A recipient was given."""
-        if self._transaction is not None:
-            self._transaction.recipient(path)
+        transaction = self._transaction
+        if transaction is None:
+            return None
+        if listed(path.strip("<>"), self._clients.exempt_recipients):
+            transaction.recipient(path)
+            transaction.standing = replace(transaction.standing, spared="exempt recipient")
+            return None
+        verdict = self._at_transaction(transaction, Stage.RCPT, path.strip("<>"))
+        if verdict is None or not verdict.action.refuses:
+            transaction.recipient(path)
+        return verdict
+
+    def _at_transaction(self, transaction: Transaction, stage: Stage, recipient: str = "") -> Verdict | None:
+        standing = transaction.standing
+        if (
+            not self._settings.policy.acts_at(stage)
+            or standing.exempt
+            or standing.relay
+            or transaction.decided is not None
+        ):
+            return None
+        assessment = transaction.so_far()
+        if recipient:
+            assessment = replace(assessment, envelope=replace(assessment.envelope, recipients=(recipient,)))
+        verdict = self._refusal(assessment, stage, standing.spared)
+        if verdict is not None and verdict.decision.final and stage is Stage.MAIL:
+            transaction.decided = verdict.decision
+        return verdict
+
+    def _refusal(self, assessment: Assessment, stage: Stage, spared: str = "") -> Verdict | None:
+        """The verdict of a stage before the end of the message: there is one only if somebody should hear of it."""
+        facts = self._settings.policy.facts(assessment)
+        decision = policy.decide(facts, self._settings.policy, stage)
+        if decision == policy.ACCEPTED:
+            return None
+        acts = decision.action.refuses and not self._settings.dry_run and not spared
+        action, reply = (decision.action, decision.reply) if acts else (Action.ACCEPT, None)
+        if spared and decision.action.refuses:
+            decision = decision.spared(spared)
+        return Verdict(action, reply, (), decision, assessment, stage, facts)
 
     def header(self, one: HeaderField) -> None:
         """A header field arrived."""
@@ -115,13 +196,17 @@ class Session:
         if self._transaction is not None:
             self._transaction.body(chunk)
 
-    def end_of_message(self, *, queue_id: str, now: int) -> Verdict | None:
-        """The message is complete: its verdict, or None where there was no MAIL."""
+    def end_of_message(self, *, queue_id: str, now: int, draw: float = 0.0) -> Verdict | None:
+        """The message is complete: its verdict, or None where there was no MAIL.
+
+        :param now: Unix time in seconds.
+        :param draw: a number from 0 to below 1, drawn for this message; only a sampled DMARC policy looks at it.
+        """
         transaction = self._transaction
         if transaction is None:
             return None
         try:
-            return transaction.end_of_message(self._evaluations, queue_id=queue_id, now=now)
+            return transaction.end_of_message(queue_id=queue_id, now=now, draw=draw)
         finally:
             self.abort()
 
@@ -134,6 +219,4 @@ class Session:
     def close(self) -> None:
         """The connection is over."""
         self.abort()
-        for pending in (self._evaluations.iprev, self._evaluations.spf_helo):
-            if pending is not None:
-                pending.cancel()
+        self._inquiries.cancel()

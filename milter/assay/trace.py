@@ -11,9 +11,9 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 from assay.assessment import Assessment
-from assay.model.message import HeaderField
-from assay.policy import Action, Decision
-from assay.protocol import arc, authres, dkim, dmarc, iprev, spf
+from assay.model.message import Header, HeaderField
+from assay.policy import Action, Decision, Edits
+from assay.protocol import arc, authres, dkim, dmarc, iprev, senderid, spf
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,7 +32,23 @@ class Remove:
     occurrence: int
 
 
-Edit = Insert | Remove
+@dataclass(frozen=True, slots=True)
+class Change:
+    """Give the `occurrence`-th field of this name another value, folded with CRLF."""
+
+    name: str
+    occurrence: int
+    value: str
+
+
+@dataclass(frozen=True, slots=True)
+class AddRecipient:
+    """Add a recipient to the envelope, without angle brackets."""
+
+    path: str
+
+
+Edit = Insert | Remove | Change | AddRecipient
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,13 +68,40 @@ class Forgeries:
                 return False
 
 
-def remove_edits(forged: Iterable[tuple[str, int]]) -> tuple[Remove, ...]:
-    """Edits that remove (name, occurrence) pairs, last occurrence first.
+def remove_edits(header: Header, names: Iterable[str], forged: Iterable[tuple[str, int]]) -> tuple[Remove, ...]:
+    """Edits that remove fields, of each name the last occurrence first.
 
     MTAs renumber the fields of a name after each removal, so a removal from the top would hit the wrong field of the
     next one (CVE-2022-48521).
+
+    :param header: the message's header as received.
+    :param names: fields to remove, all of each name.
+    :param forged: (name, occurrence) of single fields to remove.
     """
-    return tuple(Remove(name, occurrence) for name, occurrence in sorted(forged, key=lambda pair: -pair[1]))
+    pairs = {(name.lower(), occurrence): name for name, occurrence in forged}
+    for name in names:
+        pairs |= {(name.lower(), occurrence): name for occurrence in range(1, len(header.all(name)) + 1)}
+    ordered = sorted(pairs.items(), key=lambda item: -item[0][1])
+    return tuple(Remove(name, occurrence) for (_, occurrence), name in ordered)
+
+
+def decision_edits(header: Header, edits: Edits) -> Iterator[Edit]:
+    """The other edits that a decision asks for."""
+    if edits.subject_tag:
+        yield _tagged_subject(header, edits.subject_tag)
+    for name, value in edits.add:
+        yield Insert(name, value)
+    for path in edits.recipients:
+        yield AddRecipient(path)
+
+
+def _tagged_subject(header: Header, tag: str) -> Edit:
+    """The tag in front of the Subject, unless it is there already; a Subject of its own for a message without one."""
+    subjects = header.all("Subject")
+    if not subjects:
+        return Insert("Subject", tag.rstrip())
+    text = subjects[0].unfolded.decode("utf-8", "replace")
+    return Change("Subject", 1, text if text.startswith(tag) else tag + text)
 
 
 def insert_edits(
@@ -91,6 +134,8 @@ def _results(assessment: Assessment, decision: Decision) -> Sequence[authres.Met
         results.append(authres.MethodResult("dkim", dkim.Result.NONE))
     if assessment.arc is not None and assessment.arc.result is not arc.Result.NONE:
         results.append(_arc(assessment, assessment.arc))
+    if assessment.sender_id is not None:
+        results.append(_sender_id(assessment.sender_id))
     if assessment.dmarc is not None:
         results.append(_dmarc(assessment.dmarc, decision))
     return results
@@ -173,6 +218,18 @@ def _arc(assessment: Assessment, evaluation: arc.Evaluation) -> authres.MethodRe
     )
 
 
+def _sender_id(evaluation: senderid.Evaluation) -> authres.MethodResult:
+    properties: tuple[authres.Property, ...] = ()
+    if evaluation.field:
+        properties = (authres.Property("header", evaluation.field, evaluation.sender),)
+    return authres.MethodResult(
+        "sender-id",
+        evaluation.result,
+        reason="" if evaluation.result is senderid.Result.PASS else evaluation.reason,
+        properties=properties,
+    )
+
+
 def _dmarc(evaluation: dmarc.Evaluation, decision: Decision) -> authres.MethodResult:
     properties = []
     if evaluation.author_domain is not None:
@@ -184,19 +241,29 @@ def _dmarc(evaluation: dmarc.Evaluation, decision: Decision) -> authres.MethodRe
         "dmarc",
         evaluation.result,
         reason="" if evaluation.result is dmarc.Result.PASS else evaluation.reason,
-        comment=f"p={evaluation.policy}" if evaluation.policy is not None else "",
+        comment=_dmarc_comment(evaluation, decision),
         properties=tuple(properties),
     )
 
 
+def _dmarc_comment(evaluation: dmarc.Evaluation, decision: Decision) -> str:
+    """What was published, and the local override of a failure, where there is one (RFC 9989, 5.4; RFC 8617, 7.2.1)."""
+    published = f"p={evaluation.policy}" if evaluation.policy is not None else ""
+    if evaluation.result is not dmarc.Result.FAIL or not decision.override:
+        return published
+    return f"{published}; {decision.override}" if published else decision.override
+
+
 def _applied(evaluation: dmarc.Evaluation, decision: Decision) -> str:
     # What another method's rule decided is not DMARC's policy.
-    if evaluation.result is not dmarc.Result.FAIL or f"dmarc.{evaluation.disposition}" not in decision.key.split(", "):
+    if evaluation.result is not dmarc.Result.FAIL or not any(
+        key.startswith("dmarc.") for key in decision.by.split(", ")
+    ):
         return dmarc.Policy.NONE
     match decision.action:
-        case Action.REJECT | Action.TEMPFAIL:
+        case Action.REJECT | Action.TEMPFAIL | Action.DISCARD:
             return dmarc.Policy.REJECT
         case Action.QUARANTINE:
             return dmarc.Policy.QUARANTINE
-        case Action.ACCEPT:
+        case _:
             return dmarc.Policy.NONE

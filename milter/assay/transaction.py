@@ -2,68 +2,65 @@
 """One message on its way through the SMTP stages: facts in, evaluations started as they arrive, joined once.
 
 A transaction begins with MAIL and ends with the end of the message or an abort. It keeps the header (DKIM needs it
-whole) and never the body: that runs through one hash for each distinct way in which a signature wants it hashed.
+whole) and never the body.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass, field, replace
-from typing import TypeVar
+from dataclasses import dataclass, replace
 
 from assay import policy, trace
 from assay.assessment import Assessment
-from assay.inquiry import Driver, Pending
+from assay.inquiries import Inquiries
+from assay.inquiry import Driver, Inquiry, Pending
 from assay.model.message import Header, HeaderField
 from assay.model.name import Domain
 from assay.model.smtp import Client, Envelope
-from assay.protocol import arc, dkim, dmarc, iprev, spf
+from assay.origin import Origin, Settings
+from assay.policy import ACCEPTED, Action, Decision, Stage
+from assay.protocol import dkim, dmarc, senderid, spf
+from assay.protocol.syntax.received import parse_received
+from assay.signatures import Signatures
 
 MAX_HEADER_OCTETS = 1024 * 1024  # our choice; Postfix stops at 100 KiB (header_size_limit), Sendmail at 32 KiB
 MAX_RECIPIENTS = 1000  # our choice; RFC 5321, 4.5.3.1.8 asks MTAs for 100 at least
-MAX_FROM_FIELDS = 10  # our choice: more than one is a fault already (RFC 5322, 3.6)
+#: Our choice, of each name: an honest message has some for each of its hops. What comes behind is removed unread, for
+#: a field that is made to be ambiguous costs milliseconds to read, and a message has room for ten thousand.
+MAX_TRACE_FIELDS = 100
 
 #: Fields that only we may write in our own name.
 _OURS = frozenset((b"authentication-results", b"received-spf"))
 
-T = TypeVar("T")
-
-
-@dataclass(frozen=True, slots=True)
-class Settings:
-    """What the operator decides about evaluation. `authserv_id` empty: the MTA's own name is used."""
-
-    authserv_id: str = ""
-    fallback_authserv_id: str = "localhost"  #: where the MTA does not tell its name
-    further_authserv_ids: tuple[str, ...] = ()
-    received_spf: bool = True
-    iprev: bool = True
-    spf_limits: spf.Limits = field(default_factory=spf.Limits)
-    dkim: dkim.Settings = field(default_factory=dkim.Settings)
-    rules: policy.Rules = field(default_factory=policy.Rules)
-    dry_run: bool = False
-
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """What the MTA is to do with the message, complete: the filter performs it and adds nothing.
+    """What the MTA is to do at one stage, complete: the filter performs it and adds nothing.
 
-    With `dry_run` in force `action` is ACCEPT, `edits` is empty, and `decision` still tells what would have been.
+    With a dry run in force `action` is ACCEPT, `edits` is empty, and `decision` still tells what would have been.
     """
 
-    action: policy.Action
+    action: Action
     reply: policy.Reply | None
     edits: tuple[trace.Edit, ...]
-    decision: policy.Decision
+    decision: Decision
     assessment: Assessment
+    stage: Stage = Stage.EOM
+    facts: policy.Facts | None = None
 
 
-@dataclass(slots=True)
-class ClientEvaluations:
-    """The evaluations of the connection, shared by all its messages."""
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """How a message's origin stands with us.
 
-    iprev: Pending[iprev.Evaluation] | None = None
-    spf_helo: Pending[spf.Evaluation] | None = None
+    `exempt` tells why the message is not judged at all, `spared` why its failures are recorded and not acted on; both
+    are empty for an ordinary one. `strip`: whether fields that claim our name are removed. `relay`: the client is a
+    relay of ours, and the one that counts is in its Received field.
+    """
+
+    exempt: str = ""
+    spared: str = ""
+    strip: bool = True
+    relay: bool = False
 
 
 class Transaction:
@@ -72,66 +69,59 @@ class Transaction:
     def __init__(
         self,
         settings: Settings,
-        new_driver: Callable[[], Driver],
+        inquiries: Inquiries,
         client: Client,
         envelope: Envelope,
+        origin: Origin,
+        standing: Standing,
         *,
         authserv_id: str,
-        exempt: str = "",
-        strip: bool = True,
         now: int,
     ) -> None:
         """Begin with MAIL. Starts SPF for it, and the tree walk of its domain, which DMARC may need at the end.
 
-        :param exempt: why the message is not judged; empty to judge it.
-        :param strip: whether fields that claim our authserv-id are removed.
         :param now: Unix time in seconds, for SPF's ``%{t}`` (RFC 7208, 7.3).
         """
         self.client = client
         self.envelope = envelope
-        self.exempt = exempt
+        self.standing = standing
+        self.decided: Decision | None = None  #: by a rule that said accept at an earlier stage
         self._settings = settings
-        self._new_driver = new_driver
+        self._inquiries = inquiries
+        self._origin = origin
         self._authserv_id = authserv_id
-        self._forgeries = trace.Forgeries((authserv_id, *settings.further_authserv_ids)) if strip else None
+        self._now = now
         self._recipients: list[str] = []
+        self._forgeries = trace.Forgeries((authserv_id, *settings.further_authserv_ids)) if standing.strip else None
         self._forged: list[tuple[str, int]] = []
         self._occurrences: dict[bytes, int] = {}
         self._fields: list[HeaderField] = []
         self._octets = 0
-        self._pending: list[Pending[object]] = []
-        self._spf: Pending[spf.Evaluation] | None = None
-        self._discovery: tuple[Domain, Pending[dmarc.Discovery]] | None = None
-        self._signatures: list[dkim.Signature] = []
-        self._untried: list[dkim.Evaluation] = []
-        self._keys: dict[int, Pending[dkim.KeyLookup]] = {}
-        self._chain: arc.Chain | arc.Evaluation | None = None
-        self._arc_keys: Pending[arc.Keys] | None = None
         self._header = Header()
-        self._hashes = dkim.BodyHashes(())
-        self._skipped = 0
-        if not exempt:
-            self._begin(now)
+        self._spf: Pending[spf.Evaluation] | None = None
+        self._author: dmarc.Author | None = None
+        self._discovery: Pending[dmarc.Discovery] | None = None
+        self._sender_id: Pending[senderid.Evaluation] | None = None
+        self._signatures = Signatures(settings.dkim, inquiries, with_arc=settings.arc)
+        if not standing.exempt and not standing.relay:
+            self._check_mail_from()
 
-    def _begin(self, now: int) -> None:
+    def _check_mail_from(self) -> None:
         if self.client.address is None:
             return
-        driver = self._new_driver()
+        driver = self._inquiries.driver()
         path = self.envelope.reverse_path
-        self._spf = self._keep(
-            driver.start(
-                spf.check_mail_from(
-                    self.client.address,
-                    self.client.helo,
-                    path,
-                    limits=self._settings.spf_limits,
-                    receiver=self._authserv_id,
-                    now=now,
-                )
-            )
+        inquiry = spf.check_mail_from(
+            self.client.address,
+            self.client.helo,
+            path,
+            limits=self._settings.spf_limits,
+            receiver=self._authserv_id,
+            now=self._now,
         )
+        self._spf = self._inquiries.start(inquiry, driver)
         if path.mailbox is not None:
-            self._keep(driver.start(dmarc.organizational_domain(path.mailbox.domain)))
+            self._inquiries.start(self._walk(path.mailbox.domain), driver)
 
     def recipient(self, path: str) -> None:
         """Take the next recipient, as in RCPT TO."""
@@ -143,7 +133,7 @@ class Transaction:
         key = one.key
         if key in _OURS:
             self._note_forged(one)
-        if self.exempt:
+        if self.standing.exempt:
             return
         self._octets += len(one.name) + len(one.value) + 3
         if self._octets > MAX_HEADER_OCTETS:
@@ -152,110 +142,114 @@ class Transaction:
         if key == b"from":
             self._author_arrived(one)
         elif key == b"dkim-signature":
-            self._signature_arrived(one)
+            self._signatures.arrived(one)
+        elif key == b"received" and self.standing.relay:
+            self._relay_told(one)
 
     def _note_forged(self, one: HeaderField) -> None:
         """Remember a field that claims to be ours by its place among the fields of its name."""
         occurrence = self._occurrences[one.key] = self._occurrences.get(one.key, 0) + 1
-        if self._forgeries is not None and self._forgeries.claims(one):
+        if self._forgeries is not None and (occurrence > MAX_TRACE_FIELDS or self._forgeries.claims(one)):
             # Without the white space before the colon, which no MTA takes for a part of the name.
             self._forged.append((one.name.rstrip(b" \t").decode("ascii", "replace"), occurrence))
 
+    def _relay_told(self, one: HeaderField) -> None:
+        """The topmost Received is our relay's: its client is the one to judge."""
+        self.standing = replace(self.standing, relay=False)
+        told = parse_received(one.value)
+        self.client = replace(self.client, address=None, name="", helo="")
+        if told is None:
+            return
+        self.client = replace(self.client, address=told[0], helo=told[1])
+        self._origin = Origin(self._settings, self._inquiries, self._authserv_id)
+        self._origin.connected(self.client)
+        self._origin.greeted(self.client)
+        self._check_mail_from()
+
     def _author_arrived(self, one: HeaderField) -> None:
-        if self._discovery is not None:
+        if self._author is not None:
             return
-        author = dmarc.author([one])
-        if author.domain is not None:
-            started = self._new_driver().start(dmarc.discover(author.domain))
-            self._discovery = (author.domain, self._keep(started))
-
-    def _signature_arrived(self, one: HeaderField) -> None:
-        parsed = dkim.parse(one)
-        if isinstance(parsed, dkim.Evaluation):
-            if len(self._untried) < self._settings.dkim.max_signatures:
-                self._untried.append(parsed)
-            return
-        self._signatures.append(parsed)
-        if len(self._keys) < self._settings.dkim.max_signatures:
-            self._look_up_key(parsed)
-
-    def _look_up_key(self, signature: dkim.Signature) -> None:
-        driver = self._new_driver()
-        self._keys[id(signature)] = self._keep(driver.start(dkim.fetch_key(signature)))
-        # Relaxed alignment may compare organizational domains at the end (RFC 9989, 4.10.2): have them by then.
-        self._keep(driver.start(dmarc.organizational_domain(signature.domain)))
+        self._author = dmarc.author([one])
+        if self._author.domain is not None:
+            self._discovery = self._inquiries.start(self._discover(self._author.domain))
 
     def end_of_header(self) -> None:
         """All fields are there: choose the signatures to verify and prepare to hash the body for them."""
-        if self.exempt:
+        if self.standing.exempt:
             return
         self._header = Header(tuple(self._fields))
         self._fields = []
-        self._chain = arc.parse_chain(self._header)
-        specs = [signature.body_hash_spec for signature in self._choose_signatures()]
-        if isinstance(self._chain, arc.Chain):
-            self._arc_keys = self._keep(self._new_driver().start(arc.fetch_keys(self._chain)))
-            specs.extend(self._chain.body_hash_specs)
-        self._hashes = dkim.BodyHashes(specs)
-
-    def _choose_signatures(self) -> list[dkim.Signature]:
-        author_domain = self._discovery[0] if self._discovery else None
-        chosen, skipped = dkim.select(self._signatures, author_domain, self._settings.dkim.max_signatures)
-        self._signatures = list(chosen)
-        self._skipped = len(skipped)
-        for signature in chosen:
-            if id(signature) not in self._keys:
-                self._look_up_key(signature)
-        return self._signatures
+        self._signatures.header_complete(self._header, self._author.domain if self._author else None)
+        if self._settings.sender_id and self.client.address is not None:
+            inquiry = senderid.check_pra(
+                self.client.address,
+                self.client.helo,
+                self._header,
+                limits=self._settings.spf_limits,
+                receiver=self._authserv_id,
+                now=self._now,
+            )
+            self._sender_id = self._inquiries.start(inquiry)
 
     def body(self, chunk: bytes) -> None:
         """Take the next piece of the body, with CRLF line ends, cut anywhere."""
-        self._hashes.update(chunk)
+        self._signatures.body(chunk)
 
-    def end_of_message(self, shared: ClientEvaluations, *, queue_id: str, now: int) -> Verdict:
+    def so_far(self, *, queue_id: str = "") -> Assessment:
+        """What is known before the end of the message, waited for."""
+        return Assessment(
+            self.client,
+            replace(self.envelope, queue_id=queue_id, recipients=tuple(self._recipients)),
+            self.standing.exempt,
+            iprev=self._origin.iprev() if not self.standing.exempt else None,
+            spf_helo=self._origin.spf_helo() if not self.standing.exempt else None,
+            spf_mail_from=self._spf.result() if self._spf is not None else None,
+        )
+
+    def end_of_message(self, *, queue_id: str, now: int, draw: float) -> Verdict:
         """Join everything, judge, and tell what to do. Waits for answers at most the driver's time budget.
 
         :param now: Unix time in seconds, for the signatures' t= and x= (RFC 6376, 3.5).
+        :param draw: a number from 0 to below 1, drawn for this message (RFC 7489, 6.6.4).
         """
-        envelope = replace(self.envelope, queue_id=queue_id, recipients=tuple(self._recipients))
-        if self.exempt:
-            assessment = Assessment(self.client, envelope, self.exempt)
-            return self._verdict(assessment, policy.Decision(), stamp=False)
-        assessment = self._assess(envelope, shared, now)
-        return self._verdict(assessment, policy.decide(assessment, self._settings.rules), stamp=True)
+        driver = self._inquiries.driver()  # its time budget is that of the whole join
+        assessment = self.so_far(queue_id=queue_id)
+        if self.standing.exempt:
+            return self._verdict(assessment, ACCEPTED, None)
+        assessment = self._assess(assessment, driver, now, draw)
+        facts = None
+        if self._settings.policy.acts_at(Stage.EOM) or self._settings.policy.logs_facts:
+            facts = self._settings.policy.facts(assessment)
+        return self._verdict(assessment, self._decide(facts), facts)
 
-    def _assess(self, envelope: Envelope, shared: ClientEvaluations, now: int) -> Assessment:
-        driver = self._new_driver()  # its time budget is that of the whole join
-        author = self._author()
-        mail_from = self._spf.result() if self._spf is not None else None
-        signatures = tuple(self._verify(signature, now) for signature in self._signatures)
-        return Assessment(
-            self.client,
-            envelope,
+    def _decide(self, facts: policy.Facts | None) -> Decision:
+        if self.decided is not None:
+            return self.decided
+        if facts is None:
+            return ACCEPTED
+        decision = policy.decide(facts, self._settings.policy, Stage.EOM)
+        if self.standing.spared and decision.action is not Action.ACCEPT:
+            return decision.spared(self.standing.spared)
+        return decision
+
+    def _assess(self, assessment: Assessment, driver: Driver, now: int, draw: float) -> Assessment:
+        author = self._author_of_message()
+        signatures = self._signatures.verify(now)
+        return replace(
+            assessment,
             author=author,
-            iprev=shared.iprev.result() if shared.iprev is not None else None,
-            spf_helo=shared.spf_helo.result() if shared.spf_helo is not None else None,
-            spf_mail_from=mail_from,
-            dkim=signatures + tuple(self._untried),
-            dkim_skipped=self._skipped,
-            arc=self._evaluate_arc(now),
-            dmarc=self._evaluate_dmarc(driver, author, mail_from, signatures),
+            dkim=signatures,
+            dkim_skipped=self._signatures.skipped,
+            arc=self._signatures.verify_chain(now),
+            sender_id=self._sender_id.result() if self._sender_id is not None else None,
+            dmarc=self._evaluate_dmarc(driver, author, assessment.spf_mail_from, signatures, draw),
+            header=self._header,
         )
 
-    def _author(self) -> dmarc.Author:
+    def _author_of_message(self) -> dmarc.Author:
         if self._octets > MAX_HEADER_OCTETS:
-            return dmarc.Author(None, "", f"header longer than {MAX_HEADER_OCTETS} octets")
-        return dmarc.author(self._header.all("From")[:MAX_FROM_FIELDS])
-
-    def _verify(self, signature: dkim.Signature, now: int) -> dkim.Evaluation:
-        key = self._keys[id(signature)].result()
-        return dkim.verify(signature, key, self._header, self._hashes, now=now, settings=self._settings.dkim)
-
-    def _evaluate_arc(self, now: int) -> arc.Evaluation | None:
-        if isinstance(self._chain, arc.Chain) and self._arc_keys is not None:
-            keys = self._arc_keys.result()
-            return arc.verify(self._chain, keys, self._header, self._hashes, now=now, settings=self._settings.dkim)
-        return self._chain if isinstance(self._chain, arc.Evaluation) else None
+            return dmarc.Author(None, fault=f"header longer than {MAX_HEADER_OCTETS} octets")
+        return dmarc.author(self._header.fields)
 
     def _evaluate_dmarc(
         self,
@@ -263,36 +257,37 @@ class Transaction:
         author: dmarc.Author,
         mail_from: spf.Evaluation | None,
         signatures: tuple[dkim.Evaluation, ...],
+        draw: float,
     ) -> dmarc.Evaluation:
         if author.domain is None:
             return dmarc.no_author(author.fault)
-        if self._discovery is not None and self._discovery[0] == author.domain:
-            discovery = self._discovery[1].result()
+        if self._discovery is not None and self._author is not None and self._author.domain == author.domain:
+            discovery = self._discovery.result()
         else:
-            discovery = driver.start(dmarc.discover(author.domain)).result()
-        # RFC 9989, 4.4.2: only the MAIL FROM identity counts, never HELO.
-        spf_identifier = (
-            dmarc.Identifier(mail_from.domain, mail_from.result) if mail_from and mail_from.domain else None
-        )
-        dkim_identifiers = [dmarc.Identifier(one.domain, one.result) for one in signatures if one.domain is not None]
-        return driver.start(dmarc.evaluate(discovery, spf_identifier, dkim_identifiers)).result()
+            discovery = driver.start(self._discover(author.domain)).result()
+        # RFC 9989, 4.4.2: only the MAIL FROM identity counts, never HELO; and only a record that was published.
+        by_spf = dmarc.Identifier(mail_from.domain, mail_from.result) if mail_from and mail_from.domain else None
+        by_dkim = [dmarc.Identifier(one.domain, one.result) for one in signatures if one.domain is not None]
+        judged = dmarc.evaluate(discovery, by_spf, by_dkim, legacy_pct=self._settings.legacy_pct, draw=draw)
+        return driver.start(judged).result()
 
-    def _verdict(self, assessment: Assessment, decision: policy.Decision, *, stamp: bool) -> Verdict:
+    def _discover(self, domain: Domain) -> Inquiry[dmarc.Discovery]:
+        return dmarc.discover(domain, public_suffix=self._settings.public_suffix)
+
+    def _walk(self, domain: Domain) -> Inquiry[Domain | None]:
+        return dmarc.organizational_domain(domain, public_suffix=self._settings.public_suffix)
+
+    def _verdict(self, assessment: Assessment, decision: Decision, facts: policy.Facts | None) -> Verdict:
         if self._settings.dry_run:
-            return Verdict(policy.Action.ACCEPT, None, (), decision, assessment)
-        edits: tuple[trace.Edit, ...] = trace.remove_edits(self._forged)
-        if stamp:
+            return Verdict(Action.ACCEPT, None, (), decision, assessment, facts=facts)
+        edits: tuple[trace.Edit, ...] = trace.remove_edits(self._header, decision.edits.remove, self._forged)
+        edits += tuple(trace.decision_edits(self._header, decision.edits))
+        if not self.standing.exempt:
             edits += trace.insert_edits(
                 assessment, decision, self._authserv_id, received_spf=self._settings.received_spf
             )
-        return Verdict(decision.action, decision.reply, edits, decision, assessment)
-
-    def _keep(self, pending: Pending[T]) -> Pending[T]:
-        self._pending.append(pending)
-        return pending
+        return Verdict(decision.action, decision.reply, edits, decision, assessment, facts=facts)
 
     def cancel(self) -> None:
         """The message is over or will never be: stop working for it."""
-        for pending in self._pending:
-            pending.cancel()
-        self._pending = []
+        self._inquiries.cancel()

@@ -98,7 +98,7 @@ class TestCheck:
 
     def test_a_refusal_is_told_and_is_no_failure_of_the_program(self, config: str, saved: str) -> None:
         with open(config, "a") as file:
-            file.write('[spf]\nfail = "reject"\n')
+            file.write('[spf.mailfrom]\nfail = "reject"\n')
         ended = assay("check", saved, "--ip", "192.0.2.66", "--mail-from", "joe@example.org", "-c", config, "--explain")
         assert ended.returncode == 0
         assert b"refused: 550 5.7.23 " in ended.stdout

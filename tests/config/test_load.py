@@ -3,18 +3,24 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
+from typing import get_type_hints
 
 import msgspec
 import pytest
 
-from assay.config import ConfigError, Configuration, load
+from assay.config import ConfigError, Configuration, load, make_clients, make_resolver, make_settings
+from assay.policy import Stage
+from assay.policy.outcomes import Outcome
 
 FAULTS = [
     pytest.param("[mitler]\n", "unknown section [mitler]; did you mean milter?", id="unknown section"),
-    pytest.param("[qqqq]\n", "unknown section [qqqq]; known are clients, ", id="unknown section like none"),
+    pytest.param("[qqqq]\n", "unknown section [qqqq]; known are arc, clients, ", id="unknown section like none"),
     pytest.param("[milter]\nsokcet = 'x'\n", "unknown key milter.sokcet; did you mean socket?", id="unknown key"),
-    pytest.param("[iprev]\nqqqq = 1\n", "unknown key iprev.qqqq; known are enabled, fail", id="unknown key like none"),
+    pytest.param(
+        "[iprev]\nqqqq = 1\n", "unknown key iprev.qqqq; known are dry_run, enabled, fail", id="unknown key like none"
+    ),
     pytest.param("milter = 1\n", "milter is a section: write [milter] on a line of its own", id="section as a key"),
     pytest.param("[[milter]]\n", "milter is a section: write [milter]", id="section as an array"),
     pytest.param("[milter.socket]\nx = 1\n", "milter.socket: expected str, got object", id="key as a section"),
@@ -30,7 +36,9 @@ FAULTS = [
     pytest.param("[dns]\nbudget_seconds = nan\n", "dns.budget_seconds: ", id="a time that is no number"),
     pytest.param("[dns]\nbudget_seconds = inf\n", "dns.budget_seconds: ", id="endless time"),
     pytest.param("[dmarc]\nreject = 'bounce'\n", "dmarc.reject: invalid enum value 'bounce'", id="unknown action"),
-    pytest.param("[dmarc]\nreject = 'bounce'\n", "accept, quarantine, tempfail, reject", id="the words are told"),
+    pytest.param(
+        "[dmarc]\nreject = 'bounce'\n", "accept, tag, quarantine, tempfail, discard, reject", id="the words are told"
+    ),
     pytest.param("[milter]\non_error = 'reject'\n", "milter.on_error: ", id="an action that is not safe there"),
     pytest.param("[milter]\nsocket = 'tcp:1'\n", "milter: 'tcp:1': write inet:PORT@HOST", id="unknown socket family"),
     pytest.param("[milter]\nsocket = 'inet:0@h'\n", "milter: 'inet:0@h'", id="port 0"),
@@ -92,9 +100,10 @@ def test_nothing_is_the_defaults(tmp_path: Path) -> None:
 
 
 def test_the_defaults_reject_nothing() -> None:
-    settings = Configuration().evaluation_settings()
-    actions = {str(getattr(settings.rules, name)) for name in settings.rules.__slots__}
-    assert actions == {"accept"}
+    settings = make_settings(Configuration())
+    assert settings.policy.methods == ()
+    assert settings.policy.rules == ()
+    assert not any(settings.policy.acts_at(stage) for stage in Stage)
     assert Configuration().milter.socket == "inet:8890@localhost"
     assert Configuration().milter.on_error == "accept"
     assert not settings.dry_run
@@ -103,33 +112,58 @@ def test_the_defaults_reject_nothing() -> None:
 def test_every_key_reaches_its_struct(tmp_path: Path) -> None:
     path = tmp_path / "assay.toml"
     path.write_text(
-        "[milter]\nworkers = 3\n[iprev]\nenabled = false\nfail = 'tempfail'\n[spf]\nfail = 'reject'\ndns_terms = 7\n"
-        "void_lookups = 1\n[dkim]\nmin_rsa_bits = 2048\nmax_signatures = 4\n[dmarc]\nnone = 'quarantine'\n"
-        "quarantine = 'tempfail'\nreject = 'reject'\n[headers]\nreceived_spf = false\n[identity]\n"
+        "[milter]\nworkers = 3\n[iprev]\nenabled = false\nfail = 'tempfail'\n[spf]\ndns_terms = 7\n"
+        "void_lookups = 1\nbest_guess = 'v=spf1 a -all'\n[spf.mailfrom]\nstage = 'mail'\nfail = 'reject'\n"
+        "[dkim]\nmin_rsa_bits = 2048\nmax_signatures = 4\n[dmarc]\nnone = 'quarantine'\n"
+        "quarantine = 'tempfail'\nreject = 'reject'\nlegacy_pct = 'sample'\norganizational_domain = 'psl'\n"
+        "[headers]\nreceived_spf = false\n[identity]\n"
         "authserv_id = 'mx.example.net'\nstrip = ['old.example.net']\n[clients]\ninternal = ['10.1.2.3/8']\n"
-        "judge_authenticated = true\n"
+        "judge_authenticated = true\nexempt_recipients = ['Abuse@example.net']\n"
     )
     configuration = load(path)
-    settings = configuration.evaluation_settings()
-    rules = settings.rules
+    settings = make_settings(configuration)
+    methods = {method.name: method for method in settings.policy.methods}
     assert configuration.milter.worker_count == 3
-    assert (rules.iprev_fail, rules.spf_fail) == ("tempfail", "reject")
-    assert (rules.dmarc_none, rules.dmarc_quarantine, rules.dmarc_reject) == ("quarantine", "tempfail", "reject")
+    assert set(methods) == {"iprev", "spf.mailfrom", "dmarc"}
+    assert methods["iprev"].actions["fail"] == "tempfail"
+    mail_from = methods["spf.mailfrom"]
+    assert mail_from.treat(Outcome("fail_all", "")) == ("spf.mailfrom.fail", "reject")
+    assert mail_from.stage == "mail"
+    assert [methods["dmarc"].actions[key] for key in ("none", "quarantine", "reject")] == [
+        "quarantine",
+        "tempfail",
+        "reject",
+    ]
     assert (settings.spf_limits.dns_terms, settings.spf_limits.void_lookups) == (7, 1)
+    assert settings.spf_best_guess == b"v=spf1 a -all"
+    assert settings.legacy_pct == "sample"
+    assert settings.public_suffix is not None
+    assert settings.public_suffix("mail.example.co.uk") == "co.uk"
     assert (settings.dkim.min_rsa_bits, settings.dkim.max_signatures) == (2048, 4)
     assert (settings.iprev, settings.received_spf) == (False, False)
     assert (settings.authserv_id, settings.further_authserv_ids) == ("mx.example.net", ("old.example.net",))
-    clients = configuration.clients_settings()
+    clients = make_clients(configuration)
     assert [str(network) for network in clients.internal.members] == ["10.0.0.0/8"]
     assert clients.judge_authenticated
+    assert clients.exempt_recipients == {"abuse@example.net"}
 
 
-def test_every_key_is_described() -> None:
-    for section in msgspec.structs.fields(Configuration):
-        for field in msgspec.structs.fields(section.type):
-            info = msgspec.inspect.type_info(section.type)
-            assert isinstance(info, msgspec.inspect.StructType)
-            assert field.default is not msgspec.NODEFAULT, f"{section.name}.{field.name} has no default"
+def sections(struct: type) -> Iterator[type]:
+    """A section and those in it."""
+    for field in msgspec.structs.fields(struct):
+        if isinstance(field.type, type) and issubclass(field.type, msgspec.Struct):
+            yield field.type
+            yield from sections(field.type)
+
+
+@pytest.mark.parametrize("section", sorted(set(sections(Configuration)), key=str))
+def test_every_key_has_a_default_and_a_description(section: type) -> None:
+    hints = get_type_hints(section, include_extras=True)
+    for field in msgspec.structs.fields(section):
+        if isinstance(field.type, type) and issubclass(field.type, msgspec.Struct):
+            continue
+        assert (field.default, field.default_factory) != (msgspec.NODEFAULT, msgspec.NODEFAULT), field.name
+        assert hints[field.name].__metadata__[0].description, field.name
 
 
 @pytest.mark.parametrize(
@@ -147,5 +181,5 @@ def test_a_zone_file_is_named_with_its_line(tmp_path: Path, zone: str | None, me
         path.write_bytes(zone.encode("latin-1"))
     configuration = msgspec.convert({"dns": {"nameservers": "none", "zone": str(path)}}, Configuration)
     with pytest.raises(ValueError, match="zone") as caught:
-        configuration.make_resolver()
+        make_resolver(configuration)
     assert f"{tmp_path}/{message}" in str(caught.value) or message in str(caught.value)

@@ -46,7 +46,7 @@ def test_a_dead_nameserver_is_a_temperror_before_the_budget_is_spent(tmp_path: P
 
 
 def test_a_temporary_error_never_rejects(tmp_path: Path) -> None:
-    sections = {"iprev": {"fail": "reject"}, "spf": {"fail": "reject"}, "dmarc": {"reject": "reject"}}
+    sections = {"iprev": {"fail": "reject"}, "spf": {"mailfrom": {"fail": "reject"}}, "dmarc": {"reject": "reject"}}
     with Daemon(tmp_path, ROWS, **sections) as daemon:
         daemon.nameserver.rcodes = dict.fromkeys((*ROWS, "_spf.example.org"), "SERVFAIL")
         with daemon.mta() as mta:

@@ -9,7 +9,9 @@ import Milter
 import pytest
 
 from assay import policy
+from assay.daemon import connection
 from assay.daemon import filter as callbacks
+from assay.daemon.journal import Journal
 from assay.log import Level, Log
 
 
@@ -33,11 +35,11 @@ class Broken:
 class Context:
     """libmilter's side of a connection."""
 
-    def __init__(self, connection: callbacks.Connection) -> None:
-        self.connection = connection
+    def __init__(self, one: connection.Connection) -> None:
+        self.connection = one
         self.macros = {"i": "4ABC", "j": "mx.example.net"}
 
-    def getpriv(self) -> callbacks.Connection:
+    def getpriv(self) -> connection.Connection:
         return self.connection
 
     def getsymval(self, name: str) -> str | None:
@@ -45,10 +47,10 @@ class Context:
 
 
 EVENTS = {
-    "connect": callbacks._step(Milter.P_NR_CONN, callbacks.Connection.connect),
-    "helo": callbacks._step(Milter.P_NR_HELO, callbacks.Connection.helo),
-    "mail": callbacks._step(Milter.P_NR_MAIL, callbacks.Connection.mail, begins=True),
-    "rcpt": callbacks._step(Milter.P_NR_RCPT, callbacks._recipient),
+    "connect": callbacks._step(Milter.P_NR_CONN, connection.Connection.connect),
+    "helo": callbacks._step(Milter.P_NR_HELO, connection.Connection.helo),
+    "mail": callbacks._step(Milter.P_NR_MAIL, connection.Connection.mail, begins=True),
+    "rcpt": callbacks._step(Milter.P_NR_RCPT, connection.Connection.rcpt),
 }
 ARGUMENTS: dict[str, tuple[Any, ...]] = {
     "connect": ("unknown", 2, ("192.0.2.1", 25)),
@@ -62,8 +64,8 @@ def converse(method: str, times: int, on_error: policy.OnError, *events: str) ->
     lines: list[str] = []
     log = Log(lambda _level, text: lines.append(text), Level.ERROR)
     session: Any = Broken(method, times)
-    service = callbacks.Service(lambda: session, on_error, log, callbacks.SessionCount())
-    context = Context(callbacks.Connection(service))
+    service = connection.Service(lambda: session, 0, on_error, Journal(log), connection.SessionCount())
+    context = Context(connection.Connection(service))
     context.connection.no_reply = Milter.P_NR_MAIL
     answers = []
     for event in events:

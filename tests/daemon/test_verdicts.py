@@ -25,7 +25,7 @@ def run(daemon: Daemon, ip: str, path: str, author: str, **options: Any) -> Any:
 def rejecting(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Daemon]:
     sections = {
         "iprev": {"fail": "reject"},
-        "spf": {"fail": "reject"},
+        "spf": {"mailfrom": {"fail": "reject"}},
         "dmarc": {"none": "quarantine", "quarantine": "tempfail", "reject": "reject"},
     }
     with Daemon(tmp_path_factory.mktemp("daemon"), ROWS | UNNAMED, **sections) as daemon:
@@ -66,7 +66,7 @@ def test_replies(rejecting: Daemon, ip: str, path: str, author: str, reply: str,
 def test_quarantine_keeps_the_evidence(rejecting: Daemon) -> None:
     outcome = run(rejecting, OTHER, NEUTRAL, "a@none.example")
     assert outcome.code == 250
-    assert outcome.quarantine == "message fails the DMARC policy of none.example"
+    assert outcome.quarantine == "dmarc.none: message fails the policy of none.example"
     assert "dmarc=fail" in results(outcome)
     assert "policy.dmarc=quarantine" in results(outcome)
 
@@ -85,7 +85,7 @@ def test_a_per_cent_sign_in_a_reply_is_no_format(rejecting: Daemon) -> None:
 
 def test_a_dry_run_changes_nothing_and_tells_all(tmp_path_factory: pytest.TempPathFactory) -> None:
     folder = tmp_path_factory.mktemp("daemon")
-    sections = {"iprev": {"fail": "reject"}, "spf": {"fail": "reject"}, "dmarc": {"none": "quarantine"}}
+    sections = {"iprev": {"fail": "reject"}, "spf": {"mailfrom": {"fail": "reject"}}, "dmarc": {"none": "quarantine"}}
     forged = message("a@none.example", f"Authentication-Results: {OUR_ID}; spf=pass")
     with Daemon(folder, ROWS | UNNAMED, milter={"dry_run": True, "on_error": "tempfail"}, **sections) as daemon:
         with daemon.mta() as mta:
@@ -97,7 +97,7 @@ def test_a_dry_run_changes_nothing_and_tells_all(tmp_path_factory: pytest.TempPa
         log = daemon.wait_for_log("queue=4D2")
         (line,) = lines_of(log, "4D1")
         assert "action=accept dry_run=reject" in line
-        assert 'by="iprev.fail, spf.fail"' in line
+        assert 'by="iprev.fail, spf.mailfrom.fail"' in line
         assert "5.7.26" in line
 
 
@@ -118,7 +118,7 @@ def test_a_fault_follows_on_error_and_is_logged_once(
     assert "queue=4E1" in errors[0]
     assert f"action={on_error}" in errors[0]
     assert "bug=" in errors[0]
-    assert "filter.py:" in errors[0]
+    assert "connection.py:" in errors[0]
     assert "Traceback" not in log
 
 

@@ -16,7 +16,7 @@ from assay.assessment import Assessment
 from assay.cli.options import add_configuration, add_envelope, read_message
 from assay.cli.plain import plain
 from assay.cli.serve import read_configuration
-from assay.config import Configuration
+from assay.config import Configuration, make_clients, make_resolver, make_settings
 from assay.inquiry import MX, Answer, Outcome, Question, Record
 from assay.model.message import split_message
 from assay.protocol import dkim
@@ -69,10 +69,10 @@ def _evaluate(
     asked: list[tuple[Question, Answer, float]],
 ) -> Verdict:
     """Play the stages of SMTP to a session."""
-    with configuration.make_resolver() as resolver:
+    with make_resolver(configuration) as resolver:
         session = Session(
-            configuration.evaluation_settings(),
-            configuration.clients_settings(),
+            make_settings(configuration),
+            make_clients(configuration),
             lambda: resolver.driver(configuration.dns.budget_seconds, lambda *event: asked.append(event)),
         )
         now = int(time.time())
@@ -102,7 +102,7 @@ def _narrate(verdict: Verdict, asked: list[tuple[Question, Answer, float]]) -> I
     for method, result, reason in _reasons(assessment):
         yield f"{method:<8} {result}: {reason}" if reason else f"{method:<8} {result}"
     decision = verdict.decision
-    yield f"decision {decision.action}" + (f", by {decision.key}: {decision.reason}" if decision.key else "")
+    yield f"decision {decision.action}" + (f", by {decision.by}: {decision.reason}" if decision.by else "")
     if verdict.decision.reply is not None:
         yield f"reply    {verdict.decision.reply}"
 

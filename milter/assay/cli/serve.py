@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from assay.cli.options import add_configuration
-from assay.config import ConfigError, Configuration, load
+from assay.config import ConfigError, Configuration, load, make_resolver, make_settings
 from assay.config.endpoint import Endpoint
 from assay.daemon.listener import ListenerError, open_listener
 from assay.daemon.supervisor import Supervisor
@@ -45,7 +45,8 @@ def read_configuration(path: Path | None) -> tuple[Configuration, Log]:
     """Read the configuration and try all of it, so that a reload cannot fail half-way."""
     configuration = load(path)
     try:
-        configuration.make_resolver().close()
+        make_resolver(configuration).close()
+        make_settings(configuration)
         return configuration, open_log(configuration.log.to, configuration.log.facility, configuration.log.level)
     except ValueError as error:
         raise ConfigError(f"{path or 'defaults'}: {error}") from error

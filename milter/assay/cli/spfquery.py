@@ -25,7 +25,7 @@ from assay.cli.narration import Asked, Check, narrate
 from assay.cli.options import add_configuration, address
 from assay.cli.plain import plain
 from assay.cli.serve import read_configuration
-from assay.config import Configuration
+from assay.config import Configuration, make_clients, make_resolver, make_settings
 from assay.inquiry import Answer, Inquiry, Question
 from assay.model.name import ReversePath
 from assay.model.smtp import Address
@@ -160,11 +160,11 @@ def _query(options: argparse.Namespace) -> Query:
 
 def _run(configuration: Configuration, query: Query, *, narrate: bool) -> list[Check]:
     """Check MAIL FROM, then HELO, each with a time budget of its own, as in the daemon."""
-    settings = configuration.evaluation_settings()
+    settings = make_settings(configuration)
     receiver = settings.authserv_id or settings.fallback_authserv_id
     now = int(time.time())
     checks = []
-    with configuration.make_resolver() as source:
+    with make_resolver(configuration) as source:
 
         def check(inquiry: Inquiry[spf.Evaluation]) -> None:
             asked: list[Asked] = []
@@ -220,7 +220,7 @@ def _summary(checks: list[Check]) -> Iterator[str]:
 
 def _narration(configuration: Configuration, query: Query, checks: list[Check]) -> Iterator[str]:
     """What was set up, then each check step by step, behind the milliseconds after which the step was known."""
-    settings = configuration.evaluation_settings()
+    settings = make_settings(configuration)
     nameservers = ", ".join(map(str, resolver.configured(configuration.dns.nameserver_texts)))
     yield f"client       {query.address}"
     if query.reverse_path is not None:
@@ -234,7 +234,7 @@ def _narration(configuration: Configuration, query: Query, checks: list[Check]) 
         f"limits       {limits.dns_terms} DNS terms, {limits.void_lookups} void lookups, "
         f"{configuration.dns.budget_seconds:g} s"
     )
-    network = configuration.clients_settings().internal.find(query.address)
+    network = make_clients(configuration).internal.find(query.address)
     if network is not None:
         yield f"note         the daemon judges no mail of this client: internal network {network}"
     for check in checks:
@@ -264,7 +264,7 @@ def _object(
     configuration: Configuration, query: Query, checks: list[Check], expected: spf.Result | None
 ) -> dict[str, Any]:
     """All of it as plain values, under the words of the narration."""
-    network = configuration.clients_settings().internal.find(query.address)
+    network = make_clients(configuration).internal.find(query.address)
     result = checks[0].evaluation.result
     return {
         "result": plain(result),

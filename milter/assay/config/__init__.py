@@ -1,8 +1,19 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """The configuration: one TOML file, decoded into typed structs. `settings` says what can be set and why."""
 
+from assay.config.build import make_clients, make_policy, make_resolver, make_settings
 from assay.config.load import ConfigError, load
 from assay.config.sample import sample, show
 from assay.config.settings import Configuration
 
-__all__ = ["ConfigError", "Configuration", "load", "sample", "show"]
+__all__ = [
+    "ConfigError",
+    "Configuration",
+    "load",
+    "make_clients",
+    "make_policy",
+    "make_resolver",
+    "make_settings",
+    "sample",
+    "show",
+]

@@ -12,6 +12,8 @@ from typing import Any, get_type_hints
 
 import msgspec
 
+from assay.config.reactions import Rule
+from assay.config.section import Section
 from assay.config.settings import Configuration
 
 
@@ -42,22 +44,32 @@ def load(path: Path | None) -> Configuration:
         raise ConfigError(f"{path}: {_in_our_words(str(error))}") from error
 
 
-def _sections() -> dict[str, Any]:
-    return {field.name: field.type for field in msgspec.structs.fields(Configuration)}
-
-
 def _refuse_unknown(path: Path, data: dict[str, Any]) -> None:
     """Name each misspelt section and key, with the nearest known one."""
-    sections = _sections()
-    for section, table in data.items():
-        if section not in sections:
-            raise ConfigError(f"{path}: unknown section [{section}]{_nearest(section, sections)}")
-        if not isinstance(table, dict):
-            raise ConfigError(f"{path}: {section} is a section: write [{section}] on a line of its own")
-        known = [field.name for field in msgspec.structs.fields(sections[section])]
-        for key in table:
-            if key not in known:
-                raise ConfigError(f"{path}: unknown key {section}.{key}{_nearest(key, known)}")
+    sections = {field.name: field.type for field in msgspec.structs.fields(Configuration)}
+    for name, content in data.items():
+        if name not in sections:
+            raise ConfigError(f"{path}: unknown section [{name}]{_nearest(name, sections)}")
+        if name == "rule":
+            if not isinstance(content, list):
+                raise ConfigError(f"{path}: rules are several: write [[rule]] for each")
+            for number, rule in enumerate(content, 1):
+                _refuse_unknown_keys(path, f"rule {number}", rule, Rule)
+        elif not isinstance(content, dict):
+            raise ConfigError(f"{path}: {name} is a section: write [{name}] on a line of its own")
+        elif name != "lists":
+            _refuse_unknown_keys(path, name, content, sections[name])
+
+
+def _refuse_unknown_keys(path: Path, place: str, table: Any, struct: Any) -> None:
+    known = {field.name: field.type for field in msgspec.structs.fields(struct)}
+    for key, value in table.items():
+        if key not in known:
+            raise ConfigError(f"{path}: unknown key {place}.{key}{_nearest(key, known)}")
+        if isinstance(known[key], type) and issubclass(known[key], Section):
+            if not isinstance(value, dict):
+                raise ConfigError(f"{path}: {place}.{key} is a section: write [{place}.{key}] on a line of its own")
+            _refuse_unknown_keys(path, f"{place}.{key}", value, known[key])
 
 
 def _nearest(word: str, known: Any) -> str:
@@ -75,8 +87,13 @@ def _in_our_words(message: str) -> str:
 
 def _words(key: str) -> str:
     """The words that a key with a fixed vocabulary takes."""
-    section, _, name = key.partition(".")
-    hint = get_type_hints(_sections()[section]).get(name) if section in _sections() else None
+    struct: Any = Configuration
+    *sections, name = key.split(".")
+    for section in sections:
+        struct = get_type_hints(struct).get(section)
+        if not (isinstance(struct, type) and issubclass(struct, Section)):
+            return ""
+    hint = get_type_hints(struct).get(name)
     if isinstance(hint, type) and issubclass(hint, Enum):
         return "; known are " + ", ".join(member.value for member in hint)
     return ""

@@ -9,6 +9,7 @@ from typing import Any, get_type_hints
 
 import msgspec
 
+from assay.config.reactions import Rule
 from assay.config.settings import Configuration
 
 _WIDTH = 100
@@ -18,35 +19,100 @@ _HEAD = """\
 """
 
 
+_LISTS = """
+# Lists that rules can look names and addresses up in, as name = "file". A file has one domain or address a line; "#"
+# begins a comment. Files are read again at a reload.
+[lists]
+
+# Example:
+#     partners = "/etc/assay/partners"
+"""
+
+
 def sample() -> str:
     """The annotated sample: every section and key, what it is for, its default commented out."""
-    return _HEAD + "\n".join(_section(name, value, annotated=True) for name, value in _sections(Configuration()))
+    parts = []
+    for name, value in _sections(Configuration()):
+        match value:
+            case msgspec.Struct():
+                parts.append(_section(name, value, annotated=True))
+            case dict():
+                parts.append(_LISTS)
+            case _:
+                parts.append(_rule_sample())
+    return _HEAD + "\n".join(parts)
 
 
 def show(configuration: Configuration) -> str:
     """The values in force, as a file that could be loaded again."""
-    return "\n".join(_section(name, value, annotated=False) for name, value in _sections(configuration))
+    parts = []
+    for name, value in _sections(configuration):
+        match value:
+            case msgspec.Struct():
+                parts.append(_section(name, value, annotated=False))
+            case dict():
+                parts.append(f"[{name}]\n" + "".join(f"{_key(key)} = {toml(item)}\n" for key, item in value.items()))
+            case _:
+                rules = (_section(name, rule, annotated=False) for rule in configuration.rule)
+                parts.extend(rule.replace(f"[{name}]", f"[[{name}]]", 1) for rule in rules)
+    return "\n".join(parts)
 
 
-def _sections(configuration: Configuration) -> Iterator[tuple[str, msgspec.Struct]]:
+def _sections(configuration: Configuration) -> Iterator[tuple[str, object]]:
     for field in msgspec.structs.fields(Configuration):
         yield field.name, getattr(configuration, field.name)
 
 
 def _section(name: str, section: msgspec.Struct, *, annotated: bool) -> str:
-    lines = []
-    if annotated:
-        lines += ["", *_comment(type(section).__doc__ or "")]
+    lines = ["", *_comment(type(section).__doc__ or "")] if annotated else []
     lines.append(f"[{name}]")
-    hints = get_type_hints(type(section), include_extras=True)
+    inner = []
     for field in msgspec.structs.fields(type(section)):
-        value = f"{field.name} = {toml(getattr(section, field.name))}"
-        if annotated:
-            (meta,) = hints[field.name].__metadata__
-            lines += ["", *_comment(meta.description + _choices(hints[field.name])), f"#{value}"]
-        else:
-            lines.append(value)
-    return "\n".join(lines) + "\n"
+        value = getattr(section, field.name)
+        if isinstance(value, msgspec.Struct):
+            inner.append(_section(f"{name}.{field.name}", value, annotated=annotated))
+        elif annotated:
+            lines += ["", *_description(type(section), field.name), _sample_value(field.name, value)]
+        elif value is not None:
+            lines.append(f"{field.name} = {toml(value)}")
+    return "\n".join(["\n".join(lines) + "\n", *inner])
+
+
+def _rule_sample() -> str:
+    """Rules have no defaults to show: their keys are described and one example given."""
+    lines = ["", *_comment(Rule.__doc__ or "")]
+    for field in msgspec.structs.fields(Rule):
+        lines += [
+            "",
+            *(
+                f"# {field.name}: {line[2:]}" if not at else line
+                for at, line in enumerate(_description(Rule, field.name))
+            ),
+        ]
+    return "\n".join(lines) + _RULE_EXAMPLE
+
+
+_RULE_EXAMPLE = """
+
+# Example:
+#     [[rule]]
+#     name = "no mail from nowhere"
+#     stage = "mail"
+#     when = 'iprev.result == "permerror" && spf.mailfrom.result != "pass"'
+#     action = "reject"
+#     reason = "neither name nor SPF"
+"""
+
+
+def _description(section: type, key: str) -> list[str]:
+    hint = get_type_hints(section, include_extras=True)[key]
+    (meta,) = hint.__metadata__
+    return _comment(meta.description + _choices(hint))
+
+
+def _sample_value(key: str, value: object) -> str:
+    """The default, commented out; a key that follows another one while it is left out has no value to show."""
+    return f"# {key} is left out" if value is None else f"#{key} = {toml(value)}"
 
 
 def _choices(hint: Any) -> str:
@@ -70,10 +136,17 @@ def toml(value: object) -> str:
             return str(value)
         case str():
             return '"' + "".join(map(_escape, value)) + '"'
+        case dict():
+            return "{" + ", ".join(f"{_key(name)} = {toml(item)}" for name, item in value.items()) + "}"
         case tuple():
             return "[" + ", ".join(toml(item) for item in value) + "]"
         case _:
             raise TypeError(f"no TOML form for {value!r}")
+
+
+def _key(name: str) -> str:
+    """A key, in quotes where TOML wants them."""
+    return name if name.replace("_", "").replace("-", "").isalnum() and name.isascii() else toml(name)
 
 
 def _escape(character: str) -> str:

@@ -14,8 +14,10 @@ import threading
 import time
 
 from assay import policy
-from assay.config import Configuration
+from assay.config import Configuration, make_clients, make_resolver, make_settings
+from assay.daemon import connection
 from assay.daemon import filter as callbacks
+from assay.daemon.journal import open_journal
 from assay.daemon.listener import Listener, deafen, refuse
 from assay.log import Log
 from assay.session import Session
@@ -35,16 +37,17 @@ def run(configuration: Configuration, listener: Listener, log: Log, *, control: 
     :param ready: descriptor to write `READY` to once the worker serves.
     :returns: the exit code.
     """
-    resolver = configuration.make_resolver()
-    settings = configuration.evaluation_settings()
-    clients = configuration.clients_settings()
+    resolver = make_resolver(configuration)
+    settings = make_settings(configuration)
+    clients = make_clients(configuration)
     budget = configuration.dns.budget_seconds
-    sessions = callbacks.SessionCount()
-    service = callbacks.Service(
+    sessions = connection.SessionCount()
+    service = connection.Service(
         new_session=lambda: Session(settings, clients, lambda: resolver.driver(budget)),
+        no_reply=connection.silent_steps(settings.policy),
         # A dry run refuses nothing, a message that we failed to judge included.
         on_error=policy.OnError.ACCEPT if configuration.milter.dry_run else configuration.milter.on_error,
-        log=log,
+        journal=open_journal(log, configuration.log.facts, configuration.log.enterprise),
         sessions=sessions,
     )
     callbacks.install(service)
@@ -60,7 +63,7 @@ def run(configuration: Configuration, listener: Listener, log: Log, *, control: 
     return callbacks.serve(log)
 
 
-def _control(control: int, listener: Listener, sessions: callbacks.SessionCount, patience: float, log: Log) -> None:
+def _control(control: int, listener: Listener, sessions: connection.SessionCount, patience: float, log: Log) -> None:
     """Wait for the order to drain, drain, and end the process.
 
     libmilter has no drain of its own: stopping it resets live sessions. So the listening socket is made deaf and the

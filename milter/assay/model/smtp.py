@@ -43,12 +43,14 @@ class Client:
     """The SMTP client of a connection.
 
     `address` is None where there is none (a local pipe or an unknown address family). `name` is what the MTA resolved
-    for it, empty where it did not. `helo` is the last HELO or EHLO argument as it was sent, empty before that.
+    for it, empty where it did not. `helo` is the last HELO or EHLO argument as it was sent, empty before that. `daemon`
+    is the name of the MTA's own service that took the connection (macro ``{daemon_name}``).
     """
 
     address: Address | None = None
     name: str = ""
     helo: str = ""
+    daemon: str = ""
 
     def greeted(self, helo: str) -> Client:
         """The same client after HELO or EHLO; a second one, after STARTTLS, replaces the first (RFC 3207, 4.2)."""

@@ -31,7 +31,7 @@ class Evaluation:
     A-labels in the domain; `selector` is s= likewise; `algorithm` is a= and `b` the whole b= without white space
     (RFC 6008 wants a unique prefix of it). `testing` tells of t=y in the key record. `body_length` is l=, None where
     absent. `policy` names the local rule behind the result ``policy``. `key_bits` is the size of the key that was
-    used last, 0 for none.
+    used last, 0 for none. `signed_fields` are the names of h= in lower case.
     """
 
     result: Result
@@ -46,3 +46,4 @@ class Evaluation:
     body_length: int | None = None
     policy: str = ""
     key_bits: int = 0
+    signed_fields: tuple[str, ...] = ()

@@ -209,4 +209,5 @@ def _evaluation(
         body_length=signature.body_length,
         policy=policy,
         key_bits=key_bits,
+        signed_fields=signature.signed_fields,
     )

@@ -1,0 +1,200 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Turn a configuration into what the floors below want: plain settings without any file, name or text to parse."""
+
+from __future__ import annotations
+
+import dataclasses
+import socket
+from collections.abc import Callable
+from pathlib import Path
+
+import msgspec
+
+from assay import origin, policy, resolver, session
+from assay.config.reactions import Rule, split_field
+from assay.config.settings import Configuration
+from assay.model.name import Domain, InvalidNameError
+from assay.model.network import Networks
+from assay.model.smtp import parse_address
+from assay.policy import Action, Edits, Stage, outcomes
+from assay.protocol import dkim, dmarc, spf
+
+MAX_LIST_OCTETS = 64 * 1024 * 1024  # of one list's file; a million domains are a third of it
+
+#: Where each method's actions stand.
+_METHODS: dict[str, Callable[[Configuration], msgspec.Struct]] = {
+    "iprev": lambda configuration: configuration.iprev,
+    "spf.helo": lambda configuration: configuration.spf.helo,
+    "spf.mailfrom": lambda configuration: configuration.spf.mailfrom,
+    "dkim": lambda configuration: configuration.dkim,
+    "arc": lambda configuration: configuration.arc,
+    "senderid": lambda configuration: configuration.senderid,
+    "dmarc": lambda configuration: configuration.dmarc,
+}
+#: Keys that hold an action and are no outcome.
+_NO_OUTCOMES = ("list_traffic",)
+
+
+def make_resolver(configuration: Configuration) -> resolver.Resolver:
+    """A resolver, with its zone read. Close it when done.
+
+    :raises ValueError: the zone file cannot be read or is wrong; the message names file and line.
+    """
+    dns = configuration.dns
+    nameservers = resolver.configured(dns.nameserver_texts)
+    zone = resolver.LocalZone.load(Path(dns.zone), authoritative=not nameservers) if dns.zone else None
+    return resolver.Resolver(
+        nameservers,
+        zone=zone,
+        cache=resolver.Cache(dns.cache_entries),
+        patience=dns.timeout_seconds,
+        trust_ad=dns.trust_ad,
+    )
+
+
+def make_clients(configuration: Configuration) -> session.Clients:
+    """Whose mail is not judged, as the session wants it."""
+    clients = configuration.clients
+    return session.Clients(
+        internal=Networks.parse(clients.internal),
+        relays=Networks.parse(clients.relays),
+        daemon_names=frozenset(clients.daemon_names),
+        judge_authenticated=clients.judge_authenticated,
+        exempt_senders=_lower(clients.exempt_senders),
+        exempt_recipients=_lower(clients.exempt_recipients),
+    )
+
+
+def make_settings(configuration: Configuration) -> origin.Settings:
+    """What the evaluation of a message wants to know.
+
+    :raises ValueError: a list cannot be read, a rule cannot be used, a domain is none, or the public suffix list is
+        wanted and not installed.
+    """
+    return origin.Settings(
+        authserv_id=configuration.identity.authserv_id,
+        fallback_authserv_id=socket.gethostname(),
+        further_authserv_ids=configuration.identity.strip,
+        received_spf=configuration.headers.received_spf,
+        iprev=configuration.iprev.enabled,
+        spf_limits=spf.Limits(dns_terms=configuration.spf.dns_terms, void_lookups=configuration.spf.void_lookups),
+        spf_best_guess=configuration.spf.best_guess.encode(),
+        dkim=dkim.Settings(
+            min_rsa_bits=configuration.dkim.min_rsa_bits, max_signatures=configuration.dkim.max_signatures
+        ),
+        arc=configuration.arc.enabled,
+        sender_id=configuration.senderid.enabled,
+        public_suffix=_public_suffix(configuration.dmarc.organizational_domain),
+        legacy_pct=configuration.dmarc.legacy_pct,
+        policy=make_policy(configuration),
+        dry_run=configuration.milter.dry_run,
+    )
+
+
+def make_policy(configuration: Configuration) -> policy.Policy:
+    """The operator's decisions, rules compiled and lists read.
+
+    :raises ValueError: see `make_settings`.
+    """
+    lists = {name: _read_list(name, Path(path)) for name, path in configuration.lists.items()}
+    forwarders = Networks.parse(configuration.clients.trusted_forwarders)
+    settings = outcomes.Settings(
+        strict_spf_domains=_domains("spf.strict_domains", configuration.spf.strict_domains),
+        stricter_dmarc=_domains("dmarc.stricter_domains", configuration.dmarc.stricter_domains),
+        required_fields=_lower(configuration.dkim.required_fields),
+        iprev_names=configuration.iprev.names_in_mail_from,
+        list_traffic=configuration.dmarc.list_traffic,
+        trusted_forwarder=lambda text: (
+            (address := parse_address(text)) is not None and forwarders.find(address) is not None
+        ),
+    )
+    sections = {name: section(configuration) for name, section in _METHODS.items()}
+    return policy.Policy(
+        rules=tuple(_rule(rule, lists) for rule in configuration.rule),
+        methods=policy.methods(
+            {name: _actions(section) for name, section in sections.items()},
+            {name: getattr(section, "stage", Stage.EOM) for name, section in sections.items()},
+            frozenset(name for name, section in sections.items() if getattr(section, "dry_run", False)),
+            settings,
+        ),
+        replies=policy.Replies(
+            configuration.replies.texts, configuration.replies.generic, configuration.replies.explain
+        ),
+        lists=lists,
+        tag=_tag(configuration),
+        trusted_sealers=frozenset(map(Domain, _domains("arc.trusted_sealers", configuration.arc.trusted_sealers))),
+        logs_facts=configuration.log.facts != "",
+    )
+
+
+def _actions(section: msgspec.Struct) -> dict[str, Action]:
+    """The actions of a method by outcome, where there is one."""
+    return {
+        field.name: value
+        for field in msgspec.structs.fields(section)
+        if isinstance(value := getattr(section, field.name), Action) and field.name not in _NO_OUTCOMES
+    }
+
+
+def _tag(configuration: Configuration) -> Edits:
+    headers = configuration.headers
+    return Edits(add=(split_field(headers.tag_field),) if headers.tag_field else (), subject_tag=headers.tag_subject)
+
+
+def _rule(rule: Rule, lists: policy.Lists) -> policy.Rule:
+    try:
+        if rule.action is not None and rule.action.refuses:
+            policy.check_reply("rule", policy.split_reply(rule.reply, rule.action)[2])
+        elif rule.reply:
+            raise ValueError("reply: only reject and tempfail send one")
+        edits = Edits(
+            tuple(map(split_field, rule.add_fields)), rule.remove_fields, rule.tag_subject, rule.add_recipients
+        )
+        if rule.stage is not Stage.EOM and edits != policy.NO_EDITS:
+            raise ValueError("a message can only be changed at stage eom")
+        return policy.compile_rule(
+            policy.Rule(rule.name, rule.stage, rule.when, rule.action, rule.reply, rule.reason, edits, rule.dry_run),
+            lists,
+            dataclasses.replace,
+        )
+    except ValueError as error:
+        raise ValueError(f"rule {rule.name!r}: {error}") from error
+
+
+def _read_list(name: str, path: Path) -> frozenset[str]:
+    """One entry a line, in lower case; ``#`` begins a comment."""
+    try:
+        if path.stat().st_size > MAX_LIST_OCTETS:
+            raise ValueError(f"lists.{name}: {path} is larger than {MAX_LIST_OCTETS} octets")
+        text = path.read_text("utf-8")
+    except OSError as error:
+        raise ValueError(f"lists.{name}: {path}: {error.strerror}") from error
+    except UnicodeDecodeError as error:
+        raise ValueError(f"lists.{name}: {path} is no UTF-8 text (octet {error.start})") from error
+    entries = (line.partition("#")[0].strip().lower().lstrip(".") for line in text.splitlines())
+    return frozenset(entry for entry in entries if entry)
+
+
+def _domains(key: str, texts: tuple[str, ...]) -> frozenset[str]:
+    names = set()
+    for text in texts:
+        try:
+            names.add(Domain.parse(text.lstrip(".")).name)
+        except InvalidNameError as error:
+            raise ValueError(f"{key}: {text!r} is no domain: {error}") from error
+    return frozenset(names)
+
+
+def _lower(texts: tuple[str, ...]) -> frozenset[str]:
+    return frozenset(text.lower() for text in texts)
+
+
+def _public_suffix(method: dmarc.Method) -> dmarc.PublicSuffix | None:
+    if method is dmarc.Method.TREEWALK:
+        return None
+    try:
+        from publicsuffixlist import PublicSuffixList  # wanted by few, and large
+    except ImportError as error:
+        raise ValueError("dmarc.organizational_domain = 'psl' needs the Python package publicsuffixlist") from error
+    suffixes = PublicSuffixList()
+    return lambda name: suffixes.publicsuffix(name)

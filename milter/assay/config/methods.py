@@ -1,0 +1,230 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The sections of the methods: how each is evaluated, and what its outcomes lead to. Nothing is refused by default."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from msgspec import Meta
+
+from assay.config.section import Section
+from assay.policy import Action, Stage
+from assay.protocol import dmarc, spf
+
+_STAGE = "From which SMTP stage on it may refuse: connect, helo, mail, rcpt or eom (end of message, the default)."
+_DRY_RUN = "Only log what the actions below would have done."
+
+
+class Iprev(Section, frozen=True):
+    """Does the client's address have a name that has that address (RFC 8601, 3)?"""
+
+    enabled: Annotated[bool, Meta(description="Check it.")] = True
+    stage: Annotated[Stage, Meta(description=_STAGE)] = Stage.EOM
+    dry_run: Annotated[bool, Meta(description=_DRY_RUN)] = False
+    names_in_mail_from: Annotated[
+        str,
+        Meta(
+            description='"first" or "any": that name of the client must lie in the domain of MAIL FROM, else the '
+            "outcome is name_mismatch. Empty: no such check. Most honest mail fails it."
+        ),
+    ] = ""
+    fail: Annotated[
+        Action,
+        Meta(description="Action when the names do not have the address. Many honest small servers fail this."),
+    ] = Action.ACCEPT
+    permerror: Annotated[Action, Meta(description="Action when the address has no name.")] = Action.ACCEPT
+    temperror: Annotated[Action, Meta(description="Action when the DNS did not answer.")] = Action.ACCEPT
+    name_mismatch: Annotated[Action, Meta(description="Action when names_in_mail_from is not met.")] = Action.ACCEPT
+
+    def __post_init__(self) -> None:
+        if self.names_in_mail_from not in ("", "first", "any"):
+            raise ValueError(f'names_in_mail_from = {self.names_in_mail_from!r}: write "first", "any" or ""')
+
+
+class SpfActions(Section, frozen=True):
+    """Actions by SPF result (RFC 7208, 2.6)."""
+
+    stage: Annotated[Stage, Meta(description=_STAGE)] = Stage.EOM
+    dry_run: Annotated[bool, Meta(description=_DRY_RUN)] = False
+    none: Annotated[Action, Meta(description="No record.")] = Action.ACCEPT
+    neutral: Annotated[Action, Meta(description="The record says nothing about the client (RFC 7208, 8.2).")] = (
+        Action.ACCEPT
+    )
+    fail: Annotated[
+        Action,
+        Meta(
+            description="The record says that the client may not. Rejecting before the end of the message hides "
+            "forwarded mail with a good DKIM signature from DMARC (RFC 9989, 7.1)."
+        ),
+    ] = Action.ACCEPT
+    fail_all: Annotated[
+        Action | None,
+        Meta(description="The same, where it is the record's final -all that says so. Left out: as fail."),
+    ] = None
+    softfail: Annotated[Action, Meta(description="The record says that it probably may not.")] = Action.ACCEPT
+    softfail_all: Annotated[
+        Action | None,
+        Meta(description="The same, where it is the record's final ~all that says so. Left out: as softfail."),
+    ] = None
+    temperror: Annotated[Action, Meta(description="The DNS did not answer.")] = Action.ACCEPT
+    permerror: Annotated[Action, Meta(description="The record is broken.")] = Action.ACCEPT
+
+
+class Spf(Section, frozen=True):
+    """May the client send for the domains of HELO and MAIL FROM (RFC 7208)?"""
+
+    strict_domains: Annotated[
+        tuple[str, ...],
+        Meta(description="Domains, and those below them, whose softfail and neutral count as fail."),
+    ] = ()
+    best_guess: Annotated[
+        str,
+        Meta(
+            description='A record for domains that have none, such as "v=spf1 a/24 mx/24 ptr -all". Its result is '
+            "marked as a guess and never counts for DMARC. Empty: no guess."
+        ),
+    ] = ""
+    dns_terms: Annotated[
+        int, Meta(ge=1, le=100, description="Terms of a record that may ask the DNS before it is a permerror (4.6.4).")
+    ] = 10
+    void_lookups: Annotated[
+        int, Meta(ge=0, le=100, description="Lookups that may find nothing before it is a permerror (4.6.4).")
+    ] = 2
+    helo: SpfActions = SpfActions()
+    mailfrom: SpfActions = SpfActions()
+
+    def __post_init__(self) -> None:
+        if self.best_guess:
+            faults = spf.parse(self.best_guess.encode()).faults
+            if faults or not self.best_guess.lower().startswith("v=spf1"):
+                raise ValueError(f"best_guess: {faults[0] if faults else 'does not begin with v=spf1'}")
+
+
+class Dkim(Section, frozen=True):
+    """Do the message's signatures verify (RFC 6376)? A message has the best result of all its signatures."""
+
+    min_rsa_bits: Annotated[
+        int,
+        Meta(ge=512, le=4096, description="RSA keys below this do not count. RFC 8301, 3.2 asks for 1024 at least."),
+    ] = 1024
+    max_signatures: Annotated[
+        int,
+        Meta(
+            ge=1,
+            le=100,
+            description="Signatures verified in one message, the author domain's first. Bounds what a stranger can "
+            "make us compute.",
+        ),
+    ] = 10
+    required_fields: Annotated[
+        tuple[str, ...],
+        Meta(
+            description='Header fields that a signature must cover to be good, such as ["From", "Subject"]; else the '
+            "outcome is unsigned_fields."
+        ),
+    ] = ()
+    dry_run: Annotated[bool, Meta(description=_DRY_RUN)] = False
+    none: Annotated[Action, Meta(description="No signature. Most mail of small senders has none.")] = Action.ACCEPT
+    fail: Annotated[
+        Action,
+        Meta(description="Verified wrong. RFC 6376, 6.3: treat it as if it were not there; lists break signatures."),
+    ] = Action.ACCEPT
+    policy: Annotated[
+        Action, Meta(description="It verifies, but a local rule is not met, such as content behind l=.")
+    ] = Action.ACCEPT
+    neutral: Annotated[Action, Meta(description="It cannot be read.")] = Action.ACCEPT
+    temperror: Annotated[Action, Meta(description="The key's DNS did not answer.")] = Action.ACCEPT
+    permerror: Annotated[Action, Meta(description="It can never verify: no key, revoked, expired.")] = Action.ACCEPT
+    unsigned_fields: Annotated[Action, Meta(description="required_fields is not met.")] = Action.ACCEPT
+    unaligned: Annotated[
+        Action, Meta(description="It verifies, but nothing that verifies is of the author's organizational domain.")
+    ] = Action.ACCEPT
+
+
+class Arc(Section, frozen=True):
+    """What did earlier hops find out, and is their chain whole (RFC 8617)? ARC is on its way to historic."""
+
+    enabled: Annotated[bool, Meta(description="Validate chains.")] = True
+    trusted_sealers: Annotated[
+        tuple[str, ...],
+        Meta(
+            description="Domains of sealers you trust. A passing chain that only they sealed overrides a DMARC "
+            "failure; header and log say so. They can vouch for anything, so list few."
+        ),
+    ] = ()
+    dry_run: Annotated[bool, Meta(description=_DRY_RUN)] = False
+    none: Annotated[Action, Meta(description="No chain.")] = Action.ACCEPT
+    fail: Annotated[Action, Meta(description="A broken chain. RFC 8617, 5.2.1: as if there were none.")] = Action.ACCEPT
+
+
+class Senderid(Section, frozen=True):
+    """May the client send for the purported responsible address (RFC 4406 and RFC 4407)? Historic and off by default:
+    read only for those who still publish spf2.0 records, and known to fail honest mailing lists and forwarders."""
+
+    enabled: Annotated[bool, Meta(description="Check it.")] = False
+    dry_run: Annotated[bool, Meta(description=_DRY_RUN)] = False
+    fail: Annotated[Action, Meta(description="The record says that the client may not.")] = Action.ACCEPT
+    softfail: Annotated[Action, Meta(description="The record says that it probably may not.")] = Action.ACCEPT
+    neutral: Annotated[Action, Meta(description="The record says nothing about the client.")] = Action.ACCEPT
+    none: Annotated[Action, Meta(description="No record.")] = Action.ACCEPT
+    temperror: Annotated[Action, Meta(description="The DNS did not answer.")] = Action.ACCEPT
+    permerror: Annotated[Action, Meta(description="The record is broken.")] = Action.ACCEPT
+
+
+class Dmarc(Section, frozen=True):
+    """Does the author's domain vouch for the message (RFC 9989)? For a message that fails, the action is chosen by
+    what the domain asks for: none, quarantine or reject."""
+
+    organizational_domain: Annotated[
+        dmarc.Method,
+        Meta(
+            description="How to find the organizational domain. treewalk: RFC 9989. psl: the public suffix list, to "
+            "match receivers of the older RFC 7489; needs the package publicsuffixlist."
+        ),
+    ] = dmarc.Method.TREEWALK
+    legacy_pct: Annotated[
+        dmarc.LegacyPct,
+        Meta(
+            description="What to make of pct=, which RFC 9989 dropped. ignore: nothing. zero-as-t: pct=0 is test "
+            "mode. sample: as RFC 7489 had it, failing messages that are not drawn get the next gentler policy."
+        ),
+    ] = dmarc.LegacyPct.IGNORE
+    stricter_domains: Annotated[
+        tuple[str, ...],
+        Meta(
+            description="Author domains, and those below them, whose failures count as if they asked for reject, "
+            "whatever they publish."
+        ),
+    ] = ()
+    list_traffic: Annotated[
+        Action,
+        Meta(
+            description="What becomes of a failure for which the domain asks reject, where the message came through "
+            "a mailing list (List-Id) or an ARC sealer (RFC 9989, 7.4): reject: nothing else than otherwise. "
+            "quarantine: treated as if quarantine were asked. accept: recorded only."
+        ),
+    ] = Action.REJECT
+    dry_run: Annotated[bool, Meta(description=_DRY_RUN)] = False
+    none: Annotated[Action, Meta(description="It fails, and the domain asks for nothing (p=none).")] = Action.ACCEPT
+    quarantine: Annotated[Action, Meta(description="It fails, and the domain asks for quarantine.")] = Action.ACCEPT
+    reject: Annotated[
+        Action,
+        Meta(
+            description="It fails, and the domain asks for rejection. Mailing lists break DMARC, so RFC 9989, 7.4 "
+            "warns of rejecting for this alone; most large receivers do it."
+        ),
+    ] = Action.ACCEPT
+    no_policy: Annotated[Action, Meta(description="The author's domain has no DMARC record.")] = Action.ACCEPT
+    temperror: Annotated[Action, Meta(description="The DNS did not answer.")] = Action.ACCEPT
+    permerror: Annotated[Action, Meta(description="The record is broken.")] = Action.ACCEPT
+    malformed_from: Annotated[
+        Action,
+        Meta(
+            description="There is no single author domain: no From, several, or one that programs read differently. "
+            "Such mail never passes DMARC; refusing it loses little."
+        ),
+    ] = Action.ACCEPT
+
+    def __post_init__(self) -> None:
+        if self.list_traffic not in (Action.REJECT, Action.QUARANTINE, Action.ACCEPT):
+            raise ValueError(f"list_traffic = {self.list_traffic.value!r}: write reject, quarantine or accept")

@@ -1,0 +1,88 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The sections about what is written into messages, what senders are told, and the operator's own rules."""
+
+from __future__ import annotations
+
+import re
+from typing import Annotated
+
+import msgspec
+from msgspec import Meta
+
+from assay import policy
+from assay.config.section import Section
+from assay.policy import Action, Stage
+
+_FIELD = re.compile(r"([!-9;-~]+):[ \t]*([ -~]*)")  # RFC 5322, 2.2: a field name and printable ASCII on one line
+
+
+def split_field(text: str) -> tuple[str, str]:
+    """Take ``Name: value`` apart.
+
+    :raises ValueError: it is no header field; the message quotes it.
+    """
+    match = _FIELD.fullmatch(text)
+    if match is None:
+        raise ValueError(f'{text!r} is no header field: write "Name: value" in printable ASCII')
+    return match[1], match[2]
+
+
+class Headers(Section, frozen=True):
+    """What is written into messages besides Authentication-Results."""
+
+    received_spf: Annotated[
+        bool, Meta(description="Write Received-SPF for each SPF identity that was checked (RFC 7208, 9.1).")
+    ] = True
+    tag_field: Annotated[
+        str, Meta(description='The field that the action tag adds, as "Name: value". Empty: none.')
+    ] = "X-Assay-Tag: suspicious"
+    tag_subject: Annotated[
+        str, Meta(description='What the action tag puts in front of the Subject, such as "[suspicious] ". Empty: none.')
+    ] = ""
+
+    def __post_init__(self) -> None:
+        if self.tag_field:
+            split_field(self.tag_field)
+
+
+class Replies(Section, frozen=True):
+    """The texts of SMTP replies. Codes are those of RFC 7372. Fields in braces are filled in: {address}, {helo},
+    {sender}, {sender_domain}, {author_domain}, {reason}."""
+
+    generic: Annotated[
+        bool, Meta(description="Do not tell senders why: one code, 5.7.1, and one text for all (RFC 7372, 5).")
+    ] = False
+    explain: Annotated[
+        bool, Meta(description="Add what the domain itself says to an SPF failure (exp=), marked as its words.")
+    ] = True
+    texts: Annotated[
+        dict[str, str],
+        Meta(
+            description="Texts by method, or by method and outcome. Example: "
+            '{ "dmarc" = "DMARC of {author_domain}: {reason}", "spf.mailfrom.fail" = "not for {sender_domain}" }'
+        ),
+    ] = msgspec.field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        for key, text in self.texts.items():
+            policy.check_reply(key, text)
+
+
+class Rule(Section, frozen=True):
+    """One rule. Rules are tried in their order, before the methods' actions; the first that matches decides. Each is
+    a [[rule]] of its own."""
+
+    name: Annotated[str, Meta(min_length=1, description="How log and headers call it.")]
+    when: Annotated[str, Meta(min_length=1, description="A CEL expression over the facts; see docs/policy.md.")]
+    stage: Annotated[Stage, Meta(description="At which SMTP stage: connect, helo, mail, rcpt or eom.")] = Stage.EOM
+    action: Annotated[
+        Action | None,
+        Meta(description="What to do. accept ends judgement. Left out: make the changes below and go on."),
+    ] = None
+    reason: Annotated[str, Meta(description="Why, for the log, the reply and Authentication-Results.")] = ""
+    reply: Annotated[str, Meta(description='The SMTP reply, such as "550 5.7.1 No mail from {helo}".')] = ""
+    add_fields: Annotated[tuple[str, ...], Meta(description='Header fields to add, as "Name: value".')] = ()
+    remove_fields: Annotated[tuple[str, ...], Meta(description="Names of header fields to remove.")] = ()
+    tag_subject: Annotated[str, Meta(description="What to put in front of the Subject.")] = ""
+    add_recipients: Annotated[tuple[str, ...], Meta(description="Addresses to send the message to as well.")] = ()
+    dry_run: Annotated[bool, Meta(description="Only log that it would have matched.")] = False

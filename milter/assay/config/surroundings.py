@@ -1,0 +1,242 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The sections about the MTA, the clients, the DNS and the log: everything around the evaluation of a message."""
+
+from __future__ import annotations
+
+import os
+import re
+from typing import Annotated
+
+from msgspec import Meta
+
+from assay import policy, resolver
+from assay.config.endpoint import Endpoint
+from assay.config.section import Section
+from assay.model.network import Networks
+
+#: RFC 8601, 2.2: a token, in UTF-8 too. The quoted-string that it might be as well is no host's name.
+_AUTHSERV_ID = re.compile(r"[^\x00-\x20\x7f()<>@,;:\\\"/\[\]?=]+")
+
+
+class Milter(Section, frozen=True):
+    """The socket that the MTA connects to, and the processes that serve it."""
+
+    socket: Annotated[
+        str,
+        Meta(
+            description="Where the MTA finds us, as in its own milter settings: inet:PORT@HOST, inet6:PORT@HOST or "
+            "unix:PATH. Changing it needs a restart."
+        ),
+    ] = "inet:8890@localhost"
+    socket_mode: Annotated[
+        str, Meta(description="Permissions of a unix socket, in octal. The MTA needs to read and write.")
+    ] = "0660"
+    socket_group: Annotated[
+        str,
+        Meta(description="Group of a unix socket, such as the one the MTA runs with. Empty: the daemon's own group."),
+    ] = ""
+    workers: Annotated[
+        int, Meta(ge=0, le=256, description="Worker processes. 0: one for each core the daemon may use.")
+    ] = 0
+    on_error: Annotated[
+        policy.OnError,
+        Meta(
+            description="What to do with a message that a fault of our own keeps us from judging. "
+            "Accepting loses no mail and is what an MTA does when no milter answers (milter_default_action=accept)."
+        ),
+    ] = policy.OnError.ACCEPT
+    drain_seconds: Annotated[
+        float,
+        Meta(
+            gt=0,
+            le=3600,
+            description="How long a worker that is to end waits for the sessions it still has. The default outlasts "
+            "Postfix's milter_content_timeout.",
+        ),
+    ] = 330.0
+    dry_run: Annotated[
+        bool, Meta(description="Judge and log every message, but change nothing and refuse nothing.")
+    ] = False
+
+    def __post_init__(self) -> None:
+        try:
+            mode_fits = 0 <= int(self.socket_mode, 8) <= 0o777
+        except ValueError:
+            mode_fits = False
+        Endpoint.parse(self.socket)
+        if not mode_fits:
+            raise ValueError(f"socket_mode = {self.socket_mode!r}: write octal digits, such as '0660'")
+
+    @property
+    def worker_count(self) -> int:
+        """How many workers to keep."""
+        return self.workers or len(os.sched_getaffinity(0))
+
+
+class Identity(Section, frozen=True):
+    """The name under which results are written."""
+
+    authserv_id: Annotated[
+        str,
+        Meta(
+            description="The authserv-id in Authentication-Results (RFC 8601, 2.5). Empty: the MTA's own name, "
+            "which it tells us in the macro j. Set one name for all your border MTAs."
+        ),
+    ] = ""
+    strip: Annotated[
+        tuple[str, ...],
+        Meta(
+            description="Further names under which your systems write results. Fields that come from outside and "
+            "claim one of them, or the authserv_id, are removed (RFC 8601, 5)."
+        ),
+    ] = ()
+
+    def __post_init__(self) -> None:
+        for key, name in (("authserv_id", self.authserv_id or "-"), *(("strip", name) for name in self.strip)):
+            if not _AUTHSERV_ID.fullmatch(name):
+                raise ValueError(f"{key} = {name!r}: write a name such as mx.example.org")
+
+
+class Clients(Section, frozen=True):
+    """Whose mail is not judged, or judged without consequence. It is decided at each MAIL, for AUTH may come between
+    two messages. Networks may have host bits set, be IPv4-mapped, and stand several to a text, separated by commas."""
+
+    internal: Annotated[
+        tuple[str, ...],
+        Meta(
+            description="Networks of your own hosts. Their mail is neither judged nor changed. Mail from the MTA's "
+            "own command line counts as internal too."
+        ),
+    ] = ("127.0.0.0/8", "::1")
+    daemon_names: Annotated[
+        tuple[str, ...],
+        Meta(
+            description="Names of the MTA's own services whose mail counts as internal, such as a submission port "
+            "(Postfix: milter_macro_daemon_name in master.cf; Sendmail: the Name of DaemonPortOptions)."
+        ),
+    ] = ()
+    judge_authenticated: Annotated[
+        bool,
+        Meta(
+            description="Judge mail of authenticated users too. By default it is not judged, since they send from "
+            "anywhere; fields that claim our name are removed from it all the same."
+        ),
+    ] = False
+    trusted_forwarders: Annotated[
+        tuple[str, ...],
+        Meta(
+            description="Networks of hosts that forward mail to you on your users' behalf. Their SPF and DMARC "
+            "failures are recorded and not acted on."
+        ),
+    ] = ()
+    relays: Annotated[
+        tuple[str, ...],
+        Meta(
+            description="Networks of your own relays in front of this MTA, such as a secondary MX. The client's "
+            "address and HELO are taken from the Received field that the relay wrote on top."
+        ),
+    ] = ()
+    exempt_senders: Annotated[
+        tuple[str, ...],
+        Meta(
+            description="Addresses and domains of MAIL FROM whose failures are recorded and not acted on. Anybody can "
+            "write them, so a network is safer."
+        ),
+    ] = ()
+    exempt_recipients: Annotated[
+        tuple[str, ...],
+        Meta(
+            description="Addresses and domains of recipients who want their mail whatever it is, such as "
+            "abuse@example.org. Failures of a message to one of them are recorded and not acted on."
+        ),
+    ] = ()
+
+    def __post_init__(self) -> None:
+        for networks in (self.internal, self.trusted_forwarders, self.relays):
+            Networks.parse(networks)
+
+
+class Dns(Section, frozen=True):
+    """Where answers come from, and how long they may take."""
+
+    nameservers: Annotated[
+        str | tuple[str, ...],
+        Meta(
+            description='"system": those of /etc/resolv.conf. A list such as ["192.0.2.53", "[2001:db8::53]:5353"]: '
+            'these. "none": only the zone below, and what it lacks does not exist. A resolver on the same host is '
+            "fastest."
+        ),
+    ] = "system"
+    budget_seconds: Annotated[
+        float,
+        Meta(
+            gt=0,
+            le=250,
+            description="How long the end of a message may wait for the DNS in all. What is still open then is a "
+            "temperror. Keep it below the MTA's milter timeouts (Postfix: milter_content_timeout, 300 s).",
+        ),
+    ] = 20.0
+    timeout_seconds: Annotated[
+        float, Meta(gt=0, le=60, description="How long one nameserver may take to answer before the next is asked.")
+    ] = 3.0
+    cache_entries: Annotated[
+        int, Meta(ge=0, le=10_000_000, description="Answers each worker keeps, about 1 KiB each. The oldest go first.")
+    ] = 20_000
+    trust_ad: Annotated[
+        bool,
+        Meta(
+            description="Believe the nameservers' word that an answer is DNSSEC-secure (the AD bit). Only for "
+            "validating resolvers that are reached over a trusted path, such as the same host."
+        ),
+    ] = False
+    zone: Annotated[
+        str,
+        Meta(
+            description="A zone file (RFC 1035, 5) of your own that answers before the DNS, for tests or to replace "
+            "somebody's broken record. Empty: none."
+        ),
+    ] = ""
+
+    def __post_init__(self) -> None:
+        resolver.configured(self.nameserver_texts)
+
+    @property
+    def nameserver_texts(self) -> tuple[str, ...]:
+        """The nameservers as a list, of which one may be a word."""
+        return (self.nameservers,) if isinstance(self.nameservers, str) else self.nameservers
+
+
+class Log(Section, frozen=True):
+    """One line a message."""
+
+    to: Annotated[str, Meta(description='"stderr", which suits systemd and containers, or "syslog".')] = "stderr"
+    facility: Annotated[str, Meta(description="The syslog facility.")] = "mail"
+    level: Annotated[
+        str,
+        Meta(
+            description='"error": our faults. "warning": also broken set-ups around us. "info": also each message. '
+            '"debug": also the processes\' life.'
+        ),
+    ] = "info"
+
+    facts: Annotated[
+        str,
+        Meta(
+            description="A file to which the facts of every judged message are appended, one JSON object a line, for "
+            '"assay policy try". Empty: none. It holds addresses of your users: mind who can read it.'
+        ),
+    ] = ""
+    enterprise: Annotated[
+        int,
+        Meta(
+            ge=0,
+            description="Log each refusal also as RFC 5424 structured data, for tools such as fail2ban, under this "
+            "private enterprise number. 0: no such line. 32473 is the number for examples (RFC 5612).",
+        ),
+    ] = 0
+
+    def __post_init__(self) -> None:
+        if self.to not in ("stderr", "syslog"):
+            raise ValueError(f'to = {self.to!r}: write "stderr" or "syslog"')
+        if self.level not in ("error", "warning", "info", "debug"):
+            raise ValueError(f'level = {self.level!r}: write "error", "warning", "info" or "debug"')

@@ -1,0 +1,260 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""One connection of the MTA: translates libmilter's events for a session, and performs its verdicts.
+
+Nothing is decided here. What libmilter and pymilter do that one would not expect is told in `assay.daemon.filter`.
+"""
+
+from __future__ import annotations
+
+import random
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import reduce
+from operator import or_
+from typing import Any
+
+import Milter
+
+from assay import policy, trace
+from assay.daemon.journal import Journal
+from assay.log import Log, pairs
+from assay.model.message import field_from_milter
+from assay.model.smtp import parse_address
+from assay.policy import Stage
+from assay.session import Session
+from assay.transaction import Verdict
+
+#: The step that says no reply follows, for each stage at which the policy may act.
+_STAGES = {
+    Stage.CONNECT: Milter.P_NR_CONN,
+    Stage.HELO: Milter.P_NR_HELO,
+    Stage.MAIL: Milter.P_NR_MAIL,
+    Stage.RCPT: Milter.P_NR_RCPT,
+}
+_NEVER_REPLIED = Milter.P_NR_HDR | Milter.P_NR_EOH | Milter.P_NR_BODY
+_OTHER_STEPS = Milter.P_NODATA | Milter.P_NOUNKNOWN | Milter.P_HDR_LEADSPC
+ACTIONS = Milter.ADDHDRS | Milter.CHGHDRS | Milter.QUARANTINE | Milter.ADDRCPT | Milter.SETSYMLIST
+
+#: The macros we read, by the stage at which we ask for them; each may be missing. Where we need none we ask for one
+#: that is cheap, for otherwise the MTA sends its own long list. MAIL needs one that always has a value: libmilter keeps
+#: a stage's macros until the next ones arrive for it, and a login of an earlier message must not survive.
+_MACROS = {
+    Milter.M_CONNECT: "j {client_addr} {daemon_name}",
+    Milter.M_HELO: "j",
+    Milter.M_ENVFROM: "j i {auth_authen} {auth_type}",
+    Milter.M_ENVRCPT: "i",
+    Milter.M_EOM: "i",
+}
+_UNRESOLVED = ("unknown", "localhost.invalid")  # what Postfix writes where the client has no name
+
+MAX_QUARANTINE_REASON = 200  # octets; Postfix and Sendmail keep it in the queue file
+
+
+class SessionCount:
+    """How many sessions a worker has; a draining worker leaves when there are none."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self.value = 0
+
+    def change(self, by: int) -> None:
+        """One more or one less."""
+        with self._lock:
+            self.value += by
+
+
+@dataclass(frozen=True, slots=True)
+class Service:
+    """What all connections of a worker share."""
+
+    new_session: Callable[[], Session]
+    no_reply: int  #: the steps after which we have nothing to say, made by `silent_steps`
+    on_error: policy.OnError
+    journal: Journal
+    sessions: SessionCount
+
+    @property
+    def log(self) -> Log:
+        """Where faults go."""
+        return self.journal.log
+
+
+def silent_steps(decisions: policy.Policy) -> int:
+    """The steps after which we have nothing to say, for nothing is decided there."""
+    steps = (step for stage, step in _STAGES.items() if not decisions.acts_at(stage))
+    return int(reduce(or_, steps, _NEVER_REPLIED))
+
+
+class Connection:
+    """One connection of the MTA: a session, and what was negotiated for it."""
+
+    __slots__ = ("broken", "connected", "failure", "leading_space", "no_reply", "service", "session")
+
+    def __init__(self, service: Service) -> None:
+        self.service = service
+        self.session = service.new_session()
+        self.leading_space = False
+        self.no_reply = 0
+        self.connected = False
+        self.broken = ""  # what went wrong before the first message: on_error applies to all of them
+        self.failure = ""  # what went wrong in the current message: on_error applies at its end
+
+    def negotiate(self, context: Any, options: list[int]) -> int:
+        """Agree on actions and steps (``smfi_opensocket``'s xxfi_negotiate): all we want, of what the MTA offers."""
+        actions, steps = options[0], options[1]
+        options[0] = actions & ACTIONS
+        self.no_reply = steps & self.service.no_reply
+        options[1] = self.no_reply | steps & _OTHER_STEPS
+        options[2] = options[3] = 0
+        self.leading_space = bool(steps & Milter.P_HDR_LEADSPC)
+        if actions & Milter.SETSYMLIST:
+            for stage, names in _MACROS.items():
+                context.setsymlist(stage, names)
+        return int(Milter.CONTINUE)
+
+    def connect(self, context: Any, name: str, _family: int, address: Any) -> Verdict | None:
+        """xxfi_connect: `address` is (host, port...) for inet and inet6, else a path or None."""
+        self.connected = True
+        client = parse_address(address[0]) if isinstance(address, tuple) else None
+        if client is None:
+            # A front end may hand us a connection whose real client only the macro tells (XCLIENT over a pipe).
+            client = parse_address(macro(context, "{client_addr}"))
+        unnamed = name in _UNRESOLVED or name.startswith("[")  # Sendmail writes [address] where there is no name
+        return self.session.connect(
+            client,
+            "" if unnamed else name,
+            mta_name=macro(context, "j"),
+            daemon=macro(context, "{daemon_name}"),
+        )
+
+    def helo(self, context: Any, name: str) -> Verdict | None:
+        """xxfi_helo."""
+        self.ensure_connected(context)
+        return self.session.helo(name)
+
+    def ensure_connected(self, context: Any) -> None:
+        """Make up for a connect event that never came because the client's name is no UTF-8.
+
+        Where the macro does not tell the address either, the client stays unknown, and is not taken for a local one.
+        """
+        if not self.connected and macro(context, "{client_addr}"):
+            self.connect(context, "unknown", 0, None)
+
+    def mail(self, context: Any, path: bytes, *parameters: bytes) -> Verdict | None:
+        """xxfi_envfrom. The argument counts, not {mail_addr}: MTAs rewrite that one."""
+        self.ensure_connected(context)
+        return self.session.mail(
+            path.decode("utf-8", "surrogateescape"),
+            authenticated=macro(context, "{auth_authen}") or macro(context, "{auth_type}"),
+            smtputf8=any(parameter.upper() == b"SMTPUTF8" for parameter in parameters),
+            now=int(time.time()),
+        )
+
+    def rcpt(self, _context: Any, path: bytes, *_parameters: bytes) -> Verdict | None:
+        """xxfi_envrcpt."""
+        return self.session.rcpt(path.decode("utf-8", "surrogateescape"))
+
+    def header(self, _context: Any, name: str, value: bytes) -> None:
+        """xxfi_header. Without HDR_LEADSPC the MTA has eaten one space behind the colon."""
+        if not self.leading_space:
+            value = b" " + value
+        self.session.header(field_from_milter(name.encode("utf-8", "surrogateescape"), value))
+
+    def end_of_header(self, _context: Any) -> None:
+        """xxfi_eoh."""
+        self.session.end_of_header()
+
+    def body(self, _context: Any, chunk: bytes) -> None:
+        """xxfi_body."""
+        self.session.body(chunk)
+
+    def end_of_message(self, context: Any) -> int:
+        """xxfi_eom: join, judge, perform, log."""
+        began = time.monotonic()
+        queue_id = macro(context, "i")
+        if self.failure:
+            return self.give_up(queue_id)
+        draw = random.random()  # noqa: S311 - DMARC's pct= is no secret (RFC 7489, 6.6.4)
+        verdict = self.session.end_of_message(queue_id=queue_id, now=int(time.time()), draw=draw)
+        if verdict is None:
+            return int(Milter.CONTINUE)
+        result = self.perform(context, verdict)
+        self.service.journal.enter(verdict, waited=time.monotonic() - began)
+        return result
+
+    def give_up(self, queue_id: str) -> int:
+        """A fault of ours hit this message: let it pass or have it sent again, as the operator chose."""
+        action = self.service.on_error
+        self.service.log.error(f"{pairs((('queue', queue_id or '-'), ('action', action)))} {self.failure}")
+        self.failure = self.broken
+        self.session.abort()
+        return int(Milter.TEMPFAIL if action is policy.OnError.TEMPFAIL else Milter.ACCEPT)
+
+    def abort(self, context: Any) -> None:
+        """xxfi_abort: the message is over; a fault that hit it is logged all the same."""
+        if self.failure != self.broken:
+            self.service.log.error(
+                f"{pairs((('queue', macro(context, 'i') or '-'), ('aborted', 'yes')))} {self.failure}"
+            )
+        self.failure = self.broken
+        self.session.abort()
+
+    def refuse(self, context: Any, verdict: Verdict | None) -> int:
+        """Carry out a verdict of a stage before the end of the message."""
+        if verdict is None:
+            return int(Milter.CONTINUE)
+        self.service.journal.enter(verdict, waited=0.0)
+        if not verdict.action.refuses:
+            return int(Milter.CONTINUE)
+        return self.reply(context, verdict)
+
+    def reply(self, context: Any, verdict: Verdict) -> int:
+        """Tell the client no, in the verdict's words; libmilter allows no words at connect."""
+        reply = verdict.reply
+        if reply is not None and verdict.stage is not Stage.CONNECT:
+            # libmilter reads the text as a format: a per cent sign is doubled.
+            lines = [line.replace("%", "%%") for line in reply.lines]
+            context.setreply(str(reply.code), reply.status, *lines)
+        return int(Milter.REJECT if verdict.action is policy.Action.REJECT else Milter.TEMPFAIL)
+
+    def perform(self, context: Any, verdict: Verdict) -> int:
+        """Do to the message what the verdict says."""
+        match verdict.action:
+            case policy.Action.REJECT | policy.Action.TEMPFAIL:
+                return self.reply(context, verdict)
+            case policy.Action.DISCARD:
+                return int(Milter.DISCARD)
+            case policy.Action.QUARANTINE:
+                context.quarantine(f"{verdict.decision.by}: {verdict.decision.reason}"[:MAX_QUARANTINE_REASON])
+            case policy.Action.TAG | policy.Action.ACCEPT:
+                pass
+        for edit in verdict.edits:
+            self.apply(context, edit)
+        return int(Milter.CONTINUE)
+
+    def apply(self, context: Any, edit: trace.Edit) -> None:
+        """One edit of the header."""
+        match edit:
+            case trace.Remove(name, occurrence):
+                context.chgheader(name, occurrence, None)
+            case trace.Change(name, occurrence, value):
+                context.chgheader(name, occurrence, self.field_value(value))
+            case trace.Insert(name, value):
+                context.addheader(name, self.field_value(value), 0)
+            case trace.AddRecipient(path):
+                context.addrcpt(f"<{path}>")
+
+    def field_value(self, value: str) -> str:
+        """A value as libmilter wants it: bare line feeds, and our own leading space where the MTA adds none."""
+        text = value.replace("\r\n", "\n")
+        return f" {text}" if self.leading_space else text
+
+
+def macro(context: Any, name: str) -> str:
+    """A macro's value, empty where the MTA did not send it or it is no UTF-8."""
+    try:
+        return context.getsymval(name) or ""
+    except UnicodeDecodeError:
+        return ""

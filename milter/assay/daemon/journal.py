@@ -1,0 +1,170 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""One message, one line: what the log says about a verdict, in the words of the configuration and the headers.
+
+Beside the line there may be two more records of the same verdict: the facts as JSON, for ``assay policy try``, and for
+a refusal an event in RFC 5424's structured data, for tools that watch logs.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import msgspec
+
+from assay import log, trace
+from assay.assessment import Assessment
+from assay.policy import Action, Decision, Stage
+from assay.protocol import dkim
+from assay.transaction import Verdict
+
+MAX_SIGNATURES = 5  # shown on the line; the header names them all
+_FACTS_MODE = 0o640  # the facts hold addresses of users
+
+
+@dataclass(frozen=True, slots=True)
+class Journal:
+    """Where verdicts are recorded.
+
+    `facts` is the descriptor of the facts' file, -1 for none; `enterprise` is the private enterprise number of the
+    structured data, 0 for none.
+    """
+
+    log: log.Log
+    facts: int = -1
+    enterprise: int = 0
+
+    def enter(self, verdict: Verdict, *, waited: float) -> None:
+        """Record a verdict.
+
+        :param waited: seconds from the end of the message to the verdict.
+        """
+        self.log.info(message_line(verdict, waited=waited))
+        if self.enterprise and verdict.action.refuses:
+            self.log.info(event(verdict, self.enterprise))
+        if self.facts >= 0 and verdict.stage is Stage.EOM and verdict.facts is not None:
+            os.write(self.facts, facts_line(verdict, time.time()))
+
+
+def open_journal(to: log.Log, facts: str, enterprise: int) -> Journal:
+    """Open the records that the configuration names.
+
+    :param facts: a path, empty for none. Several processes append to it, one line at a write.
+    :raises ValueError: it cannot be opened; the message names it.
+    """
+    if not facts:
+        return Journal(to, -1, enterprise)
+    try:
+        descriptor = os.open(facts, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, _FACTS_MODE)
+    except OSError as error:
+        raise ValueError(f"log.facts = {facts!r}: {error.strerror}") from error
+    return Journal(to, descriptor, enterprise)
+
+
+def message_line(verdict: Verdict, *, waited: float) -> str:
+    """The line of one message, or of a refusal before it."""
+    assessment, decision = verdict.assessment, verdict.decision
+    return log.pairs(
+        (
+            ("queue", assessment.envelope.queue_id or "-"),
+            ("stage", verdict.stage if verdict.stage is not Stage.EOM else None),
+            ("client", assessment.client.address or "-"),
+            ("helo", assessment.client.helo or "-"),
+            ("from", f"<{assessment.envelope.reverse_path.text}>"),
+            ("rcpts", len(assessment.envelope.recipients)),
+            *(_evaluations(assessment) if not assessment.exempt else (("exempt", assessment.exempt),)),
+            ("action", verdict.action),
+            ("dry_run", _not_done(verdict)),
+            ("reply", decision.reply),
+            ("by", decision.by or None),
+            ("reason", decision.reason if decision.reply is None and decision.reason else None),
+            ("removed", sum(isinstance(edit, trace.Remove) for edit in verdict.edits) or None),
+            ("ms", round(waited * 1000)),
+        )
+    )
+
+
+def _not_done(verdict: Verdict) -> str | None:
+    """What would have been done: by the decision in a dry run of all, or by keys and rules that are only watched."""
+    texts = [_would(decision) for decision in verdict.decision.watched]
+    if verdict.decision.action is not verdict.action:
+        texts.insert(0, str(verdict.decision.action))
+    return "; ".join(texts) if texts else None
+
+
+def _would(decision: Decision) -> str:
+    text = f"{decision.action} by {decision.by}" if decision.by else str(decision.action)
+    return f"{text}: {decision.reason}" if decision.action is Action.ACCEPT and decision.reason else text
+
+
+def event(verdict: Verdict, enterprise: int) -> str:
+    """A refusal as an RFC 5424 structured data element (6.3). Values are escaped as 6.3.3 asks."""
+    assessment = verdict.assessment
+    parameters = (
+        ("client", assessment.client.address or ""),
+        ("helo", assessment.client.helo),
+        ("from", assessment.envelope.reverse_path.text),
+        ("stage", verdict.stage),
+        ("action", verdict.action),
+        ("by", verdict.decision.by),
+        ("reply", verdict.reply or ""),
+    )
+    return f"[assay@{enterprise} " + " ".join(f'{name}="{_parameter(str(value))}"' for name, value in parameters) + "]"
+
+
+def _parameter(value: str) -> str:
+    """RFC 5424, 6.3.3: backslash, quote and bracket are escaped; what cannot be printed becomes a question mark."""
+    cut = "".join(one if one.isprintable() else "?" for one in value[: log.MAX_VALUE_LENGTH])
+    return cut.replace("\\", "\\\\").replace('"', '\\"').replace("]", "\\]")
+
+
+def facts_line(verdict: Verdict, now: float) -> bytes:
+    """The facts and what was decided, as one line of JSON."""
+    record: dict[str, Any] = {
+        "time": round(now, 3),
+        "queue": verdict.assessment.envelope.queue_id,
+        "action": verdict.decision.action,
+        "by": verdict.decision.by,
+        "facts": verdict.facts,
+    }
+    return msgspec.json.encode(_sound(record)) + b"\n"
+
+
+def _sound(value: Any) -> Any:
+    """The same value without lone surrogates, which JSON cannot carry: bytes that were no UTF-8 become ``\\xNN``."""
+    match value:
+        case str():
+            return value.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+        case dict():
+            return {key: _sound(item) for key, item in value.items()}
+        case list():
+            return [_sound(item) for item in value]
+        case _:
+            return value
+
+
+def _evaluations(assessment: Assessment) -> Iterator[tuple[str, object]]:
+    if assessment.author is not None:
+        yield "author", assessment.author.domain or "-"
+    if assessment.iprev is not None:
+        yield "iprev", assessment.iprev.result
+    if assessment.spf_helo is not None:
+        yield "spf.helo", assessment.spf_helo.result
+    if assessment.spf_mail_from is not None:
+        yield "spf.mailfrom", assessment.spf_mail_from.result
+    signatures = ",".join(
+        f"{one.result}:{one.domain}/{one.selector}" if one.domain else str(one.result)
+        for one in assessment.dkim[:MAX_SIGNATURES]
+    )
+    yield "dkim", signatures or dkim.Result.NONE
+    if assessment.arc is not None:
+        yield "arc", assessment.arc.result
+    if assessment.sender_id is not None:
+        yield "senderid", assessment.sender_id.result
+    if assessment.dmarc is not None:
+        yield "dmarc", assessment.dmarc.result
+        if assessment.dmarc.policy is not None:
+            yield "p", assessment.dmarc.policy

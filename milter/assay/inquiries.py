@@ -1,0 +1,41 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The inquiries in flight for one connection or one message: started together, given up together."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TypeVar
+
+from assay.inquiry import Driver, Inquiry, Pending
+
+T = TypeVar("T")
+
+
+class Inquiries:
+    """Starts inquiries and remembers them, so that an abort can cancel what nobody will ask for."""
+
+    __slots__ = ("_new_driver", "_pending")
+
+    def __init__(self, new_driver: Callable[[], Driver]) -> None:
+        """:param new_driver: makes a driver with a fresh time budget."""
+        self._new_driver = new_driver
+        self._pending: list[Pending[object]] = []
+
+    def driver(self) -> Driver:
+        """A driver whose budget several inquiries share."""
+        return self._new_driver()
+
+    def start(self, inquiry: Inquiry[T], driver: Driver | None = None) -> Pending[T]:
+        """Start an inquiry in the background.
+
+        :param driver: whose budget to use; a fresh one if left out.
+        """
+        pending = (driver or self._new_driver()).start(inquiry)
+        self._pending.append(pending)
+        return pending
+
+    def cancel(self) -> None:
+        """Stop working for all of them."""
+        for pending in self._pending:
+            pending.cancel()
+        self._pending = []

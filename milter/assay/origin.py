@@ -1,0 +1,71 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""What is asked about a client itself: IPREV of its address and SPF of its HELO name.
+
+It belongs to the connection and serves all its messages; behind a relay of our own, where each message has a client of
+its own, it belongs to the message.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from assay import policy
+from assay.inquiries import Inquiries
+from assay.inquiry import Pending
+from assay.model.smtp import Client
+from assay.protocol import dkim, dmarc, iprev, spf
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """What the operator decides about evaluation. `authserv_id` empty: the MTA's own name is used."""
+
+    authserv_id: str = ""
+    fallback_authserv_id: str = "localhost"  #: where the MTA does not tell its name
+    further_authserv_ids: tuple[str, ...] = ()
+    received_spf: bool = True
+    iprev: bool = True
+    spf_limits: spf.Limits = field(default_factory=spf.Limits)
+    spf_best_guess: bytes = b""  #: a record for domains that have none; empty for no guess
+    dkim: dkim.Settings = field(default_factory=dkim.Settings)
+    arc: bool = True
+    sender_id: bool = False
+    public_suffix: dmarc.PublicSuffix | None = None  #: how older receivers find organizational domains
+    legacy_pct: dmarc.LegacyPct = dmarc.LegacyPct.IGNORE
+    policy: policy.Policy = field(default_factory=policy.Policy)
+    dry_run: bool = False
+
+
+class Origin:
+    """The evaluations of one client."""
+
+    def __init__(self, settings: Settings, inquiries: Inquiries, receiver: str) -> None:
+        self._settings = settings
+        self._inquiries = inquiries
+        self._receiver = receiver
+        self._iprev: Pending[iprev.Evaluation] | None = None
+        self._spf_helo: Pending[spf.Evaluation] | None = None
+
+    def connected(self, client: Client) -> None:
+        """Start what the client's address makes possible."""
+        if self._settings.iprev and client.address is not None:
+            self._iprev = self._inquiries.start(iprev.evaluate(client.address))
+
+    def greeted(self, client: Client) -> None:
+        """Start what its HELO name makes possible; a second one, after STARTTLS, replaces the first."""
+        if self._spf_helo is not None:
+            self._spf_helo.cancel()
+            self._spf_helo = None
+        if client.address is not None:
+            inquiry = spf.check_helo(
+                client.address, client.helo, limits=self._settings.spf_limits, receiver=self._receiver
+            )
+            self._spf_helo = self._inquiries.start(inquiry)
+
+    def iprev(self) -> iprev.Evaluation | None:
+        """IPREV, waited for; None where it was not tried."""
+        return self._iprev.result() if self._iprev is not None else None
+
+    def spf_helo(self) -> spf.Evaluation | None:
+        """SPF of the HELO identity, waited for; None where it was not tried."""
+        return self._spf_helo.result() if self._spf_helo is not None else None

@@ -1,0 +1,42 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""What to do with a message: an assessment and the operator's rules in, one decision out.
+
+Every local override of what the protocols say has its place here and a name. The default follows RFC 9989, 7.4 and 8:
+evaluate everything, write it down, and refuse nothing until the operator says so.
+
+`facts` puts an assessment into the operator's own words; `outcomes` maps each method's outcome to an action; `rules`
+are the operator's CEL expressions; `replies` word the SMTP replies; `decide` brings them together.
+"""
+
+from assay.policy.decide import Policy, decide
+from assay.policy.decision import ACCEPTED, NO_EDITS, Action, Decision, Edits, OnError, Reply, Stage
+from assay.policy.facts import SCHEMA, Facts, facts
+from assay.policy.outcomes import Method, Override, methods
+from assay.policy.replies import Replies, check_reply, split_reply
+from assay.policy.rules import Lists, Rule, RuleError, compile_rule
+
+__all__ = [
+    "ACCEPTED",
+    "NO_EDITS",
+    "SCHEMA",
+    "Action",
+    "Decision",
+    "Edits",
+    "Facts",
+    "Lists",
+    "Method",
+    "OnError",
+    "Override",
+    "Policy",
+    "Replies",
+    "Reply",
+    "Rule",
+    "RuleError",
+    "Stage",
+    "check_reply",
+    "compile_rule",
+    "decide",
+    "facts",
+    "methods",
+    "split_reply",
+]

@@ -1,0 +1,132 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Bring rules and methods together: one decision for a message, or for a stage of it.
+
+Rules come first, in the operator's order; the first that matches decides, and ``accept`` ends judgement. Then each
+method's outcome is looked up, and the hardest action that any of them asks for wins.
+
+Before the end of the message only a refusal can be carried out: at an earlier stage everything gentler waits, and is
+found again at the end, where all facts of the earlier stages are still known.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
+
+from assay.assessment import Assessment
+from assay.model.name import Domain
+from assay.policy import facts as vocabulary
+from assay.policy.decision import ACCEPTED, NO_EDITS, Action, Decision, Edits, Stage
+from assay.policy.facts import Facts
+from assay.policy.outcomes import Method, Outcome
+from assay.policy.replies import Replies
+from assay.policy.rules import Lists, Rule, RuleError, make_context
+
+
+@dataclass(frozen=True, slots=True)
+class Policy:
+    """All that the operator decided. `tag` is what the action TAG changes in a message."""
+
+    rules: tuple[Rule, ...] = ()
+    methods: tuple[Method, ...] = ()
+    replies: Replies = field(default_factory=Replies)
+    lists: Lists = field(default_factory=dict)
+    tag: Edits = NO_EDITS
+    trusted_sealers: frozenset[Domain] = frozenset()
+    logs_facts: bool = False  #: the facts are wanted even where nothing acts on them
+
+    def acts_at(self, stage: Stage) -> bool:
+        """Whether anything is decided at this stage; where not, it costs nothing and needs no reply."""
+        if stage is Stage.EOM:
+            return bool(self.rules or self.methods)
+        return any(rule.stage is stage for rule in self.rules) or any(method.stage is stage for method in self.methods)
+
+    @property
+    def header_names(self) -> frozenset[str]:
+        """The header fields that rules ask for."""
+        return frozenset[str]().union(*(rule.header_names for rule in self.rules))
+
+    def facts(self, assessment: Assessment) -> Facts:
+        """The facts of a message as rules and methods see them."""
+        return vocabulary.facts(assessment, header_names=self.header_names, trusted_sealers=self.trusted_sealers)
+
+
+def decide(facts: Facts, policy: Policy, stage: Stage) -> Decision:
+    """Apply the policy at one stage."""
+    watched: list[Decision] = []
+    edits = NO_EDITS
+    for rule in _matching(facts, policy, stage, watched):
+        if rule.dry_run:
+            watched.append(_of_rule(facts, policy, rule))
+        elif rule.action is None:
+            edits |= rule.edits
+        else:
+            decision = _of_rule(facts, policy, rule)
+            return replace(decision, edits=edits | decision.edits, watched=tuple(watched))
+    decision = _of_all_methods(facts, policy, stage, watched)
+    if watched or edits is not NO_EDITS:
+        return replace(decision, edits=edits | decision.edits, watched=tuple(watched))
+    return decision
+
+
+def _matching(facts: Facts, policy: Policy, stage: Stage, watched: list[Decision]) -> Iterator[Rule]:
+    """The rules of the stage that match, in order. One that cannot be evaluated does not, and is told of."""
+    rules = [rule for rule in policy.rules if rule.stage is stage]
+    context = make_context(facts, policy.lists) if rules else None
+    for rule in rules:
+        try:
+            if rule.matches(context):
+                yield rule
+        except RuleError as error:
+            watched.append(Decision(reason=str(error), by=f"rule {rule.name}"))
+
+
+def _of_rule(facts: Facts, policy: Policy, rule: Rule) -> Decision:
+    action = rule.action or Action.ACCEPT
+    return Decision(
+        action,
+        policy.replies.of_rule(action, rule.reply, rule.reason, facts) if action.refuses else None,
+        rule.reason,
+        f"rule {rule.name}",
+        override=f"rule {rule.name}: {rule.reason}" if rule.reason else f"rule {rule.name}",
+        edits=rule.edits | policy.tag if action is Action.TAG else rule.edits,
+        final=rule.action is Action.ACCEPT,
+    )
+
+
+def _of_all_methods(facts: Facts, policy: Policy, stage: Stage, watched: list[Decision]) -> Decision:
+    """What the methods ask for together, and to `watched` what those in dry run would have."""
+    acting = []
+    for method in policy.methods:
+        if method.stage is not stage and stage is not Stage.EOM:
+            continue
+        outcome = method.outcome(facts)
+        if outcome is None:
+            continue
+        if not method.dry_run:
+            acting.append((method, outcome))
+        elif (would := _by_methods(facts, policy, [(method, outcome)], stage)).action is not Action.ACCEPT:
+            watched.append(would)
+    return _by_methods(facts, policy, acting, stage)
+
+
+def _by_methods(facts: Facts, policy: Policy, found: list[tuple[Method, Outcome]], stage: Stage) -> Decision:
+    """The hardest action that any method asks for; overridden outcomes are mentioned and not acted on."""
+    asked = [(method, outcome, *method.treat(outcome)) for method, outcome in found]
+    wanted = [one for one in asked if one[3] is not Action.ACCEPT and (one[3].refuses or stage is Stage.EOM)]
+    acting = [one for one in wanted if not one[1].recorded]
+    override = "; ".join(dict.fromkeys(outcome.override for _, outcome, _, _ in wanted if outcome.override))
+    if not acting:
+        keys = ", ".join(key for _, _, key, _ in wanted)
+        return Decision(reason=f"{keys} not acted on: {override}", override=override) if wanted else ACCEPTED
+    action = max((asks for _, _, _, asks in acting), key=lambda one: one.rank)
+    deciding = [one for one in acting if one[3] is action]
+    outcomes = [(method.name, outcome) for method, outcome, _, _ in deciding]
+    return Decision(
+        action,
+        policy.replies.of_methods(action, outcomes, facts) if action.refuses else None,
+        "; ".join(outcome.reason for _, outcome in outcomes),
+        ", ".join(key for _, _, key, _ in deciding),
+        override=override,
+        edits=policy.tag if action is Action.TAG else NO_EDITS,
+    )

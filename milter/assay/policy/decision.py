@@ -1,0 +1,121 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The words of policy: stages, actions, replies and decisions."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+
+class Stage(StrEnum):
+    """The SMTP stages at which something can be decided, in their order."""
+
+    CONNECT = "connect"
+    HELO = "helo"
+    MAIL = "mail"
+    RCPT = "rcpt"
+    EOM = "eom"
+
+    @property
+    def rank(self) -> int:
+        """The place in the order."""
+        return _ORDER[self]
+
+
+_ORDER = {stage: rank for rank, stage in enumerate(Stage)}
+
+
+class Action(StrEnum):
+    """What the MTA is told to do, from the gentlest to the hardest."""
+
+    ACCEPT = "accept"
+    TAG = "tag"  #: accept, with the configured header field and Subject tag
+    QUARANTINE = "quarantine"  #: Postfix: the hold queue. Sendmail: a quarantined queue item.
+    TEMPFAIL = "tempfail"
+    DISCARD = "discard"  #: say 250 and throw it away; leaves the sender in the dark (RFC 9989, 7.2)
+    REJECT = "reject"
+
+    @property
+    def rank(self) -> int:
+        """The place in the order."""
+        return _HARDNESS[self]
+
+    @property
+    def refuses(self) -> bool:
+        """Whether the client gets a reply other than 250."""
+        return self in (Action.TEMPFAIL, Action.REJECT)
+
+
+_HARDNESS = {action: rank for rank, action in enumerate(Action)}
+
+
+class OnError(StrEnum):
+    """What to do with a message that a fault of our own keeps us from judging. Nothing harder would be safe."""
+
+    ACCEPT = "accept"
+    TEMPFAIL = "tempfail"
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """An SMTP reply (RFC 5321, 4.2): code, enhanced status code (RFC 3463), and lines of printable ASCII."""
+
+    code: int
+    status: str
+    lines: tuple[str, ...]
+
+    def __str__(self) -> str:
+        return f"{self.code} {self.status} {' '.join(self.lines)}"
+
+
+@dataclass(frozen=True, slots=True)
+class Edits:
+    """What a decision changes in a message that is accepted, beside the trace fields.
+
+    `add` are (name, value) of new fields, `remove` are names of fields to remove, all of them; `subject_tag` goes in
+    front of the Subject; `recipients` are added to the envelope.
+    """
+
+    add: tuple[tuple[str, str], ...] = ()
+    remove: tuple[str, ...] = ()
+    subject_tag: str = ""
+    recipients: tuple[str, ...] = ()
+
+    def __or__(self, other: Edits) -> Edits:
+        return Edits(
+            self.add + other.add,
+            self.remove + other.remove,
+            self.subject_tag or other.subject_tag,
+            self.recipients + other.recipients,
+        )
+
+
+NO_EDITS = Edits()
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """What to do, and why.
+
+    `reply` is there when the action refuses. `reason` is one clause for the log, the MTA's quarantine and
+    Authentication-Results; `by` is the configuration key or the rule's name that decided. Both are empty when nothing
+    asked for more than ACCEPT. `final` means that a rule said accept: nothing later judges this message again.
+    `override` names what was done otherwise than a protocol said, for trace fields and reports.
+    `watched` are decisions that would have been, had their key or rule not been in dry run.
+    """
+
+    action: Action = Action.ACCEPT
+    reply: Reply | None = None
+    reason: str = ""
+    by: str = ""
+    override: str = ""
+    edits: Edits = NO_EDITS
+    final: bool = False
+    watched: tuple[Decision, ...] = ()
+
+    def spared(self, why: str) -> Decision:
+        """The decision for a message whose failures are recorded and not acted on."""
+        return Decision(reason=f"not acted on: {why}", override=why, watched=(*self.watched, self))
+
+
+ACCEPTED = Decision()

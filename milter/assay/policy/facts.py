@@ -1,0 +1,202 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""An assessment in the operator's own words: the vocabulary of rules, of the JSON log and of the documentation.
+
+The facts are a tree of plain values, so that a logged tree can be judged again by another configuration
+(``assay policy try``). `SCHEMA` is the same tree with types in place of values; a rule that names anything else is an
+error at start.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from typing import Any
+
+from assay.assessment import Assessment
+from assay.model.message import HeaderField
+from assay.model.name import Domain
+from assay.policy.decision import Stage
+from assay.protocol import arc, dkim, dmarc, iprev, senderid, spf
+
+Facts = Mapping[str, Any]
+
+MAX_FIELD_OCTETS = 998  # of one field's value that a rule sees: a line (RFC 5322, 2.1.1)
+
+_SPF = {"result": str, "domain": str, "mechanism": str, "by_all": bool, "reason": str, "explanation": str}
+
+#: Every fact with its type; a list of one tree stands for a list of such trees. Absent facts are empty or false.
+SCHEMA: dict[str, Any] = {
+    "client": {"address": str, "name": str, "daemon": str},
+    "helo": str,
+    "mail_from": {"address": str, "local_part": str, "domain": str, "authenticated": str},
+    "rcpt": [str],
+    "iprev": {"result": str, "name": str, "names": [str], "reason": str},
+    "spf": {"helo": _SPF, "mailfrom": _SPF},
+    "from": {"domain": str, "address": str, "fault": str},
+    "dkim": [
+        {
+            "result": str,
+            "domain": str,
+            "selector": str,
+            "identity": str,
+            "algorithm": str,
+            "testing": bool,
+            "aligned": bool,
+            "fields": [str],
+            "reason": str,
+        }
+    ],
+    "arc": {"result": str, "sealers": [str], "trusted": bool, "reason": str},
+    "senderid": {"result": str, "domain": str, "reason": str},
+    "dmarc": {
+        "result": str,
+        "policy": str,
+        "disposition": str,
+        "domain": str,
+        "organizational_domain": str,
+        "spf_aligned": bool,
+        "dkim_aligned": bool,
+        "reason": str,
+    },
+    "list": {"id": str},
+    "header": {"name": [str]},
+}
+
+#: The stage from which on each top-level fact is known; of spf, by identity.
+KNOWN_FROM: dict[str, Stage] = {
+    "client": Stage.CONNECT,
+    "iprev": Stage.CONNECT,
+    "helo": Stage.HELO,
+    "spf.helo": Stage.HELO,
+    "mail_from": Stage.MAIL,
+    "spf.mailfrom": Stage.MAIL,
+    "spf": Stage.MAIL,
+    "rcpt": Stage.RCPT,
+    "from": Stage.EOM,
+    "dkim": Stage.EOM,
+    "arc": Stage.EOM,
+    "senderid": Stage.EOM,
+    "dmarc": Stage.EOM,
+    "list": Stage.EOM,
+    "header": Stage.EOM,
+}
+
+
+def facts(
+    assessment: Assessment, *, header_names: Collection[str] = (), trusted_sealers: Collection[Domain] = ()
+) -> dict[str, Any]:
+    """The facts of one message, as far as they are known at this stage.
+
+    :param header_names: lower-case names of the fields that rules ask for.
+    :param trusted_sealers: domains whose ARC seals the operator trusts.
+    """
+    client, envelope = assessment.client, assessment.envelope
+    path = envelope.reverse_path
+    return {
+        "client": {"address": str(client.address or ""), "name": client.name, "daemon": client.daemon},
+        "helo": client.helo,
+        "mail_from": {
+            "address": path.text,
+            "local_part": path.mailbox.local_part if path.mailbox else "",
+            "domain": str(path.mailbox.domain) if path.mailbox else "",
+            "authenticated": envelope.authenticated,
+        },
+        "rcpt": list(envelope.recipients),
+        "iprev": _iprev(assessment.iprev),
+        "spf": {"helo": _spf(assessment.spf_helo), "mailfrom": _spf(assessment.spf_mail_from)},
+        "from": _author(assessment.author),
+        "dkim": [_dkim(one, assessment.dmarc) for one in assessment.dkim],
+        "arc": _arc(assessment.arc, trusted_sealers),
+        "senderid": _sender_id(assessment.sender_id),
+        "dmarc": _dmarc(assessment.dmarc),
+        "list": {"id": _text(assessment.header.all("List-Id")[:1])},
+        "header": {name: [_text((one,)) for one in assessment.header.all(name)] for name in header_names},
+    }
+
+
+def _text(fields: Collection[HeaderField]) -> str:
+    """The value of a field on one line, bounded; empty for no field."""
+    for one in fields:
+        return one.unfolded[:MAX_FIELD_OCTETS].decode("utf-8", "replace")
+    return ""
+
+
+def _iprev(evaluation: iprev.Evaluation | None) -> dict[str, Any]:
+    if evaluation is None:
+        return {"result": "", "name": "", "names": [], "reason": ""}
+    return {
+        "result": str(evaluation.result),
+        "name": evaluation.name,
+        "names": list(evaluation.names),
+        "reason": evaluation.reason,
+    }
+
+
+def _spf(evaluation: spf.Evaluation | None) -> dict[str, Any]:
+    if evaluation is None:
+        return {"result": "", "domain": "", "mechanism": "", "by_all": False, "reason": "", "explanation": ""}
+    return {
+        "result": str(evaluation.result),
+        "domain": str(evaluation.domain or ""),
+        "mechanism": evaluation.mechanism,
+        "by_all": evaluation.all_matched,
+        "reason": evaluation.reason,
+        "explanation": evaluation.explanation,
+    }
+
+
+def _author(author: dmarc.Author | None) -> dict[str, Any]:
+    if author is None:
+        return {"domain": "", "address": "", "fault": ""}
+    return {"domain": str(author.domain or ""), "address": author.mailbox, "fault": author.fault}
+
+
+def _dkim(evaluation: dkim.Evaluation, judged: dmarc.Evaluation | None) -> dict[str, Any]:
+    aligned = judged is not None and evaluation.domain in {one.domain for one in judged.aligned}
+    return {
+        "result": str(evaluation.result),
+        "domain": str(evaluation.domain or ""),
+        "selector": evaluation.selector,
+        "identity": evaluation.identity,
+        "algorithm": evaluation.algorithm,
+        "testing": evaluation.testing,
+        "aligned": aligned and evaluation.result is dkim.Result.PASS,
+        "fields": list(evaluation.signed_fields),
+        "reason": evaluation.reason,
+    }
+
+
+def _arc(evaluation: arc.Evaluation | None, trusted: Collection[Domain]) -> dict[str, Any]:
+    if evaluation is None:
+        return {"result": "", "sealers": [], "trusted": False, "reason": ""}
+    return {
+        "result": str(evaluation.result),
+        "sealers": [str(sealer.domain) for sealer in evaluation.sealers],
+        "trusted": evaluation.result is arc.Result.PASS and all(s.domain in trusted for s in evaluation.sealers),
+        "reason": evaluation.reason,
+    }
+
+
+def _sender_id(evaluation: senderid.Evaluation | None) -> dict[str, Any]:
+    if evaluation is None:
+        return {"result": "", "domain": "", "reason": ""}
+    return {
+        "result": str(evaluation.result),
+        "domain": str(evaluation.domain or ""),
+        "reason": evaluation.reason,
+    }
+
+
+def _dmarc(evaluation: dmarc.Evaluation | None) -> dict[str, Any]:
+    if evaluation is None:
+        words = ("result", "policy", "disposition", "domain", "organizational_domain", "reason")
+        return dict.fromkeys(words, "") | {"spf_aligned": False, "dkim_aligned": False}
+    return {
+        "result": str(evaluation.result),
+        "policy": str(evaluation.policy or ""),
+        "disposition": str(evaluation.disposition),
+        "domain": str(evaluation.author_domain or ""),
+        "organizational_domain": str(evaluation.organizational_domain or ""),
+        "spf_aligned": evaluation.spf_aligned,
+        "dkim_aligned": evaluation.dkim_aligned,
+        "reason": evaluation.reason,
+    }

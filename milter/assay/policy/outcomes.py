@@ -1,0 +1,232 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Each method's outcome, and the action the operator set for it.
+
+A method is a row of outcomes with an action each; its outcome is read from the facts. What several methods ask for is
+brought together in `assay.policy.decide`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+from functools import partial
+
+from assay.policy.decision import Action, Stage
+from assay.policy.facts import Facts
+
+
+class Override(StrEnum):
+    """Names of the local overrides of what a protocol said, as they appear in the log and in trace fields."""
+
+    TRUSTED_SEALERS = "trusted ARC sealers"
+    TRUSTED_FORWARDER = "trusted forwarder"
+    MAILING_LIST = "mailing list"
+    STRICTER = "stricter than published"
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What one method came to: the configuration key's last word, and why.
+
+    `override` names a local override that is in force for it; with `recorded` the outcome is only written down.
+    """
+
+    key: str
+    reason: str
+    override: str = ""
+    recorded: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Method:
+    """A method with the operator's actions.
+
+    :param name: the configuration section, such as ``spf.mailfrom``.
+    :param stage: from which stage on it may refuse. What is not a refusal waits for the end of the message.
+    :param actions: by outcome; an outcome that is not listed is accepted.
+    :param outcome: reads the outcome from the facts; None where the method was not tried.
+    """
+
+    name: str
+    stage: Stage
+    actions: Mapping[str, Action]
+    outcome: Callable[[Facts], Outcome | None]
+    dry_run: bool = False
+
+    def treat(self, outcome: Outcome) -> tuple[str, Action]:
+        """The configuration key that speaks about an outcome, and its action.
+
+        What the ``all`` mechanism decided has an action of its own only where the operator gave it one.
+        """
+        key = outcome.key if outcome.key in self.actions else outcome.key.removesuffix("_all")
+        return f"{self.name}.{key}", self.actions.get(key, Action.ACCEPT)
+
+    @property
+    def acts(self) -> bool:
+        """Whether any outcome asks for more than ACCEPT. A method that does not costs nothing."""
+        return any(action is not Action.ACCEPT for action in self.actions.values())
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """What the operator wants to know beside the actions.
+
+    `strict_spf_domains`: senders whose softfail and neutral count as fail. `stricter_dmarc`: author domains whose
+    failures are treated as if they asked for rejection. `required_fields`: lower-case names that a passing DKIM
+    signature must cover. `iprev_names`: which of the client's names must lie in the domain of MAIL FROM: "first",
+    "any" or "" for no such check. `list_traffic`: what becomes of a DMARC rejection of mailing list mail: "reject",
+    "quarantine" or "accept". `trusted_forwarder` tells of an address whether it
+    is one whose SPF and DMARC failures are recorded and not acted on.
+    """
+
+    strict_spf_domains: frozenset[str] = frozenset()
+    stricter_dmarc: frozenset[str] = frozenset()
+    required_fields: frozenset[str] = frozenset()
+    iprev_names: str = ""
+    list_traffic: str = "reject"
+    trusted_forwarder: Callable[[str], bool] = field(default=lambda _: False)
+
+
+def at_or_below(domain: str, domains: frozenset[str]) -> bool:
+    """Whether a domain or one that it lies below is listed."""
+    while domain:
+        if domain in domains:
+            return True
+        domain = domain.partition(".")[2]
+    return False
+
+
+def iprev_outcome(facts: Facts, settings: Settings) -> Outcome | None:
+    """``pass``, ``fail``, ``permerror``, ``temperror``; or ``name_mismatch`` where that check is wanted and fails."""
+    iprev = facts["iprev"]
+    if not iprev["result"]:
+        return None
+    domain = facts["mail_from"]["domain"]
+    names = iprev["names"][:1] if settings.iprev_names == "first" else iprev["names"]
+    if settings.iprev_names and domain and not any(at_or_below(name.lower(), frozenset((domain,))) for name in names):
+        return Outcome("name_mismatch", f"no name of {facts['client']['address']} lies in {domain}")
+    return Outcome(iprev["result"], iprev["reason"])
+
+
+def spf_outcome(facts: Facts, settings: Settings, identity: str) -> Outcome | None:
+    """SPF's result words; ``fail_all`` and ``softfail_all`` where the ``all`` mechanism decided."""
+    spf = facts["spf"][identity]
+    result = spf["result"]
+    if not result:
+        return None
+    recorded = settings.trusted_forwarder(facts["client"]["address"])
+    override = Override.TRUSTED_FORWARDER if recorded else ""
+    if result in ("softfail", "neutral") and at_or_below(spf["domain"], settings.strict_spf_domains):
+        return Outcome("fail", spf["reason"], override or Override.STRICTER, recorded)
+    suffix = "_all" if spf["by_all"] and result in ("fail", "softfail") else ""
+    return Outcome(result + suffix, spf["reason"], override, recorded)
+
+
+#: From the best to the worst: a message has the best result of its signatures, for one that verifies is enough
+#: (RFC 6376, 6.1).
+_DKIM_RANKS = ("pass", "policy", "temperror", "fail", "neutral", "permerror")
+
+
+def dkim_outcome(facts: Facts, settings: Settings) -> Outcome | None:
+    """The best result of all signatures; ``none``, ``unsigned_fields`` or ``unaligned`` where that is what is wrong."""
+    signatures = facts["dkim"]
+    if not facts["dmarc"]["result"]:
+        return None  # the end of the message is not reached
+    if not signatures:
+        return Outcome("none", "no DKIM signature")
+    best = min(signatures, key=lambda one: _DKIM_RANKS.index(one["result"]))
+    if best["result"] != "pass":
+        return Outcome(best["result"], best["reason"])
+    passing = [one for one in signatures if one["result"] == "pass"]
+    if not any(settings.required_fields.issubset(one["fields"]) for one in passing):
+        return Outcome("unsigned_fields", "no passing DKIM signature covers all required header fields")
+    if not any(one["aligned"] for one in passing):
+        return Outcome("unaligned", "no passing DKIM signature is aligned with the author domain")
+    return Outcome("pass", best["reason"])
+
+
+def arc_outcome(facts: Facts, _: Settings) -> Outcome | None:
+    """``none``, ``pass``, ``fail``."""
+    arc = facts["arc"]
+    return Outcome(arc["result"], arc["reason"]) if arc["result"] else None
+
+
+def sender_id_outcome(facts: Facts, _: Settings) -> Outcome | None:
+    """Sender ID's result words."""
+    sender_id = facts["senderid"]
+    return Outcome(sender_id["result"], sender_id["reason"]) if sender_id["result"] else None
+
+
+def dmarc_outcome(facts: Facts, settings: Settings) -> Outcome | None:
+    """For a failure what the domain asks for: ``none``, ``quarantine``, ``reject``. Else ``pass``, ``no_policy``,
+    ``permerror``, ``temperror``, or ``malformed_from`` where there is no single author domain."""
+    dmarc = facts["dmarc"]
+    match dmarc["result"]:
+        case "":
+            return None
+        case "none":
+            return Outcome("no_policy", dmarc["reason"])
+        case "permerror" if facts["from"]["fault"]:
+            return Outcome("malformed_from", facts["from"]["fault"])
+        case "fail":
+            return _dmarc_failure(facts, settings)
+        case result:
+            return Outcome(result, dmarc["reason"])
+
+
+def _dmarc_failure(facts: Facts, settings: Settings) -> Outcome:
+    reason = f"message fails the policy of {facts['dmarc']['domain']}"
+    asked = facts["dmarc"]["disposition"]
+    if facts["arc"]["trusted"]:
+        return Outcome(asked, reason, Override.TRUSTED_SEALERS, recorded=True)
+    if settings.trusted_forwarder(facts["client"]["address"]):
+        return Outcome(asked, reason, Override.TRUSTED_FORWARDER, recorded=True)
+    if at_or_below(facts["dmarc"]["domain"], settings.stricter_dmarc):
+        return Outcome("reject", reason, Override.STRICTER)
+    if asked == "reject" and settings.list_traffic != "reject" and (facts["list"]["id"] or facts["arc"]["sealers"]):
+        # RFC 9989, 7.4: list software breaks signatures in good faith; what it sends names itself (RFC 2919) or seals.
+        lowered = settings.list_traffic == "accept"
+        return Outcome("quarantine", reason, Override.MAILING_LIST, recorded=lowered)
+    return Outcome(asked, reason)
+
+
+_Reader = Callable[[Facts, Settings], Outcome | None]
+_READERS: Mapping[str, _Reader] = {
+    "iprev": iprev_outcome,
+    "spf.helo": lambda facts, settings: spf_outcome(facts, settings, "helo"),
+    "spf.mailfrom": lambda facts, settings: spf_outcome(facts, settings, "mailfrom"),
+    "dkim": dkim_outcome,
+    "arc": arc_outcome,
+    "senderid": sender_id_outcome,
+    "dmarc": dmarc_outcome,
+}
+
+
+def _read(reader: _Reader, settings: Settings, facts: Facts) -> Outcome | None:
+    return reader(facts, settings)
+
+
+def methods(
+    actions: Mapping[str, Mapping[str, Action]],
+    stages: Mapping[str, Stage],
+    dry_runs: frozenset[str],
+    settings: Settings,
+) -> tuple[Method, ...]:
+    """The methods that act, in the order in which their facts arrive.
+
+    :param actions: actions by outcome, by method.
+    :param stages: from which stage on a method may refuse; the end of the message where it is not listed.
+    :param dry_runs: methods that are only watched.
+    """
+    made = (
+        Method(
+            name,
+            stages.get(name, Stage.EOM),
+            actions.get(name, {}),
+            partial(_read, reader, settings),
+            name in dry_runs,
+        )
+        for name, reader in _READERS.items()
+    )
+    return tuple(method for method in made if method.acts)

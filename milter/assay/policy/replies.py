@@ -1,0 +1,161 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The SMTP replies: codes by RFC 7372, texts that the operator may word.
+
+A text is a template with named fields in braces. Whatever a sender wrote reaches a reply only as printable ASCII of
+bounded length, and SPF's explanation is marked as the sender's words (RFC 7208, 6.2 and 8.4).
+"""
+
+from __future__ import annotations
+
+import string
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+from assay.policy.decision import Action, Reply
+from assay.policy.facts import Facts
+from assay.policy.outcomes import Outcome
+
+MAX_LINE_LENGTH = 400  # octets of one line; RFC 5321, 4.5.3.1.5 allows 512 with code and CRLF
+MAX_LINES = 5  # our choice; libmilter takes 32
+
+#: The second and third part of the enhanced status code, by method or by method and outcome.
+_STATUS = {
+    "iprev": "7.25",  # RFC 7372, 3.3
+    "spf.helo": "7.23",  # RFC 7372, 3.2
+    "spf.helo.temperror": "7.24",
+    "spf.helo.permerror": "7.24",
+    "spf.mailfrom": "7.23",
+    "spf.mailfrom.temperror": "7.24",
+    "spf.mailfrom.permerror": "7.24",
+    "dkim": "7.20",  # RFC 7372, 3.1: no passing signature
+    "dkim.policy": "7.21",  # no acceptable signature
+    "dkim.unsigned_fields": "7.21",
+    "dkim.unaligned": "7.22",  # no valid signature of the author's domain
+    "arc": "7.29",  # RFC 8617, 10.4
+    "senderid": "7.1",  # RFC 4406, 5.3
+    "senderid.temperror": "4.3",
+    "dmarc": "7.1",  # RFC 9989, 7.2
+    "dmarc.malformed_from": "6.0",  # RFC 3463, 3.7: content that cannot be handled
+}
+SEVERAL = "7.26"  # RFC 7372, 3.4 and 4: several methods failed, to be used instead of the first one's
+_GENERIC = "7.1"  # RFC 3463, 3.8: not authorised, nothing said of why
+
+_TEXTS = {
+    "iprev": "reverse DNS of {address}: {reason}",
+    "spf.helo": "SPF of HELO {helo}: {reason}",
+    "spf.mailfrom": "SPF of MAIL FROM: {reason}",
+    "dkim": "DKIM: {reason}",
+    "arc": "ARC: {reason}",
+    "senderid": "Sender ID: {reason}",
+    "dmarc": "DMARC: {reason}",
+    "rule": "Refused by local policy: {reason}",
+    "generic": "Refused by local policy",
+}
+#: The fields that a text may name.
+FIELDS = ("address", "helo", "sender", "sender_domain", "author_domain", "reason")
+
+
+@dataclass(frozen=True, slots=True)
+class Replies:
+    """How to word replies.
+
+    :param texts: templates by method, such as ``spf.mailfrom``, or by method and outcome, such as
+        ``spf.mailfrom.fail``; and ``rule`` for rules without a reply of their own. Where there is none the default is
+        used.
+    :param generic: say nothing about the reason: one code and text for all (RFC 7372, 5).
+    :param explain: add SPF's explanation to a reply for an SPF failure.
+    """
+
+    texts: Mapping[str, str] = field(default_factory=dict)
+    generic: bool = False
+    explain: bool = True
+
+    def of_methods(self, action: Action, deciding: Sequence[tuple[str, Outcome]], facts: Facts) -> Reply:
+        """The reply for the methods that decided, given as (method, outcome)."""
+        if self.generic:
+            return _reply(action, _GENERIC, [_TEXTS["generic"]])
+        method, outcome = deciding[0]
+        status = SEVERAL if len(deciding) > 1 else _lookup(_STATUS, method, outcome.key)
+        texts, explanations = [], []
+        for name, found in deciding:
+            text = _lookup(self.texts, name, found.key) or _TEXTS[name]
+            texts.append(text.format_map(_values(facts, found.reason)))
+            if self.explain and name.startswith("spf.") and found.key.startswith("fail"):
+                spf = facts["spf"][name.removeprefix("spf.")]
+                if spf["explanation"]:
+                    # RFC 7208, 6.2: it has to be clear that these are not the receiver's words.
+                    explanations.append(f"{spf['domain']} explains: {spf['explanation']}")
+        return _reply(action, status, ["; ".join(texts), *explanations])
+
+    def of_rule(self, action: Action, reply: str, reason: str, facts: Facts) -> Reply:
+        """The reply of a rule: ``550 5.7.1 Text`` as the operator wrote it, or the default with the rule's reason."""
+        code, status, text = split_reply(reply, action)
+        if self.generic or not text:
+            text = _TEXTS["generic"] if self.generic else self.texts.get("rule", _TEXTS["rule"])
+        return Reply(code, status, _lines([text.format_map(_values(facts, reason))]))
+
+
+def check_reply(key: str, text: str) -> None:
+    """Refuse a template that would never be used or could fail later.
+
+    :param key: a method, a method and an outcome, or ``rule``.
+    :raises ValueError: unknown method, unknown field, unbalanced brace, or more than a plain ``{field}``.
+    """
+    if not any(key == method or key.startswith(f"{method}.") for method in _TEXTS):
+        raise ValueError(f"reply for {key!r}: methods are {', '.join(_TEXTS)}")
+    for _, name, specification, conversion in string.Formatter().parse(text):
+        if name is not None and (name not in FIELDS or specification or conversion):
+            raise ValueError(f"{{{name}}} in a reply: known fields are {', '.join(f'{{{one}}}' for one in FIELDS)}")
+
+
+def split_reply(text: str, action: Action) -> tuple[int, str, str]:
+    """Take ``550 5.7.1 Text`` apart; code and enhanced status code may be left out.
+
+    :raises ValueError: a code that does not fit the action: 5yz for reject, 4yz for tempfail (libmilter ignores such).
+    """
+    first = "5" if action is Action.REJECT else "4"
+    code, status = (550, "5.7.1") if action is Action.REJECT else (451, "4.7.1")
+    word, _, rest = text.partition(" ")
+    if len(word) == 3 and word.isdigit():
+        if word[0] != first:
+            raise ValueError(f"reply {text!r}: a {action} needs a code that begins with {first}")
+        code, text = int(word), rest
+        word, _, rest = text.partition(" ")
+    if word.count(".") == 2 and word.replace(".", "").isdigit():
+        if word[0] != first:
+            raise ValueError(f"reply {text!r}: a {action} needs an enhanced status code that begins with {first}")
+        status, text = word, rest
+    return code, status, text
+
+
+def _lookup(table: Mapping[str, str], method: str, outcome: str) -> str:
+    return (
+        table.get(f"{method}.{outcome}")
+        or table.get(f"{method}.{outcome.removesuffix('_all')}")
+        or table.get(method, "")
+    )
+
+
+def _values(facts: Facts, reason: str) -> dict[str, str]:
+    return {
+        "address": facts["client"]["address"],
+        "helo": facts["helo"],
+        "sender": facts["mail_from"]["address"],
+        "sender_domain": facts["mail_from"]["domain"],
+        "author_domain": facts["from"]["domain"],
+        "reason": reason,
+    }
+
+
+def _reply(action: Action, status: str, lines: Sequence[str]) -> Reply:
+    code, first = (550, "5") if action is Action.REJECT else (451, "4")
+    return Reply(code, f"{first}.{status}", _lines(lines))
+
+
+def _lines(lines: Sequence[str]) -> tuple[str, ...]:
+    return tuple(_printable(line) for line in lines[:MAX_LINES])
+
+
+def _printable(text: str) -> str:
+    """Printable ASCII on one line: an SMTP reply carries nothing else to clients without SMTPUTF8 (RFC 5321, 4.2)."""
+    return "".join(one if " " <= one <= "~" else "?" for one in text[:MAX_LINE_LENGTH])
