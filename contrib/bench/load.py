@@ -50,7 +50,8 @@ class Leg:
 
 @dataclass(slots=True)
 class Result:
-    """What a run took. Latencies are in seconds, from the first connect of a message to the last verdict on it."""
+    """What a run took. `latencies` are in seconds: how long the SMTP client of a message waited for the milters, from
+    the first connect to the last verdict, without the client's own turns."""
 
     seconds: float = 0.0
     generator_cpu: float = 0.0
@@ -64,10 +65,11 @@ class Result:
     def rate(self) -> float:
         return self.messages / self.seconds
 
-    def percentile(self, percent: float) -> float:
-        """A latency, in seconds."""
-        ordered = sorted(self.latencies)
-        return ordered[min(len(ordered) - 1, int(len(ordered) * percent / 100))]
+
+def percentile(values: Sequence[float], percent: float) -> float:
+    """The value that so many per cent do not exceed."""
+    ordered = sorted(values)
+    return ordered[min(len(ordered) - 1, int(len(ordered) * percent / 100))]
 
 
 def open_socket(address: str | tuple[str, int]) -> socket.socket:
@@ -140,7 +142,19 @@ def insertions(edits: bytes) -> list[tuple[bytes, bytes]]:
 class _Client:
     """One connection slot: it sends one message after another through all legs."""
 
-    __slots__ = ("began", "buffer", "index", "left", "legs", "load", "on_connection", "phase", "script", "sock", "stop")
+    __slots__ = (
+        "began",
+        "buffer",
+        "index",
+        "left",
+        "legs",
+        "load",
+        "on_connection",
+        "phase",
+        "script",
+        "sock",
+        "stop",
+    )
 
     def __init__(self, load: Load) -> None:
         self.load = load
@@ -188,6 +202,8 @@ class _Client:
                 self.left = b""
                 self.load.epoll.modify(self.sock, select.EPOLLIN)
             self.index += 1
+            if piece.turn and not piece.replies:
+                self.began += self.load.turn()
             if piece.replies:
                 return
 
@@ -198,7 +214,7 @@ class _Client:
         if not data:
             raise LoadError(f"{self.legs[self.phase].address} hung up")
         if data == _CONTINUE and not self.buffer and self.script is not None and self.index < len(self.script):
-            self.send()
+            self.next_piece()
             return
         self.buffer += data
         current = self.legs[self.phase]
@@ -227,13 +243,19 @@ class _Client:
             if end != ord("c"):
                 raise LoadError(f"{current.address} answered {chr(end)!r} in the middle")
             self.buffer = b""
-            self.send()
+            self.next_piece()
             return
         for text in current.expected:
             if text not in self.buffer:
                 raise LoadError(f"{current.address} did not write {text.decode()!r} but {self.buffer!r}")
         self.load.on_edits(self.phase, self.buffer)
         self.end_of_message(current)
+
+    def next_piece(self) -> None:
+        """The event before is answered."""
+        if self.script[self.index - 1].turn:
+            self.began += self.load.turn()
+        self.send()
 
     def end_of_message(self, current: Leg) -> None:
         """The verdict is there: the next message on this connection, the next milter, or the next message."""
@@ -266,7 +288,10 @@ class _Client:
 
 
 class Load:
-    """One run. `messages` are the legs of each; they are sent round and round until the time or the count is up."""
+    """One run. `messages` are the legs of each; they are sent round and round until the time or the count is up.
+
+    `round_trip` is how long the SMTP client takes for its turn, in seconds; only with one connection.
+    """
 
     def __init__(
         self,
@@ -276,6 +301,7 @@ class Load:
         seconds: float = 0.0,
         count: int = 0,
         messages_a_connection: int = 1,
+        round_trip: float = 0.0,
         on_edits: Callable[[int, bytes], None] = lambda _phase, _edits: None,
     ) -> None:
         self.messages_a_connection = messages_a_connection
@@ -284,6 +310,7 @@ class Load:
         self.epoll = select.epoll()
         self._messages = messages
         self._next = 0
+        self._round_trip = round_trip
         self._count = count
         self._seconds = seconds
         self._connections = connections
@@ -324,6 +351,14 @@ class Load:
         legs = self._messages[self._next % len(self._messages)]
         self._next += 1
         return legs
+
+    def turn(self) -> float:
+        """The SMTP client has read a reply and sends its next command: how long that took."""
+        if not self._round_trip:
+            return 0.0
+        began = time.perf_counter()
+        time.sleep(self._round_trip)
+        return time.perf_counter() - began
 
     def done(self, latency: float) -> None:
         """A message is through."""

@@ -54,10 +54,11 @@ class Message:
 
 @dataclass(frozen=True, slots=True)
 class Send:
-    """A piece to send, and whether a reply must be read before the next."""
+    """A piece to send, whether a reply must be read before the next, and whether the SMTP client then has its turn."""
 
     data: bytes
     replies: bool
+    turn: bool
 
 
 class Signer:
@@ -158,6 +159,7 @@ def session(message: Message, steps: int, macros: dict[int, set[str]]) -> tuple[
         transaction.event(b"R", f"<{recipient}>\0".encode(), {"i": "4FxyzABC", "{rcpt_addr}": recipient})
         transaction.pause()
     transaction.event(b"T", b"", {"i": "4FxyzABC"})
+    transaction.pause()
     for name, value in message.fields:
         value = value.replace(b"\r\n", b"\n")
         if not steps & LEADING_SPACE:
@@ -167,7 +169,6 @@ def session(message: Message, steps: int, macros: dict[int, set[str]]) -> tuple[
     for start in range(0, len(message.body), CHUNK):
         transaction.event(b"B", message.body[start : start + CHUNK], {})
     transaction.event(b"E", b"", {"i": "4FxyzABC"})
-    transaction.pause()
     return connection.sends, transaction.sends
 
 
@@ -189,13 +190,18 @@ class _Script:
             self._packet(b"D", command + b"".join(f"{name}\0{value}\0".encode() for name, value in macros.items()))
         self._packet(command, data)
         if not self._steps & NO_REPLY.get(command, 0):
-            self.pause(replies=True)
+            self._end(replies=True, turn=False)
 
-    def pause(self, *, replies: bool = False) -> None:
-        """End the piece."""
+    def pause(self) -> None:
+        """The SMTP client has its turn."""
         if self._data:
-            self.sends.append(Send(bytes(self._data), replies))
-            self._data.clear()
+            self._end(replies=False, turn=True)
+        elif self.sends:
+            self.sends[-1] = replace(self.sends[-1], turn=True)
+
+    def _end(self, *, replies: bool, turn: bool) -> None:
+        self.sends.append(Send(bytes(self._data), replies, turn))
+        self._data.clear()
 
     def _packet(self, command: bytes, data: bytes) -> None:
         self._data += struct.pack("!I", len(data) + 1) + command + data

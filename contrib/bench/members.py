@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -56,10 +57,9 @@ class Running:
         :raises load.LoadError: it does not come up.
         """
         self.member = member
-        folder = setting.directory / member.name
-        folder.mkdir(parents=True, exist_ok=True)
+        # A new folder for each start: two of the peers refuse to start where their old pid file is.
+        folder = Path(tempfile.mkdtemp(prefix=member.name.replace(" ", "-") + "-", dir=setting.directory))
         path = folder / "socket"
-        path.unlink(missing_ok=True)
         self.address: str | tuple[str, int] = ("127.0.0.1", 8890) if setting.inet else str(path)
         socket_text = "inet:8890@127.0.0.1" if setting.inet else f"local:{path}"
         inner = Setting(folder, setting.nameserver, setting.workers, setting.inet)
@@ -83,7 +83,11 @@ class Running:
             except (OSError, load.LoadError):
                 time.sleep(0.05)
         self.stop()
-        raise load.LoadError(f"{self.member.name} does not serve; see {self._log.name}")
+        raise load.LoadError(f"{self.member.name} does not serve:\n{self.last_words()}")
+
+    def last_words(self) -> str:
+        """The end of its log."""
+        return Path(self._log.name).read_text("utf-8", "replace")[-2000:]
 
     @property
     def pid(self) -> int:

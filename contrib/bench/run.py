@@ -58,8 +58,10 @@ def main() -> int:
         directory = Path(name)
         subprocess.run(["mount", "-t", "tmpfs", "tmpfs", name], check=True)
         packages.overlay(_CACHE / "packages", directory / "changes")
-        rows = list(_measure(arguments, directory))
-        subprocess.run(["umount", "--lazy", name], check=True)
+        try:
+            rows = list(_measure(arguments, directory))
+        finally:
+            subprocess.run(["umount", "--lazy", name], check=True)
     report = {"machine": _machine(), "versions": _versions(versions), "rows": rows}
     if arguments.smoke:
         print(json.dumps(rows))
@@ -127,7 +129,7 @@ def _measure(arguments: argparse.Namespace, directory: Path) -> Iterator[dict[st
             model = messages[0]
             own = domains[0].name.encode()
             many = [_as_if_of(model, domain, own) for domain in domains]
-            yield from scenarios.cache(world, many, (0, 2_000, 20_000, 100_000, 200_000), 5_000 if not long else 20_000)
+            yield from scenarios.cache(world, many, (2_000, 20_000, 100_000, 200_000), 20_000 if long else 5_000)
     finally:
         server.stop()
 
