@@ -229,6 +229,37 @@ class TestReload:
             greet(mta)
             assert "dmarc=pass" in results(send(mta))
 
+    def test_new_workers_that_cannot_serve_do_not_replace_the_old(self, tmp_path: Path) -> None:
+        # A zone that is another one each time it is read: good for whoever tries it, and then broken for the worker.
+        zone = tmp_path / "zone"
+        os.mkfifo(zone)
+
+        def write(*texts: str) -> threading.Thread:
+            def work() -> None:
+                for text in texts:
+                    with zone.open("w") as pipe:
+                        pipe.write(text)
+                    time.sleep(0.5)  # until the reader has seen the end
+
+            thread = threading.Thread(target=work, daemon=True)
+            thread.start()
+            return thread
+
+        good = "nothing.example. A 192.0.2.1\n"
+        writer = write(good, good)
+        with Daemon(tmp_path, ROWS, dns={"zone": str(zone)}, milter={"workers": 1}) as daemon:
+            writer.join()
+            old = workers(daemon)
+            writer = write(good, "broken\n")
+            daemon.signal(signal.SIGHUP)
+            daemon.wait_for_log("a worker with the new one cannot serve")
+            writer.join()
+            assert "cannot serve: ZoneError" in daemon.log()
+            with daemon.mta() as mta:
+                greet(mta)
+                assert "dmarc=pass" in results(send(mta))
+            until(lambda: workers(daemon) == old, "the old worker, and no other")
+
     def test_again_while_old_workers_drain(self, daemon: Daemon) -> None:
         with daemon.mta() as first, daemon.mta() as second:
             half_a_message(first)

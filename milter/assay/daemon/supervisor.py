@@ -34,6 +34,7 @@ class _Worker:
     ready: int  # readable once it serves, or at end-of-file when it died before; -1 when read
     born: float
     draining_until: float = 0.0
+    serving: bool = False
 
 
 @dataclass(slots=True)
@@ -127,13 +128,21 @@ class Supervisor:
             return
         if configuration.milter.socket != self.configuration.milter.socket:
             self.log.warning("milter.socket was changed: that needs a restart, the old socket stays")
+        before = self.configuration, self.log
         self.configuration, self.log = configuration, log
         old = [one for one in self._workers.values() if not one.draining_until]
         self._fresh = {self._spawn() for _ in range(configuration.milter.worker_count)}
+        fresh = [self._workers[pid] for pid in self._fresh]
         self._await_fresh()
-        for one in old:
+        good = all(one.serving for one in fresh)
+        if not good:
+            self.configuration, self.log = before
+        for one in old if good else fresh:
             self._drain(one, replaced=True)
-        self.log.info("reloaded")
+        if good:
+            self.log.info("reloaded")
+        else:
+            self.log.error("not reloaded, the old configuration stays: a worker with the new one cannot serve")
 
     def _await_fresh(self) -> None:
         """Wait until the new workers serve or have died, so that the old ones are never missed."""
@@ -191,6 +200,7 @@ class Supervisor:
         served = os.read(one.ready, 1) == worker.READY
         os.close(one.ready)
         one.ready = -1
+        one.serving = served
         if served and not self._served:
             self._served = True
             self.log.info(f"serving on {self.listener.endpoint} with {self.configuration.milter.worker_count} workers")
@@ -216,7 +226,7 @@ class Supervisor:
         os.close(one.control)
         code = os.waitstatus_to_exitcode(status)
         how = f"exit code {code}" if code >= 0 else f"signal {-code}"
-        self.log.error(f"worker {one.pid} died ({how}); starting another")
+        self.log.error(f"worker {one.pid} died ({how})" + ("" if self._stopping else "; starting another"))
         if not self._served:
             self._stopping = True  # it never worked: an operator should see that at once
         elif time.monotonic() - one.born < _MIN_LIFE_SECONDS:
