@@ -34,6 +34,7 @@ class Settings:
     legacy_pct: dmarc.LegacyPct = dmarc.LegacyPct.IGNORE
     policy: policy.Policy = field(default_factory=policy.Policy)
     dry_run: bool = False
+    dry_run_headers: bool = False  #: trace fields are written in a dry run all the same
 
 
 class Origin:

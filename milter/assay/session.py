@@ -136,7 +136,7 @@ class Session:
         if authenticated and not self._clients.judge_authenticated:
             return Standing(exempt="authenticated")
         spared = "exempt sender" if path.text and listed(path.text, self._clients.exempt_senders) else ""
-        return Standing(spared=spared, relay=self._relay)
+        return Standing(spared=spared, relay=self._relay, internal=self._clients.internal, relays=self._clients.relays)
 
     def rcpt(self, path: str) -> Verdict | None:
         """A recipient was given."""

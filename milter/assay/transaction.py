@@ -7,7 +7,7 @@ whole) and never the body.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 from assay import policy, trace
 from assay.assessment import Assessment
@@ -15,6 +15,7 @@ from assay.inquiries import Inquiries
 from assay.inquiry import Driver, Inquiry, Pending
 from assay.model.message import Header, HeaderField
 from assay.model.name import Domain
+from assay.model.network import Networks
 from assay.model.smtp import Client, Envelope
 from assay.origin import Origin, Settings
 from assay.policy import ACCEPTED, Action, Decision, Stage
@@ -54,13 +55,16 @@ class Standing:
 
     `exempt` tells why the message is not judged at all, `spared` why its failures are recorded and not acted on; both
     are empty for an ordinary one. `strip`: whether fields that claim our name are removed. `relay`: the client is a
-    relay of ours, and the one that counts is in its Received field.
+    relay of ours, and the one that counts is in its Received field; `internal` and `relays` tell whether that one is
+    another of our own hosts.
     """
 
     exempt: str = ""
     spared: str = ""
     strip: bool = True
     relay: bool = False
+    internal: Networks = field(default_factory=Networks)
+    relays: Networks = field(default_factory=Networks)
 
 
 class Transaction:
@@ -154,11 +158,17 @@ class Transaction:
             self._forged.append((one.name.rstrip(b" \t").decode("ascii", "replace"), occurrence))
 
     def _relay_told(self, one: HeaderField) -> None:
-        """The topmost Received is our relay's: its client is the one to judge."""
-        self.standing = replace(self.standing, relay=False)
+        """A Received of our own relay: its client is the one to judge, unless that is a relay of ours again."""
         told = parse_received(one.value)
+        if told is not None and self.standing.relays.find(told[0]) is not None:
+            return  # the next Received is that one's
+        self.standing = replace(self.standing, relay=False)
         self.client = replace(self.client, address=None, name="", helo="")
         if told is None:
+            return  # nobody to judge by address; DKIM and DMARC still tell
+        network = self.standing.internal.find(told[0])
+        if network is not None:
+            self.standing = replace(self.standing, exempt=f"internal network {network}, behind a relay")
             return
         self.client = replace(self.client, address=told[0], helo=told[1])
         self._origin = Origin(self._settings, self._inquiries, self._authserv_id)
@@ -279,14 +289,19 @@ class Transaction:
 
     def _verdict(self, assessment: Assessment, decision: Decision, facts: policy.Facts | None) -> Verdict:
         if self._settings.dry_run:
-            return Verdict(Action.ACCEPT, None, (), decision, assessment, facts=facts)
+            edits = self._edits(assessment, ACCEPTED) if self._settings.dry_run_headers else ()
+            return Verdict(Action.ACCEPT, None, edits, decision, assessment, facts=facts)
+        edits = self._edits(assessment, decision)
+        return Verdict(decision.action, decision.reply, edits, decision, assessment, facts=facts)
+
+    def _edits(self, assessment: Assessment, decision: Decision) -> tuple[trace.Edit, ...]:
+        """Forged fields and what the decision wants gone first, then what is added; the trace fields end up on top."""
         edits: tuple[trace.Edit, ...] = trace.remove_edits(self._header, decision.edits.remove, self._forged)
         edits += tuple(trace.decision_edits(self._header, decision.edits))
-        if not self.standing.exempt:
-            edits += trace.insert_edits(
-                assessment, decision, self._authserv_id, received_spf=self._settings.received_spf
-            )
-        return Verdict(decision.action, decision.reply, edits, decision, assessment, facts=facts)
+        if self.standing.exempt:
+            return edits
+        stamps = trace.insert_edits(assessment, decision, self._authserv_id, received_spf=self._settings.received_spf)
+        return edits + stamps
 
     def cancel(self) -> None:
         """The message is over or will never be: stop working for it."""

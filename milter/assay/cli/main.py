@@ -40,6 +40,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     commands = parser.add_subparsers(metavar="COMMAND", required=True)
     for module in (serve, check, probe, spfquery, config):
         module.add_to(commands)
+    if sys.stdout is None:  # closed by the caller (">&-"): what is printed goes nowhere
+        sys.stdout = open(os.devnull, "w")  # noqa: SIM115 - it lives as long as the process
     options = parser.parse_args(arguments)
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")  # a message may hold what the terminal cannot show

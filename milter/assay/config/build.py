@@ -88,6 +88,7 @@ def make_settings(configuration: Configuration) -> origin.Settings:
         legacy_pct=configuration.dmarc.legacy_pct,
         policy=make_policy(configuration),
         dry_run=configuration.milter.dry_run,
+        dry_run_headers=configuration.milter.dry_run_headers,
     )
 
 

@@ -57,6 +57,9 @@ class Milter(Section, frozen=True):
     dry_run: Annotated[
         bool, Meta(description="Judge and log every message, but change nothing and refuse nothing.")
     ] = False
+    dry_run_headers: Annotated[
+        bool, Meta(description="In a dry run, write the trace fields and remove forged ones all the same.")
+    ] = False
 
     def __post_init__(self) -> None:
         try:
