@@ -12,6 +12,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 
 _NO_FIELD_NAME = re.compile(rb"[\x00-\x20\x7f]")  # RFC 5322, 2.2: printable ASCII; the colon is looked for apart
+_MBOX_LINE = re.compile(rb"From [ \t]*+[^: \t]")
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,11 +74,11 @@ def split_message(message: bytes) -> tuple[Header, bytes]:
     The first line tells how lines end. CRLF: the message is as it was on the wire, where a bare CR or LF is data,
     which signatures cover (RFC 6376, 3.4) and which smuggled messages are made of. LF: it is a Unix file, and each line
     end is read as CRLF. The first line that is neither a field nor a continuation ends the header and, unless it is
-    empty, begins the body, as in Postfix. An mbox ``From `` line on top is dropped.
+    empty, begins the body, as in Postfix. An mbox ``From `` line on top is dropped; a field ``From :`` is none.
 
     :returns: the header, and the body with CRLF line ends.
     """
-    if message.startswith(b"From "):
+    if _MBOX_LINE.match(message):
         message = message.partition(b"\n")[2]
     if not message.partition(b"\n")[0].endswith(b"\r"):
         message = message.replace(b"\r\n", b"\n").replace(b"\n", b"\r\n")

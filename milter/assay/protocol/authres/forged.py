@@ -22,7 +22,7 @@ from collections.abc import Collection, Iterator
 from functools import lru_cache
 from itertools import islice
 
-from assay.model.name import Domain, InvalidNameError
+from assay.model.name import MAX_DOMAIN_LENGTH, Domain, InvalidNameError
 
 # Octets. Our choice: no honest writer puts a kilobyte before its own name. A longer head is a claim.
 MAX_HEAD_LENGTH = 1024
@@ -97,10 +97,24 @@ def forged_received_spf(value: bytes, receivers: Collection[str]) -> bool:
     text = value.decode("utf-8", "surrogateescape")
     if _surplus_mark(text) is not None:
         return True
-    words = {match[1] for reading in _readings(text) for match in _RECEIVER.finditer(reading)}
-    words.update(match[1] for plain in _plain_texts(text) for match in _COMMENT_HEAD.finditer(plain))
     ours = _Names(receivers, ())
-    return len(words) > MAX_RECEIVERS or any(ours.hold(word) for word in words)
+    seen: set[str] = set()
+    for word in _receivers(text):
+        if word not in seen:
+            seen.add(word)
+            if len(seen) > MAX_RECEIVERS or ours.hold(word):
+                return True
+    return False
+
+
+def _receivers(text: str) -> Iterator[str]:
+    """What may be meant as the name of a receiver, in any reading."""
+    for plain in _plain_texts(text):
+        for match in _COMMENT_HEAD.finditer(plain):
+            yield match[1]
+    for reading in _readings(text):
+        for match in _RECEIVER.finditer(reading):
+            yield match[1]
 
 
 def _surplus_mark(text: str) -> re.Match[str] | None:
@@ -118,7 +132,12 @@ class _Names:
         self._parents = [_configured(name) for name in parents]
 
     def hold(self, word: str) -> bool:
-        """Whether a word of a stranger's names us."""
+        """Whether a word of a stranger's names us. One too long to be any honest name does where it is no ASCII.
+
+        The reason is that normalising is quadratic in the length where combining characters follow each other.
+        """
+        if len(word) > MAX_DOMAIN_LENGTH and not word.isascii():
+            return True
         return self._hold(_comparable(word))
 
     def hold_plain(self, word: str) -> bool:

@@ -89,11 +89,22 @@ def parse_domain_spec(text: str) -> MacroString:
     return _compose(pieces)
 
 
-def expand(string: MacroString, values: Mapping[str, str]) -> str:
-    """Put the `values` of the letters (lower case) into the string (RFC 7208, 7.3)."""
+def expand(string: MacroString, values: Mapping[str, str], *, tail: int | None = None) -> str:
+    """Put the `values` of the letters (lower case) into the string (RFC 7208, 7.3).
+
+    :param tail: how many characters at the end are wanted, None for all: what lies before them may be missing. So a
+        hundred macros over a long value cost no more than what fits into a name.
+    """
     if string.literal is not None:
         return string.literal
-    return "".join(piece if isinstance(piece, str) else _value(piece, values[piece.letter]) for piece in string.pieces)
+    parts: list[str] = []
+    length = 0
+    for piece in reversed(string.pieces):
+        parts.append(piece if isinstance(piece, str) else _value(piece, values[piece.letter]))
+        length += len(parts[-1])
+        if tail is not None and length >= tail:
+            break
+    return "".join(reversed(parts))
 
 
 def write(macro: Macro) -> str:
@@ -131,8 +142,9 @@ def _macro(match: re.Match[str], *, explanation: bool) -> Macro:
     if match[2] and not digits:
         raise MacroError("macro that keeps no part")  # RFC 7208, 7.1: DIGIT must be nonzero
     parts = int(digits) if 0 < len(digits) < len(str(MAX_PARTS)) else MAX_PARTS if digits else 0
+    delimiters = "".join(dict.fromkeys(match[4]))  # each counts once, and there are seven: _value walks through them
     # RFC 7208, 7.3: an upper-case letter asks for URL escaping.
-    return Macro(letter, parts, bool(match[3]), match[4], match[1].isupper())
+    return Macro(letter, parts, bool(match[3]), delimiters, match[1].isupper())
 
 
 def _compose(pieces: list[str | Macro]) -> MacroString:

@@ -154,7 +154,7 @@ class Context:
             # Not ahead of need: a reverse lookup of the client is the slowest of all and seldom decides.
             if domain_spec.uses_validated_name and self.ahead:
                 return None
-            name = self.expand(domain_spec, domain)
+            name = self.expand(domain_spec, domain, tail=MAX_DOMAIN_LENGTH + len("x."))
             if name is None:
                 return None
         name = name.removesuffix(".")
@@ -163,8 +163,8 @@ class Context:
             name = name[-MAX_DOMAIN_LENGTH - 1 :].partition(".")[2]
         return name
 
-    def expand(self, string: macro.MacroString, domain: str) -> str | None:
-        """Expand a macro string in the record of `domain`, or None while ``%{p}`` is not known."""
+    def expand(self, string: macro.MacroString, domain: str, *, tail: int | None = None) -> str | None:
+        """Expand a macro string in the record of `domain`, or None while ``%{p}`` is not known. See `macro.expand`."""
         if string.uses_local_part:
             self.uses_local_part = True
         self.values["d"] = domain
@@ -173,7 +173,7 @@ class Context:
             if name is None:
                 return None
             self.values["p"] = name
-        return macro.expand(string, self.values)
+        return macro.expand(string, self.values, tail=tail)
 
     def matches(self, answer: Answer, directive: Directive) -> bool:
         """Whether the client is in one of the networks around the found addresses (RFC 7208, 5).
