@@ -3,21 +3,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from ipaddress import ip_address
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
+import msgspec
+
+from assay.config import Configuration
+from assay.config.build import make_policy
 from assay.inquiry import Driver, Inquiry
 from assay.model.message import HeaderField, split_message
 from assay.model.network import Networks
+from assay.origin import Settings
+from assay.policy import Policy
 from assay.session import Clients, Session
 from assay.trace import Insert, Remove
-from assay.transaction import Settings, Verdict
+from assay.transaction import Verdict
 from sending import GOOD, MESSAGE, OUR_ID, ROWS
 from zone import Zone
 
 NOW = 1_700_000_000
+REJECT_FAILURES = {"spf": {"mailfrom": {"fail": "reject"}}, "iprev": {"fail": "reject"}, "dmarc": {"reject": "reject"}}
 T = TypeVar("T")
 
 
@@ -56,6 +63,11 @@ class Postponing:
         return one
 
 
+def policy_of(sections: Mapping[str, Any]) -> Policy:
+    """The policy that these sections of a configuration make."""
+    return make_policy(msgspec.convert(sections, Configuration))
+
+
 def session(
     settings: Settings | None = None,
     *,
@@ -66,12 +78,12 @@ def session(
 ) -> Session:
     """A session that asks `ROWS`."""
     zone = Zone(ROWS if rows is None else rows)  # type: ignore[arg-type]  # as Zone takes it
-    clients = Clients(Networks.parse(internal), judge_authenticated)
+    clients = Clients(Networks.parse(internal), judge_authenticated=judge_authenticated)
     return Session(settings or Settings(), clients, new_driver or (lambda: zone))
 
 
 def greet(one: Session, ip: str | None = GOOD, helo: str = "mail.example.org", mta_name: str = OUR_ID) -> None:
-    one.connect(None if ip is None else ip_address(ip), "", mta_name)
+    one.connect(None if ip is None else ip_address(ip), "", mta_name=mta_name)
     one.helo(helo)
 
 

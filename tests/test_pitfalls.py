@@ -34,16 +34,16 @@ import pytest
 
 from assay.model.network import Networks
 from assay.model.smtp import parse_address
-from assay.policy import Action, Rules
+from assay.origin import Settings
+from assay.policy import Action
 from assay.protocol import iprev, spf
-from assay.transaction import Settings
 from running import Daemon
 from sending import BAD, GOOD, MESSAGE, OUR_ID, ROWS, message, results, send
 from sending import greet as greet_over_the_wire
 from signing import sign_rsa
-from talking import greet, inserted, session, talk
+from talking import REJECT_FAILURES, greet, inserted, policy_of, session, talk
 
-STRICT = Settings(rules=Rules(*[Action.REJECT] * 5))
+STRICT = Settings(policy=policy_of(REJECT_FAILURES))
 
 
 def test_3_one_results_field() -> None:

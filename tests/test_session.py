@@ -10,10 +10,10 @@ import pytest
 
 from assay.model.message import HeaderField
 from assay.model.smtp import parse_address
-from assay.policy import Action, Rules
-from assay.transaction import Settings
+from assay.origin import Settings
+from assay.policy import Action
 from sending import BAD, GOOD, OUR_ID, ROWS, message
-from talking import NOW, Postponing, feed, greet, inserted, removed, session, talk
+from talking import NOW, Postponing, feed, greet, inserted, policy_of, removed, session, talk
 from zone import Zone
 
 FORGED = f"Authentication-Results: {OUR_ID}; spf=pass"
@@ -53,7 +53,7 @@ def test_a_message_is_judged() -> None:
 )
 def test_who_is_exempt(ip: str | None, internal: tuple[str, ...], authenticated: str, judge: bool, exempt: str) -> None:
     one = session(internal=internal, judge_authenticated=judge)
-    one.connect(None if ip is None else parse_address(ip), "", OUR_ID)
+    one.connect(None if ip is None else parse_address(ip), "", mta_name=OUR_ID)
     one.helo("mail.example.org")
     verdict = talk(one, message("joe@example.org", FORGED), authenticated=authenticated)
     assert verdict.assessment.exempt == exempt
@@ -80,7 +80,7 @@ def test_authentication_is_looked_at_for_each_message() -> None:
 def test_the_second_helo_replaces_the_first_and_its_evaluation() -> None:
     driver = Postponing(Zone(ROWS))
     one = session(new_driver=lambda: driver)
-    one.connect(ip_address(GOOD), "", OUR_ID)
+    one.connect(ip_address(GOOD), "", mta_name=OUR_ID)
     one.helo("elsewhere.example")
     first = driver.started[-1]
     one.helo("mail.example.org")
@@ -188,7 +188,7 @@ def test_iprev_can_be_switched_off(enabled: bool) -> None:
 
 
 def test_a_dry_run_has_the_decision_and_nothing_else() -> None:
-    settings = Settings(rules=Rules(spf_fail=Action.REJECT), dry_run=True)
+    settings = Settings(policy=policy_of({"spf": {"mailfrom": {"fail": "reject"}}}), dry_run=True)
     dry, wet = session(settings), session(replace(settings, dry_run=False))
     for one in (dry, wet):
         greet(one, BAD)
