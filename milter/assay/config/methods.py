@@ -148,8 +148,9 @@ class Arc(Section, frozen=True):
     trusted_sealers: Annotated[
         tuple[str, ...],
         Meta(
-            description="Domains of sealers you trust. A passing chain that only they sealed overrides a DMARC "
-            "failure; header and log say so. They can vouch for anything, so list few."
+            description="Domains of sealers you trust. A passing chain that only they sealed, and whose first one "
+            "recorded dmarc=pass for the author's domain, overrides a DMARC failure; header and log say so. They can "
+            "vouch for anything, so list few."
         ),
     ] = ()
     dry_run: Annotated[bool, Meta(description=_DRY_RUN)] = False

@@ -13,9 +13,9 @@ from typing import Any
 
 from assay.assessment import Assessment
 from assay.model.message import HeaderField
-from assay.model.name import Domain
+from assay.model.name import Domain, InvalidNameError
 from assay.policy.decision import Stage
-from assay.protocol import arc, dkim, dmarc, iprev, senderid, spf
+from assay.protocol import arc, authres, dkim, dmarc, iprev, senderid, spf
 
 Facts = Mapping[str, Any]
 
@@ -105,7 +105,7 @@ def facts(
         "spf": {"helo": _spf(assessment.spf_helo), "mailfrom": _spf(assessment.spf_mail_from)},
         "from": _author(assessment.author),
         "dkim": [_dkim(one, assessment.dmarc) for one in assessment.dkim],
-        "arc": _arc(assessment.arc, trusted_sealers),
+        "arc": _arc(assessment.arc, trusted_sealers, assessment.author),
         "senderid": _sender_id(assessment.sender_id),
         "dmarc": _dmarc(assessment.dmarc),
         "list": {"id": _text(assessment.header.all("List-Id")[:1])},
@@ -165,15 +165,42 @@ def _dkim(evaluation: dkim.Evaluation, judged: dmarc.Evaluation | None) -> dict[
     }
 
 
-def _arc(evaluation: arc.Evaluation | None, trusted: Collection[Domain]) -> dict[str, Any]:
+def _arc(evaluation: arc.Evaluation | None, trusted: Collection[Domain], author: dmarc.Author | None) -> dict[str, Any]:
     if evaluation is None:
         return {"result": "", "sealers": [], "trusted": False, "reason": ""}
     return {
         "result": str(evaluation.result),
         "sealers": [str(sealer.domain) for sealer in evaluation.sealers],
-        "trusted": evaluation.result is arc.Result.PASS and all(s.domain in trusted for s in evaluation.sealers),
+        "trusted": _vouched(evaluation, trusted, author),
         "reason": evaluation.reason,
     }
+
+
+def _vouched(evaluation: arc.Evaluation, trusted: Collection[Domain], author: dmarc.Author | None) -> bool:
+    """Whether sealers that are all trusted vouch for the author (RFC 8617, 7.2.1).
+
+    A whole chain says who handled the message and nothing about its author: the first sealer must have recorded that
+    the message passed DMARC for the domain that still is its author's.
+    """
+    if evaluation.result is not arc.Result.PASS or author is None or author.domain is None:
+        return False
+    if not all(sealer.domain in trusted for sealer in evaluation.sealers):
+        return False
+    recorded = authres.parse(evaluation.sealers[0].payload.encode("utf-8", "surrogateescape"))
+    return isinstance(recorded, authres.AuthenticationResults) and any(
+        one.method == "dmarc" and one.result == "pass" and _names(one, author.domain) for one in recorded.results
+    )
+
+
+def _names(result: authres.MethodResult, author_domain: Domain) -> bool:
+    """Whether a recorded DMARC result is about this author domain."""
+    for one in result.properties:
+        if (one.ptype, one.name) == ("header", "from"):
+            try:
+                return Domain.parse(one.value.rpartition("@")[2]) == author_domain
+            except InvalidNameError:
+                return False
+    return False
 
 
 def _sender_id(evaluation: senderid.Evaluation | None) -> dict[str, Any]:
