@@ -13,6 +13,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import os
+import pwd
 import re
 import socket
 import subprocess
@@ -38,13 +39,15 @@ define(`confPID_FILE', `{directory}/pid')dnl
 define(`QUEUE_DIR', `{directory}/queue')dnl
 define(`STATUS_FILE', `{directory}/statistics')dnl
 define(`ALIAS_FILE', `')dnl
-define(`confTRUSTED_USER', `root')dnl
-define(`confRUN_AS_USER', `root')dnl
+define(`confTRUSTED_USER', `{user}')dnl
+define(`confRUN_AS_USER', `{user}')dnl
 dnl The private directory is in /tmp, which everybody may write to.
 define(`confDONT_BLAME_SENDMAIL', `TrustStickyBit')dnl
 dnl Ask no DNS and no ident server, keep no message waiting because the machine is busy.
 define(`confSERVICE_SWITCH_FILE', `{directory}/service.switch')dnl
 define(`confDONT_PROBE_INTERFACES', `True')dnl
+dnl No X-Authentication-Warning, which an unprivileged Sendmail writes otherwise.
+define(`confPRIVACY_FLAGS', `novrfy')dnl
 define(`confTO_IDENT', `0')dnl
 define(`confQUEUE_LA', `1000')dnl
 define(`confREFUSE_LA', `1000')dnl
@@ -137,6 +140,7 @@ class Sendmail(MTA):
             hostname=HOSTNAME,
             token=self._token,
             directory=self.directory,
+            user=pwd.getpwuid(os.geteuid()).pw_name,
             host=HOST,
             port=self.port,
             milter=self._milter_line(),
@@ -156,7 +160,9 @@ class Sendmail(MTA):
     def command(self) -> Sequence[str]:
         program = str(MTAS / "sendmail/usr/libexec/sendmail/sendmail")
         plain = [program, "-bD", "-C", str(self.directory / "sendmail.cf")]
-        return [*_apart(), "sh", "-c", _IN_NAMESPACE, str(self.directory), *plain]
+        # Whoever had to become a root of his own to mount things becomes himself again: that root may not set groups.
+        again = [] if os.geteuid() == 0 else ["unshare", f"--map-user={os.geteuid()}", f"--map-group={os.getegid()}"]
+        return [*_apart(), "sh", "-c", _IN_NAMESPACE, str(self.directory), *again, *plain]
 
     def environment(self) -> dict[str, str]:
         return {"LD_LIBRARY_PATH": library_path(), "PATH": os.defpath}
