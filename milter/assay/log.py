@@ -97,15 +97,18 @@ def quote(value: str) -> str:
         value = value[:MAX_VALUE_LENGTH] + "..."
     if value and _PLAIN.issuperset(value):
         return value
-    return '"' + "".join(map(_escape, value)) + '"'
+    return '"' + "".join(map(_quoted, value)) + '"'
 
 
-def _escape(character: str) -> str:
+def _quoted(character: str) -> str:
     if character in '"\\':
         return "\\" + character
-    if character.isprintable():
-        return character
+    return character if character.isprintable() else escape(character)
+
+
+def escape(character: str) -> str:
+    """A character that does not print, by its number: an octet as ``\\xNN``, whatever else as ``\\uNNNN``."""
     number = ord(character)
-    if 0xDC80 <= number <= 0xDCFF:  # surrogateescape: a byte that was no UTF-8
+    if 0xDC80 <= number <= 0xDCFF:  # surrogateescape: an octet that was no UTF-8
         number -= 0xDC00
     return f"\\x{number:02x}" if number < 0x100 else f"\\u{number:04x}"

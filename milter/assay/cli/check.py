@@ -13,11 +13,12 @@ from typing import Any
 import msgspec
 
 from assay.assessment import Assessment
+from assay.cli import output
 from assay.cli.options import add_configuration, add_envelope, read_message
 from assay.cli.plain import plain
 from assay.cli.serve import read_configuration
 from assay.config import Configuration, make_clients, make_resolver, make_settings
-from assay.inquiry import MX, Answer, Outcome, Question, Record
+from assay.inquiry import Answer, Question
 from assay.model.message import split_message
 from assay.protocol import dkim
 from assay.session import Session
@@ -56,9 +57,8 @@ def run(options: argparse.Namespace) -> int:
         sys.stdout.buffer.write(msgspec.json.format(msgspec.json.encode(_object(verdict, asked)), indent=2) + b"\n")
         return os.EX_OK
     if options.explain:
-        print("\n".join(_narrate(verdict, asked)))
-        print()
-    print("\n".join(_edits(verdict)))
+        output.say((*_narrate(verdict, asked), ""))
+    output.say(_edits(verdict))
     return os.EX_OK
 
 
@@ -95,7 +95,7 @@ def _evaluate(
 def _narrate(verdict: Verdict, asked: list[tuple[Question, Answer, float]]) -> Iterator[str]:
     """Every question and answer in order, then each method's result and reason, then what decided."""
     for question, answer, seconds in asked:
-        yield f"dns      {question.type:<4} {question.name}: {_answer(answer)} ({seconds * 1000:.0f} ms)"
+        yield f"dns      {output.lookup(question, answer)} ({seconds * 1000:.0f} ms)"
     assessment = verdict.assessment
     if assessment.exempt:
         yield f"exempt   not judged: {assessment.exempt}"
@@ -105,22 +105,6 @@ def _narrate(verdict: Verdict, asked: list[tuple[Question, Answer, float]]) -> I
     yield f"decision {decision.action}" + (f", by {decision.by}: {decision.reason}" if decision.by else "")
     if verdict.decision.reply is not None:
         yield f"reply    {verdict.decision.reply}"
-
-
-def _answer(answer: Answer) -> str:
-    if answer.outcome is not Outcome.FOUND:
-        return f"{answer.outcome.value} ({answer.reason})" if answer.reason else str(answer.outcome.value)
-    return ", ".join(_record(record) for record in answer.records)
-
-
-def _record(record: Record) -> str:
-    match record:
-        case bytes():
-            return '"' + record.decode("utf-8", "backslashreplace") + '"'
-        case MX(preference, exchange):
-            return f"{preference} {exchange or '.'}"
-        case _:
-            return str(record)
 
 
 def _reasons(assessment: Assessment) -> Iterator[tuple[str, str, str]]:
@@ -152,7 +136,7 @@ def _edits(verdict: Verdict) -> Iterator[str]:
             yield f"removed: {edit.name}, number {edit.occurrence}"
     for edit in reversed(verdict.edits):
         if isinstance(edit, Insert):
-            yield f"{edit.name}: " + edit.value.replace("\r\n", "\n")
+            yield from f"{edit.name}: {edit.value}".split("\r\n")
 
 
 def _object(verdict: Verdict, asked: list[tuple[Question, Answer, float]]) -> dict[str, Any]:

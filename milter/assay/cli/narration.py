@@ -12,10 +12,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from assay.inquiry import MX, Answer, Outcome, Question, Record, RecordType
+from assay.cli.output import lookup
+from assay.inquiry import Answer, Outcome, Question, RecordType
 from assay.protocol import spf
-
-MAX_LISTED = 20  # records of one answer that are shown; our choice: --json has them all
 
 
 class Asked(NamedTuple):
@@ -63,7 +62,7 @@ def narrate(check: Check) -> Iterator[str]:
                 known = max(known, one.at)
             # The record that was looked for follows on a line of its own.
             is_policy = not step.term and step.answer.outcome is Outcome.FOUND
-            text = f"{_lookup(step.question, step.answer, count=is_policy)} ({took})"
+            text = f"{lookup(step.question, step.answer, count=is_policy)} ({took})"
             told.add(key)
         elif step.event is spf.Event.OUTCOME:
             text = f"-> {text}" if step.term else f"=> {step.domain}: {text}"
@@ -72,7 +71,7 @@ def narrate(check: Check) -> Iterator[str]:
         yield line
     for key, one in asked.items():
         if key not in told:
-            text = f"{_lookup(one.question, one.answer)} ({one.seconds * 1000:.1f} ms)"
+            text = f"{lookup(one.question, one.answer)} ({one.seconds * 1000:.1f} ms)"
             yield f"{_milliseconds(one.at)}  asked ahead and not needed: {text}"
     evaluation = check.evaluation
     if not evaluation.steps:  # there was no domain to ask about
@@ -92,30 +91,3 @@ def _level(step: spf.Step) -> int:
 
 def _milliseconds(seconds: float) -> str:
     return f"{seconds * 1000:8.1f} ms"
-
-
-def _lookup(question: Question, answer: Answer, *, count: bool = False) -> str:
-    """A question and its answer, or with `count` only how many records that has."""
-    asked = f"{question.type} {question.name or '(empty name)'}"
-    match answer.outcome:
-        case Outcome.NXDOMAIN:
-            return f"{asked}: the name does not exist"
-        case Outcome.NODATA:
-            return f"{asked}: no {question.type} record"
-        case Outcome.TEMPFAIL:
-            return f"{asked}: no answer, {answer.reason or 'no reason known'}"
-    number = len(answer.records)
-    if count:
-        return f"{asked}: {number} record{'s' if number > 1 else ''}"
-    listed = ", ".join(_record(record) for record in answer.records[:MAX_LISTED])
-    return f"{asked}: {listed}" + (f" and {number - MAX_LISTED} more" if number > MAX_LISTED else "")
-
-
-def _record(record: Record) -> str:
-    match record:
-        case bytes():
-            return '"' + record.decode("utf-8", "backslashreplace") + '"'
-        case MX(preference, exchange):
-            return f"{preference} {exchange or '.'}"
-        case _:
-            return str(record)

@@ -23,6 +23,7 @@ import msgspec
 from assay import __version__, resolver
 from assay.cli.narration import Asked, Check, narrate
 from assay.cli.options import add_configuration, address
+from assay.cli.output import say
 from assay.cli.plain import plain
 from assay.cli.serve import read_configuration
 from assay.config import Configuration, make_clients, make_resolver, make_settings
@@ -119,8 +120,8 @@ def run(options: argparse.Namespace) -> int:
         print(json.dumps(found, indent=2))  # in ASCII, so that nothing steers the terminal here either
     else:
         if options.verbose:
-            _print(_narration(configuration, query, checks))
-        _print(_summary(checks))
+            say(_narration(configuration, query, checks))
+        say(_summary(checks))
     result = checks[0].evaluation.result
     if options.expect is None:
         return EXIT_CODES[result]
@@ -244,20 +245,6 @@ def _narration(configuration: Configuration, query: Query, checks: list[Check]) 
         yield f"{evaluation.identity}: check_host({query.address}, {domain}, {evaluation.sender})"
         yield from narrate(check)
     yield ""
-
-
-def _print(lines: Iterator[str]) -> None:
-    """Print lines that may hold a stranger's octets, so that nothing in them steers the terminal."""
-    for line in lines:
-        # A tab folds Received-SPF; all other characters that do not print are told by their numbers.
-        print("".join(c if c.isprintable() or c == "\t" else _escaped(c) for c in line))
-
-
-def _escaped(character: str) -> str:
-    number = ord(character)
-    if 0xDC80 <= number <= 0xDCFF:  # an octet that is no UTF-8 (surrogateescape)
-        number -= 0xDC00
-    return f"\\x{number:02x}" if number < 0x100 else f"\\u{number:04x}"
 
 
 def _object(
