@@ -23,12 +23,10 @@ from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Any
 
-import cel
-
 from assay.model.network import Networks
 from assay.model.smtp import parse_address
 from assay.policy.decision import NO_EDITS, Action, Edits, Stage
-from assay.policy.facts import KNOWN_FROM, SCHEMA, Facts
+from assay.policy.facts import KNOWN_FROM, SCHEMA, Facts, sound
 from assay.policy.outcomes import at_or_below
 
 Lists = Mapping[str, frozenset[str]]
@@ -79,13 +77,27 @@ class Rule:
 
 def make_context(facts: Facts, lists: Lists) -> Any:
     """Facts and functions in the form that rules are evaluated with."""
+    try:
+        return _make_context(facts, lists)
+    except ValueError:  # bytes that are no UTF-8, which any sender can put into HELO: seldom, so not looked for before
+        return _make_context(sound(facts), lists)
+
+
+def _cel() -> Any:
+    """The library, loaded only for who has rules: its package brings a command line along, 30 MiB in each worker."""
+    import cel
+
+    return cel
+
+
+def _make_context(facts: Facts, lists: Lists) -> Any:
     headers = facts["header"]
 
     def header(name: str) -> str:
         values = headers.get(name.lower(), ())
         return values[0] if values else ""
 
-    return cel.Context(
+    return _cel().Context(
         variables={name: value for name, value in facts.items() if name != "header"},
         functions={
             "inside": inside,
@@ -126,7 +138,7 @@ def compile_rule(rule: Rule, lists: Lists, new: Callable[..., Rule]) -> Rule:
         known yet at the rule's stage; an expression that is no yes or no.
     """
     try:
-        program = cel.compile(rule.when)
+        program = _cel().compile(rule.when)
     except ValueError as error:
         raise RuleError(f"when: is no CEL expression: {' '.join(str(error).split())}") from error
     names = _check_names(rule)
