@@ -18,6 +18,7 @@ import msgspec
 from assay import log, trace
 from assay.assessment import Assessment
 from assay.policy import Action, Decision, Stage
+from assay.policy.facts import sound
 from assay.protocol import dkim
 from assay.transaction import Verdict
 
@@ -130,20 +131,7 @@ def facts_line(verdict: Verdict, now: float) -> bytes:
         "by": verdict.decision.by,
         "facts": verdict.facts,
     }
-    return msgspec.json.encode(_sound(record)) + b"\n"
-
-
-def _sound(value: Any) -> Any:
-    """The same value without lone surrogates, which JSON cannot carry: bytes that were no UTF-8 become ``\\xNN``."""
-    match value:
-        case str():
-            return value.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
-        case dict():
-            return {key: _sound(item) for key, item in value.items()}
-        case list():
-            return [_sound(item) for item in value]
-        case _:
-            return value
+    return msgspec.json.encode(sound(record)) + b"\n"
 
 
 def _evaluations(assessment: Assessment) -> Iterator[tuple[str, object]]:

@@ -113,6 +113,19 @@ def facts(
     }
 
 
+def sound(value: Any) -> Any:
+    """The same facts with ``\\xNN`` for bytes that are no UTF-8: neither CEL nor JSON knows lone surrogates."""
+    match value:
+        case str():
+            return value.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+        case dict():
+            return {key: sound(item) for key, item in value.items()}
+        case list():
+            return [sound(item) for item in value]
+        case _:
+            return value
+
+
 def _text(fields: Collection[HeaderField]) -> str:
     """The value of a field on one line, bounded; empty for no field."""
     for one in fields:
