@@ -20,7 +20,7 @@ from assay.model.name import ReversePath
 from assay.model.network import Networks
 from assay.model.smtp import Address, Client, Envelope
 from assay.origin import Origin, Settings
-from assay.policy import Action, Stage
+from assay.policy import Action, Decision, Stage
 from assay.policy.rules import listed
 from assay.transaction import Standing, Transaction, Verdict
 
@@ -40,6 +40,27 @@ class Clients:
     exempt_senders: frozenset[str] = frozenset()
     exempt_recipients: frozenset[str] = frozenset()
 
+    def why_internal(self, address: Address | None, daemon: str) -> str:
+        """Why mail from here is not judged; empty where it is."""
+        if address is None:
+            return "no network client"
+        if daemon in self.daemon_names:
+            return f"daemon {daemon}"
+        network = self.internal.find(address)
+        return f"internal network {network}" if network is not None else ""
+
+    def why_authenticated(self, authenticated: str) -> str:
+        """Why mail under this login name is not judged; empty where it is."""
+        return "authenticated" if authenticated and not self.judge_authenticated else ""
+
+    def why_spared(self, sender: str) -> str:
+        """Why failures of mail from this reverse-path are not acted on; empty where they are."""
+        return "exempt sender" if sender and listed(sender, self.exempt_senders) else ""
+
+    def why_favoured(self, recipient: str) -> str:
+        """Why failures of a message to this recipient are not acted on; empty where they are."""
+        return "exempt recipient" if listed(recipient, self.exempt_recipients) else ""
+
 
 class Session:
     """One connection. Call the methods in SMTP's order; each fact may be missing."""
@@ -53,6 +74,7 @@ class Session:
         self._client = Client()
         self._internal = ""
         self._relay = False
+        self._decided: dict[Stage, Decision] = {}  # by rules that said accept before MAIL
         self._set_name(settings.fallback_authserv_id)
         self._transaction: Transaction | None = None
 
@@ -71,7 +93,8 @@ class Session:
         self._client = Client(address, name, daemon=daemon)
         if mta_name:
             self._set_name(mta_name)
-        self._internal = self._why_internal(address, daemon)
+        self._decided = {}
+        self._internal = self._clients.why_internal(address, daemon)
         if self._internal:
             return None
         self._relay = address is not None and self._clients.relays.find(address) is not None
@@ -80,24 +103,17 @@ class Session:
         self._origin.connected(self._client)
         return self._at_connection(Stage.CONNECT)
 
-    def _why_internal(self, address: Address | None, daemon: str) -> str:
-        if address is None:
-            return "no network client"
-        if daemon in self._clients.daemon_names:
-            return f"daemon {daemon}"
-        network = self._clients.internal.find(address)
-        return f"internal network {network}" if network is not None else ""
-
     def helo(self, name: str) -> Verdict | None:
         """HELO or EHLO was given, perhaps for the second time after STARTTLS. Starts SPF of the HELO identity."""
         self._client = self._client.greeted(name)
+        self._decided.pop(Stage.HELO, None)
         if self._internal or self._relay:
             return None
         self._origin.greeted(self._client)
         return self._at_connection(Stage.HELO)
 
     def _at_connection(self, stage: Stage) -> Verdict | None:
-        if not self._settings.policy.acts_at(stage):
+        if not self._settings.policy.acts_at(stage) or Stage.CONNECT in self._decided:
             return None
         assessment = Assessment(
             self._client,
@@ -105,7 +121,10 @@ class Session:
             iprev=self._origin.iprev(),
             spf_helo=self._origin.spf_helo(),
         )
-        return self._refusal(assessment, stage)
+        verdict = self._refusal(assessment, stage)
+        if verdict is not None and verdict.decision.final:
+            self._decided[stage] = verdict.decision
+        return verdict
 
     def mail(self, path: str, *, authenticated: str = "", smtputf8: bool = False, now: int) -> Verdict | None:
         """MAIL was given: a new envelope. Whether it is judged is decided here, anew for each message.
@@ -126,6 +145,7 @@ class Session:
             authserv_id=self._authserv_id,
             now=now,
         )
+        self._transaction.decided = self._decided.get(Stage.CONNECT) or self._decided.get(Stage.HELO)
         return self._at_transaction(self._transaction, Stage.MAIL)
 
     def _standing(self, path: ReversePath, authenticated: str) -> Standing:
@@ -133,9 +153,10 @@ class Session:
             # RFC 8601, 5: results in our name that come directly from a trusted MTA, such as a content filter that
             # hands the message back, stay.
             return Standing(exempt=self._internal, strip=False)
-        if authenticated and not self._clients.judge_authenticated:
-            return Standing(exempt="authenticated")
-        spared = "exempt sender" if path.text and listed(path.text, self._clients.exempt_senders) else ""
+        exempt = self._clients.why_authenticated(authenticated)
+        if exempt:
+            return Standing(exempt=exempt)
+        spared = self._clients.why_spared(path.text)
         return Standing(spared=spared, relay=self._relay, internal=self._clients.internal, relays=self._clients.relays)
 
     def rcpt(self, path: str) -> Verdict | None:
@@ -143,11 +164,15 @@ class Session:
         transaction = self._transaction
         if transaction is None:
             return None
-        if listed(path.strip("<>"), self._clients.exempt_recipients):
-            transaction.recipient(path)
-            transaction.standing = replace(transaction.standing, spared="exempt recipient")
-            return None
-        verdict = self._at_transaction(transaction, Stage.RCPT, path.strip("<>"))
+        recipient = path.strip("<>")
+        verdict = None
+        favoured = self._clients.why_favoured(recipient)
+        if not favoured:
+            verdict = self._at_transaction(transaction, Stage.RCPT, recipient)
+            if verdict is not None and verdict.decision.final:
+                favoured = verdict.decision.by
+        # One message can only end in one way: the gentlest that a recipient asks for. Others may still be refused here.
+        transaction.favoured = transaction.favoured or favoured
         if verdict is None or not verdict.action.refuses:
             transaction.recipient(path)
         return verdict

@@ -90,6 +90,7 @@ class Transaction:
         self.envelope = envelope
         self.standing = standing
         self.decided: Decision | None = None  #: by a rule that said accept at an earlier stage
+        self.favoured = ""  #: why failures are not acted on: a recipient wants the message whatever it is
         self._settings = settings
         self._inquiries = inquiries
         self._origin = origin
@@ -238,8 +239,9 @@ class Transaction:
         if facts is None:
             return ACCEPTED
         decision = policy.decide(facts, self._settings.policy, Stage.EOM)
-        if self.standing.spared and decision.action is not Action.ACCEPT:
-            return decision.spared(self.standing.spared)
+        spared = self.standing.spared or self.favoured
+        if spared and decision.action is not Action.ACCEPT:
+            return decision.spared(spared)
         return decision
 
     def _assess(self, assessment: Assessment, driver: Driver, now: int, draw: float) -> Assessment:

@@ -17,6 +17,7 @@ from assay.model.name import Domain, InvalidNameError
 from assay.model.network import Networks
 from assay.model.smtp import parse_address
 from assay.policy import Action, Edits, Stage, outcomes
+from assay.policy.facts import KNOWN_FROM
 from assay.protocol import dkim, dmarc, spf
 
 MAX_LIST_OCTETS = 64 * 1024 * 1024  # of one list's file; a million domains are a third of it
@@ -110,11 +111,15 @@ def make_policy(configuration: Configuration) -> policy.Policy:
         ),
     )
     sections = {name: section(configuration) for name, section in _METHODS.items()}
+    stages = {name: getattr(section, "stage", Stage.EOM) for name, section in sections.items()}
+    for name, stage in stages.items():
+        if stage.rank < KNOWN_FROM[name].rank:
+            raise ValueError(f"{name}.stage = {stage.value!r}: not known before {KNOWN_FROM[name].value}")
     return policy.Policy(
         rules=tuple(_rule(rule, lists) for rule in configuration.rule),
         methods=policy.methods(
             {name: _actions(section) for name, section in sections.items()},
-            {name: getattr(section, "stage", Stage.EOM) for name, section in sections.items()},
+            stages,
             frozenset(name for name, section in sections.items() if getattr(section, "dry_run", False)),
             settings,
         ),
