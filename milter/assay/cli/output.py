@@ -1,0 +1,44 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""What the subcommands print: DNS answers in words, and a stranger's octets where they cannot steer the terminal."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from assay.inquiry import MX, Answer, Outcome, Question, Record
+from assay.log import escape
+
+MAX_LISTED = 20  # records of one answer that are shown; our choice: --json has them all
+
+
+def say(lines: Iterable[str]) -> None:
+    """Print lines that may hold anything. A tab stays, for it folds header fields."""
+    for line in lines:
+        print("".join(one if one.isprintable() or one == "\t" else escape(one) for one in line))
+
+
+def lookup(question: Question, answer: Answer, *, count: bool = False) -> str:
+    """A question and its answer in words, or with `count` only how many records that has."""
+    asked = f"{question.type} {question.name or '(empty name)'}"
+    match answer.outcome:
+        case Outcome.NXDOMAIN:
+            return f"{asked}: the name does not exist"
+        case Outcome.NODATA:
+            return f"{asked}: no {question.type} record"
+        case Outcome.TEMPFAIL:
+            return f"{asked}: no answer, {answer.reason or 'no reason known'}"
+    number = len(answer.records)
+    if count:
+        return f"{asked}: {number} record{'s' if number > 1 else ''}"
+    listed = ", ".join(_record(record) for record in answer.records[:MAX_LISTED])
+    return f"{asked}: {listed}" + (f" and {number - MAX_LISTED} more" if number > MAX_LISTED else "")
+
+
+def _record(record: Record) -> str:
+    match record:
+        case bytes():
+            return '"' + record.decode("utf-8", "backslashreplace") + '"'
+        case MX(preference, exchange):
+            return f"{preference} {exchange or '.'}"
+        case _:
+            return str(record)
