@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import socket
 from collections.abc import Callable
 from pathlib import Path
@@ -156,12 +155,9 @@ def _rule(rule: Rule, lists: policy.Lists) -> policy.Rule:
         edits = Edits(
             tuple(map(split_field, rule.add_fields)), rule.remove_fields, rule.tag_subject, rule.add_recipients
         )
-        if rule.stage is not Stage.EOM and edits != policy.NO_EDITS:
-            raise ValueError("a message can only be changed at stage eom")
         return policy.compile_rule(
             policy.Rule(rule.name, rule.stage, rule.when, rule.action, rule.reply, rule.reason, edits, rule.dry_run),
             lists,
-            dataclasses.replace,
         )
     except ValueError as error:
         raise ValueError(f"rule {rule.name!r}: {error}") from error

@@ -5,15 +5,17 @@ Every local override of what the protocols say has its place here and a name. Th
 evaluate everything, write it down, and refuse nothing until the operator says so.
 
 `facts` puts an assessment into the operator's own words; `outcomes` maps each method's outcome to an action; `rules`
-are the operator's CEL expressions; `replies` word the SMTP replies; `decide` brings them together.
+are the operator's CEL expressions, and `names` checks what they name; `replies` word the SMTP replies; `decide` brings
+them together.
 """
 
 from assay.policy.decide import Policy, decide
 from assay.policy.decision import ACCEPTED, NO_EDITS, Action, Decision, Edits, OnError, Reply, Stage
 from assay.policy.facts import SCHEMA, Facts, facts
+from assay.policy.names import RuleError
 from assay.policy.outcomes import Method, Override, methods
 from assay.policy.replies import Replies, check_reply, split_reply
-from assay.policy.rules import Lists, Rule, RuleError, compile_rule
+from assay.policy.rules import Lists, Rule, compile_rule
 
 __all__ = [
     "ACCEPTED",

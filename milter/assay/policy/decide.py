@@ -18,9 +18,10 @@ from assay.model.name import Domain
 from assay.policy import facts as vocabulary
 from assay.policy.decision import ACCEPTED, NO_EDITS, Action, Decision, Edits, Stage
 from assay.policy.facts import Facts
+from assay.policy.names import RuleError
 from assay.policy.outcomes import Method, Outcome
 from assay.policy.replies import Replies
-from assay.policy.rules import Lists, Rule, RuleError, make_context
+from assay.policy.rules import Lists, Reading, Rule
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,11 +52,15 @@ class Policy:
         return vocabulary.facts(assessment, header_names=self.header_names, trusted_sealers=self.trusted_sealers)
 
 
-def decide(facts: Facts, policy: Policy, stage: Stage) -> Decision:
-    """Apply the policy at one stage."""
+def decide(facts: Facts, policy: Policy, stage: Stage, *, late: bool = False) -> Decision:
+    """Apply the policy at one stage.
+
+    :param late: the earlier stages had nobody to judge, as behind a relay of ours: their rules are tried as well.
+    """
     watched: list[Decision] = []
     edits = NO_EDITS
-    for rule in _matching(facts, policy, stage, watched):
+    rules = [rule for rule in policy.rules if rule.stage is stage or late]
+    for rule in _matching(facts, policy, rules, watched):
         if rule.dry_run:
             watched.append(_of_rule(facts, policy, rule))
         elif rule.action is None:
@@ -69,13 +74,14 @@ def decide(facts: Facts, policy: Policy, stage: Stage) -> Decision:
     return decision
 
 
-def _matching(facts: Facts, policy: Policy, stage: Stage, watched: list[Decision]) -> Iterator[Rule]:
-    """The rules of the stage that match, in order. One that cannot be evaluated does not, and is told of."""
-    rules = [rule for rule in policy.rules if rule.stage is stage]
-    context = make_context(facts, policy.lists) if rules else None
+def _matching(facts: Facts, policy: Policy, rules: list[Rule], watched: list[Decision]) -> Iterator[Rule]:
+    """Those of the rules that match, in order. One that cannot be evaluated does not, and is told of."""
+    if not rules:
+        return
+    reading = Reading(facts, policy.lists)
     for rule in rules:
         try:
-            if rule.matches(context):
+            if reading.matches(rule):
                 yield rule
         except RuleError as error:
             watched.append(Decision(reason=str(error), by=f"rule {rule.name}"))

@@ -97,16 +97,21 @@ def at_or_below(domain: str, domains: frozenset[str]) -> bool:
     return False
 
 
-def iprev_outcome(facts: Facts, settings: Settings) -> Outcome | None:
-    """``pass``, ``fail``, ``permerror``, ``temperror``; or ``name_mismatch`` where that check is wanted and fails."""
+def iprev_outcome(facts: Facts, _: Settings) -> Outcome | None:
+    """``pass``, ``fail``, ``permerror``, ``temperror``."""
     iprev = facts["iprev"]
-    if not iprev["result"]:
-        return None
+    return Outcome(iprev["result"], iprev["reason"]) if iprev["result"] else None
+
+
+def name_outcome(facts: Facts, settings: Settings) -> Outcome | None:
+    """``name_mismatch`` where a name of the client has to lie in the domain of MAIL FROM and does not."""
     domain = facts["mail_from"]["domain"]
-    names = iprev["names"][:1] if settings.iprev_names == "first" else iprev["names"]
-    if settings.iprev_names and domain and not any(at_or_below(name.lower(), frozenset((domain,))) for name in names):
-        return Outcome("name_mismatch", f"no name of {facts['client']['address']} lies in {domain}")
-    return Outcome(iprev["result"], iprev["reason"])
+    if not settings.iprev_names or not domain or facts["iprev"]["result"] in ("", "temperror"):
+        return None
+    names = facts["iprev"]["names"][:1] if settings.iprev_names == "first" else facts["iprev"]["names"]
+    if any(at_or_below(name.lower(), frozenset((domain,))) for name in names):
+        return None
+    return Outcome("name_mismatch", f"no name of {facts['client']['address']} lies in {domain}")
 
 
 def spf_outcome(facts: Facts, settings: Settings, identity: str) -> Outcome | None:
@@ -118,7 +123,7 @@ def spf_outcome(facts: Facts, settings: Settings, identity: str) -> Outcome | No
     recorded = settings.trusted_forwarder(facts["client"]["address"])
     override = Override.TRUSTED_FORWARDER if recorded else ""
     if result in ("softfail", "neutral") and at_or_below(spf["domain"], settings.strict_spf_domains):
-        return Outcome("fail", spf["reason"], override or Override.STRICTER, recorded)
+        result, override = "fail", override or Override.STRICTER
     suffix = "_all" if spf["by_all"] and result in ("fail", "softfail") else ""
     return Outcome(result + suffix, spf["reason"], override, recorded)
 
@@ -130,11 +135,12 @@ _DKIM_RANKS = ("pass", "policy", "temperror", "fail", "neutral", "permerror")
 
 def dkim_outcome(facts: Facts, settings: Settings) -> Outcome | None:
     """The best result of all signatures; ``none``, ``unsigned_fields`` or ``unaligned`` where that is what is wrong."""
-    signatures = facts["dkim"]
     if not facts["dmarc"]["result"]:
         return None  # the end of the message is not reached
+    # RFC 6376, 3.6.1: who only tests (t=y) is not treated worse than who does not sign at all.
+    signatures = [one for one in facts["dkim"] if one["result"] == "pass" or not one["testing"]]
     if not signatures:
-        return Outcome("none", "no DKIM signature")
+        return Outcome("none", "no DKIM signature" if not facts["dkim"] else "no DKIM signature but in test mode")
     best = min(signatures, key=lambda one: _DKIM_RANKS.index(one["result"]))
     if best["result"] != "pass":
         return Outcome(best["result"], best["reason"])
@@ -183,7 +189,7 @@ def _dmarc_failure(facts: Facts, settings: Settings) -> Outcome:
     if settings.trusted_forwarder(facts["client"]["address"]):
         return Outcome(asked, reason, Override.TRUSTED_FORWARDER, recorded=True)
     if at_or_below(facts["dmarc"]["domain"], settings.stricter_dmarc):
-        return Outcome("reject", reason, Override.STRICTER)
+        return Outcome("reject", reason, "" if asked == "reject" else Override.STRICTER)
     if asked == "reject" and settings.list_traffic != "reject" and (facts["list"]["id"] or facts["arc"]["sealers"]):
         # RFC 9989, 7.4: list software breaks signatures in good faith; what it sends names itself (RFC 2919) or seals.
         lowered = settings.list_traffic == "accept"
@@ -192,19 +198,29 @@ def _dmarc_failure(facts: Facts, settings: Settings) -> Outcome:
 
 
 _Reader = Callable[[Facts, Settings], Outcome | None]
-_READERS: Mapping[str, _Reader] = {
-    "iprev": iprev_outcome,
-    "spf.helo": lambda facts, settings: spf_outcome(facts, settings, "helo"),
-    "spf.mailfrom": lambda facts, settings: spf_outcome(facts, settings, "mailfrom"),
-    "dkim": dkim_outcome,
-    "arc": arc_outcome,
-    "senderid": sender_id_outcome,
-    "dmarc": dmarc_outcome,
+#: In the order in which their facts arrive. IPREV has two questions, of which the operator may care for either.
+_READERS: tuple[tuple[str, _Reader], ...] = (
+    ("iprev", iprev_outcome),
+    ("spf.helo", lambda facts, settings: spf_outcome(facts, settings, "helo")),
+    ("iprev", name_outcome),
+    ("spf.mailfrom", lambda facts, settings: spf_outcome(facts, settings, "mailfrom")),
+    ("dkim", dkim_outcome),
+    ("arc", arc_outcome),
+    ("senderid", sender_id_outcome),
+    ("dmarc", dmarc_outcome),
+)
+#: The outcomes that operators give actions to, by method.
+OUTCOMES: Mapping[str, tuple[str, ...]] = {
+    "iprev": ("fail", "permerror", "temperror", "name_mismatch"),
+    **dict.fromkeys(
+        ("spf.helo", "spf.mailfrom"),
+        ("none", "neutral", "fail", "fail_all", "softfail", "softfail_all", "temperror", "permerror"),
+    ),
+    "dkim": ("none", "fail", "policy", "neutral", "temperror", "permerror", "unsigned_fields", "unaligned"),
+    "arc": ("none", "fail"),
+    "senderid": ("fail", "softfail", "neutral", "none", "temperror", "permerror"),
+    "dmarc": ("none", "quarantine", "reject", "no_policy", "temperror", "permerror", "malformed_from"),
 }
-
-
-def _read(reader: _Reader, settings: Settings, facts: Facts) -> Outcome | None:
-    return reader(facts, settings)
 
 
 def methods(
@@ -222,11 +238,26 @@ def methods(
     made = (
         Method(
             name,
-            stages.get(name, Stage.EOM),
-            actions.get(name, {}),
+            _stage(reader, stages.get(name, Stage.EOM)),
+            _actions(reader, actions.get(name, {})),
             partial(_read, reader, settings),
             name in dry_runs,
         )
-        for name, reader in _READERS.items()
+        for name, reader in _READERS
     )
     return tuple(method for method in made if method.acts)
+
+
+def _read(reader: _Reader, settings: Settings, facts: Facts) -> Outcome | None:
+    return reader(facts, settings)
+
+
+def _stage(reader: _Reader, stage: Stage) -> Stage:
+    return max(stage, Stage.MAIL, key=lambda one: one.rank) if reader is name_outcome else stage
+
+
+def _actions(reader: _Reader, actions: Mapping[str, Action]) -> Mapping[str, Action]:
+    """Of IPREV's actions those that this one of its two readers can ask for."""
+    if reader not in (iprev_outcome, name_outcome):
+        return actions
+    return {key: action for key, action in actions.items() if (key == "name_mismatch") is (reader is name_outcome)}

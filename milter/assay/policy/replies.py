@@ -7,16 +7,20 @@ bounded length, and SPF's explanation is marked as the sender's words (RFC 7208,
 
 from __future__ import annotations
 
+import re
 import string
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from assay.policy.decision import Action, Reply
 from assay.policy.facts import Facts
-from assay.policy.outcomes import Outcome
+from assay.policy.outcomes import OUTCOMES, Outcome
 
 MAX_LINE_LENGTH = 400  # octets of one line; RFC 5321, 4.5.3.1.5 allows 512 with code and CRLF
 MAX_LINES = 5  # our choice; libmilter takes 32
+
+#: RFC 3463, 2: one digit, and two numbers of up to three.
+_STATUS_CODE = re.compile(r"[0-9]\.[0-9]{1,3}\.[0-9]{1,3}")
 
 #: The second and third part of the enhanced status code, by method or by method and outcome.
 _STATUS = {
@@ -60,8 +64,8 @@ class Replies:
     """How to word replies.
 
     :param texts: templates by method, such as ``spf.mailfrom``, or by method and outcome, such as
-        ``spf.mailfrom.fail``; and ``rule`` for rules without a reply of their own. Where there is none the default is
-        used.
+        ``spf.mailfrom.fail``; ``rule`` for rules without a reply of their own; ``generic`` for the one text of
+        `generic`. Where there is none the default is used.
     :param generic: say nothing about the reason: one code and text for all (RFC 7372, 5).
     :param explain: add SPF's explanation to a reply for an SPF failure.
     """
@@ -73,9 +77,9 @@ class Replies:
     def of_methods(self, action: Action, deciding: Sequence[tuple[str, Outcome]], facts: Facts) -> Reply:
         """The reply for the methods that decided, given as (method, outcome)."""
         if self.generic:
-            return _reply(action, _GENERIC, [_TEXTS["generic"]])
+            return _reply(action, _GENERIC, [self._text("generic").format_map(_values(facts, ""))])
         method, outcome = deciding[0]
-        status = SEVERAL if len(deciding) > 1 else _lookup(_STATUS, method, outcome.key)
+        status = SEVERAL if len({name for name, _ in deciding}) > 1 else _lookup(_STATUS, method, outcome.key)
         texts, explanations = [], []
         for name, found in deciding:
             text = _lookup(self.texts, name, found.key) or _TEXTS[name]
@@ -90,19 +94,27 @@ class Replies:
     def of_rule(self, action: Action, reply: str, reason: str, facts: Facts) -> Reply:
         """The reply of a rule: ``550 5.7.1 Text`` as the operator wrote it, or the default with the rule's reason."""
         code, status, text = split_reply(reply, action)
-        if self.generic or not text:
-            text = _TEXTS["generic"] if self.generic else self.texts.get("rule", _TEXTS["rule"])
+        if self.generic:
+            text, reason = self._text("generic"), ""
+        elif not text:
+            text = self._text("rule")
         return Reply(code, status, _lines([text.format_map(_values(facts, reason))]))
+
+    def _text(self, key: str) -> str:
+        return self.texts.get(key) or _TEXTS[key]
 
 
 def check_reply(key: str, text: str) -> None:
     """Refuse a template that would never be used or could fail later.
 
-    :param key: a method, a method and an outcome, or ``rule``.
-    :raises ValueError: unknown method, unknown field, unbalanced brace, or more than a plain ``{field}``.
+    :param key: a method, a method and an outcome, ``rule`` or ``generic``.
+    :raises ValueError: unknown method or outcome, unknown field, unbalanced brace, or more than a plain ``{field}``.
     """
-    if not any(key == method or key.startswith(f"{method}.") for method in _TEXTS):
-        raise ValueError(f"reply for {key!r}: methods are {', '.join(_TEXTS)}")
+    method, _, outcome = key.rpartition(".")
+    if key not in _TEXTS and outcome not in OUTCOMES.get(method, ()):
+        known = OUTCOMES.get(method)
+        kind, words = (f"outcomes of {method}", known) if known else ("methods", tuple(_TEXTS))
+        raise ValueError(f"reply for {key!r}: {kind} are {', '.join(words)}")
     for _, name, specification, conversion in string.Formatter().parse(text):
         if name is not None and (name not in FIELDS or specification or conversion):
             raise ValueError(f"{{{name}}} in a reply: known fields are {', '.join(f'{{{one}}}' for one in FIELDS)}")
@@ -116,12 +128,12 @@ def split_reply(text: str, action: Action) -> tuple[int, str, str]:
     first = "5" if action is Action.REJECT else "4"
     code, status = (550, "5.7.1") if action is Action.REJECT else (451, "4.7.1")
     word, _, rest = text.partition(" ")
-    if len(word) == 3 and word.isdigit():
+    if len(word) == 3 and word.isascii() and word.isdigit():
         if word[0] != first:
             raise ValueError(f"reply {text!r}: a {action} needs a code that begins with {first}")
         code, text = int(word), rest
         word, _, rest = text.partition(" ")
-    if word.count(".") == 2 and word.replace(".", "").isdigit():
+    if _STATUS_CODE.fullmatch(word):
         if word[0] != first:
             raise ValueError(f"reply {text!r}: a {action} needs an enhanced status code that begins with {first}")
         status, text = word, rest

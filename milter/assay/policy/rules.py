@@ -10,41 +10,28 @@ but answer. Beside CEL's own functions there are four:
 - ``header("List-Id")``: the first field of that name, unfolded, empty for none.
 
 Names are checked against `facts.SCHEMA`, so a misspelt one is an error at start and not a rule that never matches.
-Operand types are checked by a trial run over empty facts, which CEL's short cuts let some faults pass; a rule that
-fails on a message does not match it, and says so in the log.
+Operand types are checked by trial runs, which CEL's short cuts let some faults pass; a rule that fails on a message
+does not match it, and says so in the log.
 """
 
 from __future__ import annotations
 
-import difflib
-import re
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from typing import Any
 
 from assay.model.network import Networks
 from assay.model.smtp import parse_address
 from assay.policy.decision import NO_EDITS, Action, Edits, Stage
-from assay.policy.facts import KNOWN_FROM, SCHEMA, Facts, sound
+from assay.policy.facts import Facts, sound
+from assay.policy.names import RuleError, check_names, samples
 from assay.policy.outcomes import at_or_below
 
 Lists = Mapping[str, frozenset[str]]
 
-_FUNCTIONS = ("inside", "below", "listed", "header")
-#: CEL's own functions and macros, which may follow a dot or stand alone.
-_BUILT_IN = frozenset(
-    (
-        *("all", "bool", "bytes", "contains", "double", "duration", "endsWith", "exists", "exists_one", "filter"),
-        *("has", "int", "map", "matches", "max", "min", "size", "startsWith", "string", "timestamp", "type", "uint"),
-    )
-)
-_MACROS = frozenset(("all", "exists", "exists_one", "filter", "map"))
-_LITERALS = frozenset(("true", "false", "null", "in"))
-
-
-class RuleError(ValueError):
-    """A rule that cannot be used. The message says what is wrong with it, and the mend."""
+#: What CEL's library raises where an expression cannot be evaluated.
+_FAULTS = (ValueError, TypeError, RuntimeError, LookupError, ArithmeticError)
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,26 +48,53 @@ class Rule:
     edits: Edits = NO_EDITS
     dry_run: bool = False
     header_names: frozenset[str] = frozenset()
+    facts: frozenset[str] = frozenset()  #: the top-level facts that the expression names
     program: Any = field(default=None, repr=False, compare=False)
 
-    def matches(self, context: Any) -> bool:
-        """Whether the rule applies.
 
-        :param context: made by `make_context`.
+class Reading:
+    """One message, or one stage of it, as rules read it. Only the facts that a rule names take CEL's form."""
+
+    __slots__ = ("_context", "_facts", "_given")
+
+    def __init__(self, facts: Facts, lists: Lists) -> None:
+        headers = facts["header"]
+
+        def header(name: str) -> str:
+            values = headers.get(name.lower(), ())
+            return values[0] if values else ""
+
+        self._facts = facts
+        self._given: set[str] = set()
+        self._context = _cel().Context(
+            functions={
+                "inside": inside,
+                "below": below,
+                "listed": lambda text, name: listed(text, lists[name]),
+                "header": header,
+            }
+        )
+
+    def matches(self, rule: Rule) -> bool:
+        """Whether a rule applies.
+
         :raises RuleError: the expression cannot be evaluated on this message.
         """
         try:
-            return self.program.execute(context) is True
-        except (ValueError, TypeError, RuntimeError, KeyError, IndexError, OverflowError) as error:
-            raise RuleError(f"rule {self.name!r} cannot be evaluated: {error}") from error
+            return self.evaluate(rule) is True
+        except _FAULTS as error:
+            raise RuleError(f"rule {rule.name!r} cannot be evaluated: {_one_line(error)}") from error
 
-
-def make_context(facts: Facts, lists: Lists) -> Any:
-    """Facts and functions in the form that rules are evaluated with."""
-    try:
-        return _make_context(facts, lists)
-    except ValueError:  # bytes that are no UTF-8, which any sender can put into HELO: seldom, so not looked for before
-        return _make_context(sound(facts), lists)
+    def evaluate(self, rule: Rule) -> Any:
+        """What a rule's expression comes to; raises what CEL's library does."""
+        for name in rule.facts - self._given:
+            value = self._facts[name]
+            try:
+                self._context.add_variable(name, value)
+            except ValueError:  # bytes that are no UTF-8, which any sender can put into HELO: too seldom to look first
+                self._context.add_variable(name, sound(value))
+        self._given |= rule.facts
+        return rule.program.execute(self._context)
 
 
 def _cel() -> Any:
@@ -88,24 +102,6 @@ def _cel() -> Any:
     import cel
 
     return cel
-
-
-def _make_context(facts: Facts, lists: Lists) -> Any:
-    headers = facts["header"]
-
-    def header(name: str) -> str:
-        values = headers.get(name.lower(), ())
-        return values[0] if values else ""
-
-    return _cel().Context(
-        variables={name: value for name, value in facts.items() if name != "header"},
-        functions={
-            "inside": inside,
-            "below": below,
-            "listed": lambda text, name: listed(text, lists[name]),
-            "header": header,
-        },
-    )
 
 
 def inside(address: str, networks: str) -> bool:
@@ -130,112 +126,42 @@ def listed(text: str, entries: frozenset[str]) -> bool:
     return text in entries or at_or_below(text.rpartition("@")[2], entries)
 
 
-def compile_rule(rule: Rule, lists: Lists, new: Callable[..., Rule]) -> Rule:
+def compile_rule(rule: Rule, lists: Lists) -> Rule:
     """Compile and check a rule.
 
-    :param new: ``dataclasses.replace``.
     :raises RuleError: CEL syntax; an unknown fact, function or list, with the nearest known one; a fact that is not
-        known yet at the rule's stage; an expression that is no yes or no.
+        known yet at the rule's stage; an expression that is no yes or no; an action that its stage cannot carry out;
+        nothing to do at all.
     """
+    _check_action(rule)
     try:
         program = _cel().compile(rule.when)
     except ValueError as error:
-        raise RuleError(f"when: is no CEL expression: {' '.join(str(error).split())}") from error
-    names = _check_names(rule)
-    for _, name in re.findall(r'\blisted\s*\(([^()"]*),\s*"([^"]*)"\s*\)', rule.when):
-        if name not in lists:
-            raise RuleError(f"when: unknown list {name!r}{_nearest(name, lists)}")
-    compiled = new(rule, program=program, header_names=names)
-    empty = make_context(_empty(SCHEMA), lists)
-    try:
-        result = program.execute(empty)
-    except (ValueError, TypeError, RuntimeError, OverflowError) as error:
-        raise RuleError(f"when: {' '.join(str(error).split())}") from error
-    if not isinstance(result, bool):
-        raise RuleError(f"when: must be a condition, true or false; this is {type(result).__name__}")
+        raise RuleError(f"when: is no CEL expression: {_one_line(error)}") from error
+    names = check_names(rule.when, rule.stage, lists)
+    compiled = replace(rule, program=program, header_names=names.headers, facts=names.facts)
+    for sample in samples():
+        try:
+            result = Reading(sample, lists).evaluate(compiled)
+        except IndexError as error:
+            raise RuleError(f"when: {_one_line(error)}; a list may be empty: ask for its size() first") from error
+        except _FAULTS as error:
+            raise RuleError(f"when: {_one_line(error)}") from error
+        if not isinstance(result, bool):
+            raise RuleError(f"when: must be a condition, true or false; this is {type(result).__name__}")
     return compiled
 
 
-_TOKEN = re.compile(
-    r"""(?P<string>[rR]?[bB]?(?:"(?:[^"\\]|\\.)*"|'(?:[^'\\]|\\.)*'))|(?P<path>[A-Za-z_]\w*(?:\s*\.\s*[A-Za-z_]\w*)*)"""
-    r"""|(?P<other>\S)""",
-    re.DOTALL,
-)
+def _check_action(rule: Rule) -> None:
+    if rule.action is None and rule.edits == NO_EDITS:
+        raise RuleError("has neither an action nor a change to make")
+    if rule.stage is Stage.EOM:
+        return
+    if rule.edits != NO_EDITS:
+        raise RuleError("a message can only be changed at stage eom")
+    if rule.action not in (Action.ACCEPT, Action.TEMPFAIL, Action.REJECT):
+        raise RuleError(f"{rule.action} needs the whole message: leave out the stage, or write stage = 'eom'")
 
 
-def _check_names(rule: Rule) -> frozenset[str]:
-    """Walk over the expression's names.
-
-    :returns: the lower-case names of the header fields that the rule asks for.
-    """
-    headers = set()
-    bound: dict[str, Any] = {}
-    tokens = list(_TOKEN.finditer(rule.when))
-    for at, token in enumerate(tokens):
-        path = token["path"]
-        if path is None or path in _LITERALS or (at and tokens[at - 1][0] == "."):
-            continue
-        parts = re.split(r"\s*\.\s*", path)
-        called = at + 1 < len(tokens) and tokens[at + 1][0] == "("
-        if called and parts[-1] in _MACROS and at + 2 < len(tokens) and tokens[at + 2]["path"]:
-            bound[tokens[at + 2][0]] = _element(_resolve(parts[:-1], bound, rule.stage))
-        elif called and parts == ["header"] and at + 2 < len(tokens) and tokens[at + 2]["string"]:
-            headers.add(tokens[at + 2][0].strip("rRbB").strip("\"'").lower())
-            _require_stage("header", rule.stage)
-        elif called:
-            _check_function(parts[-1])
-            if len(parts) > 1:
-                _resolve(parts[:-1], bound, rule.stage)
-        else:
-            _resolve(parts, bound, rule.stage)
-    return frozenset(headers)
-
-
-def _resolve(parts: list[str], bound: Mapping[str, Any], stage: Stage) -> Any:
-    """The type of a dotted path.
-
-    :raises RuleError: it leads nowhere, or to something that the stage does not know.
-    """
-    if parts[0] in bound:
-        here, parts, way = bound[parts[0]], parts[1:], parts[0]
-    else:
-        here, way = SCHEMA, ""
-        for depth in (1, 2):
-            known = KNOWN_FROM.get(".".join(parts[:depth]))
-            if known is not None and (depth == 2 or parts[0] != "spf"):
-                _require_stage(".".join(parts[:depth]), stage)
-    for part in parts:
-        if not isinstance(here, dict) or part not in here:
-            known_names = here if isinstance(here, dict) else ()
-            raise RuleError(f"when: unknown fact {f'{way}.{part}'.lstrip('.')}{_nearest(part, known_names)}")
-        here, way = here[part], f"{way}.{part}"
-    return here
-
-
-def _require_stage(fact: str, stage: Stage) -> None:
-    known = KNOWN_FROM[fact]
-    if known.rank > stage.rank:
-        raise RuleError(f"when: {fact} is not known at stage {stage}, only from {known} on")
-
-
-def _check_function(name: str) -> None:
-    if name not in _FUNCTIONS and name not in _BUILT_IN:
-        raise RuleError(f"when: unknown function {name}{_nearest(name, (*_FUNCTIONS, *_BUILT_IN))}")
-
-
-def _element(kind: Any) -> Any:
-    return kind[0] if isinstance(kind, list) else kind
-
-
-def _nearest(word: str, known: Any) -> str:
-    near = difflib.get_close_matches(word, list(known), n=1, cutoff=0.5)
-    if near:
-        return f"; did you mean {near[0]}?"
-    return f"; known are {', '.join(sorted(known))}" if known else ""
-
-
-def _empty(schema: Any) -> Any:
-    """Facts of the schema's types without content: lists are empty."""
-    if isinstance(schema, dict):
-        return {name: _empty(kind) for name, kind in schema.items()}
-    return [] if isinstance(schema, list) else schema()
+def _one_line(error: Exception) -> str:
+    return " ".join(str(error).split())
