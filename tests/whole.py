@@ -111,8 +111,8 @@ def _record(kind: RecordType, value: bytes) -> Record:
             return IPv6Address(int(address))
 
 
-_SETTINGS = make_settings(msgspec.convert(CONFIGURATION, Configuration))
-_CLIENTS = make_clients(msgspec.convert(CONFIGURATION, Configuration))
+SETTINGS = make_settings(msgspec.convert(CONFIGURATION, Configuration))
+CLIENTS = make_clients(msgspec.convert(CONFIGURATION, Configuration))
 
 
 def play(script: bytes) -> tuple[list[Verdict], Script]:
@@ -120,7 +120,7 @@ def play(script: bytes) -> tuple[list[Verdict], Script]:
     records = script.split(SEPARATOR)[:MAX_RECORDS]
     by_kind = {kind: [one[1:] for one in records if one[:1] == kind] for kind in (b"C", b"D", b"E", b"F", b"R")}
     dns = Script(by_kind[b"D"])
-    session = Session(_SETTINGS, _CLIENTS, lambda: dns)
+    session = Session(SETTINGS, CLIENTS, lambda: dns)
     client = by_kind[b"C"][0] if by_kind[b"C"] else b"192.0.2.1"
     verdicts = [session.connect(parse_address(client.decode("latin-1")), "", mta_name="mx.example.org")]
     verdicts += [session.helo(_text(helo)) for helo in by_kind[b"E"]]

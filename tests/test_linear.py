@@ -1,0 +1,380 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""What a stranger sends costs time in proportion to its size, whatever is in it.
+
+Each row makes a hostile input of a size for one reader. Four times the size may take little more than four times the
+time, and no input may take more than fifty times the time of an honest one of its size. What has a bound of its own
+and falls back to an error beyond it passes easily; the rows are for what would be quadratic without care.
+"""
+
+from __future__ import annotations
+
+import struct
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from ipaddress import ip_address
+
+import pytest
+
+import signing
+from assay.inquiry import Question, RecordType
+from assay.log import quote
+from assay.model.message import Header, HeaderField, split_message
+from assay.model.name import Domain, ReversePath
+from assay.protocol import arc, authres, dkim, dmarc, senderid, spf
+from assay.protocol.arc.seal import BODY_HASH_SPEC, recorded_results, seal
+from assay.protocol.spf import macro
+from assay.resolver import LocalZone, ZoneError, wire
+from assay.session import Session
+from assay.transaction import Verdict
+from signing import NOW, ed25519_key
+from whole import CLIENTS, SETTINGS, Script
+from zone import Zone
+
+SIZE = 16_384  # octets; the larger input has four times as many
+MAX_GROWTH = 12  # of the time, for four times the size: linear is 4 and more where memory gets scarce, quadratic is 16
+MAX_FACTOR = 50  # hostile to honest
+NOISE = 0.005  # seconds that say nothing on a shared machine
+
+Reader = Callable[[bytes], object]
+OURS = ("mx.example.org", "bücher.example")
+
+
+def unit(text: str | bytes, head: str | bytes = b"") -> Callable[[int], bytes]:
+    """Inputs that begin with `head` and repeat a unit."""
+    octets, start = (one.encode() if isinstance(one, str) else one for one in (text, head))
+    return lambda size: start + octets * ((size - len(start)) // len(octets))
+
+
+def _claims(value: bytes) -> None:
+    authres.claims(value, OURS)
+    authres.parse(value)
+    recorded_results(Header((HeaderField(b"Authentication-Results", value),)), "mx.example.org")
+
+
+def _signature(value: bytes) -> None:
+    field = HeaderField(b"DKIM-Signature", value)
+    dkim.parse(field)
+    arc.parse_chain(Header((HeaderField(b"ARC-Seal", value), HeaderField(b"ARC-Authentication-Results", value))))
+
+
+def _canonical(value: bytes) -> None:
+    field = HeaderField(b"X", value)
+    for canonicalization in dkim.Canonicalization:
+        dkim.canonical.canonical_signature_field(field, canonicalization)
+
+
+def _body(value: bytes) -> None:
+    hashes = dkim.BodyHashes(dkim.BodyHashSpec(kind, "sha256") for kind in dkim.Canonicalization)
+    for at in range(0, len(value), 1000):
+        hashes.update(value[at : at + 1000])
+    hashes.length(dkim.Canonicalization.RELAXED)
+
+
+def _from(value: bytes) -> None:
+    field = HeaderField(b"From", value)
+    dmarc.author([field])
+    senderid.responsible_address(Header((field,)))
+
+
+def _spf(record: bytes) -> None:
+    """Check a record that was never seen before, for the sender it likes least."""
+    zone = Zone({"a.example": [["TXT", [record.decode("latin-1")]]], "b.example": [["A", "192.0.2.1"]]})
+    zone.solve(spf.check_mail_from(ip_address("192.0.2.9"), "h.example", ReversePath.parse("!-" * 500 + "@a.example")))
+
+
+def _macro(text: bytes) -> None:
+    for explanation in (True, False):
+        try:
+            string = macro.parse(text.decode("latin-1"), explanation=explanation)
+        except macro.MacroError:
+            continue
+        macro.expand(string, dict.fromkeys("slodipvhcrt", "a.b-c." * 50))
+
+
+def _dns(message: bytes) -> None:
+    wire.read(message, RecordType.TXT)
+
+
+def _answer(kind: int, rdata: bytes, tail: bytes = b"\1a\xc0\x0c") -> Callable[[int], bytes]:
+    """DNS messages of many records of one kind."""
+    one = tail + struct.pack("!HHIH", kind, 1, 300, len(rdata)) + rdata
+
+    def build(size: int) -> bytes:
+        count = (size - 20) // len(one)
+        return struct.pack("!HHHHHH", 1, 0x8180, 1, count, 0, 0) + b"\1a\0" + struct.pack("!HH", 1, 1) + one * count
+
+    return build
+
+
+def _zone(text: bytes) -> None:
+    with suppress(ZoneError):
+        LocalZone(text.decode()).answer(Question("a." * 100 + "a", RecordType.A))
+
+
+#: A reader, and the honest input that the others are measured by.
+READERS: dict[str, tuple[Reader, Callable[[int], bytes]]] = {
+    "message": (split_message, unit("Subject: lorem ipsum dolor sit amet\r\n")),
+    "From": (_from, unit("Ann Example <ann@example.org>,\r\n ")),
+    "Authentication-Results": (_claims, unit(" dkim=pass (c) header.d=a.example;\r\n", " mx.b.example;")),
+    "Received-SPF": (
+        lambda value: authres.forged_received_spf(value[:4096], OURS),
+        unit("lorem ipsum, client-ip=192.0.2.1; ", " pass (mx.b.example: a) receiver=mx.b.example; "),
+    ),
+    "signature": (_signature, unit("QUJDREVGR0hJSktMTU5PUFFSU1RV\r\n ", " v=1; a=rsa-sha256; b=")),
+    "key": (dkim.parse_key, unit("QUJDREVG", "v=DKIM1; p=")),
+    "canonical field": (_canonical, unit("lorem ipsum dolor sit amet,\r\n ")),
+    "body": (_body, unit("lorem ipsum dolor sit amet,\r\n")),
+    "SPF": (_spf, unit("ip4:192.0.2.1 ", "v=spf1 ")),
+    "macro": (_macro, unit("lorem%_ipsum%%")),
+    "DMARC": (dmarc.parse, unit("x=lorem ipsum; ", "v=DMARC1; p=none; ")),
+    "reverse-path": (lambda value: ReversePath.parse(value.decode("latin-1")), unit("lorem.ipsum.")),
+    "log": (lambda value: quote(value.decode("latin-1")), unit("lorem ipsum ")),
+    "DNS": (_dns, _answer(1, b"\1\2\3\4")),
+    "zone": (_zone, unit("a.example. 300 IN A 192.0.2.1\n")),
+}
+
+_HOSTILE: dict[str, dict[str, Callable[[int], bytes]]] = {
+    "message": {
+        "folding": unit("\r\n ", "A:"),
+        "fields of one name": unit("A:\r\n"),
+        "bare line ends": unit("\n\r", "A:\r\n"),
+        "spaces before a colon that never comes": unit(" ", "A"),
+        "an mbox line": unit(" ", "From "),
+    },
+    "From": {
+        "commas": unit(","),
+        "comments": unit("()"),
+        "open comments": unit("("),
+        "open quotes": unit('\\"', '"'),
+        "quoted pairs": unit("\\a", '"'),
+        "dots": unit("a.", "a"),
+        "encoded words that do not end": unit("=?a?", '"'),
+        "angles": unit("<"),
+        "groups": unit("a:;,"),
+        "combining characters": unit("\u0301\u0316", "a@a"),
+        "lookalikes": unit("\uff20"),
+    },
+    "Authentication-Results": {
+        "comments": unit("(a)"),
+        "open comments": unit("("),
+        "closing": unit(")"),
+        "quoted pairs": unit("\\(", "("),
+        "open quotes": unit('\\"', ' mx; spf=pass reason="'),
+        "white space": unit(" ", " mx; spf"),
+        "no results": unit(";", " mx"),
+        "properties": unit("a.b=c ", " mx; spf=pass "),
+        "nothing but equals signs": unit("=", " mx; spf"),
+        "folding": unit("\r\n ", " mx"),
+        "versions": unit("0", " mx"),
+    },
+    "Received-SPF": {
+        "receivers": unit("receiver=a ", " pass "),
+        "spaces behind receiver": unit("receiver   ", " pass "),
+        "comments": unit("(", " pass "),
+        "encoded words": unit("=?u?q?a?= ", " pass "),
+    },
+    "signature": {
+        "semicolons": unit(";"),
+        "tags": unit("a=b;"),
+        "white space": unit(" \t\r\n", "a"),
+        "names in h=": unit("a:", " v=1; a=rsa-sha256; b=QUJD; bh=QUJD; d=a.example; s=s; h="),
+        "equals signs in i=": unit("=", " v=1; a=rsa-sha256; b=QUJD; bh=QUJD; d=a.example; s=s; h=from; i="),
+        "padding": unit("=", " v=1; a=rsa-sha256; b="),
+        "comments before i=": unit("(\\(", " "),
+        "a long d=": unit("a.", " v=1; a=rsa-sha256; b=QUJD; bh=QUJD; h=from; s=s; d="),
+        "a long number": unit("1", " v=1; a=rsa-sha256; b=QUJD; bh=QUJD; h=from; s=s; d=a.example; t="),
+    },
+    "key": {"semicolons": unit(";"), "hashes": unit("a:", "p=QUJD; h="), "spaces": unit(" ", "p=")},
+    "canonical field": {
+        "single spaces": unit("x "),
+        "runs": unit("x\t \t  "),
+        "spaces": unit(" "),
+        "semicolons": unit(";"),
+        "spaces behind semicolons": unit("; ", "b"),
+        "empty b=": unit("b "),
+        "folding": unit("\r\n "),
+    },
+    "body": {
+        "empty lines": unit("\r\n"),
+        "spaces": unit(" "),
+        "lines of spaces": unit(" \t \r\n"),
+        "CR": unit("\r"),
+        "LF": unit("\n"),
+        "LF CR": unit("\n\r"),
+    },
+    "SPF": {
+        "terms that are none": unit("x "),
+        "spaces": unit(" ", "v=spf1"),
+        "delimiters": lambda size: b"v=spf1 exists:%{s" + b".-+,/_=" * (size // 7) + b"}.example -all",
+        "macros over a long sender": unit(f"exists:{'%{S}' * 120}.%{{d}} ", "v=spf1 "),
+        "macros that leave nothing": unit(f"exists:{'%{S1r-}' * 120}.%{{d}} ", "v=spf1 "),
+        "an explanation of macros": unit("%{S}", "v=spf1 -all exp="),
+        "modifiers": unit("x=%{s} ", "v=spf1 "),
+        "digits": unit("0", "v=spf1 a:%{d"),
+        "open macros": unit("%{", "v=spf1 a:"),
+        "slashes": unit("/", "v=spf1 a:b.example"),
+        "hyphens in the last label": unit("-", "v=spf1 a:b.example"),
+    },
+    "macro": {
+        "open": unit("%{"),
+        "digits": unit("%{s99999999"),
+        "delimiters": lambda size: b"%{s" + b".-" * (size // 2) + b"}",
+        "percent": unit("%%"),
+        "escapes": unit("%-%_"),
+    },
+    "DMARC": {
+        "semicolons": unit(";", "v=DMARC1"),
+        "URIs": unit("mailto:a@b,", "v=DMARC1; p=none; rua="),
+        "sizes": unit("!1", "v=DMARC1; p=none; rua=mailto:a@b"),
+        "at signs": unit("@", "v=DMARC1; p=none; rua=mailto:a"),
+        "options": unit("1:", "v=DMARC1; p=none; ruf=mailto:a@b; fo="),
+        "spaces": unit(" ", "v"),
+    },
+    "reverse-path": {
+        "at signs": unit("@"),
+        "quoted pairs": unit("\\a", '"'),
+        "routes": unit("@a,"),
+        "labels": unit("a.", "a@"),
+        "combining characters": unit("\u0301\u0316", "a@a"),
+    },
+    "log": {"controls": unit("\0"), "surrogates": unit(b"\xff")},
+    "DNS": {
+        "names": _answer(5, b"\1a\xc0\x0c"),
+        "long names": _answer(2, b"\1a" * 126 + b"\0", b"\xc0\x0c"),
+        "empty texts": _answer(16, b"\0" * 2000),
+        "unknown types": _answer(65280, b""),
+        "pointers to themselves": _answer(2, b"\xc0\x1b"),
+    },
+    "zone": {
+        "parentheses": unit("("),
+        "quotes": unit('"'),
+        "strings": unit('"" ', "a. TXT "),
+        "labels": unit("a."),
+        "escapes": unit("\\0"),
+        "wildcards": unit("*.a. A 192.0.2.1\n"),
+        "one alias": unit("a. CNAME b.\n"),
+    },
+}
+
+
+def seconds(reader: Reader, data: bytes) -> float:
+    """The processor time of one reading, at its best of three where it is short."""
+
+    def once() -> float:
+        begun = time.process_time()
+        reader(data)
+        return time.process_time() - begun
+
+    first = once()
+    return first if first > 20 * NOISE else min(first, once(), once())
+
+
+@pytest.mark.parametrize(
+    ("name", "build"),
+    [pytest.param(name, build, id=f"{name}-{what}") for name, rows in _HOSTILE.items() for what, build in rows.items()],
+)
+def test_time_is_linear_in_the_size(name: str, build: Callable[[int], bytes]) -> None:
+    reader, honest = READERS[name]
+    small, large = seconds(reader, build(SIZE)), seconds(reader, build(4 * SIZE))
+    assert large <= MAX_GROWTH * small + NOISE
+    assert large <= MAX_FACTOR * seconds(reader, honest(4 * SIZE)) + NOISE
+
+
+# whole messages, through a session that has everything switched on
+
+
+def play(message: bytes, client: str = "192.0.2.1") -> Verdict:
+    """Play a message of header fields, an empty line and a body to a session."""
+    dns = Script([b"* TXT " + signing.record(ed25519_key()).encode(), b"* A 192.0.2.1", b"* PTR mail.a.example"])
+    one = Session(SETTINGS, CLIENTS, lambda: dns)
+    one.connect(ip_address(client), "", mta_name="mx.example.org")
+    one.helo("mail.a.example")
+    one.mail("<a@a.example>", now=NOW)
+    header, body = split_message(message)
+    for field in header:
+        one.header(field)
+    one.end_of_header()
+    for at in range(0, len(body), MILTER_CHUNK):
+        one.body(body[at : at + MILTER_CHUNK])
+    verdict = one.end_of_message(queue_id="Q", now=NOW)
+    one.close()
+    assert verdict is not None
+    return verdict
+
+
+MILTER_CHUNK = 65_535
+FROM = "From: Ann <ann@a.example>\r\n"
+HONEST = "Received: from a.example (a.example [192.0.2.7]) by b.example with ESMTP id 1\r\n\tfor <b@b.example>; now\r\n"
+SIGNATURE = "DKIM-Signature: v=1; a=ed25519-sha256; d=a.example; s=s; h=from; bh=QUJD; b=QUJD\r\n"
+#: It is read in every way that there is, for nothing in it tells who wrote it.
+AMBIGUOUS = "(=?u?q?=28a=29_b?=)" * 10 + "\x01=?u?b?KCgoKCgoKCgp?= " * 30
+
+
+def sealed(size: int) -> bytes:
+    """A message with the longest chain there may be, which is whole, over as much header."""
+    key, domain = ed25519_key(), Domain("a.example")
+    header = Header((HeaderField(b"From", b" a@a.example"), HeaderField(b"Subject", b" x" * ((size - 60_000) // 2))))
+    validation = arc.Evaluation(arc.Result.NONE, "")
+    for instance in range(1, arc.MAX_SETS + 1):
+        hashes = dkim.BodyHashes([BODY_HASH_SPEC])
+        fields = seal(
+            header,
+            hashes,
+            validation=validation,
+            authserv_id="a.example",
+            authentication_results=["none"],
+            domain=domain,
+            selector=domain,
+            private_key=key,
+            timestamp=NOW,
+        )
+        header = Header((*fields, *header))
+        validation = arc.Evaluation(arc.Result.PASS, "", instance)
+    return b"".join(field.raw for field in header) + b"\r\n"
+
+
+_MESSAGES: dict[str, Callable[[int], bytes]] = {
+    "fields of one name": unit("A:\r\n", FROM),
+    "fields of many names": lambda size: b"".join(b"%d:\r\n" % number for number in range(size // 8)),
+    "From fields": unit("From: a\r\n"),
+    "commas in From": unit(",", "From: a@a.example"),
+    "signatures": unit(SIGNATURE, FROM),
+    "signatures that cannot be tried": unit("DKIM-Signature: v=1\r\n", FROM),
+    "signed fields": lambda size: (
+        (FROM + SIGNATURE.replace("h=from", "h=from" + ":a" * 999) * 10).encode() + b"A:\r\n" * (size // 5)
+    ),
+    "white space in signed fields": lambda size: (
+        (FROM + SIGNATURE.replace("h=from", "c=relaxed; h=from:a") * 10).encode() + b"A:" + b"x " * (size // 2)
+    ),
+    "ARC sets": unit("ARC-Seal: i=1; cv=none\r\nARC-Authentication-Results: i=1; a\r\n", FROM),
+    "the longest chain": sealed,
+    "results in our name": unit("Authentication-Results: mx.example.org; none\r\n", FROM),
+    "ambiguous results": unit(f"Authentication-Results: {AMBIGUOUS}\r\n", FROM),
+    "ambiguous Received-SPF": unit(f"Received-SPF: {AMBIGUOUS} receiver=\u0301\u0316 \r\n", FROM),
+    "empty lines": unit("\r\n", FROM + SIGNATURE + "\r\n"),
+    "white space": unit("\t ", FROM + SIGNATURE.replace("h=", "c=relaxed/relaxed; h=") + "\r\n"),
+    "lengths": lambda size: (
+        "".join([FROM, *(SIGNATURE.replace("h=", f"l={length}; h=") for length in range(50)), "\r\n"]).encode()
+        + b"x" * size
+    ),
+}
+
+
+@pytest.mark.parametrize("build", _MESSAGES.values(), ids=_MESSAGES)
+def test_a_message_takes_time_linear_in_its_size(build: Callable[[int], bytes]) -> None:
+    small, large = seconds(play, build(4 * SIZE)), seconds(play, build(16 * SIZE))
+    assert large <= MAX_GROWTH * small + NOISE
+    assert large <= MAX_FACTOR * seconds(play, unit(HONEST, FROM)(16 * SIZE)) + NOISE
+
+
+def test_the_longest_chain_is_whole() -> None:
+    evaluation = play(sealed(4 * SIZE)).assessment.arc
+    assert evaluation is not None
+    assert (evaluation.result, evaluation.instance, evaluation.oldest_pass) == (arc.Result.PASS, arc.MAX_SETS, 0)
+
+
+def test_a_thousand_received_fields_of_relays() -> None:
+    begun = time.process_time()
+    play(unit("Received: from a ([192.0.2.99])\r\n", FROM)(4 * SIZE), client="192.0.2.99")
+    assert time.process_time() - begun < 1.0
