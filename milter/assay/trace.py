@@ -174,6 +174,7 @@ def _spf_result(evaluation: spf.Evaluation, name: str, identity: str) -> authres
         "spf",
         evaluation.result,
         reason="" if evaluation.result is spf.Result.PASS else evaluation.reason,
+        comment="best guess" if evaluation.guessed else "",
         properties=(authres.Property("smtp", name, identity),),
     )
 

@@ -123,6 +123,7 @@ class Transaction:
             limits=self._settings.spf_limits,
             receiver=self._authserv_id,
             now=self._now,
+            best_guess=self._settings.spf_best_guess,
         )
         self._spf = self._inquiries.start(inquiry, driver)
         if path.mailbox is not None:
@@ -278,7 +279,9 @@ class Transaction:
         else:
             discovery = driver.start(self._discover(author.domain)).result()
         # RFC 9989, 4.4.2: only the MAIL FROM identity counts, never HELO; and only a record that was published.
-        by_spf = dmarc.Identifier(mail_from.domain, mail_from.result) if mail_from and mail_from.domain else None
+        by_spf = None
+        if mail_from is not None and mail_from.domain is not None:
+            by_spf = dmarc.Identifier(mail_from.domain, spf.Result.NONE if mail_from.guessed else mail_from.result)
         by_dkim = [dmarc.Identifier(one.domain, one.result) for one in signatures if one.domain is not None]
         judged = dmarc.evaluate(discovery, by_spf, by_dkim, legacy_pct=self._settings.legacy_pct, draw=draw)
         return driver.start(judged).result()

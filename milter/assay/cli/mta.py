@@ -57,12 +57,14 @@ class Outcome:
     """What the milter said to one command, or to the whole message.
 
     `reply` is the SMTP reply the client would get. `edits` are (index, name, value) for an insertion, with `value`
-    None for the removal of the index-th field of that name. `quarantine` is the reason, empty for none.
+    None for the removal of the index-th field of that name. `quarantine` is the reason, empty for none. `recipients`
+    are those that the milter added, as it wrote them.
     """
 
     reply: str = _FINAL[b"c"]
     edits: list[tuple[int, bytes, bytes | None]] = field(default_factory=list)
     quarantine: str = ""
+    recipients: list[str] = field(default_factory=list)
     skip: bool = False
 
     @property
@@ -160,6 +162,8 @@ class Mta:
                 case b"m":
                     name, value = data[4:].split(b"\0")[:2]
                     outcome.edits.append((struct.unpack("!I", data[:4])[0], name, value or None))
+                case b"+":
+                    outcome.recipients.append(data.rstrip(b"\0").decode("utf-8", "replace"))
                 case b"q":
                     outcome.quarantine = data.rstrip(b"\0").decode("utf-8", "replace")
                 case _:

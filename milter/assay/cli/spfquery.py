@@ -197,6 +197,7 @@ def _run(configuration: Configuration, query: Query, *, narrate: bool) -> list[C
                     receiver=receiver,
                     now=now,
                     narrate=narrate,
+                    best_guess=settings.spf_best_guess,
                 )
             )
         if query.check_helo:

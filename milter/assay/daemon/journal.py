@@ -143,6 +143,8 @@ def _evaluations(assessment: Assessment) -> Iterator[tuple[str, object]]:
         yield "spf.helo", assessment.spf_helo.result
     if assessment.spf_mail_from is not None:
         yield "spf.mailfrom", assessment.spf_mail_from.result
+        if assessment.spf_mail_from.guessed:
+            yield "guessed", "yes"
     signatures = ",".join(
         f"{one.result}:{one.domain}/{one.selector}" if one.domain else str(one.result)
         for one in assessment.dkim[:MAX_SIGNATURES]

@@ -21,7 +21,15 @@ Facts = Mapping[str, Any]
 
 MAX_FIELD_OCTETS = 998  # of one field's value that a rule sees: a line (RFC 5322, 2.1.1)
 
-_SPF = {"result": str, "domain": str, "mechanism": str, "by_all": bool, "reason": str, "explanation": str}
+_SPF = {
+    "result": str,
+    "domain": str,
+    "mechanism": str,
+    "by_all": bool,
+    "guessed": bool,
+    "reason": str,
+    "explanation": str,
+}
 
 #: Every fact with its type; a list of one tree stands for a list of such trees. Absent facts are empty or false.
 SCHEMA: dict[str, Any] = {
@@ -146,12 +154,14 @@ def _iprev(evaluation: iprev.Evaluation | None) -> dict[str, Any]:
 
 def _spf(evaluation: spf.Evaluation | None) -> dict[str, Any]:
     if evaluation is None:
-        return {"result": "", "domain": "", "mechanism": "", "by_all": False, "reason": "", "explanation": ""}
+        words = ("result", "domain", "mechanism", "reason", "explanation")
+        return dict.fromkeys(words, "") | {"by_all": False, "guessed": False}
     return {
         "result": str(evaluation.result),
         "domain": str(evaluation.domain or ""),
         "mechanism": evaluation.mechanism,
         "by_all": evaluation.all_matched,
+        "guessed": evaluation.guessed,
         "reason": evaluation.reason,
         "explanation": evaluation.explanation,
     }

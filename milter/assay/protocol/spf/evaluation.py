@@ -125,5 +125,9 @@ class Evaluation:
     domain_exists: bool = True
     """False where the DNS says that `domain` does not exist (NXDOMAIN)."""
 
+    guessed: bool = False
+    """Whether a record of the receiver's own choice decided, for a domain that has none. Nobody vouches for such a
+    result, so it must not be taken for the domain's word."""
+
     steps: tuple[Step, ...] = ()
     """The narration, where it was asked for."""

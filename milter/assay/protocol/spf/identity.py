@@ -7,6 +7,8 @@ check itself is `check_host`.
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from assay.inquiry import Inquiry
 from assay.model.name import Domain, InvalidNameError, ReversePath
 from assay.model.smtp import Address
@@ -57,26 +59,44 @@ def check_mail_from(
     receiver: str = "unknown",
     now: int = 0,
     narrate: bool = False,
+    best_guess: bytes = b"",
 ) -> Inquiry[Evaluation]:
-    """Check the MAIL FROM identity (RFC 7208, 2.4). For the parameters see `check_helo`.
+    """Check the MAIL FROM identity (RFC 7208, 2.4). For the other parameters see `check_helo`.
 
     The null reverse-path stands for postmaster at the HELO name, and the evaluation then tells that domain.
+
+    :param best_guess: a record to use for a domain that exists and has none, version included; empty for no guess. RFC
+        7208 knows no such thing, so the evaluation is marked as `Evaluation.guessed`.
     """
     local_part, domain, fault = _mail_from(helo, reverse_path)
     if domain is None:
         return (yield from _none(Identity.MAILFROM, reverse_path.text or f"postmaster@{helo}", fault))
-    return (
-        yield from check_host(
-            address,
-            domain.name,
-            f"{local_part}@{domain}",
-            helo,
-            limits=limits,
-            receiver=receiver,
-            now=now,
-            narrate=narrate,
-        )
+    found = yield from check_host(
+        address,
+        domain.name,
+        f"{local_part}@{domain}",
+        helo,
+        limits=limits,
+        receiver=receiver,
+        now=now,
+        narrate=narrate,
     )
+    if not best_guess or found.result is not Result.NONE or not found.domain_exists:
+        return found
+    guess = yield from check_host(
+        address,
+        domain.name,
+        found.sender,
+        helo,
+        limits=limits,
+        receiver=receiver,
+        now=now,
+        narrate=narrate,
+        record=best_guess,
+    )
+    reason = f"best guess, for {domain} has no record: {guess.reason}"
+    # What an exp= of ours says would be taken for the domain's words.
+    return replace(guess, guessed=True, reason=reason, explanation="", steps=found.steps + guess.steps)
 
 
 def _none(identity: Identity, sender: str, fault: str) -> Inquiry[Evaluation]:
