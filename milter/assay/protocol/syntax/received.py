@@ -4,6 +4,10 @@
 The standard leaves the TCP-info to each MTA. Read are the forms of Postfix and Sendmail (``from HELO (NAME [IP])``,
 ``from HELO ([IP])``) and of Exim (``from NAME ([IP] helo=HELO)``, ``from [IP] (helo=HELO)``). Only a field that a
 trusted relay wrote may be read so: anybody can write one.
+
+Even there HELO is the client's own word, and it may be an address literal: of our network, or of the mail server of
+whom it impersonates. So an address is taken from those places only where no MTA puts that word; another form tells
+nothing, which costs a pass and never gives one.
 """
 
 from __future__ import annotations
@@ -14,9 +18,15 @@ from assay.model.smtp import Address, parse_address
 
 MAX_OCTETS = 2000  # of the field that are looked at; MTAs write the client first
 
-_FROM = re.compile(r"\s*from\s+(\S+)\s*(?:\(([^()]*)\))?", re.IGNORECASE)
-_LITERAL = re.compile(r"\[([0-9A-Fa-f:.]+|IPv6:[0-9A-Fa-f:.]+)\]", re.IGNORECASE)
-_EXIM_HELO = re.compile(r"\bhelo=(\S+)", re.IGNORECASE)
+_LITERAL = r"\[((?:IPv6:)?[0-9A-Fa-f:.]+)\](?::[0-9]+)?"  # Exim may write the port behind it
+#: The comment goes up to the next parenthesis of either kind: Sendmail writes "(may be forged)" inside it.
+_FROM = re.compile(r"[ \t]*from[ \t]+([^ \t()]+)[ \t]+\(([^()]*)[()]", re.IGNORECASE)
+_NAME = re.compile(_LITERAL, re.IGNORECASE)
+#: Postfix, Sendmail, and Exim where the client has a name: at the beginning, or behind one word that is a name.
+_ADDRESS = re.compile(rf"(?:(?!(?:HELO|EHLO)[ \t])[^ \t=\[\]]+[ \t]+)?{_LITERAL}(?=[ \t]|\Z)", re.IGNORECASE)
+#: Exim where the client has none: nothing in the comment is the relay's own word.
+_ONLY_CLAIMS = re.compile(r"(?:port|helo|ident)=", re.IGNORECASE)
+_EXIM_HELO = re.compile(r"(?:\A|[ \t])helo=([^ \t]+)", re.IGNORECASE)
 
 
 def parse_received(value: bytes) -> tuple[Address, str] | None:
@@ -28,8 +38,8 @@ def parse_received(value: bytes) -> tuple[Address, str] | None:
     match = _FROM.match(text)
     if match is None:
         return None
-    name, information = match[1], match[2] or ""
-    literal = _LITERAL.search(information) or _LITERAL.fullmatch(name)
+    name, information = match[1], match[2]
+    literal = _NAME.fullmatch(name) if _ONLY_CLAIMS.match(information) else _ADDRESS.match(information)
     address = parse_address(literal[1]) if literal is not None else None
     if address is None:
         return None
