@@ -11,7 +11,7 @@ import pytest
 from assay.model.message import HeaderField, split_message
 from assay.origin import Settings
 from assay.protocol import dkim
-from assay.transaction import MAX_HEADER_OCTETS, MAX_RECIPIENTS
+from assay.transaction import MAX_HEADER_OCTETS, MAX_RECIPIENTS, MAX_TRACE_FIELDS
 from sending import BAD, GOOD, MESSAGE, OUR_ID, ROWS, message
 from signing import KEY_NAME, record, rsa_key, sign_rsa
 from talking import NOW, Postponing, feed, greet, inserted, removed, session, talk
@@ -115,6 +115,15 @@ def test_a_header_beyond_the_bound_has_no_author() -> None:
 def test_a_header_below_the_bound_is_read() -> None:
     filler = f"X: {'y' * (MAX_HEADER_OCTETS - 200)}"
     assert judged(message("joe@example.org", filler)).dmarc.result == "pass"
+
+
+@pytest.mark.parametrize("name", ["Authentication-Results", "Received-SPF"])
+def test_more_trace_fields_than_hops_write_are_removed_unread(name: str) -> None:
+    fields = [f"{name}: other.example; none"] * (MAX_TRACE_FIELDS + 2)
+    one = session()
+    greet(one)
+    gone = removed(talk(one, message("joe@example.org", *fields)))
+    assert gone == [(name, MAX_TRACE_FIELDS + 2), (name, MAX_TRACE_FIELDS + 1)]
 
 
 def test_recipients_have_a_bound() -> None:

@@ -19,6 +19,10 @@ A, B = HeaderField(b"A", b" 1"), HeaderField(b"B", b" 2\r\n 3")
         pytest.param(b"A: 1\r\n\r\nx\ny\rz\r\n", (A,), b"x\ny\rz\r\n", id="bare CR and LF are data on the wire"),
         pytest.param(b"From a b\nA: 1\r\n\r\nx\ny", (A,), b"x\ny", id="an mbox line does not tell the line ends"),
         pytest.param(
+            b"From : a\r\n\r\nx", (HeaderField(b"From ", b" a"),), b"x", id="a From field with a space is no mbox line"
+        ),
+        pytest.param(b"From \nA: 1\r\n\r\n", (A,), b"", id="an mbox line with nothing behind it"),
+        pytest.param(
             b"A: 1\r\nno field\r\nx", (A,), b"no field\r\nx", id="the first line that is no field begins the body"
         ),
         pytest.param(b"A: 1\r\nB: 2\r\n 3", (A, B), b"", id="header only"),

@@ -78,6 +78,7 @@ CLAIMED = {
     "cut inside a quoted id": b"(a)" + b" " * 1010 + b'"mail gateway"; spf=pass',
     "cut inside an encoded-word": b"(a)" + b" " * 1000 + b"=?utf-8?q?example.com?=; spf=pass",
     "cut at the last mark inside the id": b"()" * 30 + rb"exam\ple.com; spf=pass",
+    "longer than any name in another script": b"(a) " + "ü".encode() * 254 + b"; spf=pass",
     "white space without end": b" " * 2000 + b"\texample.com ;",
 }
 
@@ -104,6 +105,7 @@ NOT_CLAIMED = {
     "many comments, but not ours": b"(a) other.test; spf=pass " + b"(b)" * 500,
     "an encoded-word of another's": b"=?utf-8?q?other.test?=; spf=pass",
     "an encoded-word that decodes to nothing": b"=?utf-8?b?A?= =?utf-8?b?====?= other.test example.com; spf=pass",
+    "longer than any name": b"(a) " + b"u" * 500 + b"; spf=pass",
     "a letter of another script": "ехаmple.com; spf=pass".encode(),
 }
 

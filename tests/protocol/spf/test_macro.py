@@ -60,6 +60,18 @@ def test_delimiters_all_split_and_empty_parts_stay() -> None:
     assert macro.expand(macro.parse("%{l+-}"), {"l": "a+-b-c"}) == "a..b.c"
 
 
+def test_a_delimiter_given_twice_is_one() -> None:
+    assert macro.parse("%{l+-+-}") == macro.parse("%{l+-}")
+
+
+@pytest.mark.parametrize(
+    ("tail", "expanded"),
+    [(1, ".c"), (2, ".c"), (3, "example.com.c"), (14, ".b.example.com.c"), (99, "a.b.example.com.c")],
+)
+def test_a_tail_has_what_is_wanted_of_the_end(tail: int, expanded: str) -> None:
+    assert macro.expand(macro.parse("%{l}.b.%{d}.c"), {"l": "a", "d": "example.com"}, tail=tail) == expanded
+
+
 def test_explanation_letters_expand_in_explanations() -> None:
     assert macro.expand(macro.parse("%{c} %{r} %{t}", explanation=True), VALUES) == (
         "192.0.2.3 receiver.example 1700000000"
