@@ -162,8 +162,10 @@ class Transaction:
     def _relay_told(self, one: HeaderField) -> None:
         """A Received of our own relay: its client is the one to judge, unless that is a relay of ours again."""
         told = parse_received(one.value)
-        if told is not None and self.standing.relays.find(told[0]) is not None:
-            return  # the next Received is that one's
+        if told is not None and (told[0].is_loopback or self.standing.relays.find(told[0]) is not None):
+            # The next Received is that one's. A loopback address is the relay's own and never ours: a content filter
+            # that hands all mail back to it, a stranger's too.
+            return
         self.standing = replace(self.standing, relay=False)
         self.client = replace(self.client, address=None, name="", helo="")
         if told is None:
