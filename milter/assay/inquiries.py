@@ -34,6 +34,11 @@ class Inquiries:
         self._pending.append(pending)
         return pending
 
+    def give_up(self, pending: Pending[object]) -> None:
+        """Stop working for one of them, and forget it."""
+        pending.cancel()
+        self._pending = [one for one in self._pending if one is not pending]
+
     def cancel(self) -> None:
         """Stop working for all of them."""
         for pending in self._pending:

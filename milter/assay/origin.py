@@ -55,7 +55,7 @@ class Origin:
     def greeted(self, client: Client) -> None:
         """Start what its HELO name makes possible; a second one, after STARTTLS, replaces the first."""
         if self._spf_helo is not None:
-            self._spf_helo.cancel()
+            self._inquiries.give_up(self._spf_helo)
             self._spf_helo = None
         if client.address is not None:
             inquiry = spf.check_helo(

@@ -24,6 +24,7 @@ from assay.log import Log
 _SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGCHLD)
 _MIN_LIFE_SECONDS = 5.0  # a worker that dies younger than this makes the next one wait
 _MAX_DELAY_SECONDS = 30.0  # the longest such wait; doubled from 1 s, so that a bug does not become a fork storm
+_START_SECONDS = 30.0  # how long a worker may take until it serves; it needs less than one
 _GRACE_SECONDS = 5.0  # beyond drain_seconds, before a worker that should have ended is killed
 
 
@@ -48,7 +49,6 @@ class Supervisor:
     _workers: dict[int, _Worker] = field(default_factory=dict)
     _noted: list[int] = field(default_factory=list)
     _stopping: bool = False
-    _fresh: set[int] = field(default_factory=set)  # workers of a reload that have yet to serve
     _spawn_at: float = 0.0
     _delay: float = 0.0
     _served: bool = False
@@ -131,9 +131,8 @@ class Supervisor:
         before = self.configuration, self.log
         self.configuration, self.log = configuration, log
         old = [one for one in self._workers.values() if not one.draining_until]
-        self._fresh = {self._spawn() for _ in range(configuration.milter.worker_count)}
-        fresh = [self._workers[pid] for pid in self._fresh]
-        self._await_fresh()
+        fresh = [self._workers[self._spawn()] for _ in range(configuration.milter.worker_count)]
+        self._await(fresh)
         good = all(one.serving for one in fresh)
         if not good:
             self.configuration, self.log = before
@@ -144,14 +143,18 @@ class Supervisor:
         else:
             self.log.error("not reloaded, the old configuration stays: a worker with the new one cannot serve")
 
-    def _await_fresh(self) -> None:
-        """Wait until the new workers serve or have died, so that the old ones are never missed."""
-        while waiting := [self._workers[pid].ready for pid in self._fresh if self._workers[pid].ready >= 0]:
-            readable, _, _ = select.select(waiting, [], [])
-            for pid in self._fresh:
-                if self._workers[pid].ready in readable:
-                    self._on_ready(self._workers[pid])
-        self._fresh = set()
+    def _await(self, fresh: list[_Worker]) -> None:
+        """Wait until new workers serve, have died or take too long, so that the old ones are never missed."""
+        deadline = time.monotonic() + _START_SECONDS
+        while waiting := [one for one in fresh if one.ready >= 0]:
+            readable, _, _ = select.select(
+                [one.ready for one in waiting], [], [], max(0.0, deadline - time.monotonic())
+            )
+            if not readable:
+                return
+            for one in waiting:
+                if one.ready in readable:
+                    self._on_ready(one)
 
     def _keep_workers(self) -> None:
         """Start what is missing, unless workers have died young lately."""
