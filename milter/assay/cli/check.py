@@ -20,6 +20,7 @@ from assay.cli.serve import read_configuration
 from assay.config import Configuration, make_clients, make_resolver, make_settings
 from assay.inquiry import Answer, Question
 from assay.model.message import split_message
+from assay.policy import Action, Decision, Stage
 from assay.protocol import dkim
 from assay.session import Session
 from assay.trace import Insert, Remove
@@ -37,8 +38,13 @@ def add_to(commands: Any) -> None:
         "with 0 whatever the verdict is.",
     )
     add_envelope(parser)
+    parser.add_argument("--rcpt", action="append", default=[], metavar="PATH", help="recipient; may be repeated")
     add_configuration(parser)
-    parser.add_argument("--explain", action="store_true", help="narrate every DNS question, answer and reason")
+    parser.add_argument(
+        "--explain",
+        action="store_true",
+        help="narrate every DNS question, answer and reason, which key or rule decided, and what is only watched",
+    )
     parser.add_argument("--json", action="store_true", help="print everything as one JSON object")
     parser.set_defaults(run=run)
 
@@ -52,13 +58,15 @@ def run(options: argparse.Namespace) -> int:
         print(f"assay check: {options.message}: {error.strerror}", file=sys.stderr)
         return os.EX_NOINPUT
     asked: list[tuple[Question, Answer, float]] = []
-    verdict = _evaluate(configuration, options, message, asked)
+    verdicts = _evaluate(configuration, options, message, asked)
+    ruling = _ruling(verdicts, len(options.rcpt))
     if options.json:
-        sys.stdout.buffer.write(msgspec.json.format(msgspec.json.encode(_object(verdict, asked)), indent=2) + b"\n")
+        sys.stdout.buffer.write(msgspec.json.format(msgspec.json.encode(_object(verdicts, ruling, asked)), indent=2))
+        sys.stdout.buffer.write(b"\n")
         return os.EX_OK
     if options.explain:
-        output.say((*_narrate(verdict, asked), ""))
-    output.say(_edits(verdict))
+        output.say((*_narrate(verdicts, asked), ""))
+    output.say(_edits(ruling))
     return os.EX_OK
 
 
@@ -67,8 +75,11 @@ def _evaluate(
     options: argparse.Namespace,
     message: bytes,
     asked: list[tuple[Question, Answer, float]],
-) -> Verdict:
-    """Play the stages of SMTP to a session."""
+) -> list[Verdict]:
+    """Play the stages of SMTP to a session, all of them: what comes behind a refusal is worth knowing too.
+
+    :returns: the verdicts of the stages that had one, the message's last.
+    """
     with make_resolver(configuration) as resolver:
         session = Session(
             make_settings(configuration),
@@ -76,35 +87,65 @@ def _evaluate(
             lambda: resolver.driver(configuration.dns.budget_seconds, lambda *event: asked.append(event)),
         )
         now = int(time.time())
-        session.connect(options.ip, "")
-        session.helo(options.helo)
-        session.mail(options.mail_from, now=now)
+        verdicts = [
+            session.connect(options.ip, ""),
+            session.helo(options.helo),
+            session.mail(options.mail_from, now=now),
+            *(session.rcpt(path) for path in options.rcpt),
+        ]
         header, body = split_message(message)
         for one in header:
             session.header(one)
         session.end_of_header()
         for start in range(0, len(body), _CHUNK_OCTETS):
             session.body(body[start : start + _CHUNK_OCTETS])
-        verdict = session.end_of_message(queue_id="", now=now)
+        verdicts.append(session.end_of_message(queue_id="", now=now))
         session.close()
-    if verdict is None:
-        raise AssertionError("a transaction was begun above")
-    return verdict
+    return [verdict for verdict in verdicts if verdict is not None]
 
 
-def _narrate(verdict: Verdict, asked: list[tuple[Question, Answer, float]]) -> Iterator[str]:
-    """Every question and answer in order, then each method's result and reason, then what decided."""
+def _ruling(verdicts: list[Verdict], recipients: int) -> Verdict:
+    """The verdict that the message ends with: the first refusal, where it leaves no recipient."""
+    for verdict in verdicts:
+        if verdict.stage is Stage.RCPT:
+            recipients -= verdict.action.refuses
+        if verdict.action.refuses and (verdict.stage is not Stage.RCPT or recipients == 0):
+            return verdict
+    return verdicts[-1]
+
+
+def _narrate(verdicts: list[Verdict], asked: list[tuple[Question, Answer, float]]) -> Iterator[str]:
+    """Every question and answer in order, then each method's result and reason, then what was decided at each stage."""
     for question, answer, seconds in asked:
         yield f"dns      {output.lookup(question, answer)} ({seconds * 1000:.0f} ms)"
-    assessment = verdict.assessment
+    assessment = verdicts[-1].assessment
     if assessment.exempt:
         yield f"exempt   not judged: {assessment.exempt}"
     for method, result, reason in _reasons(assessment):
         yield f"{method:<8} {result}: {reason}" if reason else f"{method:<8} {result}"
+    for verdict in verdicts:
+        yield from _decided(verdict)
+
+
+def _decided(verdict: Verdict) -> Iterator[str]:
+    """What decided at one stage, and what would have, were it more than watched."""
     decision = verdict.decision
-    yield f"decision {decision.action}" + (f", by {decision.by}: {decision.reason}" if decision.by else "")
-    if verdict.decision.reply is not None:
-        yield f"reply    {verdict.decision.reply}"
+    where = f" at {verdict.stage}" if verdict.stage is not Stage.EOM else ""
+    if verdict.stage is Stage.RCPT:
+        where += f" of {', '.join(verdict.assessment.envelope.recipients)}"
+    line = f"decision {_asked_for(decision, where)}"
+    if decision.action is not verdict.action:
+        line += " (dry run: not carried out)"
+    yield line
+    if decision.reply is not None:
+        yield f"reply    {decision.reply}"
+    for one in decision.watched:
+        yield f"watched  {_asked_for(one, where)}"
+
+
+def _asked_for(decision: Decision, where: str) -> str:
+    by = f", by {decision.by}" if decision.by else ""
+    return f"{decision.action}{where}{by}" + (f": {decision.reason}" if decision.reason else "")
 
 
 def _reasons(assessment: Assessment) -> Iterator[tuple[str, str, str]]:
@@ -126,11 +167,17 @@ def _reasons(assessment: Assessment) -> Iterator[tuple[str, str, str]]:
         yield "dmarc", assessment.dmarc.result + author, assessment.dmarc.reason
 
 
+_ENDS = {Action.QUARANTINE: "quarantined", Action.DISCARD: "discarded"}
+
+
 def _edits(verdict: Verdict) -> Iterator[str]:
     """The edits as a person reads them: removed fields, then the new ones from top to bottom."""
     if verdict.reply is not None:
-        yield f"refused: {verdict.reply}"
+        where = f" at {verdict.stage}" if verdict.stage is not Stage.EOM else ""
+        yield f"refused{where}: {verdict.reply}"
         return
+    if verdict.action not in (Action.ACCEPT, Action.TAG):
+        yield f"{_ENDS[verdict.action]}: {verdict.decision.by}: {verdict.decision.reason}"
     for edit in verdict.edits:
         if isinstance(edit, Remove):
             yield f"removed: {edit.name}, number {edit.occurrence}"
@@ -139,14 +186,19 @@ def _edits(verdict: Verdict) -> Iterator[str]:
             yield from f"{edit.name}: {edit.value}".split("\r\n")
 
 
-def _object(verdict: Verdict, asked: list[tuple[Question, Answer, float]]) -> dict[str, Any]:
+def _object(verdicts: list[Verdict], ruling: Verdict, asked: list[tuple[Question, Answer, float]]) -> dict[str, Any]:
     """All of it as plain values, under the words of the configuration and the headers."""
     return {
-        "action": verdict.action,
-        "reply": str(verdict.reply) if verdict.reply else None,
-        "decision": plain(verdict.decision),
-        "assessment": plain(verdict.assessment),
-        "edits": [plain(edit) | {"edit": type(edit).__name__.lower()} for edit in verdict.edits],
+        "action": ruling.action,
+        "stage": ruling.stage,
+        "reply": str(ruling.reply) if ruling.reply else None,
+        "decision": plain(ruling.decision),
+        "earlier": [
+            {"stage": one.stage, "action": one.action, "decision": plain(one.decision)}
+            for one in verdicts[: verdicts.index(ruling)]
+        ],
+        "assessment": plain(verdicts[-1].assessment),
+        "edits": [plain(edit) | {"edit": type(edit).__name__.lower()} for edit in ruling.edits],
         "dns": [
             {"name": question.name, "type": question.type, "ms": round(seconds * 1000, 1)} | plain(answer)
             for question, answer, seconds in asked

@@ -1,9 +1,10 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """The command line: which subcommands there are, and how each ends.
 
-Exit codes are those of sysexits(3), which mail programs share: 0 done; 1 ``probe``: the message was refused; 64 wrong
-arguments; 65 unusable message; 66 no such file; 69 nobody listens; 70 a fault of ours; 74 the output cannot be
-written; 75 ``probe``: told to try again later; 78 unusable configuration.
+Exit codes are those of sysexits(3), which mail programs share: 0 done; 1 ``probe``: the message was refused,
+``policy try``: something would have ended differently; 64 wrong arguments; 65 unusable message or log; 66 no such file;
+69 nobody listens; 70 a fault of ours; 74 the output cannot be written; 75 ``probe``: told to try again later; 78
+unusable configuration.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from collections.abc import Sequence
 from typing import NoReturn
 
 from assay import __version__
-from assay.cli import check, config, probe, serve, spfquery
+from assay.cli import check, config, policy, probe, serve, spfquery
 from assay.config import ConfigError
 
 
@@ -38,7 +39,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = _Parser(prog="assay", description="Tells an MTA who really sent each message.")
     parser.add_argument("-V", "--version", action="version", version=f"assay {__version__}")
     commands = parser.add_subparsers(metavar="COMMAND", required=True)
-    for module in (serve, check, probe, spfquery, config):
+    for module in (serve, check, policy, probe, spfquery, config):
         module.add_to(commands)
     if sys.stdout is None:  # closed by the caller (">&-"): what is printed goes nowhere
         sys.stdout = open(os.devnull, "w")  # noqa: SIM115 - it lives as long as the process

@@ -1,0 +1,196 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""``assay policy try``: what another configuration would have decided about the messages of a facts log.
+
+The log is the one that ``log.facts`` names. The form of what is printed, and the exit codes, are in docs/policy.md.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import ExitStack
+from pathlib import Path
+from typing import IO, Any
+
+import msgspec
+
+from assay.cli import output
+from assay.cli.replay import BrokenLineError, Ending, Judge, Logged, read_line
+from assay.cli.serve import read_configuration
+from assay.config import ConfigError
+from assay.policy import Stage
+
+MAX_LINE_OCTETS = 4 * 1024 * 1024  # our choice: a thousand recipients and a header full of wanted fields fit
+MAX_TOLD = 20  # broken lines that are told one by one, our choice: a file of another kind has nothing else
+
+EX_DIFFERENT = 1
+
+
+def add_to(commands: Any) -> None:
+    """Add the subcommand to the parser."""
+    parser = commands.add_parser("policy", help="try a new policy on past messages")
+    verbs = parser.add_subparsers(metavar="VERB", required=True)
+    verb = verbs.add_parser(
+        "try",
+        help="tell what a configuration would have decided differently",
+        description="Judge the messages of a facts log (log.facts) again, by another configuration, and print those "
+        "that would have ended differently. Ends with 0 when there are none, 1 when there are some, 65 when the log "
+        "has no usable line.",
+    )
+    verb.add_argument("log", metavar="LOGFILE", help="file that log.facts named; - for standard input")
+    verb.add_argument("-c", "--config", type=Path, metavar="FILE", required=True, help="the configuration to try")
+    verb.add_argument("--json", action="store_true", help="print everything as one JSON object")
+    verb.set_defaults(run=run)
+
+
+def run(options: argparse.Namespace) -> int:
+    """Judge line by line, print what differs as it is found, then the summary."""
+    configuration, _ = read_configuration(options.config)
+    try:
+        judge = Judge.of(configuration)
+    except ValueError as error:
+        raise ConfigError(f"{options.config}: {error}") from error
+    trial = Trial(judge, options.log)
+    with ExitStack() as stack:
+        try:
+            lines = sys.stdin.buffer if options.log == "-" else stack.enter_context(Path(options.log).open("rb"))
+        except OSError as error:
+            _warn(f"{options.log}: {error.strerror}")
+            return os.EX_NOINPUT
+        for logged, ending in trial.changed(lines):
+            if options.json:
+                trial.found.append(_object(logged, ending))
+            else:
+                output.say([_line(logged, ending)])
+    trial.tell_what_is_missing()
+    if options.json:
+        sys.stdout.buffer.write(msgspec.json.format(msgspec.json.encode(trial.summary()), indent=2) + b"\n")
+    else:
+        output.say(trial.summary_lines())
+        if configuration.milter.dry_run:
+            output.say(["The configuration has milter.dry_run on: it would have changed and refused nothing."])
+    if not trial.messages:
+        return os.EX_DATAERR
+    return EX_DIFFERENT if trial.differing else os.EX_OK
+
+
+class Trial:
+    """The messages of one log, and the counts about them."""
+
+    def __init__(self, judge: Judge, name: str) -> None:
+        self.judge = judge
+        self.name = name
+        self.messages = 0
+        self.skipped = 0
+        self.otherwise = 0  #: same end, by another key or rule
+        self.differing: Counter[tuple[str, str]] = Counter()
+        self.deciding: Counter[tuple[str, str, str]] = Counter()
+        self.found: list[dict[str, Any]] = []
+
+    def changed(self, lines: IO[bytes]) -> Iterator[tuple[Logged, Ending]]:
+        """The messages that would have ended differently. Broken lines are told and skipped."""
+        for number, line in enumerate(_lines(lines), 1):
+            try:
+                if len(line) > MAX_LINE_OCTETS:
+                    raise BrokenLineError(f"longer than {MAX_LINE_OCTETS} octets")
+                logged = read_line(line)
+            except BrokenLineError as error:
+                self._skip(number, str(error))
+                continue
+            ending = self.judge.judge(logged.facts)
+            self.messages += 1
+            decision = ending.decision
+            if decision.action is logged.action:
+                self.otherwise += decision.by != logged.by
+                continue
+            self.differing[logged.action, decision.action] += 1
+            self.deciding[logged.action, decision.action, decision.by or f"no longer {logged.by}"] += 1
+            yield logged, ending
+
+    def _skip(self, number: int, why: str) -> None:
+        self.skipped += 1
+        if self.skipped <= MAX_TOLD:
+            _warn(f"{self.name}:{number}: {why}; skipped")
+        elif self.skipped == MAX_TOLD + 1:
+            _warn(f"{self.name}:{number}: broken too; further ones are only counted")
+
+    def tell_what_is_missing(self) -> None:
+        """Once for each fact that the log lacks, and each rule that could not be evaluated."""
+        for name, number in sorted(self.judge.missing.items()):
+            _warn(f"{name} is not in the log for {number} of {self.messages} messages; taken for {_absent(name)}")
+        for reason, number in sorted(self.judge.failing.items()):
+            _warn(f"{reason} ({number} of {self.messages} messages)")
+
+    def summary_lines(self) -> Iterator[str]:
+        """The counts, for people."""
+        different = sum(self.differing.values())
+        if different:
+            yield ""
+        yield f"{_count(self.messages, 'message')}, {different or 'none'} would have ended differently"
+        for (old, new), number in self.differing.most_common():
+            keys = ", ".join(
+                f"{n} {by}" for (was, now, by), n in self.deciding.most_common() if (was, now) == (old, new)
+            )
+            yield f"  {old} -> {new}: {number} ({keys})"
+        if self.otherwise:
+            yield f"{_count(self.otherwise, 'more')} to the same end, decided by another key or rule"
+        if self.skipped:
+            yield f"{_count(self.skipped, 'line')} skipped"
+
+    def summary(self) -> dict[str, Any]:
+        """All of it as plain values."""
+        return {
+            "messages": self.messages,
+            "different": self.found,
+            "same_end_by_another": self.otherwise,
+            "skipped_lines": self.skipped,
+            "missing_facts": dict(self.judge.missing),
+            "failing_rules": dict(self.judge.failing),
+        }
+
+
+def _lines(lines: IO[bytes]) -> Iterator[bytes]:
+    """Lines; of one that is too long only its begin, an octet more than the bound."""
+    while line := lines.readline(MAX_LINE_OCTETS + 1):
+        rest = line
+        while len(rest) > MAX_LINE_OCTETS and not rest.endswith(b"\n"):
+            rest = lines.readline(MAX_LINE_OCTETS + 1)
+        yield line
+
+
+def _absent(name: str) -> str:
+    return "as before" if name == "arc.trusted" else "absent"
+
+
+def _line(logged: Logged, ending: Ending) -> str:
+    decision = ending.decision
+    where = f" at {ending.stage}" if ending.stage is not Stage.EOM else ""
+    old = f"{logged.action} ({logged.by})" if logged.by else str(logged.action)
+    new = f"{decision.action}{where} ({decision.by})" if decision.by else f"{decision.action}{where}"
+    return f"{logged.queue or '-'} {old} -> {new}" + (f": {decision.reason}" if decision.reason else "")
+
+
+def _object(logged: Logged, ending: Ending) -> dict[str, Any]:
+    decision = ending.decision
+    return {
+        "queue": logged.queue,
+        "old": {"action": logged.action, "by": logged.by},
+        "new": {
+            "action": decision.action,
+            "by": decision.by,
+            "stage": ending.stage,
+            "reason": decision.reason,
+            "reply": str(decision.reply) if decision.reply else None,
+        },
+    }
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number} {noun}" if number == 1 or noun == "more" else f"{number} {noun}s"
+
+
+def _warn(text: str) -> None:
+    print(f"assay policy try: {text}", file=sys.stderr)

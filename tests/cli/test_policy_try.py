@@ -1,0 +1,320 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""``assay policy try``: what a new configuration would have decided about logged messages."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from ipaddress import ip_address
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+
+from assay.cli.replay import BrokenLineError, Judge, read_line
+from assay.config import Configuration, make_clients, make_settings
+from assay.daemon.journal import facts_line
+from assay.model.message import split_message
+from assay.policy import Stage
+from assay.session import Session
+from assay.transaction import Verdict
+from running import Daemon
+from sending import BAD, GOOD, ROWS, greet, message, send
+from talking import NOW
+from zone import Zone
+
+SAME, DIFFERENT, UNUSABLE, NO_INPUT, CONFIG = 0, 1, 65, 66, 78
+LOGGING = {"log": {"facts": "somewhere"}}
+REJECTING = {"spf": {"mailfrom": {"fail": "reject"}}}
+
+#: (client, MAIL FROM, recipients, message)
+MAIL = [
+    (GOOD, "joe@example.org", ("ann@example.net",), message()),
+    (BAD, "joe@example.org", ("ann@example.net", "abuse@example.net"), message()),
+    (BAD, "", ("ann@example.net",), message("joe@quarantine.example", "List-Id: <list.example>")),
+    ("2001:db8::1", "x@reject.example", ("bob@example.net",), message("x@reject.example", "X-Foo: bar")),
+    (GOOD, "joe@example.org", ("ann@example.net",), message("joe@example.org", "X-Foo: bar", "X-Foo: foo")),
+]
+
+
+def rule(stage: str, when: str, action: str = "reject", **more: Any) -> dict[str, Any]:
+    return {"name": "one", "stage": stage, "when": when, "action": action} | more
+
+
+CONFIGURATIONS = {
+    "nothing": {},
+    "at the end": REJECTING,
+    "at MAIL": {"spf": {"mailfrom": {"fail": "reject", "stage": "mail"}}},
+    "at connect": {"iprev": {"permerror": "tempfail", "fail": "tempfail", "stage": "connect"}},
+    "HELO at HELO": {"spf": {"helo": {"fail": "reject", "stage": "helo"}}},
+    "at RCPT": {"spf": {"mailfrom": {"fail": "reject", "stage": "rcpt"}}},
+    "a rule for recipients": {"rule": [rule("rcpt", 'rcpt.exists(one, one.startsWith("ann@"))')]},
+    "a rule that accepts early": REJECTING | {"rule": [rule("connect", f'client.address == "{BAD}"', "accept")]},
+    "a rule about the client's domain": {"rule": [rule("helo", 'spf.helo.result == "fail"', "tempfail")]},
+    "a rule about a field": {"rule": [rule("eom", 'header("X-Foo") == "bar"', "quarantine")]},
+    "a rule in dry run": {"rule": [rule("eom", "true", "discard", dry_run=True)]},
+    "DMARC": {"dmarc": {"reject": "reject", "quarantine": "quarantine", "none": "tag"}},
+    "a mailing list": {"dmarc": {"quarantine": "reject", "list_traffic": "accept"}},
+    "IPREV": {"iprev": {"fail": "tag", "permerror": "discard"}},
+    "IPREV switched off": {"iprev": {"fail": "reject", "permerror": "reject", "enabled": False}},
+    "names in MAIL FROM": {"iprev": {"names_in_mail_from": "any", "name_mismatch": "reject", "stage": "mail"}},
+    "no signature": {"dkim": {"none": "tag"}},
+    "an internal network": REJECTING | {"clients": {"internal": ("192.0.2.64/26",)}},
+    "an exempt sender": REJECTING | {"clients": {"internal": (), "exempt_senders": ("example.org",)}},
+    "an exempt recipient": REJECTING | {"clients": {"internal": (), "exempt_recipients": ("abuse@example.net",)}},
+    "a trusted forwarder": REJECTING | {"clients": {"internal": (), "trusted_forwarders": (BAD,)}},
+    "everything at once": REJECTING | {"dmarc": {"reject": "reject", "quarantine": "reject"}, "dkim": {"none": "tag"}},
+}
+
+
+def configuration(sections: dict[str, Any]) -> Configuration:
+    return msgspec.convert(sections, Configuration)
+
+
+def deliver(sections: dict[str, Any], mail: tuple[str, str, tuple[str, ...], bytes]) -> list[Verdict]:
+    """The verdicts of a message under a configuration, up to the one it ends with."""
+    client, path, recipients, octets = mail
+    settings, zone = configuration(sections), Zone(ROWS)
+    one = Session(make_settings(settings), make_clients(settings), lambda: zone)
+    steps = [
+        lambda: one.connect(ip_address(client), ""),
+        lambda: one.helo("mail.example.org"),
+        lambda: one.mail(f"<{path}>", now=NOW),
+    ]
+    verdicts = []
+    for step in steps:
+        verdict = step()
+        if verdict is not None and verdict.action.refuses:
+            return [verdict]
+    for recipient in recipients:
+        verdict = one.rcpt(f"<{recipient}>")
+        if verdict is not None and verdict.action.refuses:
+            verdicts.append(verdict)
+    if len(verdicts) == len(recipients):
+        return verdicts[:1]
+    header, body = split_message(octets)
+    for field in header:
+        one.header(field)
+    one.end_of_header()
+    one.body(body)
+    last = one.end_of_message(queue_id="4A", now=NOW)
+    assert last is not None
+    return [*verdicts, last]
+
+
+@pytest.mark.parametrize("name", CONFIGURATIONS)
+@pytest.mark.parametrize("mail", MAIL, ids=lambda mail: f"{mail[0]} {mail[1] or '<>'}")
+def test_it_decides_as_the_daemon_would(name: str, mail: tuple[str, str, tuple[str, ...], bytes]) -> None:
+    sections = CONFIGURATIONS[name]
+    asks = {"rule": [rule("eom", 'header("X-Foo") == "-"')]}  # so that the log has the field
+    (logged,) = deliver(LOGGING | asks, mail)
+    ending = Judge.of(configuration(sections)).judge(read_line(facts_line(logged, 0.0)).facts)
+    really = deliver(sections, mail)[-1]
+    assert (ending.stage, ending.decision.action) == (really.stage, really.decision.action)
+    if really.assessment.exempt:
+        assert ending.decision.by == f"not judged: {really.assessment.exempt}"
+    else:
+        assert ending.decision.by == really.decision.by
+        assert ending.decision.reply == really.decision.reply
+        assert ending.decision.reason == really.decision.reason
+
+
+@pytest.mark.parametrize("name", CONFIGURATIONS)
+def test_the_configuration_that_was_in_force_changes_nothing(name: str) -> None:
+    sections = CONFIGURATIONS[name]
+    judge = Judge.of(configuration(sections))
+    for mail in MAIL:
+        last = deliver(sections | LOGGING, mail)[-1]
+        if last.stage is Stage.EOM and last.facts is not None:
+            logged = read_line(facts_line(last, 0.0))
+            assert judge.judge(logged.facts).decision.action is logged.action
+    assert not judge.missing
+
+
+def run(*arguments: str, stdin: bytes = b"") -> subprocess.CompletedProcess[str]:
+    ended = subprocess.run(
+        [sys.executable, "-m", "assay", "policy", "try", *arguments],
+        input=stdin.decode("utf-8", "surrogateescape"),
+        errors="surrogateescape",
+        capture_output=True,
+        timeout=60,
+        check=False,
+        text=True,
+    )
+    assert "Traceback" not in ended.stderr
+    return ended
+
+
+@pytest.fixture
+def log(tmp_path: Path) -> Path:
+    """Of three messages the second has a client that may not send."""
+    path = tmp_path / "facts"
+    path.write_bytes(b"".join(facts_line(deliver(LOGGING, mail)[-1], 0.0) for mail in (MAIL[0], MAIL[1], MAIL[4])))
+    return path
+
+
+@pytest.fixture
+def new(tmp_path: Path) -> Path:
+    path = tmp_path / "new.toml"
+    path.write_text('[spf.mailfrom]\nfail = "reject"\nstage = "mail"\n')
+    return path
+
+
+def test_what_differs_is_told_with_a_summary(log: Path, new: Path) -> None:
+    ended = run(str(log), "-c", str(new))
+    assert (ended.returncode, ended.stderr) == (DIFFERENT, "")
+    assert ended.stdout.splitlines() == [
+        f"4A accept -> reject at mail (spf.mailfrom.fail): example.org does not permit {BAD}, by -all",
+        "",
+        "3 messages, 1 would have ended differently",
+        "  accept -> reject: 1 (1 spf.mailfrom.fail)",
+    ]
+
+
+def test_nothing_differs(log: Path, new: Path) -> None:
+    new.write_text("")
+    ended = run(str(log), "-c", str(new))
+    assert (ended.returncode, ended.stdout, ended.stderr) == (
+        SAME,
+        "3 messages, none would have ended differently\n",
+        "",
+    )
+
+
+def test_what_a_rule_decided_before_is_told(log: Path, new: Path) -> None:
+    log.write_text(log.read_text().replace('"action":"accept","by":""', '"action":"reject","by":"rule old"'))
+    ended = run(str(log), "-c", str(new))
+    assert "4A reject (rule old) -> accept\n" in ended.stdout
+    assert "  reject -> accept: 2 (2 no longer rule old)\n" in ended.stdout
+    assert "1 more to the same end, decided by another key or rule\n" in ended.stdout
+
+
+def test_a_dry_run_of_all_is_mentioned(log: Path, new: Path) -> None:
+    new.write_text("[milter]\ndry_run = true\n" + new.read_text())
+    ended = run(str(log), "-c", str(new))
+    assert "accept -> reject" in ended.stdout
+    assert ended.stdout.endswith("milter.dry_run on: it would have changed and refused nothing.\n")
+
+
+def test_json_from_standard_input(log: Path, new: Path) -> None:
+    ended = run("-", "-c", str(new), "--json", stdin=log.read_bytes())
+    assert ended.returncode == DIFFERENT
+    found = json.loads(ended.stdout)
+    assert (found["messages"], found["skipped_lines"]) == (3, 0)
+    (one,) = found["different"]
+    assert one["old"] == {"action": "accept", "by": ""}
+    assert one["new"] == {
+        "action": "reject",
+        "by": "spf.mailfrom.fail",
+        "stage": "mail",
+        "reason": f"example.org does not permit {BAD}, by -all",
+        "reply": f"550 5.7.23 SPF of MAIL FROM: example.org does not permit {BAD}, by -all",
+    }
+
+
+def test_broken_lines_are_told_by_number_and_skipped(log: Path, new: Path) -> None:
+    first, second, third = log.read_bytes().splitlines(keepends=True)
+    log.write_bytes(first + b"garbage\n" + second + b"\n" + third[:100])
+    ended = run(str(log), "-c", str(new))
+    assert ended.returncode == DIFFERENT
+    told = ended.stderr.splitlines()
+    assert [line.split(": ")[1] for line in told] == [f"{log}:{number}" for number in (2, 4, 5)]
+    assert all(line.endswith("; skipped") for line in told)
+    assert ended.stdout.endswith("3 lines skipped\n")
+    assert "2 messages, 1 would" in ended.stdout
+
+
+def test_a_file_of_another_kind_is_not_told_line_by_line(log: Path, new: Path) -> None:
+    log.write_bytes(b"no json\n" * 1000)
+    ended = run(str(log), "-c", str(new))
+    assert ended.returncode == UNUSABLE
+    assert len(ended.stderr.splitlines()) == 21
+    assert "1000 lines skipped" in ended.stdout
+
+
+def changed(old: str, new: str) -> bytes:
+    line = facts_line(deliver(LOGGING, MAIL[1])[-1], 0.0).decode()
+    assert old in line
+    return line.replace(old, new).encode()
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        pytest.param(b"", id="empty"),
+        pytest.param(b"\xff\xfe", id="no UTF-8"),
+        pytest.param(b"[" * 100_000, id="deep"),
+        pytest.param(b"[]", id="a list"),
+        pytest.param(b"{}", id="no facts"),
+        pytest.param(changed('"action":"accept"', '"action":"maybe"'), id="an unknown action"),
+        pytest.param(changed('"queue":"4A"', '"queue":4'), id="a number for the queue id"),
+        pytest.param(changed('"by_all":true', '"by_all":"yes"'), id="text for a truth value"),
+        pytest.param(changed('"helo":"mail.example.org"', '"helo":["x"]'), id="a list for a text"),
+        pytest.param(changed('"rcpt":["ann@example.net",', '"rcpt":[1,'), id="a number in a list"),
+        pytest.param(changed('"list":{"id":""}', '"list":"x"'), id="text for an object"),
+        pytest.param(changed('"dkim":[]', '"dkim":[{"result":"none"}]'), id="no result of a signature"),
+        pytest.param(changed('"header":{}', '"header":{"x-foo":"bar"}'), id="text for the values of a field"),
+    ],
+)
+def test_a_broken_line_ends_in_words(line: bytes) -> None:
+    with pytest.raises(BrokenLineError):
+        read_line(line)
+
+
+def test_facts_that_the_log_lacks_are_told_once(log: Path, new: Path) -> None:
+    lines = [json.loads(line) for line in log.read_bytes().splitlines()]
+    del lines[0]["facts"]["list"], lines[0]["facts"]["spf"]["mailfrom"]["mechanism"]
+    log.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    new.write_text(
+        '[senderid]\nenabled = true\nfail = "reject"\n'
+        '[[rule]]\nname = "foo"\nwhen = \'header("X-Foo") == "bar" || header("X-Foo") == ""\'\naction = "reject"\n'
+    )
+    ended = run(str(log), "-c", str(new))
+    assert ended.stderr.splitlines() == [
+        'assay policy try: header("x-foo") is not in the log for 3 of 3 messages; taken for absent',
+        "assay policy try: list is not in the log for 1 of 3 messages; taken for absent",
+        "assay policy try: senderid is not in the log for 3 of 3 messages; taken for absent",
+        "assay policy try: spf.mailfrom.mechanism is not in the log for 1 of 3 messages; taken for absent",
+    ]
+
+
+def test_what_is_newer_than_we_are_is_left_out(log: Path) -> None:
+    one = json.loads(log.read_bytes().splitlines()[0])
+    one["facts"]["spf"]["novelty"] = one["facts"]["novelty"] = [1]
+    one["novelty"] = None
+    assert Judge.of(configuration({})).judge(read_line(json.dumps(one).encode()).facts).decision.by == ""
+
+
+def test_what_a_stranger_wrote_cannot_steer_the_terminal(log: Path, new: Path) -> None:
+    log.write_bytes(log.read_bytes().replace(b'"queue":"4A"', b'"queue":"\\u001b[2J\\u202e"'))
+    ended = run(str(log), "-c", str(new))
+    assert "\\x1b[2J\\u202e accept -> reject" in ended.stdout
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "told"),
+    [
+        (("nowhere", "-c", "{new}"), NO_INPUT, "nowhere: No such file"),
+        (("{log}", "-c", "nowhere"), CONFIG, "nowhere: cannot be read"),
+        (("{log}",), 64, "-c/--config"),
+        (("/", "-c", "{new}"), NO_INPUT, "/: Is a directory"),
+    ],
+)
+def test_what_cannot_be_read(log: Path, new: Path, arguments: tuple[str, ...], code: int, told: str) -> None:
+    ended = run(*(one.format(log=log, new=new) for one in arguments))
+    assert ended.returncode == code
+    assert told in ended.stderr
+
+
+def test_what_a_daemon_logs_can_be_tried(tmp_path: Path, new: Path) -> None:
+    log = tmp_path / "facts"
+    with Daemon(tmp_path, ROWS, log={"facts": str(log)}) as daemon:
+        with daemon.mta() as mta:
+            greet(mta, BAD, helo=b"caf\xe9")
+            send(mta, message("joe@example.org"))
+        daemon.wait_for_log("queue=4ABC")
+    ended = run(str(log), "-c", str(new))
+    assert ended.returncode == DIFFERENT
+    assert ended.stdout.startswith("4ABC accept -> reject at mail (spf.mailfrom.fail)")
