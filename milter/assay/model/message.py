@@ -20,16 +20,16 @@ class HeaderField:
     """One header field (RFC 5322, 2.2).
 
     `name` is what stands before the colon. `value` is everything behind it, the leading space included, folded with
-    CRLF, without the final CRLF.
+    CRLF, without the final CRLF. `key` is the name to compare by: lower case, without the white space that may stand
+    before the colon.
     """
 
     name: bytes
     value: bytes
+    key: bytes = field(init=False, repr=False, compare=False)
 
-    @property
-    def key(self) -> bytes:
-        """The name to compare by: lower case, without the white space that may stand before the colon."""
-        return self.name.rstrip(b" \t").lower()
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "key", self.name.rstrip(b" \t").lower())
 
     @property
     def raw(self) -> bytes:

@@ -17,6 +17,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 from assay.inquiry import Answer, Inquiry, Outcome, Question, RecordType
 from assay.model.name import Domain
@@ -24,6 +25,7 @@ from assay.protocol.dmarc import record as records
 from assay.protocol.dmarc.record import Record
 
 MAX_QUERIES = 8  # a walk's, RFC 9989, 4.10
+REMEMBERED_NAMES = 1024  # domains whose targets are kept: a message walks from one domain several times
 
 PublicSuffix = Callable[[str], str | None]
 """Maps a name in lower-case A-labels to its public suffix in the same form."""
@@ -69,6 +71,7 @@ def organizational_domain(domain: Domain, *, public_suffix: PublicSuffix | None 
     return (yield from walk(domain)).organizational_domain
 
 
+@lru_cache(REMEMBERED_NAMES)
 def targets(domain: Domain) -> tuple[str, ...]:
     """The names whose records a walk may need, longest first: never more than MAX_QUERIES (RFC 9989, 4.10).
 
