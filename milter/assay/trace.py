@@ -129,7 +129,7 @@ def _results(assessment: Assessment, decision: Decision) -> Sequence[authres.Met
     if assessment.iprev is not None:
         results.append(_iprev(assessment.iprev))
     results.extend(_spf(assessment))
-    results.extend(_dkim(evaluation) for evaluation in assessment.dkim)
+    results.extend(_dkim(evaluation) for evaluation in _worth_telling(assessment.dkim))
     if not assessment.dkim:
         results.append(authres.MethodResult("dkim", dkim.Result.NONE))
     if assessment.arc is not None and assessment.arc.result is not arc.Result.NONE:
@@ -202,6 +202,17 @@ def _dkim(evaluation: dkim.Evaluation) -> authres.MethodResult:
     )
 
 
+#: Our choice: with as many as the default of dkim.max_signatures lets through, a hostile field stays below 40 KiB.
+MAX_SIGNATURES = 20
+
+
+def _worth_telling(evaluations: Sequence[dkim.Evaluation]) -> Sequence[dkim.Evaluation]:
+    """As many signatures' evaluations as one field may hold: where there are more, those that passed come first."""
+    if len(evaluations) <= MAX_SIGNATURES:
+        return evaluations
+    return sorted(evaluations, key=lambda one: one.result is not dkim.Result.PASS)[:MAX_SIGNATURES]
+
+
 _B_PREFIX = 8  # RFC 6008, 4: the first eight characters of b= tell signatures apart
 
 
@@ -248,9 +259,13 @@ def _dmarc(evaluation: dmarc.Evaluation, decision: Decision) -> authres.MethodRe
 
 
 def _dmarc_comment(evaluation: dmarc.Evaluation, decision: Decision) -> str:
-    """What was published, and the local override of a failure, where there is one (RFC 9989, 5.4; RFC 8617, 7.2.1)."""
+    """What was published, and the local override of a failure, where there is one (RFC 9989, 5.4; RFC 8617, 7.2.1).
+
+    A rule of the operator's is told whatever DMARC says, for no other result would.
+    """
     published = f"p={evaluation.policy}" if evaluation.policy is not None else ""
-    if evaluation.result is not dmarc.Result.FAIL or not decision.override:
+    by_rule = decision.by.startswith("rule ")
+    if not decision.override or (evaluation.result is not dmarc.Result.FAIL and not by_rule):
         return published
     return f"{published}; {decision.override}" if published else decision.override
 

@@ -89,3 +89,58 @@ def test_an_honest_client_of_a_relay_passes(mta: Mta, received: str) -> None:
     greet(mta, RELAY)
     outcome = send(mta, message("joe@example.org", f"Received: {received}"))
     assert "dmarc=pass" in results(outcome)
+
+
+@pytest.mark.parametrize("octets", [66_000, 102_400])
+def test_a_field_that_is_too_long_for_libmilter_hides_no_message(mta: Mta, octets: int) -> None:
+    greet(mta, STRANGER)
+    assert send(mta, message("ceo@reject.example", f"X-Long: {'x' * octets}"), path="").code == 550
+
+
+#: What a client may have as its name in the DNS: any octets.
+NAMES = {"7.2.0.192.in-addr.arpa": "a\udcff.example", "8.2.0.192.in-addr.arpa": "a\n\r\0\u007f.example"}
+
+
+@pytest.fixture(scope="module")
+def cautious(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Daemon]:
+    """A daemon that refuses nothing: it holds mail, or marks it."""
+    sections = {
+        "iprev": {"fail": "quarantine"},
+        "dmarc": {"none": "tag"},
+        "headers": {"tag_subject": "[beware] "},
+        "dkim": {"max_signatures": 100},
+    }
+    rows = ROWS | {owner: [["PTR", name]] for owner, name in NAMES.items()}
+    with Daemon(tmp_path_factory.mktemp("daemon"), rows, **sections) as one:
+        yield one
+
+
+@pytest.mark.parametrize("ip", ["192.0.2.7", "192.0.2.8"])
+def test_a_name_of_odd_octets_frees_nobody_from_quarantine(cautious: Daemon, ip: str) -> None:
+    with cautious.mta() as mta:
+        greet(mta, ip)
+        outcome = send(mta)
+    assert outcome.quarantine.startswith("iprev.fail: a?")
+    assert outcome.quarantine.isascii()
+    assert outcome.quarantine.isprintable()
+    assert results(outcome)
+
+
+@pytest.mark.parametrize("octets", [60_000, 102_400])
+def test_a_subject_that_is_too_long_to_be_written_is_marked_all_the_same(cautious: Daemon, octets: int) -> None:
+    with cautious.mta() as mta:
+        greet(mta)
+        outcome = send(mta, message("a@none.example").replace(b"Subject: ", b"Subject: " + b"x" * octets), path="")
+    names = [name for _, name, _ in outcome.edits]
+    assert names[:2] == [b"Subject", b"X-Assay-Tag"]
+    assert "dmarc=fail" in results(outcome)
+
+
+def test_signatures_without_number_do_not_hide_the_results(cautious: Daemon) -> None:
+    long = ".".join(["d" * 60] * 3)
+    signature = f"DKIM-Signature: v=1; a=rsa-sha256; d={long}; s={'s' * 40}; i={'u' * 400}@{long}; h=from; bh=AA; b=AA"
+    with cautious.mta() as mta:
+        greet(mta)
+        outcome = send(mta, message("joe@example.org", *[signature] * 200))
+    assert "dmarc=pass" in results(outcome)
+    assert len(results(outcome)) < 50_000

@@ -227,7 +227,7 @@ class Connection:
             case policy.Action.DISCARD:
                 return int(Milter.DISCARD)
             case policy.Action.QUARANTINE:
-                context.quarantine(f"{verdict.decision.by}: {verdict.decision.reason}"[:MAX_QUARANTINE_REASON])
+                context.quarantine(_printable(f"{verdict.decision.by}: {verdict.decision.reason}"))
             case policy.Action.TAG | policy.Action.ACCEPT:
                 pass
         for edit in verdict.edits:
@@ -250,6 +250,11 @@ class Connection:
         """A value as libmilter wants it: bare line feeds, and our own leading space where the MTA adds none."""
         text = value.replace("\r\n", "\n")
         return f" {text}" if self.leading_space else text
+
+
+def _printable(reason: str) -> str:
+    """A reason as the MTA may keep and log it; names that strangers publish in the DNS can be any octets."""
+    return "".join(one if " " <= one <= "~" else "?" for one in reason[:MAX_QUARANTINE_REASON])
 
 
 def macro(context: Any, name: str) -> str:

@@ -19,6 +19,7 @@ Facts about libmilter and pymilter 1.0.5 that shape it:
 
 from __future__ import annotations
 
+import ctypes
 import os
 import sys
 from collections.abc import Callable
@@ -30,7 +31,13 @@ import Milter
 from assay.daemon.connection import ACTIONS, Connection, Service, macro
 from assay.log import Log, pairs
 
+#: Octets of one event that libmilter takes. Its own 65,535 would be less than a field may have in Postfix
+#: (header_size_limit, 102,400), and libmilter hangs up on a longer one: whoever sends one would go unjudged.
+_MAX_EVENT_OCTETS = 1024 * 1024
 _IDLE_MTA_SECONDS = 7210  # libmilter's own default: how long an MTA may say nothing (Postfix keeps sessions for 300 s)
+
+#: Plain numbers, for what is returned twenty times a message.
+_CONTINUE, _NOREPLY = int(Milter.CONTINUE), int(Milter.NOREPLY)
 
 Callback = Callable[..., Any]
 
@@ -91,12 +98,23 @@ def serve(log: Log) -> int:
     :returns: the exit code.
     """
     Milter.settimeout(_IDLE_MTA_SECONDS)
+    _take_long_events(log)
     try:
         Milter.main()
     except Milter.error as error:
         log.error(f"libmilter stopped: {error}")
         return os.EX_SOFTWARE
     return os.EX_OK
+
+
+def _take_long_events(log: Log) -> None:
+    """Have libmilter take events of `_MAX_EVENT_OCTETS`, which pymilter has no word for."""
+    try:
+        with open("/proc/self/maps") as maps:  # the very library that pymilter uses, whatever it is called here
+            path = next(line.split()[-1] for line in maps if "/libmilter." in line)
+        ctypes.CDLL(path).smfi_setmaxdatasize(ctypes.c_size_t(_MAX_EVENT_OCTETS))
+    except (OSError, StopIteration, AttributeError):
+        log.warning("libmilter cannot be told to take header fields beyond 65,535 octets: it hangs up on them")
 
 
 def _step(no_reply: int, act: Callback, *, begins: bool = False) -> Callback:
