@@ -61,6 +61,28 @@ FAULTS = [
     pytest.param("[identity]\nstrip = ['']\n", "identity: strip", id="an empty name to strip"),
     pytest.param("[milter]\nworkers = 1\nworkers = 2\n", "is no TOML: ", id="a key twice"),
     pytest.param("\n\n[milter\n", "line 3", id="TOML syntax"),
+    pytest.param("[milter]\ndry_run = yes\n", 'write text in "quotes", a switch as true or false', id="a bare word"),
+    pytest.param("milter: 1\n", 'write key = "value"', id="YAML"),
+    pytest.param("a = " + "[" * 5000, "nested too deeply", id="brackets without end"),
+    pytest.param("rule = [1]\n", "rules are several: write [[rule]] for each", id="rules that are none"),
+    pytest.param("[[rule]]\nname = 'a'\n", "rule 1: object missing required field when", id="half a rule"),
+    pytest.param(
+        "[[rule]]\nname = 'a'\nwhen = 'true'\nstage = 'eom'\n[[rule]]\nname = 'b'\nwhen = 'true'\nstage = 'data'\n",
+        "rule 2.stage: invalid enum value 'data'; known are connect, helo, mail, rcpt, eom",
+        id="which rule, and its words",
+    ),
+    pytest.param(
+        "[[rule]]\nname = 'a'\nwhen = 'true'\nstage = 'eom'\naction = 'bounce'\n",
+        "rule 1.action: invalid enum value 'bounce'; known are accept, ",
+        id="the words of a key that may be left out",
+    ),
+    pytest.param("[milter]\nsocket = '/run/s'\n", "; here, unix:/run/s", id="a bare path"),
+    pytest.param("[milter]\nsocket = 'inet:h:25'\n", "; here, inet:25@h", id="a socket as Postfix has it"),
+    pytest.param("[milter]\nsocket = 'inet:[::1]:25'\n", "; here, inet6:25@::1", id="a socket as Postfix has it, IPv6"),
+    pytest.param("[milter]\nsocket = 'inet:25@::1'\n", "write inet6:25@::1", id="an IPv6 address as IPv4"),
+    pytest.param("[milter]\nsocket = 'inet:25@a b'\n", "write inet:PORT@HOST", id="a space in a host"),
+    pytest.param("[milter]\nsocket = 'inet:\u0662@h'\n", "write inet:PORT@HOST", id="a port in other digits"),
+    pytest.param('[milter]\nsocket = "unix:/a\\u0000"\n', "write inet:PORT@HOST", id="NUL in a path"),
 ]
 
 
@@ -84,6 +106,28 @@ def test_a_file_that_is_no_utf_8(tmp_path: Path) -> None:
     path = tmp_path / "assay.toml"
     path.write_bytes(b"# caf\xe9\n")
     assert fault(path) == f"{path}: is no UTF-8 text (octet 5)"
+
+
+def test_a_byte_order_mark_and_other_line_ends_are_harmless(tmp_path: Path) -> None:
+    path = tmp_path / "assay.toml"
+    path.write_bytes(b"\xef\xbb\xbf[milter]\r\nworkers = 7\r\n")
+    assert load(path).milter.workers == 7
+
+
+@pytest.mark.parametrize("text", [None, "[dns]\nzone = '/dev/zero'\n", "[lists]\na = '/dev/zero'\n"])
+def test_a_file_without_end_is_refused(tmp_path: Path, text: str | None) -> None:
+    path = Path("/dev/zero")
+    if text is not None:
+        path = tmp_path / "assay.toml"
+        path.write_text(text)
+    with pytest.raises((ConfigError, ValueError), match=r"/dev/zero: (cannot be read: )?larger than 64 MiB"):
+        _make(path)
+
+
+def _make(path: Path) -> None:
+    configuration = load(path)
+    make_resolver(configuration).close()
+    make_settings(configuration)
 
 
 def test_a_missing_file(tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import msgspec
 
-from assay import origin, policy, resolver, session
+from assay import files, origin, policy, resolver, session
 from assay.config.reactions import Rule, split_field
 from assay.config.settings import Configuration
 from assay.model.name import Domain, InvalidNameError
@@ -18,8 +18,6 @@ from assay.model.smtp import parse_address
 from assay.policy import Action, Edits, Stage, outcomes
 from assay.policy.facts import KNOWN_FROM
 from assay.protocol import dkim, dmarc, spf
-
-MAX_LIST_OCTETS = 64 * 1024 * 1024  # of one list's file; a million domains are a third of it
 
 #: Where each method's actions stand.
 _METHODS: dict[str, Callable[[Configuration], msgspec.Struct]] = {
@@ -166,9 +164,7 @@ def _rule(rule: Rule, lists: policy.Lists) -> policy.Rule:
 def _read_list(name: str, path: Path) -> frozenset[str]:
     """One entry a line, in lower case; ``#`` begins a comment."""
     try:
-        if path.stat().st_size > MAX_LIST_OCTETS:
-            raise ValueError(f"lists.{name}: {path} is larger than {MAX_LIST_OCTETS} octets")
-        text = path.read_text("utf-8")
+        text = files.read_text(path)
     except OSError as error:
         raise ValueError(f"lists.{name}: {path}: {error.strerror}") from error
     except UnicodeDecodeError as error:

@@ -7,6 +7,10 @@ import re
 import socket
 from dataclasses import dataclass
 
+_PORT_AND_HOST = re.compile(r"([0-9]{1,5})(?:@([^\x00-\x20]+))?")
+#: Postfix's main.cf has them the other way round: inet:host:port.
+_HOST_AND_PORT = re.compile(r"(inet6?):\[?([^\x00-\x20@\[\]]+)\]?:([0-9]{1,5})")
+
 
 class EndpointError(ValueError):
     """A text that names no milter socket. The message quotes it and shows the forms."""
@@ -29,13 +33,15 @@ class Endpoint:
         """
         kind, colon, rest = text.partition(":")
         kind = kind.lower()
-        if colon and kind in ("unix", "local") and rest:
+        if colon and kind in ("unix", "local") and rest and "\0" not in rest:
             return cls(socket.AF_UNIX, "", 0, rest)
-        match = re.fullmatch(r"(\d{1,5})(?:@(.+))?", rest)
+        match = _PORT_AND_HOST.fullmatch(rest)
         if kind not in ("inet", "inet6") or match is None or not 0 < int(match[1]) < 65536:
-            raise EndpointError(f"{text!r}: write inet:PORT@HOST, inet6:PORT@HOST or unix:PATH")
-        family = socket.AF_INET if kind == "inet" else socket.AF_INET6
-        return cls(family, (match[2] or "").strip("[]"), int(match[1]), "")
+            raise EndpointError(f"{text!r}: write inet:PORT@HOST, inet6:PORT@HOST or unix:PATH{_meant(text)}")
+        host = (match[2] or "").strip("[]")
+        if kind == "inet" and ":" in host:
+            raise EndpointError(f"{text!r}: for an IPv6 address write inet6:{match[1]}@{host}")
+        return cls(socket.AF_INET if kind == "inet" else socket.AF_INET6, host, int(match[1]), "")
 
     def __str__(self) -> str:
         if self.family == socket.AF_UNIX:
@@ -57,3 +63,13 @@ class Endpoint:
             connection.close()
             raise
         return connection
+
+
+def _meant(text: str) -> str:
+    """What somebody meant who wrote Postfix's notation, or a bare path."""
+    if text.startswith("/"):
+        return f"; here, unix:{text}"
+    if match := _HOST_AND_PORT.fullmatch(text):
+        kind = "inet6" if ":" in match[2] else match[1]
+        return f"; here, {kind}:{match[3]}@{match[2]}"
+    return ""

@@ -8,10 +8,12 @@ import re
 import tomllib
 from enum import Enum
 from pathlib import Path
-from typing import Any, get_type_hints
+from types import NoneType, UnionType
+from typing import Any, get_args, get_type_hints
 
 import msgspec
 
+from assay import files
 from assay.config.reactions import Rule
 from assay.config.section import Section
 from assay.config.settings import Configuration
@@ -30,13 +32,15 @@ def load(path: Path | None) -> Configuration:
     if path is None:
         return Configuration()
     try:
-        data = tomllib.loads(path.read_text("utf-8"))
+        data = tomllib.loads(files.read_text(path))
     except OSError as error:
         raise ConfigError(f"{path}: cannot be read: {error.strerror}") from error
     except UnicodeDecodeError as error:
         raise ConfigError(f"{path}: is no UTF-8 text (octet {error.start})") from error
     except tomllib.TOMLDecodeError as error:
-        raise ConfigError(f"{path}: is no TOML: {error}") from error
+        raise ConfigError(f"{path}: is no TOML: {error}{_hint(str(error))}") from error
+    except RecursionError as error:  # brackets in brackets, thousands deep
+        raise ConfigError(f"{path}: is no TOML: nested too deeply") from error
     _refuse_unknown(path, data)
     try:
         return msgspec.convert(data, Configuration)
@@ -54,6 +58,8 @@ def _refuse_unknown(path: Path, data: dict[str, Any]) -> None:
             if not isinstance(content, list):
                 raise ConfigError(f"{path}: rules are several: write [[rule]] for each")
             for number, rule in enumerate(content, 1):
+                if not isinstance(rule, dict):
+                    raise ConfigError(f"{path}: rules are several: write [[rule]] for each")
                 _refuse_unknown_keys(path, f"rule {number}", rule, Rule)
         elif not isinstance(content, dict):
             raise ConfigError(f"{path}: {name} is a section: write [{name}] on a line of its own")
@@ -72,6 +78,15 @@ def _refuse_unknown_keys(path: Path, place: str, table: Any, struct: Any) -> Non
             _refuse_unknown_keys(path, f"{place}.{key}", value, known[key])
 
 
+def _hint(fault: str) -> str:
+    """What is usually meant by a fault that TOML's own words leave dark."""
+    if "Invalid value" in fault:
+        return '; write text in "quotes", a switch as true or false'
+    if "Expected '=' after a key" in fault:
+        return '; write key = "value"'
+    return ""
+
+
 def _nearest(word: str, known: Any) -> str:
     near = difflib.get_close_matches(word, list(known), n=1, cutoff=0.5)
     return f"; did you mean {near[0]}?" if near else f"; known are {', '.join(sorted(known))}"
@@ -80,8 +95,11 @@ def _nearest(word: str, known: Any) -> str:
 def _in_our_words(message: str) -> str:
     """Turn msgspec's ``Expected `int`, got `str` - at `$.milter.workers``` into ``milter.workers: expected int...``."""
     text, _, place = message.partition(" - at ")
-    key = re.sub(r"\[\.\.\.\]|\[(\d+)\]", "", place.strip("`")).removeprefix("$").removeprefix(".")
+    place = place.strip("`").removeprefix("$").removeprefix(".")
+    key = re.sub(r"\[\.\.\.\]|\[\d+\]", "", place)
     text = text.replace("`", "") + _words(key)
+    if number := re.match(r"rule\[(\d+)\]", place):  # operators count from 1
+        key = f"rule {int(number[1]) + 1}{key.removeprefix('rule')}"
     return f"{key}: {text[0].lower()}{text[1:]}" if key else text
 
 
@@ -90,10 +108,12 @@ def _words(key: str) -> str:
     struct: Any = Configuration
     *sections, name = key.split(".")
     for section in sections:
-        struct = get_type_hints(struct).get(section)
+        struct = Rule if section == "rule" else get_type_hints(struct).get(section)
         if not (isinstance(struct, type) and issubclass(struct, Section)):
             return ""
     hint = get_type_hints(struct).get(name)
+    if isinstance(hint, UnionType):  # such as Action | None
+        hint = next((one for one in get_args(hint) if one is not NoneType), None)
     if isinstance(hint, type) and issubclass(hint, Enum):
         return "; known are " + ", ".join(member.value for member in hint)
     return ""

@@ -21,6 +21,7 @@ import dns.tokenizer
 import dns.zone
 import dns.zonefile
 
+from assay import files
 from assay.inquiry import Answer, Outcome, Question, RecordType
 from assay.resolver import wire
 
@@ -73,7 +74,7 @@ class LocalZone:
         :raises ZoneError: the file cannot be read or is no master file.
         """
         try:
-            content = path.read_text("utf-8")
+            content = files.read_text(path)
         except OSError as error:
             raise ZoneError(f"{path}: {error.strerror}") from error
         except UnicodeDecodeError as error:
