@@ -171,10 +171,8 @@ class Session:
             verdict = self._at_transaction(transaction, Stage.RCPT, recipient)
             if verdict is not None and verdict.decision.final:
                 favoured = verdict.decision.by
-        # One message can only end in one way: the gentlest that a recipient asks for. Others may still be refused here.
-        transaction.favoured = transaction.favoured or favoured
         if verdict is None or not verdict.action.refuses:
-            transaction.recipient(path)
+            transaction.recipient(path, favoured)
         return verdict
 
     def _at_transaction(self, transaction: Transaction, stage: Stage, recipient: str = "") -> Verdict | None:

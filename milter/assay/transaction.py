@@ -90,7 +90,8 @@ class Transaction:
         self.envelope = envelope
         self.standing = standing
         self.decided: Decision | None = None  #: by a rule that said accept at an earlier stage
-        self.favoured = ""  #: why failures are not acted on: a recipient wants the message whatever it is
+        self._favoured = ""  # why failures are not acted on: every recipient wants the message whatever it is
+        self._late = standing.relay  # whether the earlier stages had nobody to judge
         self._settings = settings
         self._inquiries = inquiries
         self._origin = origin
@@ -129,8 +130,13 @@ class Transaction:
         if path.mailbox is not None:
             self._inquiries.start(self._walk(path.mailbox.domain), driver)
 
-    def recipient(self, path: str) -> None:
-        """Take the next recipient, as in RCPT TO."""
+    def recipient(self, path: str, favoured: str = "") -> None:
+        """Take the next recipient, as in RCPT TO.
+
+        :param favoured: why this one wants its mail whatever it is. A message ends in one way for all its recipients,
+            so it is favoured only where each of them is: else a stranger would name such a recipient beside his victim.
+        """
+        self._favoured = favoured if self._favoured or not self._recipients else ""
         if len(self._recipients) < MAX_RECIPIENTS:
             self._recipients.append(path.removeprefix("<").removesuffix(">"))
 
@@ -241,8 +247,8 @@ class Transaction:
             return self.decided
         if facts is None:
             return ACCEPTED
-        decision = policy.decide(facts, self._settings.policy, Stage.EOM)
-        spared = self.standing.spared or self.favoured
+        decision = policy.decide(facts, self._settings.policy, Stage.EOM, late=self._late)
+        spared = self.standing.spared or self._favoured
         if spared and decision.action is not Action.ACCEPT:
             return decision.spared(spared)
         return decision

@@ -164,7 +164,7 @@ class Judge:
                     refusal = refusal or decision
                     continue
                 why = decision.by if decision.final else ""
-            favoured = favoured or why
+            favoured = why if favoured or not taken else ""
             taken.append(one)
         return taken, favoured, refusal
 

@@ -202,7 +202,8 @@ class Dmarc(Section, frozen=True):
         Meta(
             description="What becomes of a failure for which the domain asks reject, where the message came through "
             "a mailing list (List-Id) or an ARC sealer (RFC 9989, 7.4): reject: nothing else than otherwise. "
-            "quarantine: treated as if quarantine were asked. accept: recorded only."
+            "quarantine: treated as if quarantine were asked. accept: recorded only. Anybody can write a List-Id or "
+            "seal: what is lowered here is lowered for forgers too."
         ),
     ] = Action.REJECT
     dry_run: Annotated[bool, Meta(description=_DRY_RUN)] = False

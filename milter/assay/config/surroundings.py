@@ -150,7 +150,8 @@ class Clients(Section, frozen=True):
         tuple[str, ...],
         Meta(
             description="Addresses and domains of recipients who want their mail whatever it is, such as "
-            "abuse@example.org. Failures of a message to one of them are recorded and not acted on."
+            "abuse@example.org. Failures of a message to nobody else are recorded and not acted on. One that goes to "
+            "others too is judged, for it can end in one way only: anybody could name such a recipient beside another."
         ),
     ] = ()
 

@@ -174,7 +174,9 @@ def _author(author: dmarc.Author | None) -> dict[str, Any]:
 
 
 def _dkim(evaluation: dkim.Evaluation, judged: dmarc.Evaluation | None) -> dict[str, Any]:
-    aligned = judged is not None and evaluation.domain in {one.domain for one in judged.aligned}
+    # SPF's identifier comes first, and what is aligned by aspf= need not be by adkim=.
+    identifiers = judged.aligned[judged.spf_aligned :] if judged is not None else ()
+    aligned = evaluation.domain in {one.domain for one in identifiers}
     return {
         "result": str(evaluation.result),
         "domain": str(evaluation.domain or ""),
@@ -210,9 +212,11 @@ def _vouched(evaluation: arc.Evaluation, trusted: Collection[Domain], author: dm
     if not all(sealer.domain in trusted for sealer in evaluation.sealers):
         return False
     recorded = authres.parse(evaluation.sealers[0].payload.encode("utf-8", "surrogateescape"))
-    return isinstance(recorded, authres.AuthenticationResults) and any(
-        one.method == "dmarc" and one.result == "pass" and _names(one, author.domain) for one in recorded.results
-    )
+    if not isinstance(recorded, authres.AuthenticationResults):
+        return False
+    # A message has one result of DMARC. Where there are two, a stranger may have written one through a value.
+    results = [one for one in recorded.results if one.method == "dmarc"]
+    return len(results) == 1 and results[0].result == "pass" and _names(results[0], author.domain)
 
 
 def _names(result: authres.MethodResult, author_domain: Domain) -> bool:

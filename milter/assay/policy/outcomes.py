@@ -190,8 +190,10 @@ def _dmarc_failure(facts: Facts, settings: Settings) -> Outcome:
         return Outcome(asked, reason, Override.TRUSTED_FORWARDER, recorded=True)
     if at_or_below(facts["dmarc"]["domain"], settings.stricter_dmarc):
         return Outcome("reject", reason, "" if asked == "reject" else Override.STRICTER)
-    if asked == "reject" and settings.list_traffic != "reject" and (facts["list"]["id"] or facts["arc"]["sealers"]):
+    through_list = facts["list"]["id"] or facts["arc"]["result"] == "pass"
+    if asked == "reject" and settings.list_traffic != "reject" and through_list:
         # RFC 9989, 7.4: list software breaks signatures in good faith; what it sends names itself (RFC 2919) or seals.
+        # RFC 8617, 5.2.1: a broken chain is as none.
         lowered = settings.list_traffic == "accept"
         return Outcome("quarantine", reason, Override.MAILING_LIST, recorded=lowered)
     return Outcome(asked, reason)

@@ -1,0 +1,124 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""What the operator granted to some must not be had by everybody: recipients, sealers, lists and aligned domains."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from ipaddress import ip_address
+from typing import Any
+
+import msgspec
+import pytest
+
+from assay.assessment import Assessment
+from assay.config import Configuration, make_clients, make_settings
+from assay.model.message import Header, HeaderField
+from assay.model.name import Domain, ReversePath
+from assay.model.smtp import Client, Envelope
+from assay.policy import Action, facts
+from assay.protocol import arc, dkim, dmarc
+from assay.session import Session
+from sending import BAD, ROWS
+from talking import NOW, policy_of
+from zone import Zone
+
+AUTHOR, LIST = Domain("author.example"), Domain("list.example")
+
+
+def rcpts(*names: str, **sections: Any) -> Action:
+    """What becomes of a forged message to these recipients."""
+    one = {"clients": {"internal": (), "exempt_recipients": ("abuse@example.net", "lab.example")}} | sections
+    configuration = msgspec.convert({"dmarc": {"reject": "reject"}} | one, Configuration)
+    zone = Zone(ROWS)
+    session = Session(make_settings(configuration), make_clients(configuration), lambda: zone)
+    session.connect(ip_address(BAD), "")
+    session.mail("<>", now=NOW)
+    for name in names:
+        assert session.rcpt(f"<{name}>") is None or sections
+    session.header(HeaderField(b"From", b" ceo@reject.example"))
+    session.end_of_header()
+    verdict = session.end_of_message(queue_id="", now=NOW)
+    assert verdict is not None
+    return verdict.action
+
+
+@pytest.mark.parametrize(
+    ("names", "action"),
+    [
+        (("abuse@example.net",), "accept"),
+        (("Abuse@Example.NET", "x@lab.example", "x@a.lab.example"), "accept"),
+        (("ann@example.net",), "reject"),
+        (("abuse@example.net", "ann@example.net"), "reject"),
+        (("ann@example.net", "abuse@example.net"), "reject"),
+        (("abuse@example.net", "ann@example.net", "abuse@example.net"), "reject"),
+        (("<abuse@example.net", "ann@example.net>abuse@example.net"), "reject"),
+        (("abuse@example.net@example.net",), "reject"),
+        (("abuse@example.net.evil.example",), "reject"),
+        ((), "reject"),
+    ],
+)
+def test_an_exempt_recipient_frees_no_message_that_goes_to_others(names: tuple[str, ...], action: str) -> None:
+    assert rcpts(*names) == action
+
+
+def test_nor_does_one_that_a_rule_accepts() -> None:
+    rule = {"name": "ours", "stage": "rcpt", "when": 'rcpt.exists(r, r.startsWith("abuse@"))', "action": "accept"}
+    more = {"rule": [rule], "clients": {"internal": ()}}
+    assert rcpts("abuse@example.net", **more) == "accept"
+    assert rcpts("abuse@example.net", "ann@example.net", **more) == "reject"
+    assert rcpts("ann@example.net", "abuse@example.net", **more) == "reject"
+
+
+def judged(**evaluations: Any) -> Assessment:
+    return replace(Assessment(Client(), Envelope(ReversePath(""))), **evaluations)
+
+
+@pytest.mark.parametrize(
+    ("results", "trusted"),
+    [
+        ("dmarc=pass header.from=author.example", True),
+        ("spf=fail smtp.mailfrom=x.example; dmarc=pass (p=reject) header.from=author.example", True),
+        ("dmarc=fail header.from=author.example; dmarc=pass header.from=author.example", False),
+        ("dmarc=pass header.from=author.example; dmarc=fail header.from=author.example", False),
+        ("spf=pass smtp.mailfrom=x;dmarc=pass header.from=author.example; dmarc=fail header.from=a.example", False),
+        ("dmarc=pass header.from=author.example.evil.example", False),
+        ("dmarc=pass header.d=author.example", False),
+        ("dkim=pass header.from=author.example", False),
+        ("dmarc=fail (dmarc=pass) header.from=author.example", False),
+        ('dmarc=fail reason="; dmarc=pass header.from=author.example"', False),
+    ],
+)
+def test_a_sealer_s_record_is_taken_only_where_it_cannot_be_read_in_two_ways(results: str, trusted: bool) -> None:
+    sealer = arc.Sealer(1, LIST, "s", arc.Result.NONE, f"mx.list.example; {results}")
+    chain = arc.Evaluation(arc.Result.PASS, "", 1, 0, (sealer,))
+    found = facts(judged(arc=chain, author=dmarc.Author(AUTHOR)), trusted_sealers=(LIST,))
+    assert found["arc"]["trusted"] is trusted
+
+
+@pytest.mark.parametrize("result", [arc.Result.FAIL, arc.Result.PASS])
+def test_only_a_whole_chain_makes_a_message_a_list_s(result: arc.Result) -> None:
+    # RFC 8617, 5.2.1: a broken chain is as none; anybody can write one.
+    sealer = arc.Sealer(1, LIST, "s", arc.Result.NONE, "")
+    found = facts(
+        judged(
+            arc=arc.Evaluation(result, "", 1, None, (sealer,)),
+            author=dmarc.Author(AUTHOR),
+            dmarc=dmarc.Evaluation(
+                dmarc.Result.FAIL, "", AUTHOR, policy=dmarc.Policy.REJECT, disposition=dmarc.Policy.REJECT
+            ),
+        )
+    )
+    (method,) = policy_of({"dmarc": {"reject": "reject", "list_traffic": "quarantine"}}).methods
+    outcome = method.outcome(found)
+    assert outcome is not None
+    assert outcome.key == ("quarantine" if result is arc.Result.PASS else "reject")
+
+
+def test_a_domain_that_is_aligned_for_spf_is_not_so_for_dkim() -> None:
+    # aspf=r and adkim=s: the subdomain counts for SPF and not for DKIM (RFC 9989, 4.4).
+    sub = Domain("mail.author.example")
+    signature = dkim.Evaluation(dkim.Result.PASS, "", HeaderField(b"DKIM-Signature", b""), domain=sub)
+    identifier = dmarc.Identifier(sub, "pass")
+    verdict = dmarc.Evaluation(dmarc.Result.PASS, "", AUTHOR, spf_aligned=True, aligned=(identifier,))
+    (found,) = facts(judged(dkim=(signature,), dmarc=verdict, header=Header()))["dkim"]
+    assert found["aligned"] is False
