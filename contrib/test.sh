@@ -5,7 +5,7 @@
 #   sh contrib/test.sh [PYTEST ARGUMENT ...]
 #
 # Installs the Debian packages that are missing (as root or by sudo), makes or reuses .venv, fetches Postfix and
-# Sendmail into .cache/mta (unpacked, not installed: a mail server that is here is not touched), then runs every check
+# Sendmail into .cache/mta and fail2ban into .cache/fail2ban (unpacked, not installed: what is here is not touched), then runs every check
 # and stops at the first that fails. May be run as often as you like. PYTHON names another interpreter for .venv.
 set -eu
 me="test"
@@ -22,8 +22,9 @@ mkdir -p .cache
 need_environment "[test]"
 if command -v apt-get >/dev/null 2>&1; then
     sh contrib/fetch-mtas.sh .cache/mta
+    sh contrib/fetch-fail2ban.sh .cache/fail2ban
 else
-    say "no apt-get here: the tests with a real Postfix and Sendmail are skipped"
+    say "no apt-get here: the tests with a real Postfix, Sendmail and fail2ban are skipped"
 fi
 
 PATH=$top/.venv/bin:$PATH
