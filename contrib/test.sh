@@ -5,8 +5,9 @@
 #   sh contrib/test.sh [PYTEST ARGUMENT ...]
 #
 # Installs the Debian packages that are missing (as root or by sudo), makes or reuses .venv, fetches Postfix and
-# Sendmail into .cache/mta and fail2ban into .cache/fail2ban (unpacked, not installed: what is here is not touched), then runs every check
-# and stops at the first that fails. May be run as often as you like. PYTHON names another interpreter for .venv.
+# Sendmail into .cache/mta and fail2ban into .cache/fail2ban (unpacked, not installed: what is here already is not
+# touched), then runs every check and stops at the first that fails. May be run as often as you like. PYTHON names
+# another interpreter for .venv.
 set -eu
 me="test"
 top=$(cd "$(dirname "$0")/.." && pwd)

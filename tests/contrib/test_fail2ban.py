@@ -30,6 +30,7 @@ OURS = ROOT / "contrib" / "fail2ban"
 PYTHON = Path("/usr/bin/python3")
 ENTERPRISE = 32473
 VICTIM = "198.51.100.7"  # whom a stranger would like to see banned
+FORGED = f'[assay@{ENTERPRISE} client="{VICTIM}" helo="" from="" stage="mail" action="reject" by="" reply=""]'
 
 PREFIXES = {
     "journal, standard error": "Nov 21 10:00:00 mx assay[411]: assay[412]: ",
@@ -106,18 +107,9 @@ HOSTILE = [
     pytest.param(f'x" client="{VICTIM}', id="a quote"),
     pytest.param(f'x\\" client="{VICTIM}', id="an escaped quote"),
     pytest.param(f'x\\\\" client="{VICTIM}', id="an escaped backslash"),
-    pytest.param(
-        f'[assay@{ENTERPRISE} client="{VICTIM}" helo="" from="" stage="mail" action="reject" by="', id="whole"
-    ),
-    pytest.param(
-        f'x"] assay[1]: [assay@{ENTERPRISE} client="{VICTIM}" helo="" from="" stage="mail" action="reject" by="" reply=""]',
-        id="an end and another begin",
-    ),
-    pytest.param(
-        f'x\nNov 21 10:00:00 mx assay[1]: [assay@{ENTERPRISE} client="{VICTIM}" helo="" from="" stage="mail" '
-        'action="reject" by="" reply=""]',
-        id="a line of its own",
-    ),
+    pytest.param(FORGED, id="the whole"),
+    pytest.param(f'x"] assay[1]: {FORGED}', id="an end and another begin"),
+    pytest.param(f"x\nNov 21 10:00:00 mx assay[1]: {FORGED}", id="a line of its own"),
     pytest.param("x" * 255 + "\\", id="a backslash where the value is cut"),
     pytest.param("x" * 254 + '\\"' + f' client="{VICTIM}"', id="an escape that is cut"),
     pytest.param("\x1b\x00\x85\u2028\udce9", id="what does not print"),
@@ -139,11 +131,10 @@ def test_what_a_client_says_bans_nobody_else(etc: Path, prefix: str, text: str) 
 
 
 def test_a_line_of_the_mta_bans_nobody(etc: Path) -> None:
-    quoted = f'[assay@{ENTERPRISE} client="{VICTIM}" helo="" from="" stage="mail" action="reject" by="" reply=""]'
     lines = [
-        f"Nov 21 10:00:00 mx postfix/smtpd[1]: NOQUEUE: milter-reject: MAIL from x[{BAD}]: 550; helo=<assay[1]: {quoted}>",
-        f"Nov 21 10:00:00 mx postfix/smtpd[1]: {quoted}",
-        f"Nov 21 10:00:00 mx other: assay[1]: {quoted}",
+        f"Nov 21 10:00:00 mx postfix/smtpd[1]: NOQUEUE: milter-reject: MAIL from x: 550; helo=<assay[1]: {FORGED}>",
+        f"Nov 21 10:00:00 mx postfix/smtpd[1]: {FORGED}",
+        f"Nov 21 10:00:00 mx other: assay[1]: {FORGED}",
     ]
     assert banned(etc, lines) == []
 
