@@ -53,15 +53,19 @@ Edit = Insert | Remove | Change | AddRecipient
 
 @dataclass(frozen=True, slots=True)
 class Forgeries:
-    """Recognises fields that claim to be ours, one field after another as the header arrives."""
+    """Recognises fields that claim to be ours, and those that no stranger may send, one field after another."""
 
     authserv_ids: tuple[str, ...]
 
     def claims(self, field: HeaderField) -> bool:
-        """Whether the field must be removed because only we may write it (RFC 8601, 5; RFC 7208, 9.1)."""
+        """Whether the field must be removed because only we may write it (RFC 8601, 5; RFC 7208, 9.1).
+
+        Whoever claims them, results of a version that we do not know go too: RFC 8601, 5 has it as a MUST for what
+        comes from outside, since readers behind us might take such a field for anything.
+        """
         match field.key:
             case b"authentication-results":
-                return authres.claims(field.value, self.authserv_ids)
+                return authres.claims(field.value, self.authserv_ids) or authres.is_of_another_version(field.value)
             case b"received-spf":
                 return authres.forged_received_spf(field.value, self.authserv_ids)
             case _:

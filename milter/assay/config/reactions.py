@@ -13,6 +13,9 @@ from assay import policy
 from assay.config.section import Section
 from assay.policy import Action, Stage
 
+_NAME = re.compile(r"[!-9;-~]+")  # RFC 5322, 2.2
+_PLAIN = re.compile(r"[ -~]*")  # printable ASCII on one line: what every program on the way reads alike
+_RECIPIENT = re.compile(r"[!-;=?-~]+@[!-;=?-~]+")  # no white space and no angle brackets, which come around it
 _FIELD = re.compile(r"([!-9;-~]+):[ \t]*([ -~]*)")  # RFC 5322, 2.2: a field name and printable ASCII on one line
 
 
@@ -25,6 +28,11 @@ def split_field(text: str) -> tuple[str, str]:
     if match is None:
         raise ValueError(f'{text!r} is no header field: write "Name: value" in printable ASCII')
     return match[1], match[2]
+
+
+def _check_plain(key: str, text: str) -> None:
+    if not _PLAIN.fullmatch(text):
+        raise ValueError(f"{key} = {text!r}: write printable ASCII on one line")
 
 
 class Headers(Section, frozen=True):
@@ -43,6 +51,7 @@ class Headers(Section, frozen=True):
     def __post_init__(self) -> None:
         if self.tag_field:
             split_field(self.tag_field)
+        _check_plain("tag_subject", self.tag_subject)
 
 
 class Replies(Section, frozen=True):
@@ -86,3 +95,15 @@ class Rule(Section, frozen=True):
     tag_subject: Annotated[str, Meta(description="What to put in front of the Subject.")] = ""
     add_recipients: Annotated[tuple[str, ...], Meta(description="Addresses to send the message to as well.")] = ()
     dry_run: Annotated[bool, Meta(description="Only log that it would have matched.")] = False
+
+    def __post_init__(self) -> None:
+        for key in ("name", "reason", "reply", "tag_subject"):
+            _check_plain(key, getattr(self, key))
+        for text in self.add_fields:
+            split_field(text)
+        for name in self.remove_fields:
+            if not _NAME.fullmatch(name):
+                raise ValueError(f"remove_fields: {name!r} is no name of a header field")
+        for path in self.add_recipients:
+            if not _RECIPIENT.fullmatch(path):
+                raise ValueError(f"add_recipients: {path!r}: write an address such as postmaster@example.org")

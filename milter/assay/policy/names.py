@@ -109,7 +109,7 @@ class _Walk:
         if self._is("name") and self._peek() not in _WORDS:
             kind, path, fact = self._root()
         else:
-            kind, path = str if self._is("string") else None, ""
+            kind, path = None, ""
             literal = self._is("string") or self._is("number")
             closer = {"(": ")", "[": "]", "{": "}"}.get(self._take())
             if closer is not None:
@@ -145,7 +145,7 @@ class _Walk:
             or (self._is("string", 1) and kind is bool)
         ):
             want = "a text in quotes" if kind is str else "true or false"
-            raise RuleError(f"when: {path or 'what stands before'} {self._peek()} {other}: compare it with {want}")
+            raise RuleError(f"when: {path} {self._peek()} {other}: compare it with {want}")
 
     def _root(self) -> tuple[Any, str, bool]:
         """The name that an operand begins with: its type, how to call it, and whether it is a fact."""
@@ -154,7 +154,7 @@ class _Walk:
             if name in MACROS:
                 raise RuleError(f"when: {name} needs something before it, such as dkim.{name}(...)")
             self._call(name)
-            return str if name == "header" else None, "", False
+            return (str, "what header gives", False) if name == "header" else (None, "", False)
         if name in self._bound:
             return self._bound[name], name, False
         if name in SCHEMA and name != "header":

@@ -1,0 +1,286 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Rules and methods together: who decides, what waits for the end of the message, what is only watched."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import msgspec
+import pytest
+
+from assay.config import Configuration
+from assay.config.build import make_policy
+from assay.policy import ACCEPTED, Action, Decision, Edits, Policy, Stage, decide
+from factual import facts_of
+
+FAILING = facts_of(
+    client={"address": "192.0.2.1"},
+    helo="helo.example",
+    mail_from={"address": "joe@sender.example", "domain": "sender.example"},
+    iprev={"result": "fail", "reason": "no name"},
+    spf={"helo": {"result": "fail", "reason": "not h"}, "mailfrom": {"result": "fail", "reason": "not m"}},
+    dmarc={"result": "fail", "disposition": "reject", "domain": "author.example"},
+    **{"from": {"domain": "author.example"}},
+)
+
+
+def policy(*rules: Mapping[str, Any], **sections: Any) -> Policy:
+    named = [{"name": f"r{number}", "when": "true"} | rule for number, rule in enumerate(rules, 1)]
+    return make_policy(msgspec.convert(sections | {"rule": named}, Configuration))
+
+
+def at(made: Policy, stage: Stage = Stage.EOM, facts: Mapping[str, Any] = FAILING) -> Decision:
+    return decide(facts, made, stage)
+
+
+R = {"action": "reject"}
+ALL = {
+    "iprev": {"fail": "reject", "stage": "connect"},
+    "spf": {"helo": {"fail": "tempfail", "stage": "helo"}, "mailfrom": {"fail": "quarantine", "stage": "mail"}},
+    "dmarc": {"reject": "reject"},
+}
+
+
+# -- methods
+
+
+def test_nothing_configured_is_nothing_decided() -> None:
+    assert at(policy()) is ACCEPTED
+
+
+STAGES = [
+    (Stage.CONNECT, Action.REJECT, "iprev.fail"),
+    (Stage.HELO, Action.TEMPFAIL, "spf.helo.fail"),
+    (Stage.MAIL, Action.ACCEPT, ""),
+    (Stage.RCPT, Action.ACCEPT, ""),
+    (Stage.EOM, Action.REJECT, "iprev.fail, dmarc.reject"),
+]
+
+
+@pytest.mark.parametrize(("stage", "action", "by"), STAGES)
+def test_each_stage_refuses_for_its_own_methods_and_the_end_for_all(stage: Stage, action: Action, by: str) -> None:
+    decision = at(policy(**ALL), stage)
+    assert (decision.action, decision.by) == (action, by)
+
+
+def test_only_the_stages_that_act_are_waited_for() -> None:
+    assert [stage for stage in Stage if policy(**ALL).acts_at(stage)] == [
+        Stage.CONNECT,
+        Stage.HELO,
+        Stage.MAIL,
+        Stage.EOM,
+    ]
+    assert not [stage for stage in Stage if policy().acts_at(stage)]
+    assert [stage for stage in Stage if policy(R | {"stage": "rcpt"}).acts_at(stage)] == [Stage.RCPT, Stage.EOM]
+    gentle = policy(iprev={"fail": "accept", "stage": "connect"})
+    assert not [stage for stage in Stage if gentle.acts_at(stage)], "a method that accepts everything costs nothing"
+
+
+@pytest.mark.parametrize("gentle", ["tag", "quarantine", "discard"])
+def test_what_is_gentler_than_a_refusal_waits_for_the_end(gentle: str) -> None:
+    made = policy(spf={"mailfrom": {"fail": gentle, "stage": "mail"}})
+    assert at(made, Stage.MAIL) == ACCEPTED
+    assert at(made).action == gentle
+
+
+HARDEST = ["accept", "tag", "quarantine", "tempfail", "discard", "reject"]
+
+
+@pytest.mark.parametrize("one", HARDEST)
+@pytest.mark.parametrize("other", HARDEST)
+def test_the_hardest_action_wins(one: str, other: str) -> None:
+    decision = at(policy(iprev={"fail": one}, dmarc={"reject": other}))
+    assert decision.action == max(one, other, key=HARDEST.index)
+    asked = {"iprev.fail": one, "dmarc.reject": other}
+    deciding = [key for key, action in asked.items() if action == decision.action and action != "accept"]
+    assert decision.by == ", ".join(deciding)
+    if decision.action.refuses:
+        status = "7.26" if len(deciding) == 2 else {"iprev.fail": "7.25", "dmarc.reject": "7.1"}[deciding[0]]
+        assert decision.reply is not None
+        assert decision.reply.status == f"{'5' if decision.action is Action.REJECT else '4'}.{status}"
+    else:
+        assert decision.reply is None
+
+
+def test_the_tag_is_what_the_headers_section_says() -> None:
+    made = policy(iprev={"fail": "tag"}, headers={"tag_field": "X-Bad: yes", "tag_subject": "[bad] "})
+    assert at(made).edits == Edits(add=(("X-Bad", "yes"),), subject_tag="[bad] ")
+    assert at(policy(iprev={"fail": "quarantine"})).edits == Edits()
+
+
+# -- dry runs
+
+
+def test_a_method_in_dry_run_is_watched_and_the_others_decide() -> None:
+    made = policy(iprev={"fail": "reject", "dry_run": True}, dmarc={"reject": "quarantine"})
+    decision = at(made)
+    assert (decision.action, decision.by) == (Action.QUARANTINE, "dmarc.reject")
+    assert [(one.action, one.by) for one in decision.watched] == [(Action.REJECT, "iprev.fail")]
+    assert decision.watched[0].reply is not None
+
+
+def test_a_dry_run_of_one_identity_is_not_one_of_the_other() -> None:
+    made = policy(spf={"helo": {"fail": "reject", "dry_run": True}, "mailfrom": {"fail": "reject"}})
+    decision = at(made)
+    assert decision.by == "spf.mailfrom.fail"
+    assert [one.by for one in decision.watched] == ["spf.helo.fail"]
+
+
+def test_a_method_in_dry_run_that_accepts_is_not_mentioned() -> None:
+    assert at(policy(iprev={"permerror": "reject", "dry_run": True})) == ACCEPTED
+
+
+def test_a_rule_in_dry_run_is_watched_and_the_next_decides() -> None:
+    decision = at(policy(R | {"dry_run": True, "reason": "why"}, {"action": "tempfail"}))
+    assert (decision.action, decision.by) == (Action.TEMPFAIL, "rule r2")
+    assert [(one.action, one.by, one.reason) for one in decision.watched] == [(Action.REJECT, "rule r1", "why")]
+
+
+def test_a_changing_rule_in_dry_run_changes_nothing() -> None:
+    decision = at(policy({"tag_subject": "[x] ", "dry_run": True}))
+    assert decision.edits == Edits()
+    assert [one.by for one in decision.watched] == ["rule r1"]
+
+
+# -- rules
+
+
+def test_the_first_rule_that_matches_decides() -> None:
+    rules = ({"when": "false"} | R, {"when": 'helo == "helo.example"', "action": "quarantine"}, R)
+    decision = at(policy(*rules, dmarc={"reject": "reject"}))
+    assert (decision.action, decision.by, decision.final) == (Action.QUARANTINE, "rule r2", False)
+
+
+def test_accept_ends_judgement() -> None:
+    decision = at(policy({"action": "accept", "reason": "a friend"}, R, dmarc={"reject": "reject"}))
+    assert (decision.action, decision.by, decision.final) == (Action.ACCEPT, "rule r1", True)
+    assert decision.override == "rule r1: a friend"
+
+
+def test_a_rule_without_an_action_changes_the_message_and_goes_on() -> None:
+    changing = {
+        "add_fields": ["X-A: 1"],
+        "remove_fields": ["X-B"],
+        "tag_subject": "[a] ",
+        "add_recipients": ["a@b.example"],
+    }
+    decision = at(policy(changing, {"add_fields": ["X-C: 2"], "tag_subject": "[c] "}, dmarc={"reject": "quarantine"}))
+    assert (decision.action, decision.by) == (Action.QUARANTINE, "dmarc.reject")
+    assert decision.edits == Edits((("X-A", "1"), ("X-C", "2")), ("X-B",), "[a] ", ("a@b.example",))
+
+
+def test_changes_add_up_to_those_of_the_rule_that_decides() -> None:
+    decision = at(policy({"add_fields": ["X-A: 1"]}, {"action": "accept", "add_fields": ["X-B: 2"]}))
+    assert decision.edits.add == (("X-A", "1"), ("X-B", "2"))
+
+
+def test_a_tagging_rule_adds_the_tag_to_its_own_changes() -> None:
+    decision = at(policy({"action": "tag", "tag_subject": "[mine] ", "add_fields": ["X-A: 1"]}))
+    assert decision.edits == Edits((("X-A", "1"), ("X-Assay-Tag", "suspicious")), subject_tag="[mine] ")
+
+
+REPLIES = [
+    ({}, "550 5.7.1 Refused by local policy: "),
+    ({"reason": "bad helo"}, "550 5.7.1 Refused by local policy: bad helo"),
+    ({"reply": "554 5.7.0 no {helo}"}, "554 5.7.0 no helo.example"),
+    ({"action": "tempfail", "reply": "421 4.7.0 later"}, "421 4.7.0 later"),
+]
+
+
+@pytest.mark.parametrize(("more", "reply"), REPLIES)
+def test_a_rules_reply(more: dict[str, str], reply: str) -> None:
+    assert str(at(policy(R | more)).reply) == reply
+
+
+def test_rules_are_tried_at_their_stage_only() -> None:
+    made = policy(R | {"stage": "mail"}, R | {"stage": "rcpt"})
+    assert {stage: at(made, stage).by for stage in Stage} == {
+        Stage.CONNECT: "",
+        Stage.HELO: "",
+        Stage.MAIL: "rule r1",
+        Stage.RCPT: "rule r2",
+        Stage.EOM: "",
+    }
+
+
+def test_rules_of_stages_that_had_nobody_to_judge_are_tried_late() -> None:
+    made = policy(R | {"stage": "connect", "when": 'client.address == "192.0.2.9"'}, R | {"stage": "mail"})
+    assert decide(FAILING, made, Stage.EOM, late=True).by == "rule r2"
+
+
+def test_a_rule_that_cannot_be_evaluated_does_not_match_and_says_so() -> None:
+    made = policy({"when": "size(helo) < 5 || rcpt[9] == ''"} | R, dmarc={"reject": "quarantine"})
+    decision = at(made)
+    assert decision.action is Action.QUARANTINE
+    (told,) = decision.watched
+    assert (told.action, told.by) == (Action.ACCEPT, "rule r1")
+    assert told.reason.startswith("rule 'r1' cannot be evaluated: ")
+
+
+def test_lists_are_read_from_files(tmp_path: Any) -> None:
+    file = tmp_path / "bad"
+    file.write_text("# known\nSender.Example # ours\n\n.below.example\n", "utf-8")
+    made = policy({"when": 'listed(mail_from.domain, "bad")'} | R, lists={"bad": str(file)})
+    assert made.lists == {"bad": frozenset(("sender.example", "below.example"))}
+    assert at(made).by == "rule r1"
+
+
+FAULTS = [
+    ({"when": "heloo == ''"} | R, "rule 'r1': when: unknown fact heloo; did you mean helo?"),
+    ({"reply": "451 later"} | R, "rule 'r1': reply '451 later': a reject needs a code that begins with 5"),
+    ({"reply": "{foo}"} | R, "rule 'r1': {foo} in a reply: known fields are {address}"),
+    ({"action": "quarantine", "reply": "550 x"}, "rule 'r1': reply: only reject and tempfail send one"),
+    ({"action": "quarantine", "stage": "mail"}, "rule 'r1': quarantine needs the whole message"),
+    ({"tag_subject": "x", "stage": "mail"} | R, "rule 'r1': a message can only be changed at stage eom"),
+    ({}, "rule 'r1': has neither an action nor a change to make"),
+    ({"add_fields": ["no field"]}, "'no field' is no header field"),
+    ({"add_fields": ["X: a\r\nBcc: b"]}, "is no header field"),
+    ({"remove_fields": ["X:"]}, "remove_fields: 'X:' is no name of a header field"),
+    ({"tag_subject": "a\r\nBcc: b"}, "write printable ASCII on one line"),
+    ({"reason": "a\nb"} | R, "write printable ASCII on one line"),
+    ({"add_recipients": ["<a@b.example>"]}, "add_recipients: '<a@b.example>': write an address"),
+    ({"add_recipients": ["a"]}, "add_recipients: 'a': write an address"),
+]
+
+
+@pytest.mark.parametrize(("rule", "message"), FAULTS)
+def test_a_faulty_rule_is_an_error_at_start(rule: dict[str, Any], message: str) -> None:
+    with pytest.raises((ValueError, msgspec.ValidationError)) as error:
+        policy(rule)
+    assert message in str(error.value)
+
+
+# -- what it costs
+
+
+class Counting(Mapping[str, Any]):
+    """Facts that count how often they are looked at."""
+
+    def __init__(self) -> None:
+        self.looks = 0
+
+    def __getitem__(self, name: str) -> Any:
+        self.looks += 1
+        return FAILING[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(FAILING)
+
+    def __len__(self) -> int:
+        return len(FAILING)
+
+
+@pytest.mark.parametrize("stage", [Stage.CONNECT, Stage.HELO, Stage.RCPT])
+def test_a_stage_that_does_not_act_looks_at_nothing(stage: Stage) -> None:
+    facts = Counting()
+    made = policy(R | {"stage": "mail"}, dmarc={"reject": "reject"})
+    assert not made.acts_at(stage)
+    assert decide(facts, made, stage) is ACCEPTED
+    assert facts.looks == 0
+
+
+def test_rules_look_only_at_what_they_name() -> None:
+    facts = Counting()
+    decide(facts, policy({"when": 'helo == "x"'} | R, {"when": 'helo == "y"'} | R), Stage.EOM)
+    assert facts.looks == 2, "the header for its function, and helo once"

@@ -1,0 +1,247 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""What a refused client hears: the codes of RFC 7372, the operator's words, and never a stranger's bare ones."""
+
+from __future__ import annotations
+
+import pytest
+
+from assay.policy import Action, Replies, Reply, check_reply, split_reply
+from assay.policy.outcomes import OUTCOMES, Outcome
+from assay.policy.replies import FIELDS, MAX_LINE_LENGTH
+from factual import facts_of
+
+R, T = Action.REJECT, Action.TEMPFAIL
+FACTS = facts_of(
+    client={"address": "192.0.2.1"},
+    helo="helo.example",
+    mail_from={"address": "joe@sender.example", "domain": "sender.example"},
+    spf={
+        "helo": {"domain": "helo.example", "explanation": "no such host"},
+        "mailfrom": {"domain": "sender.example", "explanation": "see http://why.example/"},
+    },
+    **{"from": {"domain": "author.example"}},
+)
+
+CODES = [
+    ("iprev", "fail", "7.25"),  # RFC 7372, 3.3
+    ("iprev", "name_mismatch", "7.25"),
+    ("iprev", "permerror", "7.25"),
+    ("iprev", "temperror", "7.25"),
+    *((f"spf.{one}", key, "7.23") for one in ("helo", "mailfrom") for key in ("fail", "fail_all", "softfail", "none")),
+    *((f"spf.{one}", key, "7.24") for one in ("helo", "mailfrom") for key in ("temperror", "permerror")),
+    ("dkim", "none", "7.20"),  # RFC 7372, 3.1
+    ("dkim", "fail", "7.20"),
+    ("dkim", "policy", "7.21"),
+    ("dkim", "unsigned_fields", "7.21"),
+    ("dkim", "unaligned", "7.22"),
+    ("arc", "fail", "7.29"),  # RFC 8617, 10.4
+    ("senderid", "fail", "7.1"),
+    ("senderid", "temperror", "4.3"),
+    ("dmarc", "reject", "7.1"),  # RFC 9989, 7.2
+    ("dmarc", "malformed_from", "6.0"),
+]
+
+
+@pytest.mark.parametrize(("method", "key", "code"), CODES)
+@pytest.mark.parametrize(("action", "begins"), [(R, "550 5."), (T, "451 4.")])
+def test_each_failure_has_its_code(method: str, key: str, code: str, action: Action, begins: str) -> None:
+    reply = Replies(explain=False).of_methods(action, [(method, Outcome(key, "the reason"))], FACTS)
+    assert str(reply).startswith(f"{begins}{code} ")
+    assert "the reason" in reply.lines[0]
+
+
+def test_several_methods_have_a_code_of_their_own() -> None:
+    """RFC 7372, 4: instead of the first one's."""
+    deciding = [("iprev", Outcome("fail", "one")), ("dmarc", Outcome("reject", "two"))]
+    assert str(Replies().of_methods(R, deciding, FACTS)) == "550 5.7.26 reverse DNS of 192.0.2.1: one; DMARC: two"
+
+
+@pytest.mark.parametrize("method", OUTCOMES)
+def test_every_method_has_words(method: str) -> None:
+    (line,) = Replies(explain=False).of_methods(R, [(method, Outcome("x", "the reason"))], FACTS).lines
+    assert line.endswith("the reason")
+
+
+VALUES = {
+    "address": "192.0.2.1",
+    "helo": "helo.example",
+    "sender": "joe@sender.example",
+    "sender_domain": "sender.example",
+    "author_domain": "author.example",
+    "reason": "the reason",
+}
+
+
+@pytest.mark.parametrize("field", FIELDS)
+def test_each_field_may_stand_in_a_text(field: str) -> None:
+    replies = Replies({"dmarc": f"a {{{field}}} b {{{{c}}}}"})
+    reply = replies.of_methods(R, [("dmarc", Outcome("reject", "the reason"))], FACTS)
+    assert reply.lines == (f"a {VALUES[field]} b {{c}}",)
+
+
+TEXTS = [
+    pytest.param({"spf.mailfrom": "M"}, "fail_all", "M", id="by method"),
+    pytest.param({"spf.mailfrom": "M", "spf.mailfrom.fail": "F"}, "fail", "F", id="by outcome"),
+    pytest.param({"spf.mailfrom": "M", "spf.mailfrom.fail": "F"}, "fail_all", "F", id="fail speaks for fail_all"),
+    pytest.param({"spf.mailfrom.fail": "F", "spf.mailfrom.fail_all": "A"}, "fail_all", "A", id="fail_all has its own"),
+    pytest.param({"spf.mailfrom.fail_all": "A"}, "fail", "SPF of MAIL FROM: why", id="which is not for fail"),
+    pytest.param({"spf.helo": "H"}, "fail", "SPF of MAIL FROM: why", id="another method's is not used"),
+]
+
+
+@pytest.mark.parametrize(("texts", "key", "line"), TEXTS)
+def test_the_most_special_text_is_used(texts: dict[str, str], key: str, line: str) -> None:
+    replies = Replies(texts, explain=False)
+    assert replies.of_methods(R, [("spf.mailfrom", Outcome(key, "why"))], FACTS).lines == (line,)
+
+
+HOSTILE = [
+    "a\r\n250 OK",
+    "a\nb",
+    "a\0b",
+    "\x1b[2J",
+    "caf\u00e9",
+    "a\udce9",
+    "\u202e",
+    "\x7f",
+    "{reason}",
+    "%s%n",
+    "x" * 5000,
+]
+
+
+@pytest.mark.parametrize("hostile", HOSTILE, ids=repr)
+@pytest.mark.parametrize("place", ["helo", "reason", "rule"])
+def test_what_strangers_write_is_printable_and_bounded(hostile: str, place: str) -> None:
+    facts = FACTS | {"helo": hostile if place == "helo" else "h"}
+    outcome = Outcome("fail", hostile if place == "reason" else "why")
+    if place == "rule":
+        reply = Replies().of_rule(
+            R, "550 5.7.1 no {sender}", "", facts | {"mail_from": {"address": hostile, "domain": ""}}
+        )
+    else:
+        reply = Replies().of_methods(R, [("spf.helo", outcome)], facts)
+    for line in reply.lines:
+        assert line.isascii()
+        assert line.isprintable()
+        assert len(line) <= MAX_LINE_LENGTH
+    assert hostile not in ("{reason}", "%s%n") or hostile in reply.lines[0], "a value is no template"
+
+
+def test_an_explanation_is_marked_as_the_senders_words() -> None:
+    """RFC 7208, 6.2."""
+    reply = Replies().of_methods(R, [("spf.mailfrom", Outcome("fail_all", "why"))], FACTS)
+    assert reply.lines == ("SPF of MAIL FROM: why", "sender.example explains: see http://why.example/")
+
+
+NO_EXPLANATION = [
+    pytest.param(Replies(explain=False), "spf.mailfrom", "fail", id="switched off"),
+    pytest.param(Replies(), "spf.mailfrom", "softfail", id="not for softfail"),
+    pytest.param(Replies(), "dmarc", "reject", id="not for DMARC"),
+    pytest.param(Replies(generic=True), "spf.mailfrom", "fail", id="not where nothing is told"),
+]
+
+
+@pytest.mark.parametrize(("replies", "method", "key"), NO_EXPLANATION)
+def test_an_explanation_is_only_for_spf_fail(replies: Replies, method: str, key: str) -> None:
+    assert len(replies.of_methods(R, [(method, Outcome(key, "why"))], FACTS).lines) == 1
+
+
+def test_both_identities_may_explain() -> None:
+    deciding = [("spf.helo", Outcome("fail", "one")), ("spf.mailfrom", Outcome("fail", "two"))]
+    reply = Replies().of_methods(R, deciding, FACTS)
+    assert reply.lines[1:] == (
+        "helo.example explains: no such host",
+        "sender.example explains: see http://why.example/",
+    )
+
+
+def test_a_hostile_explanation_is_harmless() -> None:
+    spf = {"domain": "s.example", "explanation": "x\r\n250 OK " + "y" * 1000, "result": "fail"}
+    reply = Replies().of_methods(R, [("spf.mailfrom", Outcome("fail", "why"))], FACTS | {"spf": {"mailfrom": spf}})
+    assert reply.lines[1].startswith("s.example explains: x??250 OK y")
+    assert len(reply.lines[1]) == MAX_LINE_LENGTH
+
+
+@pytest.mark.parametrize(
+    "deciding", [[("dmarc", Outcome("reject", "secret"))], [("iprev", Outcome("fail", "secret"))] * 2]
+)
+def test_generic_replies_tell_nothing(deciding: list[tuple[str, Outcome]]) -> None:
+    assert str(Replies(generic=True).of_methods(R, deciding, FACTS)) == "550 5.7.1 Refused by local policy"
+    assert str(Replies(generic=True).of_methods(T, deciding, FACTS)) == "451 4.7.1 Refused by local policy"
+
+
+def test_the_generic_text_may_be_the_operators() -> None:
+    replies = Replies({"generic": "ask postmaster about {address} {reason}"}, generic=True)
+    reply = replies.of_methods(R, [("dmarc", Outcome("reject", "secret"))], FACTS)
+    assert reply.lines == ("ask postmaster about 192.0.2.1 ",)
+    assert replies.of_rule(R, "554 5.7.0 secret", "secret", FACTS) == Reply(554, "5.7.0", reply.lines)
+
+
+RULES = [
+    ("", R, "550 5.7.1 Refused by local policy: the reason"),
+    ("", T, "451 4.7.1 Refused by local policy: the reason"),
+    ("go away", R, "550 5.7.1 go away"),
+    ("554 go away", R, "554 5.7.1 go away"),
+    ("554", R, "554 5.7.1 Refused by local policy: the reason"),
+    ("554 5.3.4", R, "554 5.3.4 Refused by local policy: the reason"),
+    ("550 5.7.1 no mail from {helo}: {reason}", R, "550 5.7.1 no mail from helo.example: the reason"),
+    ("5.7.0 no", R, "550 5.7.0 no"),
+    ("421 4.7.0 slow down", T, "421 4.7.0 slow down"),
+    ("1.2.3.4 is blocked", R, "550 5.7.1 1.2.3.4 is blocked"),
+    ("5..7 odd", R, "550 5.7.1 5..7 odd"),
+    ("55 is a number", R, "550 5.7.1 55 is a number"),
+    ("५५० digits of another script", R, "550 5.7.1 ??? digits of another script"),
+]
+
+
+@pytest.mark.parametrize(("text", "action", "reply"), RULES)
+def test_a_rules_reply(text: str, action: Action, reply: str) -> None:
+    assert str(Replies().of_rule(action, text, "the reason", FACTS)) == reply
+
+
+WRONG_CODES = [
+    ("451 later", R, "needs a code that begins with 5"),
+    ("550 never", T, "needs a code that begins with 4"),
+    ("250 fine", R, "needs a code that begins with 5"),
+    ("550 4.7.1 later", R, "needs an enhanced status code that begins with 5"),
+    ("451 5.7.1 never", T, "needs an enhanced status code that begins with 4"),
+    ("2.0.0 fine", R, "needs an enhanced status code that begins with 5"),
+]
+
+
+@pytest.mark.parametrize(("text", "action", "message"), WRONG_CODES)
+def test_a_code_that_does_not_fit_the_action_is_an_error(text: str, action: Action, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        split_reply(text, action)
+
+
+GOOD_TEXTS = ["rule", "generic", *OUTCOMES, *(f"{method}.{key}" for method, keys in OUTCOMES.items() for key in keys)]
+
+
+@pytest.mark.parametrize("key", GOOD_TEXTS)
+def test_a_text_for_every_method_and_outcome(key: str) -> None:
+    check_reply(key, "{address} {{}} {reason}")
+
+
+BAD_TEXTS = [
+    ("spf", "x", "methods are iprev, spf.helo"),
+    ("dmarcc", "x", "methods are"),
+    ("rule.x", "x", "methods are"),
+    ("dmarc.fail", "x", "outcomes of dmarc are none, quarantine"),
+    ("spf.mailfrom.failed", "x", "outcomes of spf.mailfrom are"),
+    ("dmarc", "{from}", "known fields are {address}"),
+    ("dmarc", "{}", "known fields are"),
+    ("dmarc", "{reason!r}", "known fields are"),
+    ("dmarc", "{reason:>9}", "known fields are"),
+    ("dmarc", "{reason.x}", "known fields are"),
+    ("dmarc", "{reason[0]}", "known fields are"),
+    ("dmarc", "{reason", "expected '}'"),
+    ("dmarc", "reason}", "Single '}'"),
+]
+
+
+@pytest.mark.parametrize(("key", "text", "message"), BAD_TEXTS)
+def test_a_text_that_would_never_be_used_or_would_fail_is_an_error(key: str, text: str, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        check_reply(key, text)
