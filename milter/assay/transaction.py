@@ -29,8 +29,21 @@ MAX_RECIPIENTS = 1000  # our choice; RFC 5321, 4.5.3.1.8 asks MTAs for 100 at le
 #: a field that is made to be ambiguous costs milliseconds to read, and a message has room for ten thousand.
 MAX_TRACE_FIELDS = 100
 
+#: Our choice, of both names together. An MTA looks for each field to be removed from the top (Postfix: in the queue
+#: file), so ten thousand of them, which take 150 KB, keep it busy for minutes. A message with more is refused whatever
+#: the policy says: it is nothing but an attack, and can be neither cleaned nor let through with results in our name.
+MAX_FORGED = 1000
+
 #: Fields that only we may write in our own name.
 _OURS = frozenset((b"authentication-results", b"received-spf"))
+
+
+_FLOODED = Decision(
+    Action.REJECT,
+    policy.Reply(550, "5.6.0", (f"More than {MAX_FORGED} forged trace fields",)),  # RFC 3463, 3.7
+    f"more than {MAX_FORGED} fields claim to be ours",
+    "forged trace fields",
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,6 +113,7 @@ class Transaction:
         self._recipients: list[str] = []
         self._forgeries = trace.Forgeries((authserv_id, *settings.further_authserv_ids)) if standing.strip else None
         self._forged: list[tuple[str, int]] = []
+        self._forged_count = 0
         self._occurrences: dict[bytes, int] = {}
         self._fields: list[HeaderField] = []
         self._octets = 0
@@ -163,7 +177,9 @@ class Transaction:
         occurrence = self._occurrences[one.key] = self._occurrences.get(one.key, 0) + 1
         if self._forgeries is not None and (occurrence > MAX_TRACE_FIELDS or self._forgeries.claims(one)):
             # Without the white space before the colon, which no MTA takes for a part of the name.
-            self._forged.append((one.name.rstrip(b" \t").decode("ascii", "replace"), occurrence))
+            self._forged_count += 1
+            if self._forged_count <= MAX_FORGED:
+                self._forged.append((one.name.rstrip(b" \t").decode("ascii", "replace"), occurrence))
 
     def _relay_told(self, one: HeaderField) -> None:
         """A Received of our own relay: its client is the one to judge, unless that is a relay of ours again."""
@@ -234,6 +250,8 @@ class Transaction:
         """
         driver = self._inquiries.driver()  # its time budget is that of the whole join
         assessment = self.so_far(queue_id=queue_id)
+        if self._forged_count > MAX_FORGED:
+            return self._verdict(assessment, _FLOODED, None)
         if self.standing.exempt:
             return self._verdict(assessment, ACCEPTED, None)
         assessment = self._assess(assessment, driver, now, draw)

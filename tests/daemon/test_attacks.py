@@ -14,7 +14,7 @@ import pytest
 from assay.cli.mta import Mta
 from assay.model.message import split_message
 from running import Daemon
-from sending import BAD, GOOD, OUR_ID, ROWS, greet, message, results, send
+from sending import GOOD, OUR_ID, ROWS, greet, message, results, send
 
 RELAY, STRANGER = "192.0.2.200", "192.0.2.7"
 FORGED = message("ceo@reject.example")
@@ -144,3 +144,47 @@ def test_signatures_without_number_do_not_hide_the_results(cautious: Daemon) -> 
         outcome = send(mta, message("joe@example.org", *[signature] * 200))
     assert "dmarc=pass" in results(outcome)
     assert len(results(outcome)) < 50_000
+
+
+FORGERIES = {
+    "Received-SPF": f"pass ({OUR_ID}: all is well) receiver={OUR_ID}",
+    "Authentication-Results": f"{OUR_ID}; spf=pass smtp.mailfrom=reject.example",
+}
+
+
+@pytest.mark.parametrize("count", [101, 900])
+@pytest.mark.parametrize("name", FORGERIES)
+def test_all_forged_fields_go_however_many_they_are(mta: Mta, name: str, count: int) -> None:
+    greet(mta)
+    outcome = send(mta, message("joe@example.org", *[f"{name}: {FORGERIES[name]}"] * count))
+    removed = [index for index, of, value in outcome.edits if value is None and of == name.encode()]
+    assert removed == list(range(count, 0, -1))
+    assert "dmarc=pass" in results(outcome)
+
+
+@pytest.mark.parametrize("macros", [{}, {"auth_authen": "joe"}], ids=["a stranger", "a user of ours"])
+def test_forged_fields_without_number_do_not_keep_the_mta_busy(mta: Mta, macros: dict[str, str]) -> None:
+    greet(mta)
+    outcome = send(mta, message("joe@example.org", *["Received-SPF: x"] * 20_000), **macros)
+    assert outcome.reply.startswith("550 5.6.0 ")
+    assert outcome.edits == []
+    assert send(mta).code == 250
+
+
+@pytest.mark.parametrize("value", ["mx.example.com 2; spf=pass", "mx.example.com (x) 02 ; none", "a\r\n\t99;spf=pass"])
+def test_results_of_a_version_that_nobody_knows_go_whoever_claims_them(mta: Mta, value: str) -> None:
+    # RFC 8601, 5: a MUST for what comes from outside.
+    greet(mta)
+    kept = "Authentication-Results: mx.example.com 1; spf=pass"
+    outcome = send(mta, message("joe@example.org", kept, f"Authentication-Results: {value}", kept))
+    assert [index for index, _, written in outcome.edits if written is None] == [2]
+
+
+@pytest.mark.parametrize("order", [("abuse", "ann"), ("ann", "abuse")])
+def test_one_exempt_recipient_opens_no_door_for_another(mta: Mta, order: tuple[str, ...]) -> None:
+    greet(mta, STRANGER)
+    for names, code in ((order, 550), (("abuse",), 250), (order, 550)):
+        mta.mail("")
+        for name in names:
+            mta.rcpt(f"{name}@example.net")
+        assert mta.message(*split_message(FORGED)).code == code

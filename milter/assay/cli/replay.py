@@ -155,7 +155,9 @@ class Judge:
 
     def _recipients(self, facts: Facts, spared: str) -> tuple[list[str], str, Decision | None]:
         """Who is left after RCPT, why the message is favoured, and the first refusal."""
-        taken, favoured, refusal = [], "", None
+        taken: list[str] = []
+        favoured: str = ""
+        refusal: Decision | None = None
         for one in facts["rcpt"]:
             why = self.clients.why_favoured(one)
             if not why:

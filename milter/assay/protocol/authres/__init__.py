@@ -11,7 +11,7 @@ It decides nothing: which results are reported, and which field may be believed,
 """
 
 from assay.protocol.authres.forged import claims, forged_received_spf
-from assay.protocol.authres.parse import parse
+from assay.protocol.authres.parse import is_of_another_version, parse
 from assay.protocol.authres.render import render
 from assay.protocol.authres.result import (
     METHODS,
@@ -32,6 +32,7 @@ __all__ = [
     "Property",
     "claims",
     "forged_received_spf",
+    "is_of_another_version",
     "parse",
     "render",
     "unregistered",

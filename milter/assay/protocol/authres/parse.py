@@ -50,8 +50,7 @@ def parse(value: bytes) -> AuthenticationResults | Fault:
     try:
         authserv_id = _authserv_id(scanner)
         if authserv_id:
-            version = scanner.take(_DIGITS)
-            if version and version.lstrip("0") != "1":
+            if not _reads_version(scanner):
                 # RFC 8601, 2.2: what follows may mean anything.
                 return Fault("unsupported version", unsupported_version=True)
             scanner.skip()
@@ -60,6 +59,21 @@ def parse(value: bytes) -> AuthenticationResults | Fault:
         return AuthenticationResults(authserv_id, 1, _results(scanner))
     except _SyntaxFaultError as fault:
         return Fault(str(fault))
+
+
+def is_of_another_version(value: bytes) -> bool:
+    """Whether a field says that it is of a version which is not ours, without reading further than that."""
+    scanner = _Scanner(_FOLD.sub("", value[:MAX_LENGTH].decode("utf-8", "surrogateescape")))
+    try:
+        return bool(_authserv_id(scanner)) and not _reads_version(scanner)
+    except _SyntaxFaultError:
+        return False
+
+
+def _reads_version(scanner: _Scanner) -> bool:
+    """Read the version that may follow the id; whether it is the one that we know, or absent (RFC 8601, 2.2)."""
+    version = scanner.take(_DIGITS)
+    return not version or version.lstrip("0") == "1"
 
 
 def _authserv_id(scanner: _Scanner) -> str:
