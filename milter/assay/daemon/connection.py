@@ -201,10 +201,8 @@ class Connection:
         self.failure = self.broken
         self.session.abort()
 
-    def refuse(self, context: Any, verdict: Verdict | None) -> int:
+    def refuse(self, context: Any, verdict: Verdict) -> int:
         """Carry out a verdict of a stage before the end of the message."""
-        if verdict is None:
-            return int(Milter.CONTINUE)
         self.service.journal.enter(verdict, waited=0.0)
         if not verdict.action.refuses:
             return int(Milter.CONTINUE)

@@ -74,7 +74,7 @@ def install(service: Service) -> None:
             service.sessions.change(-1)
             context.setpriv(None)
             connection.session.close()
-        return int(Milter.CONTINUE)
+        return _CONTINUE
 
     Milter.set_flags(ACTIONS)
     Milter.set_connect_callback(connect)
@@ -126,18 +126,20 @@ def _step(no_reply: int, act: Callback, *, begins: bool = False) -> Callback:
     def callback(context: Any, *event: Any) -> int:
         connection = context.getpriv()
         if connection is None:
-            return int(Milter.CONTINUE)
+            return _CONTINUE
         if begins:
             connection.failure = connection.broken
-        answer = int(Milter.CONTINUE)
+        answer = _CONTINUE
         if not connection.failure:
             try:
-                answer = connection.refuse(context, act(connection, context, *event))
+                verdict = act(connection, context, *event)
+                if verdict is not None:
+                    answer = connection.refuse(context, verdict)
             except Exception as error:  # the only place with the two below: a bug must not drop a connection
                 connection.failure = _describe(error)
                 if act in _BEFORE_MESSAGES:
                     connection.broken = connection.failure
-        return int(Milter.NOREPLY) if connection.no_reply & no_reply else answer
+        return _NOREPLY if connection.no_reply & no_reply else answer
 
     return callback
 
@@ -148,7 +150,7 @@ _BEFORE_MESSAGES = (Connection.connect, Connection.helo)
 def _end_of_message(context: Any) -> int:
     connection = context.getpriv()
     if connection is None:
-        return int(Milter.CONTINUE)
+        return _CONTINUE
     try:
         return int(connection.end_of_message(context))
     except Exception as error:
@@ -163,7 +165,7 @@ def _abort(context: Any) -> int:
             connection.abort(context)
         except Exception as error:
             connection.service.log.error(_describe(error))
-    return int(Milter.CONTINUE)
+    return _CONTINUE
 
 
 def _describe(error: Exception) -> str:

@@ -34,6 +34,7 @@ class _Worker:
     control: int  # closing it tells the worker to drain; -1 when closed
     ready: int  # readable once it serves, or at end-of-file when it died before; -1 when read
     born: float
+    core: int | None  # the one it runs on, None for any
     draining_until: float = 0.0
     serving: bool = False
 
@@ -169,16 +170,25 @@ class Supervisor:
     def _spawn(self) -> int:
         control, control_end = os.pipe()
         ready, ready_end = os.pipe()
+        core = self._free_core()
         pid = os.fork()
         if pid == 0:
-            self._become_worker(control, control_end, ready, ready_end)
+            self._become_worker(control, control_end, ready, ready_end, core)
         os.close(control)
         os.close(ready_end)
-        self._workers[pid] = _Worker(pid, control_end, ready, time.monotonic())
+        self._workers[pid] = _Worker(pid, control_end, ready, time.monotonic(), core)
         self.log.debug(f"worker {pid} started")
         return pid
 
-    def _become_worker(self, control: int, control_end: int, ready: int, ready_end: int) -> None:
+    def _free_core(self) -> int | None:
+        """The core for the next worker: where there is one worker for each, the one that has the fewest."""
+        cores = os.sched_getaffinity(0)
+        if self.configuration.milter.worker_count < len(cores):
+            return None
+        taken = [one.core for one in self._workers.values() if not one.draining_until]
+        return min(sorted(cores), key=taken.count)
+
+    def _become_worker(self, control: int, control_end: int, ready: int, ready_end: int, core: int | None) -> None:
         """The child's side of the fork; does not return."""
         code = os.EX_SOFTWARE
         try:
@@ -193,7 +203,7 @@ class Supervisor:
                         os.close(end)
             os.close(control_end)
             os.close(ready)
-            code = worker.run(self.configuration, self.listener, self.log, control=control, ready=ready_end)
+            code = worker.run(self.configuration, self.listener, self.log, control=control, ready=ready_end, core=core)
         except Exception as error:  # the child must not run on as a second supervisor
             self.log.error(f"worker cannot serve: {error!r}")
         finally:

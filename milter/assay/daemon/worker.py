@@ -25,18 +25,28 @@ from assay.session import Session
 READY = b"r"
 REPLACED = b"n"  # new workers serve by now
 
+#: When the collector looks for cycles (``gc.set_threshold``). A message makes some two thousand objects and no cycle,
+#: so the default, every 700 objects, is work in vain; twenty thousand are a few megabytes.
+_COLLECT = (20_000, 20, 50)
 _POLL_SECONDS = 0.1  # how often a draining worker looks whether its sessions are gone
 _SETTLE_SECONDS = 0.1  # until our siblings have gone deaf too; a shared socket shut down before looks broken to them
 _LINGER_SECONDS = 1.0  # a session that was accepted before the socket went deaf may not have been counted yet
 
 
-def run(configuration: Configuration, listener: Listener, log: Log, *, control: int, ready: int) -> int:
+def run(
+    configuration: Configuration, listener: Listener, log: Log, *, control: int, ready: int, core: int | None
+) -> int:
     """Serve until told to drain. Call it in a fresh child process.
 
     :param control: descriptor of the pipe's reading end; end-of-file means drain, after `REPLACED` or nothing.
     :param ready: descriptor to write `READY` to once the worker serves.
+    :param core: the core to run on, None for any.
     :returns: the exit code.
     """
+    if core is not None:
+        # Only one of our threads can run Python at a time. On cores of their own they wake each other at every callback
+        # for nothing, to find the interpreter taken again: that costs a third of a message's CPU.
+        os.sched_setaffinity(0, {core})
     resolver = make_resolver(configuration)
     settings = make_settings(configuration)
     clients = make_clients(configuration)
@@ -58,6 +68,7 @@ def run(configuration: Configuration, listener: Listener, log: Log, *, control: 
         daemon=True,
     ).start()
     gc.freeze()  # what is loaded by now lives as long as the process: the collector need not look at it again
+    gc.set_threshold(*_COLLECT)
     os.write(ready, READY)
     os.close(ready)
     return callbacks.serve(log)
