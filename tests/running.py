@@ -16,6 +16,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -29,9 +30,9 @@ PATIENCE = 20.0  # seconds for the daemon to come up, go away or log something
 
 
 class Daemon:
-    """``assay serve`` in a child process. Configuration sections are keyword arguments."""
+    """``assay serve`` in a child process. Configuration sections are keyword arguments; `rule` is a list of rules."""
 
-    def __init__(self, folder: Path, rows: Rows | None = None, *, socket: str = "", **sections: dict[str, Any]) -> None:
+    def __init__(self, folder: Path, rows: Rows | None = None, *, socket: str = "", **sections: Any) -> None:
         self.folder = folder
         self.socket = socket or f"unix:{folder}/assay.sock"
         self.sections = sections
@@ -41,7 +42,7 @@ class Daemon:
         self._nameserver: NameServer | None = None
         self._process: subprocess.Popen[bytes] | None = None
 
-    def configure(self, **sections: dict[str, Any]) -> None:
+    def configure(self, **sections: Any) -> None:
         """Write the configuration file; sections given here replace those of the constructor."""
         milter = {"socket": self.socket, "workers": 2, "drain_seconds": 15.0}
         dns: dict[str, Any] = {"nameservers": "none"}
@@ -49,13 +50,15 @@ class Daemon:
             host, port = self._nameserver.address
             dns = {"nameservers": (f"{host}:{port}",), "timeout_seconds": 1.0, "budget_seconds": 5.0}
         merged = {"milter": milter, "dns": dns, "clients": {"internal": ()}}
+        rules: Sequence[dict[str, Any]] = ()
         for name, values in (self.sections | sections).items():
-            merged[name] = merged.get(name, {}) | values
+            if isinstance(values, dict):
+                merged[name] = merged.get(name, {}) | values
+            else:
+                rules = values
         self.configuration.write_text(
-            "".join(
-                f"[{name}]\n" + "".join(f"{key} = {toml(value)}\n" for key, value in values.items())
-                for name, values in merged.items()
-            )
+            "".join(_table(f"[{name}]", values) for name, values in merged.items())
+            + "".join(_table("[[rule]]", rule) for rule in rules)
         )
 
     def __enter__(self) -> Daemon:
@@ -121,3 +124,7 @@ class Daemon:
         """Wait until it has ended; its exit code."""
         assert self._process is not None
         return self._process.wait(PATIENCE)
+
+
+def _table(head: str, values: dict[str, Any]) -> str:
+    return f"{head}\n" + "".join(f"{key} = {toml(value)}\n" for key, value in values.items())
