@@ -6,6 +6,8 @@ The body is hashed once for each distinct way in which the signatures want it, a
 
 from __future__ import annotations
 
+from itertools import islice
+
 from assay.inquiries import Inquiries
 from assay.inquiry import Pending
 from assay.model.message import Header, HeaderField
@@ -43,10 +45,7 @@ class Signatures:
             self._look_up(parsed)
 
     def _look_up(self, signature: dkim.Signature) -> None:
-        driver = self._inquiries.driver()
-        self._keys[id(signature)] = self._inquiries.start(dkim.fetch_key(signature), driver)
-        # Relaxed alignment may compare organizational domains at the end (RFC 9989, 4.10.2): have them by then.
-        self._inquiries.start(dmarc.organizational_domain(signature.domain), driver)
+        self._keys[id(signature)] = self._inquiries.start(dkim.fetch_key(signature))
 
     def header_complete(self, header: Header, author_domain: Domain | None) -> None:
         """All fields are there: choose what to verify and prepare to hash the body for it."""
@@ -57,6 +56,7 @@ class Signatures:
         for signature in chosen:
             if id(signature) not in self._keys:
                 self._look_up(signature)
+        self._walk_ahead(author_domain)
         specs = [signature.body_hash_spec for signature in chosen]
         if self._with_arc:
             self._chain = arc.parse_chain(header)
@@ -64,6 +64,19 @@ class Signatures:
             self._arc_keys = self._inquiries.start(arc.fetch_keys(self._chain))
             specs.extend(self._chain.body_hash_specs)
         self._hashes = dkim.BodyHashes(specs)
+
+    def _walk_ahead(self, author_domain: Domain | None) -> None:
+        """Relaxed alignment may compare organizational domains at the end (RFC 9989, 4.10.2): have them by then.
+
+        Only of domains that look related. Others cannot be aligned, and walks are most of what a stranger's signatures
+        could make us ask; a relation that is not seen here costs time at the end and changes no verdict.
+        """
+        if author_domain is None:
+            return
+        related = (one.domain for one in self._candidates if one.domain.labels[-2:] == author_domain.labels[-2:])
+        walked = dict.fromkeys(domain for domain in related if domain != author_domain)
+        for domain in islice(walked, dmarc.MAX_WALKED_DOMAINS):
+            self._inquiries.start(dmarc.organizational_domain(domain))
 
     def body(self, chunk: bytes) -> None:
         """The next piece of the body, with CRLF line ends, cut anywhere."""
