@@ -7,6 +7,7 @@ the life of the processes. Nothing that a stranger sent gets in unescaped or unb
 
 from __future__ import annotations
 
+import contextlib
 import os
 import syslog
 from collections.abc import Callable, Iterable
@@ -62,11 +63,11 @@ def open_log(to: str, facility: str, level: str) -> Log:
     :param level: a `Level`'s name in lower case.
     :raises ValueError: an unknown facility; the message names it.
     """
-    if to == "stderr":
-        return Log(_to_stderr, Level[level.upper()])
     number = getattr(syslog, f"LOG_{facility.upper()}", None)
     if facility.upper() not in _FACILITIES or number is None:
         raise ValueError(f"log.facility = {facility!r}: no such syslog facility; try mail, daemon or local0")
+    if to == "stderr":
+        return Log(_to_stderr, Level[level.upper()])
     syslog.openlog("assay", syslog.LOG_PID, number)
     return Log(syslog.syslog, Level[level.upper()])
 
@@ -79,7 +80,8 @@ _FACILITIES = frozenset(
 def _to_stderr(level: Level, text: str) -> None:
     """Write one whole line at once, so that lines of several threads and processes do not mix."""
     line = f"assay[{os.getpid()}]: {text}" if level == Level.INFO else f"assay[{os.getpid()}]: {level.name}: {text}"
-    os.write(2, line.encode("utf-8", "backslashreplace") + b"\n")
+    with contextlib.suppress(OSError):  # a full disk or a reader that went away: mail is worth more than its log
+        os.write(2, line.encode("utf-8", "backslashreplace") + b"\n")
 
 
 def pairs(items: Iterable[tuple[str, object]]) -> str:

@@ -6,6 +6,7 @@ from __future__ import annotations
 import json
 import os
 import socket
+import struct
 import subprocess
 import sys
 import threading
@@ -29,6 +30,8 @@ mail.example.org. TXT "v=spf1 a -all"
 """
 ENVELOPE = ("--ip", GOOD, "--helo", "mail.example.org", "--mail-from", "joe@example.org")
 BUFFERED = {name: value for name, value in os.environ.items() if name != "PYTHONUNBUFFERED"}  # as users have it
+#: A milter that wants to see everything and answers only at the end.
+AGREED = b"\0\0\0\x0dO" + struct.pack("!III", 6, 0x1FF, 0xFF080)
 REFUSED, USAGE, NO_INPUT, UNAVAILABLE, DEFERRED, CONFIG = 1, 64, 66, 69, 75, 78
 
 
@@ -147,6 +150,17 @@ class TestCheck:
         assert ended.returncode == NO_INPUT
         assert reason in ended.stderr
 
+    @pytest.mark.parametrize("command", [("check",), ("probe", "unix:none")])
+    def test_a_message_without_end_does_not_eat_the_machine(self, command: tuple[str, ...]) -> None:
+        ended = assay(*command, "/dev/zero", "--ip", GOOD)
+        assert ended.returncode == NO_INPUT
+        assert ended.stderr == f"assay {command[0]}: /dev/zero: larger than 512 MiB\n".encode()
+
+    def test_mail_that_is_not_judged_is_said_to_be_so(self, config: str, saved: str) -> None:
+        ended = assay("check", saved, "--ip", "::1", "-c", config)
+        assert (ended.returncode, ended.stdout) == (0, b"")
+        assert ended.stderr.startswith(b"assay check: not judged: internal network ")
+
     def test_a_broken_configuration(self, tmp_path: Path, saved: str) -> None:
         ended = assay("check", saved, *ENVELOPE, "-c", str(tmp_path / "none"))
         assert ended.returncode == CONFIG
@@ -220,6 +234,38 @@ class TestProbe:
         assert ended.returncode == UNAVAILABLE
         assert b"not a milter" in ended.stderr
 
+    @pytest.mark.parametrize(
+        ("packets", "reason"),
+        [
+            pytest.param([b"HTTP/1.1 400 Bad Request\r\n"], b"not a milter: it said b'HTTP/'", id="a web server"),
+            pytest.param([b"\0\0\0\1O"], b"no answer to the negotiation", id="half a negotiation"),
+            pytest.param([b"\0\0\0\xffO1234"], b"hung up in the middle of a packet", id="half a packet"),
+            pytest.param([AGREED, b"\0\0\0\5yabc\0"], b"a reply without code: ", id="a reply without code"),
+            pytest.param([AGREED, b"\0\0\0\1i"], b"an edit without name or value: ", id="an empty edit"),
+            pytest.param([AGREED, b"\0\0\0\7m\0\0\0\1ab"], b"an edit without name or value: ", id="half an edit"),
+            pytest.param([AGREED, b"\0\0\0\1?"], b"unexpected answer ", id="an unknown answer"),
+        ],
+    )
+    def test_a_milter_that_speaks_nonsense(self, saved: str, packets: list[bytes], reason: bytes) -> None:
+        with socket.create_server(("127.0.0.1", 0)) as server:
+
+            def answer() -> None:
+                connection, _ = server.accept()
+                with connection:
+                    connection.recv(100)
+                    connection.sendall(b"".join(packets))
+                    connection.shutdown(socket.SHUT_WR)
+                    while connection.recv(1000):
+                        pass
+
+            thread = threading.Thread(target=answer)
+            thread.start()
+            ended = assay("probe", f"inet:{server.getsockname()[1]}@127.0.0.1", saved, *ENVELOPE)
+            thread.join()
+        assert ended.returncode == UNAVAILABLE
+        assert reason in ended.stderr
+        assert ended.stderr.count(b"\n") == 1
+
     @pytest.mark.parametrize("text", ["", "25", "inet:x@h", "tcp:25@h", "unix:"])
     def test_a_text_that_names_no_socket(self, saved: str, text: str) -> None:
         ended = assay("probe", text, saved, *ENVELOPE)
@@ -241,6 +287,25 @@ class TestConfig:
         ended = assay("config", "check", "-c", config)
         assert ended.returncode == CONFIG
         assert f"{tmp_path}/zone:1: ".encode() in ended.stderr
+
+    @pytest.mark.parametrize(
+        ("facts", "reason"),
+        [
+            pytest.param("{folder}", b"Is a directory", id="a directory"),
+            pytest.param("{folder}/none/facts", b"No such file or directory", id="no directory"),
+            pytest.param("{folder}/facts", b"", id="a file that is to be made"),
+        ],
+    )
+    def test_check_tries_the_facts_and_leaves_no_file(
+        self, config: str, tmp_path: Path, facts: str, reason: bytes
+    ) -> None:
+        before = sorted(tmp_path.iterdir())
+        with open(config, "a") as file:
+            file.write(f'[log]\nfacts = "{facts.format(folder=tmp_path)}"\n')
+        ended = assay("config", "check", "-c", config)
+        assert ended.returncode == (CONFIG if reason else 0)
+        assert reason in ended.stderr
+        assert sorted(tmp_path.iterdir()) == before
 
     def test_show_tells_what_is_in_force(self, config: str, tmp_path: Path) -> None:
         shown = assay("config", "show", "-c", config).stdout
@@ -320,3 +385,19 @@ class TestUsage:
             )
         assert ended.returncode == os.EX_IOERR
         assert ended.stderr == b"assay: output: No space left on device\n"
+
+    @pytest.mark.parametrize(
+        ("arguments", "code"),
+        [(("config", "check", "-c", "/none"), CONFIG), (("config",), USAGE), (("check", "-", "--ip", "::1"), 0)],
+        ids=["a fault of the configuration", "wrong arguments", "nothing to say"],
+    )
+    @pytest.mark.parametrize("closed", ["2>&-", ">&- 2>&-", "<&- >&- 2>&-", "2>/dev/full"])
+    def test_the_exit_code_holds_where_nothing_can_be_said(
+        self, arguments: tuple[str, ...], code: int, closed: str
+    ) -> None:
+        line = f"exec {sys.executable} -m assay {' '.join(arguments)} {closed}"
+        ended = subprocess.run(["/bin/sh", "-c", line], capture_output=True, stdin=subprocess.DEVNULL, check=False)
+        if closed == "2>/dev/full" and code == 0:
+            code = os.EX_IOERR  # it had a remark to make
+        assert ended.returncode == code
+        assert b"Traceback" not in ended.stderr + ended.stdout

@@ -67,6 +67,8 @@ def run(options: argparse.Namespace) -> int:
     if options.explain:
         output.say((*_narrate(verdicts, asked), ""))
     output.say(_edits(ruling))
+    if ruling.assessment.exempt and not options.explain:  # or there is nothing to see, and no reason why
+        print(f"assay check: not judged: {ruling.assessment.exempt}", file=sys.stderr)
     return os.EX_OK
 
 

@@ -8,7 +8,7 @@ import os
 from typing import Any
 
 from assay.cli.options import add_configuration
-from assay.cli.serve import read_configuration
+from assay.cli.serve import read_for_serving
 from assay.config import load, sample, show
 
 
@@ -28,7 +28,7 @@ def add_to(commands: Any) -> None:
 
 
 def _check(options: argparse.Namespace) -> int:
-    read_configuration(options.config)
+    read_for_serving(options.config)
     print(f"{options.config or 'defaults'}: good")
     return os.EX_OK
 

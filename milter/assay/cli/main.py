@@ -15,7 +15,7 @@ import os
 import signal
 import sys
 from collections.abc import Sequence
-from typing import NoReturn
+from typing import NoReturn, TextIO
 
 from assay import __version__
 from assay.cli import check, config, policy, probe, serve, spfquery
@@ -41,8 +41,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     commands = parser.add_subparsers(metavar="COMMAND", required=True)
     for module in (serve, check, policy, probe, spfquery, config):
         module.add_to(commands)
-    if sys.stdout is None:  # closed by the caller (">&-"): what is printed goes nowhere
-        sys.stdout = open(os.devnull, "w")  # noqa: SIM115 - it lives as long as the process
+    _open_what_is_closed()
     options = parser.parse_args(arguments)
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")  # a message may hold what the terminal cannot show
@@ -51,7 +50,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         sys.stdout.flush()  # here, where a fault can still be told
         return code
     except ConfigError as error:
-        print(f"assay: {error}", file=sys.stderr)
+        _complain(str(error))
         return os.EX_CONFIG
     except BrokenPipeError:  # "assay check ... | head" is no fault
         _drop_output()
@@ -60,13 +59,43 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return _EX_INTERRUPTED
     except OSError as error:
         _drop_output()
-        print(f"assay: {error.filename or 'output'}: {error.strerror or error}", file=sys.stderr)
+        _complain(f"{error.filename or 'output'}: {error.strerror or error}")
         return os.EX_IOERR
 
 
 _EX_INTERRUPTED = 128 + signal.SIGINT  # as shells have it
 
 
+def _open_what_is_closed() -> None:
+    """Let what is written to a stream that the caller closed (``2>&-``) go nowhere.
+
+    Else the next file or socket would get its number, and our log be written into it.
+    """
+    for number in range(3):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)  # gets the lowest number that is free
+    if sys.stdin is None:
+        sys.stdin = open(os.devnull)  # noqa: SIM115 - it lives as long as the process
+    if sys.stdout is None:
+        sys.stdout = open(os.devnull, "w")  # noqa: SIM115 - it lives as long as the process
+    if sys.stderr is None:
+        sys.stderr = open(os.devnull, "w")  # noqa: SIM115 - it lives as long as the process
+
+
+def _complain(text: str) -> None:
+    """Say what is wrong; the exit code says it where that cannot be written."""
+    try:
+        print(f"assay: {text}", file=sys.stderr, flush=True)
+    except OSError:
+        _drop(sys.stderr)
+
+
 def _drop_output() -> None:
     """Let what is still in the buffer go nowhere, or Python complains at its exit."""
-    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    _drop(sys.stdout)
+
+
+def _drop(stream: TextIO) -> None:
+    os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())

@@ -157,11 +157,10 @@ class Mta:
             command, data = self._read()
             match command:
                 case b"i":
-                    name, value = data[4:].split(b"\0")[:2]
-                    outcome.edits.append((struct.unpack("!I", data[:4])[0], name, value))
+                    outcome.edits.append(_edit(data))
                 case b"m":
-                    name, value = data[4:].split(b"\0")[:2]
-                    outcome.edits.append((struct.unpack("!I", data[:4])[0], name, value or None))
+                    index, name, value = _edit(data)
+                    outcome.edits.append((index, name, value or None))
                 case b"+":
                     outcome.recipients.append(data.rstrip(b"\0").decode("utf-8", "replace"))
                 case b"q":
@@ -219,8 +218,10 @@ class Mta:
                     raise MilterError("the milter hung up")
                 (length,) = struct.unpack("!I", head[:4])
                 if not 1 <= length <= MAX_PACKET_OCTETS:
-                    raise MilterError("not a milter: a packet of impossible length")
+                    raise MilterError(f"not a milter: it said {head!r}")
                 data = self._stream.read(length - 1)
+            except TimeoutError as error:
+                raise MilterError(f"no answer within {self._connection.gettimeout():g} s") from error
             except OSError as error:
                 raise MilterError(f"no answer ({error.strerror or error})") from error
             if len(data) < length - 1:
@@ -247,10 +248,20 @@ def apply(edits: list[tuple[int, bytes, bytes | None]], header: Header, received
 
 def _reply(command: bytes, data: bytes) -> str:
     if command == b"y":
+        if not data[:3].isdigit():
+            raise MilterError(f"a reply without code: {data[:40]!r}")
         return data.rstrip(b"\0").decode("utf-8", "replace").replace("%%", "%")
     if command not in _FINAL:
         raise MilterError(f"unexpected answer {command!r}")
     return _FINAL[command]
+
+
+def _edit(data: bytes) -> tuple[int, bytes, bytes]:
+    """Index, name and value of an edit."""
+    name, separator, value = data[4:].partition(b"\0")
+    if not separator:
+        raise MilterError(f"an edit without name or value: {data[:40]!r}")
+    return struct.unpack("!I", data[:4])[0], name, value.partition(b"\0")[0]
 
 
 def _macro_lists(data: bytes) -> dict[int, str]:

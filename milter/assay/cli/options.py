@@ -7,7 +7,10 @@ import argparse
 import sys
 from pathlib import Path
 
+from assay import files
 from assay.model.smtp import Address, parse_address
+
+MAX_MESSAGE_OCTETS = 512 * 1024 * 1024  # our choice: MTAs take 10 to 100 MiB
 
 
 def add_configuration(parser: argparse.ArgumentParser) -> None:
@@ -37,6 +40,9 @@ def read_message(path: str) -> bytes:
     """The octets of a message.
 
     :param path: a file, or ``-`` for standard input.
-    :raises OSError: the file cannot be read.
+    :raises OSError: the file cannot be read, or is larger than `MAX_MESSAGE_OCTETS`; ``strerror`` says so.
     """
-    return sys.stdin.buffer.read() if path == "-" else Path(path).read_bytes()
+    if path == "-":
+        return files.read(sys.stdin.buffer, MAX_MESSAGE_OCTETS)
+    with open(path, "rb") as file:
+        return files.read(file, MAX_MESSAGE_OCTETS)

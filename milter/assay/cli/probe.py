@@ -13,6 +13,7 @@ from assay.cli.options import add_envelope, read_message
 from assay.config.endpoint import Endpoint, EndpointError
 from assay.model.message import Header, HeaderField, split_message
 
+_GREETING_SECONDS = 30.0  # Postfix's milter_connect_timeout: other servers keep silent until they get a line
 _TIMEOUT_SECONDS = 300.0  # Postfix's milter_content_timeout
 _MTA_NAME = "probe.invalid"  # RFC 6761, 6.4: a name that is nobody's
 _QUEUE_ID = "PROBE"
@@ -48,7 +49,9 @@ def run(options: argparse.Namespace) -> int:
         print(f"assay probe: {options.message}: {error.strerror}", file=sys.stderr)
         return os.EX_NOINPUT
     try:
-        with Mta(endpoint.connect(_TIMEOUT_SECONDS)) as mta:
+        connection = endpoint.connect(_GREETING_SECONDS)
+        with Mta(connection) as mta:
+            connection.settimeout(_TIMEOUT_SECONDS)
             return _converse(mta, options, header, body)
     except OSError as error:
         print(f"assay probe: {endpoint}: {error.strerror or error}; is the daemon running?", file=sys.stderr)

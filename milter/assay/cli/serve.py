@@ -4,16 +4,22 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import os
+import resource
 from pathlib import Path
 from typing import Any
 
 from assay.cli.options import add_configuration
 from assay.config import ConfigError, Configuration, load, make_resolver, make_settings
 from assay.config.endpoint import Endpoint
+from assay.daemon.journal import check_facts
 from assay.daemon.listener import ListenerError, open_listener
 from assay.daemon.supervisor import Supervisor
 from assay.log import Log, open_log
+
+#: Descriptors of one worker; a session needs one. More than an MTA host has SMTP clients at a time.
+_DESCRIPTORS = 65536
 
 
 def add_to(commands: Any) -> None:
@@ -29,7 +35,8 @@ def add_to(commands: Any) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Open the socket and supervise."""
-    configuration, log = read_configuration(options.config)
+    configuration, log = read_for_serving(options.config)
+    _raise_descriptor_limit()
     milter = configuration.milter
     try:
         listener = open_listener(
@@ -38,11 +45,14 @@ def run(options: argparse.Namespace) -> int:
     except ListenerError as error:
         log.error(str(error))
         return os.EX_UNAVAILABLE
-    return Supervisor(listener, configuration, lambda: read_configuration(options.config), log).run()
+    return Supervisor(listener, configuration, lambda: read_for_serving(options.config), log).run()
 
 
 def read_configuration(path: Path | None) -> tuple[Configuration, Log]:
-    """Read the configuration and try all of it, so that a reload cannot fail half-way."""
+    """Read the configuration and try all of it that the evaluation of a message needs.
+
+    :raises ConfigError: it cannot be used.
+    """
     configuration = load(path)
     try:
         make_resolver(configuration).close()
@@ -50,3 +60,25 @@ def read_configuration(path: Path | None) -> tuple[Configuration, Log]:
         return configuration, open_log(configuration.log.to, configuration.log.facility, configuration.log.level)
     except ValueError as error:
         raise ConfigError(f"{path or 'defaults'}: {error}") from error
+
+
+def read_for_serving(path: Path | None) -> tuple[Configuration, Log]:
+    """Read the configuration and try all of it, so that neither a start nor a reload fails half-way.
+
+    :raises ConfigError: it cannot be used.
+    """
+    configuration, log = read_configuration(path)
+    try:
+        check_facts(configuration.log.facts)
+    except ValueError as error:
+        raise ConfigError(f"{path or 'defaults'}: {error}") from error
+    return configuration, log
+
+
+def _raise_descriptor_limit() -> None:
+    """Let each worker have many sessions: the usual soft limit of 1,024 is there for the sake of select(2)."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = _DESCRIPTORS if hard == resource.RLIM_INFINITY else min(hard, _DESCRIPTORS)
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        with contextlib.suppress(OSError, ValueError):  # forbidden here: it has to do with fewer
+            resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))

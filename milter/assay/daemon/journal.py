@@ -7,6 +7,7 @@ a refusal an event in RFC 5424's structured data, for tools that watch logs.
 
 from __future__ import annotations
 
+import errno
 import os
 import time
 from collections.abc import Iterator
@@ -47,7 +48,17 @@ class Journal:
         if self.enterprise and verdict.action.refuses:
             self.log.info(event(verdict, self.enterprise))
         if self.facts >= 0 and verdict.stage is Stage.EOM and verdict.facts is not None:
-            os.write(self.facts, facts_line(verdict, time.time()))
+            self._append(facts_line(verdict, time.time()))
+
+    def _append(self, line: bytes) -> None:
+        """Append to the facts. What cannot be written is told and lost: the verdict does not wait for a disk."""
+        try:
+            written = os.write(self.facts, line)
+        except OSError as error:
+            self.log.warning(f"log.facts: {error.strerror}; the facts of this message are lost")
+            return
+        if written < len(line):
+            self.log.warning("log.facts: the disk is full; a line of facts is cut short")
 
 
 def open_journal(to: log.Log, facts: str, enterprise: int) -> Journal:
@@ -58,11 +69,29 @@ def open_journal(to: log.Log, facts: str, enterprise: int) -> Journal:
     """
     if not facts:
         return Journal(to, -1, enterprise)
+    # Not blocking: a pipe that nobody reads is an error then, not an endless wait. Files do not mind.
+    flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NONBLOCK
     try:
-        descriptor = os.open(facts, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, _FACTS_MODE)
+        descriptor = os.open(facts, flags, _FACTS_MODE)
     except OSError as error:
         raise ValueError(f"log.facts = {facts!r}: {error.strerror}") from error
     return Journal(to, descriptor, enterprise)
+
+
+def check_facts(facts: str) -> None:
+    """Try whether a worker could open the facts, and leave no file behind that would be somebody else's.
+
+    :raises ValueError: it could not; the message names the path.
+    """
+    if not facts:
+        return
+    if os.path.lexists(facts):
+        number = errno.EISDIR if os.path.isdir(facts) else 0 if os.access(facts, os.W_OK) else errno.EACCES
+    else:
+        folder = os.path.dirname(facts) or "."
+        number = errno.ENOENT if not os.path.isdir(folder) else 0 if os.access(folder, os.W_OK) else errno.EACCES
+    if number:
+        raise ValueError(f"log.facts = {facts!r}: {os.strerror(number)}")
 
 
 def message_line(verdict: Verdict, *, waited: float) -> str:

@@ -22,6 +22,7 @@ from assay.daemon.listener import Listener
 from assay.log import Log
 
 _SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGCHLD)
+_STOPS = (signal.SIGTERM, signal.SIGINT)  # they count: the second one is another order
 _MIN_LIFE_SECONDS = 5.0  # a worker that dies younger than this makes the next one wait
 _MAX_DELAY_SECONDS = 30.0  # the longest such wait; doubled from 1 s, so that a bug does not become a fork storm
 _START_SECONDS = 30.0  # how long a worker may take until it serves; it needs less than one
@@ -86,7 +87,9 @@ class Supervisor:
                 if one.ready in readable:
                     self._on_ready(one)
             while self._noted:
-                self._on_signal(self._noted.pop(0))
+                number = self._noted.pop(0)
+                if number not in self._noted or number in _STOPS:  # a storm of one signal is one signal
+                    self._on_signal(number)
             self._kill_overdue()
             if self._stopping and not self._served:
                 return os.EX_SOFTWARE

@@ -8,6 +8,7 @@ before it (`REPLACED`) says that others go on serving the socket.
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import os
 import threading
@@ -46,7 +47,8 @@ def run(
     if core is not None:
         # Only one of our threads can run Python at a time. On cores of their own they wake each other at every callback
         # for nothing, to find the interpreter taken again: that costs a third of a message's CPU.
-        os.sched_setaffinity(0, {core})
+        with contextlib.suppress(OSError):  # forbidden here, or the core is gone: then without
+            os.sched_setaffinity(0, {core})
     resolver = make_resolver(configuration)
     settings = make_settings(configuration)
     clients = make_clients(configuration)
