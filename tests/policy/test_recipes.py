@@ -1,0 +1,270 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""``docs/policy.md`` is true: every recipe runs, every fact and function is told.
+
+The page has one zone for all recipes, and below a ``###`` heading a TOML block, files that it names (``list PATH``,
+``zone PATH``), and cases. A case names what is different from an ordinary message, an arrow, and how it ends; see the
+page's "How to read the recipes".
+"""
+
+from __future__ import annotations
+
+import re
+import shlex
+import tomllib
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from functools import cache
+from ipaddress import ip_address
+from pathlib import Path
+from typing import Any
+
+import dkim as dkimpy
+import msgspec
+import pytest
+from cryptography.hazmat.primitives.asymmetric.rsa import RSAPrivateKey
+
+from assay.config import Configuration, make_clients, make_settings
+from assay.inquiry import Answer, Question
+from assay.model.message import split_message
+from assay.model.name import Domain
+from assay.policy import SCHEMA, Action, Stage
+from assay.policy.names import FUNCTIONS
+from assay.protocol import arc, dkim
+from assay.resolver import LocalZone
+from assay.session import Session
+from assay.trace import AddRecipient, Change, Insert
+from assay.transaction import Verdict
+from signing import pem, record, rsa_key
+from talking import NOW
+from zone import Zone
+
+PAGE = Path(__file__).parents[2] / "docs" / "policy.md"
+ORDINARY = {
+    "client": "192.0.2.1",
+    "helo": "mail.example.org",
+    "mail_from": "joe@example.org",
+    "from": "joe@example.org",
+    "rcpt": "ann@example.net",
+}
+MORE = ("field", "signed", "changed", "sealed", "daemon", "auth")
+END = re.compile(
+    r"(?P<end>accept|tag|quarantine|discard|\d{3} \d\.\d+\.\d+)(?: at (?P<stage>\w+))?(?: for (?P<rcpt>\S+))?"
+    r"(?: with (?P<field>[\w-]+: .+?))?(?: watching (?P<watched>\w+))?(?: despite (?P<override>.+))?(?: by (?P<by>.+))?"
+)
+
+
+@dataclass
+class Recipe:
+    """One recipe of the page."""
+
+    name: str
+    toml: str = ""
+    files: dict[str, str] = field(default_factory=dict)
+    cases: list[str] = field(default_factory=list)
+
+
+@cache
+def page() -> tuple[dict[str, list[list[str]]], dict[str, Recipe]]:
+    """The zone that all recipes share, and the recipes by name."""
+    rows: dict[str, list[list[str]]] = {}
+    recipes: dict[str, Recipe] = {}
+    recipe = Recipe("")
+    kind, block = "", []
+    for line in PAGE.read_text("utf-8").splitlines():
+        if line.startswith("```") and kind:
+            words = kind.split()
+            if kind == "zone":
+                for owner, kind_of_record, *value in map(shlex.split, block):
+                    rows.setdefault(owner, []).append([kind_of_record, value if kind_of_record == "TXT" else value[0]])
+            elif words[0] in ("list", "zone"):
+                recipe.files[words[1]] = "\n".join(block) + "\n"
+            elif kind == "toml":
+                recipe.toml += "\n".join(block) + "\n"
+            elif kind == "cases":
+                recipe.cases += [one for one in block if one.strip()]
+            kind = ""
+        elif line.startswith("```"):
+            kind, block = line[3:], []
+        elif kind:
+            block.append(line)
+        elif line.startswith("### "):
+            recipe = recipes.setdefault(line[4:], Recipe(line[4:]))
+    return rows, recipes
+
+
+def all_cases() -> Iterator[Any]:
+    for recipe in page()[1].values():
+        for case in recipe.cases:
+            yield pytest.param(recipe, case, id=f"{recipe.name}: {case}")
+
+
+class Overlaid(Zone):
+    """The page's zone behind a local one of the operator's."""
+
+    local: LocalZone | None = None
+
+    def answer(self, question: Question) -> Answer:
+        found = self.local.answer(question) if self.local is not None else question
+        return found if isinstance(found, Answer) else super().answer(found)
+
+
+def sections(recipe: Recipe, folder: Path) -> dict[str, Any]:
+    """The configuration, with the files that it names in `folder`."""
+    text = recipe.toml
+    for path, content in recipe.files.items():
+        (folder / Path(path).name).write_text(content)
+        assert f'"{path}"' in text
+        text = text.replace(f'"{path}"', f'"{folder / Path(path).name}"')
+    return {"clients": {}, "identity": {"authserv_id": "mx.example.net"}} | tomllib.loads(text)
+
+
+def compose(given: dict[str, str], fields: list[str], dns: Zone) -> bytes:
+    message = "".join(
+        f"{one}\r\n" for one in (*fields, *([f"From: {given['from']}"] if given["from"] else []), "Subject: hello")
+    )
+    octets = message.encode() + b"\r\nhello\r\n"
+    key: RSAPrivateKey = rsa_key()
+    if domain := given.get("signed"):
+        dns.rows[f"sel._domainkey.{domain}"] = [["TXT", [record(key)]]]  # type: ignore[index]  # it is a dict
+        names = [b"from"] + ([b"subject"] if given.get("changed") != "subject" else [])
+        octets = dkimpy.sign(octets, b"sel", domain.encode(), pem(key), include_headers=names) + octets
+    if given.get("changed"):
+        octets = octets.replace(b"Subject: hello", b"Subject: [list] hello")
+    if domain := given.get("sealed"):
+        dns.rows[f"sel._domainkey.{domain}"] = [["TXT", [record(key)]]]  # type: ignore[index]
+        header, body = split_message(octets)
+        hashes = dkim.BodyHashes([arc.BODY_HASH_SPEC])
+        hashes.update(body)
+        seals = arc.seal(
+            header,
+            hashes,
+            validation=arc.Evaluation(arc.Result.NONE, ""),
+            authserv_id=domain,
+            authentication_results=(f"dmarc=pass header.from={given['from'].partition('@')[2]}",),
+            domain=Domain.parse(domain),
+            selector=Domain.parse("sel"),
+            private_key=key,
+            timestamp=NOW,
+        )
+        octets = b"".join(one.raw for one in seals) + octets
+    return octets
+
+
+def deliver(recipe: Recipe, case: str, folder: Path) -> tuple[Verdict, list[str]]:
+    """Send the message of a case.
+
+    :returns: the verdict that it ended with, and the recipients that were taken.
+    """
+    words = [word.partition("=") for word in shlex.split(case) if word != "ordinary"]
+    assert {key for key, _, _ in words} <= {*ORDINARY, *MORE}, "a key that no case has"
+    given = ORDINARY | {key: value for key, _, value in words if key != "field"}
+    dns = Overlaid({owner: list(rows) for owner, rows in page()[0].items()})
+    octets = compose(given, [value for key, _, value in words if key == "field"], dns)
+    dns = Overlaid(dns.rows)
+    configuration = msgspec.convert(sections(recipe, folder), Configuration)
+    dns.local = LocalZone.load(Path(configuration.dns.zone)) if configuration.dns.zone else None
+    one = Session(make_settings(configuration), make_clients(configuration), lambda: dns)
+    for stage in (
+        lambda: one.connect(ip_address(given["client"]), "", mta_name="mx.example.net", daemon=given.get("daemon", "")),
+        lambda: one.helo(given["helo"]),
+        lambda: one.mail(f"<{given['mail_from']}>", authenticated=given.get("auth", ""), now=NOW),
+    ):
+        verdict = stage()
+        if verdict is not None and verdict.action.refuses:
+            return verdict, []
+    taken = []
+    for path in given["rcpt"].split(","):
+        verdict = one.rcpt(f"<{path}>")
+        if verdict is None or not verdict.action.refuses:
+            taken.append(path)
+    if not taken:
+        assert verdict is not None
+        return verdict, []
+    header, body = split_message(octets)
+    for each in header:
+        one.header(each)
+    one.end_of_header()
+    one.body(body)
+    verdict = one.end_of_message(queue_id="4A", now=NOW)
+    assert verdict is not None
+    return verdict, taken
+
+
+@pytest.mark.parametrize(("recipe", "case"), list(all_cases()))
+def test_a_recipe_does_what_the_page_says(recipe: Recipe, case: str, tmp_path: Path) -> None:
+    said, _, end = case.partition(" -> ")
+    expected = END.fullmatch(end.strip())
+    assert expected, f"{end!r} is no end of a case"
+    verdict, taken = deliver(recipe, said, tmp_path)
+    action, reply = verdict.action, verdict.reply
+    told = f"{reply.code} {reply.status}" if reply is not None else str(action)
+    assert told == expected["end"], f"{verdict.decision}"
+    if reply is not None:
+        assert verdict.stage is Stage(expected["stage"] or "eom")
+    if expected["rcpt"]:
+        added = [edit.path for edit in verdict.edits if isinstance(edit, AddRecipient)]
+        assert taken + added == expected["rcpt"].split(",")
+    if expected["field"]:
+        name, _, value = expected["field"].partition(": ")
+        written = [
+            " ".join(edit.value.split())
+            for edit in verdict.edits
+            if isinstance(edit, Insert | Change) and edit.name == name
+        ]
+        assert value in written
+    assert verdict.decision.override == (expected["override"] or verdict.decision.override)
+    if not expected["override"]:
+        watched = [str(one.action) for one in verdict.decision.watched if one.by]
+        assert watched == ([expected["watched"]] if expected["watched"] else [])
+    if expected["by"]:
+        assert verdict.decision.by == expected["by"]
+
+
+@pytest.mark.parametrize("recipe", list(page()[1].values()), ids=list(page()[1]))
+def test_a_recipe_has_cases_on_both_sides(recipe: Recipe) -> None:
+    ends = {case.partition(" -> ")[2] for case in recipe.cases}
+    assert recipe.toml
+    assert len(ends) > 1, "a recipe that treats all messages alike shows nothing"
+
+
+def test_nothing_happens_without_a_policy(tmp_path: Path) -> None:
+    # So that no case passes for another reason than its recipe.
+    for recipe in page()[1].values():
+        for case in recipe.cases:
+            verdict, _ = deliver(Recipe("none"), case.partition(" -> ")[0], tmp_path)
+            assert (verdict.action, verdict.decision.watched) == (Action.ACCEPT, ())
+
+
+def names(schema: Any, name: str = "") -> Iterator[str]:
+    """The vocabulary's names as rules write them."""
+    match schema:
+        case dict() if name == "header":
+            yield 'header("NAME")'
+        case dict():
+            for key, kind in schema.items():
+                yield from names(kind, f"{name}.{key}".lstrip("."))
+        case [dict() as kind]:
+            yield from names(kind, f"{name}[]")
+        case _:
+            yield name
+
+
+def test_the_page_has_all_facts_and_no_other() -> None:
+    table = PAGE.read_text("utf-8").partition("## The facts")[2].partition("\n## ")[0]
+    told = re.findall(r"^\| ((?:`[^`]+`(?:, )?)+) \|", table, re.MULTILINE)
+    facts: set[str] = set()
+    for cell in told:
+        first, *others = re.findall(r"`([^`]+)`", cell)
+        facts |= {first, *(re.sub(r"[^.]*$", "", first) + other.lstrip(".") for other in others)}
+    assert facts == set(names(SCHEMA))
+
+
+def test_the_page_has_all_functions() -> None:
+    table = PAGE.read_text("utf-8").partition("## The functions")[2].partition("\n## ")[0]
+    assert set(re.findall(r"^\| `(\w+)\(", table, re.MULTILINE)) == set(FUNCTIONS)
+
+
+def test_the_page_has_all_actions_and_stages() -> None:
+    text = PAGE.read_text("utf-8").partition("## The facts")[0]
+    for word in (*Action, *Stage):
+        assert re.search(rf"^\| `{word}` \|", text, re.MULTILINE), word
