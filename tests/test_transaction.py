@@ -51,7 +51,7 @@ def test_questions_are_asked_as_soon_as_their_fact_is_there() -> None:
     found = dict(steps)
     assert "1.2.0.192.in-addr.arpa" in found["connect"]
     assert "mail.example.org" in found["helo"]
-    assert {"example.org", "_dmarc.example.org"} <= set(found["mail"])
+    assert found["mail"] == ["example.org"]  # whether its walk is needed, only the author domain will tell
     assert found["rcpt"] == found["subject"] == found["body"] == []
     assert KEY_NAME in found["dkim-signature"]
     assert "_dmarc.example.org" in found["from"]

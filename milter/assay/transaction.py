@@ -95,7 +95,7 @@ class Transaction:
         authserv_id: str,
         now: int,
     ) -> None:
-        """Begin with MAIL. Starts SPF for it, and the tree walk of its domain, which DMARC may need at the end.
+        """Begin with MAIL. Starts SPF for it.
 
         :param now: Unix time in seconds, for SPF's ``%{t}`` (RFC 7208, 7.3).
         """
@@ -129,20 +129,16 @@ class Transaction:
     def _check_mail_from(self) -> None:
         if self.client.address is None:
             return
-        driver = self._inquiries.driver()
-        path = self.envelope.reverse_path
         inquiry = spf.check_mail_from(
             self.client.address,
             self.client.helo,
-            path,
+            self.envelope.reverse_path,
             limits=self._settings.spf_limits,
             receiver=self._authserv_id,
             now=self._now,
             best_guess=self._settings.spf_best_guess,
         )
-        self._spf = self._inquiries.start(inquiry, driver)
-        if path.mailbox is not None:
-            self._inquiries.start(self._walk(path.mailbox.domain), driver)
+        self._spf = self._inquiries.start(inquiry)
 
     def recipient(self, path: str, favoured: str = "") -> None:
         """Take the next recipient, as in RCPT TO.
@@ -215,7 +211,12 @@ class Transaction:
             return
         self._header = Header(tuple(self._fields))
         self._fields = []
-        self._signatures.header_complete(self._header, self._author.domain if self._author else None)
+        author_domain = self._author.domain if self._author else None
+        self._signatures.header_complete(self._header, author_domain)
+        mailbox = self.envelope.reverse_path.mailbox
+        if author_domain is not None and mailbox is not None and mailbox.domain != author_domain:
+            # Relaxed alignment may compare organizational domains at the end (RFC 9989, 4.10.2): have this one by then.
+            self._inquiries.start(self._walk(mailbox.domain))
         if self._settings.sender_id and self.client.address is not None:
             inquiry = senderid.check_pra(
                 self.client.address,

@@ -216,18 +216,22 @@ class _Check:
 
     def read_policy(self, domain: str, answer: Answer) -> Record | _Decision:
         """What a TXT answer comes to (RFC 7208, 4.4 to 4.6)."""
+        if answer.outcome is Outcome.FOUND:
+            record = self.selector(answer.texts)
+            if record is not None and not record.faults:
+                return record
+        else:
+            record = None
         name = shown(domain)
         if answer.outcome is Outcome.TEMPFAIL:  # RFC 7208, 4.4
             return _Decision(Result.TEMPERROR, f"TXT lookup of {name} failed: {shown(answer.reason) or 'no answer'}")
         if answer.outcome is Outcome.NXDOMAIN:  # RFC 7208, 4.3
             return _Decision(Result.NONE, f"{name} does not exist", domain_exists=False)
-        record = self.selector(answer.texts)
         if record is None:
             return _Decision(Result.NONE, f"{name} publishes no SPF record")
-        if record.faults:  # RFC 7208, 4.6: anywhere in the record
-            more = f" (and {len(record.faults) - 1} more)" if len(record.faults) > 1 else ""
-            return _Decision(Result.PERMERROR, f"record of {name}: {record.faults[0]}{more}")
-        return record
+        # RFC 7208, 4.6: a syntax error anywhere in the record
+        more = f" (and {len(record.faults) - 1} more)" if len(record.faults) > 1 else ""
+        return _Decision(Result.PERMERROR, f"record of {name}: {record.faults[0]}{more}")
 
     def _match(self, directive: Directive, domain: str, depth: int) -> Match:
         """Evaluate a mechanism other than ``ip4`` and ``ip6``, and count it where it asks the DNS."""
