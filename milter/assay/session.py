@@ -40,12 +40,15 @@ class Clients:
     exempt_senders: frozenset[str] = frozenset()
     exempt_recipients: frozenset[str] = frozenset()
 
-    def why_internal(self, address: Address | None, daemon: str) -> str:
-        """Why mail from here is not judged; empty where it is."""
-        if address is None:
-            return "no network client"
+    def why_internal(self, address: Address | None, daemon: str, *, local: bool = True) -> str:
+        """Why mail from here is not judged; empty where it is.
+
+        :param local: what it means where there is no address: mail from the MTA's own host, or from nobody knows where.
+        """
         if daemon in self.daemon_names:
             return f"daemon {daemon}"
+        if address is None:
+            return "no network client" if local else ""
         network = self.internal.find(address)
         return f"internal network {network}" if network is not None else ""
 
@@ -82,19 +85,22 @@ class Session:
         self._authserv_id = self._settings.authserv_id or mta_name
         self._origin = Origin(self._settings, self._inquiries, self._authserv_id)
 
-    def connect(self, address: Address | None, name: str, *, mta_name: str = "", daemon: str = "") -> Verdict | None:
+    def connect(
+        self, address: Address | None, name: str, *, mta_name: str = "", daemon: str = "", local: bool = True
+    ) -> Verdict | None:
         """A client connected. Starts IPREV.
 
         :param address: None where there is no network client, such as mail from the MTA's own command line.
         :param name: what the MTA resolved for it, empty for unknown.
         :param mta_name: the MTA's own name (macro ``j``), which is the authserv-id unless one is configured.
         :param daemon: the name of the MTA's service that took the connection (macro ``{daemon_name}``).
+        :param local: whether a client without an address is the MTA's own host, and not one that a proxy hides.
         """
         self._client = Client(address, name, daemon=daemon)
         if mta_name:
             self._set_name(mta_name)
         self._decided = {}
-        self._internal = self._clients.why_internal(address, daemon)
+        self._internal = self._clients.why_internal(address, daemon, local=local)
         if self._internal:
             return None
         self._relay = address is not None and self._clients.relays.find(address) is not None

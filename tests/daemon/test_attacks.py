@@ -188,3 +188,9 @@ def test_one_exempt_recipient_opens_no_door_for_another(mta: Mta, order: tuple[s
         for name in names:
             mta.rcpt(f"{name}@example.net")
         assert mta.message(*split_message(FORGED)).code == code
+
+
+def test_a_client_whose_address_a_proxy_hides_is_no_local_one(mta: Mta) -> None:
+    mta.connect("unknown", None, j=OUR_ID, client_addr="unknown")
+    mta.helo("localhost")
+    assert send(mta, FORGED).code == 550

@@ -118,15 +118,18 @@ class Connection:
         """xxfi_connect: `address` is (host, port...) for inet and inet6, else a path or None."""
         self.connected = True
         client = parse_address(address[0]) if isinstance(address, tuple) else None
+        told = macro(context, "{client_addr}")
         if client is None:
             # A front end may hand us a connection whose real client only the macro tells (XCLIENT over a pipe).
-            client = parse_address(macro(context, "{client_addr}"))
+            client = parse_address(told)
         unnamed = name in _UNRESOLVED or name.startswith("[")  # Sendmail writes [address] where there is no name
         return self.session.connect(
             client,
             "" if unnamed else name,
             mta_name=macro(context, "j"),
             daemon=macro(context, "{daemon_name}"),
+            # Postfix, where a proxy does not know either (XCLIENT ADDR=[UNAVAILABLE]): such a client is no local one.
+            local=told != "unknown",
         )
 
     def helo(self, context: Any, name: str) -> Verdict | None:
