@@ -181,7 +181,7 @@ def test_a_tagging_rule_adds_the_tag_to_its_own_changes() -> None:
 
 
 REPLIES = [
-    ({}, "550 5.7.1 Refused by local policy: "),
+    ({}, "550 5.7.1 Refused by local policy"),
     ({"reason": "bad helo"}, "550 5.7.1 Refused by local policy: bad helo"),
     ({"reply": "554 5.7.0 no {helo}"}, "554 5.7.0 no helo.example"),
     ({"action": "tempfail", "reply": "421 4.7.0 later"}, "421 4.7.0 later"),

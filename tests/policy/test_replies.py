@@ -200,6 +200,11 @@ def test_a_rules_reply(text: str, action: Action, reply: str) -> None:
     assert str(Replies().of_rule(action, text, "the reason", FACTS)) == reply
 
 
+def test_a_rule_without_a_reason_tells_none() -> None:
+    assert str(Replies().of_rule(R, "", "", FACTS)) == "550 5.7.1 Refused by local policy"
+    assert str(Replies({"rule": "no, {helo}"}).of_rule(R, "", "", FACTS)) == "550 5.7.1 no, helo.example"
+
+
 WRONG_CODES = [
     ("451 later", R, "needs a code that begins with 5"),
     ("550 never", T, "needs a code that begins with 4"),

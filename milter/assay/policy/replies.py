@@ -97,7 +97,7 @@ class Replies:
         if self.generic:
             text, reason = self._text("generic"), ""
         elif not text:
-            text = self._text("rule")
+            text = self._text("rule" if reason or "rule" in self.texts else "generic")
         return Reply(code, status, _lines([text.format_map(_values(facts, reason))]))
 
     def _text(self, key: str) -> str:
