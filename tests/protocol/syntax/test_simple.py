@@ -8,7 +8,25 @@ from hypothesis import strategies as st
 
 from assay.protocol.syntax.address import parse_addresses
 
-PIECES = ("a", "B", ".", " ", "<", ">", "@", '"', "=?u?q?x?=", "\\", ",", "-", "=", "?", "[", "x.example", "J. Q. Public")
+PIECES = (
+    "a",
+    "B",
+    ".",
+    " ",
+    "<",
+    ">",
+    "@",
+    '"',
+    "=?u?q?x?=",
+    "\\",
+    ",",
+    "-",
+    "=",
+    "?",
+    "[",
+    "x.example",
+    "J. Q. Public",
+)
 
 
 @given(st.lists(st.sampled_from(PIECES), max_size=8).map("".join))

@@ -110,7 +110,8 @@ _ENCODED_WORD = re.compile(rb"=\?[^?]*+\?[^?]*+\?[^?]*+\?=")
 #: the rest, and would read this to the same result.
 _SIMPLE = re.compile(
     rb"""[ ]*+
-    (?:(?:(?P<words>[A-Za-z0-9!#$%&'*+/=?^_`{|}~-][A-Za-z0-9!#$%&'*+/=?^_`{|}~. -]*+)|"(?P<quoted>[ !\x23-\x5b\x5d-\x7e]*+)")
+    (?:(?:(?P<words>[A-Za-z0-9!#$%&'*+/=?^_`{|}~-][A-Za-z0-9!#$%&'*+/=?^_`{|}~. -]*+)
+    |"(?P<quoted>[ !\x23-\x5b\x5d-\x7e]*+)")
     [ ]*+(?=<))?+
     (?P<open><)?+
     (?P<local>[A-Za-z0-9!#$%&'*+/^_`{|}~-]++(?:\.[A-Za-z0-9!#$%&'*+/^_`{|}~-]++)*+)
