@@ -32,6 +32,8 @@ need_packages() {
     done
     [ -n "$missing" ] || return 0
     command -v apt-get >/dev/null 2>&1 || die "install what Debian calls$missing, then run this again"
+    [ "$(id -u)" -eq 0 ] || command -v sudo >/dev/null 2>&1 ||
+        die "you are not root, and there is no sudo. As root, run: apt-get update && apt-get install$missing"
     say "installing$missing"
     # The lists are refreshed once, and only now that something is to be fetched. A third party's broken source must
     # not stop us: whether the packages can be had is what the next command finds out.
@@ -53,21 +55,29 @@ find_python() {
 # Make or reuse the environment $top/.venv with assay in it, editable. The argument names the extras: "" or "[test]".
 need_environment() {
     venv=$top/.venv
-    # pymilter has no wheels: it is C, built here against libmilter.
-    [ -e /usr/include/libmilter/mfapi.h ] || need_packages libmilter-dev
-    command -v gcc >/dev/null 2>&1 || need_packages gcc libc6-dev
-    if ! "$venv/bin/python" -c 'import sys, pip; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; then
+    made=yes
+    python=$venv/bin/python
+    if ! "$python" -c 'import sys, pip; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; then
+        made=
         find_python || { need_packages python3 && find_python; } || die "assay needs Python 3.11 or later"
-        # Debian keeps venv's other half, ensurepip, in a package of its own, named like the interpreter.
-        version=$("$python" -c 'import sys; print("%d.%d" % sys.version_info[:2])')
-        "$python" -c 'import ensurepip, venv' 2>/dev/null || need_packages "python$version-venv"
+    fi
+    version=$("$python" -c 'import sys; print("%d.%d" % sys.version_info[:2])')
+    # All that is missing is asked for at once: who has no root here has to ask somebody.
+    packages=
+    # pymilter has no wheels: it is C, built here against libmilter.
+    [ -e /usr/include/libmilter/mfapi.h ] || packages="libmilter-dev"
+    command -v gcc >/dev/null 2>&1 || packages="$packages gcc libc6-dev"
+    # Debian keeps venv's other half, ensurepip, in a package of its own, named like the interpreter.
+    [ -n "$made" ] || "$python" -c 'import ensurepip, venv' 2>/dev/null || packages="$packages python$version-venv"
+    "$python" -c 'import os, sys, sysconfig
+sys.exit(not os.path.exists(os.path.join(sysconfig.get_path("include"), "Python.h")))' ||
+        packages="$packages python$version-dev"
+    # shellcheck disable=SC2086  # a list of names, split on purpose
+    need_packages $packages
+    if [ -z "$made" ]; then
         say "making $venv with $("$python" -V)"
         "$python" -m venv --clear "$venv" || die "could not make $venv"
     fi
-    version=$("$venv/bin/python" -c 'import sys; print("%d.%d" % sys.version_info[:2])')
-    "$venv/bin/python" -c 'import os, sys, sysconfig
-sys.exit(not os.path.exists(os.path.join(sysconfig.get_path("include"), "Python.h")))' ||
-        need_packages "python$version-dev"
     # pip takes seconds even when there is nothing to do: skip it while the files that say what is needed are the same.
     wanted=$(cat "$top/setup.cfg" "$top/pyproject.toml" | cksum)
     for extras in "$1" "[test]"; do
