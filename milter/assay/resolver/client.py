@@ -87,7 +87,8 @@ class Client:
         self._health = Health(nameservers, self._plain, statistics, clock, patience, self._wake)
         self._flights: dict[str, _Flight] = {}
         self._open = 0
-        self._queue: deque[_Flight] = deque()  # for a socket; no longer than the questions of all inquiries
+        #: For a socket, by domain; no longer than the questions of all inquiries.
+        self._queue: dict[str, deque[_Flight]] = {}
         self._stranded: list[_Flight] = []  # waiting for a probe
 
     def ask(self, key: str, question: Question, asked: bytes, asker: Asker, index: int) -> None:
@@ -125,7 +126,7 @@ class Client:
             if self._open < MAX_OPEN:
                 self._send(flight, server)
             else:
-                self._queue.append(flight)
+                self._queue.setdefault(_neighbourhood(flight.question.name), deque()).append(flight)
         elif self._health.probing and not self._health.any_up:
             self._stranded.append(flight)
         else:
@@ -136,7 +137,7 @@ class Client:
         for server in up:
             if server not in flight.faults:
                 return server
-        if up and flight.round == 1:
+        if up and flight.round == 1 and not self._queue:  # who had a turn does not take another before those who wait
             flight.round = 2
             again = [server for server in up if flight.faults[server] is transport.Cause.TIMEOUT]
             for server in again:
@@ -207,8 +208,20 @@ class Client:
             self._next(flight)
 
     def _serve_queue(self) -> None:
+        """Give each domain its turn. In order of arrival, one message's questions after slow names would keep all other
+        lookups waiting until their time is spent, and a forged message would end in a temporary error."""
         while self._queue and self._open < MAX_OPEN:
-            self._next(self._queue.popleft())
+            domain = next(iter(self._queue))
+            flights = self._queue.pop(domain)
+            flight = flights.popleft()
+            if flights:
+                self._queue[domain] = flights
+            self._next(flight)
+
+
+def _neighbourhood(name: str) -> str:
+    """The part of a name that tells whose it is, roughly: the last two labels."""
+    return ".".join(name.lower().rsplit(".", 2)[-2:])
 
 
 def _deliver(flight: _Flight, answer: Answer) -> None:
