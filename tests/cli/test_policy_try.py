@@ -12,12 +12,14 @@ from typing import Any
 
 import msgspec
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from assay.cli.replay import BrokenLineError, Judge, read_line
 from assay.config import Configuration, make_clients, make_settings
 from assay.daemon.journal import facts_line
 from assay.model.message import split_message
-from assay.policy import Stage
+from assay.policy import SCHEMA, Action, Stage
 from assay.session import Session
 from assay.transaction import Verdict
 from running import Daemon
@@ -33,6 +35,7 @@ REJECTING = {"spf": {"mailfrom": {"fail": "reject"}}}
 MAIL = [
     (GOOD, "joe@example.org", ("ann@example.net",), message()),
     (BAD, "joe@example.org", ("ann@example.net", "abuse@example.net"), message()),
+    (BAD, "joe@example.org", ("abuse@example.net",), message()),
     (BAD, "", ("ann@example.net",), message("joe@quarantine.example", "List-Id: <list.example>")),
     ("2001:db8::1", "x@reject.example", ("bob@example.net",), message("x@reject.example", "X-Foo: bar")),
     (GOOD, "joe@example.org", ("ann@example.net",), message("joe@example.org", "X-Foo: bar", "X-Foo: foo")),
@@ -151,7 +154,7 @@ def run(*arguments: str, stdin: bytes = b"") -> subprocess.CompletedProcess[str]
 def log(tmp_path: Path) -> Path:
     """Of three messages the second has a client that may not send."""
     path = tmp_path / "facts"
-    path.write_bytes(b"".join(facts_line(deliver(LOGGING, mail)[-1], 0.0) for mail in (MAIL[0], MAIL[1], MAIL[4])))
+    path.write_bytes(b"".join(facts_line(deliver(LOGGING, mail)[-1], 0.0) for mail in (MAIL[0], MAIL[1], MAIL[5])))
     return path
 
 
@@ -318,3 +321,44 @@ def test_what_a_daemon_logs_can_be_tried(tmp_path: Path, new: Path) -> None:
     ended = run(str(log), "-c", str(new))
     assert ended.returncode == DIFFERENT
     assert ended.stdout.startswith("4ABC accept -> reject at mail (spf.mailfrom.fail)")
+
+
+def _values(schema: Any) -> st.SearchStrategy[Any]:
+    """Facts of the vocabulary's types with something missing."""
+    if isinstance(schema, dict):
+        return st.fixed_dictionaries({}, optional={name: _values(kind) for name, kind in schema.items()})
+    if isinstance(schema, list):
+        return st.lists(_values(schema[0]), max_size=3)
+    words = st.sampled_from(["", "pass", "fail", "none", "reject", "example.org", BAD, "\x00", "\ud800", "ann@x"])
+    return words if schema is str else st.booleans()
+
+
+RULES = [
+    rule(
+        "connect", 'inside(client.address, "192.0.2.0/24") && iprev.names.exists(n, below(n, "example.org"))', "reject"
+    ),
+    rule("rcpt", 'rcpt.exists(one, one == "ann@x") || spf.mailfrom.by_all'),
+    rule("eom", 'dkim.exists(one, one.aligned && "from" in one.fields) || header("X-Foo").startsWith("p")', "discard"),
+]
+HARD = Judge.of(
+    configuration(
+        {
+            "rule": RULES,
+            "arc": {"trusted_sealers": ("example.org",), "fail": "tag"},
+            "dkim": {"required_fields": ("From",), "unsigned_fields": "reject", "none": "tag", "unaligned": "tag"},
+            "dmarc": {"reject": "reject", "malformed_from": "reject", "list_traffic": "quarantine"},
+            "iprev": {"names_in_mail_from": "any", "name_mismatch": "tempfail", "stage": "mail"},
+            "spf": {"mailfrom": {"fail": "reject", "stage": "rcpt"}, "helo": {"fail": "tempfail", "stage": "helo"}},
+        }
+    )
+)
+
+
+@given(_values(SCHEMA), st.dictionaries(st.sampled_from(["x-foo", "x-bar"]), st.lists(st.text(max_size=5), max_size=2)))
+def test_whatever_the_facts_are_there_is_an_end(facts: dict[str, Any], header: dict[str, Any]) -> None:
+    record = {"queue": "4A", "action": "accept", "by": "", "facts": {**facts, "header": header}}
+    try:
+        logged = read_line(json.dumps(record).encode())
+    except BrokenLineError:
+        return
+    assert HARD.judge(logged.facts).decision.action in list(Action)

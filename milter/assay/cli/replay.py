@@ -67,6 +67,8 @@ def read_line(line: bytes) -> Logged:
         raise BrokenLineError("queue, action or by is missing or has another form")
     _check(_SCHEMA, record["facts"], "facts")
     _check([[str]], [*_texts(record["facts"].get("header", {}))], "facts.header")
+    if not all("result" in one for one in record["facts"].get("dkim", ())):
+        raise BrokenLineError("facts.dkim: a signature without a result")
     return Logged(queue, Action(action), by, record["facts"])
 
 
