@@ -24,7 +24,7 @@ import processes
 import assay
 
 AUTHSERV = "mta.bench.example"
-_PATIENCE = 30.0
+_PATIENCE = 120.0  # seconds; rspamd compiles its patterns when it starts for the first time
 _HERE = Path(__file__).parent
 #: Debian's, for all milters in Python, ours too: it is what they would run with there, and a tenth faster than one that
 #: was compiled without profile.
@@ -242,7 +242,7 @@ def _rspamd(setting: Setting, socket: str) -> Sequence[str]:
     configuration.write_text(f"""
 options {{
   pidfile = "{setting.directory}/pid"; tempdir = "{setting.directory}"; cache_file = "{setting.directory}/symbols";
-  url_tld = "/usr/share/publicsuffix/public_suffix_list.dat"; hs_cache_dir = "{setting.directory}";
+  url_tld = "/usr/share/publicsuffix/public_suffix_list.dat"; hs_cache_dir = "{setting.directory.parent}";
   filters = "dkim,spf"; explicit_modules = ["settings"]; local_addrs = ["127.0.0.0/8"]; history_rows = 200;
   dns {{ nameserver = ["{setting.nameserver}:53:1"]; timeout = 5s; retransmits = 2; sockets = 16; }}
 }}

@@ -162,24 +162,32 @@ def cold(world: World, messages: Sequence[Message], delays: Sequence[float], cou
     a milter may work.
     """
     runs = [(delay, turn) for delay in delays for turn in (0.0, CLIENT_ROUND_TRIP)]
-    for target in JUDGES:
-        with serving(world, TARGETS[target]) as running:  # learns what the first members write
-            legs(world, running, messages[: count * len(runs)])
-        for number, (seconds, turn) in enumerate(runs):
-            say(f"cold: {target}, answers after {seconds * 1000:g} ms, SMTP client after {turn * 1000:g} ms")
-            row: Row = {"scenario": "cold", "target": target, "delay_ms": seconds * 1000, "turn_ms": turn * 1000}
-            proxy = nameserver.Delay(seconds)
-            try:
-                with delayed(world), serving(world, TARGETS[target], dns=nameserver.DELAYED) as running:
-                    prepared = legs(world, running, messages[number * count : (number + 1) * count])
-                    before = proxy.questions
-                    row |= measure(running, prepared, connections=1, count=count, round_trip=turn)
-                    row["questions"] = (proxy.questions - before) / count
-            except load.LoadError as error:
-                row["failed"] = str(error)[:200]
-            finally:
-                proxy.stop()
-            yield row
+    for target, chain in ((name, TARGETS[name]) for name in JUDGES):
+        try:
+            with serving(world, chain) as running:  # learns what the first members write
+                legs(world, running, messages[: count * len(runs)])
+            for number, (seconds, turn) in enumerate(runs):
+                say(f"cold: {target}, answers after {seconds * 1000:g} ms, SMTP client after {turn * 1000:g} ms")
+                yield {
+                    "scenario": "cold",
+                    "target": target,
+                    "delay_ms": seconds * 1000,
+                    "turn_ms": turn * 1000,
+                } | _cold(world, chain, messages[number * count : (number + 1) * count], seconds, turn)
+        except (load.LoadError, OSError) as error:
+            yield {"scenario": "cold", "target": target, "failed": str(error)[:200], "delay_ms": 0.0, "turn_ms": 0.0}
+
+
+def _cold(world: World, chain: Chain, messages: Sequence[Message], seconds: float, turn: float) -> Row:
+    proxy = nameserver.Delay(seconds)
+    try:
+        with delayed(world), serving(world, chain, dns=nameserver.DELAYED) as running:
+            prepared = legs(world, running, messages)
+            before = proxy.questions
+            row = measure(running, prepared, connections=1, count=len(messages), round_trip=turn)
+            return row | {"questions": (proxy.questions - before) / len(messages)}
+    finally:
+        proxy.stop()
 
 
 @contextmanager
@@ -200,16 +208,16 @@ def large(world: World, messages: Sequence[Message], seconds: float) -> Iterator
     targets["pymilter that takes SHA-256 of the body"] = (members.IDLE_HASH,)
     for target, chain in targets.items():
         say(f"large: {target}")
-        with serving(world, chain) as running:
-            row: Row = {"scenario": "large", "target": target, "body": len(messages[0].body)}
-            try:
+        row: Row = {"scenario": "large", "target": target, "body": len(messages[0].body)}
+        try:
+            with serving(world, chain) as running:
                 prepared = legs(world, running, messages)
                 Load(prepared, connections=1, count=2 * len(messages)).run()
                 row |= measure(running, prepared, connections=1, seconds=seconds)
                 row["memory"] = [_memory(one) for one in running]
-            except (load.LoadError, OSError) as error:
-                row["failed"] = _fault(running, error)
-            yield row
+        except (load.LoadError, OSError) as error:
+            row["failed"] = str(error)[:200]
+        yield row
 
 
 def memory(world: World, small: Sequence[Message], sizes: dict[int, Message], connections: int) -> Iterator[Row]:
