@@ -8,13 +8,16 @@ remembers, at what it reads of relays, at what it writes and removes, and at wha
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 
 from assay.cli.mta import Mta
 from assay.model.message import split_message
+from assay.protocol import authres
 from running import Daemon
 from sending import GOOD, OUR_ID, ROWS, greet, message, results, send
+from signing import sign_rsa
 
 RELAY, STRANGER = "192.0.2.200", "192.0.2.7"
 FORGED = message("ceo@reject.example")
@@ -194,3 +197,123 @@ def test_a_client_whose_address_a_proxy_hides_is_no_local_one(mta: Mta) -> None:
     mta.connect("unknown", None, j=OUR_ID, client_addr="unknown")
     mta.helo("localhost")
     assert send(mta, FORGED).code == 550
+
+
+def signed(**options: Any) -> bytes:
+    """A message that example.org did sign, as a stranger may have got it."""
+    return sign_rsa(message("joe@example.org"), include_headers=[b"from", b"subject"], **options)
+
+
+def tampered(old: bytes, new: bytes, **options: Any) -> bytes:
+    octets = signed(**options)
+    assert old in octets
+    return octets.replace(old, new, 1)
+
+
+FROM, SECOND = b"From: joe@example.org\r\n", b"From: ceo@example.org\r\n"
+SEAL = "ARC-Seal: i=1; a=rsa-sha256; d={0}; s=sel; cv=none; b=AAAA"
+SET = (
+    "ARC-Message-Signature: i=1; a=rsa-sha256; c=relaxed/relaxed; d={0}; s=sel; h=from; bh=AAAA; b=AAAA",
+    "ARC-Authentication-Results: i=1; " + OUR_ID + "; dmarc=pass header.from=example.org",
+)
+#: All of them from a client that may send for nobody, about example.org, which asks for rejection.
+NASTY = {
+    "a second From on top of a signed one": SECOND + signed(),
+    "a second From below": tampered(FROM, FROM + SECOND),
+    "a second From with a space before its colon": tampered(FROM, b"From : ceo@example.org\r\n" + FROM),
+    "a second From with a tab there": tampered(FROM, FROM + b"From\t: ceo@example.org\r\n"),
+    "a second From in other letters": b"fROM: ceo@example.org\r\n" + signed(),
+    "a From that only has a space before its colon": tampered(FROM, b"From : joe@example.org\r\n"),
+    "text behind what l= signs": signed(length=True) + b"and pay at once\r\n",
+    "a line end more inside the body": tampered(b"hello\r\n", b"hel\r\nlo\r\n"),
+    "a bare line feed in the body": tampered(b"hello\r\n", b"hello\nX"),
+    "a bare carriage return in the body": tampered(b"hello\r\n", b"hello\rX"),
+    "a folded From whose fold was not signed, simple": tampered(b"From: joe", b"From:\r\n joe", c="simple/simple"),
+    "a signature of another for our identity": tampered(b"d=example.org", b"d=none.example"),
+    "a signature whose d= stands twice": tampered(b"d=example.org;", b"d=example.org; d=example.org;"),
+    "a signature for a top-level domain": tampered(b"d=example.org", b"d=org"),
+    "a signature that leaves From out": tampered(b"h=from", b"h=to"),
+    "a name in full-width letters": message("joe@\uff45xample.org"),
+    "a name with an ideographic full stop": message("joe@example\u3002org"),
+    "a name with a final dot": message("joe@example.org."),
+    "a name with a soft hyphen": message("joe@exam\u00adple.org"),
+    "a percent route": message("joe%example.org@example.org"),
+    "a From behind a megabyte of header": message("joe@example.org", *[f"X: {'x' * 60_000}"] * 20),
+    "a From field with a comment that does not end": message("(x joe@example.org"),
+    "an address that is quoted away": message('"joe@example.org" <joe@none.example'),
+    "a Sender that does pass, and no From": signed().replace(FROM, b"Sender: joe@example.org\r\n"),
+    "a seal of somebody trusted that does not verify": message("joe@example.org", SEAL.format("list.example"), *SET),
+    "a list that is none": message(
+        "joe@example.org", "List-Id: <list.example>", "Authentication-Results: x; dmarc=pass"
+    ),
+}
+
+
+@pytest.fixture(scope="module")
+def strict(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Daemon]:
+    sections = {
+        "dmarc": {"reject": "reject", "malformed_from": "reject", "no_policy": "accept"},
+        "arc": {"trusted_sealers": ("list.example",)},
+    }
+    with Daemon(tmp_path_factory.mktemp("daemon"), ROWS, **sections) as one:
+        yield one
+
+
+@pytest.mark.parametrize("octets", NASTY.values(), ids=NASTY)
+def test_a_forged_message_is_refused(strict: Daemon, octets: bytes) -> None:
+    with strict.mta() as mta:
+        greet(mta, STRANGER, helo="x.test")
+        outcome = send(mta, octets, path="")
+        assert outcome.code == 550
+        assert send(mta, message("a@none.example"), path="").code == 250, "and the next message is judged for itself"
+
+
+def test_the_message_that_they_were_made_of_passes(strict: Daemon) -> None:
+    with strict.mta() as mta:
+        greet(mta, STRANGER)
+        assert "dmarc=pass" in results(send(mta, signed(), path=""))
+
+
+LIE = "dmarc=pass header.from=example.org"
+
+
+@pytest.mark.parametrize(
+    ("helo", "path", "author", "field"),
+    [
+        pytest.param(f"x; {LIE}", "", "a@none.example", "X: 1", id="HELO"),
+        pytest.param(f"x\r\n\t; {LIE}", "", "a@none.example", "X: 1", id="HELO with a fold"),
+        pytest.param('x"; ' + LIE + '; spf=pass x="', "", "a@none.example", "X: 1", id="HELO with quotes"),
+        pytest.param("x", f'"x; {LIE}"@none.example', "a@none.example", "X: 1", id="local part"),
+        pytest.param("x", f'"x\\"; {LIE}"@none.example', "a@none.example", "X: 1", id="local part with a quote"),
+        pytest.param("x", f"x@none.example; {LIE}", "a@none.example", "X: 1", id="behind the domain"),
+        pytest.param("x", "", f'"x; {LIE}"@none.example', "X: 1", id="author"),
+        pytest.param(
+            "x",
+            "",
+            "a@none.example",
+            "DKIM-Signature: v=1; a=rsa-sha256; d=none.example; s=s; h=from; bh=AA; b=AA; "
+            "i=x=3B=20dmarc=3Dpass=20header.from=3Dexample.org@none.example",
+            id="i=",
+        ),
+        pytest.param(
+            "x",
+            "",
+            "a@none.example",
+            "DKIM-Signature: v=1; a=rsa-sha256; d=none.example; s=s; h=from; bh=AA; b=AA; i=x=0D=0A=20@none.example",
+            id="i= with a line end",
+        ),
+    ],
+)
+def test_no_value_writes_a_result(strict: Daemon, helo: str, path: str, author: str, field: str) -> None:
+    with strict.mta() as mta:
+        greet(mta, STRANGER, helo=helo)
+        outcome = send(mta, message(author, field), path=path)
+    assert outcome.code == 250
+    (value,) = [value for _, name, value in outcome.edits if name == b"Authentication-Results"]
+    assert value is not None
+    parsed = authres.parse(value.replace(b"\n", b"\r\n"))
+    assert isinstance(parsed, authres.AuthenticationResults)
+    assert [one.result for one in parsed.results if one.method == "dmarc"] == ["fail"]
+    # Whoever splits at semicolons and knows no quotes shall not find it at the beginning of a result either.
+    lines = value.decode().split("\n")
+    assert not [line for line in lines if line.strip().startswith("dmarc=pass")]
