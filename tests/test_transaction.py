@@ -11,6 +11,7 @@ import pytest
 from assay.model.message import HeaderField, split_message
 from assay.origin import Settings
 from assay.protocol import dkim
+from assay.signatures import MAX_KEYS_AHEAD
 from assay.transaction import MAX_HEADER_OCTETS, MAX_RECIPIENTS, MAX_TRACE_FIELDS
 from sending import BAD, GOOD, MESSAGE, OUR_ID, ROWS, message
 from signing import KEY_NAME, record, rsa_key, sign_rsa
@@ -56,6 +57,22 @@ def test_questions_are_asked_as_soon_as_their_fact_is_there() -> None:
     assert KEY_NAME in found["dkim-signature"]
     assert "_dmarc.example.org" in found["from"]
     assert [name for name in found["end"] if not name.startswith("_dmarc.")] == []
+
+
+def test_arc_keys_are_asked_for_as_their_fields_arrive() -> None:
+    zone = Zone({})
+    one = session(new_driver=lambda: zone)
+    greet(one)
+    one.mail("<joe@example.org>", now=NOW)
+    for number, (name, domain) in enumerate((("ARC-Seal", "a.example"), ("ARC-Message-Signature", "b.example")), 1):
+        one.header(HeaderField(name.encode(), f" i=1; a=rsa-sha256; d={domain}; s=sel; b=AAAA".encode()))
+        keys = [question.name for question in zone.asked if "_domainkey" in question.name]
+        assert len(keys) == number
+        assert keys[-1] == f"sel._domainkey.{domain}"
+    for _ in range(100):
+        one.header(HeaderField(b"ARC-Seal", b" i=1; a=rsa-sha256; d=c.example; s=sel; b=AAAA"))
+    one.header(HeaderField(b"ARC-Seal", b" no tags"))
+    assert sum("_domainkey" in question.name for question in zone.asked) == MAX_KEYS_AHEAD
 
 
 @pytest.mark.parametrize("size", [1, 3, 7, 1000])

@@ -14,6 +14,10 @@ from assay.model.message import Header, HeaderField
 from assay.model.name import Domain
 from assay.protocol import arc, dkim, dmarc
 
+#: Keys of ARC fields asked for before the header is complete: those of three sets, and chains in real mail are that
+#: short. All others are asked for with the chain, if it is one.
+MAX_KEYS_AHEAD = 6
+
 
 class Signatures:
     """Collects the signatures of a message and verifies them when the body is through."""
@@ -28,6 +32,7 @@ class Signatures:
         self._keys: dict[int, Pending[dkim.KeyLookup]] = {}
         self._chain: arc.Chain | arc.Evaluation | None = None
         self._arc_keys: Pending[arc.Keys] | None = None
+        self._arc_fields = 0
         self._header = Header()
         self._hashes = dkim.BodyHashes(())
 
@@ -43,6 +48,12 @@ class Signatures:
         self._candidates.append(parsed)
         if len(self._keys) < self._settings.max_signatures:
             self._look_up(parsed)
+
+    def arc_arrived(self, field: HeaderField) -> None:
+        """An ARC-Message-Signature or ARC-Seal field arrived: ask for its key."""
+        self._arc_fields += 1
+        if self._with_arc and self._arc_fields <= MAX_KEYS_AHEAD:
+            self._inquiries.start(arc.fetch_key_ahead(field))
 
     def _look_up(self, signature: dkim.Signature) -> None:
         self._keys[id(signature)] = self._inquiries.start(dkim.fetch_key(signature))

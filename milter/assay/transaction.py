@@ -36,6 +36,7 @@ MAX_FORGED = 1000
 
 #: Fields that only we may write in our own name.
 _OURS = frozenset((b"authentication-results", b"received-spf"))
+_ARC_SIGNATURES = frozenset((b"arc-message-signature", b"arc-seal"))
 
 
 _FLOODED = Decision(
@@ -165,6 +166,8 @@ class Transaction:
             self._author_arrived(one)
         elif key == b"dkim-signature":
             self._signatures.arrived(one)
+        elif key in _ARC_SIGNATURES:
+            self._signatures.arc_arrived(one)
         elif key == b"received" and self.standing.relay:
             self._relay_told(one)
 

@@ -9,16 +9,18 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import replace
 
 from assay.inquiry import Inquiry, Outcome
-from assay.model.message import Header
+from assay.model.message import Header, HeaderField
 from assay.protocol import dkim
 from assay.protocol.arc.chain import MESSAGE_SIGNATURE, SEAL, ARCSet, Chain, Evaluation, Result, Seal
 from assay.protocol.dkim.canonical import Canonicalization, canonical_field, canonical_signature_field
 from assay.protocol.dkim.key import KeyFault, key_question, read_answer
-from assay.protocol.dkim.signature import Algorithm
+from assay.protocol.dkim.signature import Algorithm, SignatureError, read_names
 from assay.protocol.dkim.verify import object_to_key
+from assay.protocol.syntax.tags import TagListError, parse_tags
 
 #: The key lookups of a chain, by the name of the key record.
 Keys = Mapping[str, dkim.KeyLookup]
@@ -31,6 +33,16 @@ def fetch_keys(chain: Chain) -> Inquiry[Keys]:
     questions = list(dict.fromkeys(key_question(signer.domain, signer.selector) for signer in signers))
     answers = yield questions
     return {question.name: read_answer(question, answer) for question, answer in zip(questions, answers, strict=True)}
+
+
+def fetch_key_ahead(field: HeaderField) -> Inquiry[None]:
+    """Ask for the key of one ARC-Message-Signature or ARC-Seal while the header still arrives.
+
+    The answer is dropped: it is then there when `fetch_keys` asks again. A field that cannot be read asks nothing.
+    """
+    with suppress(TagListError, SignatureError):
+        domain, selector = read_names(parse_tags(field.value))
+        yield [key_question(domain, selector)]
 
 
 def verify(
