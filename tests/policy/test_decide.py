@@ -175,6 +175,14 @@ def test_changes_add_up_to_those_of_the_rule_that_decides() -> None:
     assert decision.edits.add == (("X-A", "1"), ("X-B", "2"))
 
 
+def test_a_message_that_is_spared_keeps_what_has_nothing_to_do_with_the_decision() -> None:
+    decision = at(policy({"add_fields": ["X-A: 1"]}, {"action": "tag", "add_fields": ["X-B: 2"]}))
+    assert decision.edits.add == (("X-A", "1"), ("X-B", "2"), ("X-Assay-Tag", "suspicious"))
+    spared = decision.spared("exempt sender")
+    assert (spared.action, spared.edits.add) == (Action.ACCEPT, (("X-A", "1"),))
+    assert spared.watched == (decision,)
+
+
 def test_a_tagging_rule_adds_the_tag_to_its_own_changes() -> None:
     decision = at(policy({"action": "tag", "tag_subject": "[mine] ", "add_fields": ["X-A: 1"]}))
     assert decision.edits == Edits((("X-A", "1"), ("X-Assay-Tag", "suspicious")), subject_tag="[mine] ")

@@ -67,10 +67,10 @@ def decide(facts: Facts, policy: Policy, stage: Stage, *, late: bool = False) ->
             edits |= rule.edits
         else:
             decision = _of_rule(facts, policy, rule)
-            return replace(decision, edits=edits | decision.edits, watched=tuple(watched))
+            return replace(decision, edits=edits | decision.edits, kept=edits, watched=tuple(watched))
     decision = _of_all_methods(facts, policy, stage, watched)
     if watched or edits is not NO_EDITS:
-        return replace(decision, edits=edits | decision.edits, watched=tuple(watched))
+        return replace(decision, edits=edits | decision.edits, kept=edits, watched=tuple(watched))
     return decision
 
 

@@ -100,7 +100,8 @@ class Decision:
     `reply` is there when the action refuses. `reason` is one clause for the log, the MTA's quarantine and
     Authentication-Results; `by` is the configuration key or the rule's name that decided. Both are empty when nothing
     asked for more than ACCEPT. `final` means that a rule said accept: nothing later judges this message again.
-    `override` names what was done otherwise than a protocol said, for trace fields and reports.
+    `override` names what was done otherwise than a protocol said, for trace fields and reports. `kept` are those of
+    the `edits` that rules without an action asked for: they hold whatever becomes of the message.
     `watched` are decisions that would have been, had their key or rule not been in dry run.
     """
 
@@ -110,12 +111,19 @@ class Decision:
     by: str = ""
     override: str = ""
     edits: Edits = NO_EDITS
+    kept: Edits = NO_EDITS
     final: bool = False
     watched: tuple[Decision, ...] = ()
 
     def spared(self, why: str) -> Decision:
         """The decision for a message whose failures are recorded and not acted on."""
-        return Decision(reason=f"not acted on: {why}", override=why, watched=(*self.watched, self))
+        return Decision(
+            reason=f"not acted on: {why}",
+            override=why,
+            edits=self.kept,
+            kept=self.kept,
+            watched=(*self.watched, self),
+        )
 
 
 ACCEPTED = Decision()
