@@ -20,13 +20,13 @@ MAX_OCTETS = 2000  # of the field that are looked at; MTAs write the client firs
 
 _LITERAL = r"\[((?:IPv6:)?[0-9A-Fa-f:.]+)\](?::[0-9]+)?"  # Exim may write the port behind it
 #: The comment goes up to the next parenthesis of either kind: Sendmail writes "(may be forged)" inside it.
-_FROM = re.compile(r"[ \t]*from[ \t]+([^ \t()]+)[ \t]+\(([^()]*)[()]", re.IGNORECASE)
+_FROM = re.compile(r"[ \t]*from[ \t]+([^\s()]+)[ \t]+\(([^()]*)[()]", re.IGNORECASE)
 _NAME = re.compile(_LITERAL, re.IGNORECASE)
 #: Postfix, Sendmail, and Exim where the client has a name: at the beginning, or behind one word that is a name.
 _ADDRESS = re.compile(rf"(?:(?!(?:HELO|EHLO)[ \t])[^ \t=\[\]]+[ \t]+)?{_LITERAL}(?=[ \t]|\Z)", re.IGNORECASE)
 #: Exim where the client has none: nothing in the comment is the relay's own word.
 _ONLY_CLAIMS = re.compile(r"(?:port|helo|ident)=", re.IGNORECASE)
-_EXIM_HELO = re.compile(r"(?:\A|[ \t])helo=([^ \t]+)", re.IGNORECASE)
+_EXIM_HELO = re.compile(r"(?:\A|[ \t])helo=(\S+)", re.IGNORECASE)
 
 
 def parse_received(value: bytes) -> tuple[Address, str] | None:
