@@ -1,11 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The command line: which subcommands there are, and how each ends.
-
-Exit codes are those of sysexits(3), which mail programs share: 0 done; 1 ``probe``: the message was refused,
-``policy try``: something would have ended differently; 64 wrong arguments; 65 unusable message or log; 66 no such file;
-69 nobody listens; 70 a fault of ours; 74 the output cannot be written; 75 ``probe``: told to try again later; 78
-unusable configuration.
-"""
+"""The command line: which subcommands there are, and how each ends."""
 
 from __future__ import annotations
 
@@ -22,6 +16,22 @@ from assay.cli import check, config, policy, probe, serve, spfquery
 from assay.config import ConfigError
 
 
+_EXIT_CODES = """\
+exit codes, those of sysexits(3):
+   0  done
+   1  probe: the message was refused; policy try: something would have ended
+      differently; spfquery has codes of its own, one for each result
+  64  wrong arguments
+  65  unusable message or log
+  66  no such file
+  69  nobody listens there, or the socket cannot be had
+  70  a fault of ours
+  74  the output cannot be written
+  75  probe: told to try again later
+  78  unusable configuration
+"""
+
+
 class _Parser(argparse.ArgumentParser):
     """Ends with EX_USAGE, as mail programs do, instead of 2."""
 
@@ -36,7 +46,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     :param arguments: without the program's name; None for those of the process.
     :returns: the exit code.
     """
-    parser = _Parser(prog="assay", description="Tells an MTA who really sent each message.")
+    parser = _Parser(
+        prog="assay",
+        description="Tells an MTA who really sent each message.",
+        epilog=_EXIT_CODES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
     parser.add_argument("-V", "--version", action="version", version=f"assay {__version__}")
     commands = parser.add_subparsers(metavar="COMMAND", required=True)
     for module in (serve, check, policy, probe, spfquery, config):
