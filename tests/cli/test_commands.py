@@ -211,6 +211,21 @@ class TestProbe:
         arguments = ("--ip", GOOD, "--helo", b"\xff", "--mail-from", b"\xff@example.org", "--rcpt", b"\xfe")
         assert assay("probe", daemon.socket, saved, *arguments).returncode == 0
 
+    @pytest.mark.parametrize(
+        ("reader", "code", "said"),
+        [
+            pytest.param("| true", 0, b"", id="a reader that goes away"),
+            pytest.param(">/dev/full", os.EX_IOERR, b"assay: output: No space left on device\n", id="a full disk"),
+        ],
+    )
+    def test_output_that_cannot_be_written(
+        self, daemon: Daemon, tmp_path: Path, reader: str, code: int, said: bytes
+    ) -> None:
+        (tmp_path / "long").write_bytes(MESSAGE + b"x" * 1_000_000)
+        line = f"{sys.executable} -m assay probe {daemon.socket} {tmp_path}/long --ip {GOOD} {reader}"
+        ended = subprocess.run(["/bin/sh", "-c", line], capture_output=True, check=False, env=BUFFERED)
+        assert (ended.returncode, ended.stderr) == (code, said)
+
     @pytest.mark.parametrize("kind", ["unix", "inet", "inet6"])
     def test_nobody_listens(self, tmp_path: Path, saved: str, kind: str) -> None:
         text = {"unix": f"unix:{tmp_path}/none", "inet": "inet:1@127.0.0.1", "inet6": "inet6:1@::1"}[kind]

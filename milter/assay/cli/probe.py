@@ -50,12 +50,13 @@ def run(options: argparse.Namespace) -> int:
         return os.EX_NOINPUT
     try:
         connection = endpoint.connect(_GREETING_SECONDS)
-        with Mta(connection) as mta:
-            connection.settimeout(_TIMEOUT_SECONDS)
-            return _converse(mta, options, header, body)
     except OSError as error:
         print(f"assay probe: {endpoint}: {error.strerror or error}; is the daemon running?", file=sys.stderr)
         return os.EX_UNAVAILABLE
+    try:
+        with Mta(connection) as mta:
+            connection.settimeout(_TIMEOUT_SECONDS)
+            return _converse(mta, options, header, body)
     except MilterError as error:
         print(f"assay probe: {endpoint}: {error}", file=sys.stderr)
         return os.EX_UNAVAILABLE
