@@ -24,6 +24,8 @@ from assay.protocol.syntax.received import parse_received
 from assay.signatures import Signatures
 
 MAX_HEADER_OCTETS = 1024 * 1024  # our choice; Postfix stops at 100 KiB (header_size_limit), Sendmail at 32 KiB
+#: Our choice: an honest message has some hundreds at most, and the shortest field takes a hundred octets of memory.
+MAX_HEADER_FIELDS = 10_000
 MAX_RECIPIENTS = 1000  # our choice; RFC 5321, 4.5.3.1.8 asks MTAs for 100 at least
 #: Our choice, of each name: an honest message has some for each of its hops. What comes behind is removed unread, for
 #: a field that is made to be ambiguous costs milliseconds to read, and a message has room for ten thousand.
@@ -118,6 +120,7 @@ class Transaction:
         self._occurrences: dict[bytes, int] = {}
         self._fields: list[HeaderField] = []
         self._octets = 0
+        self._is_too_long = False
         self._header = Header()
         self._spf: Pending[spf.Evaluation] | None = None
         self._author: dmarc.Author | None = None
@@ -159,7 +162,8 @@ class Transaction:
         if self.standing.exempt:
             return
         self._octets += len(one.name) + len(one.value) + 3
-        if self._octets > MAX_HEADER_OCTETS:
+        if self._octets > MAX_HEADER_OCTETS or len(self._fields) >= MAX_HEADER_FIELDS:
+            self._is_too_long = True
             return
         self._fields.append(one)
         if key == b"from":
@@ -290,8 +294,10 @@ class Transaction:
         )
 
     def _author_of_message(self) -> dmarc.Author:
-        if self._octets > MAX_HEADER_OCTETS:
-            return dmarc.Author(None, fault=f"header longer than {MAX_HEADER_OCTETS} octets")
+        if self._is_too_long:
+            return dmarc.Author(
+                None, fault=f"header longer than {MAX_HEADER_OCTETS} octets or {MAX_HEADER_FIELDS} fields"
+            )
         return dmarc.author(self._header.fields)
 
     def _evaluate_dmarc(
