@@ -15,7 +15,6 @@ from assay import __version__
 from assay.cli import check, config, policy, probe, serve, spfquery
 from assay.config import ConfigError
 
-
 _EXIT_CODES = """\
 exit codes, those of sysexits(3):
    0  done
