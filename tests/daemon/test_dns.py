@@ -10,7 +10,7 @@ import pytest
 
 from assay.model.message import split_message
 from nameserver import closed_port
-from running import Daemon
+from running import PATIENCE, Daemon
 from sending import BAD, MESSAGE, OUR_ID, ROWS, greet, message, results, send
 from signing import sign_rsa
 
@@ -43,6 +43,22 @@ def test_a_dead_nameserver_is_a_temperror_before_the_budget_is_spent(tmp_path: P
         text, took = timed(daemon)
         assert "dmarc=temperror" in text
         assert took < 15
+
+
+def test_the_log_tells_of_a_dead_nameserver_and_of_its_return(tmp_path: Path) -> None:
+    with Daemon(tmp_path, ROWS, dns={"timeout_seconds": 0.3}, milter={"workers": 1}) as daemon:
+        address = "{}:{}".format(*daemon.nameserver.address)
+        daemon.nameserver.drop = True
+        timed(daemon)
+        timed(daemon)
+        log = daemon.wait_for_log(f"WARNING: nameserver {address} did not answer within ")
+        assert log.count("WARNING") == 1, "once"
+        daemon.nameserver.drop = False
+        deadline = time.monotonic() + PATIENCE
+        while f"WARNING: nameserver {address} answers again" not in daemon.log():
+            assert time.monotonic() < deadline, daemon.log()
+            timed(daemon)
+            time.sleep(0.5)
 
 
 def test_a_temporary_error_never_rejects(tmp_path: Path) -> None:

@@ -33,9 +33,10 @@ _METHODS: dict[str, Callable[[Configuration], msgspec.Struct]] = {
 _NO_OUTCOMES = ("list_traffic",)
 
 
-def make_resolver(configuration: Configuration) -> resolver.Resolver:
+def make_resolver(configuration: Configuration, tell: Callable[[str], None] = lambda _: None) -> resolver.Resolver:
     """A resolver, with its zone read. Close it when done.
 
+    :param tell: is told which nameserver does not answer, and that it does again.
     :raises ValueError: the zone file cannot be read or is wrong; the message names file and line.
     """
     dns = configuration.dns
@@ -47,6 +48,7 @@ def make_resolver(configuration: Configuration) -> resolver.Resolver:
         cache=resolver.Cache(dns.cache_entries),
         patience=dns.timeout_seconds,
         trust_ad=dns.trust_ad,
+        tell=tell,
     )
 
 

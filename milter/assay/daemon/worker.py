@@ -49,7 +49,7 @@ def run(
         # for nothing, to find the interpreter taken again: that costs a third of a message's CPU.
         with contextlib.suppress(OSError):  # forbidden here, or the core is gone: then without
             os.sched_setaffinity(0, {core})
-    resolver = make_resolver(configuration)
+    resolver = make_resolver(configuration, log.warning)
     settings = make_settings(configuration)
     clients = make_clients(configuration)
     budget = configuration.dns.budget_seconds

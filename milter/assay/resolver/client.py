@@ -76,6 +76,7 @@ class Client:
         clock: Callable[[], float],
         patience: float = PATIENCE,
         trust_ad: bool = False,
+        tell: Callable[[str], None] = lambda _: None,
     ) -> None:
         self._loop = loop
         self._cache = cache
@@ -84,7 +85,7 @@ class Client:
         self._patience = patience
         self._trust_ad = trust_ad
         self._plain = transport.Plain(loop, statistics, authentic=trust_ad)
-        self._health = Health(nameservers, self._plain, statistics, clock, patience, self._wake)
+        self._health = Health(nameservers, self._plain, statistics, clock, patience, self._wake, tell)
         self._flights: dict[str, _Flight] = {}
         self._open = 0
         #: For a socket, by domain; no longer than the questions of all inquiries.

@@ -26,7 +26,7 @@ PROBE_PATIENCE = 1.0
 class Server:
     """A nameserver and what we know of its health."""
 
-    __slots__ = ("fault", "heard", "nameserver", "probe", "retry_at")
+    __slots__ = ("fault", "heard", "nameserver", "probe", "retry_at", "told")
 
     def __init__(self, nameserver: Nameserver) -> None:
         self.nameserver = nameserver
@@ -34,13 +34,18 @@ class Server:
         self.fault: transport.Fault | None = None  # why it is down; None while it is up
         self.retry_at = float("-inf")  # no probe before this
         self.probe: transport.Exchange | None = None
+        self.told = False  # whether the operator has been told that it is down
 
     def __str__(self) -> str:
         return str(self.nameserver)
 
 
 class Health:
-    """Watches the nameservers. `changed` is called after a probe ended, whatever it found."""
+    """Watches the nameservers.
+
+    `changed` is called after a probe ended, whatever it found. `tell` is told, for the operator, when a server that is
+    surely down does not answer, and when it answers again.
+    """
 
     def __init__(
         self,
@@ -50,6 +55,7 @@ class Health:
         clock: Callable[[], float],
         patience: float,
         changed: Callable[[], None],
+        tell: Callable[[str], None],
     ) -> None:
         self.servers = tuple(Server(nameserver) for nameserver in nameservers)
         self._plain = plain
@@ -57,6 +63,7 @@ class Health:
         self._clock = clock
         self._patience = min(patience, PROBE_PATIENCE)
         self._changed = changed
+        self._tell = tell
 
     @property
     def any_up(self) -> bool:
@@ -77,6 +84,9 @@ class Health:
         """It answered, whatever."""
         server.heard = self._clock()
         server.fault = None
+        if server.told:
+            server.told = False
+            self._tell(f"nameserver {server} answers again")
 
     def failed(self, server: Server, fault: transport.Fault, since: float) -> None:
         """A query asked at `since` got no answer."""
@@ -89,6 +99,7 @@ class Health:
         elif fault.cause is transport.Cause.UNREACHABLE:
             server.fault = fault
             server.retry_at = self._clock() + PAUSE
+            self._tell_down(server, fault)
 
     def revive(self) -> None:
         """Probe the servers that are down and due."""
@@ -104,11 +115,18 @@ class Health:
                 server.probe.cancel()
                 server.probe = None
 
+    def _tell_down(self, server: Server, fault: transport.Fault) -> None:
+        """Once, and not for a first timeout, which may be a stranger's doing."""
+        if not server.told:
+            server.told = True
+            self._tell(f"nameserver {server} {fault.reason}")
+
     def _probe(self, server: Server) -> None:
         def done(outcome: bytes | transport.Fault) -> None:
             server.probe = None
             if isinstance(outcome, transport.Fault):
                 server.retry_at = self._clock() + PAUSE
+                self._tell_down(server, outcome)
             else:
                 self.heard(server)
             self._changed()

@@ -38,6 +38,7 @@ class Resolver:
         cache: Cache | None = None,
         patience: float = PATIENCE,
         trust_ad: bool = False,
+        tell: Callable[[str], None] = lambda _: None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         """
@@ -46,6 +47,7 @@ class Resolver:
         :param cache: where answers are kept; a new one of the default size if left out.
         :param patience: seconds to wait for a nameserver before the next one is asked.
         :param trust_ad: the nameservers validate and the way to them is safe: believe their AD bit (RFC 4035, 4.9.3).
+        :param tell: is told, in the loop's thread, which nameserver does not answer, and that it does again.
         :param clock: seconds that never go back; the same one as the cache's.
         """
         self.statistics = Statistics()
@@ -56,6 +58,7 @@ class Resolver:
         self._cached = self._cache.get
         self._patience = patience
         self._trust_ad = trust_ad
+        self._tell = tell
         self._clock = clock
         self._lock = Lock()  # over the thread's beginning and end
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -144,7 +147,14 @@ class Resolver:
     def _start(self) -> asyncio.AbstractEventLoop:
         loop = self._loop = asyncio.new_event_loop()
         self._client = Client(
-            loop, self._nameservers, self._cache, self.statistics, self._clock, self._patience, self._trust_ad
+            loop,
+            self._nameservers,
+            self._cache,
+            self.statistics,
+            self._clock,
+            self._patience,
+            self._trust_ad,
+            self._tell,
         )
         # A daemon thread: a program that forgot to close shall end nevertheless.
         self._thread = Thread(target=_work, args=(loop, self._client), name="dns", daemon=True)
