@@ -228,12 +228,14 @@ def test_close_answers_whoever_waits() -> None:
         resolver = Resolver(configured([server.text]))
         pending = resolver.driver(20).start(walk("example.org", "x.org"))
         begun = time.monotonic()
-        threading.Timer(0.1, resolver.close).start()
+        closing = threading.Timer(0.1, resolver.close)
+        closing.start()
         assert [answer.reason for answer in pending.result()] == ["resolver closed"] * 2
         late = resolver.driver(20).start(walk("y.org")).result()
         assert [answer.reason for answer in late] == ["resolver closed"]
         assert time.monotonic() - begun < 2
         resolver.close()
+        closing.join()  # it may still be waiting for the loop's thread
     assert "dns" not in [thread.name for thread in threading.enumerate()]
 
 
