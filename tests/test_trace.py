@@ -10,7 +10,7 @@ import pytest
 from assay.model.message import Header, HeaderField
 from assay.origin import Settings
 from assay.protocol import authres
-from assay.trace import Forgeries, Insert, Remove, remove_edits
+from assay.trace import MAX_B_PREFIX, Forgeries, Insert, Remove, remove_edits
 from assay.transaction import Verdict
 from sending import BAD, GOOD, MESSAGE, OUR_ID, ROWS, message
 from signing import sign_rsa
@@ -67,6 +67,22 @@ def test_a_true_message() -> None:
     assert properties[3].items() >= {"header.d": "example.org", "header.s": "sel", "header.a": "rsa-sha256"}.items()
     assert len(properties[3]["header.b"]) == 8
     assert properties[4] == {"header.from": "example.org", "policy.dmarc": "none"}
+
+
+@pytest.mark.parametrize(
+    ("signatures", "length"),
+    [
+        pytest.param(["abcdefghijkl"], 8, id="one"),
+        pytest.param(["abcdefghijkl", "abcdefghiXkl"], 10, id="two that begin alike"),
+        pytest.param(["abcdefghijkl", "abcdefghijkl"], 8, id="the same one twice"),
+        pytest.param(["a" * 20000 + "bbbb", "a" * 20000 + "cccc"], MAX_B_PREFIX, id="made to be alike"),
+    ],
+)
+def test_header_b_tells_signatures_apart(signatures: list[str], length: int) -> None:
+    # RFC 6008, 4: the fields cannot be verified, but are told of all the same.
+    fields = [f"DKIM-Signature: v=1; a=rsa-sha256; d=a.example; s=s; h=from; bh=AAAA; b={b}" for b in signatures]
+    found = methods(verdict(message("joe@example.org", *fields)))["dkim"]
+    assert {len(properties["header.b"]) for _, properties in found} == {length}
 
 
 def test_every_property_is_registered() -> None:

@@ -133,7 +133,9 @@ def _results(assessment: Assessment, decision: Decision) -> Sequence[authres.Met
     if assessment.iprev is not None:
         results.append(_iprev(assessment.iprev))
     results.extend(_spf(assessment))
-    results.extend(_dkim(evaluation) for evaluation in _worth_telling(assessment.dkim))
+    told = _worth_telling(assessment.dkim)
+    prefix = _b_prefix(one.b for one in told)
+    results.extend(_dkim(evaluation, prefix) for evaluation in told)
     if not assessment.dkim:
         results.append(authres.MethodResult("dkim", dkim.Result.NONE))
     if assessment.arc is not None and assessment.arc.result is not arc.Result.NONE:
@@ -183,7 +185,7 @@ def _spf_result(evaluation: spf.Evaluation, name: str, identity: str) -> authres
     )
 
 
-def _dkim(evaluation: dkim.Evaluation) -> authres.MethodResult:
+def _dkim(evaluation: dkim.Evaluation, prefix: int) -> authres.MethodResult:
     properties = [
         authres.Property("header", name, value)
         for name, value in (
@@ -191,7 +193,7 @@ def _dkim(evaluation: dkim.Evaluation) -> authres.MethodResult:
             ("i", evaluation.identity),
             ("s", evaluation.selector),
             ("a", evaluation.algorithm),
-            ("b", evaluation.b[:_B_PREFIX]),
+            ("b", evaluation.b[:prefix]),
         )
         if value
     ]
@@ -217,7 +219,16 @@ def _worth_telling(evaluations: Sequence[dkim.Evaluation]) -> Sequence[dkim.Eval
     return sorted(evaluations, key=lambda one: one.result is not dkim.Result.PASS)[:MAX_SIGNATURES]
 
 
-_B_PREFIX = 8  # RFC 6008, 4: the first eight characters of b= tell signatures apart
+MAX_B_PREFIX = 64  # our choice: what still is equal behind that was made so, and would cost more than it tells
+
+
+def _b_prefix(signatures: Iterable[str]) -> int:
+    """How many characters of b= tell the signatures apart: eight, more where those are equal (RFC 6008, 4)."""
+    different = {b for b in signatures if b}
+    length = 8
+    while length < MAX_B_PREFIX and len({b[:length] for b in different}) < len(different):
+        length += 1
+    return length
 
 
 def _arc(assessment: Assessment, evaluation: arc.Evaluation) -> authres.MethodResult:
