@@ -22,7 +22,7 @@ MAX_PTR_NAMES = 10  # RFC 7208, 4.6.4 has this bound for SPF's "ptr"; RFC 8601 l
 class Result(StrEnum):
     """RFC 8601, 2.7.3. There is no "none": who was not looked up has no result."""
 
-    PASS = "pass"  # noqa: S105 - a result word
+    PASS = "pass"
     FAIL = "fail"
     TEMPERROR = "temperror"
     PERMERROR = "permerror"

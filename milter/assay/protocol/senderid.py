@@ -28,7 +28,7 @@ class Result(StrEnum):
 
     NONE = "none"
     NEUTRAL = "neutral"
-    PASS = "pass"  # noqa: S105 - a result word and no password
+    PASS = "pass"
     FAIL = "fail"
     SOFTFAIL = "softfail"
     TEMPERROR = "temperror"

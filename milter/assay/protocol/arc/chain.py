@@ -50,7 +50,7 @@ class Result(StrEnum):
     NONE = "none"  #: the message came without ARC sets
     FAIL = "fail"  #: the chain is broken, and will be for everybody behind us
     #: the chain is whole: the last sealer vouches for what it received
-    PASS = "pass"  # noqa: S105 - no password
+    PASS = "pass"
 
 
 _CV = {result.value: result for result in Result}

@@ -15,7 +15,7 @@ class Result(StrEnum):
 
     NONE = "none"  #: the message has no signature; never the result of one
     #: the signature verified and no local rule objects
-    PASS = "pass"  # noqa: S105 - no password
+    PASS = "pass"
     FAIL = "fail"  #: the key could be used, but the body hash or the signature did not verify
     POLICY = "policy"  #: it verified, but a local rule does not accept it: see `Evaluation.policy`
     NEUTRAL = "neutral"  #: its syntax is wrong or it asks for something that this verifier does not know

@@ -23,7 +23,7 @@ class Result(StrEnum):
     """What DMARC says of a message (RFC 9989, 9.2)."""
 
     NONE = "none"
-    PASS = "pass"  # noqa: S105 - a result word
+    PASS = "pass"
     FAIL = "fail"
     TEMPERROR = "temperror"
     PERMERROR = "permerror"

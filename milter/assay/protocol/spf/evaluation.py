@@ -19,7 +19,7 @@ class Result(StrEnum):
 
     NONE = "none"  #: no domain to check, or it publishes no record
     NEUTRAL = "neutral"  #: the domain says nothing about this client; to be treated like none (RFC 7208, 8.2)
-    PASS = "pass"  # noqa: S105 - a result word and no password
+    PASS = "pass"
     FAIL = "fail"
     SOFTFAIL = "softfail"
     TEMPERROR = "temperror"  #: the DNS did not answer; a later try may succeed
