@@ -18,6 +18,7 @@ from cryptography.hazmat.primitives.asymmetric import rsa
 
 from zone import SELECTOR, Domain
 
+_LARGE = 1024 * 1024
 CHUNK = 65535  # MILTER_CHUNK_SIZE
 MTA = "mta.bench.example"  # the macro j
 #: Protocol steps (SMFIP_*): no reply to, and not wanted, by command.
@@ -93,7 +94,7 @@ class Signer:
 
 
 def compose(domain: Domain, size: int, *, headers: int = 12, recipients: int = 1, sender: str = "") -> Message:
-    """A plain message, not signed.
+    """A message, not signed: a plain text, or, from a megabyte on, an attachment in base64, as large messages are.
 
     :param size: octets of the body.
     :param headers: how many header fields, 12 at least.
@@ -112,8 +113,8 @@ def compose(domain: Domain, size: int, *, headers: int = 12, recipients: int = 1
         ("Date", formatdate()),
         ("Message-ID", f"<20240101100000.4Fabc@app.{name}>"),
         ("MIME-Version", "1.0"),
-        ("Content-Type", "text/plain; charset=utf-8"),
-        ("Content-Transfer-Encoding", "7bit"),
+        ("Content-Type", "application/octet-stream" if size >= _LARGE else "text/plain; charset=utf-8"),
+        ("Content-Transfer-Encoding", "base64" if size >= _LARGE else "7bit"),
         ("List-Unsubscribe", f"<https://{name}/unsubscribe?id=0123456789abcdef>"),
         ("X-Mailer", "Mailer 1.0"),
     ]
@@ -121,8 +122,10 @@ def compose(domain: Domain, size: int, *, headers: int = 12, recipients: int = 1
         (f"X-Filler-{number}", "some words that fill a header field of usual length")
         for number in range(headers - len(fields))
     ]
-    line = b"A line of a letter that is about as long as the lines in letters tend to be.\r\n"
-    body = (line * (size // len(line) + 1))[: max(0, size - 2)] + b"\r\n"
+    text = b"A line of a letter that is about as long as the lines in letters tend to be.\r\n"
+    if size >= _LARGE:
+        text = base64.encodebytes(bytes(number * 7 % 256 for number in range(57 * 64))).replace(b"\n", b"\r\n")
+    body = (text * (size // len(text) + 1))[: max(0, size - 2)] + b"\r\n"
     pairs = tuple((key.encode(), b" " + value.encode()) for key, value in fields)
     return Message(domain, pairs, body, sender or f"bounce@{name}", recipients)
 

@@ -240,8 +240,8 @@ def growth(world: World, series: dict[str, dict[int, Message]], seconds: float) 
         with serving(world, (quiet,)) as running:
             for amount, message in points.items():
                 prepared = legs(world, running, [message])
-                Load(prepared, connections=4, count=12).run()
-                row = measure(running, prepared, connections=1, seconds=seconds)
+                Load(prepared, connections=4, count=40).run()
+                row = measure(running, prepared, connections=4, seconds=seconds)
                 yield {"scenario": "growth", "target": "assay", "what": what, "amount": amount} | row
 
 

@@ -260,6 +260,7 @@ def _one_space(data: bytes) -> bytes:
     """The data with each run of white space as one space; at memory speed, which no regular expression has."""
     if b"\t" in data:
         data = data.replace(b"\t", b" ")
-    while b"  " in data:  # halves each run: logarithmic passes
-        data = data.replace(b"  ", b" ")
+    if b" " in data:  # which an attachment in base64 has not: one octet is found ten times as fast as two
+        while b"  " in data:  # halves each run: logarithmic passes
+            data = data.replace(b"  ", b" ")
     return data
