@@ -8,13 +8,17 @@ process tree is its own, so that all servers end when the benchmark does, howeve
 
 from __future__ import annotations
 
+import fcntl
 import os
 import shutil
+import socket
+import struct
 import subprocess
 import sys
 from pathlib import Path
 
 _MARK = "ASSAY_BENCH_SANDBOX"
+_SIOCGIFFLAGS, _SIOCSIFFLAGS, _IFF_UP = 0x8913, 0x8914, 1  # <linux/sockios.h>, <linux/if.h>
 
 
 def enter() -> None:
@@ -31,7 +35,7 @@ def enter() -> None:
 
 def prepare(directory: Path, nameserver: str) -> None:
     """Bring loopback up and make `nameserver` the one that every program asks. `directory`: for changed files."""
-    subprocess.run(["ip", "link", "set", "lo", "up"], check=True)
+    _up("lo")
     for name, text in {
         "resolv.conf": f"nameserver {nameserver}\noptions timeout:5\n",
         "hosts": "127.0.0.1 localhost\n::1 localhost\n",
@@ -44,3 +48,11 @@ def prepare(directory: Path, nameserver: str) -> None:
             target.unlink(missing_ok=True)
             target.touch()
         subprocess.run(["mount", "--bind", str(path), str(target)], check=True)
+
+
+def _up(device: str) -> None:
+    """Bring a network device up, as ``ip link set ... up`` does; a small Debian has no ip(8). See netdevice(7)."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as any_socket:
+        request = struct.pack("16sH22x", device.encode(), 0)
+        (flags,) = struct.unpack_from("H", fcntl.ioctl(any_socket, _SIOCGIFFLAGS, request), 16)
+        fcntl.ioctl(any_socket, _SIOCSIFFLAGS, struct.pack("16sH22x", device.encode(), flags | _IFF_UP))

@@ -35,8 +35,8 @@ class _Parser(argparse.ArgumentParser):
     """Ends with EX_USAGE, as mail programs do, instead of 2."""
 
     def error(self, message: str) -> NoReturn:
-        self.print_usage(sys.stderr)
-        self.exit(os.EX_USAGE, f"{self.prog}: {message}\n")
+        _complain(f"{self.format_usage()}{self.prog}: {message}")
+        sys.exit(os.EX_USAGE)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -64,7 +64,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         sys.stdout.flush()  # here, where a fault can still be told
         return code
     except ConfigError as error:
-        _complain(str(error))
+        _complain(f"assay: {error}")
         return os.EX_CONFIG
     except BrokenPipeError:  # "assay check ... | head" is no fault
         _drop_output()
@@ -73,7 +73,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return _EX_INTERRUPTED
     except OSError as error:
         _drop_output()
-        _complain(f"{error.filename or 'output'}: {error.strerror or error}")
+        _complain(f"assay: {error.filename or 'output'}: {error.strerror or error}")
         return os.EX_IOERR
 
 
@@ -101,7 +101,7 @@ def _open_what_is_closed() -> None:
 def _complain(text: str) -> None:
     """Say what is wrong; the exit code says it where that cannot be written."""
     try:
-        print(f"assay: {text}", file=sys.stderr, flush=True)
+        print(text, file=sys.stderr, flush=True)
     except OSError:
         _drop(sys.stderr)
 
