@@ -3,12 +3,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import TypeVar
+from typing import Protocol, TypeVar
 
 from assay.inquiry import Driver, Inquiry, Pending
 
 T = TypeVar("T")
+
+
+class NewDriver(Protocol):
+    """Makes a driver with a fresh time budget: `seconds` of it, or as much as a message has where that is None."""
+
+    def __call__(self, seconds: float | None = None, /) -> Driver: ...
 
 
 class Inquiries:
@@ -16,14 +21,16 @@ class Inquiries:
 
     __slots__ = ("_new_driver", "_pending")
 
-    def __init__(self, new_driver: Callable[[], Driver]) -> None:
-        """:param new_driver: makes a driver with a fresh time budget."""
+    def __init__(self, new_driver: NewDriver) -> None:
         self._new_driver = new_driver
         self._pending: list[Pending[object]] = []
 
-    def driver(self) -> Driver:
-        """A driver whose budget several inquiries share."""
-        return self._new_driver()
+    def driver(self, seconds: float | None = None) -> Driver:
+        """A driver whose budget several inquiries may share.
+
+        :param seconds: the budget; a message's where it is None.
+        """
+        return self._new_driver() if seconds is None else self._new_driver(seconds)
 
     def start(self, inquiry: Inquiry[T], driver: Driver | None = None) -> Pending[T]:
         """Start an inquiry in the background.

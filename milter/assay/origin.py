@@ -26,6 +26,7 @@ class Settings:
     received_spf: bool = True
     iprev: bool = True
     spf_limits: spf.Limits = field(default_factory=spf.Limits)
+    spf_seconds: float | None = None  #: the time one check of SPF may take; None for as long as a message has
     spf_best_guess: bytes = b""  #: a record for domains that have none; empty for no guess
     dkim: dkim.Settings = field(default_factory=dkim.Settings)
     arc: bool = True
@@ -61,7 +62,7 @@ class Origin:
             inquiry = spf.check_helo(
                 client.address, client.helo, limits=self._settings.spf_limits, receiver=self._receiver
             )
-            self._spf_helo = self._inquiries.start(inquiry)
+            self._spf_helo = self._inquiries.start(inquiry, self._inquiries.driver(self._settings.spf_seconds))
 
     def iprev(self) -> iprev.Evaluation | None:
         """IPREV, waited for; None where it was not tried."""

@@ -8,13 +8,11 @@ operator's policy acts at that stage; else it waits for nothing.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 
 from assay import policy
 from assay.assessment import Assessment
-from assay.inquiries import Inquiries
-from assay.inquiry import Driver
+from assay.inquiries import Inquiries, NewDriver
 from assay.model.message import HeaderField
 from assay.model.name import ReversePath
 from assay.model.network import Networks
@@ -68,8 +66,8 @@ class Clients:
 class Session:
     """One connection. Call the methods in SMTP's order; each fact may be missing."""
 
-    def __init__(self, settings: Settings, clients: Clients, new_driver: Callable[[], Driver]) -> None:
-        """:param new_driver: makes a driver with a fresh time budget; called at each stage that asks something."""
+    def __init__(self, settings: Settings, clients: Clients, new_driver: NewDriver) -> None:
+        """:param new_driver: called at each stage that asks something."""
         self._settings = settings
         self._clients = clients
         self._new_driver = new_driver

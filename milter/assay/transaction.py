@@ -142,7 +142,7 @@ class Transaction:
             now=self._now,
             best_guess=self._settings.spf_best_guess,
         )
-        self._spf = self._inquiries.start(inquiry)
+        self._spf = self._inquiries.start(inquiry, self._inquiries.driver(self._settings.spf_seconds))
 
     def recipient(self, path: str, favoured: str = "") -> None:
         """Take the next recipient, as in RCPT TO.

@@ -436,10 +436,17 @@ def test_a_reload_reads_the_lists_again(tmp_path: Path) -> None:
         assert code() == 550, "the old configuration stays"
 
 
-def test_spf_ends_in_time_with_temperror(tmp_path: Path) -> None:
+LIMITS = [
+    pytest.param({"budget_seconds": 0.5}, {}, id="as a message has"),
+    pytest.param({"budget_seconds": 20.0}, {"seconds": 0.5}, id="of its own"),
+]
+
+
+@pytest.mark.parametrize(("dns", "limit"), LIMITS)
+def test_spf_ends_in_time_with_temperror(tmp_path: Path, dns: dict[str, float], limit: dict[str, float]) -> None:
     """RFC 7208, 4.6.4: at least twenty seconds, and over the limit temperror."""
-    spf = {"mailfrom": {"temperror": "tempfail", "stage": "mail"}}
-    with Daemon(tmp_path, ZONE, dns={"budget_seconds": 0.5, "timeout_seconds": 30.0}, spf=spf) as daemon:
+    spf = {"mailfrom": {"temperror": "tempfail", "stage": "mail"}} | limit
+    with Daemon(tmp_path, ZONE, dns=dns | {"timeout_seconds": 30.0}, spf=spf) as daemon:
         daemon.nameserver.delays["slow.example"] = 20.0
         with daemon.mta() as mta:
             greet(mta)

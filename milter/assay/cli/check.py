@@ -86,7 +86,9 @@ def _evaluate(
         session = Session(
             make_settings(configuration),
             make_clients(configuration),
-            lambda: resolver.driver(configuration.dns.budget_seconds, lambda *event: asked.append(event)),
+            lambda seconds=None: resolver.driver(
+                seconds or configuration.dns.budget_seconds, lambda *event: asked.append(event)
+            ),
         )
         now = int(time.time())
         verdicts = [

@@ -174,7 +174,7 @@ def _run(configuration: Configuration, query: Query, *, narrate: bool) -> list[C
             def observe(question: Question, answer: Answer, seconds: float) -> None:
                 asked.append(Asked(question, answer, seconds, time.monotonic() - begun))
 
-            driver = source.driver(configuration.dns.budget_seconds, observe)
+            driver = source.driver(configuration.spf.seconds or configuration.dns.budget_seconds, observe)
             evaluation = driver.start(inquiry).result()
             seconds = time.monotonic() - begun
             received = spf.render(

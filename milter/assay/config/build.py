@@ -77,7 +77,12 @@ def make_settings(configuration: Configuration) -> origin.Settings:
         further_authserv_ids=configuration.identity.strip,
         received_spf=configuration.headers.received_spf,
         iprev=configuration.iprev.enabled,
-        spf_limits=spf.Limits(dns_terms=configuration.spf.dns_terms, void_lookups=configuration.spf.void_lookups),
+        spf_limits=spf.Limits(
+            dns_terms=configuration.spf.dns_terms,
+            void_lookups=configuration.spf.void_lookups,
+            nested_includes=configuration.spf.nested_includes,
+        ),
+        spf_seconds=configuration.spf.seconds or None,
         spf_best_guess=configuration.spf.best_guess.encode(),
         dkim=dkim.Settings(
             min_rsa_bits=configuration.dkim.min_rsa_bits, max_signatures=configuration.dkim.max_signatures

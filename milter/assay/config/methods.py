@@ -90,6 +90,18 @@ class Spf(Section, frozen=True):
     void_lookups: Annotated[
         int, Meta(ge=0, le=100, description="Lookups that may find nothing before it is a permerror (4.6.4).")
     ] = 2
+    nested_includes: Annotated[
+        int, Meta(ge=0, le=100, description="How deep records may include each other before it is a permerror.")
+    ] = 10
+    seconds: Annotated[
+        float,
+        Meta(
+            ge=0,
+            le=250,
+            description="How long one check may wait for the DNS before it is a temperror; RFC 7208, 4.6.4 asks for "
+            "20 at least. 0: as long as dns.budget_seconds.",
+        ),
+    ] = 0.0
     helo: SpfActions = SpfActions()
     mailfrom: SpfActions = SpfActions()
 
@@ -217,7 +229,13 @@ class Dmarc(Section, frozen=True):
         ),
     ] = Action.ACCEPT
     no_policy: Annotated[Action, Meta(description="The author's domain has no DMARC record.")] = Action.ACCEPT
-    temperror: Annotated[Action, Meta(description="The DNS did not answer.")] = Action.ACCEPT
+    temperror: Annotated[
+        Action,
+        Meta(
+            description="The DNS did not answer. Who rejects should set tempfail here: a domain's attacker may know a "
+            "name below it whose servers fail, and such mail would pass as if nothing were asked."
+        ),
+    ] = Action.ACCEPT
     permerror: Annotated[Action, Meta(description="The record is broken.")] = Action.ACCEPT
     malformed_from: Annotated[
         Action,

@@ -176,8 +176,9 @@ class Dns(Section, frozen=True):
         Meta(
             gt=0,
             le=250,
-            description="How long the end of a message may wait for the DNS in all. What is still open then is a "
-            "temperror. Keep it below the MTA's milter timeouts (Postfix: milter_content_timeout, 300 s).",
+            description="How long each part of an evaluation may wait for the DNS; the end of a message waits for all "
+            "of them at once, and then once more for DMARC. What is still open then is a temperror. Keep it below the "
+            "MTA's milter timeouts (Postfix: milter_content_timeout, 300 s).",
         ),
     ] = 20.0
     timeout_seconds: Annotated[

@@ -55,7 +55,7 @@ def run(
     budget = configuration.dns.budget_seconds
     sessions = connection.SessionCount()
     service = connection.Service(
-        new_session=lambda: Session(settings, clients, lambda: resolver.driver(budget)),
+        new_session=lambda: Session(settings, clients, lambda seconds=None: resolver.driver(seconds or budget)),
         no_reply=connection.silent_steps(settings.policy),
         # A dry run refuses nothing, a message that we failed to judge included.
         on_error=policy.OnError.ACCEPT if configuration.milter.dry_run else configuration.milter.on_error,

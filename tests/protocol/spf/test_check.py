@@ -182,6 +182,17 @@ class TestLimits:
         assert evaluation.result is spf.Result.PERMERROR
         assert evaluation.reason == "more than 9 terms that ask the DNS, in exists:x.example of b.example"
 
+    def test_how_deep_includes_may_nest_is_configurable(self) -> None:
+        rows = {
+            "example.com": [txt("v=spf1 include:a.example -all")],
+            "a.example": [txt("v=spf1 include:b.example -all")],
+            "b.example": [txt("v=spf1 all")],
+        }
+        assert check(rows, limits=spf.Limits(nested_includes=2)).result is spf.Result.PASS
+        evaluation = check(rows, limits=spf.Limits(nested_includes=1))
+        assert evaluation.result is spf.Result.PERMERROR
+        assert evaluation.reason == "includes nest more than 1 deep, in include:b.example of a.example"
+
     def test_endless_recursion_ends_however_generous_the_limit(self) -> None:
         rows = {"example.com": [txt("v=spf1 include:example.com")], "r.example": [txt("v=spf1 redirect=r.example")]}
         for sender in ("user@example.com", "user@r.example"):

@@ -247,6 +247,9 @@ class _Check:
 
     def _include(self, directive: Directive, domain: str, depth: int) -> Match:
         """``include``: the client passes the policy of another domain (RFC 7208, 5.2, whose table this is)."""
+        if depth >= self.context.limits.nested_includes:
+            reason = f"includes nest more than {self.context.limits.nested_includes} deep"
+            return _located(Trouble(Result.PERMERROR, reason), directive.text, domain)
         target = self.context.target(directive.domain_spec, domain)
         if target is None:
             return False

@@ -50,6 +50,9 @@ class Limits:
     ptr_names: int = 10
     """Names of the client's address that ``ptr`` and ``%{p}`` look at; the rest is ignored. MUST be 10."""
 
+    nested_includes: int = 10
+    """How deep policies may include each other. The RFC has no such limit: ten terms that ask the DNS imply it."""
+
     questions_ahead: int = 32
     """Questions that may be asked before it is known that they are needed, for speed; 0 asks strictly in order. Our
     choice: enough for honest policies, and a hostile one cannot make us ask much more than it could in order."""
