@@ -219,7 +219,8 @@ class Supervisor:
         one.serving = served
         if served and not self._served:
             self._served = True
-            self.log.info(f"serving on {self.listener.endpoint} with {self.configuration.milter.worker_count} workers")
+            count = self.configuration.milter.worker_count
+            self.log.info(f"serving on {self.listener.endpoint} with {count} worker{'s' if count > 1 else ''}")
 
     def _reap(self) -> None:
         while True:
@@ -242,10 +243,11 @@ class Supervisor:
         os.close(one.control)
         code = os.waitstatus_to_exitcode(status)
         how = f"exit code {code}" if code >= 0 else f"signal {-code}"
+        self._stopping |= not self._served  # it never worked: an operator should see that at once
         self.log.error(f"worker {one.pid} died ({how})" + ("" if self._stopping else "; starting another"))
-        if not self._served:
-            self._stopping = True  # it never worked: an operator should see that at once
-        elif time.monotonic() - one.born < _MIN_LIFE_SECONDS:
+        if self._stopping:
+            return
+        if time.monotonic() - one.born < _MIN_LIFE_SECONDS:
             self._delay = min(_MAX_DELAY_SECONDS, self._delay * 2 or 1.0)
             self._spawn_at = time.monotonic() + self._delay
         else:
