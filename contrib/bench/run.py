@@ -38,9 +38,7 @@ def main() -> int:
     size = parser.add_mutually_exclusive_group()
     size.add_argument("--short", action="store_true", help="about five minutes (the default)")
     size.add_argument("--long", action="store_true", help="about half an hour")
-    parser.add_argument(
-        "--smoke", action="store_true", help="a second against assay alone, without Debian's packages' peers"
-    )
+    parser.add_argument("--smoke", action="store_true", help="one second against assay alone, for a test")
     parser.add_argument("--only", default=",".join(_SCENARIOS), help=f"scenarios, of {','.join(_SCENARIOS)}")
     parser.add_argument("--targets", default="", help="measure only targets whose name begins so, of warm, cold, large")
     parser.add_argument("--write", action="store_true", help="update docs/performance.md and its plots")
