@@ -207,7 +207,12 @@ def test_a_local_part_that_is_not_ascii_expands_nothing() -> None:
 def test_the_deepest_chain_that_can_be_configured_is_told() -> None:
     rows = {f"d{number}.example": [["TXT", [f"v=spf1 include:d{number + 1}.example -all"]]] for number in range(120)}
     inquiry = spf.check_host(
-        ip_address(CLIENT), "d0.example", "a@d0.example", "h", limits=spf.Limits(dns_terms=1000), narrate=True
+        ip_address(CLIENT),
+        "d0.example",
+        "a@d0.example",
+        "h",
+        limits=spf.Limits(dns_terms=1000, nested_includes=1000),
+        narrate=True,
     )
     evaluation = Zone(rows).solve(inquiry)
     assert evaluation.result is spf.Result.PERMERROR
