@@ -46,7 +46,7 @@ def _tables(report: Row) -> dict[str, str]:
     rows = report["rows"]
     machine = report["machine"]
     about = (
-        f"{machine['date']}, {machine['cores']} cores ({machine['cpu']}), Linux {machine['kernel']}, "
+        f"{machine['date']}, {machine['cores']} cores ({machine['cpu']}), Linux {machine['kernel'].partition('-')[0]}, "
         f"Python {machine['python']}; " + ", ".join(f"{name} {value}" for name, value in report["versions"].items())
     )
     return {

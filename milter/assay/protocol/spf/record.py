@@ -19,10 +19,12 @@ from assay.protocol.spf import macro
 from assay.protocol.spf.evaluation import Result
 
 MAX_RECORD_LENGTH = 65535  # octets; RFC 1035, 4.2.2: a DNS message cannot carry more
-#: Longer records are read anew each time: the cache of a worker must not grow with what strangers publish. RFC 7208,
-#: 3.4 wants records to stay below 512 octets.
-MAX_CACHED_LENGTH = 1024
-CACHED_RECORDS = 2048  # our choice: the senders of a busy hour with what they include; at most 25 MB, usually three
+#: Parsed records are kept, and a worker's memory must not grow with what strangers publish: so there are many places
+#: for records of the usual length (RFC 7208, 3.4 wants less than 512 octets), few for long ones, none beyond.
+MAX_SHORT_LENGTH = 1024
+MAX_LONG_LENGTH = 8192
+SHORT_RECORDS = 2048  # our choice: the senders of a busy hour with what they include; at most 25 MB, usually three
+LONG_RECORDS = 64  # our choice: as much again at the most, for 8 KiB of one-letter terms take 0.4 MB when parsed
 MAX_SHOWN = 80  # characters of a stranger's term in a message of ours
 MAX_FAULTS = 20  # that are told; whoever made more will come back
 
@@ -135,7 +137,9 @@ def parse(text: bytes) -> Record:
 
 def parse_terms(text: bytes) -> Record:
     """Read what follows the version of a record. Never raises: see `Record.faults`."""
-    return _parse_cached(text) if len(text) <= MAX_CACHED_LENGTH else _parse(text)
+    if len(text) <= MAX_SHORT_LENGTH:
+        return _parse_short(text)
+    return _parse_long(text) if len(text) <= MAX_LONG_LENGTH else _parse(text)
 
 
 def _parse(text: bytes) -> Record:
@@ -173,7 +177,8 @@ def _parse(text: bytes) -> Record:
     )
 
 
-_parse_cached = lru_cache(CACHED_RECORDS)(_parse)
+_parse_short = lru_cache(SHORT_RECORDS)(_parse)
+_parse_long = lru_cache(LONG_RECORDS)(_parse)
 
 
 def shown(text: str) -> str:
