@@ -3,15 +3,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from msgspec import Struct, field
 
 from assay.model.message import Header
 from assay.model.smtp import Client, Envelope
 from assay.protocol import arc, dkim, dmarc, iprev, senderid, spf
 
 
-@dataclass(frozen=True, slots=True)
-class Assessment:
+class Assessment(Struct, frozen=True):
     """Who the message claims to be from and what each method says to that.
 
     `exempt` tells why nothing was evaluated (``"internal network 10.0.0.0/8"``); it is empty for a message that was
@@ -32,4 +31,4 @@ class Assessment:
     arc: arc.Evaluation | None = None
     sender_id: senderid.Evaluation | None = None
     dmarc: dmarc.Evaluation | None = None
-    header: Header = field(default_factory=Header, repr=False)
+    header: Header = field(default_factory=Header)

@@ -17,9 +17,10 @@ rules.
 from __future__ import annotations
 
 from collections.abc import Generator, Sequence
-from dataclasses import dataclass
 from enum import Enum, StrEnum
 from typing import Protocol, TypeVar, cast
+
+from msgspec import Struct
 
 from assay.model.smtp import Address
 
@@ -37,8 +38,7 @@ class RecordType(StrEnum):
     TXT = "TXT"
 
 
-@dataclass(frozen=True, slots=True)
-class Question:
+class Question(Struct, frozen=True):
     """One DNS question: `name` without a final dot, as the evaluator built it.
 
     The driver compares names without regard to case. A name that the DNS cannot carry (an empty or overlong label, an
@@ -58,8 +58,7 @@ class Outcome(Enum):
     TEMPFAIL = "tempfail"  #: no usable answer: timeout, SERVFAIL, REFUSED, or no time left to ask
 
 
-@dataclass(frozen=True, slots=True)
-class MX:
+class MX(Struct, frozen=True):
     """A mail exchanger (RFC 5321, 5.1). `exchange` has no final dot; a null MX (RFC 7505) is the empty name."""
 
     preference: int
@@ -69,8 +68,7 @@ class MX:
 Record = Address | MX | bytes | str
 
 
-@dataclass(frozen=True, slots=True)
-class Answer:
+class Answer(Struct, frozen=True):
     """What came back for one question.
 
     `records` are of the asked type only, CNAMEs already followed: an address for A and AAAA, an `MX`, a name without

@@ -11,8 +11,9 @@ import contextlib
 import os
 import syslog
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
 from enum import IntEnum
+
+from msgspec import Struct
 
 MAX_VALUE_LENGTH = 256  # characters of one value; a longer one is cut and marked
 _PLAIN = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789@._:/+-<>[]%,~!#$&*?^{}|")
@@ -27,8 +28,7 @@ class Level(IntEnum):
     DEBUG = syslog.LOG_DEBUG
 
 
-@dataclass(frozen=True, slots=True)
-class Log:
+class Log(Struct, frozen=True):
     """A log that drops what is less serious than `level` and hands the rest to `write`."""
 
     write: Callable[[Level, str], None]

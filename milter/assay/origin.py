@@ -7,7 +7,7 @@ its own, it belongs to the message.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from msgspec import Struct, field
 
 from assay import policy
 from assay.inquiries import Inquiries
@@ -16,8 +16,7 @@ from assay.model.smtp import Client
 from assay.protocol import dkim, dmarc, iprev, spf
 
 
-@dataclass(frozen=True, slots=True)
-class Settings:
+class Settings(Struct, frozen=True):
     """What the operator decides about evaluation. `authserv_id` empty: the MTA's own name is used."""
 
     authserv_id: str = ""

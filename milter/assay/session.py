@@ -8,7 +8,8 @@ operator's policy acts at that stage; else it waits for nothing.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from msgspec import Struct, field
+from msgspec.structs import replace
 
 from assay import policy
 from assay.assessment import Assessment
@@ -23,8 +24,7 @@ from assay.policy.rules import listed
 from assay.transaction import Standing, Transaction, Verdict
 
 
-@dataclass(frozen=True, slots=True)
-class Clients:
+class Clients(Struct, frozen=True):
     """Whose mail is not judged, or judged and spared.
 
     `daemon_names` are names of the MTA's own services that take mail from our users. `exempt_senders` and

@@ -8,7 +8,8 @@ One Authentication-Results with every result (RFC 8601) and a Received-SPF for e
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 from assay.assessment import Assessment
 from assay.model.message import Header, HeaderField
@@ -16,24 +17,21 @@ from assay.policy import Action, Decision, Edits
 from assay.protocol import arc, authres, dkim, dmarc, iprev, senderid, spf
 
 
-@dataclass(frozen=True, slots=True)
-class Insert:
+class Insert(Struct, frozen=True):
     """Insert a field above all others, the MTA's own Received included (RFC 8601, 2.1). `value` is folded with CRLF."""
 
     name: str
     value: str
 
 
-@dataclass(frozen=True, slots=True)
-class Remove:
+class Remove(Struct, frozen=True):
     """Remove the `occurrence`-th field of this name, counted from 1 at the top of the message as received."""
 
     name: str
     occurrence: int
 
 
-@dataclass(frozen=True, slots=True)
-class Change:
+class Change(Struct, frozen=True):
     """Give the `occurrence`-th field of this name another value, folded with CRLF."""
 
     name: str
@@ -41,8 +39,7 @@ class Change:
     value: str
 
 
-@dataclass(frozen=True, slots=True)
-class AddRecipient:
+class AddRecipient(Struct, frozen=True):
     """Add a recipient to the envelope, without angle brackets."""
 
     path: str
@@ -51,8 +48,7 @@ class AddRecipient:
 Edit = Insert | Remove | Change | AddRecipient
 
 
-@dataclass(frozen=True, slots=True)
-class Forgeries:
+class Forgeries(Struct, frozen=True):
     """Recognises fields that claim to be ours, and those that no stranger may send, one field after another."""
 
     authserv_ids: tuple[str, ...]

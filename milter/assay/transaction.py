@@ -7,7 +7,8 @@ whole) and never the body.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from msgspec import Struct, field
+from msgspec.structs import replace
 
 from assay import policy, trace
 from assay.assessment import Assessment
@@ -49,8 +50,7 @@ _FLOODED = Decision(
 )
 
 
-@dataclass(frozen=True, slots=True)
-class Verdict:
+class Verdict(Struct, frozen=True):
     """What the MTA is to do at one stage, complete: the filter performs it and adds nothing.
 
     With a dry run in force `action` is ACCEPT, `edits` is empty, and `decision` still tells what would have been.
@@ -65,8 +65,7 @@ class Verdict:
     facts: policy.Facts | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Standing:
+class Standing(Struct, frozen=True):
     """How a message's origin stands with us.
 
     `exempt` tells why the message is not judged at all, `spared` why its failures are recorded and not acted on; both

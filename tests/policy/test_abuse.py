@@ -3,12 +3,12 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from ipaddress import ip_address
 from typing import Any
 
 import msgspec
 import pytest
+from msgspec.structs import replace
 
 from assay.assessment import Assessment
 from assay.config import Configuration, make_clients, make_settings

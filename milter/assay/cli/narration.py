@@ -9,8 +9,9 @@ questions travel at once, and a term may have to wait for the slowest.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 from typing import NamedTuple
+
+from msgspec import Struct
 
 from assay.cli.output import lookup
 from assay.inquiry import Answer, Outcome, Question, RecordType
@@ -26,8 +27,7 @@ class Asked(NamedTuple):
     at: float
 
 
-@dataclass(frozen=True, slots=True)
-class Check:
+class Check(Struct, frozen=True):
     """One identity that was checked, with its Received-SPF value, all DNS questions and the seconds it took."""
 
     evaluation: spf.Evaluation

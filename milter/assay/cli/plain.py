@@ -3,18 +3,20 @@
 
 from __future__ import annotations
 
-import dataclasses
 from enum import Enum
 from typing import Any
 
-from assay.model.message import HeaderField
+from msgspec import Struct
+
+from assay.model.message import Header, HeaderField
 from assay.model.name import Domain, Mailbox
 
 
 def plain(value: object) -> Any:
-    """Dataclasses as objects, enums as their words, bytes as text with ``\\xNN`` for what is no UTF-8.
+    """Values of ours as objects, enums as their words, bytes as text with ``\\xNN`` for what is no UTF-8.
 
-    Header fields are left out of the objects that hold them: they are the message's, not the evaluation's.
+    Header fields are left out of the objects that hold them, for they are the message's and not the evaluation's, and
+    so are functions.
     """
     match value:
         case None | bool() | int() | float():
@@ -31,10 +33,10 @@ def plain(value: object) -> Any:
             return [plain(item) for item in value]
         case dict():
             return {str(plain(key)): plain(item) for key, item in value.items()}
-    if dataclasses.is_dataclass(value):
+    if isinstance(value, Struct):
         return {
-            field.name: plain(item)
-            for field in dataclasses.fields(value)
-            if field.repr and not isinstance(item := getattr(value, field.name), HeaderField)
+            name: plain(item)
+            for name in value.__struct_fields__
+            if not isinstance(item := getattr(value, name), HeaderField | Header) and not callable(item)
         }
     return str(value)

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import msgspec
+from msgspec import Struct
 
 from assay import policy
 from assay.config import Configuration, make_clients, make_policy
@@ -29,8 +30,7 @@ _EARLY = (Stage.CONNECT, Stage.HELO, Stage.MAIL)
 _DKIM_RESULTS = frozenset(dkim.Result) - {dkim.Result.NONE}
 
 
-@dataclass(frozen=True, slots=True)
-class Logged:
+class Logged(Struct, frozen=True):
     """One line of the facts log (`assay.daemon.journal.facts_line`)."""
 
     queue: str
@@ -39,8 +39,7 @@ class Logged:
     facts: Facts
 
 
-@dataclass(frozen=True, slots=True)
-class Ending:
+class Ending(Struct, frozen=True):
     """How a message ends under a configuration, and at which stage."""
 
     decision: Decision

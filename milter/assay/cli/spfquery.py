@@ -14,11 +14,11 @@ import os
 import sys
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
 from ipaddress import IPv4Address
 from typing import Any
 
 import msgspec
+from msgspec import Struct
 
 from assay import __version__, resolver
 from assay.cli.narration import Asked, Check, narrate
@@ -48,8 +48,7 @@ _DEFAULT_ADDRESS = IPv4Address("127.0.0.1")  # as in Sun's tool
 _POSTMASTER = "postmaster"  # RFC 7208, 4.3
 
 
-@dataclass(frozen=True, slots=True)
-class Query:
+class Query(Struct, frozen=True):
     """What was asked on the command line. `reverse_path` is None where only HELO is checked."""
 
     address: Address

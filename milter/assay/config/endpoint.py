@@ -5,7 +5,8 @@ from __future__ import annotations
 
 import re
 import socket
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 _PORT_AND_HOST = re.compile(r"([0-9]{1,5})(?:@([^\x00-\x20]+))?")
 #: Postfix's main.cf has them the other way round: inet:host:port.
@@ -16,8 +17,7 @@ class EndpointError(ValueError):
     """A text that names no milter socket. The message quotes it and shows the forms."""
 
 
-@dataclass(frozen=True, slots=True)
-class Endpoint:
+class Endpoint(Struct, frozen=True):
     """A socket in libmilter's notation (``smfi_setconn``): family, then host and port, or a path."""
 
     family: socket.AddressFamily

@@ -10,12 +10,12 @@ import random
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 from functools import reduce
 from operator import or_
 from typing import Any
 
 import Milter
+from msgspec import Struct
 
 from assay import policy, trace
 from assay.daemon.journal import Journal
@@ -65,8 +65,7 @@ class SessionCount:
             self.value += by
 
 
-@dataclass(frozen=True, slots=True)
-class Service:
+class Service(Struct, frozen=True):
     """What all connections of a worker share."""
 
     new_session: Callable[[], Session]

@@ -11,10 +11,10 @@ import errno
 import os
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
 from typing import Any
 
 import msgspec
+from msgspec import Struct
 
 from assay import log, trace
 from assay.assessment import Assessment
@@ -27,8 +27,7 @@ MAX_SIGNATURES = 5  # shown on the line; the header names them all
 _FACTS_MODE = 0o640  # the facts hold addresses of users
 
 
-@dataclass(frozen=True, slots=True)
-class Journal:
+class Journal(Struct, frozen=True):
     """Where verdicts are recorded.
 
     `facts` is the descriptor of the facts' file, -1 for none; `enterprise` is the private enterprise number of the

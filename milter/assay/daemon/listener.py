@@ -23,9 +23,9 @@ import grp
 import os
 import socket
 import stat
-from dataclasses import dataclass
 
 import Milter
+from msgspec import Struct
 
 from assay.config.endpoint import Endpoint
 
@@ -37,8 +37,7 @@ class ListenerError(Exception):
     """The socket cannot be opened. The message names it and says why."""
 
 
-@dataclass(frozen=True, slots=True)
-class Listener:
+class Listener(Struct, frozen=True):
     """The open socket."""
 
     endpoint: Endpoint

@@ -9,27 +9,28 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
+
+from msgspec import Struct
+from msgspec.structs import force_setattr
 
 _NO_FIELD_NAME = re.compile(rb"[\x00-\x20\x7f]")  # RFC 5322, 2.2: printable ASCII; the colon is looked for apart
 _MBOX_LINE = re.compile(rb"From [ \t]*+[^: \t]")
 
 
-@dataclass(frozen=True, slots=True)
-class HeaderField:
+class HeaderField(Struct, frozen=True):
     """One header field (RFC 5322, 2.2).
 
     `name` is what stands before the colon. `value` is everything behind it, the leading space included, folded with
     CRLF, without the final CRLF. `key` is the name to compare by: lower case, without the white space that may stand
-    before the colon.
+    before the colon; it is made from `name` whatever is given for it.
     """
 
     name: bytes
     value: bytes
-    key: bytes = field(init=False, repr=False, compare=False)
+    key: bytes = b""
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "key", self.name.rstrip(b" \t").lower())
+        force_setattr(self, "key", self.name.rstrip(b" \t").lower())
 
     @property
     def raw(self) -> bytes:
@@ -42,18 +43,17 @@ class HeaderField:
         return self.value.replace(b"\r\n", b"").strip(b" \t")
 
 
-@dataclass(frozen=True, slots=True)
-class Header:
+class Header(Struct, frozen=True):
     """The fields of a message from top to bottom."""
 
     fields: tuple[HeaderField, ...] = ()
-    _index: dict[bytes, tuple[HeaderField, ...]] = field(init=False, repr=False, compare=False)
+    _index: dict[bytes, tuple[HeaderField, ...]] = {}  # by key; made from `fields` whatever is given for it
 
     def __post_init__(self) -> None:
         index: dict[bytes, list[HeaderField]] = {}
         for one in self.fields:
             index.setdefault(one.key, []).append(one)
-        object.__setattr__(self, "_index", {key: tuple(fields) for key, fields in index.items()})
+        force_setattr(self, "_index", {key: tuple(fields) for key, fields in index.items()})
 
     def __iter__(self) -> Iterator[HeaderField]:
         return iter(self.fields)

@@ -12,9 +12,9 @@ in and out.
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
 
 import idna
+from msgspec import Struct
 
 MAX_DOMAIN_LENGTH = 253  # octets in presentation form; RFC 1035, 2.3.4 allows 255 on the wire
 MAX_LABEL_LENGTH = 63  # octets; RFC 1035, 2.3.4
@@ -28,8 +28,7 @@ class InvalidNameError(ValueError):
     """A text that is no domain or mailbox. The message says why, for a postmaster, and quotes nothing."""
 
 
-@dataclass(frozen=True, slots=True, order=True)
-class Domain:
+class Domain(Struct, frozen=True, order=True):
     """A domain name: lower-case A-labels, no final dot, at least one label."""
 
     name: str
@@ -83,8 +82,7 @@ def _label_fault(label: str) -> str:
     return "label with a character that is no letter, digit, hyphen or underscore, or with a hyphen at an end"
 
 
-@dataclass(frozen=True, slots=True)
-class Mailbox:
+class Mailbox(Struct, frozen=True):
     """A local part and a domain (RFC 5321, 4.1.2). The local part is unquoted: ``a b`` stands for ``"a b"``."""
 
     local_part: str
@@ -94,8 +92,7 @@ class Mailbox:
         return f"{quote_local_part(self.local_part)}@{self.domain}"
 
 
-@dataclass(frozen=True, slots=True)
-class ReversePath:
+class ReversePath(Struct, frozen=True):
     """The argument of MAIL FROM (RFC 5321, 4.1.1.2).
 
     `text` is what stood between the angle brackets, exactly: empty for the null reverse-path. `mailbox` is absent for

@@ -4,16 +4,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
 from ipaddress import IPv4Network, IPv6Network, ip_network
+
+from msgspec import Struct
 
 from assay.model.smtp import Address
 
 _MAPPED_PREFIX = 96  # bits before the IPv4 address in ::ffff:a.b.c.d (RFC 4291, 2.5.5.2)
 
 
-@dataclass(frozen=True, slots=True)
-class Networks:
+class Networks(Struct, frozen=True):
     """A set of networks to look an address up in."""
 
     members: tuple[IPv4Network | IPv6Network, ...] = ()

@@ -7,8 +7,10 @@ begins with MAIL and ends with the message (RFC 5321, 3.3).
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
 from ipaddress import IPv4Address, IPv6Address, ip_address
+
+from msgspec import Struct
+from msgspec.structs import replace
 
 from assay.model.name import ReversePath
 
@@ -38,8 +40,7 @@ def canonical_address(address: Address) -> Address:
     return address
 
 
-@dataclass(frozen=True, slots=True)
-class Client:
+class Client(Struct, frozen=True):
     """The SMTP client of a connection.
 
     `address` is None where there is none (a local pipe or an unknown address family). `name` is what the MTA resolved
@@ -57,8 +58,7 @@ class Client:
         return replace(self, helo=helo)
 
 
-@dataclass(frozen=True, slots=True)
-class Envelope:
+class Envelope(Struct, frozen=True):
     """One transaction's envelope.
 
     `recipients` are as in RCPT TO, without angle brackets. `authenticated` is the SASL login name, empty for none

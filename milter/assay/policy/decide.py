@@ -11,7 +11,9 @@ found again at the end, where all facts of the earlier stages are still known.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field, replace
+
+from msgspec import Struct, field
+from msgspec.structs import replace
 
 from assay.assessment import Assessment
 from assay.model.name import Domain
@@ -24,8 +26,7 @@ from assay.policy.replies import Replies
 from assay.policy.rules import Lists, Reading, Rule
 
 
-@dataclass(frozen=True, slots=True)
-class Policy:
+class Policy(Struct, frozen=True):
     """All that the operator decided. `tag` is what the action TAG changes in a message."""
 
     rules: tuple[Rule, ...] = ()

@@ -3,8 +3,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from enum import StrEnum
+
+from msgspec import Struct
 
 
 class Stage(StrEnum):
@@ -56,8 +57,7 @@ class OnError(StrEnum):
     TEMPFAIL = "tempfail"
 
 
-@dataclass(frozen=True, slots=True)
-class Reply:
+class Reply(Struct, frozen=True):
     """An SMTP reply (RFC 5321, 4.2): code, enhanced status code (RFC 3463), and lines of printable ASCII."""
 
     code: int
@@ -68,8 +68,7 @@ class Reply:
         return f"{self.code} {self.status} {' '.join(self.lines)}"
 
 
-@dataclass(frozen=True, slots=True)
-class Edits:
+class Edits(Struct, frozen=True):
     """What a decision changes in a message that is accepted, beside the trace fields.
 
     `add` are (name, value) of new fields, `remove` are names of fields to remove, all of them; `subject_tag` goes in
@@ -93,8 +92,7 @@ class Edits:
 NO_EDITS = Edits()
 
 
-@dataclass(frozen=True, slots=True)
-class Decision:
+class Decision(Struct, frozen=True):
     """What to do, and why.
 
     `reply` is there when the action refuses. `reason` is one clause for the log, the MTA's quarantine and

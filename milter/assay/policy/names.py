@@ -12,8 +12,9 @@ from __future__ import annotations
 import difflib
 import re
 from collections.abc import Callable, Collection, Iterator
-from dataclasses import dataclass
 from typing import Any
+
+from msgspec import Struct
 
 from assay.model.network import Networks
 from assay.policy.decision import Stage
@@ -48,8 +49,7 @@ class RuleError(ValueError):
     """A rule that cannot be used. The message says what is wrong with it, and the mend."""
 
 
-@dataclass(frozen=True, slots=True)
-class Names:
+class Names(Struct, frozen=True):
     """What an expression names: top-level facts, and header fields in lower case."""
 
     facts: frozenset[str]

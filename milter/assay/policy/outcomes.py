@@ -8,9 +8,10 @@ brought together in `assay.policy.decide`.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
 from enum import StrEnum
 from functools import partial
+
+from msgspec import Struct, field
 
 from assay.policy.decision import Action, Stage
 from assay.policy.facts import Facts
@@ -25,8 +26,7 @@ class Override(StrEnum):
     STRICTER = "stricter than published"
 
 
-@dataclass(frozen=True, slots=True)
-class Outcome:
+class Outcome(Struct, frozen=True):
     """What one method came to: the configuration key's last word, and why.
 
     `override` names a local override that is in force for it; with `recorded` the outcome is only written down.
@@ -38,8 +38,7 @@ class Outcome:
     recorded: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class Method:
+class Method(Struct, frozen=True):
     """A method with the operator's actions.
 
     :param name: the configuration section, such as ``spf.mailfrom``.
@@ -68,8 +67,7 @@ class Method:
         return any(action is not Action.ACCEPT for action in self.actions.values())
 
 
-@dataclass(frozen=True, slots=True)
-class Settings:
+class Settings(Struct, frozen=True):
     """What the operator wants to know beside the actions.
 
     `strict_spf_domains`: senders whose softfail and neutral count as fail. `stricter_dmarc`: author domains whose

@@ -10,7 +10,8 @@ from __future__ import annotations
 import re
 import string
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+
+from msgspec import Struct, field
 
 from assay.policy.decision import Action, Reply
 from assay.policy.facts import Facts
@@ -59,8 +60,7 @@ _TEXTS = {
 FIELDS = ("address", "helo", "sender", "sender_domain", "author_domain", "reason")
 
 
-@dataclass(frozen=True, slots=True)
-class Replies:
+class Replies(Struct, frozen=True):
     """How to word replies.
 
     :param texts: templates by method, such as ``spf.mailfrom``, or by method and outcome, such as

@@ -17,9 +17,11 @@ does not match it, and says so in the log.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from typing import Any
+
+from msgspec import Struct
+from msgspec.structs import replace
 
 from assay.model.network import Networks
 from assay.model.smtp import parse_address
@@ -34,8 +36,7 @@ Lists = Mapping[str, frozenset[str]]
 _FAULTS = (ValueError, TypeError, RuntimeError, LookupError, ArithmeticError)
 
 
-@dataclass(frozen=True, slots=True)
-class Rule:
+class Rule(Struct, frozen=True):
     """One rule. Without an action it only makes its edits. `reply` is the text as written, empty for the default;
     `reason` says why, for log and headers."""
 
@@ -49,7 +50,7 @@ class Rule:
     dry_run: bool = False
     header_names: frozenset[str] = frozenset()
     facts: frozenset[str] = frozenset()  #: the top-level facts that the expression names
-    program: Any = field(default=None, repr=False, compare=False)
+    program: Any = None
 
 
 class Reading:

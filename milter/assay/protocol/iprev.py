@@ -10,8 +10,9 @@ type of the latter follows the client's address family, since only that one can 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from enum import StrEnum
+
+from msgspec import Struct
 
 from assay.inquiry import Inquiry, Outcome, Question, RecordType
 from assay.model.smtp import Address, canonical_address
@@ -28,8 +29,7 @@ class Result(StrEnum):
     PERMERROR = "permerror"
 
 
-@dataclass(frozen=True, slots=True)
-class Evaluation:
+class Evaluation(Struct, frozen=True):
     """What the reverse and forward lookups gave.
 
     `name` is the confirmed name, else the first name the address has, else empty. `names` are all that were looked

@@ -11,9 +11,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
 from enum import StrEnum
 from functools import partial
+
+from msgspec import Struct
 
 from assay.inquiry import Inquiry
 from assay.model.message import Header, HeaderField
@@ -50,8 +51,7 @@ class Spf1(StrEnum):
     PREFER = "prefer"  #: it wins over spf2.0, so that scope mfrom never contradicts SPF (RFC 7208 is the newer)
 
 
-@dataclass(frozen=True, slots=True)
-class ResponsibleAddress:
+class ResponsibleAddress(Struct, frozen=True):
     """The outcome of the PRA algorithm (RFC 4407, 2).
 
     `field` is the name of the chosen header field in lower case, as the ``header.`` property of RFC 8601 wants it; it
@@ -63,8 +63,7 @@ class ResponsibleAddress:
     fault: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class Evaluation:
+class Evaluation(Struct, frozen=True):
     """What Sender ID found out. The members that SPF has too mean the same as in `spf.Evaluation`.
 
     `domain` and `sender` are of the PRA, or of whatever address the `scope` speaks about.

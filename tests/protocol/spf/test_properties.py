@@ -3,12 +3,12 @@
 
 from __future__ import annotations
 
-import dataclasses
 from ipaddress import ip_address
 from typing import Any
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
 from assay.inquiry import Answer, Inquiry, Outcome, Question
 from assay.model.name import ReversePath
@@ -102,13 +102,13 @@ def test_every_zone_ends_in_an_evaluation_and_asking_ahead_changes_nothing(
 
     in_order, asked_in_order = solve(0)
     ahead, asked_ahead = solve(32)
-    assert dataclasses.replace(ahead, steps=()) == dataclasses.replace(in_order, steps=())
+    assert replace(ahead, steps=()) == replace(in_order, steps=())
     assert ahead.steps == in_order.steps
     limits = spf.Limits(questions_ahead=32)
     plain = Zone(rows).solve(
         spf.check_mail_from(ip_address(client), "e.example", ReversePath.parse(sender), limits=limits)
     )
-    assert plain == dataclasses.replace(ahead, steps=()), "narrating changed the evaluation"
+    assert plain == replace(ahead, steps=()), "narrating changed the evaluation"
     assert set(asked_in_order.asked) <= set(asked_ahead.asked)
     assert len(asked_in_order.asked) <= MAX_QUESTIONS
     assert len(asked_ahead.asked) <= MAX_QUESTIONS + 32

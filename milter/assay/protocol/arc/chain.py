@@ -11,9 +11,10 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
 from enum import StrEnum
 from typing import TypeVar
+
+from msgspec import Struct
 
 from assay.model.message import Header, HeaderField
 from assay.model.name import Domain
@@ -57,8 +58,7 @@ _CV = {result.value: result for result in Result}
 T = TypeVar("T")
 
 
-@dataclass(frozen=True, slots=True)
-class Sealer:
+class Sealer(Struct, frozen=True):
     """Who added one ARC set, for trust decisions and reports: as[i].d, as[i].s and what was recorded then.
 
     `payload` is the ARC-Authentication-Results field behind its instance, unfolded: authserv-id and results. It is
@@ -72,8 +72,7 @@ class Sealer:
     payload: str
 
 
-@dataclass(frozen=True, slots=True)
-class Evaluation:
+class Evaluation(Struct, frozen=True):
     """What validating a chain came to (RFC 8617, 5.2).
 
     `instance` is the number of sets, 0 without any or where the structure does not tell. `oldest_pass` is the
@@ -88,8 +87,7 @@ class Evaluation:
     sealers: tuple[Sealer, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
-class Seal:
+class Seal(Struct, frozen=True):
     """An ARC-Seal field (RFC 8617, 4.1.3)."""
 
     field: HeaderField
@@ -100,8 +98,7 @@ class Seal:
     cv: Result
 
 
-@dataclass(frozen=True, slots=True)
-class ARCSet:
+class ARCSet(Struct, frozen=True):
     """The three fields that one sealer added (RFC 8617, 4).
 
     `message_signature` is None where the ARC-Message-Signature cannot be tried, for which `fault` is the reason: that
@@ -122,8 +119,7 @@ class ARCSet:
         return Sealer(self.instance, self.seal.domain, self.seal.selector.name, self.seal.cv, self.payload)
 
 
-@dataclass(frozen=True, slots=True)
-class Chain:
+class Chain(Struct, frozen=True):
     """The sets of a structurally whole chain, from instance 1 on; at least one."""
 
     sets: tuple[ARCSet, ...]

@@ -9,11 +9,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 
-@dataclass(frozen=True, slots=True)
-class Property:
+class Property(Struct, frozen=True):
     """One ``ptype.property=pvalue`` (RFC 8601, 2.2 and 2.3).
 
     `ptype` and `name` are lower case. `value` carries no quoting of the field, but an e-mail identity is written as in
@@ -25,8 +25,7 @@ class Property:
     value: str
 
 
-@dataclass(frozen=True, slots=True)
-class MethodResult:
+class MethodResult(Struct, frozen=True):
     """One resinfo: a method, its result word, and what the result is about (RFC 8601, 2.2).
 
     `reason` and `comment` are plain text for people, without quoting, empty where absent; runs of white space in them
@@ -40,8 +39,7 @@ class MethodResult:
     properties: tuple[Property, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
-class AuthenticationResults:
+class AuthenticationResults(Struct, frozen=True):
     """A parsed field.
 
     `authserv_id` is as it was written, without quotes, and empty in the fields of writers that leave it out
@@ -54,8 +52,7 @@ class AuthenticationResults:
     results: tuple[MethodResult, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
-class Fault:
+class Fault(Struct, frozen=True):
     """Why a field could not be read, for a postmaster; it quotes nothing of the field.
 
     `unsupported_version` tells the one fault that makes the field's removal a duty on untrusted connections
@@ -66,8 +63,7 @@ class Fault:
     unsupported_version: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class Method:
+class Method(Struct, frozen=True):
     """A registered method: its result words and its ``ptype.property`` names."""
 
     results: frozenset[str]

@@ -12,8 +12,9 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from enum import StrEnum
+
+from msgspec import Struct
 
 from assay.model.message import Header, HeaderField
 
@@ -25,8 +26,7 @@ class Canonicalization(StrEnum):
     RELAXED = "relaxed"
 
 
-@dataclass(frozen=True, slots=True)
-class BodyHashSpec:
+class BodyHashSpec(Struct, frozen=True):
     """Which hash of the body a signature wants.
 
     `hash_name` is ``sha256`` or ``sha1``. `length` is l=, the octets of the canonical body that are hashed; None for

@@ -3,8 +3,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from enum import StrEnum
+
+from msgspec import Struct
 
 from assay.model.message import HeaderField
 from assay.model.name import Domain
@@ -23,8 +24,7 @@ class Result(StrEnum):
     PERMERROR = "permerror"  #: it can never verify: no key, a revoked one, a required tag missing, expired, too weak
 
 
-@dataclass(frozen=True, slots=True)
-class Evaluation:
+class Evaluation(Struct, frozen=True):
     """One signature's evaluation: the evidence for Authentication-Results, DMARC, the log and the reports.
 
     What a signature that could not be parsed does not tell is empty. `domain` is d= and `identity` is i=, both with

@@ -9,7 +9,6 @@ verifying and the same few keys sign most of a day's mail.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from functools import lru_cache
 from typing import Final
 
@@ -20,6 +19,7 @@ from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey
 from cryptography.hazmat.primitives.asymmetric.utils import Prehashed
 from cryptography.hazmat.primitives.hashes import SHA1, SHA256
 from cryptography.hazmat.primitives.serialization import load_der_public_key
+from msgspec import Struct
 
 from assay.inquiry import Answer, Inquiry, Outcome, Question, RecordType
 from assay.model.name import Domain
@@ -43,8 +43,7 @@ _PADDING: Final = PKCS1v15()
 _PREHASHED: Final = {"sha256": Prehashed(SHA256()), "sha1": Prehashed(SHA1())}  # noqa: S303 - for RFC 6376's old mail
 
 
-@dataclass(frozen=True, slots=True)
-class Key:
+class Key(Struct, frozen=True):
     """A usable key record.
 
     `hash_names` are those of h=, None for any. `strict` is t=s: i= must be in d= itself. `testing` is t=y.
@@ -73,15 +72,13 @@ class Key:
         return True
 
 
-@dataclass(frozen=True, slots=True)
-class KeyFault:
+class KeyFault(Struct, frozen=True):
     """A TXT record that holds no usable key, and why."""
 
     reason: str
 
 
-@dataclass(frozen=True, slots=True)
-class KeyLookup:
+class KeyLookup(Struct, frozen=True):
     """What was found at `name`. `secure` tells that the DNS answer was validated (DNSSEC)."""
 
     name: str

@@ -10,8 +10,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
 from enum import StrEnum
+
+from msgspec import Struct
 
 from assay.model.message import HeaderField
 from assay.model.name import MAX_DOMAIN_LENGTH, Domain, InvalidNameError
@@ -52,8 +53,7 @@ _ALGORITHMS = {algorithm.value: algorithm for algorithm in Algorithm}
 _CANONICALIZATIONS = {canonicalization.value: canonicalization for canonicalization in Canonicalization}
 
 
-@dataclass(frozen=True, slots=True)
-class Signature:
+class Signature(Struct, frozen=True):
     """A signature that is worth a key lookup.
 
     `field` is the field it was parsed from; the object itself tells verification which field not to hash. `identity`

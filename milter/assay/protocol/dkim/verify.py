@@ -10,7 +10,8 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 from assay.inquiry import Outcome
 from assay.model.message import Header
@@ -24,8 +25,7 @@ from assay.protocol.dkim.signature import Algorithm, Signature
 STANDARD_MIN_RSA_BITS = 1024
 
 
-@dataclass(frozen=True, slots=True)
-class Settings:
+class Settings(Struct, frozen=True):
     """The local rules of verification."""
 
     #: Shorter RSA keys are not accepted: ``permerror`` below 1024, as RFC 8301, 3.2 has it, and ``policy`` from there

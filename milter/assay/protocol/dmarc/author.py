@@ -10,7 +10,8 @@ the difference (RFC 9989, 4.4 and 11.5). What to do with such a message is the o
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 from assay.model.message import HeaderField
 from assay.model.name import Domain, InvalidNameError, Mailbox
@@ -22,8 +23,7 @@ MAX_AUTHOR_DOMAINS = 5  # our choice, for those who evaluate each of several dom
 _PADDING = b" \t\r\n\0"
 
 
-@dataclass(frozen=True, slots=True)
-class Author:
+class Author(Struct, frozen=True):
     """Who the message says it is from.
 
     `domain` is the author domain, or None where `fault` says why there is none. `mailbox` is the first address as

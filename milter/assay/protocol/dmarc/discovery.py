@@ -10,8 +10,10 @@ message passes is not looked at.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
 from enum import StrEnum
+
+from msgspec import Struct
+from msgspec.structs import replace
 
 from assay.inquiry import Inquiry, Outcome, Question, RecordType
 from assay.model.name import Domain
@@ -36,8 +38,7 @@ class Method(StrEnum):
     PSL = "psl"
 
 
-@dataclass(frozen=True, slots=True)
-class Discovery:
+class Discovery(Struct, frozen=True):
     """What applies to an author domain (RFC 9989, 4.10.1).
 
     `result` is None where there is a record to evaluate against, else the result DMARC ends with: none, temperror or
@@ -59,7 +60,7 @@ class Discovery:
     queries: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
     failure: str = ""
-    public_suffix: PublicSuffix | None = field(default=None, repr=False, compare=False)
+    public_suffix: PublicSuffix | None = None
 
     @property
     def method(self) -> Method:

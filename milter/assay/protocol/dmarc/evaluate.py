@@ -13,8 +13,9 @@ are always found out, because the reports need both (RFC 9990, 3.1).
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from enum import StrEnum
+
+from msgspec import Struct
 
 from assay.inquiry import Inquiry
 from assay.model.name import Domain
@@ -36,16 +37,14 @@ class LegacyPct(StrEnum):
     SAMPLE = "sample"
 
 
-@dataclass(frozen=True, slots=True)
-class Identifier:
+class Identifier(Struct, frozen=True):
     """A domain and what its mechanism said: "pass", "temperror" or any other result word (RFC 8601, 2.7)."""
 
     domain: Domain
     result: str
 
 
-@dataclass(frozen=True, slots=True)
-class Evaluation:
+class Evaluation(Struct, frozen=True):
     """The verdict and what it stands on.
 
     `policy` is what the domain owner publishes for this very name, None without a usable record. `disposition` is what

@@ -13,9 +13,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
 from enum import StrEnum
 from functools import lru_cache
+
+from msgspec import Struct
 
 MAX_TAGS = 64  # our choice: fifteen tags are known; what follows the 64th is dropped
 MAX_URIS = 20  # our choice, for each of rua and ruf: RFC 9989, 4.6 asks for "each" and knows local limits
@@ -43,8 +44,7 @@ class Alignment(StrEnum):
     STRICT = "s"
 
 
-@dataclass(frozen=True, slots=True)
-class Record:
+class Record(Struct, frozen=True):
     """One DMARC policy record (RFC 9989, 4.7).
 
     `p` is None where the record asks for no DMARC processing at all; `malformed` then tells whether that is because a

@@ -16,8 +16,9 @@ read as "no record" (RFC 9989, 5.3.6).
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from functools import lru_cache
+
+from msgspec import Struct
 
 from assay.inquiry import Answer, Inquiry, Outcome, Question, RecordType
 from assay.model.name import Domain
@@ -31,16 +32,14 @@ PublicSuffix = Callable[[str], str | None]
 """Maps a name in lower-case A-labels to its public suffix in the same form."""
 
 
-@dataclass(frozen=True, slots=True)
-class Found:
+class Found(Struct, frozen=True):
     """A domain that publishes exactly one DMARC record."""
 
     domain: Domain
     record: Record
 
 
-@dataclass(frozen=True, slots=True)
-class Walk:
+class Walk(Struct, frozen=True):
     """One tree walk (RFC 9989, 4.10).
 
     `queries` are the names in the order the RFC asks for them, up to where it stops. `found` goes from the longest

@@ -10,7 +10,8 @@ limit or count ever rests on a guess. An evaluation takes microseconds; a round 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 from assay.inquiry import Answer, Inquiry, Outcome, RecordType
 from assay.model.name import Domain, InvalidNameError
@@ -106,8 +107,7 @@ def is_multi_label(name: str) -> bool:
     return bool(dot) and not toplabel.isdigit() and not name.startswith("[")
 
 
-@dataclass(frozen=True, slots=True)
-class _Decision:
+class _Decision(Struct, frozen=True):
     """How the evaluation of one domain's policy ended.
 
     `directive` is the one that matched, in the `record` of `domain`, which are those a redirect led to. Without a

@@ -6,9 +6,10 @@ Values only. What a result means for the message is the policy's affair, not SPF
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from enum import StrEnum
 from typing import NamedTuple
+
+from msgspec import Struct
 
 from assay.inquiry import Answer, Question
 from assay.model.name import Domain
@@ -34,8 +35,7 @@ class Identity(StrEnum):
     PRA = "pra"  #: Sender ID's purported responsible address (RFC 4407)
 
 
-@dataclass(frozen=True, slots=True)
-class Limits:
+class Limits(Struct, frozen=True):
     """What one check may cost (RFC 7208, 4.6.4). The defaults are the RFC's own numbers; fewer break good senders."""
 
     dns_terms: int = 10
@@ -90,8 +90,7 @@ class Step(NamedTuple):
     answer: Answer | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Evaluation:
+class Evaluation(Struct, frozen=True):
     """What SPF found out about one identity of one transaction.
 
     All text that the sender chose is printable and bounded here, except `sender` and `steps`, which are as they came.

@@ -7,7 +7,7 @@ check itself is `check_host`.
 
 from __future__ import annotations
 
-from dataclasses import replace
+from msgspec.structs import replace
 
 from assay.inquiry import Inquiry
 from assay.model.name import Domain, InvalidNameError, ReversePath

@@ -10,8 +10,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
 from urllib.parse import quote
+
+from msgspec import Struct
 
 #: RFC 7208, 7.1: these letters are for explanation text only.
 EXPLANATION_LETTERS = frozenset("crt")
@@ -37,8 +38,7 @@ class MacroError(ValueError):
     """A text that is no macro string. The message says why and quotes nothing."""
 
 
-@dataclass(frozen=True, slots=True)
-class Macro:
+class Macro(Struct, frozen=True):
     """``%{letter digits r delimiters}``. `parts` is how many to keep from the right, 0 for all of them."""
 
     letter: str
@@ -53,8 +53,7 @@ class Macro:
         return bool(self.parts or self.reverse or self.delimiters)
 
 
-@dataclass(frozen=True, slots=True)
-class MacroString:
+class MacroString(Struct, frozen=True):
     """A macro string in pieces. `literal` is the whole text where there is nothing to expand."""
 
     pieces: tuple[str | Macro, ...]

@@ -10,7 +10,8 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 from assay.inquiry import Answer, Outcome, Question, RecordType
 from assay.model.name import MAX_DOMAIN_LENGTH
@@ -29,8 +30,7 @@ _NAME = re.compile(r"[\x20-\x2d\x2f-\x7e]{1,63}(?:\.[\x20-\x2d\x2f-\x7e]{1,63})*
 _NO_SUCH_NAME = Answer(Outcome.NXDOMAIN)
 
 
-@dataclass(frozen=True, slots=True)
-class Trouble:
+class Trouble(Struct, frozen=True):
     """An error that ends the whole check (RFC 7208, 2.6.6 and 2.6.7)."""
 
     result: Result

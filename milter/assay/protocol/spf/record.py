@@ -10,10 +10,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
 from enum import StrEnum
 from functools import lru_cache
 from ipaddress import AddressValueError, IPv4Address, IPv6Address
+
+from msgspec import Struct
 
 from assay.protocol.spf import macro
 from assay.protocol.spf.evaluation import Result
@@ -72,8 +73,7 @@ _DOMAIN_REQUIRED = frozenset((Mechanism.INCLUDE, Mechanism.EXISTS))
 _WITH_DUAL_LENGTH = frozenset((Mechanism.A, Mechanism.MX))
 
 
-@dataclass(frozen=True, slots=True)
-class Directive:
+class Directive(Struct, frozen=True):
     """A qualifier and a mechanism (RFC 7208, 4.6.1).
 
     `text` is the term as written, `result` what a match means. `ip4_host_bits` and `ip6_host_bits` are how many bits
@@ -91,8 +91,7 @@ class Directive:
     network: int = 0
 
 
-@dataclass(frozen=True, slots=True)
-class Modifier:
+class Modifier(Struct, frozen=True):
     """A modifier (RFC 7208, 6). `name` is in lower case; `text` is the term as written."""
 
     text: str
@@ -100,8 +99,7 @@ class Modifier:
     macro_string: macro.MacroString
 
 
-@dataclass(frozen=True, slots=True)
-class Record:
+class Record(Struct, frozen=True):
     """The terms of a record in their order, without the version. `faults` are all its syntax errors, told in words."""
 
     directives: tuple[Directive, ...] = ()

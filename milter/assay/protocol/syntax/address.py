@@ -20,16 +20,16 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass
 from typing import NamedTuple
+
+from msgspec import Struct
 
 MAX_LENGTH = 102_400  # octets of a field's value; Postfix's default header_size_limit
 MAX_MAILBOXES = 100  # our choice: bounds memory; RFC 5322 sets no limit, and a From field rarely has two
 MAX_COMMENT_DEPTH = 32  # our choice: nobody nests comments, but RFC 5322, 3.2.2 allows it
 
 
-@dataclass(frozen=True, slots=True)
-class HeaderMailbox:
+class HeaderMailbox(Struct, frozen=True):
     """One mailbox of a header field (RFC 5322, 3.4).
 
     `display_name` has its quotes removed and its words separated by one space; encoded words are not decoded.
@@ -42,16 +42,14 @@ class HeaderMailbox:
     domain: str
 
 
-@dataclass(frozen=True, slots=True)
-class AddressList:
+class AddressList(Struct, frozen=True):
     """An address-list: all `mailboxes` from left to right, those in groups too, and the names of the `groups`."""
 
     mailboxes: tuple[HeaderMailbox, ...]
     groups: tuple[str, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
-class Fault:
+class Fault(Struct, frozen=True):
     """Why a value is no address-list, in words for a postmaster."""
 
     reason: str
