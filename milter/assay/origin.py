@@ -12,6 +12,7 @@ from msgspec import Struct, field
 from assay import policy
 from assay.inquiries import Inquiries
 from assay.inquiry import Pending
+from assay.memory import Memory
 from assay.model.smtp import Client
 from assay.protocol import dkim, dmarc, iprev, spf
 
@@ -24,6 +25,7 @@ class Settings(Struct, frozen=True):
     further_authserv_ids: tuple[str, ...] = ()
     received_spf: bool = True
     iprev: bool = True
+    memory: Memory = field(default_factory=Memory)  #: former evaluations, of all messages with these settings
     spf_limits: spf.Limits = field(default_factory=spf.Limits)
     spf_seconds: float | None = None  #: the time one check of SPF may take; None for as long as a message has
     spf_best_guess: bytes = b""  #: a record for domains that have none; empty for no guess
@@ -50,7 +52,9 @@ class Origin:
     def connected(self, client: Client) -> None:
         """Start what the client's address makes possible."""
         if self._settings.iprev and client.address is not None:
-            self._iprev = self._inquiries.start(iprev.evaluate(client.address))
+            address = client.address
+            inquiry = self._settings.memory.again(("iprev", address.packed), lambda: iprev.evaluate(address))
+            self._iprev = self._inquiries.start(inquiry)
 
     def greeted(self, client: Client) -> None:
         """Start what its HELO name makes possible; a second one, after STARTTLS, replaces the first."""
@@ -59,7 +63,11 @@ class Origin:
             self._spf_helo = None
         if client.address is not None:
             inquiry = spf.check_helo(
-                client.address, client.helo, limits=self._settings.spf_limits, receiver=self._receiver
+                client.address,
+                client.helo,
+                limits=self._settings.spf_limits,
+                receiver=self._receiver,
+                memory=self._settings.memory,
             )
             self._spf_helo = self._inquiries.start(inquiry, self._inquiries.driver(self._settings.spf_seconds))
 

@@ -140,6 +140,7 @@ class Transaction:
             receiver=self._authserv_id,
             now=self._now,
             best_guess=self._settings.spf_best_guess,
+            memory=self._settings.memory,
         )
         self._spf = self._inquiries.start(inquiry, self._inquiries.driver(self._settings.spf_seconds))
 
@@ -322,7 +323,9 @@ class Transaction:
         return driver.start(judged).result()
 
     def _discover(self, domain: Domain) -> Inquiry[dmarc.Discovery]:
-        return dmarc.discover(domain, public_suffix=self._settings.public_suffix)
+        return self._settings.memory.again(
+            ("dmarc", domain.name), lambda: dmarc.discover(domain, public_suffix=self._settings.public_suffix)
+        )
 
     def _walk(self, domain: Domain) -> Inquiry[Domain | None]:
         return dmarc.organizational_domain(domain, public_suffix=self._settings.public_suffix)

@@ -96,6 +96,7 @@ def check_host(
         void_lookups=context.void_lookups,
         all_matched=decision.directive is not None and decision.directive.mechanism is Mechanism.ALL,
         uses_local_part=uses_local_part,
+        uses_macros=context.uses_macros,
         domain_exists=decision.domain_exists,
         steps=() if narrator is None else tuple(narrator.steps),
     )

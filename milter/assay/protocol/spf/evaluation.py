@@ -35,7 +35,7 @@ class Identity(StrEnum):
     PRA = "pra"  #: Sender ID's purported responsible address (RFC 4407)
 
 
-class Limits(Struct, frozen=True):
+class Limits(Struct, frozen=True, cache_hash=True):
     """What one check may cost (RFC 7208, 4.6.4). The defaults are the RFC's own numbers; fewer break good senders."""
 
     dns_terms: int = 10
@@ -123,6 +123,10 @@ class Evaluation(Struct, frozen=True):
     uses_local_part: bool = False
     """Whether an evaluated term had ``%{l}`` or ``%{s}``: only then may a trace name the local part (RFC 8601,
     2.7.2)."""
+
+    uses_macros: bool = False
+    """Whether a macro was expanded on the way: if not, the evaluation depends on nothing but the checked domain, the
+    client's address and the answers, and who sent what does not matter."""
 
     domain_exists: bool = True
     """False where the DNS says that `domain` does not exist (NXDOMAIN)."""

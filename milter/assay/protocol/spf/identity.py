@@ -10,6 +10,7 @@ from __future__ import annotations
 from msgspec.structs import replace
 
 from assay.inquiry import Inquiry
+from assay.memory import Memory
 from assay.model.name import Domain, InvalidNameError, ReversePath
 from assay.model.smtp import Address
 from assay.protocol.spf.check import DEFAULT_LIMITS, check_host, is_multi_label
@@ -24,6 +25,7 @@ def check_helo(
     receiver: str = "unknown",
     now: int = 0,
     narrate: bool = False,
+    memory: Memory | None = None,
 ) -> Inquiry[Evaluation]:
     """Check the HELO identity (RFC 7208, 2.3).
 
@@ -31,12 +33,14 @@ def check_helo(
     :param receiver: our own host name for ``%{r}``.
     :param now: Unix time for ``%{t}``.
     :param narrate: whether `Evaluation.steps` is wanted.
+    :param memory: where former checks are found and this one is kept.
     """
     domain, fault = _helo_domain(helo)
     if domain is None:
         return (yield from _none(Identity.HELO, f"postmaster@{helo}", fault))
-    return (
-        yield from check_host(
+
+    def check() -> Inquiry[Evaluation]:
+        return check_host(
             address,
             domain.name,
             f"postmaster@{domain}",
@@ -47,7 +51,10 @@ def check_helo(
             now=now,
             narrate=narrate,
         )
-    )
+
+    if memory is None or narrate:
+        return (yield from check())
+    return (yield from memory.again((Identity.HELO, domain.name, address.packed, limits), check, _is_anybodys))
 
 
 def check_mail_from(
@@ -60,6 +67,7 @@ def check_mail_from(
     now: int = 0,
     narrate: bool = False,
     best_guess: bytes = b"",
+    memory: Memory | None = None,
 ) -> Inquiry[Evaluation]:
     """Check the MAIL FROM identity (RFC 7208, 2.4). For the other parameters see `check_helo`.
 
@@ -71,22 +79,26 @@ def check_mail_from(
     local_part, domain, fault = _mail_from(helo, reverse_path)
     if domain is None:
         return (yield from _none(Identity.MAILFROM, reverse_path.text or f"postmaster@{helo}", fault))
-    found = yield from check_host(
-        address,
-        domain.name,
-        f"{local_part}@{domain}",
-        helo,
-        limits=limits,
-        receiver=receiver,
-        now=now,
-        narrate=narrate,
-    )
+    sender = f"{local_part}@{domain}"
+
+    def check() -> Inquiry[Evaluation]:
+        return check_host(
+            address, domain.name, sender, helo, limits=limits, receiver=receiver, now=now, narrate=narrate
+        )
+
+    if memory is None or narrate:
+        found = yield from check()
+    else:
+        key = (Identity.MAILFROM, domain.name, address.packed, limits)
+        found = yield from memory.again(key, check, _is_anybodys)
+        if found.sender != sender:
+            found = replace(found, sender=sender)
     if not best_guess or found.result is not Result.NONE or not found.domain_exists:
         return found
     guess = yield from check_host(
         address,
         domain.name,
-        found.sender,
+        sender,
         helo,
         limits=limits,
         receiver=receiver,
@@ -97,6 +109,11 @@ def check_mail_from(
     reason = f"best guess, for {domain} has no record: {guess.reason}"
     # What an exp= of ours says would be taken for the domain's words.
     return replace(guess, guessed=True, reason=reason, explanation="", steps=found.steps + guess.steps)
+
+
+def _is_anybodys(evaluation: Evaluation) -> bool:
+    """Whether it is the same for every sender at this domain and client: what sender and HELO say is seen by macros."""
+    return not evaluation.uses_macros
 
 
 def _none(identity: Identity, sender: str, fault: str) -> Inquiry[Evaluation]:

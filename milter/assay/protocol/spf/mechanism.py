@@ -47,7 +47,7 @@ class Context:
 
     For the whole check: `address` and what is derived from it; `values`, what the macro letters stand for, of which
     ``d`` and ``p`` change with the record; `answers`, which only grows; `ahead_left`, how many questions may still be
-    asked before they are known to be needed.
+    asked before they are known to be needed; `uses_macros`, whether one was ever expanded.
 
     For one evaluation from the start of the policy, cleared by `restart`: `missing`, the questions that came up without
     an answer; the counters; `uses_local_part`. For one term, set by `begin_term`: `term_is_void`; and `ahead`, whether
@@ -68,6 +68,7 @@ class Context:
         "number",
         "term_is_void",
         "uses_local_part",
+        "uses_macros",
         "values",
         "void_lookups",
     )
@@ -82,6 +83,7 @@ class Context:
         self.limits = limits
         self.answers: dict[Key, Answer] = {}
         self.ahead_left = limits.questions_ahead
+        self.uses_macros = False
         self.restart()
 
     def restart(self) -> None:
@@ -147,6 +149,7 @@ class Context:
             return domain
         name = domain_spec.literal
         if name is None:
+            self.uses_macros = True
             # RFC 8616, 4: a term with the local part does not match where that is not ASCII.
             if domain_spec.uses_local_part and not self.local_part_is_ascii:
                 self.uses_local_part = True
@@ -165,6 +168,8 @@ class Context:
 
     def expand(self, string: macro.MacroString, domain: str, *, tail: int | None = None) -> str | None:
         """Expand a macro string in the record of `domain`, or None while ``%{p}`` is not known. See `macro.expand`."""
+        if string.literal is None:
+            self.uses_macros = True
         if string.uses_local_part:
             self.uses_local_part = True
         self.values["d"] = domain
