@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import syslog
 from collections.abc import Callable, Iterable
 from enum import IntEnum
@@ -16,7 +17,7 @@ from enum import IntEnum
 from msgspec import Struct
 
 MAX_VALUE_LENGTH = 256  # characters of one value; a longer one is cut and marked
-_PLAIN = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789@._:/+-<>[]%,~!#$&*?^{}|")
+_PLAIN = re.compile(r"[a-zA-Z0-9@._:/+\-<>\[\]%,~!#$&*?^{}|]+")
 
 
 class Level(IntEnum):
@@ -97,7 +98,7 @@ def quote(value: str) -> str:
     """
     if len(value) > MAX_VALUE_LENGTH:
         value = value[:MAX_VALUE_LENGTH] + "..."
-    if value and _PLAIN.issuperset(value):
+    if _PLAIN.fullmatch(value):
         return value
     return '"' + "".join(map(_quoted, value)) + '"'
 

@@ -71,7 +71,7 @@ def _fold(words: list[str]) -> str:
     lines: list[str] = []
     line, length = "", len(FIELD_NAME) + 1
     for word in words:
-        octets = len(word.encode()) + 1
+        octets = (len(word) if word.isascii() else len(word.encode())) + 1
         if line and length + octets > MAX_LINE:
             lines.append(line)
             line, length = word, octets
