@@ -3,9 +3,9 @@
 
 from __future__ import annotations
 
-from msgspec import Struct, field
+from msgspec import Struct
 
-from assay.model.message import Header
+from assay.model.message import NO_HEADER, Header
 from assay.model.smtp import Client, Envelope
 from assay.protocol import arc, dkim, dmarc, iprev, senderid, spf
 
@@ -31,4 +31,4 @@ class Assessment(Struct, frozen=True):
     arc: arc.Evaluation | None = None
     sender_id: senderid.Evaluation | None = None
     dmarc: dmarc.Evaluation | None = None
-    header: Header = field(default_factory=Header)
+    header: Header = NO_HEADER

@@ -87,7 +87,7 @@ def _to_stderr(level: Level, text: str) -> None:
 
 def pairs(items: Iterable[tuple[str, object]]) -> str:
     """Write key=value pairs on one line; a value that is not plain is put in quotes and escaped. None is left out."""
-    return " ".join(f"{key}={quote(str(value))}" for key, value in items if value is not None)
+    return " ".join([f"{key}={quote(str(value))}" for key, value in items if value is not None])
 
 
 def quote(value: str) -> str:

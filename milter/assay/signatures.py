@@ -10,7 +10,7 @@ from itertools import islice
 
 from assay.inquiries import Inquiries
 from assay.inquiry import Pending
-from assay.model.message import Header, HeaderField
+from assay.model.message import NO_HEADER, Header, HeaderField
 from assay.model.name import Domain
 from assay.protocol import arc, dkim, dmarc
 
@@ -33,7 +33,7 @@ class Signatures:
         self._chain: arc.Chain | arc.Evaluation | None = None
         self._arc_keys: Pending[arc.Keys] | None = None
         self._arc_fields = 0
-        self._header = Header()
+        self._header = NO_HEADER
         self._hashes = dkim.BodyHashes(())
 
     def arrived(self, field: HeaderField) -> None:

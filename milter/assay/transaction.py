@@ -14,7 +14,7 @@ from assay import policy, trace
 from assay.assessment import Assessment
 from assay.inquiries import Inquiries
 from assay.inquiry import Driver, Inquiry, Pending
-from assay.model.message import Header, HeaderField
+from assay.model.message import NO_HEADER, Header, HeaderField
 from assay.model.name import Domain
 from assay.model.network import Networks
 from assay.model.smtp import Client, Envelope
@@ -120,9 +120,10 @@ class Transaction:
         self._fields: list[HeaderField] = []
         self._octets = 0
         self._is_too_long = False
-        self._header = Header()
+        self._header = NO_HEADER
         self._spf: Pending[spf.Evaluation] | None = None
-        self._author: dmarc.Author | None = None
+        self._author_field: HeaderField | None = None
+        self._author: dmarc.Author | None = None  # of that field
         self._discovery: Pending[dmarc.Discovery] | None = None
         self._sender_id: Pending[senderid.Evaluation] | None = None
         self._signatures = Signatures(settings.dkim, inquiries, with_arc=settings.arc)
@@ -208,6 +209,7 @@ class Transaction:
     def _author_arrived(self, one: HeaderField) -> None:
         if self._author is not None:
             return
+        self._author_field = one
         self._author = dmarc.author([one])
         if self._author.domain is not None:
             self._discovery = self._inquiries.start(self._discover(self._author.domain))
@@ -298,7 +300,10 @@ class Transaction:
             return dmarc.Author(
                 None, fault=f"header longer than {MAX_HEADER_OCTETS} octets or {MAX_HEADER_FIELDS} fields"
             )
-        return dmarc.author(self._header.fields)
+        fields = dmarc.from_fields(self._header.fields)
+        if self._author is not None and len(fields) == 1 and fields[0] is self._author_field:
+            return self._author
+        return dmarc.author(fields)
 
     def _evaluate_dmarc(
         self,

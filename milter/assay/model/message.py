@@ -63,6 +63,9 @@ class Header(Struct, frozen=True):
         return self._index.get(name.lower().encode(), ())
 
 
+NO_HEADER = Header()
+
+
 def field_from_milter(name: bytes, value: bytes) -> HeaderField:
     """Make a field of what libmilter hands over, where a folded value has LF line ends (design of the protocol)."""
     return HeaderField(name, value.replace(b"\r\n", b"\n").replace(b"\n", b"\r\n") if b"\n" in value else value)

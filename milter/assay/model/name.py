@@ -21,7 +21,9 @@ MAX_LABEL_LENGTH = 63  # octets; RFC 1035, 2.3.4
 
 #: A label as hosts and mail domains use it. The underscore is no host name character (RFC 952), but service labels
 #: such as ``_spf`` (RFC 8552) reach us in MAIL FROM domains and in ``d=``.
-_LABEL = re.compile(r"[a-z0-9_](?:[a-z0-9_-]{0,61}[a-z0-9_])?")
+_LABEL_PATTERN = r"[a-z0-9_](?:[a-z0-9_-]{0,61}[a-z0-9_])?"
+_LABEL = re.compile(_LABEL_PATTERN)
+_NAME = re.compile(rf"{_LABEL_PATTERN}(?:\.{_LABEL_PATTERN})*+")
 
 
 class InvalidNameError(ValueError):
@@ -48,9 +50,8 @@ class Domain(Struct, frozen=True, order=True):
             raise InvalidNameError("empty domain")
         if len(name) > MAX_DOMAIN_LENGTH:
             raise InvalidNameError(f"domain longer than {MAX_DOMAIN_LENGTH} octets")
-        for label in name.split("."):
-            if not _LABEL.fullmatch(label):
-                raise InvalidNameError(_label_fault(label))
+        if not _NAME.fullmatch(name):
+            raise InvalidNameError(_fault(name))
         return cls(name)
 
     @property
@@ -74,7 +75,9 @@ def _to_a_labels(text: str) -> str:
         raise InvalidNameError("not an internationalised domain name (IDNA 2008)") from error
 
 
-def _label_fault(label: str) -> str:
+def _fault(name: str) -> str:
+    """What is wrong with the first wrong label."""
+    label = next(label for label in name.split(".") if not _LABEL.fullmatch(label))
     if not label:
         return "empty label"
     if len(label) > MAX_LABEL_LENGTH:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import lru_cache
-from typing import Final
+from typing import Final, cast
 
 from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
@@ -46,27 +46,24 @@ _PREHASHED: Final = {"sha256": Prehashed(SHA256()), "sha1": Prehashed(SHA1())}  
 class Key(Struct, frozen=True):
     """A usable key record.
 
-    `hash_names` are those of h=, None for any. `strict` is t=s: i= must be in d= itself. `testing` is t=y.
+    `type` is that of k=, ``rsa`` or ``ed25519``. `hash_names` are those of h=, None for any. `strict` is t=s: i= must
+    be in d= itself. `testing` is t=y.
     """
 
+    type: str
     public: RSAPublicKey | Ed25519PublicKey
     bits: int
     hash_names: frozenset[str] | None
     strict: bool
     testing: bool
 
-    @property
-    def type(self) -> str:
-        """The key type of k=."""
-        return "rsa" if isinstance(self.public, RSAPublicKey) else "ed25519"
-
     def verify(self, algorithm: Algorithm, signature: bytes, digest: bytes) -> bool:
         """Whether `signature` is this key's over `digest`, the hash of the header. The key must be of a='s type."""
         try:
-            if isinstance(self.public, RSAPublicKey):
-                self.public.verify(signature, digest, _PADDING, _PREHASHED[algorithm.hash_name])
-            else:
-                self.public.verify(signature, digest)  # RFC 8463, 3: PureEdDSA over the hash
+            if self.type == "rsa":
+                cast(RSAPublicKey, self.public).verify(signature, digest, _PADDING, _PREHASHED[algorithm.hash_name])
+            else:  # RFC 8463, 3: PureEdDSA over the hash
+                cast(Ed25519PublicKey, self.public).verify(signature, digest)
         except (InvalidSignature, UnsupportedAlgorithm):  # the latter: SHA-1 where the system's policy forbids it
             return False
         return True
@@ -145,6 +142,7 @@ def _parse_key(record: bytes) -> Key | KeyFault:
         return public
     flags = split_list(tags.get("t", ""))
     return Key(
+        type=key_type,
         public=public,
         bits=public.key_size if isinstance(public, RSAPublicKey) else 256,
         hash_names=frozenset(split_list(tags["h"])) if "h" in tags else None,

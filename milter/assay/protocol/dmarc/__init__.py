@@ -6,7 +6,7 @@ verdict. `walk` and `organizational_domain` are for those who want the cache war
 """
 
 from assay.protocol.dmarc.alignment import MAX_WALKED_DOMAINS
-from assay.protocol.dmarc.author import MAX_AUTHOR_DOMAINS, Author, author
+from assay.protocol.dmarc.author import MAX_AUTHOR_DOMAINS, Author, author, from_fields
 from assay.protocol.dmarc.discovery import Discovery, Method, Result, discover
 from assay.protocol.dmarc.evaluate import Evaluation, Identifier, LegacyPct, evaluate, no_author
 from assay.protocol.dmarc.record import Alignment, Policy, Record, is_record, parse
@@ -32,6 +32,7 @@ __all__ = [
     "author",
     "discover",
     "evaluate",
+    "from_fields",
     "is_record",
     "no_author",
     "organizational_domain",

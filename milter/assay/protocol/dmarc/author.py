@@ -45,7 +45,7 @@ def author(fields: Sequence[HeaderField]) -> Author:
     :param fields: the From fields of the message, or all its fields; fields with another name are passed over.
     :returns: exactly one domain or the fault that says why there is none. Never raises.
     """
-    found = [field for field in fields if field.name.strip(_PADDING).lower() == b"from"]
+    found = from_fields(fields)
     if not found:
         return Author(None, fault="no From field")
     if len(found) > 1:  # RFC 5322, 3.6: exactly one
@@ -57,6 +57,11 @@ def author(fields: Sequence[HeaderField]) -> Author:
     if isinstance(addresses, Fault):
         return Author(None, fault=f"malformed From field: {addresses.reason}")
     return _author_of(addresses)
+
+
+def from_fields(fields: Sequence[HeaderField]) -> list[HeaderField]:
+    """Those that some reader could take for a From field."""
+    return [field for field in fields if field.key.strip(_PADDING) == b"from"]
 
 
 def _author_of(addresses: AddressList) -> Author:

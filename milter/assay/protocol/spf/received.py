@@ -16,6 +16,7 @@ FIELD_NAME = "Received-SPF"
 MAX_LINE = 78  # octets; RFC 5322, 2.1.1, kept where no single word is longer
 MAX_VALUE = 320  # octets of a value; RFC 5321, 4.5.3.1: 64 of local part, the @ and 255 of domain
 MAX_COMMENT = 400  # octets; our choice: a reason is one clause
+_SURELY_SHORT = MAX_VALUE // 4  # characters: one has four octets at most
 
 _ERRORS = (Result.TEMPERROR, Result.PERMERROR)
 
@@ -53,6 +54,8 @@ def render(evaluation: Evaluation, *, client_address: Address, helo: str, envelo
 
 
 def _value(text: str) -> str:
+    if len(text) <= _SURELY_SHORT and _DOT_ATOM.fullmatch(text) and text.isascii():
+        return text
     text = _harmless(text, MAX_VALUE)
     return text if _DOT_ATOM.fullmatch(text) else '"' + _QUOTED_SPECIALS.sub(r"\\\1", text) + '"'
 
