@@ -79,7 +79,7 @@ def check_mail_from(
     local_part, domain, fault = _mail_from(helo, reverse_path)
     if domain is None:
         return (yield from _none(Identity.MAILFROM, reverse_path.text or f"postmaster@{helo}", fault))
-    sender = f"{local_part}@{domain}"
+    sender = f"{local_part or 'postmaster'}@{domain}"  # RFC 7208, 4.3
 
     def check() -> Inquiry[Evaluation]:
         return check_host(
