@@ -38,8 +38,9 @@ class BodyHashSpec(Struct, frozen=True):
     length: int | None = None
 
 
-#: The b= tag of a signature field with its value. Each octet is looked at once: no part can match another's octets.
-_B_TAG = re.compile(rb"((?:\A|;)[ \t\r\n]*b[ \t\r\n]*=)[^;]*")
+#: The b= tag of a signature field with its value, behind the semicolon that every tag has in front of it here. Each
+#: octet is looked at once: no part can match another's octets.
+_B_TAG = re.compile(rb"(;[ \t\r\n]*b[ \t\r\n]*=)[^;]*")
 
 
 def canonical_field(field: HeaderField, canonicalization: Canonicalization) -> bytes:
@@ -52,7 +53,7 @@ def canonical_field(field: HeaderField, canonicalization: Canonicalization) -> b
 def canonical_signature_field(field: HeaderField, canonicalization: Canonicalization) -> bytes:
     """The signature's own field as it is hashed: b= emptied, no final CRLF (RFC 6376, 3.7)."""
     # RFC 6376, 3.5: the value goes with all white space around it, so up to the semicolon; what is before stays.
-    emptied = HeaderField(field.name, _B_TAG.sub(rb"\1", field.value, count=1))
+    emptied = HeaderField(field.name, _B_TAG.sub(rb"\1", b";" + field.value, count=1)[1:])
     return canonical_field(emptied, canonicalization)[:-2]
 
 
