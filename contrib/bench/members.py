@@ -129,7 +129,7 @@ class Running:
 
 
 @lru_cache
-def _our_python() -> tuple[str, ...]:
+def our_python() -> tuple[str, ...]:
     """Debian's Python with the packages of this environment, or this one where the two do not fit together."""
     paths = os.pathsep.join((*site.getsitepackages(), str(Path(assay.__file__).parents[1])))
     command = ("/usr/bin/env", f"PYTHONPATH={paths}", _PYTHON)
@@ -140,7 +140,7 @@ def _our_python() -> tuple[str, ...]:
 def python_version() -> str:
     """Of the Python that runs assay."""
     code = "import platform; print(platform.python_version())"
-    return subprocess.run([*_our_python(), "-c", code], capture_output=True, text=True, check=True).stdout.strip()
+    return subprocess.run([*our_python(), "-c", code], capture_output=True, text=True, check=True).stdout.strip()
 
 
 def _assay(setting: Setting, socket: str, cache_entries: int = 20_000) -> Sequence[str]:
@@ -156,7 +156,7 @@ authserv_id = "{AUTHSERV}"
 nameservers = ["{setting.nameserver}"]
 cache_entries = {cache_entries}
 """)
-    return [*_our_python(), "-m", "assay", "serve", "-c", str(configuration)]
+    return [*our_python(), "-m", "assay", "serve", "-c", str(configuration)]
 
 
 def _opendkim(setting: Setting, socket: str) -> Sequence[str]:
@@ -267,7 +267,7 @@ milter_headers {{
 
 def _idle(kind: str) -> Command:
     def command(_setting: Setting, socket: str) -> Sequence[str]:
-        return [*_our_python(), str(_HERE / "idle.py"), socket.removeprefix("local:"), kind]
+        return [*our_python(), str(_HERE / "idle.py"), socket.removeprefix("local:"), kind]
 
     return command
 
@@ -285,7 +285,7 @@ IDLE_HASH = Member("pymilter SHA-256", _idle("hash"), ("X-Idle",))
 
 
 def assay_with_cache(entries: int) -> Member:
-    """assay with a cache of another size, for messages whose signatures are not their senders'."""
+    """assay with a cache of another size; whether signatures verify does not matter to it."""
     return Member(
         "assay", lambda setting, socket: _assay(setting, socket, entries), ("spf=pass", "dkim=", "dmarc=pass")
     )

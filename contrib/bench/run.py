@@ -21,6 +21,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -29,7 +30,7 @@ import sandbox
 
 _TOP = Path(__file__).resolve().parents[2]
 _CACHE = _TOP / ".cache" / "bench"
-_SCENARIOS = ("warm", "sessions", "cold", "large", "memory", "growth", "cache")
+_SCENARIOS = ("warm", "stages", "sessions", "cold", "large", "memory", "growth", "cache")
 _KIB, _MIB = 1024, 1024 * 1024
 
 
@@ -94,8 +95,10 @@ def _measure(arguments: argparse.Namespace, directory: Path) -> Iterator[dict[st
     count = 10_000 if "cache" in wanted else 10 if arguments.smoke else 200
     domains = [zone.Domain(number) for number in range(1, count + 1)]
     terms = dict(zone.many_terms(amount) for amount in (1, 10, 50, 100, 200))
+    hosts = [zone.Domain(domain.number, machine) for machine in range(1, zone.MACHINES + 1) for domain in domains[:200]]
+    further = [*terms.values(), *(host.host_records() for host in hosts)]
     server = nameserver.NameServer(
-        directory, zone.zone_file(domains, signer.public, [record for more in terms.values() for record in more])
+        directory, zone.zone_file(domains, signer.public, [record for records in further for record in records])
     )
     say(f"signing the messages of {min(count, 200)} senders")
     messages = [signer.sign(mail.compose(domain, 4 * _KIB)) for domain in domains[:200]]
@@ -108,6 +111,11 @@ def _measure(arguments: argparse.Namespace, directory: Path) -> Iterator[dict[st
             return
         if "warm" in wanted:
             yield from _median(3 if long else 1, lambda: scenarios.warm(world, messages, (1, 10, 100), seconds))
+            if "assay" in scenarios.TARGETS:
+                from_hosts = [replace(messages[host.number - 1], domain=host) for host in hosts]
+                yield from scenarios.unseen(world, from_hosts, (1, 10, 100), seconds)
+        if "stages" in wanted:
+            yield from scenarios.stages(messages)
         if "sessions" in wanted:
             yield from _median(3 if long else 1, lambda: scenarios.sessions(world, messages, seconds))
         if "cold" in wanted:
@@ -136,8 +144,6 @@ def _measure(arguments: argparse.Namespace, directory: Path) -> Iterator[dict[st
 
 
 def _as_if_of(model: Any, domain: Any, own: bytes) -> Any:
-    from dataclasses import replace
-
     other = domain.name.encode()
     fields = tuple((name, value.replace(own, other)) for name, value in model.fields)
     return replace(model, domain=domain, fields=fields, sender=f"bounce@{domain.name}")

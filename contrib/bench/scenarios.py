@@ -10,7 +10,10 @@ from __future__ import annotations
 
 import bisect
 import itertools
+import json
+import pickle
 import random
+import subprocess
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -131,6 +134,30 @@ def warm(world: World, messages: Sequence[Message], connections: Sequence[int], 
                 yield row
                 if "failed" in row:
                     break
+
+
+def unseen(world: World, messages: Sequence[Message], connections: Sequence[int], seconds: float) -> Iterator[Row]:
+    """As `warm`, but each message comes from a host that has not sent for so long that nobody remembers what its
+    evaluations came to: every answer is known, and everything has to be evaluated."""
+    say("warm: assay, hosts not seen lately")
+    member = members.assay_with_cache(200_000)
+    with serving(world, (member,)) as running:
+        prepared = legs(world, running, messages)
+        Load(prepared, connections=2 * world.workers, count=3 * world.workers * len(prepared)).run()
+        for many in connections:
+            row = measure(running, prepared, connections=many, seconds=seconds) | {
+                "memory": [_memory(one) for one in running]
+            }
+            yield {"scenario": "warm", "target": "assay, hosts not seen lately", "connections": many} | row
+
+
+def stages(messages: Sequence[Message]) -> Iterator[Row]:
+    """The events of a message one by one, in a process of their own: see `stages.py`."""
+    say("stages")
+    command = [*members.our_python(), str(Path(__file__).with_name("stages.py")), nameserver.ADDRESS]
+    done = subprocess.run(command, input=pickle.dumps(list(messages)), capture_output=True, check=True)
+    for event, microseconds in json.loads(done.stdout).items():
+        yield {"scenario": "stages", "event": event, "microseconds": microseconds}
 
 
 def sessions(world: World, messages: Sequence[Message], seconds: float) -> Iterator[Row]:
