@@ -53,6 +53,7 @@ def _tables(report: Row) -> dict[str, str]:
         "machine": about,
         "goals": _goals(rows),
         "warm": _warm(rows),
+        "stages": _stages(rows),
         "sessions": _table(
             ("socket", "connections", "CPU ms", "messages/s", "p50 ms", "p99 ms"),
             [
@@ -143,6 +144,35 @@ def _warm(rows: list[Row]) -> str:
         "generator's CPU ms",
     )
     return _table(head, lines)
+
+
+#: What happens in each event of a message.
+_EVENTS = {
+    "connect": "a session; IPREV",
+    "HELO": "SPF of the HELO identity",
+    "MAIL, RCPT": "SPF of MAIL FROM",
+    "DKIM-Signature": "read it, look its key up",
+    "From": "read it, discover the DMARC record",
+    "other fields": "remember them",
+    "end of header": "choose the signatures to verify",
+    "body": "canonicalize and hash 4 KiB",
+    "end of message": "verify (RSA), DMARC, policy, three fields, edits, log line",
+    "close": "forget it",
+}
+
+
+def _stages(rows: list[Row]) -> str:
+    found = {row["event"]: row["microseconds"] for row in _of(rows, "stages")}
+    whole = sum(found.values())
+    return _table(
+        ("event", "what happens in it", "us", "of the whole"),
+        [
+            [event, what, _n(found[event]), f"{found[event] / whole:.0%}"]
+            for event, what in _EVENTS.items()
+            if event in found
+        ]
+        + ([["**all**", "", _n(whole), ""]] if found else []),
+    )
 
 
 def _goals(rows: list[Row]) -> str:
@@ -289,5 +319,5 @@ def _n(value: float | None) -> str:
 def _table(head: tuple[str, ...], lines: list[list[object]]) -> str:
     if not lines:
         return ""
-    rule = "|".join("---" if index == 0 else "--:" for index in range(len(head)))
+    rule = "|".join("---" if index == 0 or head[index].startswith("what") else "--:" for index in range(len(head)))
     return "\n".join([f"| {' | '.join(head)} |", f"|{rule}|", *(f"| {' | '.join(map(str, line))} |" for line in lines)])
