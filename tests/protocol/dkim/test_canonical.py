@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 from __future__ import annotations
 
+import base64
 import hashlib
 import re
 import time
@@ -78,16 +79,33 @@ def one_shot(body: bytes, canonicalization: Canonicalization) -> bytes:
     return body or (b"\r\n" if canonicalization is SIMPLE else b"")
 
 
-bodies = st.lists(st.sampled_from([b"\r\n", b"\r", b"\n", b" ", b"\t", b"x", b"yz"]), max_size=20).map(b"".join)
+units = [b"\r\n", b"\r", b"\n", b" ", b"\t", b"x", b"yz", b" " * 4, b" " * 13, b"\r\n" * 3]
+bodies = st.lists(st.sampled_from(units), max_size=20).map(b"".join)
 
 
 @settings(max_examples=1000)
-@given(bodies, st.sampled_from(Canonicalization), st.none() | st.integers(0, 30), st.lists(st.integers(0, 30)))
+@given(bodies, st.sampled_from(Canonicalization), st.none() | st.integers(0, 60), st.lists(st.integers(0, 60)))
 def test_every_split_gives_the_hash_of_the_whole(
     body: bytes, canonicalization: Canonicalization, length: int | None, cuts: list[int]
 ) -> None:
     expected = hashlib.sha256(one_shot(body, canonicalization)[:length]).digest()
     assert hashed(body, canonicalization, length, *(cut for cut in cuts if cut <= len(body))) == expected
+
+
+@pytest.mark.parametrize("white", [b" ", b"\t", b" \t"])
+def test_a_run_of_any_length_is_one_space(white: bytes) -> None:
+    for count in range(1, 200):
+        assert hashed(b"a" + white * count + b"b", RELAXED) == hashlib.sha256(b"a b\r\n").digest()
+        assert hashed(b"a" + white * count + b"\r\nb", RELAXED) == hashlib.sha256(b"a\r\nb\r\n").digest()
+
+
+@pytest.mark.parametrize("canonicalization", Canonicalization)
+@pytest.mark.parametrize("length", [None, 0, 1, 99, 100, 101, 5000, 10**9])
+def test_an_attachment_in_base64_cut_anywhere(canonicalization: Canonicalization, length: int | None) -> None:
+    body = base64.encodebytes(bytes(range(256)) * 20).replace(b"\n", b"\r\n")
+    expected = hashlib.sha256(body[:length]).digest()
+    for size in (1, 2, 3, 77, 78, 79, 1000, len(body)):
+        assert hashed(body, canonicalization, length, *range(size, len(body), size)) == expected
 
 
 @given(st.lists(st.sampled_from([b"\r\n", b" ", b"\t", b"x"]), max_size=20).map(b"".join))
