@@ -3,7 +3,12 @@
 
 from __future__ import annotations
 
+import platform
+import subprocess
+import sys
 from pathlib import Path
+
+import pytest
 
 from running import Daemon
 from sending import MESSAGE, ROWS, greet, results, send
@@ -44,3 +49,27 @@ def test_many_messages_leave_nothing_behind(tmp_path: Path) -> None:
                         assert "dkim=pass" in results(send(mta, signed))
             sizes.append(resident(daemon))
         assert sizes[2] - sizes[1] < 1_000
+
+
+#: Tells malloc's heaps (malloc_info(3)) after each of some threads has allocated something.
+HEAPS = """
+import ctypes, threading
+from assay.daemon.worker import share_one_arena
+
+share_one_arena()
+library = ctypes.CDLL(None)
+together = threading.Barrier(5)
+threads = [threading.Thread(target=lambda: (library.malloc(65_536), together.wait())) for _ in range(5)]
+for one in threads:
+    one.start()
+for one in threads:
+    one.join()
+library.malloc_info(0, ctypes.c_void_p.in_dll(library, "stdout"))
+library.fflush(None)
+"""
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="glibc's malloc only")
+def test_all_threads_share_one_heap() -> None:
+    told = subprocess.run([sys.executable, "-c", HEAPS], capture_output=True, text=True, check=True).stdout
+    assert told.count("<heap nr=") == 1

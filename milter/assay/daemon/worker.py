@@ -9,6 +9,7 @@ before it (`REPLACED`) says that others go on serving the socket.
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import gc
 import os
 import threading
@@ -29,6 +30,7 @@ REPLACED = b"n"  # new workers serve by now
 #: When the collector looks for cycles (``gc.set_threshold``). A message makes some two thousand objects and no cycle,
 #: so the default, every 700 objects, is work in vain; twenty thousand are a few megabytes.
 _COLLECT = (20_000, 20, 50)
+_M_ARENA_MAX = -8  # <malloc.h>, mallopt(3)
 _POLL_SECONDS = 0.1  # how often a draining worker looks whether its sessions are gone
 _SETTLE_SECONDS = 0.1  # until our siblings have gone deaf too; a shared socket shut down before looks broken to them
 _LINGER_SECONDS = 1.0  # a session that was accepted before the socket went deaf may not have been counted yet
@@ -53,6 +55,7 @@ def run(
     # not run Python before that anyway. Needs no privilege.
     with contextlib.suppress(OSError):
         os.sched_setscheduler(0, os.SCHED_BATCH, os.sched_param(0))
+    share_one_arena()
     resolver = make_resolver(configuration, log.warning)
     settings = make_settings(configuration)
     clients = make_clients(configuration)
@@ -78,6 +81,17 @@ def run(
     os.write(ready, READY)
     os.close(ready)
     return callbacks.serve(log)
+
+
+def share_one_arena() -> None:
+    """Have malloc serve all threads from one heap, where it is glibc's. Call it before there are threads.
+
+    glibc gives each thread a heap of its own, up to eight a core, and each keeps the largest pieces of bodies that its
+    thread ever held: megabytes that grow with the messages. Only the thread that has the interpreter allocates much, so
+    there is nobody to keep apart.
+    """
+    with contextlib.suppress(OSError, AttributeError):  # another C library
+        ctypes.CDLL(None).mallopt(_M_ARENA_MAX, 1)
 
 
 def _control(control: int, listener: Listener, sessions: connection.SessionCount, patience: float, log: Log) -> None:
