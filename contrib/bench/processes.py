@@ -13,7 +13,8 @@ _TICKS = os.sysconf("SC_CLK_TCK")
 @dataclass(frozen=True, slots=True)
 class Usage:
     """`cpu` in seconds since the start; `resident` and `proportional` (shared pages by halves) in MiB, `worker` the
-    resident memory of the largest process, `peak` the most it ever had."""
+    resident memory of the largest process that the first one started, or of that one where it works alone; `peak` the
+    most that one of these ever had."""
 
     cpu: float
     resident: float
@@ -65,8 +66,8 @@ def usage(root: int) -> Usage:
         cpu(root),
         sum(resident) / kib,
         sum(proportional) / kib,
-        max(resident, default=0) / kib,
-        max(peaks, default=0) / kib,
+        max(resident[1:] or resident, default=0) / kib,
+        max(peaks[1:] or peaks, default=0) / kib,
     )
 
 
