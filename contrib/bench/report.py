@@ -77,7 +77,7 @@ def _tables(report: Row) -> dict[str, str]:
             ],
         ),
         "large": _table(
-            ("", "CPU ms", "p50 ms", "RSS of the largest process, MiB"),
+            ("", "CPU ms", "p50 ms", "RSS of a worker, MiB"),
             [
                 [row["target"], *(_n(row.get(key)) for key in ("cpu_ms", "p50_ms")), _memory(row)]
                 for row in _of(rows, "large")

@@ -51,8 +51,8 @@ def run(
         # for nothing, to find the interpreter taken again: that costs a third of a message's CPU.
         with contextlib.suppress(OSError):  # forbidden here, or the core is gone: then without
             os.sched_setaffinity(0, {core})
-    # A thread that wakes another one keeps the core until it has to wait itself (sched(7), SCHED_BATCH): the other could
-    # not run Python before that anyway. Needs no privilege.
+    # A thread that wakes another one keeps the core until it has to wait itself (sched(7), SCHED_BATCH): the other one
+    # could not run Python before that anyway. Needs no privilege.
     with contextlib.suppress(OSError):
         os.sched_setscheduler(0, os.SCHED_BATCH, os.sched_param(0))
     share_one_arena()
