@@ -20,8 +20,8 @@ from assay.inquiry import Answer, Inquiry, Outcome, Question
 T = TypeVar("T")
 _Batch = tuple[Sequence[Question], Sequence[Answer]]
 
-#: Evaluations kept, each with its questions and answers; the answers are mostly the resolver's own. With usual SPF
-#: policies an evaluation costs 1 KiB.
+#: Evaluations kept, each with its questions and answers; the answers are mostly the resolver's own. An evaluation costs
+#: one to two KiB with usual policies, so a full memory takes four to eight MiB.
 DEFAULT_SIZE = 4096
 #: Octets of text in the answers of an evaluation that is kept: more than usual policies have. Without a bound, what the
 #: resolver has dropped already could be kept here.
