@@ -94,7 +94,8 @@ def _macro(text: bytes) -> None:
 
 
 def _dns(message: bytes) -> None:
-    wire.read(message, RecordType.TXT)
+    for kind in (RecordType.A, RecordType.TXT):
+        wire.read(message, kind)
 
 
 def _answer(kind: int, rdata: bytes, tail: bytes = b"\1a\xc0\x0c") -> Callable[[int], bytes]:
@@ -246,6 +247,8 @@ _HOSTILE: dict[str, dict[str, Callable[[int], bytes]]] = {
         "empty texts": _answer(16, b"\0" * 2000),
         "unknown types": _answer(65280, b""),
         "pointers to themselves": _answer(2, b"\xc0\x1b"),
+        "what was asked for": _answer(1, b"\1\2\3\4", b"\xc0\x0c"),
+        "the same, spelled out": _answer(1, b"\1\2\3\4", b"\1a\0"),
     },
     "zone": {
         "parentheses": unit("("),

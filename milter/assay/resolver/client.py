@@ -22,6 +22,7 @@ from assay.resolver.cache import Cache
 from assay.resolver.health import Health, Server
 from assay.resolver.nameservers import Nameserver
 from assay.resolver.statistics import Statistics
+from assay.resolver.usual import Reply
 
 #: Seconds for the first answer of a server; resolvers give up on one authoritative server after about as many.
 PATIENCE = 2.0
@@ -165,7 +166,7 @@ class Client:
         patience = self._patience if flight.round == 1 else self._patience * SECOND_ROUND
         flight.exchange = self._plain.ask(server.nameserver, flight.asked, patience, done)
 
-    def _understand(self, flight: _Flight, server: Server, reply: wire.Reply) -> None:
+    def _understand(self, flight: _Flight, server: Server, reply: Reply) -> None:
         answer = reply.answer
         if answer.outcome is Outcome.TEMPFAIL:
             flight.faults[server] = None

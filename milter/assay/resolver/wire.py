@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """Questions to DNS messages and DNS messages to answers (RFC 1035, 4; RFC 6891).
 
-Queries are made here, since they are thirty fixed bytes around a name; answers are read by dnspython. No socket and
-no clock.
+Queries are made here, since they are thirty fixed bytes around a name; answers are read by `usual`, and all that is not
+usual by dnspython. No socket and no clock.
 
 A name in a `Question` is raw: each character between two dots is one octet of a label, whatever it is; there are no
 escapes. A name in an answer comes back the same way, an octet beyond ASCII as a lone surrogate (``surrogateescape``).
@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Callable
-from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv6Address
 from typing import Any
 
@@ -26,12 +25,13 @@ import dns.rdataclass
 import dns.rdatatype
 
 from assay.inquiry import MX, Answer, Outcome, Question, Record, RecordType
+from assay.resolver import usual
+from assay.resolver.usual import HEADER, Reply
 
 MAX_LABEL = 63  # octets; RFC 1035, 2.3.4
 MAX_NAME = 253  # octets as text; RFC 1035, 2.3.4 allows 255 on the wire
 #: UDP octets we take: no fragments on any path (RFC 9715, 3.1, and the DNS flag day of 2020).
 EDNS_PAYLOAD = 1232
-HEADER = 12  # octets; RFC 1035, 4.1.1
 
 TYPES: dict[RecordType, dns.rdatatype.RdataType] = {
     RecordType.A: dns.rdatatype.A,
@@ -45,14 +45,6 @@ _SUFFIXES = {kind: struct.pack("!HH", code, dns.rdataclass.IN) for kind, code in
 PROBE = b"\0" + struct.pack("!HH", dns.rdatatype.NS, dns.rdataclass.IN)
 #: RFC 6891, 6.1.2: root name, OPT, payload, no extended RCODE, version or flags, no options.
 _OPT = b"\0" + struct.pack("!HHIH", dns.rdatatype.OPT, EDNS_PAYLOAD, 0, 0)
-
-
-@dataclass(frozen=True, slots=True)
-class Reply:
-    """What a nameserver said. Where `alias` is not empty, it left the end of a CNAME chain unanswered: ask for that."""
-
-    answer: Answer
-    alias: str = ""
 
 
 def section(question: Question) -> bytes | None:
@@ -111,6 +103,12 @@ def read(message: bytes, kind: RecordType, trust_ad: bool = False) -> Reply:
     An RCODE other than NOERROR and NXDOMAIN, and a message that cannot be understood, are TEMPFAIL with a reason that
     completes the sentence "the server ...".
     """
+    reply = usual.read(message, kind, trust_ad)
+    return read_any(message, kind, trust_ad) if reply is None else reply
+
+
+def read_any(message: bytes, kind: RecordType, trust_ad: bool = False) -> Reply:
+    """What `read` does, by dnspython alone."""
     try:
         parsed = dns.message.from_wire(message, ignore_trailing=True)
         rcode = parsed.rcode()
