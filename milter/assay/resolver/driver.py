@@ -13,6 +13,7 @@ spent; only what would have to be waited for is answered TEMPFAIL then.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Sequence
 from concurrent.futures import CancelledError
 from threading import Event, Lock
@@ -75,7 +76,11 @@ class Driver:
                 for question in batch:
                     answer = lookup(question)
                     if answer is None:
-                        return Running(self, self._source, inquiry, batch, answers)
+                        running = Running(self, self._source, inquiry, batch, answers)
+                        # The loop's thread waits for this core, and for the interpreter. Let it send the questions
+                        # now: else it does when this thread has to wait itself, after all of a message that is there.
+                        os.sched_yield()
+                        return running
                     answers.append(answer)
                 batch = inquiry.send(answers)
         except StopIteration as end:
