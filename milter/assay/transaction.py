@@ -259,12 +259,11 @@ class Transaction:
         :param draw: a number from 0 to below 1, drawn for this message (RFC 7489, 6.6.4).
         """
         driver = self._inquiries.driver()  # its time budget is that of the whole join
-        assessment = self.so_far(queue_id=queue_id)
         if self._forged_count > MAX_FORGED:
-            return self._verdict(assessment, _FLOODED, None)
+            return self._verdict(self.so_far(queue_id=queue_id), _FLOODED, None)
         if self.standing.exempt:
-            return self._verdict(assessment, ACCEPTED, None)
-        assessment = self._assess(assessment, driver, now, draw)
+            return self._verdict(self.so_far(queue_id=queue_id), ACCEPTED, None)
+        assessment = self._assess(driver, queue_id, now, draw)
         facts = None
         if self._settings.policy.acts_at(Stage.EOM) or self._settings.policy.logs_facts:
             facts = self._settings.policy.facts(assessment)
@@ -281,15 +280,19 @@ class Transaction:
             return decision.spared(spared)
         return decision
 
-    def _assess(self, assessment: Assessment, driver: Driver, now: int, draw: float) -> Assessment:
+    def _assess(self, driver: Driver, queue_id: str, now: int, draw: float) -> Assessment:
         author = self._author_of_message()
+        # SPF has the longest way, from record to record; keys are there after one answer. So signatures are verified
+        # while SPF may still be waiting.
         signatures = self._signatures.verify(now)
+        chain = self._signatures.verify_chain(now)
+        assessment = self.so_far(queue_id=queue_id)
         return replace(
             assessment,
             author=author,
             dkim=signatures,
             dkim_skipped=self._signatures.skipped,
-            arc=self._signatures.verify_chain(now),
+            arc=chain,
             sender_id=self._sender_id.result() if self._sender_id is not None else None,
             dmarc=self._evaluate_dmarc(driver, author, assessment.spf_mail_from, signatures, draw),
             header=self._header,
