@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Mapping
 from ipaddress import ip_address
@@ -324,6 +325,18 @@ def test_ipv6_nameservers_are_asked() -> None:
     with NameServer(ROWS, host="::1") as server, Resolver(configured([server.text])) as resolver:
         assert one(resolver, "example.org", "TXT") == found(b"v=spf1 -all")
         assert one(resolver, "long.example.org", "TXT") == found(b"x" * 5000)
+
+
+def test_the_thread_can_be_started_before_the_first_question() -> None:
+    with NameServer(ROWS) as server, Resolver(configured([server.text])) as resolver:
+        for _ in range(2):
+            resolver.start()
+        assert [thread.name for thread in threading.enumerate()].count("dns") == 1
+        assert one(resolver, "example.org") == found(ip_address("192.0.2.1"))
+    resolver.start()
+    with Resolver(()) as nobody:
+        nobody.start()
+        assert "dns" not in [thread.name for thread in threading.enumerate()]
 
 
 def test_the_statistics_tell_what_happened() -> None:

@@ -57,6 +57,7 @@ def run(
         os.sched_setscheduler(0, os.SCHED_BATCH, os.sched_param(0))
     share_one_arena()
     resolver = make_resolver(configuration, log.warning)
+    resolver.start()
     settings = make_settings(configuration)
     clients = make_clients(configuration)
     budget = configuration.dns.budget_seconds

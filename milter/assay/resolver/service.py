@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """The resolver of a worker: local zone, cache, and one thread with an event loop that asks the DNS.
 
-Make it after the fork: its thread would not survive one. The thread is started by the first question that has to be
-asked.
+Make it after the fork: its thread would not survive one. The thread is started by `start`, or else by the first question
+that has to be asked.
 """
 
 from __future__ import annotations
@@ -64,6 +64,12 @@ class Resolver:
         self._loop: asyncio.AbstractEventLoop | None = None
         self._thread: Thread | None = None
         self._client: Client | None = None
+
+    def start(self) -> None:
+        """Start the loop's thread now, so that the first message need not wait for it."""
+        with self._lock:
+            if not self.closed and self._loop is None and self._nameservers:
+                self._start()
 
     def driver(self, budget_seconds: float, observer: Observer | None = None) -> Driver:
         """A driver for one connection or message.
