@@ -102,7 +102,8 @@ class _Plain:
             self._timer = plain.loop.call_soon(self._finish, _fault(error))
             return
         plain.statistics.queries += 1
-        plain.loop.add_reader(self._socket, self._readable)
+        # By number: asked for a socket that it does not know, a selector describes it, addresses and all, in vain.
+        plain.loop.add_reader(self._socket.fileno(), self._readable)
         self._timer = plain.loop.call_later(patience, self._too_late)
 
     def cancel(self) -> None:
@@ -110,7 +111,7 @@ class _Plain:
             self._timer.cancel()
             self._timer = None
         if self._socket is not None:
-            self._plain.loop.remove_reader(self._socket)
+            self._plain.loop.remove_reader(self._socket.fileno())
             self._socket.close()
             self._socket = None
         if self._task is not None:
