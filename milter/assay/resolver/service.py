@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """The resolver of a worker: local zone, cache, and one thread with an event loop that asks the DNS.
 
-Make it after the fork: its thread would not survive one. The thread is started by `start`, or else by the first question
-that has to be asked.
+Make it after the fork: its thread would not survive one. The thread is started by `start`, or else by the first
+question that has to be asked.
 """
 
 from __future__ import annotations

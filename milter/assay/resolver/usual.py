@@ -12,8 +12,9 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Callable
-from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv6Address
+
+from msgspec import Struct
 
 from assay.inquiry import MX, Answer, Outcome, Record, RecordType
 
@@ -36,8 +37,7 @@ _unpack_preference = struct.Struct("!H").unpack_from
 _unpack_numbers = struct.Struct("!IIIII").unpack_from  # of an SOA: serial, refresh, retry, expire, minimum
 
 
-@dataclass(frozen=True, slots=True)
-class Reply:
+class Reply(Struct, frozen=True):
     """What a nameserver said. Where `alias` is not empty, it left the end of a CNAME chain unanswered: ask for that."""
 
     answer: Answer
