@@ -66,7 +66,6 @@ def check_host(
     address = canonical_address(address)
     local_part, _, sender_domain = sender.rpartition("@")
     local_part = local_part or "postmaster"
-    sender = f"{local_part}@{sender_domain}"
     values = _values(address, local_part, sender_domain, helo, receiver, now)
     narrator = NarratingContext(address, values, limits) if narrate else None
     context = narrator or Context(address, values, limits)
@@ -88,7 +87,7 @@ def check_host(
         result=decision.result,
         identity=identity,
         domain=_domain_or_none(domain),
-        sender=sender,
+        sender=values["s"],
         mechanism=_mechanism(decision),
         reason=_reason(decision, address),
         explanation=explanation,
