@@ -13,10 +13,11 @@ import itertools
 import json
 import pickle
 import random
+import statistics
 import subprocess
 import sys
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -116,39 +117,88 @@ def warm_up(world: World, prepared: Sequence[Sequence[Leg]]) -> None:
     Load(prepared, connections=2 * world.workers, count=2 * world.workers * len(prepared)).run()
 
 
-def warm(world: World, messages: Sequence[Message], connections: Sequence[int], seconds: float) -> Iterator[Row]:
-    """Every answer known already: CPU, throughput and latency by number of connections."""
-    for target, chain in TARGETS.items():
-        say(f"warm: {target}")
-        with serving(world, chain) as running:
-            prepared = legs(world, running, messages)
-            for many in connections:
-                row: Row = {"scenario": "warm", "target": target, "connections": many}
-                try:
-                    if many == connections[0]:
-                        warm_up(world, prepared)
-                    row |= measure(running, prepared, connections=many, seconds=seconds)
-                    row["memory"] = [_memory(one) for one in running]
-                except (load.LoadError, OSError) as error:
-                    row["failed"] = _fault(running, error)
-                yield row
-                if "failed" in row:
-                    break
+@dataclass(slots=True)
+class Contestant:
+    """Somebody who is measured beside others: running, and with the bytes to send."""
+
+    running: Sequence[Running]
+    prepared: Sequence[Sequence[Leg]]
+    messages_a_connection: int = 1
+    turns: list[Row] = field(default_factory=list)
+    fault: str = ""
 
 
-def unseen(world: World, messages: Sequence[Message], connections: Sequence[int], seconds: float) -> Iterator[Row]:
-    """As `warm`, but each message comes from a host that has not sent for so long that nobody remembers what its
-    evaluations came to: every answer is known, and everything has to be evaluated."""
-    say("warm: assay, hosts not seen lately")
-    member = members.assay_with_cache(200_000)
-    with serving(world, (member,)) as running:
-        prepared = legs(world, running, messages)
-        Load(prepared, connections=2 * world.workers, count=3 * world.workers * len(prepared)).run()
+def alternate(contestants: dict[str, Contestant], seconds: float, rounds: int, *, connections: int) -> Iterator[Row]:
+    """Give each contestant a short turn, and again, and again; one row each. The machine is faster in one minute than in
+    the next, and this way all of them have the same minutes."""
+    for number in range(rounds):
+        for name in tuple(contestants) if number % 2 else tuple(reversed(contestants)):
+            one = contestants[name]
+            if one.fault:
+                continue
+            try:
+                turn = measure(
+                    one.running,
+                    one.prepared,
+                    connections=connections,
+                    seconds=seconds,
+                    messages_a_connection=one.messages_a_connection,
+                )
+                one.turns.append(turn)
+            except (load.LoadError, OSError) as error:
+                one.fault = _fault(one.running, error)
+    for name, one in contestants.items():
+        row: Row = {"target": name}
+        if one.fault:
+            row["failed"] = one.fault
+        else:
+            row |= _together(one.turns) | {"memory": [_memory(member) for member in one.running]}
+        one.turns = []
+        yield row
+
+
+def _together(turns: Sequence[Row]) -> Row:
+    """What several turns took: CPU and rate of all their messages, of the percentiles the middle one."""
+    messages = sum(turn["messages"] for turn in turns)
+    row: Row = {"messages": messages, "rate": messages / sum(turn["messages"] / turn["rate"] for turn in turns)}
+    for key in ("cpu_ms", "generator_cpu_ms"):
+        row[key] = sum(turn[key] * turn["messages"] for turn in turns) / messages
+    for key in ("p50_ms", "p90_ms", "p99_ms"):
+        row[key] = statistics.median(turn[key] for turn in turns)
+    return row
+
+
+def warm(
+    world: World,
+    messages: Sequence[Message],
+    from_hosts: Sequence[Message],
+    connections: Sequence[int],
+    seconds: float,
+    rounds: int,
+) -> Iterator[Row]:
+    """Every answer known already: CPU, throughput and latency by number of connections, all targets in turns.
+
+    :param from_hosts: messages from so many hosts that assay remembers no evaluation of any of them; none to leave this
+        out.
+    """
+    with ExitStack() as stack:
+        contestants: dict[str, Contestant] = {}
+        for target, chain in TARGETS.items():
+            say(f"warm: starting {target}")
+            running = stack.enter_context(serving(world, chain))
+            contestants[target] = Contestant(running, legs(world, running, messages))
+        if from_hosts and "assay" in TARGETS:
+            running = stack.enter_context(serving(world, (members.assay_with_cache(200_000),)))
+            contestants["assay, hosts not seen lately"] = Contestant(running, legs(world, running, from_hosts))
+        for one in contestants.values():
+            try:
+                warm_up(world, one.prepared)
+            except (load.LoadError, OSError) as error:
+                one.fault = _fault(one.running, error)
         for many in connections:
-            row = measure(running, prepared, connections=many, seconds=seconds) | {
-                "memory": [_memory(one) for one in running]
-            }
-            yield {"scenario": "warm", "target": "assay, hosts not seen lately", "connections": many} | row
+            say(f"warm: {many} connections")
+            for row in alternate(contestants, seconds, rounds, connections=many):
+                yield {"scenario": "warm", "connections": many} | row
 
 
 def stages(messages: Sequence[Message]) -> Iterator[Row]:
@@ -160,26 +210,22 @@ def stages(messages: Sequence[Message]) -> Iterator[Row]:
         yield {"scenario": "stages", "event": event, "microseconds": microseconds}
 
 
-def sessions(world: World, messages: Sequence[Message], seconds: float) -> Iterator[Row]:
-    """Ten messages a connection; and an inet socket."""
-    for name, options in {
-        "unix socket": {},
-        "inet socket": {"inet": True},
-        "unix socket, ten messages a session": {"per": 10},
-    }.items():
-        say(f"sessions: {name}")
-        with serving(world, TARGETS["assay"], inet=bool(options.get("inet"))) as running:
-            prepared = legs(world, running, messages)
-            for many in (1, 10):
-                warm_up(world, prepared)
-                row = measure(
-                    running,
-                    prepared,
-                    connections=many,
-                    seconds=seconds,
-                    messages_a_connection=int(options.get("per", 1)),
-                )
-                yield {"scenario": "sessions", "target": name, "connections": many} | row
+def sessions(world: World, messages: Sequence[Message], seconds: float, rounds: int) -> Iterator[Row]:
+    """Ten messages a connection; and an inet socket. In turns."""
+    with ExitStack() as stack:
+        contestants: dict[str, Contestant] = {}
+        for name, inet, per in (
+            ("unix socket", False, 1),
+            ("inet socket", True, 1),
+            ("unix socket, ten messages a session", False, 10),
+        ):
+            say(f"sessions: starting {name}")
+            running = stack.enter_context(serving(world, TARGETS["assay"], inet=inet))
+            one = contestants[name] = Contestant(running, legs(world, running, messages), messages_a_connection=per)
+            warm_up(world, one.prepared)
+        for many in (1, 10):
+            for row in alternate(contestants, seconds, rounds, connections=many):
+                yield {"scenario": "sessions", "connections": many} | row
 
 
 def cold(world: World, messages: Sequence[Message], delays: Sequence[float], count: int) -> Iterator[Row]:
@@ -229,22 +275,19 @@ def delayed(world: World) -> Iterator[None]:
         path.write_text(usual)
 
 
-def large(world: World, messages: Sequence[Message], seconds: float) -> Iterator[Row]:
-    """Large bodies: CPU for each."""
+def large(world: World, messages: Sequence[Message], seconds: float, rounds: int) -> Iterator[Row]:
+    """Large bodies: CPU for each, all targets in turns."""
     targets = {name: chain for name, chain in TARGETS.items() if name != "pymilter that does nothing, all replies"}
     targets["pymilter that takes SHA-256 of the body"] = (members.IDLE_HASH,)
-    for target, chain in targets.items():
-        say(f"large: {target}")
-        row: Row = {"scenario": "large", "target": target, "body": len(messages[0].body)}
-        try:
-            with serving(world, chain) as running:
-                prepared = legs(world, running, messages)
-                Load(prepared, connections=1, count=2 * len(messages)).run()
-                row |= measure(running, prepared, connections=1, seconds=seconds)
-                row["memory"] = [_memory(one) for one in running]
-        except (load.LoadError, OSError) as error:
-            row["failed"] = str(error)[:200]
-        yield row
+    with ExitStack() as stack:
+        contestants: dict[str, Contestant] = {}
+        for target, chain in targets.items():
+            say(f"large: starting {target}")
+            running = stack.enter_context(serving(world, chain))
+            one = contestants[target] = Contestant(running, legs(world, running, messages))
+            Load(one.prepared, connections=1, count=2 * len(messages)).run()
+        for row in alternate(contestants, seconds, rounds, connections=1):
+            yield {"scenario": "large", "body": len(messages[0].body)} | row
 
 
 def memory(world: World, small: Sequence[Message], sizes: dict[int, Message], connections: int) -> Iterator[Row]:
