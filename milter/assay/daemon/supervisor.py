@@ -35,7 +35,7 @@ class _Worker:
     control: int  # closing it tells the worker to drain; -1 when closed
     ready: int  # readable once it serves, or at end-of-file when it died before; -1 when read
     born: float
-    core: int | None  # the one it runs on, None for any
+    core: int  # the one it runs on
     draining_until: float = 0.0
     serving: bool = False
 
@@ -183,15 +183,13 @@ class Supervisor:
         self.log.debug(f"worker {pid} started")
         return pid
 
-    def _free_core(self) -> int | None:
-        """The core for the next worker: where there is one worker for each, the one that has the fewest."""
-        cores = os.sched_getaffinity(0)
-        if self.configuration.milter.worker_count < len(cores):
-            return None
+    def _free_core(self) -> int:
+        """The core for the next worker: the one that has the fewest, of several the last, for the first has most other
+        work to do."""
         taken = [one.core for one in self._workers.values() if not one.draining_until]
-        return min(sorted(cores), key=taken.count)
+        return min(sorted(os.sched_getaffinity(0), reverse=True), key=taken.count)
 
-    def _become_worker(self, control: int, control_end: int, ready: int, ready_end: int, core: int | None) -> None:
+    def _become_worker(self, control: int, control_end: int, ready: int, ready_end: int, core: int) -> None:
         """The child's side of the fork; does not return."""
         code = os.EX_SOFTWARE
         try:

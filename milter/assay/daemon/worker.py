@@ -36,21 +36,18 @@ _SETTLE_SECONDS = 0.1  # until our siblings have gone deaf too; a shared socket 
 _LINGER_SECONDS = 1.0  # a session that was accepted before the socket went deaf may not have been counted yet
 
 
-def run(
-    configuration: Configuration, listener: Listener, log: Log, *, control: int, ready: int, core: int | None
-) -> int:
+def run(configuration: Configuration, listener: Listener, log: Log, *, control: int, ready: int, core: int) -> int:
     """Serve until told to drain. Call it in a fresh child process.
 
     :param control: descriptor of the pipe's reading end; end-of-file means drain, after `REPLACED` or nothing.
     :param ready: descriptor to write `READY` to once the worker serves.
-    :param core: the core to run on, None for any.
+    :param core: the core to run on.
     :returns: the exit code.
     """
-    if core is not None:
-        # Only one of our threads can run Python at a time. On cores of their own they wake each other at every callback
-        # for nothing, to find the interpreter taken again: that costs a third of a message's CPU.
-        with contextlib.suppress(OSError):  # forbidden here, or the core is gone: then without
-            os.sched_setaffinity(0, {core})
+    # Only one of our threads can run Python at a time. On several cores they wake each other at every callback for
+    # nothing, to find the interpreter taken again: that nearly doubles a message's CPU when sessions overlap.
+    with contextlib.suppress(OSError):  # forbidden here, or the core is gone: then without
+        os.sched_setaffinity(0, {core})
     # A thread that wakes another one keeps the core until it has to wait itself (sched(7), SCHED_BATCH): the other one
     # could not run Python before that anyway. Needs no privilege.
     with contextlib.suppress(OSError):
