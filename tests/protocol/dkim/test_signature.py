@@ -42,7 +42,7 @@ def test_defaults() -> None:
     assert one.algorithm is dkim.Algorithm.RSA_SHA256
     assert one.signed_fields == ("from", "to")
     assert (one.signature, one.body_hash, one.b) == (b"A", b"B", "QQ==")
-    assert (one.body_length, one.timestamp, one.expiration) == (None, None, None)
+    assert (one.body_hash_spec.length, one.timestamp, one.expiration) == (None, None, None)
     assert one.body_hash_spec == dkim.BodyHashSpec(dkim.Canonicalization.SIMPLE, "sha256", None)
 
 
@@ -57,7 +57,7 @@ def test_defaults() -> None:
 )
 def test_canonicalizations(value: str, header: str, body: str) -> None:
     one = signature(c=value)
-    assert (one.header_canonicalization, one.body_canonicalization) == (header, body)
+    assert (one.header_canonicalization, one.body_hash_spec.canonicalization) == (header, body)
 
 
 @pytest.mark.parametrize(

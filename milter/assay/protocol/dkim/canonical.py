@@ -83,6 +83,11 @@ def signed_octets(names: Sequence[str], header: Header, own: HeaderField, canoni
     return b"".join(octets)
 
 
+def new_hash(name: str, data: bytes = b"") -> hashlib._Hash:
+    """Begin a hash: ``sha256`` or ``sha1``, the latter also where a system's policy forbids it for what is secret."""
+    return hashlib.sha256(data) if name == "sha256" else hashlib.sha1(data, usedforsecurity=False)
+
+
 class BodyHashes:
     """The hashes of one body: each distinct `BodyHashSpec` once, fed with the body as it arrives.
 
@@ -154,7 +159,7 @@ class _Sink:
 
     def __init__(self, spec: BodyHashSpec) -> None:
         self.spec = spec
-        self.hash = hashlib.new(spec.hash_name, usedforsecurity=spec.hash_name != "sha1")
+        self.hash = new_hash(spec.hash_name)
         self.room = spec.length
 
     def update(self, data: bytes) -> None:

@@ -32,21 +32,25 @@ _DNS_TXT = "dns/txt"
 
 
 class Algorithm(StrEnum):
-    """The algorithms of a= (RFC 6376, 3.3; RFC 8463, 3). Whether SHA-1 is still accepted is for the verifier to say."""
+    """The algorithms of a= (RFC 6376, 3.3; RFC 8463, 3). Whether SHA-1 is still accepted is for the verifier to say.
+
+    `key_type` is the k= that a key record for it has; `hash_name` the hash of header and body, as `hashlib` and h= of a
+    key record name it.
+    """
+
+    key_type: str
+    hash_name: str
 
     RSA_SHA256 = "rsa-sha256"
     ED25519_SHA256 = "ed25519-sha256"
     RSA_SHA1 = "rsa-sha1"
 
-    @property
-    def key_type(self) -> str:
-        """The k= that a key record for it has."""
-        return self.value.partition("-")[0]
-
-    @property
-    def hash_name(self) -> str:
-        """The hash of header and body, as `hashlib` and h= of a key record name it."""
-        return self.value.partition("-")[2]
+    def __new__(cls, word: str) -> Algorithm:
+        """A member, with what its word is made of."""
+        member = str.__new__(cls, word)
+        member._value_ = word
+        member.key_type, _, member.hash_name = word.partition("-")
+        return member
 
 
 _ALGORITHMS = {algorithm.value: algorithm for algorithm in Algorithm}
@@ -58,7 +62,7 @@ class Signature(Struct, frozen=True):
 
     `field` is the field it was parsed from; the object itself tells verification which field not to hash. `identity`
     is i= decoded, or ``@`` and the domain. `signed_fields` are the names of h= in lower case. `timestamp` and
-    `expiration` are Unix seconds, None where absent.
+    `expiration` are Unix seconds, None where absent. `body_hash_spec` is the body hash that has to be computed for it.
     """
 
     field: HeaderField
@@ -68,19 +72,13 @@ class Signature(Struct, frozen=True):
     identity_domain: Domain
     algorithm: Algorithm
     header_canonicalization: Canonicalization
-    body_canonicalization: Canonicalization
     signed_fields: tuple[str, ...]
     body_hash: bytes
     signature: bytes
     b: str
-    body_length: int | None
     timestamp: int | None
     expiration: int | None
-
-    @property
-    def body_hash_spec(self) -> BodyHashSpec:
-        """The body hash that has to be computed for this signature."""
-        return BodyHashSpec(self.body_canonicalization, self.algorithm.hash_name, self.body_length)
+    body_hash_spec: BodyHashSpec
 
 
 class SignatureError(ValueError):
@@ -138,14 +136,13 @@ def read(field: HeaderField, tags: Mapping[str, str], *, identity: str | None) -
         identity_domain=identity_domain,
         algorithm=algorithm,
         header_canonicalization=header_canonicalization,
-        body_canonicalization=body_canonicalization,
         signed_fields=_read_signed_fields(tags["h"]),
         body_hash=read_base64(tags, "bh"),
         signature=read_base64(tags, "b"),
         b=without_fws(tags["b"]),
-        body_length=_read_number(tags, "l", _LENGTH),
         timestamp=timestamp,
         expiration=expiration,
+        body_hash_spec=BodyHashSpec(body_canonicalization, algorithm.hash_name, _read_number(tags, "l", _LENGTH)),
     )
 
 

@@ -8,7 +8,6 @@ The order is the RFC's: the signature itself, the key, the body, the header. Fai
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Sequence
 
 from msgspec import Struct
@@ -16,7 +15,7 @@ from msgspec import Struct
 from assay.inquiry import Outcome
 from assay.model.message import Header
 from assay.model.name import Domain
-from assay.protocol.dkim.canonical import BodyHashes, signed_octets
+from assay.protocol.dkim.canonical import BodyHashes, new_hash, signed_octets
 from assay.protocol.dkim.evaluation import Evaluation, Result
 from assay.protocol.dkim.key import Key, KeyFault, KeyLookup
 from assay.protocol.dkim.signature import Algorithm, Signature
@@ -129,7 +128,7 @@ def verify(
 
 def digest(algorithm: Algorithm, data: bytes) -> bytes:
     """Hash `data` as `algorithm` does before it signs."""
-    return hashlib.new(algorithm.hash_name, data, usedforsecurity=algorithm is not Algorithm.RSA_SHA1).digest()
+    return new_hash(algorithm.hash_name, data).digest()
 
 
 def object_to_algorithm(algorithm: Algorithm, settings: Settings) -> str:
@@ -206,7 +205,7 @@ def _evaluation(
         algorithm=signature.algorithm.value,
         b=signature.b,
         testing=testing,
-        body_length=signature.body_length,
+        body_length=signature.body_hash_spec.length,
         policy=policy,
         key_bits=key_bits,
         signed_fields=signature.signed_fields,
