@@ -40,6 +40,8 @@ _IDENTITY = re.compile(
     rf'(?:(?:{_ATOM}(?:\.{_ATOM})*|"(?:[^"\\]|\\.)*")?@)?'
     rf"{_DOMAIN_PART}(?:\.{_DOMAIN_PART})*"
 )
+#: What most values are: domains, addresses, names of algorithms. Such a one is written as it is wherever it stands.
+_PLAIN = re.compile(rf"[A-Za-z0-9._-]{{1,{_SURELY_SHORT}}}")
 _WHITE = re.compile(r"[ \t\r\n]+")
 _QUOTED_SPECIALS = re.compile(r'(["\\])')
 _COMMENT_SPECIALS = re.compile(r"([()\\])")
@@ -97,6 +99,8 @@ def _pieces(one: MethodResult) -> list[_Piece]:
 
 def _pvalue(value: str) -> str:
     """RFC 8601, 2.2: an e-mail identity is written as one, everything else as a value."""
+    if _PLAIN.fullmatch(value):
+        return value
     text = _printable(value)
     # An altered address is nobody's: "?" may stand in a local part, so only the quotes tell the two apart.
     is_identity = text == value and _IDENTITY.fullmatch(text)
@@ -108,7 +112,9 @@ def _token_or_quoted(text: str) -> str:
 
 
 def _free_text(text: str) -> str:
-    return _printable(_WHITE.sub(" ", text).strip(" ")) if text else ""
+    if not text or _PLAIN.fullmatch(text):
+        return text
+    return _printable(_WHITE.sub(" ", text).strip(" "))
 
 
 def _printable(text: str) -> str:
