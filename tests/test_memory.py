@@ -5,13 +5,14 @@ a question."""
 from __future__ import annotations
 
 from ipaddress import ip_address
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from assay.inquiry import Answer, Inquiry, Outcome, Question, RecordType
-from assay.memory import MAX_OCTETS, Memory
+from assay.memory import Memory
 from assay.model.name import Domain, ReversePath
 from assay.protocol import dmarc, iprev, spf
 from protocol.spf.test_properties import CLIENTS, zones
@@ -43,24 +44,40 @@ def mail_from(
     return spf.check_mail_from(ip_address(client), "e.example", ReversePath.parse(sender), memory=memory)
 
 
-messages = st.tuples(
-    zones, st.sampled_from(CLIENTS), st.sampled_from(["user@a.example", "é@a.example", "@b.example", "x@c.example", ""])
+#: What may differ from one message to the next.
+messages = st.fixed_dictionaries(
+    {
+        "rows": zones,
+        "client": st.sampled_from(CLIENTS),
+        "sender": st.sampled_from(["user@a.example", "é@a.example", "@b.example", "x@c.example", ""]),
+        "helo": st.sampled_from(["e.example", "E.example", "c.example"]),
+        "receiver": st.sampled_from(["one.example", "two.example"]),
+        "now": st.integers(1, 2),
+        "limits": st.sampled_from([spf.Limits(), spf.Limits(dns_terms=1, void_lookups=0)]),
+        "best_guess": st.sampled_from([b"", b"v=spf1 a/24 mx -all"]),
+    }
 )
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=400, deadline=None)
 @given(st.lists(messages, min_size=2, max_size=4), st.booleans())
-def test_remembering_changes_no_result_and_no_question(many: list[tuple[Rows, str, str]], same_zone: bool) -> None:
+def test_remembering_changes_no_result_and_no_question(many: list[dict[str, Any]], same_zone: bool) -> None:
     memory = Memory()
-    for rows, client, sender in many:
-        if same_zone:
-            rows = many[0][0]
-        for make in (
-            lambda memory: mail_from(memory, sender, client),  # noqa: B023  # called in this very turn
-            lambda memory: spf.check_helo(ip_address(client), "e.example", memory=memory),  # noqa: B023
-        ):
+    for one in many:
+        client, path = ip_address(one["client"]), ReversePath.parse(one["sender"])
+        common = {name: one[name] for name in ("receiver", "now", "limits")}
+        helo, guess = one["helo"], one["best_guess"]
+
+        def by_helo(memory: Memory | None) -> Inquiry[spf.Evaluation]:
+            return spf.check_helo(client, helo, memory=memory, **common)  # noqa: B023  # called in this very turn
+
+        def by_path(memory: Memory | None) -> Inquiry[spf.Evaluation]:
+            return spf.check_mail_from(client, helo, path, best_guess=guess, memory=memory, **common)  # noqa: B023
+
+        for check in (by_helo, by_path):
+            rows = (many[0] if same_zone else one)["rows"]
             plain, remembering = Zone(rows), Zone(rows)
-            assert remembering.solve(make(memory)) == plain.solve(make(None))
+            assert remembering.solve(check(memory)) == plain.solve(check(None))
             assert remembering.asked == plain.asked
 
 
@@ -113,12 +130,26 @@ def test_a_failure_is_not_remembered() -> None:
     assert len(memory) == 0
 
 
-def test_large_answers_are_not_kept() -> None:
+#: Five mx with ten names of 250 octets each.
+LONG = {"a.example": [["TXT", ["v=spf1 " + " ".join(f"mx:m{number}.a.example" for number in range(5)) + " -all"]]]} | {
+    f"m{number}.a.example": [["MX", [0, f"{name}.{'x' * 60}.{'y' * 60}.{'z' * 60}.a.example"]] for name in range(10)]
+    for number in range(5)
+}
+
+
+@pytest.mark.parametrize(
+    ("rows", "kept"),
+    [
+        ({"a.example": [["TXT", ["v=spf1 " + "ip4:192.0.2.2 " * 100 + "-all"]]]}, 1),
+        ({"a.example": [["TXT", ["v=spf1 " + "ip4:192.0.2.2 " * 1000 + "-all"]]]}, 0),
+        (LONG, 0),
+    ],
+    ids=["long", "very long", "many long names"],
+)
+def test_what_takes_much_is_not_kept(rows: Rows, kept: int) -> None:
     memory = Memory()
-    for octets, kept in ((MAX_OCTETS, 1), (MAX_OCTETS + 1, 1)):
-        zone = Zone({"a.example": [["TXT", ["x" * octets]]]})
-        zone.solve(memory.again(octets, lambda: Count().evaluate("a.example")))
-        assert len(memory) == kept
+    Zone(rows).solve(mail_from(memory))
+    assert len(memory) == kept
 
 
 def test_no_more_is_kept_than_was_allowed_and_the_frequent_one_stays() -> None:

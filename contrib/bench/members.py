@@ -284,6 +284,21 @@ IDLE = Member("pymilter idle", _idle("none"), ("X-Idle",))
 IDLE_HASH = Member("pymilter SHA-256", _idle("hash"), ("X-Idle",))
 
 
+#: Starts assay with a memory of one evaluation, which the next one takes away.
+_FORGETFUL = "import assay.memory as m; m.Memory.__init__.__defaults__ = (1,); from assay.cli.main import main; main()"
+
+
+def assay_without_memory() -> Member:
+    """assay that has to evaluate everything, as for hosts that it has never seen."""
+
+    def command(setting: Setting, socket: str) -> Sequence[str]:
+        usual = _assay(setting, socket)
+        at = usual.index("-m")
+        return [*usual[:at], "-c", _FORGETFUL, *usual[at + 2 :]]
+
+    return Member("assay, nothing remembered", command, ASSAY.expected)
+
+
 def assay_with_cache(entries: int) -> Member:
     """assay with a cache of another size; whether signatures verify does not matter to it."""
     return Member(

@@ -8,13 +8,13 @@ resolver that has to ask others first: it holds each answer back for a time and 
 from __future__ import annotations
 
 import ctypes
+import heapq
 import multiprocessing
 import select
 import socket
 import struct
 import subprocess
 import time
-from collections import deque
 from pathlib import Path
 
 ADDRESS = "127.0.0.1"
@@ -104,7 +104,7 @@ def _forward(seconds: float, count: object) -> None:
     server.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1 << 22)
     server.connect((ADDRESS, 53))
     asked: dict[bytes, tuple[bytes, tuple[str, int], float]] = {}
-    waiting: deque[tuple[float, bytes, tuple[str, int]]] = deque()
+    waiting: list[tuple[float, bytes, tuple[str, int]]] = []  # a heap
     number = 0
     while True:
         timeout = max(0.0, waiting[0][0] - time.monotonic()) if waiting else None
@@ -119,9 +119,9 @@ def _forward(seconds: float, count: object) -> None:
         if server in ready:
             answer = server.recv(65535)
             original, address, due = asked.pop(answer[:2])
-            waiting.append((due, original + answer[2:], address))
+            heapq.heappush(waiting, (due, original + answer[2:], address))
         while waiting and waiting[0][0] <= time.monotonic():
-            _, answer, address = waiting.popleft()
+            _, answer, address = heapq.heappop(waiting)
             clients.sendto(answer, address)
 
 

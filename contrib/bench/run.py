@@ -94,10 +94,8 @@ def _measure(arguments: argparse.Namespace, directory: Path) -> Iterator[dict[st
     count = 10_000 if "cache" in wanted else 10 if arguments.smoke else 200
     domains = [zone.Domain(number) for number in range(1, count + 1)]
     terms = dict(zone.many_terms(amount) for amount in (1, 10, 50, 100, 200))
-    hosts = [zone.Domain(domain.number, machine) for machine in range(1, zone.MACHINES + 1) for domain in domains[:200]]
-    further = [*terms.values(), *(host.host_records() for host in hosts)]
     server = nameserver.NameServer(
-        directory, zone.zone_file(domains, signer.public, [record for records in further for record in records])
+        directory, zone.zone_file(domains, signer.public, [record for more in terms.values() for record in more])
     )
     say(f"signing the messages of {min(count, 200)} senders")
     messages = [signer.sign(mail.compose(domain, 4 * _KIB)) for domain in domains[:200]]
@@ -106,11 +104,10 @@ def _measure(arguments: argparse.Namespace, directory: Path) -> Iterator[dict[st
     try:
         if arguments.smoke:
             scenarios.TARGETS = {"assay": scenarios.TARGETS["assay"]}
-            yield from scenarios.warm(world, messages, (), (1,), 1.0, 1)
+            yield from scenarios.warm(world, messages, (1,), 1.0, 1)
             return
         if "warm" in wanted:
-            from_hosts = [replace(messages[host.number - 1], domain=host) for host in hosts]
-            yield from scenarios.warm(world, messages, from_hosts, (1, 10, 100), seconds, rounds)
+            yield from scenarios.warm(world, messages, (1, 10, 100), seconds, rounds)
         if "stages" in wanted:
             yield from scenarios.stages(messages)
         if "sessions" in wanted:

@@ -35,6 +35,7 @@ Chain = Sequence[Member]
 
 TARGETS: dict[str, Chain] = {
     "assay": (members.ASSAY,),
+    "assay, nothing remembered": (members.assay_without_memory(),),
     "rspamd": (members.RSPAMD,),
     "pair: OpenDKIM, OpenDMARC with its own SPF": members.PAIR,
     "chain: pyspf-milter, OpenDKIM, OpenDMARC": members.USUAL_CHAIN,
@@ -43,7 +44,7 @@ TARGETS: dict[str, Chain] = {
     "pymilter that does nothing, no replies": (members.IDLE,),
 }
 CLIENT_ROUND_TRIP = 0.02  # seconds: a client on the same continent
-JUDGES = tuple(TARGETS)[:4]
+JUDGES = tuple(name for name in TARGETS if name.partition(":")[0] in ("assay", "rspamd", "pair", "chain"))
 
 
 @dataclass(slots=True)
@@ -171,25 +172,17 @@ def _together(turns: Sequence[Row]) -> Row:
 def warm(
     world: World,
     messages: Sequence[Message],
-    from_hosts: Sequence[Message],
     connections: Sequence[int],
     seconds: float,
     rounds: int,
 ) -> Iterator[Row]:
-    """Every answer known already: CPU, throughput and latency by number of connections, all targets in turns.
-
-    :param from_hosts: messages from so many hosts that assay remembers no evaluation of any of them; none to leave this
-        out.
-    """
+    """Every answer known already: CPU, throughput and latency by number of connections, all targets in turns."""
     with ExitStack() as stack:
         contestants: dict[str, Contestant] = {}
         for target, chain in TARGETS.items():
             say(f"warm: starting {target}")
             running = stack.enter_context(serving(world, chain))
             contestants[target] = Contestant(running, legs(world, running, messages))
-        if from_hosts and "assay" in TARGETS:
-            running = stack.enter_context(serving(world, (members.assay_with_cache(200_000),)))
-            contestants["assay, hosts not seen lately"] = Contestant(running, legs(world, running, from_hosts))
         for one in contestants.values():
             try:
                 warm_up(world, one.prepared)
@@ -277,7 +270,8 @@ def delayed(world: World) -> Iterator[None]:
 
 def large(world: World, messages: Sequence[Message], seconds: float, rounds: int) -> Iterator[Row]:
     """Large bodies: CPU for each, all targets in turns."""
-    targets = {name: chain for name, chain in TARGETS.items() if name != "pymilter that does nothing, all replies"}
+    left_out = ("assay, nothing remembered", "pymilter that does nothing, all replies")
+    targets = {name: chain for name, chain in TARGETS.items() if name not in left_out}
     targets["pymilter that takes SHA-256 of the body"] = (members.IDLE_HASH,)
     with ExitStack() as stack:
         contestants: dict[str, Contestant] = {}

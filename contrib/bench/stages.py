@@ -25,7 +25,9 @@ from assay.config import Configuration, make_clients, make_resolver, make_settin
 from assay.config.settings import Dns, Identity
 from assay.daemon.connection import Connection, Service, SessionCount, silent_steps
 from assay.daemon.journal import Journal
+from assay.daemon.worker import COLLECT
 from assay.log import Log
+from assay.memory import Memory
 from assay.policy import OnError
 from assay.session import Session
 
@@ -56,10 +58,13 @@ def main() -> None:
     messages: list[Message] = pickle.load(sys.stdin.buffer)  # noqa: S301  # of the benchmark itself
     configuration = Configuration(identity=Identity(authserv_id=MTA), dns=Dns(nameservers=(sys.argv[1],)))
     settings, clients = make_settings(configuration), make_clients(configuration)
+    memory = Memory()
     nowhere = os.open(os.devnull, os.O_WRONLY)
     with make_resolver(configuration) as resolver:
         service = Service(
-            new_session=lambda: Session(settings, clients, lambda seconds=None: resolver.driver(seconds or 5.0)),
+            new_session=lambda: Session(
+                settings, clients, lambda seconds=None: resolver.driver(seconds or 5.0), memory
+            ),
             no_reply=silent_steps(settings.policy),
             on_error=OnError.TEMPFAIL,
             journal=Journal(Log(lambda _level, text: _write(nowhere, text))),
@@ -70,7 +75,7 @@ def main() -> None:
             for message in messages:
                 _send(service, message, defaultdict(list))
         gc.freeze()
-        gc.disable()
+        gc.set_threshold(*COLLECT)
         for _ in range(_PASSES):
             for message in messages:
                 _send(service, message, spent)

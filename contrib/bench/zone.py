@@ -12,17 +12,15 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 SELECTOR = "s2024"
-MOST, MACHINES = 10_000, 12  # senders, and hosts of each beside its first: all addresses fit into the network
 TTL = 7200
 _TXT_CUT = 250  # octets of one character-string (RFC 1035, 3.3: 255 at most)
 
 
 @dataclass(frozen=True, slots=True)
 class Domain:
-    """One sender. `number` is at most `MOST`, and `machine` the one of its hosts that sends, at most `MACHINES`."""
+    """One sender. `number` is below 65536."""
 
     number: int
-    machine: int = 0
 
     @property
     def name(self) -> str:
@@ -31,13 +29,12 @@ class Domain:
     @property
     def host(self) -> str:
         """The sending host's name, as in HELO."""
-        return f"mx{self.machine or ''}.{self.name}"
+        return f"mx.{self.name}"
 
     @property
     def address(self) -> str:
         """The sending host's address, of the network that is set aside for benchmarks (RFC 2544)."""
-        number = self.number + self.machine * (MOST + 1)
-        return f"198.{18 + (number >> 16)}.{number >> 8 & 255}.{number & 255}"
+        return f"198.18.{self.number >> 8}.{self.number & 255}"
 
     @property
     def reverse(self) -> str:
@@ -46,20 +43,16 @@ class Domain:
     def records(self, key: str) -> Iterator[tuple[str, str, str]]:
         """Name, type and text of every record. `key`: the p= of its DKIM key."""
         name = self.name
-        yield from self.host_records()
+        yield self.host, "A", self.address
+        yield self.reverse, "PTR", self.host + "."
         yield name, "MX", f"10 {self.host}."
         yield name, "TXT", _quoted(f"v=spf1 include:_a.spf.{name} include:_b.spf.{name} include:_c.spf.{name} -all")
         yield f"_a.spf.{name}", "TXT", _quoted("v=spf1 ip4:192.0.2.0/25 ip4:192.0.2.128/26 ip6:2001:db8:1::/48 ~all")
         yield f"_b.spf.{name}", "TXT", _quoted("v=spf1 ip4:198.51.100.0/25 ip4:203.0.113.0/26 ip6:2001:db8:2::/48 ~all")
         yield f"_c.spf.{name}", "TXT", _quoted("v=spf1 ip4:203.0.113.128/25 ip4:198.18.0.0/15 ip6:2001:db8::/48 ~all")
+        yield self.host, "TXT", _quoted("v=spf1 a -all")
         yield f"{SELECTOR}._domainkey.{name}", "TXT", _quoted(f"v=DKIM1; k=rsa; p={key}")
         yield f"_dmarc.{name}", "TXT", _quoted(f"v=DMARC1; p=reject; rua=mailto:dmarc@{name}")
-
-    def host_records(self) -> Iterator[tuple[str, str, str]]:
-        """Those of the sending host."""
-        yield self.host, "A", self.address
-        yield self.reverse, "PTR", self.host + "."
-        yield self.host, "TXT", _quoted("v=spf1 a -all")
 
 
 def many_terms(terms: int) -> tuple[str, list[tuple[str, str, str]]]:

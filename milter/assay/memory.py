@@ -15,7 +15,7 @@ from typing import Any, TypeVar, cast
 
 from msgspec import Struct
 
-from assay.inquiry import Answer, Inquiry, Outcome, Question
+from assay.inquiry import MX, Answer, Inquiry, Outcome, Question, Record
 
 T = TypeVar("T")
 _Batch = tuple[Sequence[Question], Sequence[Answer]]
@@ -23,9 +23,11 @@ _Batch = tuple[Sequence[Question], Sequence[Answer]]
 #: Evaluations kept, each with its questions and answers; the answers are mostly the resolver's own. An evaluation costs
 #: one to two KiB with usual policies, so a full memory takes four to eight MiB.
 DEFAULT_SIZE = 4096
-#: Octets of text in the answers of an evaluation that is kept: more than usual policies have. Without a bound, what the
-#: resolver has dropped already could be kept here.
-MAX_OCTETS = 4096
+#: Octets that the questions and answers of an evaluation take at most that is kept: more than usual policies have.
+#: Without a bound, strangers would decide how large a memory is.
+MAX_OCTETS = 8192
+_OBJECTS = 256  # octets of a question and its answer, whatever they say
+_RECORD = 64  # octets of a record, beside its text
 
 
 class _Past(Struct, frozen=True):
@@ -116,9 +118,19 @@ def _same(answer: Answer, former: Answer) -> bool:
 def _may_be_kept(batches: Sequence[_Batch]) -> bool:
     """Whether an evaluation is small, and came to its end without a failure."""
     octets = 0
-    for _, answers in batches:
-        for answer in answers:
+    for questions, answers in batches:
+        for question, answer in zip(questions, answers, strict=True):
             if answer.outcome is Outcome.TEMPFAIL:
                 return False
-            octets += sum(len(record) if isinstance(record, bytes | str) else 64 for record in answer.records)
+            octets += _OBJECTS + len(question.name) + sum(map(_size, answer.records))
     return octets <= MAX_OCTETS
+
+
+def _size(record: Record) -> int:
+    match record:
+        case bytes() | str():
+            return _RECORD + len(record)
+        case MX():
+            return _RECORD + len(record.exchange)
+        case _:
+            return _RECORD

@@ -25,7 +25,6 @@ class Settings(Struct, frozen=True):
     further_authserv_ids: tuple[str, ...] = ()
     received_spf: bool = True
     iprev: bool = True
-    memory: Memory = field(default_factory=Memory)  #: former evaluations, of all messages with these settings
     spf_limits: spf.Limits = field(default_factory=spf.Limits)
     spf_seconds: float | None = None  #: the time one check of SPF may take; None for as long as a message has
     spf_best_guess: bytes = b""  #: a record for domains that have none; empty for no guess
@@ -42,8 +41,9 @@ class Settings(Struct, frozen=True):
 class Origin:
     """The evaluations of one client."""
 
-    def __init__(self, settings: Settings, inquiries: Inquiries, receiver: str) -> None:
+    def __init__(self, settings: Settings, inquiries: Inquiries, memory: Memory, receiver: str) -> None:
         self._settings = settings
+        self._memory = memory
         self._inquiries = inquiries
         self._receiver = receiver
         self._iprev: Pending[iprev.Evaluation] | None = None
@@ -53,7 +53,7 @@ class Origin:
         """Start what the client's address makes possible."""
         if self._settings.iprev and client.address is not None:
             address = client.address
-            inquiry = self._settings.memory.again(("iprev", address.packed), lambda: iprev.evaluate(address))
+            inquiry = self._memory.again(("iprev", address.packed), lambda: iprev.evaluate(address))
             self._iprev = self._inquiries.start(inquiry)
 
     def greeted(self, client: Client) -> None:
@@ -67,7 +67,7 @@ class Origin:
                 client.helo,
                 limits=self._settings.spf_limits,
                 receiver=self._receiver,
-                memory=self._settings.memory,
+                memory=self._memory,
             )
             self._spf_helo = self._inquiries.start(inquiry, self._inquiries.driver(self._settings.spf_seconds))
 

@@ -14,6 +14,7 @@ from msgspec.structs import replace
 from assay import policy
 from assay.assessment import Assessment
 from assay.inquiries import Inquiries, NewDriver
+from assay.memory import Memory
 from assay.model.message import HeaderField
 from assay.model.name import ReversePath
 from assay.model.network import Networks
@@ -66,9 +67,15 @@ class Clients(Struct, frozen=True):
 class Session:
     """One connection. Call the methods in SMTP's order; each fact may be missing."""
 
-    def __init__(self, settings: Settings, clients: Clients, new_driver: NewDriver) -> None:
-        """:param new_driver: called at each stage that asks something."""
+    def __init__(
+        self, settings: Settings, clients: Clients, new_driver: NewDriver, memory: Memory | None = None
+    ) -> None:
+        """
+        :param new_driver: called at each stage that asks something.
+        :param memory: former evaluations, of all sessions with these settings; of this one alone if left out.
+        """
         self._settings = settings
+        self._memory = Memory() if memory is None else memory
         self._clients = clients
         self._new_driver = new_driver
         self._inquiries = Inquiries(new_driver)
@@ -81,7 +88,7 @@ class Session:
 
     def _set_name(self, mta_name: str) -> None:
         self._authserv_id = self._settings.authserv_id or mta_name
-        self._origin = Origin(self._settings, self._inquiries, self._authserv_id)
+        self._origin = Origin(self._settings, self._inquiries, self._memory, self._authserv_id)
 
     def connect(
         self, address: Address | None, name: str, *, mta_name: str = "", daemon: str = "", local: bool = True
@@ -142,6 +149,7 @@ class Session:
         self._transaction = Transaction(
             self._settings,
             Inquiries(self._new_driver),
+            self._memory,
             self._client,
             Envelope(reverse_path, authenticated=authenticated, smtputf8=smtputf8),
             self._origin,

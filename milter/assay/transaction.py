@@ -14,6 +14,7 @@ from assay import policy, trace
 from assay.assessment import Assessment
 from assay.inquiries import Inquiries
 from assay.inquiry import Driver, Inquiry, Pending
+from assay.memory import Memory
 from assay.model.message import NO_HEADER, Header, HeaderField
 from assay.model.name import Domain
 from assay.model.network import Networks
@@ -89,6 +90,7 @@ class Transaction:
         self,
         settings: Settings,
         inquiries: Inquiries,
+        memory: Memory,
         client: Client,
         envelope: Envelope,
         origin: Origin,
@@ -109,6 +111,7 @@ class Transaction:
         self._late = standing.relay  # whether the earlier stages had nobody to judge
         self._settings = settings
         self._inquiries = inquiries
+        self._memory = memory
         self._origin = origin
         self._authserv_id = authserv_id
         self._now = now
@@ -141,7 +144,7 @@ class Transaction:
             receiver=self._authserv_id,
             now=self._now,
             best_guess=self._settings.spf_best_guess,
-            memory=self._settings.memory,
+            memory=self._memory,
         )
         self._spf = self._inquiries.start(inquiry, self._inquiries.driver(self._settings.spf_seconds))
 
@@ -201,7 +204,7 @@ class Transaction:
             self.standing = replace(self.standing, exempt=f"internal network {network}, behind a relay")
             return
         self.client = replace(self.client, address=told[0], helo=told[1])
-        self._origin = Origin(self._settings, self._inquiries, self._authserv_id)
+        self._origin = Origin(self._settings, self._inquiries, self._memory, self._authserv_id)
         self._origin.connected(self.client)
         self._origin.greeted(self.client)
         self._check_mail_from()
@@ -331,8 +334,9 @@ class Transaction:
         return driver.start(judged).result()
 
     def _discover(self, domain: Domain) -> Inquiry[dmarc.Discovery]:
-        return self._settings.memory.again(
-            ("dmarc", domain.name), lambda: dmarc.discover(domain, public_suffix=self._settings.public_suffix)
+        public_suffix = self._settings.public_suffix
+        return self._memory.again(
+            ("dmarc", domain.name, public_suffix), lambda: dmarc.discover(domain, public_suffix=public_suffix)
         )
 
     def _walk(self, domain: Domain) -> Inquiry[Domain | None]:

@@ -11,12 +11,14 @@ from msgspec import Struct
 from assay.model.message import Header, HeaderField
 from assay.model.name import Domain, Mailbox
 
+_MEANS = frozenset(("public_suffix", "program"))
+
 
 def plain(value: object) -> Any:
     """Values of ours as objects, enums as their words, bytes as text with ``\\xNN`` for what is no UTF-8.
 
     Header fields are left out of the objects that hold them, for they are the message's and not the evaluation's, and
-    so are functions.
+    so is what is no evidence but a means to find it.
     """
     match value:
         case None | bool() | int() | float():
@@ -37,6 +39,6 @@ def plain(value: object) -> Any:
         return {
             name: plain(item)
             for name in value.__struct_fields__
-            if not isinstance(item := getattr(value, name), HeaderField | Header) and not callable(item)
+            if name not in _MEANS and not isinstance(item := getattr(value, name), HeaderField | Header)
         }
     return str(value)

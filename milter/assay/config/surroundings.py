@@ -36,7 +36,12 @@ class Milter(Section, frozen=True):
         Meta(description="Group of a unix socket, such as the one the MTA runs with. Empty: the daemon's own group."),
     ] = ""
     workers: Annotated[
-        int, Meta(ge=0, le=256, description="Worker processes. 0: one for each core the daemon may use.")
+        int,
+        Meta(
+            ge=0,
+            le=256,
+            description="Worker processes, each of which keeps to one core. 0: one for each core the daemon may use.",
+        ),
     ] = 0
     on_error: Annotated[
         policy.OnError,

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import random
 import select
 import signal
 import time
@@ -184,10 +185,12 @@ class Supervisor:
         return pid
 
     def _free_core(self) -> int:
-        """The core for the next worker: the one that has the fewest, of several the last, for the first has most other
-        work to do."""
+        """The core for the next worker: one of those that have the fewest, drawn by lot, so that several daemons with
+        few workers do not all come to the same."""
         taken = [one.core for one in self._workers.values() if not one.draining_until]
-        return min(sorted(os.sched_getaffinity(0), reverse=True), key=taken.count)
+        cores = list(os.sched_getaffinity(0))
+        random.shuffle(cores)
+        return min(cores, key=taken.count)
 
     def _become_worker(self, control: int, control_end: int, ready: int, ready_end: int, core: int) -> None:
         """The child's side of the fork; does not return."""

@@ -22,6 +22,7 @@ from assay.daemon import filter as callbacks
 from assay.daemon.journal import open_journal
 from assay.daemon.listener import Listener, deafen, refuse
 from assay.log import Log
+from assay.memory import Memory
 from assay.session import Session
 
 READY = b"r"
@@ -29,7 +30,7 @@ REPLACED = b"n"  # new workers serve by now
 
 #: When the collector looks for cycles (``gc.set_threshold``). A message makes some two thousand objects and no cycle,
 #: so the default, every 700 objects, is work in vain; twenty thousand are a few megabytes.
-_COLLECT = (20_000, 20, 50)
+COLLECT = (20_000, 20, 50)
 _M_ARENA_MAX = -8  # <malloc.h>, mallopt(3)
 _POLL_SECONDS = 0.1  # how often a draining worker looks whether its sessions are gone
 _SETTLE_SECONDS = 0.1  # until our siblings have gone deaf too; a shared socket shut down before looks broken to them
@@ -44,14 +45,7 @@ def run(configuration: Configuration, listener: Listener, log: Log, *, control: 
     :param core: the core to run on.
     :returns: the exit code.
     """
-    # Only one of our threads can run Python at a time. On several cores they wake each other at every callback for
-    # nothing, to find the interpreter taken again: that nearly doubles a message's CPU when sessions overlap.
-    with contextlib.suppress(OSError):  # forbidden here, or the core is gone: then without
-        os.sched_setaffinity(0, {core})
-    # A thread that wakes another one keeps the core until it has to wait itself (sched(7), SCHED_BATCH): the other one
-    # could not run Python before that anyway. Needs no privilege.
-    with contextlib.suppress(OSError):
-        os.sched_setscheduler(0, os.SCHED_BATCH, os.sched_param(0))
+    _keep_to(core, log)
     share_one_arena()
     resolver = make_resolver(configuration, log.warning)
     resolver.start()
@@ -59,8 +53,9 @@ def run(configuration: Configuration, listener: Listener, log: Log, *, control: 
     clients = make_clients(configuration)
     budget = configuration.dns.budget_seconds
     sessions = connection.SessionCount()
+    memory = Memory()
     service = connection.Service(
-        new_session=lambda: Session(settings, clients, lambda seconds=None: resolver.driver(seconds or budget)),
+        new_session=lambda: Session(settings, clients, lambda seconds=None: resolver.driver(seconds or budget), memory),
         no_reply=connection.silent_steps(settings.policy),
         # A dry run refuses nothing, a message that we failed to judge included.
         on_error=policy.OnError.ACCEPT if configuration.milter.dry_run else configuration.milter.on_error,
@@ -75,10 +70,25 @@ def run(configuration: Configuration, listener: Listener, log: Log, *, control: 
         daemon=True,
     ).start()
     gc.freeze()  # what is loaded by now lives as long as the process: the collector need not look at it again
-    gc.set_threshold(*_COLLECT)
+    gc.set_threshold(*COLLECT)
     os.write(ready, READY)
     os.close(ready)
     return callbacks.serve(log)
+
+
+def _keep_to(core: int, log: Log) -> None:
+    """Have this process run on one core, and its threads not interrupt each other.
+
+    Only one of our threads can run Python at a time. On several cores they wake each other at every callback for
+    nothing, to find the interpreter taken again: that nearly doubles a message's CPU when sessions overlap. And a
+    thread that wakes another one keeps the core until it has to wait itself (sched(7), SCHED_BATCH), since the other
+    one could not run Python before that anyway. Neither needs a privilege.
+    """
+    try:
+        os.sched_setaffinity(0, {core})
+        os.sched_setscheduler(0, os.SCHED_BATCH, os.sched_param(0))
+    except (OSError, AttributeError) as error:  # forbidden here, the core is gone, or not Linux: then without
+        log.debug(f"threads are not kept to one core: {error}")
 
 
 def share_one_arena() -> None:

@@ -55,6 +55,12 @@ class Header(Struct, frozen=True):
             index.setdefault(one.key, []).append(one)
         force_setattr(self, "_index", {key: tuple(fields) for key, fields in index.items()})
 
+    def __hash__(self) -> int:
+        return hash(self.fields)
+
+    def __repr__(self) -> str:
+        return f"Header({self.fields!r})"
+
     def __iter__(self) -> Iterator[HeaderField]:
         return iter(self.fields)
 

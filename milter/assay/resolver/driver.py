@@ -16,6 +16,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Sequence
 from concurrent.futures import CancelledError
+from contextlib import suppress
 from threading import Event, Lock
 from typing import Any, Generic, NoReturn, Protocol, TypeVar, cast
 
@@ -77,9 +78,7 @@ class Driver:
                     answer = lookup(question)
                     if answer is None:
                         running = Running(self, self._source, inquiry, batch, answers)
-                        # The loop's thread waits for this core, and for the interpreter. Let it send the questions
-                        # now: else it does when this thread has to wait itself, after all of a message that is there.
-                        os.sched_yield()
+                        _give_way()
                         return running
                     answers.append(answer)
                 batch = inquiry.send(answers)
@@ -116,6 +115,13 @@ class Driver:
     def _narrate(self, question: Question, answer: Answer, since: float) -> None:
         if self._observer is not None:
             self._observer(question, answer, self._clock() - since)
+
+
+def _give_way() -> None:
+    """Let the loop's thread, which waits for this core and for the interpreter, send its questions now: else it does so
+    when this thread has to wait itself, after all of a message that is there."""
+    with suppress(OSError, AttributeError):  # forbidden here, or no such system: then a little later
+        os.sched_yield()
 
 
 class Solved(Generic[T]):

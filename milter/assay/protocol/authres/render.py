@@ -40,7 +40,7 @@ _IDENTITY = re.compile(
     rf'(?:(?:{_ATOM}(?:\.{_ATOM})*|"(?:[^"\\]|\\.)*")?@)?'
     rf"{_DOMAIN_PART}(?:\.{_DOMAIN_PART})*"
 )
-#: What most values are: domains, addresses, names of algorithms. Such a one is written as it is wherever it stands.
+#: What most values are: domains, IPv4 addresses, names of algorithms. Such a one is written as it is, wherever it is.
 _PLAIN = re.compile(rf"[A-Za-z0-9._-]{{1,{_SURELY_SHORT}}}")
 _WHITE = re.compile(r"[ \t\r\n]+")
 _QUOTED_SPECIALS = re.compile(r'(["\\])')

@@ -125,8 +125,8 @@ class Evaluation(Struct, frozen=True):
     2.7.2)."""
 
     uses_macros: bool = False
-    """Whether a macro was expanded on the way: if not, the evaluation depends on nothing but the checked domain, the
-    client's address and the answers, and who sent what does not matter."""
+    """Whether a macro was expanded on the way, to become a name or a part of an explanation. If not, neither HELO nor
+    local part, receiver or time had a say, and `sender` only stands here as it was given."""
 
     domain_exists: bool = True
     """False where the DNS says that `domain` does not exist (NXDOMAIN)."""
