@@ -186,7 +186,7 @@ def _goals(rows: list[Row]) -> str:
         value = ours / theirs
         met = value >= wanted if least else value <= wanted
         found.append(
-            [goal, f"{value:.2f}", f"{'at least' if least else 'at most'} {wanted:g}", "yes" if met else "**no**"]
+            [goal, f"{value:.3f}", f"{'at least' if least else 'at most'} {wanted:g}", "yes" if met else "**no**"]
         )
 
     for connections in (1, 10):
