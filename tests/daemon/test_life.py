@@ -19,6 +19,8 @@ import pytest
 
 from assay.cli.mta import MilterError, Mta
 from assay.config.endpoint import Endpoint
+from assay.daemon.worker import keep_to
+from assay.log import Level, Log
 from assay.model.message import split_message
 from running import PATIENCE, Daemon
 from sending import MESSAGE, OUR_ID, ROWS, greet, message, results, send
@@ -153,6 +155,12 @@ class TestEnd:
             daemon.signal(signal.SIGTERM)
             assert daemon.wait() == 0
             assert "1 sessions were still open after 1 s" in daemon.log()
+
+    def test_where_the_system_forbids_a_core_of_its_own_a_worker_goes_on_and_says_so(self) -> None:
+        told: list[tuple[Level, str]] = []
+        no_such_core = max(os.sched_getaffinity(0)) + 1000
+        keep_to(no_such_core, Log(lambda level, text: told.append((level, text)), Level.DEBUG))
+        assert told == [(Level.DEBUG, "threads are not kept to one core: [Errno 22] Invalid argument")]
 
     @pytest.mark.parametrize("share", [1.0, 0.5], ids=["a worker for each core", "fewer workers than cores"])
     def test_each_worker_keeps_to_a_core_and_lets_no_thread_interrupt_another(

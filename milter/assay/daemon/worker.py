@@ -45,7 +45,7 @@ def run(configuration: Configuration, listener: Listener, log: Log, *, control: 
     :param core: the core to run on.
     :returns: the exit code.
     """
-    _keep_to(core, log)
+    keep_to(core, log)
     share_one_arena()
     resolver = make_resolver(configuration, log.warning)
     resolver.start()
@@ -76,7 +76,7 @@ def run(configuration: Configuration, listener: Listener, log: Log, *, control: 
     return callbacks.serve(log)
 
 
-def _keep_to(core: int, log: Log) -> None:
+def keep_to(core: int, log: Log) -> None:
     """Have this process run on one core, and its threads not interrupt each other.
 
     Only one of our threads can run Python at a time. On several cores they wake each other at every callback for
