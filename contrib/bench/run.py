@@ -100,7 +100,7 @@ def _measure(arguments: argparse.Namespace, directory: Path) -> Iterator[dict[st
     say(f"signing the messages of {min(count, 200)} senders")
     messages = [signer.sign(mail.compose(domain, 4 * _KIB)) for domain in domains[:200]]
     world = scenarios.World(directory, len(os.sched_getaffinity(0)))
-    seconds, rounds = (1.0, 12) if long else (0.4, 4)
+    seconds, rounds = (1.0, 12) if long else (0.4, 3)
     try:
         if arguments.smoke:
             scenarios.TARGETS = {"assay": scenarios.TARGETS["assay"]}
@@ -113,7 +113,7 @@ def _measure(arguments: argparse.Namespace, directory: Path) -> Iterator[dict[st
         if "sessions" in wanted:
             yield from scenarios.sessions(world, messages, seconds, rounds)
         if "cold" in wanted:
-            yield from scenarios.cold(world, messages, (0.02, 0.05), 50 if long else 10)
+            yield from scenarios.cold(world, messages, (0.02, 0.05), 50 if long else 8)
         if "large" in wanted:
             big = [signer.sign(mail.compose(domain, 5 * _MIB)) for domain in domains[:2]]
             yield from scenarios.large(world, big, seconds, rounds)
