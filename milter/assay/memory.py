@@ -21,7 +21,7 @@ T = TypeVar("T")
 _Batch = tuple[Sequence[Question], Sequence[Answer]]
 
 #: Evaluations kept, each with its questions and answers; the answers are mostly the resolver's own. An evaluation costs
-#: one to two KiB with usual policies, so a full memory takes four to eight MiB.
+#: some two KiB with usual policies, so a full memory takes eight MiB; strangers can make it `MAX_OCTETS` each.
 DEFAULT_SIZE = 4096
 #: Octets that the questions and answers of an evaluation take at most that is kept: more than usual policies have.
 #: Without a bound, strangers would decide how large a memory is.
