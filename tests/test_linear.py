@@ -81,7 +81,8 @@ def _from(value: bytes) -> None:
 def _spf(record: bytes) -> None:
     """Check a record that was never seen before, for the sender it likes least."""
     zone = Zone({"a.example": [["TXT", [record.decode("latin-1")]]], "b.example": [["A", "192.0.2.1"]]})
-    zone.solve(spf.check_mail_from(ip_address("192.0.2.9"), "h.example", ReversePath.parse("!-" * 500 + "@a.example")))
+    request = spf.Request(ip_address("192.0.2.9"), "h.example")
+    zone.solve(spf.check(request.of_mail_from(ReversePath.parse("!-" * 500 + "@a.example"))))
 
 
 def _macro(text: bytes) -> None:

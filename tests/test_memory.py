@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 from assay.inquiry import Answer, Inquiry, Outcome, Question, RecordType
 from assay.memory import Memory
 from assay.model.name import Domain, ReversePath
-from assay.protocol import dmarc, iprev, spf
+from assay.protocol import spf
+from assay.remembered import check_iprev, check_spf, discover_policy
 from protocol.spf.test_properties import CLIENTS, zones
 from zone import Rows, Zone
 
@@ -38,10 +39,9 @@ class Count:
         return " ".join(told)
 
 
-def mail_from(
-    memory: Memory | None, sender: str = "user@a.example", client: str = "192.0.2.1"
-) -> Inquiry[spf.Evaluation]:
-    return spf.check_mail_from(ip_address(client), "e.example", ReversePath.parse(sender), memory=memory)
+def mail_from(memory: Memory, sender: str = "user@a.example", client: str = "192.0.2.1") -> Inquiry[spf.Evaluation]:
+    request = spf.Request(ip_address(client), "e.example").of_mail_from(ReversePath.parse(sender))
+    return check_spf(memory, request)
 
 
 #: What may differ from one message to the next.
@@ -65,19 +65,12 @@ def test_remembering_changes_no_result_and_no_question(many: list[dict[str, Any]
     memory = Memory()
     for one in many:
         client, path = ip_address(one["client"]), ReversePath.parse(one["sender"])
-        common = {name: one[name] for name in ("receiver", "now", "limits")}
-        helo, guess = one["helo"], one["best_guess"]
-
-        def by_helo(memory: Memory | None) -> Inquiry[spf.Evaluation]:
-            return spf.check_helo(client, helo, memory=memory, **common)  # noqa: B023  # called in this very turn
-
-        def by_path(memory: Memory | None) -> Inquiry[spf.Evaluation]:
-            return spf.check_mail_from(client, helo, path, best_guess=guess, memory=memory, **common)  # noqa: B023
-
-        for check in (by_helo, by_path):
+        common = {name: one[name] for name in ("receiver", "now", "limits", "best_guess")}
+        request = spf.Request(client, one["helo"], **common)
+        for identity in (request.of_helo(), request.of_mail_from(path)):
             rows = (many[0] if same_zone else one)["rows"]
             plain, remembering = Zone(rows), Zone(rows)
-            assert remembering.solve(check(memory)) == plain.solve(check(None))
+            assert remembering.solve(check_spf(memory, identity)) == plain.solve(spf.check(identity))
             assert remembering.asked == plain.asked
 
 
@@ -204,8 +197,8 @@ def test_all_who_remember_share_a_memory_and_do_not_mix() -> None:
     }
     for _ in range(2):
         zone = Zone(rows)
-        assert zone.solve(memory.again(("iprev", CLIENT.packed), lambda: iprev.evaluate(CLIENT))).result == "fail"
+        assert zone.solve(check_iprev(memory, CLIENT)).result == "fail"
         assert zone.solve(mail_from(memory)).result == "pass"
-        assert zone.solve(spf.check_helo(CLIENT, "a.example", memory=memory)).identity is spf.Identity.HELO
-        found = zone.solve(memory.again(("dmarc", "a.example"), lambda: dmarc.discover(Domain("a.example"))))
+        assert zone.solve(check_spf(memory, spf.Request(CLIENT, "a.example").of_helo())).identity is spf.Identity.HELO
+        found = zone.solve(discover_policy(memory, Domain("a.example"), None))
         assert found.policy == "reject"

@@ -15,6 +15,7 @@ from assay.inquiry import Pending
 from assay.memory import Memory
 from assay.model.smtp import Client
 from assay.protocol import dkim, dmarc, iprev, spf
+from assay.remembered import check_iprev, check_spf
 
 
 class Settings(Struct, frozen=True):
@@ -52,9 +53,7 @@ class Origin:
     def connected(self, client: Client) -> None:
         """Start what the client's address makes possible."""
         if self._settings.iprev and client.address is not None:
-            address = client.address
-            inquiry = self._memory.again(("iprev", address.packed), lambda: iprev.evaluate(address))
-            self._iprev = self._inquiries.start(inquiry)
+            self._iprev = self._inquiries.start(check_iprev(self._memory, client.address))
 
     def greeted(self, client: Client) -> None:
         """Start what its HELO name makes possible; a second one, after STARTTLS, replaces the first."""
@@ -62,14 +61,11 @@ class Origin:
             self._inquiries.give_up(self._spf_helo)
             self._spf_helo = None
         if client.address is not None:
-            inquiry = spf.check_helo(
-                client.address,
-                client.helo,
-                limits=self._settings.spf_limits,
-                receiver=self._receiver,
-                memory=self._memory,
-            )
-            self._spf_helo = self._inquiries.start(inquiry, self._inquiries.driver(self._settings.spf_seconds))
+            request = spf.Request(
+                client.address, client.helo, receiver=self._receiver, limits=self._settings.spf_limits
+            ).of_helo()
+            driver = self._inquiries.driver(self._settings.spf_seconds)
+            self._spf_helo = self._inquiries.start(check_spf(self._memory, request), driver)
 
     def iprev(self) -> iprev.Evaluation | None:
         """IPREV, waited for; None where it was not tried."""

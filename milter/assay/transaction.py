@@ -23,6 +23,7 @@ from assay.origin import Origin, Settings
 from assay.policy import ACCEPTED, Action, Decision, Stage
 from assay.protocol import dkim, dmarc, senderid, spf
 from assay.protocol.syntax.received import parse_received
+from assay.remembered import check_spf, discover_policy
 from assay.signatures import Signatures
 
 MAX_HEADER_OCTETS = 1024 * 1024  # our choice; Postfix stops at 100 KiB (header_size_limit), Sendmail at 32 KiB
@@ -134,19 +135,23 @@ class Transaction:
             self._check_mail_from()
 
     def _check_mail_from(self) -> None:
+        request = self._spf_request()
+        if request is not None:
+            inquiry = check_spf(self._memory, request.of_mail_from(self.envelope.reverse_path))
+            self._spf = self._inquiries.start(inquiry, self._inquiries.driver(self._settings.spf_seconds))
+
+    def _spf_request(self) -> spf.Request | None:
+        """A request that names no identity yet; None where there is no client to check."""
         if self.client.address is None:
-            return
-        inquiry = spf.check_mail_from(
+            return None
+        return spf.Request(
             self.client.address,
             self.client.helo,
-            self.envelope.reverse_path,
-            limits=self._settings.spf_limits,
             receiver=self._authserv_id,
             now=self._now,
+            limits=self._settings.spf_limits,
             best_guess=self._settings.spf_best_guess,
-            memory=self._memory,
         )
-        self._spf = self._inquiries.start(inquiry, self._inquiries.driver(self._settings.spf_seconds))
 
     def recipient(self, path: str, favoured: str = "") -> None:
         """Take the next recipient, as in RCPT TO.
@@ -229,16 +234,9 @@ class Transaction:
         if author_domain is not None and mailbox is not None and mailbox.domain != author_domain:
             # Relaxed alignment may compare organizational domains at the end (RFC 9989, 4.10.2): have this one by then.
             self._inquiries.start(self._walk(mailbox.domain))
-        if self._settings.sender_id and self.client.address is not None:
-            inquiry = senderid.check_pra(
-                self.client.address,
-                self.client.helo,
-                self._header,
-                limits=self._settings.spf_limits,
-                receiver=self._authserv_id,
-                now=self._now,
-            )
-            self._sender_id = self._inquiries.start(inquiry)
+        request = self._spf_request() if self._settings.sender_id else None
+        if request is not None:
+            self._sender_id = self._inquiries.start(senderid.check_pra(self._header, request))
 
     def body(self, chunk: bytes) -> None:
         """Take the next piece of the body, with CRLF line ends, cut anywhere."""
@@ -334,10 +332,7 @@ class Transaction:
         return driver.start(judged).result()
 
     def _discover(self, domain: Domain) -> Inquiry[dmarc.Discovery]:
-        public_suffix = self._settings.public_suffix
-        return self._memory.again(
-            ("dmarc", domain.name, public_suffix), lambda: dmarc.discover(domain, public_suffix=public_suffix)
-        )
+        return discover_policy(self._memory, domain, self._settings.public_suffix)
 
     def _walk(self, domain: Domain) -> Inquiry[Domain | None]:
         return dmarc.organizational_domain(domain, public_suffix=self._settings.public_suffix)

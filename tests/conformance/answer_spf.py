@@ -16,7 +16,8 @@ RECEIVER = "localdomain.foo.bar"
 def evaluate(case: Case, address: Address) -> spf.Evaluation:
     """Run an SPF case: MAIL FROM, which is the postmaster at the HELO name where it is null."""
     reverse_path = ReversePath.parse(case["mailfrom"])
-    return Zone(case["dns"]).solve(spf.check_mail_from(address, case["helo"], reverse_path, receiver=RECEIVER))
+    request = spf.Request(address, case["helo"], receiver=RECEIVER).of_mail_from(reverse_path)
+    return Zone(case["dns"]).solve(spf.check(request))
 
 
 def evaluate_senderid(case: Case, address: Address) -> senderid.Evaluation:
@@ -28,7 +29,8 @@ def evaluate_senderid(case: Case, address: Address) -> senderid.Evaluation:
     sender = case["mailfrom"]
     domain = sender.rpartition("@")[2]
     spf1 = senderid.Spf1.PREFER if case["suite"] == "spf-noxxi-misc" else senderid.Spf1.FALLBACK
-    inquiry = senderid.check_host(address, domain, sender, case["helo"], senderid.Scope.MFROM, spf1=spf1)
+    request = spf.Request(address, case["helo"], domain, sender)
+    inquiry = senderid.check_host(request, senderid.Scope.MFROM, spf1=spf1)
     return Zone(case["dns"]).solve(inquiry)
 
 

@@ -70,7 +70,7 @@ def test_no_purported_responsible_address(lines: list[str], field: str, fault: s
     assert found.mailbox is None
     assert found.field == field
     assert fault in found.fault
-    evaluation = Zone({}).solve(senderid.check_pra(CLIENT, "h.example", header(*lines)))
+    evaluation = Zone({}).solve(senderid.check_pra(header(*lines), spf.Request(CLIENT, "h.example")))
     assert evaluation.result is senderid.Result.FAIL
     assert evaluation.reason == found.fault
 
@@ -112,7 +112,7 @@ class TestCheck:
     @staticmethod
     def check(rows: dict[str, list[list[Any]]], **options: Any) -> senderid.Evaluation:
         message = header("From: User <user@example.com>", "Sender: list@lists.example")
-        return Zone(rows).solve(senderid.check_pra(CLIENT, "h.example", message, **options))
+        return Zone(rows).solve(senderid.check_pra(message, spf.Request(CLIENT, "h.example"), **options))
 
     def test_the_pra_domain_is_checked(self) -> None:
         evaluation = self.check({"lists.example": [["TXT", ["spf2.0/pra ip4:192.0.2.1 -all"]]]})
@@ -127,7 +127,8 @@ class TestCheck:
         assert evaluation.reason == "lists.example does not exist"
 
     def test_domain_that_does_not_exist_is_none_for_another_scope(self) -> None:
-        inquiry = senderid.check_host(CLIENT, "n.example", "u@n.example", "h.example", senderid.Scope.MFROM)
+        request = spf.Request(CLIENT, "h.example", "n.example", "u@n.example")
+        inquiry = senderid.check_host(request, senderid.Scope.MFROM)
         assert Zone({}).solve(inquiry).result is senderid.Result.NONE
 
     def test_record_for_spf_says_nothing_unless_asked_to(self) -> None:

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """An SPF check told step by step, as ``assay spfquery -v`` prints it.
 
-The evaluation tells what it did (`spf.Step`), the resolver's observer how long each question took; here the two are
-put together by name and type. Each line begins with the milliseconds after which its fact was known: several
+The check reports what it does (`spf.Step`), the resolver's observer how long each question took; here the two are put
+together by name and type. Each line begins with the milliseconds after which its fact was known: several
 questions travel at once, and a term may have to wait for the slowest.
 """
 
@@ -28,9 +28,10 @@ class Asked(NamedTuple):
 
 
 class Check(Struct, frozen=True):
-    """One identity that was checked, with its Received-SPF value, all DNS questions and the seconds it took."""
+    """One identity that was checked: its steps, its Received-SPF value, all DNS questions and the seconds it took."""
 
     evaluation: spf.Evaluation
+    steps: tuple[spf.Step, ...]
     received_spf: str
     asked: tuple[Asked, ...]
     seconds: float
@@ -45,7 +46,7 @@ def narrate(check: Check) -> Iterator[str]:
     told: set[tuple[str, RecordType]] = set()
     known = 0.0
     line = ""
-    for step in check.evaluation.steps:
+    for step in check.steps:
         if step.event is spf.Event.COUNT:  # belongs to what was just told
             line += f" [{step.text}]"
             continue
@@ -74,7 +75,7 @@ def narrate(check: Check) -> Iterator[str]:
             text = f"{lookup(one.question, one.answer)} ({one.seconds * 1000:.1f} ms)"
             yield f"{_milliseconds(one.at)}  asked ahead and not needed: {text}"
     evaluation = check.evaluation
-    if not evaluation.steps:  # there was no domain to ask about
+    if not check.steps:  # there was no domain to ask about
         yield f"{_milliseconds(known)}  => {evaluation.result}: {evaluation.reason}"
     yield (
         f"{_milliseconds(check.seconds)}  in all; questions {len(check.asked)}, DNS terms {evaluation.dns_terms}, "

@@ -27,7 +27,7 @@ from assay.cli.output import say
 from assay.cli.plain import plain
 from assay.cli.serve import read_configuration
 from assay.config import Configuration, make_clients, make_resolver, make_settings
-from assay.inquiry import Answer, Inquiry, Question
+from assay.inquiry import Answer, Question
 from assay.model.name import ReversePath
 from assay.model.smtp import Address
 from assay.protocol import spf
@@ -113,7 +113,7 @@ def run(options: argparse.Namespace) -> int:
             options.refuse(f"argument --nameserver: {error}")
         dns = msgspec.structs.replace(configuration.dns, nameservers=tuple(options.nameserver))
         configuration = msgspec.structs.replace(configuration, dns=dns)
-    checks = _run(configuration, query, narrate=options.verbose or options.json)
+    checks = _run(configuration, query)
     if options.json:
         found = _object(configuration, query, checks, options.expect)
         print(json.dumps(found, indent=2))  # in ASCII, so that nothing steers the terminal here either
@@ -158,50 +158,45 @@ def _query(options: argparse.Namespace) -> Query:
     return Query(options.ip_address, helo, path, options.helo_domain is not None)
 
 
-def _run(configuration: Configuration, query: Query, *, narrate: bool) -> list[Check]:
+def _run(configuration: Configuration, query: Query) -> list[Check]:
     """Check MAIL FROM, then HELO, each with a time budget of its own, as in the daemon."""
     settings = make_settings(configuration)
-    receiver = settings.authserv_id or settings.fallback_authserv_id
-    now = int(time.time())
-    checks = []
+    request = spf.Request(
+        query.address,
+        query.helo,
+        receiver=settings.authserv_id or settings.fallback_authserv_id,
+        now=int(time.time()),
+        limits=settings.spf_limits,
+        best_guess=settings.spf_best_guess,
+    )
+    requests = []
+    if query.reverse_path is not None:
+        requests.append(request.of_mail_from(query.reverse_path))
+    if query.check_helo:
+        requests.append(request.of_helo())
     with make_resolver(configuration) as source:
+        return [_check(configuration, source, query, one) for one in requests]
 
-        def check(inquiry: Inquiry[spf.Evaluation]) -> None:
-            asked: list[Asked] = []
-            begun = time.monotonic()
 
-            def observe(question: Question, answer: Answer, seconds: float) -> None:
-                asked.append(Asked(question, answer, seconds, time.monotonic() - begun))
+def _check(configuration: Configuration, source: resolver.Resolver, query: Query, request: spf.Request) -> Check:
+    asked: list[Asked] = []
+    narrator = spf.Narrator()
+    begun = time.monotonic()
 
-            driver = source.driver(configuration.spf.seconds or configuration.dns.budget_seconds, observe)
-            evaluation = driver.start(inquiry).result()
-            seconds = time.monotonic() - begun
-            received = spf.render(
-                evaluation,
-                client_address=query.address,
-                helo=query.helo,
-                envelope_from=query.reverse_path.text if query.reverse_path is not None else "",
-                receiver=receiver,
-            )
-            checks.append(Check(evaluation, received, tuple(asked), seconds))
+    def observe(question: Question, answer: Answer, seconds: float) -> None:
+        asked.append(Asked(question, answer, seconds, time.monotonic() - begun))
 
-        limits = settings.spf_limits
-        if query.reverse_path is not None:
-            check(
-                spf.check_mail_from(
-                    query.address,
-                    query.helo,
-                    query.reverse_path,
-                    limits=limits,
-                    receiver=receiver,
-                    now=now,
-                    narrate=narrate,
-                    best_guess=settings.spf_best_guess,
-                )
-            )
-        if query.check_helo:
-            check(spf.check_helo(query.address, query.helo, limits=limits, receiver=receiver, now=now, narrate=narrate))
-    return checks
+    driver = source.driver(configuration.spf.seconds or configuration.dns.budget_seconds, observe)
+    evaluation = driver.start(spf.check(request, narrator)).result()
+    seconds = time.monotonic() - begun
+    received = spf.render(
+        evaluation,
+        client_address=query.address,
+        helo=query.helo,
+        envelope_from=query.reverse_path.text if query.reverse_path is not None else "",
+        receiver=request.receiver,
+    )
+    return Check(evaluation, narrator.steps, received, tuple(asked), seconds)
 
 
 def _summary(checks: list[Check]) -> Iterator[str]:
@@ -269,7 +264,7 @@ def _check_object(check: Check) -> dict[str, Any]:
     evaluation["steps"] = [
         {"depth": step.depth, "domain": plain(step.domain), "term": step.term, "event": step.event.value}
         | ({"text": plain(step.text)} if step.question is None else plain(step.question) | plain(step.answer))
-        for step in check.evaluation.steps
+        for step in check.steps
     ]
     return evaluation | {
         "received_spf": check.received_spf.replace("\r\n\t", " "),

@@ -15,11 +15,11 @@ from enum import StrEnum
 from functools import partial
 
 from msgspec import Struct
+from msgspec.structs import replace
 
 from assay.inquiry import Inquiry
 from assay.model.message import Header, HeaderField
 from assay.model.name import Domain, InvalidNameError, Mailbox
-from assay.model.smtp import Address
 from assay.protocol import spf
 from assay.protocol.syntax.address import Fault, parse_addresses
 
@@ -107,18 +107,10 @@ def responsible_address(header: Header) -> ResponsibleAddress:
         return ResponsibleAddress(None, name, f"no usable domain in the {name} field: {error}")
 
 
-def check_pra(
-    address: Address,
-    helo: str,
-    header: Header,
-    *,
-    spf1: Spf1 = Spf1.IGNORE,
-    limits: spf.Limits | None = None,
-    receiver: str = "unknown",
-    now: int = 0,
-) -> Inquiry[Evaluation]:
+def check_pra(header: Header, request: spf.Request, *, spf1: Spf1 = Spf1.IGNORE) -> Inquiry[Evaluation]:
     """Check whether this client may send for the purported responsible address.
 
+    :param request: the client, and how to check it; what identity it names does not matter.
     :param spf1: RFC 4406, 4.4 wants `Spf1.FALLBACK`, and its IESG note tells whom that harms.
     """
     found = responsible_address(header)
@@ -126,47 +118,19 @@ def check_pra(
         # RFC 4406, 4: a message without a PRA is treated like one from a forger.
         return Evaluation(Result.FAIL, Scope.PRA, None, "", found.field, reason=found.fault)
     mailbox = found.mailbox
-    return (
-        yield from check_host(
-            address,
-            mailbox.domain.name,
-            f"{mailbox.local_part}@{mailbox.domain}",
-            helo,
-            Scope.PRA,
-            field=found.field,
-            spf1=spf1,
-            limits=limits,
-            receiver=receiver,
-            now=now,
-        )
-    )
+    request = replace(request, domain=mailbox.domain.name, sender=f"{mailbox.local_part}@{mailbox.domain}", fault="")
+    return (yield from check_host(request, Scope.PRA, field=found.field, spf1=spf1))
 
 
-def check_host(
-    address: Address,
-    domain: str,
-    sender: str,
-    helo: str,
-    scope: Scope,
-    *,
-    field: str = "",
-    spf1: Spf1 = Spf1.IGNORE,
-    limits: spf.Limits | None = None,
-    receiver: str = "unknown",
-    now: int = 0,
-) -> Inquiry[Evaluation]:
-    """check_host() as RFC 4406, 4 changes it. For the parameters see `spf.check_host` and `check_pra`."""
-    evaluation = yield from spf.check_host(
-        address,
-        domain,
-        sender,
-        helo,
-        identity=spf.Identity.PRA if scope is Scope.PRA else spf.Identity.MAILFROM,
-        limits=limits or spf.Limits(),
-        receiver=receiver,
-        now=now,
-        selector=partial(select_record, scope=scope, spf1=spf1),
-    )
+def check_host(request: spf.Request, scope: Scope, *, field: str = "", spf1: Spf1 = Spf1.IGNORE) -> Inquiry[Evaluation]:
+    """check_host() as RFC 4406, 4 changes it.
+
+    :param request: what to check; its identity and selector are replaced by those of the scope.
+    :param field: the header field that named the PRA, in lower case.
+    """
+    identity = spf.Identity.PRA if scope is Scope.PRA else spf.Identity.MAILFROM
+    selector = partial(select_record, scope=scope, spf1=spf1)
+    evaluation = yield from spf.check_host(replace(request, identity=identity, selector=selector))
     result, reason = Result(evaluation.result.value), evaluation.reason
     if result is Result.NONE and not evaluation.domain_exists and scope is Scope.PRA:
         result = Result.FAIL  # RFC 4406, 4.3: unlike in SPF, nobody may send for a domain that does not exist

@@ -22,8 +22,8 @@ def txt(text: str) -> list[Any]:
 
 
 def check(rows: dict[str, list[list[Any]]], sender: str = "user@example.com", ip: str = CLIENT, **options: Any) -> Any:
-    helo = options.pop("helo", "mail.example.com")
-    return Zone(rows).solve(spf.check_mail_from(ip_address(ip), helo, ReversePath.parse(sender), **options))
+    request = spf.Request(ip_address(ip), options.pop("helo", "mail.example.com"), **options)
+    return Zone(rows).solve(spf.check(request.of_mail_from(ReversePath.parse(sender))))
 
 
 def batches(rows: dict[str, list[list[Any]]], ip: str = CLIENT, **options: Any) -> tuple[list[set[str]], Any]:
@@ -42,8 +42,8 @@ def batches(rows: dict[str, list[list[Any]]], ip: str = CLIENT, **options: Any) 
             except StopIteration as end:
                 return end.value
 
-    inquiry = spf.check_mail_from(ip_address(ip), "mail.example.com", ReversePath.parse("user@example.com"), **options)
-    return asked, zone.solve(watch(inquiry))
+    request = spf.Request(ip_address(ip), "mail.example.com", **options)
+    return asked, zone.solve(watch(spf.check(request.of_mail_from(ReversePath.parse("user@example.com")))))
 
 
 class TestBatches:
@@ -239,7 +239,7 @@ class TestIdentity:
         assert evaluation.sender == "postmaster@mail.example.com"
 
     def test_helo(self) -> None:
-        evaluation = Zone(self.ROWS).solve(spf.check_helo(ip_address(CLIENT), "Mail.Example.Com."))
+        evaluation = Zone(self.ROWS).solve(spf.check(spf.Request(ip_address(CLIENT), "Mail.Example.Com.").of_helo()))
         assert evaluation.result is spf.Result.PASS
         assert evaluation.identity is spf.Identity.HELO
         assert evaluation.domain == Domain("mail.example.com")
@@ -249,12 +249,10 @@ class TestIdentity:
         ["", "mail", "[192.0.2.1]", "192.0.2.1", "mäil.example.com", "a b.example", "a..example", "\udcff.example"],
     )
     def test_helo_that_is_no_domain_name_is_none_and_asks_nobody(self, helo: str) -> None:
-        for inquiry in (
-            spf.check_helo(ip_address(CLIENT), helo),
-            spf.check_mail_from(ip_address(CLIENT), helo, ReversePath.parse("<>")),
-        ):
+        client = spf.Request(ip_address(CLIENT), helo)
+        for request in (client.of_helo(), client.of_mail_from(ReversePath.parse("<>"))):
             zone = Zone({})
-            evaluation = zone.solve(inquiry)
+            evaluation = zone.solve(spf.check(request))
             assert evaluation.result is spf.Result.NONE
             assert evaluation.domain is None
             assert evaluation.reason
@@ -265,7 +263,8 @@ class TestIdentity:
     )
     def test_sender_without_a_usable_domain_is_none_and_asks_nobody(self, sender: str) -> None:
         zone = Zone({})
-        evaluation = zone.solve(spf.check_mail_from(ip_address(CLIENT), "mail.example.com", ReversePath.parse(sender)))
+        request = spf.Request(ip_address(CLIENT), "mail.example.com").of_mail_from(ReversePath.parse(sender))
+        evaluation = zone.solve(spf.check(request))
         assert evaluation.result is spf.Result.NONE
         assert evaluation.domain is None
         assert "MAIL FROM" in evaluation.reason
@@ -321,7 +320,9 @@ class TestWhatIsTold:
         def explain(record: str, default: str) -> Any:
             return Zone({"example.com": [txt(record)], "e.example.com": [txt("theirs")]}).solve(
                 spf.check_host(
-                    ip_address(CLIENT), "example.com", "u@example.com", "h.example", default_explanation=default
+                    spf.Request(
+                        ip_address(CLIENT), "h.example", "example.com", "u@example.com", default_explanation=default
+                    )
                 )
             )
 
@@ -334,7 +335,9 @@ class TestWhatIsTold:
     def test_given_record_replaces_the_published_one(self) -> None:
         def run(record: bytes) -> Any:
             return Zone({"a.example": [["A", CLIENT]]}).solve(
-                spf.check_host(ip_address(CLIENT), "example.com", "u@example.com", "h.example", record=record)
+                spf.check_host(
+                    spf.Request(ip_address(CLIENT), "h.example", "example.com", "u@example.com", record=record)
+                )
             )
 
         assert run(b"v=spf1 a:a.example -all").result is spf.Result.PASS
@@ -375,9 +378,10 @@ class TestWhatIsTold:
             "i.example": [txt("v=spf1 a:a.example ?all")],
             "r.example": [txt("v=spf1 mx -all")],
         }
-        assert check(rows).steps == ()
-        steps = check(rows, narrate=True).steps
-        told = [(s.depth, s.domain, s.term, s.text) for s in steps if s.term and s.event is spf.Event.OUTCOME]
+        narrator = spf.Narrator()
+        request = spf.Request(ip_address(CLIENT), "h.example", "example.com", "user@example.com")
+        Zone(rows).solve(spf.check(request, narrator))
+        told = [(s.depth, s.domain, s.term, s.text) for s in narrator.steps if s.term and s.event is spf.Event.OUTCOME]
         assert told == [
             (0, "example.com", "ip4:203.0.113.1", "no match"),
             (1, "i.example", "a:a.example", "no match"),
@@ -393,7 +397,7 @@ class TestWhatIsTold:
         rows = {"example.com": [txt(record)]}
         zone = Zone(rows)
         reverse_path = ReversePath.parse(f"{'x' * 64}@example.com")
-        evaluation = zone.solve(spf.check_mail_from(ip_address(CLIENT), "tab\there", reverse_path))
+        evaluation = zone.solve(spf.check(spf.Request(ip_address(CLIENT), "tab\there").of_mail_from(reverse_path)))
         assert [question.name for question in zone.asked] == ["example.com"]
         assert evaluation.result is spf.Result.PERMERROR  # an include of nothing
         assert evaluation.void_lookups == 0

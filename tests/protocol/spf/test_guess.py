@@ -42,11 +42,9 @@ CASES = [
 ]
 
 
-def evaluate(path: str, guess: bytes = GUESS, *, narrate: bool = False) -> spf.Evaluation:
-    inquiry = spf.check_mail_from(
-        CLIENT, "guess.example", ReversePath.parse(path), best_guess=guess, narrate=narrate, receiver="mx.example.net"
-    )
-    return Zone(ZONE).solve(inquiry)
+def evaluate(path: str, guess: bytes = GUESS, narrator: spf.Narrator | None = None) -> spf.Evaluation:
+    request = spf.Request(CLIENT, "guess.example", best_guess=guess, receiver="mx.example.net")
+    return Zone(ZONE).solve(spf.check(request.of_mail_from(ReversePath.parse(path)), narrator))
 
 
 @pytest.mark.parametrize(("path", "result", "guessed"), CASES)
@@ -61,7 +59,8 @@ def test_it_is_made_only_for_a_domain_that_exists_and_has_no_record(path: str, r
 def test_it_is_off_where_none_is_configured(path: str) -> None:
     without = evaluate(path, b"")
     assert not without.guessed
-    assert without == Zone(ZONE).solve(spf.check_mail_from(CLIENT, "guess.example", ReversePath.parse(path)))
+    request = spf.Request(CLIENT, "guess.example").of_mail_from(ReversePath.parse(path))
+    assert without == Zone(ZONE).solve(spf.check_host(request))
 
 
 def test_our_words_are_not_told_as_the_domains() -> None:
@@ -77,10 +76,12 @@ def test_received_spf_says_so() -> None:
 
 
 def test_the_narration_tells_both() -> None:
-    texts = [step.text for step in evaluate("joe@guess.example", narrate=True).steps if step.event is spf.Event.RECORD]
+    narrator = spf.Narrator()
+    evaluate("joe@guess.example", narrator=narrator)
+    texts = [step.text for step in narrator.steps if step.event is spf.Event.RECORD]
     assert [text for text in texts if "mx -all" in text]
 
 
 def test_helo_is_never_guessed() -> None:
-    evaluation = Zone(ZONE).solve(spf.check_helo(CLIENT, "guess.example"))
+    evaluation = Zone(ZONE).solve(spf.check(spf.Request(CLIENT, "guess.example", best_guess=GUESS).of_helo()))
     assert (evaluation.result, evaluation.guessed) == ("none", False)

@@ -22,8 +22,13 @@ def narrate(
     record: str, rows: dict[str, list[Any]] | None = None, client: str = CLIENT, sender: str = "joe@example.com"
 ) -> tuple[spf.Step, ...]:
     zone = Zone({"example.com": [["TXT", [record]]]} | (rows or {}))
-    path = ReversePath.parse(sender)
-    return zone.solve(spf.check_mail_from(ip_address(client), "h.example", path, narrate=True)).steps
+    return steps_of(spf.Request(ip_address(client), "h.example").of_mail_from(ReversePath.parse(sender)), zone)
+
+
+def steps_of(request: spf.Request, zone: Zone) -> tuple[spf.Step, ...]:
+    narrator = spf.Narrator()
+    zone.solve(spf.check(request, narrator))
+    return narrator.steps
 
 
 def told(steps: tuple[spf.Step, ...], event: spf.Event) -> list[str]:
@@ -155,10 +160,8 @@ def test_records_are_told_as_found(texts: list[str], expected: list[str]) -> Non
 
 
 def test_a_given_policy_is_told_and_not_looked_up() -> None:
-    inquiry = spf.check_host(
-        ip_address(CLIENT), "example.com", "joe@example.com", "h.example", record=b"v=spf1 -all", narrate=True
-    )
-    steps = Zone({}).solve(inquiry).steps
+    request = spf.Request(ip_address(CLIENT), "h.example", "example.com", "joe@example.com", record=b"v=spf1 -all")
+    steps = steps_of(request, Zone({}))
     assert told(steps, spf.Event.RECORD) == ["v=spf1 -all"]
     assert told(steps, spf.Event.LOOKUP) == []
 
@@ -192,10 +195,8 @@ def test_the_explanation_is_told(texts: list[str], expected: list[str]) -> None:
 
 
 def test_our_own_explanation_is_told_too() -> None:
-    inquiry = spf.check_host(
-        ip_address(CLIENT), "a.example", "j@a.example", "h", narrate=True, default_explanation="%{i} fails"
-    )
-    steps = Zone({"a.example": [["TXT", ["v=spf1 -all"]]]}).solve(inquiry).steps
+    request = spf.Request(ip_address(CLIENT), "h", "a.example", "j@a.example", default_explanation="%{i} fails")
+    steps = steps_of(request, Zone({"a.example": [["TXT", ["v=spf1 -all"]]]}))
     assert steps[-1].text == "expands to 192.0.2.1 fails (%{i} = 192.0.2.1)"
 
 
@@ -206,14 +207,7 @@ def test_a_local_part_that_is_not_ascii_expands_nothing() -> None:
 
 def test_the_deepest_chain_that_can_be_configured_is_told() -> None:
     rows = {f"d{number}.example": [["TXT", [f"v=spf1 include:d{number + 1}.example -all"]]] for number in range(120)}
-    inquiry = spf.check_host(
-        ip_address(CLIENT),
-        "d0.example",
-        "a@d0.example",
-        "h",
-        limits=spf.Limits(dns_terms=1000, nested_includes=1000),
-        narrate=True,
-    )
-    evaluation = Zone(rows).solve(inquiry)
-    assert evaluation.result is spf.Result.PERMERROR
-    assert max(step.depth for step in evaluation.steps) == 100
+    limits = spf.Limits(dns_terms=1000, nested_includes=1000)
+    steps = steps_of(spf.Request(ip_address(CLIENT), "h", "d0.example", "a@d0.example", limits=limits), Zone(rows))
+    assert steps[-1].text.startswith("permerror: ")
+    assert max(step.depth for step in steps) == 100

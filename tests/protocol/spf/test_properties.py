@@ -8,7 +8,6 @@ from typing import Any
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from msgspec.structs import replace
 
 from assay.inquiry import Answer, Inquiry, Outcome, Question
 from assay.model.name import ReversePath
@@ -97,18 +96,17 @@ def test_every_zone_ends_in_an_evaluation_and_asking_ahead_changes_nothing(
         zone = Zone(rows)
         reverse_path = ReversePath.parse(sender)
         limits = spf.Limits(questions_ahead=ahead)
-        inquiry = spf.check_mail_from(ip_address(client), "e.example", reverse_path, limits=limits, narrate=True)
-        return zone.solve(inquiry), zone
+        request = spf.Request(ip_address(client), "e.example", limits=limits).of_mail_from(reverse_path)
+        narrator = spf.Narrator()
+        return zone.solve(spf.check(request, narrator)), narrator.steps, zone
 
-    in_order, asked_in_order = solve(0)
-    ahead, asked_ahead = solve(32)
-    assert replace(ahead, steps=()) == replace(in_order, steps=())
-    assert ahead.steps == in_order.steps
-    limits = spf.Limits(questions_ahead=32)
-    plain = Zone(rows).solve(
-        spf.check_mail_from(ip_address(client), "e.example", ReversePath.parse(sender), limits=limits)
-    )
-    assert plain == replace(ahead, steps=()), "narrating changed the evaluation"
+    in_order, steps_in_order, asked_in_order = solve(0)
+    ahead, steps_ahead, asked_ahead = solve(32)
+    assert ahead == in_order
+    assert steps_ahead == steps_in_order
+    request = spf.Request(ip_address(client), "e.example", limits=spf.Limits(questions_ahead=32))
+    plain = Zone(rows).solve(spf.check(request.of_mail_from(ReversePath.parse(sender))))
+    assert plain == ahead, "narrating changed the evaluation"
     assert set(asked_in_order.asked) <= set(asked_ahead.asked)
     assert len(asked_in_order.asked) <= MAX_QUESTIONS
     assert len(asked_ahead.asked) <= MAX_QUESTIONS + 32
@@ -139,13 +137,14 @@ def test_every_sender_and_helo_ends_in_printable_words(sender: str, helo: str, r
             return value
 
     client = ip_address("192.0.2.1")
-    for inquiry in (
-        spf.check_mail_from(client, helo, ReversePath.parse(f"{sender}@a.example")),
-        spf.check_mail_from(client, helo, ReversePath.parse(sender)),
-        spf.check_helo(client, helo),
-        spf.check_host(client, sender, f"{sender}@{sender}", helo, default_explanation="%{s} %{h}"),
+    request = spf.Request(client, helo)
+    for one in (
+        request.of_mail_from(ReversePath.parse(f"{sender}@a.example")),
+        request.of_mail_from(ReversePath.parse(sender)),
+        request.of_helo(),
+        spf.Request(client, helo, sender, f"{sender}@{sender}", default_explanation="%{s} %{h}"),
     ):
-        evaluation = solve(inquiry)
+        evaluation = solve(spf.check(one))
         for text in (evaluation.reason, evaluation.explanation, evaluation.mechanism):
             assert text.isascii()
             assert text.isprintable()

@@ -9,26 +9,23 @@ limit or count ever rests on a guess. An evaluation takes microseconds; a round 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 
 from msgspec import Struct
+from msgspec.structs import replace
 
 from assay.inquiry import Answer, Inquiry, Outcome, RecordType
 from assay.model.name import Domain, InvalidNameError
 from assay.model.smtp import Address, canonical_address
 from assay.protocol.spf import macro, mechanism
-from assay.protocol.spf.evaluation import Evaluation, Event, Identity, Limits, Result
-from assay.protocol.spf.mechanism import Context, Match, Trouble
-from assay.protocol.spf.narration import NarratingContext
-from assay.protocol.spf.record import Directive, Mechanism, Record, select, shown
+from assay.protocol.spf.mechanism import Context
+from assay.protocol.spf.observer import Observer
+from assay.protocol.spf.record import Directive, Mechanism, Record, shown
+from assay.protocol.spf.request import Request, Selector, is_multi_label
+from assay.protocol.spf.result import Evaluation, Match, Result, Trouble
 
 MAX_EXPLANATION = 450  # characters; our choice: with a reply code it still fits a line of 512 (RFC 5321, 4.5.3.1.5)
 MAX_MECHANISM = 200  # characters of a term that are kept in an evaluation; our choice
-
-#: How a domain's TXT records become its policy: None for no record. Sender ID has another way (RFC 4406, 4.4).
-Selector = Callable[[Sequence[bytes]], Record | None]
-
-DEFAULT_LIMITS = Limits()
 
 #: How a reason tells what a match means (RFC 7208, 2.6).
 _VERBS: Mapping[Result, str] = {
@@ -39,53 +36,53 @@ _VERBS: Mapping[Result, str] = {
 }
 
 
-def check_host(
-    address: Address,
-    domain: str,
-    sender: str,
-    helo: str,
-    *,
-    identity: Identity = Identity.MAILFROM,
-    limits: Limits = DEFAULT_LIMITS,
-    receiver: str = "unknown",
-    now: int = 0,
-    narrate: bool = False,
-    record: bytes | None = None,
-    default_explanation: str = "",
-    selector: Selector = select,
-) -> Inquiry[Evaluation]:
-    """The check_host() function (RFC 7208, 4).
+def check(request: Request, observer: Observer | None = None) -> Inquiry[Evaluation]:
+    """Check one identity: by the domain's own record, else by the request's best guess.
 
-    :param domain: ``<domain>``; any name the DNS can carry, also one that no mail domain could be.
-    :param sender: ``<sender>``, the local part not quoted. Without a local part it is the postmaster's (RFC 7208, 4.3).
-    :param record: a policy to use in place of the domain's own, version included.
-    :param default_explanation: an explain-string of ours, for a domain that fails without one of its own (RFC 7208,
-        6.2). One that is no explain-string is not used.
-    :param selector: what chooses the policy among the TXT records of the domain and of all that it includes.
+    :param observer: is handed what the check does, as it does it.
     """
-    address = canonical_address(address)
-    local_part, _, sender_domain = sender.rpartition("@")
+    found = yield from check_host(request, observer)
+    if not request.best_guess or found.result is not Result.NONE or found.domain is None or not found.domain_exists:
+        return found
+    guess = yield from check_host(replace(request, record=request.best_guess), observer)
+    return replace(
+        guess,
+        guessed=True,
+        reason=f"best guess, for {found.domain} has no record: {guess.reason}",
+        explanation="",  # what an exp= of ours says would be taken for the domain's words
+        uses_macros=found.uses_macros or guess.uses_macros,
+    )
+
+
+def check_host(request: Request, observer: Observer | None = None) -> Inquiry[Evaluation]:
+    """The check_host() function (RFC 7208, 4)."""
+    if request.fault:  # RFC 7208, 4.3
+        return Evaluation(Result.NONE, request.identity, None, request.sender, reason=request.fault)
+    address = canonical_address(request.address)
+    local_part, _, sender_domain = request.sender.rpartition("@")
     local_part = local_part or "postmaster"
-    values = _values(address, local_part, sender_domain, helo, receiver, now)
-    narrator = NarratingContext(address, values, limits) if narrate else None
-    context = narrator or Context(address, values, limits)
-    check = _Check(context, selector) if narrator is None else _NarratingCheck(narrator, selector)
-    domain = domain.removesuffix(".")
-    if record is not None:
-        check.policies[domain] = check.read_policy(domain, Answer(Outcome.FOUND, (record,)))
-        if narrator is not None:
-            narrator.given = (domain, record)
+    values = _values(address, local_part, sender_domain, request.helo, request.receiver, request.now)
+    context = Context(address, values, request.limits, observer)
+    walk = _Walk(context, request.selector)
+    domain = request.domain.removesuffix(".")
+    if request.record is not None:
+        walk.given = domain
+        walk.policies[domain] = walk.read_policy(domain, Answer(Outcome.FOUND, (request.record,)))
+    if observer is not None:
+        observer.begins(address, None if request.record is None else (domain, request.record))
     while True:  # each round answers at least one more question, and `limits` bound how many there can be
         context.restart()
-        decision = check.host(domain, 0)
+        if observer is not None:
+            observer.restarts()
+        decision = walk.host(domain, 0)
         uses_local_part = context.uses_local_part  # by the policy; what the explanation says does not count
-        explanation = "" if context.missing else check.explanation(decision, default_explanation)
+        explanation = "" if context.missing else walk.explanation(decision, request.default_explanation)
         if not context.missing:
             break
         context.answered((yield context.questions()))
     return Evaluation(
         result=decision.result,
-        identity=identity,
+        identity=request.identity,
         domain=_domain_or_none(domain),
         sender=values["s"],
         mechanism=_mechanism(decision),
@@ -97,14 +94,7 @@ def check_host(
         uses_local_part=uses_local_part,
         uses_macros=context.uses_macros,
         domain_exists=decision.domain_exists,
-        steps=() if narrator is None else tuple(narrator.steps),
     )
-
-
-def is_multi_label(name: str) -> bool:
-    """Whether this is at least two labels and no address (RFC 7208, 4.3). What else a name may be the DNS decides."""
-    _, dot, toplabel = name.rpartition(".")
-    return bool(dot) and not toplabel.isdigit() and not name.startswith("[")
 
 
 class _Decision(Struct, frozen=True):
@@ -134,18 +124,20 @@ _HOST_MECHANISMS: Mapping[Mechanism, Callable[[Context, Directive, str], Match]]
 }
 
 
-class _Check:
-    """One check: the policies read so far, and the walk through them.
+class _Walk:
+    """The walk through the policies of one check.
 
-    `policies` holds what each domain's TXT answer came to, so that walking again does not read it again.
+    `policies` holds what each domain's TXT answer came to, so that walking again does not read it again. `given` is the
+    domain whose policy the caller brought along.
     """
 
-    __slots__ = ("context", "narrator", "policies", "selector")
+    __slots__ = ("context", "given", "observer", "policies", "selector")
 
     def __init__(self, context: Context, selector: Selector) -> None:
         self.context = context
         self.selector = selector
-        self.narrator: NarratingContext | None = None
+        self.observer = context.observer
+        self.given: str | None = None
         self.policies: dict[str, Record | _Decision] = {}
 
     def host(self, domain: str, depth: int) -> _Decision:
@@ -153,6 +145,17 @@ class _Check:
 
         `depth` tells how many includes lead here. It is bounded by `Limits.dns_terms`, for each include counts.
         """
+        observer = self.observer
+        if observer is None:
+            return self._host(domain, depth)
+        observer.policy(depth, domain)
+        if domain != self.given:
+            self.policies.pop(domain, None)  # so that the lookup is seen, also when an earlier round made it
+        decision = self._host(domain, depth)
+        observer.decided(depth, domain, decision.result, _reason(decision, self.context.address))
+        return decision
+
+    def _host(self, domain: str, depth: int) -> _Decision:
         context, record = self.context, self._policy(domain)
         if isinstance(record, _Decision):
             return record
@@ -161,8 +164,8 @@ class _Check:
                 match: Match = mechanism.network(context, directive)
             else:
                 match = self._match(directive, domain, depth)
-            if self.narrator is not None:
-                self.narrator.ends(depth, domain, directive, match)
+            if self.observer is not None:
+                self.observer.matched(depth, domain, directive, match)
             if isinstance(match, Trouble):
                 return _Decision(match.result, match.reason)
             if match:
@@ -179,27 +182,37 @@ class _Check:
         if decision.result is not Result.FAIL or record is None:
             return ""
         context.ahead = False
+        text = ""
         if record.exp is not None:
+            if self.observer is not None:
+                self.observer.term(0, decision.domain, record.exp.text)
             name = context.target(record.exp.macro_string, decision.domain)
             answer = None if name is None else context.lookup(name, RecordType.TXT)
             # RFC 7208, 6.2: anything but exactly one record is as if there were no exp=.
             if answer is not None and len(answer.texts) == 1:
                 text = self._expand(answer.texts[0].decode("ascii", "replace"), decision.domain)
-                if text:
-                    return text
-        return "" if context.missing else self._expand(default, decision.domain)
+        if not text and not context.missing:
+            text = self._expand(default, decision.domain)
+        if record.exp is not None and self.observer is not None:
+            self.observer.explained(text)
+        return text
 
     def _expand(self, text: str, domain: str) -> str:
         """Make an explain-string the text of a reply, or nothing where it cannot be one."""
         try:
             string = macro.parse(text, explanation=True)
-        except macro.MacroError:
+        except macro.MacroError as error:
+            if self.observer is not None:
+                self.observer.not_expanded(f"no explain-string: {error}")
             return ""  # RFC 7208, 6.2: a syntax error, or a character that is not ASCII
         expanded = self.context.expand(string, domain) or ""
         # The grammar keeps the text printable; what its macros stand for the sender of this mail chose.
         if not (expanded.isascii() and expanded.isprintable()):
             expanded = "".join(c if c.isascii() and c.isprintable() else "?" for c in expanded)
-        return expanded[:MAX_EXPLANATION]
+        expanded = expanded[:MAX_EXPLANATION]
+        if self.observer is not None:
+            self.observer.expanded(string, expanded, self.context.values)
+        return expanded
 
     def _policy(self, domain: str) -> Record | _Decision:
         """The record of a domain (RFC 7208, 4.3 to 4.5), or the decision where there is none to evaluate."""
@@ -212,6 +225,10 @@ class _Check:
         if answer is None:
             return _UNKNOWN
         policy = self.policies[domain] = self.read_policy(domain, answer)
+        if self.observer is not None:
+            for text in answer.texts:  # bounded by the length of a DNS message
+                if self.selector((text,)) is not None:
+                    self.observer.record(text)
         return policy
 
     def read_policy(self, domain: str, answer: Answer) -> Record | _Decision:
@@ -236,6 +253,8 @@ class _Check:
     def _match(self, directive: Directive, domain: str, depth: int) -> Match:
         """Evaluate a mechanism other than ``ip4`` and ``ip6``, and count it where it asks the DNS."""
         kind = directive.mechanism
+        if self.observer is not None:
+            self.observer.term(depth, domain, directive.text)
         if kind is Mechanism.ALL:
             return True
         match: Match | None = self.context.begin_term()
@@ -271,71 +290,21 @@ class _Check:
         neutral = _Decision(Result.NEUTRAL, "", None, domain, record)  # RFC 7208, 4.7
         if record.redirect is None:
             return neutral
+        if self.observer is not None:
+            self.observer.term(depth, domain, record.redirect.text)
         trouble = self.context.begin_term()
         if trouble is not None:
             return _Decision(trouble.result, _located(trouble, record.redirect.text, domain).reason)
         target = self.context.target(record.redirect.macro_string, domain)
         if target is None:  # RFC 8616, 4: what has a local part that is not ASCII is as if it were not there
             return neutral
-        if self.narrator is not None:
-            self.narrator.note(Event.OUTCOME, f"continue with {target}")
+        if self.observer is not None:
+            self.observer.continues(target)
         decision = self.host(target, depth)
         if decision.result is Result.NONE and decision is not _UNKNOWN:  # RFC 7208, 6.1: no record is an error here
             trouble = Trouble(Result.PERMERROR, decision.reason)
             return _Decision(trouble.result, _located(trouble, record.redirect.text, domain).reason)
         return decision
-
-
-class _NarratingCheck(_Check):
-    """The same check, telling what it does. What is told while answers are missing is forgotten at the next round."""
-
-    __slots__ = ()
-
-    def __init__(self, narrator: NarratingContext, selector: Selector) -> None:
-        super().__init__(narrator, selector)
-        self.narrator: NarratingContext = narrator
-
-    def host(self, domain: str, depth: int) -> _Decision:
-        """Tell where the policy comes from before it is evaluated, and its result behind it."""
-        narrator = self.narrator
-        narrator.at(depth, domain, "")
-        if narrator.given is None or narrator.given[0] != domain:
-            self.policies.pop(domain, None)  # so that the lookup is told, also when an earlier round made it
-        self._policy(domain)
-        for text in narrator.texts(domain):  # bounded by the length of a DNS message
-            if self.selector((text,)) is not None:
-                narrator.note(Event.RECORD, text.decode("utf-8", "surrogateescape"))
-        decision = super().host(domain, depth)
-        narrator.at(depth, domain, "")
-        narrator.note(Event.OUTCOME, f"{decision.result}: {_reason(decision, self.context.address)}")
-        return decision
-
-    def explanation(self, decision: _Decision, default: str) -> str:
-        """Tell how the sender's words came about."""
-        record = decision.record
-        if decision.result is not Result.FAIL or record is None or record.exp is None:
-            return super().explanation(decision, default)
-        self.narrator.begins(0, decision.domain, record.exp.text)
-        text = super().explanation(decision, default)
-        self.narrator.note(Event.OUTCOME, f"explanation: {text}" if text else "no explanation")
-        return text
-
-    def _expand(self, text: str, domain: str) -> str:
-        expanded = super()._expand(text, domain)
-        try:
-            self.narrator.expanded(macro.parse(text, explanation=True), expanded)
-        except macro.MacroError as error:
-            self.narrator.note(Event.EXPANSION, f"no explain-string: {error}")
-        return expanded
-
-    def _match(self, directive: Directive, domain: str, depth: int) -> Match:
-        self.narrator.begins(depth, domain, directive.text)
-        return super()._match(directive, domain, depth)
-
-    def _redirect(self, record: Record, domain: str, depth: int) -> _Decision:
-        if record.redirect is not None:
-            self.narrator.begins(depth, domain, record.redirect.text)
-        return super()._redirect(record, domain, depth)
 
 
 def _located(trouble: Trouble, term: str, domain: str) -> Trouble:

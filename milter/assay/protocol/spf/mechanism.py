@@ -9,16 +9,15 @@ everything behind the first missing answer is guesswork: good for asking ahead, 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
-
-from msgspec import Struct
+from collections.abc import Sequence
 
 from assay.inquiry import Answer, Outcome, Question, RecordType
 from assay.model.name import MAX_DOMAIN_LENGTH
 from assay.model.smtp import Address
 from assay.protocol.spf import macro
-from assay.protocol.spf.evaluation import Limits, Result
+from assay.protocol.spf.observer import Observer
 from assay.protocol.spf.record import Directive, shown
+from assay.protocol.spf.result import Limits, Match, Result, Trouble
 
 #: However generous `Limits.dns_terms` is: each include is a level of recursion here.
 MAX_DNS_TERMS = 100
@@ -30,15 +29,6 @@ _NAME = re.compile(r"[\x20-\x2d\x2f-\x7e]{1,63}(?:\.[\x20-\x2d\x2f-\x7e]{1,63})*
 _NO_SUCH_NAME = Answer(Outcome.NXDOMAIN)
 
 
-class Trouble(Struct, frozen=True):
-    """An error that ends the whole check (RFC 7208, 2.6.6 and 2.6.7)."""
-
-    result: Result
-    reason: str
-
-
-#: Whether a term matched. False is also said of a term that still waits for an answer.
-Match = bool | Trouble
 Key = tuple[str, RecordType]  # what a question asks: a plain tuple is found faster than a Question
 
 
@@ -66,6 +56,7 @@ class Context:
         "local_part_is_ascii",
         "missing",
         "number",
+        "observer",
         "term_is_void",
         "uses_local_part",
         "uses_macros",
@@ -73,7 +64,9 @@ class Context:
         "void_lookups",
     )
 
-    def __init__(self, address: Address, values: dict[str, str], limits: Limits) -> None:
+    def __init__(
+        self, address: Address, values: dict[str, str], limits: Limits, observer: Observer | None = None
+    ) -> None:
         self.address = address
         self.number = int(address)
         self.ip_version = address.version
@@ -81,6 +74,7 @@ class Context:
         self.values = values
         self.local_part_is_ascii = values["l"].isascii()
         self.limits = limits
+        self.observer = observer
         self.answers: dict[Key, Answer] = {}
         self.ahead_left = limits.questions_ahead
         self.uses_macros = False
@@ -99,6 +93,8 @@ class Context:
         """Count a term that asks the DNS (RFC 7208, 4.6.4)."""
         self.dns_terms += 1
         most = min(self.limits.dns_terms, MAX_DNS_TERMS)
+        if self.observer is not None:
+            self.observer.counted(self.dns_terms, most)
         if self.dns_terms > most:
             return Trouble(Result.PERMERROR, f"more than {most} terms that ask the DNS")
         self.term_is_void = False
@@ -107,6 +103,12 @@ class Context:
 
     def lookup(self, name: str, kind: RecordType) -> Answer | None:
         """The answer, or None where it is not at hand and has to be asked or guessed around."""
+        answer = self._known(name, kind)
+        if answer is not None and self.observer is not None:
+            self.observer.looked_up(name, kind, answer)
+        return answer
+
+    def _known(self, name: str, kind: RecordType) -> Answer | None:
         if not name.isascii():  # before any lower(): U+212A would become a "k", and another name be found
             return _NO_SUCH_NAME
         key = (name.lower(), kind)
@@ -139,6 +141,8 @@ class Context:
         if not self.term_is_void and answer is not _NO_SUCH_NAME:
             self.term_is_void = True
             self.void_lookups += 1
+            if self.observer is not None:
+                self.observer.voided(self.void_lookups, self.limits.void_lookups)
         if self.void_lookups > self.limits.void_lookups:
             return Trouble(Result.PERMERROR, f"more than {self.limits.void_lookups} terms whose lookups find nothing")
         return False
@@ -147,6 +151,15 @@ class Context:
         """The target name of a term (RFC 7208, 4.8), or None for a term that cannot match or must wait."""
         if domain_spec is None:
             return domain
+        name = self._target(domain_spec, domain)
+        if self.observer is not None:
+            if name is None:  # or an answer is missing, and this will be forgotten
+                self.observer.not_expanded("not expanded: the local part is not ASCII (RFC 8616)")
+            else:
+                self.observer.expanded(domain_spec, name, self.values)
+        return name
+
+    def _target(self, domain_spec: macro.MacroString, domain: str) -> str | None:
         name = domain_spec.literal
         if name is None:
             self.uses_macros = True
@@ -187,6 +200,8 @@ class Context:
         """
         shift = directive.ip4_host_bits if self.ip_version == 4 else directive.ip6_host_bits
         number = self.number >> shift
+        if self.observer is not None:
+            self.observer.compared(answer, directive)
         return any(int(address) >> shift == number for address in answer.addresses)
 
     def reverse_lookup(self) -> Answer | None:
@@ -197,12 +212,15 @@ class Context:
         """Those names that may be looked at: all behind the first ten are ignored (RFC 7208, 4.6.4)."""
         return [name.lower().removesuffix(".") for name in answer.names[: self.limits.ptr_names]]
 
-    def validated(self, names: Iterable[str]) -> list[str] | None:
+    def validated(self, names: Sequence[str]) -> list[str] | None:
         """Those of the names that have the client's address (RFC 7208, 5.5), or None while one is not known."""
         answers = [(name, self.lookup(name, self.address_type)) for name in names]
-        if any(answer is None for _, answer in answers):
-            return None
-        return [name for name, answer in answers if answer is not None and self.address in answer.addresses]
+        valid = None
+        if all(answer is not None for _, answer in answers):
+            valid = [name for name, answer in answers if answer is not None and self.address in answer.addresses]
+        if self.observer is not None:
+            self.observer.validated(names, valid)
+        return valid
 
     def validated_name(self, domain: str) -> str | None:
         """The value of ``%{p}`` (RFC 7208, 7.3): the domain itself, else a name below it, else any, else "unknown"."""

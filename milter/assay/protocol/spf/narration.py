@@ -1,142 +1,171 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""A context that tells what the check does (`Evaluation.steps`), for whoever wants to see why a result came out so.
-
-It answers exactly as the plain `Context` does and only notes what it answered, so that a narrated check has the same
-result. A check that nobody narrates never comes here.
-"""
+"""A check told step by step, for whoever wants to see why a result came out so."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
-from ipaddress import ip_network
+from collections.abc import Iterator, Sequence
+from enum import StrEnum
+from ipaddress import IPv4Address, ip_network
+from typing import NamedTuple
 
 from assay.inquiry import Answer, Question, RecordType
 from assay.model.smtp import Address
 from assay.protocol.spf import macro
-from assay.protocol.spf.evaluation import Event, Limits, Step
-from assay.protocol.spf.mechanism import MAX_DNS_TERMS, Context, Match, Trouble
 from assay.protocol.spf.record import IP4_BITS, IP6_BITS, Directive
+from assay.protocol.spf.result import Match, Result, Trouble
 
 
-class NarratingContext(Context):
-    """`steps` is the narration since `restart`; `depth`, `domain` and `term` are what is being told about.
+class Event(StrEnum):
+    """What a `Step` reports."""
 
-    `given` is the domain whose policy the caller brought along, with that policy.
-    """
+    LOOKUP = "lookup"  #: a question and its answer
+    RECORD = "record"  #: a published text that is, or claims to be, the policy of `Step.domain`
+    TERM = "term"  #: a term is looked at
+    COUNT = "count"  #: what was just reported counts for a limit (RFC 7208, 4.6.4)
+    EXPANSION = "expansion"  #: what the macros of the term came to
+    COMPARISON = "comparison"  #: what was compared with what, and what came of it
+    OUTCOME = "outcome"  #: what came of the term, or of the whole policy where `Step.term` is empty
 
-    __slots__ = ("depth", "domain", "given", "steps", "term")
 
-    def __init__(self, address: Address, values: dict[str, str], limits: Limits) -> None:
-        self.given: tuple[str, bytes] | None = None
-        super().__init__(address, values, limits)
+class Step(NamedTuple):
+    """One thing that a check did. Texts are as the stranger wrote them: escape them before printing."""
 
-    def restart(self) -> None:
-        """Begin the narration anew: what was told before had answers missing."""
-        super().restart()
-        self.steps: list[Step] = []
-        self.at(0, "", "")
+    depth: int
+    """How many includes lead here."""
 
-    def at(self, depth: int, domain: str, term: str) -> None:
-        """What is told next is about this term."""
-        self.depth, self.domain, self.term = depth, domain, term
+    domain: str
+    """Whose policy is evaluated."""
 
-    def note(self, event: Event, text: str, question: Question | None = None, answer: Answer | None = None) -> None:
-        """Tell one thing."""
-        self.steps.append(Step(self.depth, self.domain, self.term, event, text, question, answer))
+    term: str
+    """The term at hand as written; empty before the first one and after the last one."""
 
-    def begins(self, depth: int, domain: str, term: str) -> None:
-        """A term is looked at."""
-        self.at(depth, domain, term)
-        self.note(Event.TERM, term)
+    event: Event
+    text: str = ""
+    question: Question | None = None
+    """Of a lookup, with the name in lower case."""
 
-    def ends(self, depth: int, domain: str, directive: Directive, match: Match) -> None:
-        """A mechanism was looked at. Included policies may have been told meanwhile."""
+    answer: Answer | None = None
+
+
+_NOBODY = IPv4Address(0)
+
+
+class Narrator:
+    """Keeps the events of a check as steps (`assay.protocol.spf.observer.Observer`)."""
+
+    def __init__(self) -> None:
+        self._finished: tuple[Step, ...] = ()  # of the checks before this one, as before a best guess
+        self._steps: list[Step] = []
+        self._at: tuple[int, str, str] = (0, "", "")  # depth, domain and term that events are about
+        self._address: Address = _NOBODY  # the client's
+        self._given: tuple[str, bytes] | None = None
+
+    @property
+    def steps(self) -> tuple[Step, ...]:
+        """What was done so far."""
+        return (*self._finished, *self._steps)
+
+    def begins(self, address: Address, given: tuple[str, bytes] | None) -> None:
+        self._finished = self.steps
+        self._steps = []
+        self._address = address
+        self._given = given
+
+    def restarts(self) -> None:
+        self._steps = []  # what was reported before had answers missing
+        self._at = (0, "", "")
+
+    def policy(self, depth: int, domain: str) -> None:
+        self._at = (depth, domain, "")
+        if self._given is not None and self._given[0] == domain:
+            self.record(self._given[1])
+
+    def record(self, text: bytes) -> None:
+        self._note(Event.RECORD, text.decode("utf-8", "surrogateescape"))
+
+    def decided(self, depth: int, domain: str, result: Result, reason: str) -> None:
+        self._at = (depth, domain, "")
+        self._note(Event.OUTCOME, f"{result}: {reason}")
+
+    def term(self, depth: int, domain: str, text: str) -> None:
+        self._at = (depth, domain, text)
+        self._note(Event.TERM, text)
+
+    def matched(self, depth: int, domain: str, directive: Directive, match: Match) -> None:
         if directive.ip_version:
-            self.begins(depth, domain, directive.text)
-            self.note(Event.COMPARISON, self._network(directive, match is True))
-        self.at(depth, domain, directive.text)
+            self.term(depth, domain, directive.text)
+            self._note(Event.COMPARISON, self._network(directive, match is True))
+        self._at = (depth, domain, directive.text)
         if isinstance(match, Trouble):
-            self.note(Event.OUTCOME, match.reason)
+            self._note(Event.OUTCOME, match.reason)
         else:
-            self.note(Event.OUTCOME, f"match: {directive.result}" if match else "no match")
+            self._note(Event.OUTCOME, f"match: {directive.result}" if match else "no match")
 
-    def texts(self, domain: str) -> tuple[bytes, ...]:
-        """The texts that the policy of a domain was chosen from."""
-        if self.given is not None and self.given[0] == domain:
-            return (self.given[1],)
-        answer = self.answers.get((domain.lower(), RecordType.TXT)) if domain.isascii() else None
-        return () if answer is None else answer.texts
+    def continues(self, target: str) -> None:
+        self._note(Event.OUTCOME, f"continue with {target}")
 
-    def begin_term(self) -> Trouble | None:
-        trouble = super().begin_term()
-        self.note(Event.COUNT, f"DNS term {self.dns_terms} of {min(self.limits.dns_terms, MAX_DNS_TERMS)}")
-        return trouble
+    def explained(self, text: str) -> None:
+        self._note(Event.OUTCOME, f"explanation: {text}" if text else "no explanation")
 
-    def lookup(self, name: str, kind: RecordType) -> Answer | None:
-        answer = super().lookup(name, kind)
-        if answer is not None:
-            question = Question(name.lower() if name.isascii() else name, kind)
-            self.note(Event.LOOKUP, "", question, answer)
-        return answer
+    def counted(self, dns_terms: int, most: int) -> None:
+        self._note(Event.COUNT, f"DNS term {dns_terms} of {most}")
 
-    def void(self, answer: Answer) -> Match:
-        before = self.void_lookups
-        match = super().void(answer)
-        if self.void_lookups > before:
-            self.note(Event.COUNT, f"void lookup {self.void_lookups} of {self.limits.void_lookups}")
-        return match
+    def voided(self, void_lookups: int, most: int) -> None:
+        self._note(Event.COUNT, f"void lookup {void_lookups} of {most}")
 
-    def target(self, domain_spec: macro.MacroString | None, domain: str) -> str | None:
-        name = super().target(domain_spec, domain)
-        if name is None:  # RFC 8616, 4; or an answer is missing, and this will be forgotten
-            self.note(Event.EXPANSION, "not expanded: the local part is not ASCII (RFC 8616)")
-        elif domain_spec is not None:
-            self.expanded(domain_spec, name)
-        return name
+    def looked_up(self, name: str, kind: RecordType, answer: Answer) -> None:
+        self._note(Event.LOOKUP, "", Question(name.lower() if name.isascii() else name, kind), answer)
 
-    def expanded(self, string: macro.MacroString, text: str) -> None:
-        """A macro string was just expanded to a text: each macro with its value, if there is any."""
-        values = ", ".join(dict.fromkeys(f"{written} = {value}" for written, value in self._macros(string)))
-        if values:
-            self.note(Event.EXPANSION, f"expands to {text or 'nothing'} ({values})")
+    def expanded(self, string: macro.MacroString, text: str, values: dict[str, str]) -> None:
+        macros = ", ".join(dict.fromkeys(f"{written} = {value}" for written, value in _macros(string, values)))
+        if macros:
+            self._note(Event.EXPANSION, f"expands to {text or 'nothing'} ({macros})")
 
-    def matches(self, answer: Answer, directive: Directive) -> bool:
-        most = IP4_BITS if self.ip_version == 4 else IP6_BITS
-        host_bits = directive.ip4_host_bits if self.ip_version == 4 else directive.ip6_host_bits
+    def not_expanded(self, why: str) -> None:
+        self._note(Event.EXPANSION, why)
+
+    def compared(self, answer: Answer, directive: Directive) -> None:
+        four = self._address.version == 4
+        most = IP4_BITS if four else IP6_BITS
+        host_bits = directive.ip4_host_bits if four else directive.ip6_host_bits
+        number = int(self._address) >> host_bits
         for address in answer.addresses:  # bounded by the length of a DNS message
-            matched = int(address) >> host_bits == self.number >> host_bits
+            matched = int(address) >> host_bits == number
             network = f"{address}/{most - host_bits}" if host_bits else str(address)
-            self.note(Event.COMPARISON, self._compared(network, host_bits, matched))
+            self._note(Event.COMPARISON, self._compared(network, host_bits, matched))
             if matched:
                 break
-        return super().matches(answer, directive)
 
-    def validated(self, names: Iterable[str]) -> list[str] | None:
-        names = list(names)
-        valid = super().validated(names)
+    def validated(self, names: Sequence[str], valid: Sequence[str] | None) -> None:
         if not names:
-            self.note(Event.COMPARISON, f"none of the client's names is one that {self.term} asks for")
+            term = self._at[2]
+            self._note(Event.COMPARISON, f"none of the client's names is one that {term} asks for")
         for name in names if valid is not None else ():  # bounded by Limits.ptr_names
             said = "has" if valid and name in valid else "does not have"
-            self.note(Event.COMPARISON, f"{name} {said} the client's address {self.address}")
-        return valid
+            self._note(Event.COMPARISON, f"{name} {said} the client's address {self._address}")
+
+    def _note(self, event: Event, text: str, question: Question | None = None, answer: Answer | None = None) -> None:
+        self._steps.append(Step(*self._at, event, text, question, answer))
 
     def _network(self, directive: Directive, matched: bool) -> str:
         """What ``ip4`` or ``ip6`` compared."""
-        if directive.ip_version != self.ip_version:
-            return f"client {self.address} is not IPv{directive.ip_version}"
-        host_bits = directive.ip4_host_bits if self.ip_version == 4 else directive.ip6_host_bits
-        prefix = (IP4_BITS if self.ip_version == 4 else IP6_BITS) - host_bits
+        version = self._address.version
+        if directive.ip_version != version:
+            return f"client {self._address} is not IPv{directive.ip_version}"
+        host_bits = directive.ip4_host_bits if version == 4 else directive.ip6_host_bits
+        prefix = (IP4_BITS if version == 4 else IP6_BITS) - host_bits
         # As octets: ip_network takes any small number for IPv4.
-        number = (directive.network << host_bits).to_bytes(4 if self.ip_version == 4 else 16, "big")
+        number = (directive.network << host_bits).to_bytes(4 if version == 4 else 16, "big")
         network = ip_network((number, prefix))
         return self._compared(str(network) if host_bits else str(network.network_address), host_bits, matched)
 
     def _compared(self, with_what: str, host_bits: int, matched: bool) -> str:
         relation = ("in" if matched else "not in") if host_bits else ("is" if matched else "is not")
-        return f"client {self.address} {relation} {with_what}"
+        return f"client {self._address} {relation} {with_what}"
 
-    def _macros(self, string: macro.MacroString) -> Iterator[tuple[str, str]]:
-        for piece in string.pieces:  # bounded by macro.MAX_MACROS and the text between them
-            if isinstance(piece, macro.Macro):
-                yield macro.write(piece), macro.expand(macro.MacroString((piece,), None, False, False), self.values)
+
+def _macros(string: macro.MacroString, values: dict[str, str]) -> Iterator[tuple[str, str]]:
+    """Each macro as written, with its value."""
+    for piece in string.pieces:  # bounded by macro.MAX_MACROS and the text between them
+        if isinstance(piece, macro.Macro):
+            yield macro.write(piece), macro.expand(macro.MacroString((piece,), None, False, False), values)

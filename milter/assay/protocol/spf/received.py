@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 
 from assay.model.smtp import Address
-from assay.protocol.spf.evaluation import Evaluation, Result
+from assay.protocol.spf.result import Evaluation, Result
 
 FIELD_NAME = "Received-SPF"
 MAX_LINE = 78  # octets; RFC 5322, 2.1.1, kept where no single word is longer

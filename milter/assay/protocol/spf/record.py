@@ -17,7 +17,7 @@ from ipaddress import AddressValueError, IPv4Address, IPv6Address
 from msgspec import Struct
 
 from assay.protocol.spf import macro
-from assay.protocol.spf.evaluation import Result
+from assay.protocol.spf.result import Result
 
 MAX_RECORD_LENGTH = 65535  # octets; RFC 1035, 4.2.2: a DNS message cannot carry more
 #: Parsed records are kept, and a worker's memory must not grow with what strangers publish: so there are many places

@@ -7,11 +7,9 @@ Values only. What a result means for the message is the policy's affair, not SPF
 from __future__ import annotations
 
 from enum import StrEnum
-from typing import NamedTuple
 
 from msgspec import Struct
 
-from assay.inquiry import Answer, Question
 from assay.model.name import Domain
 
 
@@ -58,42 +56,21 @@ class Limits(Struct, frozen=True, cache_hash=True):
     choice: enough for honest policies, and a hostile one cannot make us ask much more than it could in order."""
 
 
-class Event(StrEnum):
-    """What a `Step` tells."""
+class Trouble(Struct, frozen=True):
+    """An error that ends the whole check (RFC 7208, 2.6.6 and 2.6.7)."""
 
-    LOOKUP = "lookup"  #: a question and its answer
-    RECORD = "record"  #: a published text that is, or claims to be, the policy of `Step.domain`
-    TERM = "term"  #: a term is looked at
-    COUNT = "count"  #: what was just told counts for a limit (RFC 7208, 4.6.4)
-    EXPANSION = "expansion"  #: what the macros of the term came to
-    COMPARISON = "comparison"  #: what was compared with what, and what came of it
-    OUTCOME = "outcome"  #: what came of the term, or of the whole policy where `Step.term` is empty
+    result: Result
+    reason: str
 
 
-class Step(NamedTuple):
-    """One thing that an evaluation did, for a narration. Texts are as the stranger wrote them: look before printing."""
-
-    depth: int
-    """How many includes lead here."""
-
-    domain: str
-    """Whose policy is evaluated."""
-
-    term: str
-    """The term at hand as written; empty before the first one and after the last one."""
-
-    event: Event
-    text: str = ""
-    question: Question | None = None
-    """Of a lookup, with the name in lower case."""
-
-    answer: Answer | None = None
+#: Whether a term matched. False is also said of a term that still waits for an answer.
+Match = bool | Trouble
 
 
 class Evaluation(Struct, frozen=True):
     """What SPF found out about one identity of one transaction.
 
-    All text that the sender chose is printable and bounded here, except `sender` and `steps`, which are as they came.
+    All text that the sender chose is printable and bounded here, except `sender`, which is as it came.
     """
 
     result: Result
@@ -134,6 +111,3 @@ class Evaluation(Struct, frozen=True):
     guessed: bool = False
     """Whether a record of the receiver's own choice decided, for a domain that has none. Nobody vouches for such a
     result, so it must not be taken for the domain's word."""
-
-    steps: tuple[Step, ...] = ()
-    """The narration, where it was asked for."""
