@@ -15,11 +15,9 @@ from assay.config.build import make_policy
 from assay.inquiry import Driver, Inquiry
 from assay.model.message import HeaderField, split_message
 from assay.model.network import Networks
-from assay.origin import Settings
 from assay.policy import Policy
-from assay.session import Clients, Session
+from assay.session import Clients, Session, Settings, Verdict
 from assay.trace import Insert, Remove
-from assay.transaction import Verdict
 from sending import GOOD, MESSAGE, OUR_ID, ROWS
 from zone import Zone
 

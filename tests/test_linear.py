@@ -26,8 +26,7 @@ from assay.protocol import arc, authres, dkim, dmarc, senderid, spf
 from assay.protocol.arc.seal import BODY_HASH_SPEC, recorded_results, seal
 from assay.protocol.spf import macro
 from assay.resolver import LocalZone, ZoneError, wire
-from assay.session import Session
-from assay.transaction import Verdict
+from assay.session import Session, Verdict
 from signing import NOW, ed25519_key
 from whole import CLIENTS, SETTINGS, Script
 from zone import Zone

@@ -15,7 +15,7 @@ from assay.inquiry import Answer, Inquiry, Outcome, Question, RecordType
 from assay.memory import Memory
 from assay.model.name import Domain, ReversePath
 from assay.protocol import spf
-from assay.remembered import check_iprev, check_spf, discover_policy
+from assay.session.remembered import check_iprev, check_spf, discover_policy
 from protocol.spf.test_properties import CLIENTS, zones
 from zone import Rows, Zone
 

@@ -6,18 +6,18 @@
  2  inserting below the MTA's own Received                 ``daemon/test_forged.py::test_ours_is_on_top_of_everything``
  3  more than one results field, unregistered properties   ``test_trace.py::test_every_property_is_registered``, here
  4  the connect name instead of HELO                       ``daemon/test_stages.py::test_the_connect_name_...``, here
- 5  deciding once a connection who is internal             ``test_session.py``, ``daemon/test_stages.py``
+ 5  deciding once a connection who is internal             ``session/test_session.py``, ``daemon/test_stages.py``
  6  decoded header octets, a lost leading space            ``daemon/test_stages.py::test_header_octets_reach_dkim...``
- 7  a pass of HELO counted for DMARC                       ``test_transaction.py::TestDmarc``
- 8  strict alignment that falls through                    ``test_transaction.py::TestDmarc``, ``protocol/dmarc``
+ 7  a pass of HELO counted for DMARC                       ``session/test_transaction.py::TestDmarc``
+ 8  strict alignment that falls through                    ``session/test_transaction.py::TestDmarc``, ``protocol/dmarc``
  9  a From field read in two ways                          ``protocol/dmarc/test_author.py``, here
-10  the first of several DMARC records                     ``test_transaction.py::TestDmarc``, ``protocol/dmarc``
-11  a temporary error taken for a failure                  ``daemon/test_dns.py``, ``test_transaction.py``, here
+10  the first of several DMARC records                     ``session/test_transaction.py::TestDmarc``, ``protocol/dmarc``
+11  a temporary error taken for a failure                  ``daemon/test_dns.py``, ``session/test_transaction.py``, here
 12  ARC chains of other programs                           ``conformance/test_arc.py``
 13  a body that goes on behind l=                          ``protocol/dkim/test_verify.py``, here
 14  the disposition before local overrides                 ``test_trace.py::test_the_policy_as_it_was_applied``
 15  VERP and U-labels in MAIL FROM                         here
-16  networks in odd forms                                  ``test_session.py::test_who_is_exempt``, here
+16  networks in odd forms                                  ``session/test_session.py::test_who_is_exempt``, here
 17  long TXT records over TCP                              ``resolver/test_resolver.py``, here through a daemon
 18  the tree walk's order and bound                        ``protocol/dmarc/test_discovery.py``
 19  report XML that others refuse                          no reports are written yet
@@ -34,9 +34,9 @@ import pytest
 
 from assay.model.network import Networks
 from assay.model.smtp import parse_address
-from assay.origin import Settings
 from assay.policy import Action
 from assay.protocol import iprev, spf
+from assay.session import Settings
 from running import Daemon
 from sending import BAD, GOOD, MESSAGE, OUR_ID, ROWS, message, results, send
 from sending import greet as greet_over_the_wire

@@ -11,8 +11,7 @@ import pytest
 
 from assay.inquiry import MX, Answer, Outcome, Question, RecordType
 from assay.model.message import HeaderField
-from assay.origin import Settings
-from assay.session import Clients, Session
+from assay.session import Clients, Session, Settings
 from talking import NOW
 from zone import Zone
 

@@ -8,10 +8,9 @@ from typing import Any
 import pytest
 
 from assay.model.message import Header, HeaderField
-from assay.origin import Settings
 from assay.protocol import authres
+from assay.session import Settings, Verdict
 from assay.trace import MAX_B_PREFIX, Forgeries, Insert, Remove, remove_edits
-from assay.transaction import Verdict
 from sending import BAD, GOOD, MESSAGE, OUR_ID, ROWS, message
 from signing import sign_rsa
 from talking import greet, inserted, policy_of, session, talk

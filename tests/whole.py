@@ -22,8 +22,7 @@ from assay.inquiry import MX, Answer, Inquiry, Outcome, Question, Record, Record
 from assay.model.message import field_from_milter, split_message
 from assay.model.smtp import parse_address
 from assay.protocol import authres
-from assay.session import Session
-from assay.transaction import Verdict
+from assay.session import Session, Verdict
 from laws import law
 from signing import KEY_NAME, NOW, ed25519_key, sign_ed25519
 from zone import Solved, T

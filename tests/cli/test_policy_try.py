@@ -20,8 +20,7 @@ from assay.config import Configuration, make_clients, make_settings
 from assay.daemon.journal import facts_line
 from assay.model.message import split_message
 from assay.policy import SCHEMA, Action, Stage
-from assay.session import Session
-from assay.transaction import Verdict
+from assay.session import Session, Verdict
 from running import Daemon
 from sending import BAD, GOOD, ROWS, greet, message, send
 from talking import NOW

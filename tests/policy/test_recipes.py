@@ -31,9 +31,8 @@ from assay.policy import SCHEMA, Action, Stage
 from assay.policy.names import FUNCTIONS
 from assay.protocol import arc, dkim
 from assay.resolver import LocalZone
-from assay.session import Session
+from assay.session import Session, Verdict
 from assay.trace import AddRecipient, Change, Insert
-from assay.transaction import Verdict
 from signing import pem, record, rsa_key
 from talking import NOW
 from zone import Zone

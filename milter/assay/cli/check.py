@@ -22,9 +22,8 @@ from assay.inquiry import Answer, Question
 from assay.model.message import split_message
 from assay.policy import Action, Decision, Stage
 from assay.protocol import dkim
-from assay.session import Session
+from assay.session import Session, Verdict
 from assay.trace import Insert, Remove
-from assay.transaction import Verdict
 
 _CHUNK_OCTETS = 65536
 

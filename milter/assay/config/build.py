@@ -9,7 +9,7 @@ from pathlib import Path
 
 import msgspec
 
-from assay import files, origin, policy, resolver, session
+from assay import files, policy, resolver, session
 from assay.config.reactions import Rule, split_field
 from assay.config.settings import Configuration
 from assay.model.name import Domain, InvalidNameError
@@ -65,13 +65,13 @@ def make_clients(configuration: Configuration) -> session.Clients:
     )
 
 
-def make_settings(configuration: Configuration) -> origin.Settings:
+def make_settings(configuration: Configuration) -> session.Settings:
     """What the evaluation of a message wants to know.
 
     :raises ValueError: a list cannot be read, a rule cannot be used, a domain is none, or the public suffix list is
         wanted and not installed.
     """
-    return origin.Settings(
+    return session.Settings(
         authserv_id=configuration.identity.authserv_id,
         fallback_authserv_id=socket.gethostname(),
         further_authserv_ids=configuration.identity.strip,

@@ -23,8 +23,7 @@ from assay.log import Log, pairs
 from assay.model.message import field_from_milter
 from assay.model.smtp import parse_address
 from assay.policy import Stage
-from assay.session import Session
-from assay.transaction import Verdict
+from assay.session import Session, Verdict
 
 #: The step that says no reply follows, for each stage at which the policy may act.
 _STAGES = {

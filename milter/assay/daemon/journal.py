@@ -21,7 +21,7 @@ from assay.assessment import Assessment
 from assay.policy import Action, Decision, Stage
 from assay.policy.facts import sound
 from assay.protocol import dkim
-from assay.transaction import Verdict
+from assay.session import Verdict
 
 MAX_SIGNATURES = 5  # shown on the line; the header names them all
 _FACTS_MODE = 0o640  # the facts hold addresses of users

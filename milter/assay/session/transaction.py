@@ -12,19 +12,20 @@ from msgspec.structs import replace
 
 from assay import policy, trace
 from assay.assessment import Assessment
-from assay.inquiries import Inquiries
 from assay.inquiry import Driver, Inquiry, Pending
 from assay.memory import Memory
 from assay.model.message import NO_HEADER, Header, HeaderField
 from assay.model.name import Domain
 from assay.model.network import Networks
 from assay.model.smtp import Client, Envelope
-from assay.origin import Origin, Settings
 from assay.policy import ACCEPTED, Action, Decision, Stage
 from assay.protocol import dkim, dmarc, senderid, spf
 from assay.protocol.syntax.received import parse_received
-from assay.remembered import check_spf, discover_policy
-from assay.signatures import Signatures
+from assay.session.inquiries import Inquiries
+from assay.session.origin import Origin
+from assay.session.remembered import check_spf, discover_policy
+from assay.session.settings import Settings
+from assay.session.signatures import Signatures
 
 MAX_HEADER_OCTETS = 1024 * 1024  # our choice; Postfix stops at 100 KiB (header_size_limit), Sendmail at 32 KiB
 #: Our choice: an honest message has some hundreds at most, and the shortest field takes a hundred octets of memory.

@@ -9,10 +9,10 @@ from typing import Any
 import pytest
 
 from assay.model.message import HeaderField, split_message
-from assay.origin import Settings
 from assay.protocol import dkim
-from assay.signatures import MAX_KEYS_AHEAD
-from assay.transaction import MAX_HEADER_OCTETS, MAX_RECIPIENTS, MAX_TRACE_FIELDS
+from assay.session import Settings
+from assay.session.signatures import MAX_KEYS_AHEAD
+from assay.session.transaction import MAX_HEADER_OCTETS, MAX_RECIPIENTS, MAX_TRACE_FIELDS
 from sending import BAD, GOOD, MESSAGE, OUR_ID, ROWS, message
 from signing import KEY_NAME, record, rsa_key, sign_rsa
 from talking import NOW, Postponing, feed, greet, inserted, removed, session, talk

@@ -13,16 +13,17 @@ from msgspec.structs import replace
 
 from assay import policy
 from assay.assessment import Assessment
-from assay.inquiries import Inquiries, NewDriver
 from assay.memory import Memory
 from assay.model.message import HeaderField
 from assay.model.name import ReversePath
 from assay.model.network import Networks
 from assay.model.smtp import Address, Client, Envelope
-from assay.origin import Origin, Settings
 from assay.policy import Action, Decision, Stage
 from assay.policy.rules import listed
-from assay.transaction import Standing, Transaction, Verdict
+from assay.session.inquiries import Inquiries, NewDriver
+from assay.session.origin import Origin
+from assay.session.settings import Settings
+from assay.session.transaction import Standing, Transaction, Verdict
 
 
 class Clients(Struct, frozen=True):

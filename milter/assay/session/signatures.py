@@ -8,11 +8,11 @@ from __future__ import annotations
 
 from itertools import islice
 
-from assay.inquiries import Inquiries
 from assay.inquiry import Pending
 from assay.model.message import NO_HEADER, Header, HeaderField
 from assay.model.name import Domain
 from assay.protocol import arc, dkim, dmarc
+from assay.session.inquiries import Inquiries
 
 #: Keys of ARC fields asked for before the header is complete: those of three sets, and chains in real mail are that
 #: short. All others are asked for with the chain, if it is one.

@@ -10,8 +10,8 @@ from msgspec.structs import replace
 
 from assay.model.message import HeaderField
 from assay.model.smtp import parse_address
-from assay.origin import Settings
 from assay.policy import Action
+from assay.session import Settings
 from sending import BAD, GOOD, OUR_ID, ROWS, message
 from talking import NOW, Postponing, feed, greet, inserted, policy_of, removed, session, talk
 from zone import Zone

@@ -1,0 +1,30 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""What the operator decides about how a message is evaluated."""
+
+from __future__ import annotations
+
+from msgspec import Struct, field
+
+from assay import policy
+from assay.protocol import dkim, dmarc, spf
+
+
+class Settings(Struct, frozen=True):
+    """What the operator decides about evaluation. `authserv_id` empty: the MTA's own name is used."""
+
+    authserv_id: str = ""
+    fallback_authserv_id: str = "localhost"  #: where the MTA does not tell its name
+    further_authserv_ids: tuple[str, ...] = ()
+    received_spf: bool = True
+    iprev: bool = True
+    spf_limits: spf.Limits = field(default_factory=spf.Limits)
+    spf_seconds: float | None = None  #: the time one check of SPF may take; None for as long as a message has
+    spf_best_guess: bytes = b""  #: a record for domains that have none; empty for no guess
+    dkim: dkim.Settings = field(default_factory=dkim.Settings)
+    arc: bool = True
+    sender_id: bool = False
+    public_suffix: dmarc.PublicSuffix | None = None  #: how older receivers find organizational domains
+    legacy_pct: dmarc.LegacyPct = dmarc.LegacyPct.IGNORE
+    policy: policy.Policy = field(default_factory=policy.Policy)
+    dry_run: bool = False
+    dry_run_headers: bool = False  #: trace fields are written in a dry run all the same
