@@ -30,14 +30,26 @@ PATIENCE = 20.0  # seconds for the daemon to come up, go away or log something
 
 
 class Daemon:
-    """``assay serve`` in a child process. Configuration sections are keyword arguments; `rule` is a list of rules."""
+    """``assay serve`` in a child process. Configuration sections are keyword arguments; `rule` is a list of rules.
 
-    def __init__(self, folder: Path, rows: Rows | None = None, *, socket: str = "", **sections: Any) -> None:
+    `program` is what Python runs with the command line of ``assay``.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        rows: Rows | None = None,
+        *,
+        socket: str = "",
+        program: Sequence[str] = ("-m", "assay"),
+        **sections: Any,
+    ) -> None:
         self.folder = folder
         self.socket = socket or f"unix:{folder}/assay.sock"
         self.sections = sections
         self.configuration = folder / "assay.toml"
         self._rows = rows
+        self._program = program
         self._log = folder / "assay.log"
         self._nameserver: NameServer | None = None
         self._process: subprocess.Popen[bytes] | None = None
@@ -67,7 +79,7 @@ class Daemon:
         self.configure()
         with self._log.open("wb") as log:
             self._process = subprocess.Popen(
-                [sys.executable, "-m", "assay", "serve", "-c", str(self.configuration)], stderr=log, stdout=log
+                [sys.executable, *self._program, "serve", "-c", str(self.configuration)], stderr=log, stdout=log
             )
         self.wait_for_log("serving on")
         return self

@@ -1,16 +1,16 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The supervisor: keeps the socket and N workers, obeys signals. A single thread that never touches a message.
+"""The supervisor: keeps the socket and its children, obeys signals. A single thread that never touches a message.
 
-Signals: TERM and INT drain and end; a second one ends at once. HUP reads the configuration, and only if it is good
-starts new workers with it, waits until they serve, and drains the old ones. CHLD replaces a worker that died.
-Handlers only note the signal; the loop acts.
+What its children are is in `kinds`; what a kind of child is, in `child`. Signals: TERM and INT drain and end; a second
+one ends at once. HUP reads the configuration, and only if it is good starts new workers with it, waits until they
+serve, and drains the old ones. CHLD replaces a child that died. Handlers only note the signal; the loop acts.
+
+No failure of the system ends it while children serve: what cannot be done now is logged and tried again.
 """
 
 from __future__ import annotations
 
-import contextlib
 import os
-import random
 import select
 import signal
 import time
@@ -19,26 +19,20 @@ from dataclasses import dataclass, field
 
 from assay.config import ConfigError, Configuration
 from assay.daemon import worker
+from assay.daemon.child import BackOff, Child, Kind, Tether
 from assay.daemon.listener import Listener
 from assay.log import Log
 
 _SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGCHLD)
 _STOPS = (signal.SIGTERM, signal.SIGINT)  # they count: the second one is another order
-_MIN_LIFE_SECONDS = 5.0  # a worker that dies younger than this makes the next one wait
-_MAX_DELAY_SECONDS = 30.0  # the longest such wait; doubled from 1 s, so that a bug does not become a fork storm
 _START_SECONDS = 30.0  # how long a worker may take until it serves; it needs less than one
-_GRACE_SECONDS = 5.0  # beyond drain_seconds, before a worker that should have ended is killed
+_GRACE_SECONDS = 5.0  # beyond drain_seconds, before a child that should have ended is killed
+_PAUSE_SECONDS = 1.0  # after a failure of the system in the loop itself
 
 
-@dataclass(slots=True)
-class _Worker:
-    pid: int
-    control: int  # closing it tells the worker to drain; -1 when closed
-    ready: int  # readable once it serves, or at end-of-file when it died before; -1 when read
-    born: float
-    core: int  # the one it runs on
-    draining_until: float = 0.0
-    serving: bool = False
+def kinds(configuration: Configuration, listener: Listener, log: Log) -> tuple[Kind, ...]:
+    """The children that a configuration wants. A new kind is a line here, and its ``run`` in a module of its own."""
+    return (worker.kind(configuration, listener, log),)
 
 
 @dataclass(slots=True)
@@ -49,11 +43,11 @@ class Supervisor:
     configuration: Configuration
     reload: Callable[[], tuple[Configuration, Log]]  #: reads the configuration anew; raises ConfigError
     log: Log
-    _workers: dict[int, _Worker] = field(default_factory=dict)
+    _kinds: tuple[Kind, ...] = ()
+    _children: dict[int, Child] = field(default_factory=dict)
+    _back_off: dict[str, BackOff] = field(default_factory=dict)  # by the name of the kind
     _noted: list[int] = field(default_factory=list)
     _stopping: bool = False
-    _spawn_at: float = 0.0
-    _delay: float = 0.0
     _served: bool = False
 
     def run(self) -> int:
@@ -66,6 +60,7 @@ class Supervisor:
             os.set_blocking(end, False)
         previous = signal.set_wakeup_fd(wake_end)
         handlers = {number: signal.signal(number, lambda n, _: self._noted.append(n)) for number in _SIGNALS}
+        self._kinds = kinds(self.configuration, self.listener, self.log)
         try:
             return self._loop(wake)
         finally:
@@ -78,29 +73,41 @@ class Supervisor:
             self.listener.remove()
 
     def _loop(self, wake: int) -> int:
-        while self._workers or not self._stopping:
-            self._keep_workers()
-            readers = [wake, *(one.ready for one in self._workers.values() if one.ready >= 0)]
-            readable, _, _ = select.select(readers, [], [], self._patience())
-            if wake in readable:
-                os.read(wake, 512)
-            for one in list(self._workers.values()):
-                if one.ready in readable:
-                    self._on_ready(one)
-            while self._noted:
-                number = self._noted.pop(0)
-                if number not in self._noted or number in _STOPS:  # a storm of one signal is one signal
-                    self._on_signal(number)
-            self._kill_overdue()
+        while self._children or not self._stopping:
+            try:
+                self._turn(wake)
+            except OSError as error:  # whatever it was: the children serve, and need us
+                self.log.error(f"supervisor: {error}; going on")
+                time.sleep(_PAUSE_SECONDS)
             if self._stopping and not self._served:
                 return os.EX_SOFTWARE
         return os.EX_OK
 
+    def _turn(self, wake: int) -> None:
+        """Start what is missing, sleep until something happens, and act on it."""
+        self._keep_children()
+        readers = [wake, *(child.readiness for child in self._children.values() if child.readiness >= 0)]
+        readable, _, _ = select.select(readers, [], [], self._patience())
+        if wake in readable:
+            os.read(wake, 512)
+        for child in self._children.values():
+            if child.readiness in readable:
+                self._on_ready(child)
+        while self._noted:
+            number = self._noted.pop(0)
+            if number not in self._noted or number in _STOPS:  # a storm of one signal is one signal
+                self._on_signal(number)
+        if self._stopping and not any(child.kind.serves_mail for child in self._children.values()):
+            self._drain(list(self._children.values()))
+        for child in self._children.values():
+            if child.draining_until and time.monotonic() >= child.draining_until:
+                child.kill()
+
     def _patience(self) -> float | None:
         """How long the loop may sleep, in seconds; None for as long as nothing happens."""
-        times = [one.draining_until for one in self._workers.values() if one.draining_until]
-        if not self._stopping and self._spawn_at:
-            times.append(self._spawn_at)
+        times = [child.draining_until for child in self._children.values() if child.draining_until]
+        if not self._stopping:
+            times += [self._due(kind) for kind in self._kinds if self._missing(kind)]
         return max(0.0, min(times) - time.monotonic()) if times else None
 
     def _on_signal(self, number: int) -> None:
@@ -120,79 +127,117 @@ class Supervisor:
         self.log.info("ending: no new sessions, waiting for those that are open")
         self._stopping = True
         os.close(self.listener.descriptor)
-        for one in self._workers.values():
-            self._drain(one)
+        self._drain([child for child in self._children.values() if child.kind.serves_mail])
 
     def _on_reload(self) -> None:
         if self._stopping:
             return
         try:
             configuration, log = self.reload()
-        except ConfigError as error:
+            new = kinds(configuration, self.listener, log)
+        except (ConfigError, OSError) as error:
             self.log.error(f"not reloaded, the old configuration stays: {error}")
             return
         if configuration.milter.socket != self.configuration.milter.socket:
             self.log.warning("milter.socket was changed: that needs a restart, the old socket stays")
-        before = self.configuration, self.log
-        self.configuration, self.log = configuration, log
-        old = [one for one in self._workers.values() if not one.draining_until]
-        fresh = [self._workers[self._spawn()] for _ in range(configuration.milter.worker_count)]
-        self._await(fresh)
-        good = all(one.serving for one in fresh)
-        if not good:
-            self.configuration, self.log = before
-        for one in old if good else fresh:
-            self._drain(one, replaced=True)
-        if good:
-            self.log.info("reloaded")
+        old = [child for child in self._children.values() if not child.draining_until]
+        wanted = [kind for kind in new if kind.serves_mail for _ in range(kind.count)]
+        fresh: list[Child] = []
+        fault = ""
+        try:
+            for kind in wanted:
+                fresh.append(self._spawn(kind))
+        except OSError as error:
+            fault = f"cannot start a worker: {error.strerror}"
         else:
-            self.log.error("not reloaded, the old configuration stays: a worker with the new one cannot serve")
+            self._await(fresh)
+            if not all(child.serving for child in fresh):
+                fault = "a worker with the new one cannot serve"
+        if fault:
+            self._drain(fresh, replaced=True)
+            self.log.error(f"not reloaded, the old configuration stays: {fault}")
+            return
+        self.configuration, self.log, self._kinds = configuration, log, new
+        self._drain(old, replaced=True)
+        self.log.info("reloaded")
 
-    def _await(self, fresh: list[_Worker]) -> None:
+    def _await(self, fresh: list[Child]) -> None:
         """Wait until new workers serve, have died or take too long, so that the old ones are never missed."""
         deadline = time.monotonic() + _START_SECONDS
-        while waiting := [one for one in fresh if one.ready >= 0]:
-            readable, _, _ = select.select(
-                [one.ready for one in waiting], [], [], max(0.0, deadline - time.monotonic())
-            )
+        while waiting := [child for child in fresh if child.readiness >= 0]:
+            ends = [child.readiness for child in waiting]
+            readable, _, _ = select.select(ends, [], [], max(0.0, deadline - time.monotonic()))
             if not readable:
                 return
-            for one in waiting:
-                if one.ready in readable:
-                    self._on_ready(one)
+            for child in waiting:
+                if child.readiness in readable:
+                    self._on_ready(child)
 
-    def _keep_workers(self) -> None:
-        """Start what is missing, unless workers have died young lately."""
-        now = time.monotonic()
-        if self._stopping or now < self._spawn_at:
+    def _missing(self, kind: Kind) -> int:
+        """How many of a kind are to be started. One that must be alone is not missed while its predecessor drains."""
+        namesakes = [child for child in self._children.values() if child.kind.name == kind.name]
+        if not kind.serves_mail and any(child.kind is not kind for child in namesakes):
+            return 0
+        return kind.count - sum(not child.draining_until for child in namesakes)
+
+    def _due(self, kind: Kind) -> float:
+        """From when on the next of a kind may be started."""
+        return self._back_off_of(kind).until(none_serves=self._none_serves(kind))
+
+    def _back_off_of(self, kind: Kind) -> BackOff:
+        return self._back_off.setdefault(kind.name, BackOff())
+
+    def _none_serves(self, kind: Kind) -> bool:
+        """Whether a kind that serves mail has nobody who does. Mail does not wait for the others."""
+        return kind.serves_mail and not any(
+            child.kind.serves_mail and child.serving and not child.draining_until for child in self._children.values()
+        )
+
+    def _keep_children(self) -> None:
+        """Start what is missing, unless some have died young lately."""
+        if self._stopping:
             return
-        self._spawn_at = 0.0
-        alive = sum(not one.draining_until for one in self._workers.values())
-        for _ in range(alive, self.configuration.milter.worker_count):
-            self._spawn()
+        for kind in self._kinds:
+            if time.monotonic() < self._due(kind):
+                continue
+            try:
+                for _ in range(self._missing(kind)):
+                    self._spawn(kind)
+            except OSError as error:
+                self._back_off_of(kind).on_failure(0.0, waiting=False)
+                self.log.error(f"cannot start a {kind.name}: {error.strerror}; trying again {self._wait(kind)}")
 
-    def _spawn(self) -> int:
-        control, control_end = os.pipe()
-        ready, ready_end = os.pipe()
-        core = self._free_core()
-        pid = os.fork()
+    def _wait(self, kind: Kind) -> str:
+        """In how many seconds the next of a kind is started, in words."""
+        seconds = self._due(kind) - time.monotonic()
+        return f"in {seconds:.1f} s" if seconds > 0 else "at once"
+
+    def _spawn(self, kind: Kind) -> Child:
+        """Start one.
+
+        :raises OSError: the system has no process or descriptor left; nothing has changed.
+        """
+        ends: list[int] = []
+        taken = {child.slot for child in self._children.values() if child.kind is kind and not child.draining_until}
+        slot = next(number for number in range(kind.count) if number not in taken)
+        try:
+            ends += os.pipe()
+            ends += os.pipe()
+            pid = os.fork()
+        except OSError as error:
+            for end in ends:
+                os.close(end)
+            raise OSError(error.errno, f"{'fork' if len(ends) == 4 else 'pipe'}: {error.strerror}") from error
+        control, control_end, readiness, readiness_end = ends
         if pid == 0:
-            self._become_worker(control, control_end, ready, ready_end, core)
+            self._become(kind, Tether(control, readiness_end, slot), (control_end, readiness))
         os.close(control)
-        os.close(ready_end)
-        self._workers[pid] = _Worker(pid, control_end, ready, time.monotonic(), core)
-        self.log.debug(f"worker {pid} started")
-        return pid
+        os.close(readiness_end)
+        child = self._children[pid] = Child(kind, pid, slot, control_end, readiness)
+        self.log.debug(f"{kind.name} {pid} started")
+        return child
 
-    def _free_core(self) -> int:
-        """The core for the next worker: one of those that have the fewest, drawn by lot, so that several daemons with
-        few workers do not all come to the same."""
-        taken = [one.core for one in self._workers.values() if not one.draining_until]
-        cores = list(os.sched_getaffinity(0))
-        random.shuffle(cores)
-        return min(cores, key=taken.count)
-
-    def _become_worker(self, control: int, control_end: int, ready: int, ready_end: int, core: int) -> None:
+    def _become(self, kind: Kind, tether: Tether, ours: tuple[int, int]) -> None:
         """The child's side of the fork; does not return."""
         code = os.EX_SOFTWARE
         try:
@@ -201,27 +246,26 @@ class Supervisor:
                 signal.signal(number, signal.SIG_DFL)
             os.setpgid(0, 0)  # Ctrl-C at a terminal is the supervisor's affair
             # A sibling's pipe end kept open here would keep that sibling from seeing its end-of-file.
-            for one in self._workers.values():
-                for end in (one.control, one.ready):
-                    if end >= 0:
-                        os.close(end)
-            os.close(control_end)
-            os.close(ready)
-            code = worker.run(self.configuration, self.listener, self.log, control=control, ready=ready_end, core=core)
+            for child in self._children.values():
+                child.close()
+            for end in ours:
+                os.close(end)
+            if not kind.serves_mail:  # kept open here, the socket would take sessions that nobody serves
+                os.close(self.listener.descriptor)
+            code = kind.run(tether)
         except Exception as error:  # the child must not run on as a second supervisor
-            self.log.error(f"worker cannot serve: {error!r}")
+            self.log.error(f"{kind.name} cannot serve: {error!r}")
         finally:
             os._exit(code)
 
-    def _on_ready(self, one: _Worker) -> None:
-        served = os.read(one.ready, 1) == worker.READY
-        os.close(one.ready)
-        one.ready = -1
-        one.serving = served
-        if served and not self._served:
+    def _on_ready(self, child: Child) -> None:
+        child.read_readiness()
+        if child.serving and child.kind.serves_mail and not self._served:
             self._served = True
-            count = self.configuration.milter.worker_count
-            self.log.info(f"serving on {self.listener.endpoint} with {count} worker{'s' if count > 1 else ''}")
+            count = child.kind.count
+            self.log.info(
+                f"serving on {self.listener.endpoint} with {count} {child.kind.name}{'s' if count > 1 else ''}"
+            )
 
     def _reap(self) -> None:
         while True:
@@ -231,43 +275,32 @@ class Supervisor:
                 return
             if pid == 0:
                 return
-            one = self._workers.pop(pid, None)
-            if one is not None:
-                self._on_death(one, status)
+            child = self._children.pop(pid, None)
+            if child is not None:
+                self._on_death(child, os.waitstatus_to_exitcode(status))
 
-    def _on_death(self, one: _Worker, status: int) -> None:
-        if one.ready >= 0:
-            self._on_ready(one)
-        if one.draining_until:
-            self.log.debug(f"worker {one.pid} drained")
+    def _on_death(self, child: Child, code: int) -> None:
+        kind = child.kind
+        if child.readiness >= 0:
+            self._on_ready(child)
+        child.close()
+        if child.draining_until:
+            self.log.debug(f"{kind.name} {child.pid} drained")
             return
-        os.close(one.control)
-        code = os.waitstatus_to_exitcode(status)
+        self._stopping |= kind.serves_mail and not self._served  # it never worked: an operator should see that at once
         how = f"exit code {code}" if code >= 0 else f"signal {-code}"
-        self._stopping |= not self._served  # it never worked: an operator should see that at once
-        self.log.error(f"worker {one.pid} died ({how})" + ("" if self._stopping else "; starting another"))
+        line = f"{kind.name} {child.pid} died ({how})"
         if self._stopping:
+            self.log.error(line)
             return
-        if time.monotonic() - one.born < _MIN_LIFE_SECONDS:
-            self._delay = min(_MAX_DELAY_SECONDS, self._delay * 2 or 1.0)
-            self._spawn_at = time.monotonic() + self._delay
-        else:
-            self._delay = 0.0
+        now = time.monotonic()
+        self._back_off_of(kind).on_failure(now - child.born, waiting=now < self._due(kind))
+        self.log.error(f"{line}; starting another {self._wait(kind)}")
 
-    def _drain(self, one: _Worker, *, replaced: bool = False) -> None:
-        if not one.draining_until:
-            if replaced:
-                with contextlib.suppress(BrokenPipeError):  # it has died, and we have yet to hear of it
-                    os.write(one.control, worker.REPLACED)
-            os.close(one.control)
-            one.control = -1
-            one.draining_until = time.monotonic() + self.configuration.milter.drain_seconds + _GRACE_SECONDS
-
-    def _kill_overdue(self) -> None:
-        for one in self._workers.values():
-            if one.draining_until and time.monotonic() >= one.draining_until:
-                os.kill(one.pid, signal.SIGKILL)
+    def _drain(self, children: list[Child], *, replaced: bool = False) -> None:
+        for child in children:
+            child.drain(_GRACE_SECONDS, replaced=replaced)
 
     def _kill_all(self) -> None:
-        for one in self._workers.values():
-            os.kill(one.pid, signal.SIGKILL)
+        for child in self._children.values():
+            child.kill()

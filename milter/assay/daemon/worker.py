@@ -2,8 +2,7 @@
 """One worker process: libmilter's threads, one DNS loop thread, and one control thread that reads a pipe.
 
 libmilter takes HUP, TERM and INT in a thread of its own and Python's handlers never run under ``milter.main()``, so
-the supervisor commands a worker by a pipe: end-of-file means drain. That also happens when the supervisor dies. A word
-before it (`REPLACED`) says that others go on serving the socket.
+the supervisor commands a worker by a pipe (`Tether`), which a thread of its own reads.
 """
 
 from __future__ import annotations
@@ -12,6 +11,7 @@ import contextlib
 import ctypes
 import gc
 import os
+import random
 import threading
 import time
 
@@ -19,14 +19,12 @@ from assay import policy
 from assay.config import Configuration, make_clients, make_resolver, make_settings
 from assay.daemon import connection
 from assay.daemon import filter as callbacks
+from assay.daemon.child import Kind, Tether
 from assay.daemon.journal import open_journal
 from assay.daemon.listener import Listener, deafen, refuse
 from assay.log import Log
 from assay.memory import Memory
 from assay.session import Session
-
-READY = b"r"
-REPLACED = b"n"  # new workers serve by now
 
 #: When the collector looks for cycles (``gc.set_threshold``). A message makes some two thousand objects and no cycle,
 #: so the default, every 700 objects, is work in vain; twenty thousand are a few megabytes.
@@ -37,11 +35,25 @@ _SETTLE_SECONDS = 0.1  # until our siblings have gone deaf too; a shared socket 
 _LINGER_SECONDS = 1.0  # a session that was accepted before the socket went deaf may not have been counted yet
 
 
-def run(configuration: Configuration, listener: Listener, log: Log, *, control: int, ready: int, core: int) -> int:
+def kind(configuration: Configuration, listener: Listener, log: Log) -> Kind:
+    """The workers, each on a core of its own as far as there are any.
+
+    The order of the cores is drawn by lot, so that several daemons with few workers do not all come to the same.
+    """
+    cores = list(os.sched_getaffinity(0))
+    random.shuffle(cores)
+    return Kind(
+        name="worker",
+        run=lambda tether: run(tether, configuration, listener, log, core=cores[tether.slot % len(cores)]),
+        count=configuration.milter.worker_count,
+        drain_seconds=configuration.milter.drain_seconds,
+        serves_mail=True,
+    )
+
+
+def run(tether: Tether, configuration: Configuration, listener: Listener, log: Log, *, core: int) -> int:
     """Serve until told to drain. Call it in a fresh child process.
 
-    :param control: descriptor of the pipe's reading end; end-of-file means drain, after `REPLACED` or nothing.
-    :param ready: descriptor to write `READY` to once the worker serves.
     :param core: the core to run on.
     :returns: the exit code.
     """
@@ -65,14 +77,13 @@ def run(configuration: Configuration, listener: Listener, log: Log, *, control: 
     callbacks.install(service)
     threading.Thread(
         target=_control,
-        args=(control, listener, sessions, configuration.milter.drain_seconds, log),
+        args=(tether, listener, sessions, configuration.milter.drain_seconds, log),
         name="control",
         daemon=True,
     ).start()
     gc.freeze()  # what is loaded by now lives as long as the process: the collector need not look at it again
     gc.set_threshold(*COLLECT)
-    os.write(ready, READY)
-    os.close(ready)
+    tether.ready()
     return callbacks.serve(log)
 
 
@@ -102,15 +113,13 @@ def share_one_arena() -> None:
         ctypes.CDLL(None).mallopt(_M_ARENA_MAX, 1)
 
 
-def _control(control: int, listener: Listener, sessions: connection.SessionCount, patience: float, log: Log) -> None:
+def _control(tether: Tether, listener: Listener, sessions: connection.SessionCount, patience: float, log: Log) -> None:
     """Wait for the order to drain, drain, and end the process.
 
     libmilter has no drain of its own: stopping it resets live sessions. So the listening socket is made deaf and the
     process left when the last session is gone.
     """
-    replaced = False
-    while word := os.read(control, 1):
-        replaced = word == REPLACED
+    replaced = tether.wait()
     shared = os.dup(listener.descriptor)
     deafen(listener.descriptor)
     if not replaced:
