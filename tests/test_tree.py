@@ -99,3 +99,32 @@ def test_exceptions_are_caught_wholesale_only_at_the_edges() -> None:
         if re.search(r"except( \(?(Base)?Exception\b|:)", path.read_text("utf-8"))
     }
     assert found <= allowed
+
+
+PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md"), *(ROOT / "contrib").rglob("*.md")])
+
+
+@pytest.mark.parametrize("path", PAGES, ids=name)
+def test_each_link_of_a_page_leads_somewhere(path: Path) -> None:
+    def anchors(page: Path) -> set[str]:
+        heads = re.findall(r"^#+ (.+)$", page.read_text("utf-8"), re.MULTILINE)
+        return {re.sub(r"[^\w -]", "", head.lower()).replace(" ", "-") for head in heads}
+
+    for target in re.findall(r"\]\(([^)\s]+)\)", path.read_text("utf-8")):
+        if "://" not in target:
+            file, _, anchor = target.partition("#")
+            page = path.parent / file if file else path
+            assert page.exists(), target
+            assert not anchor or anchor in anchors(page), target
+
+
+def test_what_to_report_says_how() -> None:
+    pages = {path: re.findall(r"(?i)[^.|]*\breport (?:it|the line)\b[^.|]*", path.read_text("utf-8")) for path in PAGES}
+    asked = {name(path): [one.strip() for one in found if "](" not in one] for path, found in pages.items()}
+    assert {page: found for page, found in asked.items() if found} == {}
+
+
+def test_what_is_checked_before_a_commit_is_what_is_checked_at_all() -> None:
+    checks = re.findall(r"^check ((?!pytest).+)$", (ROOT / "contrib" / "test.sh").read_text(), re.MULTILINE)
+    hooks = re.findall(r"entry: \.venv/bin/(.+)$", (ROOT / ".pre-commit-config.yaml").read_text(), re.MULTILINE)
+    assert hooks == checks
