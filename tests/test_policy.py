@@ -28,7 +28,7 @@ def assessment(
         Envelope(ReversePath.parse("a@sender.example")),
         iprev=None
         if iprev_result is None
-        else iprev.Evaluation(iprev.Result(iprev_result), ADDRESS, "", (), "hostile\r\ntext"),
+        else iprev.Evaluation(iprev.Result(iprev_result), ADDRESS, "", (), (), "hostile\r\ntext"),
         spf_helo=spf.Evaluation(spf.Result.FAIL, spf.Identity.HELO, SENDER, "postmaster@sender.example"),
         spf_mail_from=None
         if spf_result is None

@@ -15,7 +15,7 @@ from assay.model.message import Header, HeaderField
 from assay.model.name import Domain, ReversePath
 from assay.model.smtp import Client, Envelope
 from assay.policy import SCHEMA, facts
-from assay.policy.facts import KNOWN_FROM, MAX_FIELD_OCTETS, sound
+from assay.policy.facts import KNOWN_FROM, MAX_FIELD_NAMES, MAX_FIELD_OCTETS, MAX_NAME_LENGTH, sound
 from assay.protocol import arc, dkim, dmarc, iprev, senderid, spf
 
 ADDRESS = ip_address("192.0.2.1")
@@ -33,7 +33,7 @@ FULL = Assessment(
     Client(ADDRESS, "mail.sender.example", "helo.example", "smtpd"),
     Envelope(ReversePath.parse("joe@sender.example"), ("ann@example.net",), "4A", "joe"),
     author=dmarc.Author(AUTHOR, "joe@author.example"),
-    iprev=iprev.Evaluation(iprev.Result.PASS, ADDRESS, "a.example", ("a.example", "b.example"), "why"),
+    iprev=iprev.Evaluation(iprev.Result.PASS, ADDRESS, "a.example", ("a.example", "b.example"), ("a.example",), "why"),
     spf_helo=spf.Evaluation(spf.Result.NONE, spf.Identity.HELO, None, "postmaster@helo.example", reason="no record"),
     spf_mail_from=spf.Evaluation(
         spf.Result.FAIL,
@@ -111,6 +111,7 @@ def test_full_facts_tell_what_was_evaluated() -> None:
         "result": "pass",
         "name": "a.example",
         "names": ["a.example", "b.example"],
+        "confirmed": ["a.example"],
         "reason": "why",
     }
     assert found["spf"]["helo"]["result"] == "none"
@@ -162,6 +163,15 @@ def test_a_chain_is_trusted_where_all_sealers_are_and_the_first_saw_a_pass(
     chain = arc.Evaluation(result, "", len(sealers), 1, sealers)
     found = facts(replace(FULL, arc=chain), trusted_sealers=(LIST,))
     assert found["arc"]["trusted"] is trusted
+
+
+def test_a_signature_has_its_fields_once_and_as_many_as_are_real() -> None:
+    names = ("from", "subject", "from", "x" * (MAX_NAME_LENGTH + 1), *(f"x-{number}" for number in range(1000)))
+    signature = replace(FULL.dkim[0], signed_fields=names, identity="a" * 100_000 + "@author.example")
+    (found,) = facts(replace(FULL, dkim=(signature,)))["dkim"]
+    assert found["fields"][:3] == ["from", "subject", "x-0"]
+    assert len(found["fields"]) == MAX_FIELD_NAMES
+    assert len(found["identity"]) == MAX_FIELD_OCTETS
 
 
 def test_a_field_is_unfolded_and_bounded() -> None:

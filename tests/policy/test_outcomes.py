@@ -107,7 +107,7 @@ def test_each_outcome_asks_for_its_own_action(method: str, key: str, facts: dict
 @pytest.mark.parametrize("method", OUTCOMES)
 def test_a_pass_is_accepted_whatever_is_configured(method: str) -> None:
     passing = facts_of(
-        iprev={"result": "pass", "names": ["mail.sender.example"]},
+        iprev={"result": "pass", "confirmed": ["mail.sender.example"]},
         spf={"helo": {"result": "pass"}, "mailfrom": {"result": "pass"}},
         dkim=[PASSING | {"fields": ["from", "subject"]}],
         arc={"result": "pass"},
@@ -204,7 +204,8 @@ NAMES = [
 @pytest.mark.parametrize(("which", "names", "mismatch"), NAMES)
 def test_a_name_of_the_client_must_lie_in_mail_from(which: str, names: list[str], mismatch: bool) -> None:
     settings = {"names_in_mail_from": which, "name_mismatch": "reject"}
-    decision = judged(facts_of(iprev={"result": "pass", "names": names}, **CLIENT, **FROM), iprev=settings)
+    iprev = {"result": "pass", "names": ["sender.example", *names], "confirmed": names}
+    decision = judged(facts_of(iprev=iprev, **CLIENT, **FROM), iprev=settings)
     assert (decision.by == "iprev.name_mismatch") is mismatch
 
 

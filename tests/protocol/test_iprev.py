@@ -99,6 +99,22 @@ def test_evaluate(address: str, rows: dict[str, Any], result: str, name: str, re
     assert evaluation.reason
 
 
+def test_a_name_is_confirmed_only_by_its_own_address() -> None:
+    names = ["victim.example", "a.example", "b.example", "failing.example"]
+    zone = Zone(
+        {
+            PTR4: [["PTR", name] for name in names],
+            "victim.example": [OTHER],
+            "a.example": [OWN],
+            "b.example": [OTHER, OWN],
+            "failing.example": [["SERVFAIL", "*"]],
+        }
+    )
+    evaluation = zone.solve(iprev.evaluate(ip_address(V4)))
+    assert evaluation.names == tuple(names)
+    assert evaluation.confirmed == ("a.example", "b.example")
+
+
 def test_forward_lookups_are_one_batch_of_bounded_size() -> None:
     names = [f"{number}.example" for number in range(iprev.MAX_PTR_NAMES + 1)]
     zone = Zone({PTR4: [["PTR", name] for name in [names[0], *names]], names[-1]: [OWN]})

@@ -8,7 +8,7 @@ error at start.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 from assay.assessment import Assessment
@@ -20,6 +20,10 @@ from assay.protocol import arc, authres, dkim, dmarc, iprev, senderid, spf
 Facts = Mapping[str, Any]
 
 MAX_FIELD_OCTETS = 998  # of one field's value that a rule sees: a line (RFC 5322, 2.1.1)
+#: Our choice: how many fields of a signature's h= are told, each once. Real ones name fewer than 50; a stranger's 1,000
+#: would make every line of the facts as long as he likes.
+MAX_FIELD_NAMES = 100
+MAX_NAME_LENGTH = 64  # our choice; a longer name in h= is left out. The registry's longest has half of that.
 
 _SPF = {
     "result": str,
@@ -37,7 +41,7 @@ SCHEMA: dict[str, Any] = {
     "helo": str,
     "mail_from": {"address": str, "local_part": str, "domain": str, "authenticated": str},
     "rcpt": [str],
-    "iprev": {"result": str, "name": str, "names": [str], "reason": str},
+    "iprev": {"result": str, "name": str, "names": [str], "confirmed": [str], "reason": str},
     "spf": {"helo": _SPF, "mailfrom": _SPF},
     "from": {"domain": str, "address": str, "fault": str},
     "dkim": [
@@ -143,11 +147,12 @@ def _text(fields: Collection[HeaderField]) -> str:
 
 def _iprev(evaluation: iprev.Evaluation | None) -> dict[str, Any]:
     if evaluation is None:
-        return {"result": "", "name": "", "names": [], "reason": ""}
+        return {"result": "", "name": "", "names": [], "confirmed": [], "reason": ""}
     return {
         "result": str(evaluation.result),
         "name": evaluation.name,
         "names": list(evaluation.names),
+        "confirmed": list(evaluation.confirmed),
         "reason": evaluation.reason,
     }
 
@@ -181,13 +186,18 @@ def _dkim(evaluation: dkim.Evaluation, judged: dmarc.Evaluation | None) -> dict[
         "result": str(evaluation.result),
         "domain": str(evaluation.domain or ""),
         "selector": evaluation.selector,
-        "identity": evaluation.identity,
+        "identity": evaluation.identity[:MAX_FIELD_OCTETS],
         "algorithm": evaluation.algorithm,
         "testing": evaluation.testing,
         "aligned": aligned and evaluation.result is dkim.Result.PASS,
-        "fields": list(evaluation.signed_fields),
+        "fields": _field_names(evaluation.signed_fields),
         "reason": evaluation.reason,
     }
+
+
+def _field_names(names: Sequence[str]) -> list[str]:
+    """The names in h=, each once, without those that no real signature has."""
+    return [name for name in dict.fromkeys(names) if len(name) <= MAX_NAME_LENGTH][:MAX_FIELD_NAMES]
 
 
 def _arc(evaluation: arc.Evaluation | None, trusted: Collection[Domain], author: dmarc.Author | None) -> dict[str, Any]:

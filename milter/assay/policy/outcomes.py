@@ -102,14 +102,18 @@ def iprev_outcome(facts: Facts, _: Settings) -> Outcome | None:
 
 
 def name_outcome(facts: Facts, settings: Settings) -> Outcome | None:
-    """``name_mismatch`` where a name of the client has to lie in the domain of MAIL FROM and does not."""
+    """``name_mismatch`` where a name of the client has to lie in the domain of MAIL FROM and does not.
+
+    Only names that lead back to the client's address count: the others are what the client says of itself.
+    """
     domain = facts["mail_from"]["domain"]
     if not settings.iprev_names or not domain or facts["iprev"]["result"] in ("", "temperror"):
         return None
-    names = facts["iprev"]["names"][:1] if settings.iprev_names == "first" else facts["iprev"]["names"]
+    confirmed = facts["iprev"]["confirmed"]
+    names = confirmed[:1] if settings.iprev_names == "first" else confirmed
     if any(at_or_below(name.lower(), frozenset((domain,))) for name in names):
         return None
-    return Outcome("name_mismatch", f"no name of {facts['client']['address']} lies in {domain}")
+    return Outcome("name_mismatch", f"no confirmed name of {facts['client']['address']} lies in {domain}")
 
 
 def spf_outcome(facts: Facts, settings: Settings, identity: str) -> Outcome | None:

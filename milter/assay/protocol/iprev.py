@@ -33,13 +33,16 @@ class Evaluation(Struct, frozen=True):
     """What the reverse and forward lookups gave.
 
     `name` is the confirmed name, else the first name the address has, else empty. `names` are all that were looked
-    at, as the DNS gave them: a stranger writes them, so they need escaping wherever they are shown.
+    at, as the DNS gave them: a stranger writes them, so they need escaping wherever they are shown. `confirmed` are
+    those of them that have the address; whoever has the address's reverse zone can write any name into it, so only
+    these say whose the client is.
     """
 
     result: Result
     address: Address
     name: str
     names: tuple[str, ...]
+    confirmed: tuple[str, ...]
     reason: str
 
 
@@ -48,21 +51,26 @@ def evaluate(address: Address) -> Inquiry[Evaluation]:
     address = canonical_address(address)
     (pointers,) = yield [Question(address.reverse_pointer, RecordType.PTR)]
     if pointers.outcome is Outcome.TEMPFAIL:
-        return Evaluation(Result.TEMPERROR, address, "", (), f"PTR lookup of {address} failed: {pointers.reason}")
+        return Evaluation(Result.TEMPERROR, address, "", (), (), f"PTR lookup of {address} failed: {pointers.reason}")
     # Every name is looked at once, in the order of the answer. The root is no name of a host.
     names = tuple(dict.fromkeys(name for name in pointers.names if name))[:MAX_PTR_NAMES]
     if pointers.outcome is not Outcome.FOUND or not names:
-        return Evaluation(Result.PERMERROR, address, "", (), f"{address} has no PTR record")
+        return Evaluation(Result.PERMERROR, address, "", (), (), f"{address} has no PTR record")
     kind = RecordType.A if address.version == 4 else RecordType.AAAA
     answers = yield [Question(name, kind) for name in names]
-    for name, answer in zip(names, answers, strict=True):
-        if answer.outcome is Outcome.FOUND and address in answer.addresses:
-            return Evaluation(Result.PASS, address, name, names, f"{name} has the address {address}")
+    confirmed = tuple(
+        name
+        for name, answer in zip(names, answers, strict=True)
+        if answer.outcome is Outcome.FOUND and address in answer.addresses
+    )
+    if confirmed:
+        reason = f"{confirmed[0]} has the address {address}"
+        return Evaluation(Result.PASS, address, confirmed[0], names, confirmed, reason)
     for name, answer in zip(names, answers, strict=True):
         if answer.outcome is Outcome.TEMPFAIL:  # the name we could not look up may be the one
             reason = f"{kind} lookup of {name} failed: {answer.reason}"
-            return Evaluation(Result.TEMPERROR, address, names[0], names, reason)
-    return Evaluation(Result.FAIL, address, names[0], names, _mismatch(address, names, kind))
+            return Evaluation(Result.TEMPERROR, address, names[0], names, (), reason)
+    return Evaluation(Result.FAIL, address, names[0], names, (), _mismatch(address, names, kind))
 
 
 def _mismatch(address: Address, names: tuple[str, ...], kind: RecordType) -> str:
