@@ -76,6 +76,8 @@ FAULTS = [
         "rule 1.action: invalid enum value 'bounce'; known are accept, ",
         id="the words of a key that may be left out",
     ),
+    pytest.param("[dkim]\nsingle_fields = ['To:']\n", "single_fields: 'To:' is not the name of a header", id="a colon"),
+    pytest.param("[dkim]\nrequired_fields = ['']\n", "required_fields: '' is not the name of a header", id="no name"),
     pytest.param("[milter]\nsocket = '/run/s'\n", "; here, unix:/run/s", id="a bare path"),
     pytest.param("[milter]\nsocket = 'inet:h:25'\n", "; here, inet:25@h", id="a socket as Postfix has it"),
     pytest.param("[milter]\nsocket = 'inet:[::1]:25'\n", "; here, inet6:25@::1", id="a socket as Postfix has it, IPv6"),
@@ -158,7 +160,7 @@ def test_every_key_reaches_its_struct(tmp_path: Path) -> None:
     path.write_text(
         "[milter]\nworkers = 3\n[iprev]\nenabled = false\nfail = 'tempfail'\n[spf]\ndns_terms = 7\n"
         "void_lookups = 1\nbest_guess = 'v=spf1 a -all'\n[spf.mailfrom]\nstage = 'mail'\nfail = 'reject'\n"
-        "[dkim]\nmin_rsa_bits = 2048\nmax_signatures = 4\n[dmarc]\nnone = 'quarantine'\n"
+        "[dkim]\nmin_rsa_bits = 2048\nmax_signatures = 4\nsingle_fields = ['To']\n[dmarc]\nnone = 'quarantine'\n"
         "quarantine = 'tempfail'\nreject = 'reject'\nlegacy_pct = 'sample'\norganizational_domain = 'psl'\n"
         "[headers]\nreceived_spf = false\n[identity]\n"
         "authserv_id = 'mx.example.net'\nstrip = ['old.example.net']\n[clients]\ninternal = ['10.1.2.3/8']\n"
@@ -184,6 +186,7 @@ def test_every_key_reaches_its_struct(tmp_path: Path) -> None:
     assert settings.public_suffix is not None
     assert settings.public_suffix("mail.example.co.uk") == "co.uk"
     assert (settings.dkim.min_rsa_bits, settings.dkim.max_signatures) == (2048, 4)
+    assert settings.dkim.single_fields == ("To",)
     assert (settings.iprev, settings.received_spf) == (False, False)
     assert (settings.authserv_id, settings.further_authserv_ids) == ("mx.example.net", ("old.example.net",))
     clients = make_clients(configuration)

@@ -26,7 +26,7 @@ def test_the_sample_is_loadable_as_it_is(tmp_path: Path) -> None:
 
 
 def test_uncommented_it_is_the_defaults(tmp_path: Path) -> None:
-    text = re.sub(r"^#(?=\w)", "", sample(), flags=re.MULTILINE)
+    text = re.sub(r"^#(?=\w|    \"|\])", "", sample(), flags=re.MULTILINE)
     assert text != sample()
     assert loaded(tmp_path, text) == Configuration()
 

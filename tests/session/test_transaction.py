@@ -191,6 +191,24 @@ class TestSignatures:
         assert [str(one.result) for one in found.dkim] == ["temperror"]
         assert found.dmarc.result == "temperror"
 
+    def test_a_strangers_key_that_cannot_be_had_hides_no_failure(self) -> None:
+        rows = ROWS | {"s._domainkey.other1.example": [["SERVFAIL", "*"]], "x.example": [["SERVFAIL", "*"]]}
+        found = judged(self.OTHER % 1 + MESSAGE, rows=rows, path="<a@x.example>")
+        assert [str(one.result) for one in found.dkim] == ["temperror"]
+        assert found.spf_mail_from.result == "temperror"
+        assert found.dmarc.result == "fail"
+
+    @pytest.mark.parametrize("field", [b"Subject: pay\r\n", b"SUBJECT\t: pay\r\n"])
+    def test_a_second_subject_on_a_signed_message(self, field: bytes) -> None:  # RFC 6376, 8.15
+        signed = sign_rsa(MESSAGE, include_headers=[b"from", b"subject"])
+        assert judged(signed, path="<x@elsewhere.example>").dmarc.result == "pass"
+        one = session()
+        greet(one)
+        verdict = talk(one, field + signed, path="<x@elsewhere.example>")
+        assert "dkim=policy" in inserted(verdict)[0]
+        assert "policy.unsigned-field=violated" in inserted(verdict)[0]
+        assert "dmarc=fail" in inserted(verdict)[0]
+
     def test_the_settings_reach_the_verifier(self) -> None:
         rows = ROWS | {KEY_NAME: [["TXT", [record(rsa_key(1024))]]]}
         octets = sign_rsa(MESSAGE, include_headers=[b"from"], key=rsa_key(1024))

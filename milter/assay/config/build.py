@@ -85,7 +85,9 @@ def make_settings(configuration: Configuration) -> session.Settings:
         spf_seconds=configuration.spf.seconds or None,
         spf_best_guess=configuration.spf.best_guess.encode(),
         dkim=dkim.Settings(
-            min_rsa_bits=configuration.dkim.min_rsa_bits, max_signatures=configuration.dkim.max_signatures
+            min_rsa_bits=configuration.dkim.min_rsa_bits,
+            max_signatures=configuration.dkim.max_signatures,
+            single_fields=configuration.dkim.single_fields,
         ),
         arc=configuration.arc.enabled,
         sender_id=configuration.senderid.enabled,

@@ -3,15 +3,17 @@
 
 from __future__ import annotations
 
+import re
 from typing import Annotated
 
 from msgspec import Meta
 
 from assay.config.section import Section
 from assay.policy import Action, Stage
-from assay.protocol import dmarc, spf
+from assay.protocol import dkim, dmarc, spf
 
 _STAGE = "From which SMTP stage on it may refuse: connect, helo, mail, rcpt or eom (end of message, the default)."
+_FIELD_NAME = re.compile(r"[!-9;-~]+")  # RFC 5322, 2.2
 _DRY_RUN = "Only log what the actions below would have done."
 
 
@@ -24,8 +26,8 @@ class Iprev(Section, frozen=True):
     names_in_mail_from: Annotated[
         str,
         Meta(
-            description='"first" or "any": that name of the client must lie in the domain of MAIL FROM, else the '
-            "outcome is name_mismatch. Empty: no such check. Most honest mail fails it."
+            description='"first" or "any": that name of the client, of those that have its address, must lie in the '
+            "domain of MAIL FROM, else the outcome is name_mismatch. Empty: no such check. Most honest mail fails it."
         ),
     ] = ""
     fail: Annotated[
@@ -128,6 +130,15 @@ class Dkim(Section, frozen=True):
             "make us compute.",
         ),
     ] = 10
+    single_fields: Annotated[
+        tuple[str, ...],
+        Meta(
+            description="Header fields that may stand once (RFC 5322, 3.6). Where one of them stands several times "
+            "with different values, and h= names it less often, the result is policy: anybody on the way can put a "
+            "second Subject on top of a signed message, and readers see that one (RFC 6376, 8.15). It breaks an ARC "
+            "chain too. Empty: no such check."
+        ),
+    ] = dkim.SINGLE_FIELDS
     required_fields: Annotated[
         tuple[str, ...],
         Meta(
@@ -151,6 +162,12 @@ class Dkim(Section, frozen=True):
     unaligned: Annotated[
         Action, Meta(description="It verifies, but nothing that verifies is of the author's organizational domain.")
     ] = Action.ACCEPT
+
+    def __post_init__(self) -> None:
+        for key, names in (("single_fields", self.single_fields), ("required_fields", self.required_fields)):
+            for name in names:
+                if not _FIELD_NAME.fullmatch(name):
+                    raise ValueError(f'{key}: {name!r} is not the name of a header field; write it as "Subject"')
 
 
 class Arc(Section, frozen=True):

@@ -72,7 +72,7 @@ def _section(name: str, section: msgspec.Struct, *, annotated: bool) -> str:
         if isinstance(value, msgspec.Struct):
             inner.append(_section(f"{name}.{field.name}", value, annotated=annotated))
         elif annotated:
-            lines += ["", *_description(type(section), field.name), _sample_value(field.name, value)]
+            lines += ["", *_description(type(section), field.name), *_sample_value(field.name, value)]
         elif value is not None:
             lines.append(f"{field.name} = {toml(value)}")
     return "\n".join(["\n".join(lines) + "\n", *inner])
@@ -110,9 +110,19 @@ def _description(section: type, key: str) -> list[str]:
     return _comment(meta.description + _choices(hint))
 
 
-def _sample_value(key: str, value: object) -> str:
+def _sample_value(key: str, value: object) -> list[str]:
     """The default, commented out; a key that follows another one while it is left out has no value to show."""
-    return f"# {key} is left out" if value is None else f"#{key} = {toml(value)}"
+    if value is None:
+        return [f"# {key} is left out"]
+    line = f"#{key} = {toml(value)}"
+    if len(line) <= _WIDTH or not isinstance(value, tuple):
+        return [line]
+    indent = "#" + " " * 4
+    # No default of this length has a member with a space in it, where the text would be broken too.
+    members = textwrap.wrap(
+        toml(value)[1:-1], _WIDTH, initial_indent=indent, subsequent_indent=indent, break_on_hyphens=False
+    )
+    return [f"#{key} = [", *members, "#]"]
 
 
 def _choices(hint: Any) -> str:

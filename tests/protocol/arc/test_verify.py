@@ -132,6 +132,15 @@ def test_a_seal_of_a_broken_chain_covers_only_its_own_set(dns: Zone) -> None:  #
     assert key.verify(dkim.Algorithm.RSA_SHA256, signature, digest)
 
 
+@pytest.mark.parametrize("name", ["Subject", "To", "From", "Content-Type "])
+def test_a_second_field_of_what_may_stand_once_breaks_the_chain(name: str, dns: Zone) -> None:  # RFC 6376, 8.15
+    message = seal(MESSAGE.replace(b"\r\n\r\n", b"\r\nContent-Type: text/plain\r\n\r\n", 1), dns)
+    assert evaluate(message, dns).result is Result.PASS
+    evaluation = evaluate(f"{name}: other\r\n".encode() + message, dns)
+    assert evaluation.result is Result.FAIL
+    assert f"of 2 {name.strip()} fields" in evaluation.reason
+
+
 def test_oldest_pass_tells_since_when_nothing_changed(dns: Zone) -> None:
     message = seal(MESSAGE, dns)
     changed = message.replace(b"noon", b"nine")

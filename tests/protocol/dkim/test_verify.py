@@ -8,7 +8,7 @@ import pytest
 from assay.model.message import HeaderField
 from assay.model.name import Domain
 from assay.protocol import dkim
-from assay.protocol.dkim import Result, Settings
+from assay.protocol.dkim import SINGLE_FIELDS, Result, Settings
 from signing import (
     DOMAIN,
     FIELDS,
@@ -191,7 +191,7 @@ def test_body_shorter_than_its_signed_length(rsa_zone: Zone) -> None:
     [
         # From the bottom up, the one From that is signed is the lower one.
         (FIELDS, Settings(), {"above": "policy", "below": "fail"}),
-        (FIELDS, Settings(refuse_unsigned_from=False), {"above": "pass", "below": "fail"}),
+        (FIELDS, Settings(single_fields=()), {"above": "pass", "below": "fail"}),
         ((*FIELDS, b"from"), Settings(), {"above": "fail", "below": "fail"}),
     ],
 )
@@ -203,7 +203,60 @@ def test_added_from(
     message = evil + message if place == "above" else message.replace(b"\r\n\r\n", b"\r\n" + evil + b"\r\n", 1)
     (evaluation,) = evaluate(message, rsa_zone, settings=settings)
     assert evaluation.result == result[place]
-    assert evaluation.policy == ("unsigned-from" if evaluation.result is Result.POLICY else "")
+    assert evaluation.policy == ("unsigned-field" if evaluation.result is Result.POLICY else "")
+
+
+class TestSecondFields:
+    """A field that may stand once and that somebody added to a signed message (RFC 6376, 8.15)."""
+
+    #: The message with one of each, signed as most signers do it: each name as often as the field is there.
+    ONE_OF_EACH = b"".join(f"{name}: 1\r\n".encode() for name in SINGLE_FIELDS if name != "From") + (
+        b"From: Ann <ann@example.org>\r\n\r\nHello\r\n"
+    )
+
+    @pytest.mark.parametrize("name", SINGLE_FIELDS)
+    @pytest.mark.parametrize("written", ["{}", "{} ", "{}\t", "upper"])
+    def test_on_top(self, name: str, written: str, rsa_zone: Zone) -> None:
+        message = sign_rsa(self.ONE_OF_EACH, include_headers=[one.lower().encode() for one in SINGLE_FIELDS])
+        assert evaluate(message, rsa_zone)[0].result is Result.PASS
+        added = name.upper() if written == "upper" else written.format(name)
+        (evaluation,) = evaluate(f"{added}: 2\r\n".encode() + message, rsa_zone)
+        assert (evaluation.result, evaluation.policy) == (Result.POLICY, "unsigned-field")
+        assert evaluation.reason == f"verified, but 1 of 2 {name} fields is not signed"
+
+    def test_where_neither_is_signed(self, rsa_zone: Zone) -> None:
+        message = b"Subject: 2\r\n" + sign_rsa(include_headers=[b"from"])
+        (evaluation,) = evaluate(message, rsa_zone)
+        assert (evaluation.result, evaluation.policy) == (Result.POLICY, "unsigned-field")
+        assert evaluation.reason == "verified, but 2 of 2 Subject fields are not signed"
+
+    def test_one_that_is_not_signed_is_no_second_one(self, rsa_zone: Zone) -> None:
+        (evaluation,) = evaluate(sign_rsa(include_headers=[b"from"]), rsa_zone)
+        assert evaluation.result is Result.PASS
+
+    def test_two_that_are_both_signed(self, rsa_zone: Zone) -> None:
+        message = sign_rsa(b"To: x@example.org\r\n" + MESSAGE, include_headers=[*FIELDS, b"to"])
+        assert evaluate(message, rsa_zone)[0].result is Result.PASS
+
+    @pytest.mark.parametrize("copy", [b"Subject: lunch and dinner\r\n", b"SUBJECT : lunch\r\n and dinner\t\r\n"])
+    def test_a_copy_is_harmless(self, copy: bytes, rsa_zone: Zone) -> None:
+        assert evaluate(copy + sign_rsa(), rsa_zone)[0].result is Result.PASS
+        assert evaluate(copy + b"Subject: 2\r\n" + sign_rsa(), rsa_zone)[0].result is Result.POLICY
+        assert evaluate(b"Subject: 2\r\n" + copy + sign_rsa(), rsa_zone)[0].result is Result.POLICY
+
+    def test_of_two_only_one_is_signed(self, rsa_zone: Zone) -> None:
+        message = sign_rsa(b"To: x@example.org\r\n" + MESSAGE, include_headers=list(FIELDS))
+        assert evaluate(message, rsa_zone)[0].result is Result.POLICY
+
+    def test_which_fields_is_configurable(self, rsa_zone: Zone) -> None:
+        message = b"Subject: 2\r\nX-Y: 1\r\nX-Y: 2\r\n" + sign_rsa()
+        assert evaluate(message, rsa_zone, settings=Settings(single_fields=("To",)))[0].result is Result.PASS
+        assert evaluate(message, rsa_zone, settings=Settings(single_fields=("x-y",)))[0].result is Result.POLICY
+
+    @pytest.mark.parametrize("name", ["Received", "Comments", "Keywords", "DKIM-Signature", "List-Id"])
+    def test_what_may_stand_more_than_once(self, name: str, rsa_zone: Zone) -> None:
+        message = f"{name}: 1\r\n{name}: 2\r\n".encode() + sign_rsa()
+        assert evaluate(message, rsa_zone)[-1].result is Result.PASS
 
 
 def test_two_from_fields_that_are_both_signed(rsa_zone: Zone) -> None:

@@ -63,8 +63,7 @@ def verify(
     :param now: the time of arrival in Unix seconds.
     :param settings: the rules for keys and signatures. SHA-1 is never accepted: ARC is younger than RFC 8301.
     """
-    # RFC 8617 has no rule for From: a seal says what was received, not who wrote it.
-    rules = replace(settings, allow_sha1=False, refuse_unsigned_from=False)
+    rules = replace(settings, allow_sha1=False)
     last = chain.sets[-1]
 
     def fault_of(arc_set: ARCSet) -> str:

@@ -9,10 +9,11 @@ from assay.protocol.dkim.evaluation import Evaluation, Result
 from assay.protocol.dkim.key import Key, KeyFault, KeyLookup, fetch_key, parse_key
 from assay.protocol.dkim.sign import PrivateKey, load_private_key
 from assay.protocol.dkim.signature import Algorithm, Signature, parse
-from assay.protocol.dkim.verify import DEFAULT_SETTINGS, Settings, select, skip, verify
+from assay.protocol.dkim.verify import DEFAULT_SETTINGS, SINGLE_FIELDS, Settings, select, skip, verify
 
 __all__ = [
     "DEFAULT_SETTINGS",
+    "SINGLE_FIELDS",
     "Algorithm",
     "BodyHashSpec",
     "BodyHashes",

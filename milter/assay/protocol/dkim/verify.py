@@ -15,13 +15,37 @@ from msgspec import Struct
 from assay.inquiry import Outcome
 from assay.model.message import Header
 from assay.model.name import Domain
-from assay.protocol.dkim.canonical import BodyHashes, new_hash, signed_octets
+from assay.protocol.dkim.canonical import (
+    BodyHashes,
+    Canonicalization,
+    canonical_field,
+    new_hash,
+    signed_octets,
+)
 from assay.protocol.dkim.evaluation import Evaluation, Result
 from assay.protocol.dkim.key import Key, KeyFault, KeyLookup
 from assay.protocol.dkim.signature import Algorithm, Signature
 
 #: RFC 8301, 3.2: verifiers MUST NOT consider signatures with shorter RSA keys valid.
 STANDARD_MIN_RSA_BITS = 1024
+
+#: RFC 5322, 3.6: what may stand once in a header; RFC 2045, 4, 5 and 6: what says how to read the body.
+#: Bcc is not here: signers leave it out, and readers do not show it.
+SINGLE_FIELDS = (
+    "From",
+    "Sender",
+    "Reply-To",
+    "To",
+    "Cc",
+    "Date",
+    "Subject",
+    "Message-ID",
+    "In-Reply-To",
+    "References",
+    "MIME-Version",
+    "Content-Type",
+    "Content-Transfer-Encoding",
+)
 
 
 class Settings(Struct, frozen=True):
@@ -41,8 +65,9 @@ class Settings(Struct, frozen=True):
     clock_skew: int = 300
     #: Whether a body that goes on behind l= is refused with ``policy`` (RFC 6376, 8.2): what follows can be anything.
     refuse_unsigned_body: bool = True
-    #: Whether a From field that h= does not cover is refused with ``policy`` (RFC 6376, 8.15): readers see one of them.
-    refuse_unsigned_from: bool = True
+    #: Fields that may stand once. Where one stands more than once and more often than h= names it, the result is
+    #: ``policy``: a signature covers the lower ones (RFC 6376, 5.4.2), and readers see the upper one (RFC 6376, 8.15).
+    single_fields: tuple[str, ...] = SINGLE_FIELDS
 
 
 DEFAULT_SETTINGS = Settings()
@@ -187,9 +212,25 @@ def _apply_rules(
         return "key-size", f"verified, but an RSA key of {key.bits} bits is shorter than {settings.min_rsa_bits}"
     if unsigned_octets and settings.refuse_unsigned_body:
         return "unsigned-body", f"verified, but l= leaves the last {unsigned_octets} octets of the body unsigned"
-    if settings.refuse_unsigned_from and len(header.all("from")) > signature.signed_fields.count("from"):
-        return "unsigned-from", "verified, but not every From field is signed"
+    for name in settings.single_fields:
+        reason = _find_second_field(name, signature, header)
+        if reason:
+            return "unsigned-field", f"verified, but {reason}"
     return "", f"verified with {'an RSA' if key.type == 'rsa' else 'an Ed25519'} key of {key.bits} bits"
+
+
+def _find_second_field(name: str, signature: Signature, header: Header) -> str:
+    """What is wrong with the fields of a name that may stand once; empty for nothing.
+
+    Copies of one value are harmless, whichever of them is signed: all readers see the same.
+    """
+    fields = header.all(name)
+    if len(fields) < 2 or (unsigned := len(fields) - signature.signed_fields.count(name.lower())) <= 0:
+        return ""
+    first = canonical_field(fields[0], Canonicalization.RELAXED)
+    if all(canonical_field(field, Canonicalization.RELAXED) == first for field in fields[1:]):
+        return ""
+    return f"{unsigned} of {len(fields)} {name} fields {'is' if unsigned == 1 else 'are'} not signed"
 
 
 def _evaluation(
