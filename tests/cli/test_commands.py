@@ -297,6 +297,14 @@ class TestConfig:
         assert (ended.returncode, ended.stdout) == (0, f"{config}: good\n".encode())
         assert assay("config", "check").stdout == b"defaults: good\n"
 
+    @pytest.mark.parametrize("headers", [True, False])
+    def test_check_warns_of_a_dry_run_that_leaves_forged_results(self, config: str, headers: bool) -> None:
+        with open(config, "a") as file:
+            file.write(f"[milter]\ndry_run = true\ndry_run_headers = {str(headers).lower()}\n")
+        ended = assay("config", "check", "-c", config)
+        assert (ended.returncode, ended.stdout) == (0, f"{config}: good\n".encode())
+        assert (b"warning: milter.dry_run: forged " in ended.stderr) is not headers
+
     def test_check_tries_all_of_it(self, config: str, tmp_path: Path) -> None:
         (tmp_path / "zone").write_text("example.org. A nonsense\n")
         ended = assay("config", "check", "-c", config)

@@ -8,6 +8,7 @@ remembers, at what it reads of relays, at what it writes and removes, and at wha
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -319,10 +320,92 @@ def test_no_value_writes_a_result(strict: Daemon, helo: str, path: str, author: 
     assert not [line for line in lines if line.strip().startswith("dmarc=pass")]
 
 
-def test_fields_without_number_hide_no_author_behind_them(mta: Mta) -> None:
-    # Nor does it cost memory to read on: what is behind the bound is not kept.
+#: More header than an MTA hands on of an honest message, in each of its two measures.
+FLOODS = {"fields": ["X: 1"] * 10_001, "octets": [f"X: {'x' * 60_000}"] * 40}
+
+
+@pytest.mark.parametrize("place", ["above", "below"])
+@pytest.mark.parametrize("flood", FLOODS.values(), ids=FLOODS)
+def test_a_flood_of_header_hides_no_author(tmp_path: Path, flood: list[str], place: str) -> None:
+    above, below = (flood, []) if place == "above" else ([], flood)
+    octets = message("ceo@reject.example", *above).replace(b"Subject: x", "\r\n".join(["Subject: x", *below]).encode())
+    # What the operator lets pass is a From that is malformed, and not one that the flood hides.
+    with Daemon(tmp_path, ROWS, dmarc={"reject": "reject", "malformed_from": "accept"}) as daemon, daemon.mta() as mta:
+        greet(mta, STRANGER)
+        outcome = send(mta, octets, path="")
+        assert outcome.reply.startswith("550 5.6.0 "), outcome.reply
+        assert outcome.edits == []
+        assert 'by="header flood"' in daemon.wait_for_log("action=reject")
+        assert send(mta, message("a@none.example"), path="").code == 250, "and the next message is judged for itself"
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [[f"X: {'x' * 60_000}"] * 20, ["X: 1"] * 9_000, [f"X: {'x' * 102_000}"] * 15],
+    ids=["twenty of 60 KB", "nine thousand", "fifteen as long as Postfix lets one be"],
+)
+@pytest.mark.parametrize("place", ["above", "below"])
+def test_honest_mail_with_a_big_header_keeps_its_results(mta: Mta, fields: list[str], place: str) -> None:
     greet(mta)
-    many = ["X: 1"] * 10_000
-    assert send(mta, message("joe@example.org", *many)).code == 550
-    assert send(mta, message("joe@example.org", "From: ann@example.org", *many)).code == 550
-    assert send(mta, message("joe@example.org", *many[:-2])).code == 250
+    signed_fields = signed().replace(b"Subject: x", "\r\n".join(["Subject: x", *fields]).encode())
+    octets = signed_fields if place == "below" else "\r\n".join([*fields, ""]).encode() + signed()
+    found = results(send(mta, octets))
+    assert "dkim=pass" in found
+    assert "dmarc=pass" in found
+
+
+def test_remove_fields_sees_every_field_of_a_message_that_is_taken(tmp_path: Path) -> None:
+    rules = [{"name": "clean", "when": "true", "remove_fields": ("X-Spam",)}]
+    with Daemon(tmp_path, ROWS, rule=rules) as daemon, daemon.mta() as mta:
+        greet(mta)
+        outcome = send(mta, message("joe@example.org", *["X: 1"] * 9_000, "X-Spam: no"))
+        assert (1, b"X-Spam", None) in outcome.edits
+        assert send(mta, message("joe@example.org", *["X: 1"] * 10_000, "X-Spam: no")).code == 550
+
+
+#: Ways in that are not judged, and the macros of MAIL and of the connection that make them.
+EXEMPT_WAYS: dict[str, tuple[str, dict[str, str], dict[str, str]]] = {
+    "an internal network": ("10.0.0.1", {}, {}),
+    "submission": (STRANGER, {}, {"daemon_name": "submission"}),
+    "a user who logged in": (STRANGER, {"auth_authen": "joe"}, {}),
+}
+
+
+@pytest.fixture(scope="module")
+def trusting(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Daemon]:
+    clients = {
+        "internal": ("10.0.0.0/8",),
+        "daemon_names": ("submission",),
+        "relays": (RELAY,),
+        "trusted_results": ("10.9.0.0/16", RELAY),
+    }
+    with Daemon(tmp_path_factory.mktemp("daemon"), ROWS, clients=clients) as one:
+        yield one
+
+
+@pytest.mark.parametrize(("ip", "login", "connection"), EXEMPT_WAYS.values(), ids=EXEMPT_WAYS)
+@pytest.mark.parametrize("name", FORGERIES)
+def test_mail_that_is_not_judged_is_cleaned(
+    trusting: Daemon, ip: str, login: dict[str, str], connection: dict[str, str], name: str
+) -> None:
+    forged, kept = f"{name}: {FORGERIES[name]}", f"{name}: mx.example.com; none"
+    with trusting.mta() as mta:
+        greet(mta, ip, **connection)
+        outcome = send(mta, message("joe@example.org", kept, forged, kept, forged), **login)
+    assert outcome.edits == [(4, name.encode(), None), (2, name.encode(), None)]
+
+
+def test_mail_without_a_network_client_is_cleaned(trusting: Daemon) -> None:
+    with trusting.mta() as mta:
+        mta.connect("localhost", None, j=OUR_ID)
+        mta.helo("localhost")
+        outcome = send(mta, message("joe@example.org", f"Received-SPF: {FORGERIES['Received-SPF']}"))
+    assert outcome.edits == [(1, b"Received-SPF", None)]
+
+
+@pytest.mark.parametrize("ip", ["10.9.0.1", RELAY], ids=["internal", "a relay"])
+def test_results_of_a_trusted_mta_stay(trusting: Daemon, ip: str) -> None:
+    with trusting.mta() as mta:
+        greet(mta, ip)
+        outcome = send(mta, message("joe@example.org", *(f"{name}: {value}" for name, value in FORGERIES.items())))
+    assert [edit for edit in outcome.edits if edit[2] is None] == []

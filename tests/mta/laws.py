@@ -247,6 +247,23 @@ class Laws:
         assert site.mta.wait_until(lambda: len(site.mta.held()) == before + 1)
 
     @pytest.mark.parametrize(
+        "flood",
+        [[b"X: 1"] * 10_001, [b"X: " + b"x" * 60_000] * 40],
+        ids=["fields", "octets"],
+    )
+    @pytest.mark.parametrize("place", ["above", "below"])
+    def test_a_flood_of_header_hides_no_author(self, site: Site, flood: list[bytes], place: str) -> None:
+        """Sendmail refuses such a header itself (MaxHeadersLength)."""
+        header, _, text = message("strict.example").partition(b"\r\n\r\n")
+        lines = b"\r\n".join(line[:998] if site.mta.name == "sendmail" else line for line in flood)
+        fields_in_order = [lines, header] if place == "above" else [header, lines]
+        before = len(site.mta.stored())
+        with pytest.raises(smtplib.SMTPDataError) as refused:
+            site.send(b"\r\n".join(fields_in_order) + b"\r\n\r\n" + text, sender="a@strict.example", honest=False)
+        assert refused.value.smtp_code in (550, 552)
+        assert len(site.mta.stored()) == before
+
+    @pytest.mark.parametrize(
         "forged",
         [
             pytest.param(

@@ -9,9 +9,10 @@ import pytest
 from msgspec.structs import replace
 
 from assay.model.message import HeaderField
+from assay.model.network import Networks
 from assay.model.smtp import parse_address
 from assay.policy import Action
-from assay.session import Settings
+from assay.session import Clients, Session, Settings
 from sending import BAD, GOOD, OUR_ID, ROWS, message
 from talking import NOW, Postponing, feed, greet, inserted, policy_of, removed, session, talk
 from zone import Zone
@@ -58,8 +59,21 @@ def test_who_is_exempt(ip: str | None, internal: tuple[str, ...], authenticated:
     verdict = talk(one, message("joe@example.org", FORGED), authenticated=authenticated)
     assert verdict.assessment.exempt == exempt
     assert bool(inserted(verdict)) is not bool(exempt)
-    trusted = exempt.startswith(("internal", "no network"))
+    assert removed(verdict) == [("Authentication-Results", 1)], "whoever it comes from"
+
+
+@pytest.mark.parametrize("trusted", [True, False])
+@pytest.mark.parametrize("internal", [True, False])
+def test_results_of_trusted_mtas_stay(internal: bool, trusted: bool) -> None:
+    clients = Clients(
+        internal=Networks.parse(["192.0.2.0/24"] if internal else []),
+        trusted_results=Networks.parse(["192.0.2.1"] if trusted else ["192.0.2.2"]),
+    )
+    one = Session(Settings(), clients, lambda: Zone(ROWS))
+    greet(one)
+    verdict = talk(one, message("joe@example.org", FORGED))
     assert removed(verdict) == ([] if trusted else [("Authentication-Results", 1)])
+    assert bool(inserted(verdict)) is not internal
 
 
 def test_nothing_is_asked_for_an_exempt_message() -> None:

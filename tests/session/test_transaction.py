@@ -12,7 +12,7 @@ from assay.model.message import HeaderField, split_message
 from assay.protocol import dkim
 from assay.session import Settings
 from assay.session.signatures import MAX_KEYS_AHEAD
-from assay.session.transaction import MAX_HEADER_OCTETS, MAX_RECIPIENTS, MAX_TRACE_FIELDS
+from assay.session.transaction import MAX_HEADER_FIELDS, MAX_HEADER_OCTETS, MAX_RECIPIENTS, MAX_TRACE_FIELDS
 from sending import BAD, GOOD, MESSAGE, OUR_ID, ROWS, message
 from signing import KEY_NAME, record, rsa_key, sign_rsa
 from talking import NOW, Postponing, feed, greet, inserted, removed, session, talk
@@ -122,16 +122,38 @@ def test_without_one_author_domain_dmarc_is_a_permerror(octets: bytes, fault: st
     assert found.author.fault
 
 
-def test_a_header_beyond_the_bound_has_no_author() -> None:
-    filler = f"X: {'y' * (MAX_HEADER_OCTETS + 1)}"
-    found = judged(message("joe@example.org", filler))
-    assert found.dmarc.result == "permerror"
-    assert str(MAX_HEADER_OCTETS) in found.dmarc.reason
+@pytest.mark.parametrize(
+    "filler",
+    [pytest.param([f"X: {'y' * MAX_HEADER_OCTETS}"], id="octets"), pytest.param(["X: y"] * 10_000, id="fields")],
+)
+@pytest.mark.parametrize("dry_run", [False, True])
+def test_a_header_beyond_the_bounds_is_refused_by_name(filler: list[str], dry_run: bool) -> None:
+    one = session(Settings(dry_run=dry_run, dry_run_headers=True))
+    greet(one)
+    verdict = talk(one, message("joe@example.org", f"Received-SPF: pass receiver={OUR_ID}", *filler))
+    assert verdict.decision.action == "reject"
+    assert (verdict.decision.by, verdict.decision.reason) == (
+        "header flood",
+        f"header longer than {MAX_HEADER_OCTETS} octets or {MAX_HEADER_FIELDS} fields",
+    )
+    assert (verdict.action, verdict.edits) == ("accept" if dry_run else "reject", ())
+    assert (verdict.reply is None) is dry_run
 
 
-def test_a_header_below_the_bound_is_read() -> None:
-    filler = f"X: {'y' * (MAX_HEADER_OCTETS - 200)}"
-    assert judged(message("joe@example.org", filler)).dmarc.result == "pass"
+def test_exempt_mail_has_no_bound_of_its_header() -> None:
+    one = session(internal=("192.0.2.0/24",))
+    greet(one)
+    octets = message("joe@example.org", *["X: y"] * 10_001, f"Received-SPF: pass receiver={OUR_ID}")
+    verdict = talk(one, octets)
+    assert (verdict.action, removed(verdict)) == ("accept", [("Received-SPF", 1)])
+
+
+@pytest.mark.parametrize(
+    "filler", [[f"X: {'y' * (MAX_HEADER_OCTETS - 2000)}"], ["X: y"] * (MAX_HEADER_FIELDS - 3)], ids=["octets", "fields"]
+)
+def test_a_header_below_the_bounds_is_read(filler: list[str]) -> None:
+    found = judged(sign_rsa(message("joe@example.org", *filler)))
+    assert (found.dmarc.result, [one.result for one in found.dkim]) == ("pass", ["pass"])
 
 
 @pytest.mark.parametrize("name", ["Authentication-Results", "Received-SPF"])

@@ -5,11 +5,12 @@ from __future__ import annotations
 
 import argparse
 import os
+import sys
 from typing import Any
 
 from assay.cli.options import add_configuration
 from assay.cli.serve import read_for_serving
-from assay.config import load, sample, show
+from assay.config import load, risks, sample, show
 
 
 def add_to(commands: Any) -> None:
@@ -17,7 +18,11 @@ def add_to(commands: Any) -> None:
     parser = commands.add_parser("config", help="check, show or write a configuration")
     verbs = parser.add_subparsers(metavar="VERB", required=True)
     for name, run, text in (
-        ("check", _check, "read the configuration and try all of it, as a start or a reload would"),
+        (
+            "check",
+            _check,
+            "read the configuration and try all of it, as a start or a reload would; warn of settings that open a door",
+        ),
         ("show", _show, "print the values in force, defaults included"),
         ("sample", _sample, "print every key with its default and the reason for it"),
     ):
@@ -28,7 +33,9 @@ def add_to(commands: Any) -> None:
 
 
 def _check(options: argparse.Namespace) -> int:
-    read_for_serving(options.config)
+    configuration, _ = read_for_serving(options.config)
+    for risk in risks(configuration):
+        print(f"assay config check: warning: {risk}", file=sys.stderr)
     print(f"{options.config or 'defaults'}: good")
     return os.EX_OK
 

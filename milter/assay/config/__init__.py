@@ -3,6 +3,7 @@
 
 from assay.config.build import make_clients, make_policy, make_resolver, make_settings
 from assay.config.load import ConfigError, load
+from assay.config.risks import risks
 from assay.config.sample import sample, show
 from assay.config.settings import Configuration
 
@@ -14,6 +15,7 @@ __all__ = [
     "make_policy",
     "make_resolver",
     "make_settings",
+    "risks",
     "sample",
     "show",
 ]

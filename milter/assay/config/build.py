@@ -58,6 +58,7 @@ def make_clients(configuration: Configuration) -> session.Clients:
     return session.Clients(
         internal=Networks.parse(clients.internal),
         relays=Networks.parse(clients.relays),
+        trusted_results=Networks.parse(clients.trusted_results),
         daemon_names=frozenset(clients.daemon_names),
         judge_authenticated=clients.judge_authenticated,
         exempt_senders=_lower(clients.exempt_senders),

@@ -60,10 +60,18 @@ class Milter(Section, frozen=True):
         ),
     ] = 330.0
     dry_run: Annotated[
-        bool, Meta(description="Judge and log every message, but change nothing and refuse nothing.")
+        bool,
+        Meta(
+            description="Judge and log every message, but change nothing and refuse nothing. FORGED RESULTS IN OUR "
+            "NAME STAY in the messages: let no program behind believe them, or switch dry_run_headers on as well."
+        ),
     ] = False
     dry_run_headers: Annotated[
-        bool, Meta(description="In a dry run, write the trace fields and remove forged ones all the same.")
+        bool,
+        Meta(
+            description="In a dry run, write the trace fields and remove forged ones all the same. A message with more "
+            "forged fields or more header than can be looked at, which is refused otherwise, is let through as it is."
+        ),
     ] = False
 
     def __post_init__(self) -> None:
@@ -112,10 +120,20 @@ class Clients(Section, frozen=True):
     internal: Annotated[
         tuple[str, ...],
         Meta(
-            description="Networks of your own hosts. Their mail is neither judged nor changed. Mail from the MTA's "
-            "own command line counts as internal too."
+            description="Networks of your own hosts. Their mail is not judged; fields that claim our name are removed "
+            "from it all the same. Mail from the MTA's own command line counts as internal too."
         ),
     ] = ("127.0.0.0/8", "::1")
+    trusted_results: Annotated[
+        tuple[str, ...],
+        Meta(
+            description="Networks of MTAs that write results in our name before they hand mail to this one, such as "
+            "border MTAs in front of it, or 127.0.0.1 for a content filter that hands mail back to a port that has "
+            "milters. Fields that claim our name stay in their mail, in all of it: no user or stranger may reach this "
+            "MTA from such an address. By default nobody is trusted, because whoever reads the results behind us would "
+            "believe a user's forgery as well as a stranger's (RFC 8601, 5)."
+        ),
+    ] = ()
     daemon_names: Annotated[
         tuple[str, ...],
         Meta(
@@ -161,7 +179,7 @@ class Clients(Section, frozen=True):
     ] = ()
 
     def __post_init__(self) -> None:
-        for networks in (self.internal, self.trusted_forwarders, self.relays):
+        for networks in (self.internal, self.trusted_results, self.trusted_forwarders, self.relays):
             Networks.parse(networks)
 
 

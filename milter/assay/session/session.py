@@ -29,12 +29,14 @@ from assay.session.transaction import Standing, Transaction, Verdict
 class Clients(Struct, frozen=True):
     """Whose mail is not judged, or judged and spared.
 
-    `daemon_names` are names of the MTA's own services that take mail from our users. `exempt_senders` and
+    `daemon_names` are names of the MTA's own services that take mail from our users. `trusted_results` are networks of
+    MTAs whose results in our name are ours. `exempt_senders` and
     `exempt_recipients` hold lower-case addresses and domains; their mail is evaluated and not acted on.
     """
 
     internal: Networks = field(default_factory=Networks)
     relays: Networks = field(default_factory=Networks)
+    trusted_results: Networks = field(default_factory=Networks)
     daemon_names: frozenset[str] = frozenset()
     judge_authenticated: bool = False
     exempt_senders: frozenset[str] = frozenset()
@@ -51,6 +53,10 @@ class Clients(Struct, frozen=True):
             return "no network client" if local else ""
         network = self.internal.find(address)
         return f"internal network {network}" if network is not None else ""
+
+    def trusts_results(self, address: Address | None) -> bool:
+        """Whether results in our name that come from here are ours (RFC 8601, 5)."""
+        return address is not None and self.trusted_results.find(address) is not None
 
     def why_authenticated(self, authenticated: str) -> str:
         """Why mail under this login name is not judged; empty where it is."""
@@ -162,15 +168,17 @@ class Session:
         return self._at_transaction(self._transaction, Stage.MAIL)
 
     def _standing(self, path: ReversePath, authenticated: str) -> Standing:
-        if self._internal:
-            # RFC 8601, 5: results in our name that come directly from a trusted MTA, such as a content filter that
-            # hands the message back, stay.
-            return Standing(exempt=self._internal, strip=False)
-        exempt = self._clients.why_authenticated(authenticated)
+        strip = not self._clients.trusts_results(self._client.address)
+        exempt = self._internal or self._clients.why_authenticated(authenticated)
         if exempt:
-            return Standing(exempt=exempt)
-        spared = self._clients.why_spared(path.text)
-        return Standing(spared=spared, relay=self._relay, internal=self._clients.internal, relays=self._clients.relays)
+            return Standing(exempt=exempt, strip=strip)
+        return Standing(
+            spared=self._clients.why_spared(path.text),
+            strip=strip,
+            relay=self._relay,
+            internal=self._clients.internal,
+            relays=self._clients.relays,
+        )
 
     def rcpt(self, path: str) -> Verdict | None:
         """A recipient was given."""

@@ -27,7 +27,9 @@ from assay.session.remembered import check_spf, discover_policy
 from assay.session.settings import Settings
 from assay.session.signatures import Signatures
 
-MAX_HEADER_OCTETS = 1024 * 1024  # our choice; Postfix stops at 100 KiB (header_size_limit), Sendmail at 32 KiB
+#: Our choice: twenty fields as long as Postfix lets one be (header_size_limit, 102,400). Sendmail stops at 32 KiB
+#: altogether. It bounds what the signatures of a message may have us hash.
+MAX_HEADER_OCTETS = 20 * 102_400
 #: Our choice: an honest message has some hundreds at most, and the shortest field takes a hundred octets of memory.
 MAX_HEADER_FIELDS = 10_000
 MAX_RECIPIENTS = 1000  # our choice; RFC 5321, 4.5.3.1.8 asks MTAs for 100 at least
@@ -36,8 +38,7 @@ MAX_RECIPIENTS = 1000  # our choice; RFC 5321, 4.5.3.1.8 asks MTAs for 100 at le
 MAX_TRACE_FIELDS = 100
 
 #: Our choice, of both names together. An MTA looks for each field to be removed from the top (Postfix: in the queue
-#: file), so ten thousand of them, which take 150 KB, keep it busy for minutes. A message with more is refused whatever
-#: the policy says: it is nothing but an attack, and can be neither cleaned nor let through with results in our name.
+#: file), so ten thousand of them, which take 150 KB, keep it busy for minutes.
 MAX_FORGED = 1000
 
 #: Fields that only we may write in our own name.
@@ -45,12 +46,19 @@ _OURS = frozenset((b"authentication-results", b"received-spf"))
 _ARC_SIGNATURES = frozenset((b"arc-message-signature", b"arc-seal"))
 
 
-_FLOODED = Decision(
-    Action.REJECT,
-    policy.Reply(550, "5.6.0", (f"More than {MAX_FORGED} forged trace fields",)),  # RFC 3463, 3.7
-    f"more than {MAX_FORGED} fields claim to be ours",
-    "forged trace fields",
+def _flood(by: str, fault: str) -> Decision:
+    """A message beyond a bound of the header is refused whatever the policy says.
+
+    It is nothing but an attack, and what stands behind the bound is not known: it can be neither judged nor cleaned,
+    and must not pass as if it were malformed, for that is the operator's to accept.
+    """
+    return Decision(Action.REJECT, policy.Reply(550, "5.6.0", (fault,)), fault, by)  # RFC 3463, 3.7
+
+
+_FLOOD_OF_HEADER = _flood(
+    "header flood", f"header longer than {MAX_HEADER_OCTETS} octets or {MAX_HEADER_FIELDS} fields"
 )
+_FLOOD_OF_FORGERIES = _flood("forged trace fields", f"more than {MAX_FORGED} trace fields claim to be ours")
 
 
 class Verdict(Struct, frozen=True):
@@ -120,11 +128,10 @@ class Transaction:
         self._recipients: list[str] = []
         self._forgeries = trace.Forgeries((authserv_id, *settings.further_authserv_ids)) if standing.strip else None
         self._forged: list[tuple[str, int]] = []
-        self._forged_count = 0
         self._occurrences: dict[bytes, int] = {}
         self._fields: list[HeaderField] = []
         self._octets = 0
-        self._is_too_long = False
+        self._flood: Decision | None = None  # why the message is refused, read no further
         self._header = NO_HEADER
         self._spf: Pending[spf.Evaluation] | None = None
         self._author_field: HeaderField | None = None
@@ -167,13 +174,14 @@ class Transaction:
     def header(self, one: HeaderField) -> None:
         """Take the next header field, and start what it makes possible."""
         key = one.key
-        if key in _OURS:
+        if key in _OURS and self._flood is None:
             self._note_forged(one)
-        if self.standing.exempt:
+        if self.standing.exempt or self._flood is not None:
             return
         self._octets += len(one.name) + len(one.value) + 3
         if self._octets > MAX_HEADER_OCTETS or len(self._fields) >= MAX_HEADER_FIELDS:
-            self._is_too_long = True
+            self._flood = _FLOOD_OF_HEADER
+            self._fields = []
             return
         self._fields.append(one)
         if key == b"from":
@@ -190,9 +198,9 @@ class Transaction:
         occurrence = self._occurrences[one.key] = self._occurrences.get(one.key, 0) + 1
         if self._forgeries is not None and (occurrence > MAX_TRACE_FIELDS or self._forgeries.claims(one)):
             # Without the white space before the colon, which no MTA takes for a part of the name.
-            self._forged_count += 1
-            if self._forged_count <= MAX_FORGED:
-                self._forged.append((one.name.rstrip(b" \t").decode("ascii", "replace"), occurrence))
+            self._forged.append((one.name.rstrip(b" \t").decode("ascii", "replace"), occurrence))
+            if len(self._forged) > MAX_FORGED:
+                self._flood = _FLOOD_OF_FORGERIES
 
     def _relay_told(self, one: HeaderField) -> None:
         """A Received of our own relay: its client is the one to judge, unless that is a relay of ours again."""
@@ -225,7 +233,7 @@ class Transaction:
 
     def end_of_header(self) -> None:
         """All fields are there: choose the signatures to verify and prepare to hash the body for them."""
-        if self.standing.exempt:
+        if self.standing.exempt or self._flood is not None:
             return
         self._header = Header(tuple(self._fields))
         self._fields = []
@@ -261,8 +269,8 @@ class Transaction:
         :param draw: a number from 0 to below 1, drawn for this message (RFC 7489, 6.6.4).
         """
         driver = self._inquiries.driver()  # its time budget is that of the whole join
-        if self._forged_count > MAX_FORGED:
-            return self._verdict(self.so_far(queue_id=queue_id), _FLOODED, None)
+        if self._flood is not None:
+            return self._refusal_of_flood(self.so_far(queue_id=queue_id), self._flood)
         if self.standing.exempt:
             return self._verdict(self.so_far(queue_id=queue_id), ACCEPTED, None)
         assessment = self._assess(driver, queue_id, now, draw)
@@ -301,10 +309,6 @@ class Transaction:
         )
 
     def _author_of_message(self) -> dmarc.Author:
-        if self._is_too_long:
-            return dmarc.Author(
-                None, fault=f"header longer than {MAX_HEADER_OCTETS} octets or {MAX_HEADER_FIELDS} fields"
-            )
         fields = dmarc.from_fields(self._header.fields)
         if self._author is not None and len(fields) == 1 and fields[0] is self._author_field:
             return self._author
@@ -344,6 +348,12 @@ class Transaction:
             return Verdict(Action.ACCEPT, None, edits, decision, assessment, facts=facts)
         edits = self._edits(assessment, decision)
         return Verdict(decision.action, decision.reply, edits, decision, assessment, facts=facts)
+
+    def _refusal_of_flood(self, assessment: Assessment, decision: Decision) -> Verdict:
+        """In a dry run too it has no edits: there is no knowing all that would have to go."""
+        if self._settings.dry_run:
+            return Verdict(Action.ACCEPT, None, (), decision, assessment)
+        return Verdict(decision.action, decision.reply, (), decision, assessment)
 
     def _edits(self, assessment: Assessment, decision: Decision) -> tuple[trace.Edit, ...]:
         """Forged fields and what the decision wants gone first, then what is added; the trace fields end up on top."""
