@@ -18,7 +18,10 @@ from assay.protocol import arc, authres, dkim, dmarc, iprev, senderid, spf
 
 
 class Insert(Struct, frozen=True):
-    """Insert a field above all others, the MTA's own Received included (RFC 8601, 2.1). `value` is folded with CRLF."""
+    """Insert a field above all others, the MTA's own Received included (RFC 8601, 4 and 4.1).
+
+    `value` is folded with CRLF.
+    """
 
     name: str
     value: str

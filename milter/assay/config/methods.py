@@ -184,7 +184,7 @@ class Arc(Section, frozen=True):
     ] = ()
     dry_run: Annotated[bool, Meta(description=_DRY_RUN)] = False
     none: Annotated[Action, Meta(description="No chain.")] = Action.ACCEPT
-    fail: Annotated[Action, Meta(description="A broken chain. RFC 8617, 5.2.1: as if there were none.")] = Action.ACCEPT
+    fail: Annotated[Action, Meta(description="A broken chain. RFC 8617, 5.2: as if there were none.")] = Action.ACCEPT
 
 
 class Senderid(Section, frozen=True):

@@ -2,8 +2,8 @@
 """Domains and mailboxes in one normalised form each.
 
 A domain is kept as lower-case A-labels without a final dot, so that U-labels and A-labels of one name compare equal
-(RFC 8616, 2; RFC 9989, 5.3.1). A local part is kept as it was written: only its own host may interpret it
-(RFC 5321, 2.3.11).
+(RFC 5890, 2.3.2.4; RFC 8616, 3; RFC 9989, 5.3.1). A local part is kept as it was written: only its own host may
+interpret it (RFC 5321, 2.3.11).
 
 Bytes that are no UTF-8 travel inside ``str`` as lone surrogates (``surrogateescape``), so nothing is lost on the way
 in and out.
@@ -129,7 +129,7 @@ def parse_mailbox(text: str) -> Mailbox:
 
     :raises InvalidNameError: no local part, no or an invalid domain, or a broken quoted string.
     """
-    if text.startswith("@"):  # RFC 5321, 4.1.1.3: a source route SHOULD be ignored
+    if text.startswith("@"):  # RFC 5321, 4.1.2 and appendix C: a source route SHOULD be ignored
         text = text.partition(":")[2]
     local, at, domain = text.rpartition("@")
     if not at:

@@ -195,7 +195,7 @@ def _dmarc_failure(facts: Facts, settings: Settings) -> Outcome:
     through_list = facts["list"]["id"] or facts["arc"]["result"] == "pass"
     if asked == "reject" and settings.list_traffic != "reject" and through_list:
         # RFC 9989, 7.4: list software breaks signatures in good faith; what it sends names itself (RFC 2919) or seals.
-        # RFC 8617, 5.2.1: a broken chain is as none.
+        # RFC 8617, 5.2: a broken chain is as none.
         lowered = settings.list_traffic == "accept"
         return Outcome("quarantine", reason, Override.MAILING_LIST, recorded=lowered)
     return Outcome(asked, reason)

@@ -30,7 +30,7 @@ from assay.resolver.usual import HEADER, Reply
 
 MAX_LABEL = 63  # octets; RFC 1035, 2.3.4
 MAX_NAME = 253  # octets as text; RFC 1035, 2.3.4 allows 255 on the wire
-#: UDP octets we take: no fragments on any path (RFC 9715, 3.1, and the DNS flag day of 2020).
+#: UDP octets we take: no fragments on any path (RFC 9715, 3.2, and the DNS flag day of 2020).
 EDNS_PAYLOAD = 1232
 
 TYPES: dict[RecordType, dns.rdatatype.RdataType] = {

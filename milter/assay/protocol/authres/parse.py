@@ -51,7 +51,7 @@ def parse(value: bytes) -> AuthenticationResults | Fault:
         authserv_id = _authserv_id(scanner)
         if authserv_id:
             if not _reads_version(scanner):
-                # RFC 8601, 2.2: what follows may mean anything.
+                # RFC 8601, 2.6: what follows may mean anything.
                 return Fault("unsupported version", unsupported_version=True)
             scanner.skip()
             if not scanner.is_at_end and not scanner.sees(";"):
@@ -71,7 +71,7 @@ def is_of_another_version(value: bytes) -> bool:
 
 
 def _reads_version(scanner: _Scanner) -> bool:
-    """Read the version that may follow the id; whether it is the one that we know, or absent (RFC 8601, 2.2)."""
+    """Read the version that may follow the id; whether it is the one that we know, or absent (RFC 8601, 2.6)."""
     version = scanner.take(_DIGITS)
     return not version or version.lstrip("0") == "1"
 
@@ -141,7 +141,7 @@ def _resinfo(scanner: _Scanner) -> MethodResult | None:
             text = scanner.pvalue()
             if name == "reason":
                 reason = " ".join(text.split())
-    # RFC 8601, 2.2: a method of another version is another method. Amazon SES writes SPF's evidence as if it were
+    # RFC 8601, 2.6: a method of another version is another method. Amazon SES writes SPF's evidence as if it were
     # results ("envelope-from=a@b.example"); what is no keyword is no result word.
     if version.lstrip("0") != "1" or not _KEYWORD.fullmatch(result):
         return None

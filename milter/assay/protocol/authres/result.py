@@ -2,7 +2,7 @@
 """What an Authentication-Results field says, as types (RFC 8601, 2.2), and which of its words are registered.
 
 The same types are rendered and parsed. A field that we write may use registered words only (RFC 8601, 2.7 and 6);
-one that we read may use any, since a consumer has to pass over words it does not know (RFC 8601, 2.7.6).
+one that we read may use any, since a consumer has to pass over words it does not know (RFC 8601, 4.1).
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ class AuthenticationResults(Struct, frozen=True):
 
     `authserv_id` is as it was written, without quotes, and empty in the fields of writers that leave it out
     (Office 365 does). `results` holds only those that a reader may use: a result of an unknown method version is
-    left out (RFC 8601, 2.2). No results: the service did no check, ``none``.
+    left out (RFC 8601, 2.6). No results: the service did no check, ``none``.
     """
 
     authserv_id: str

@@ -32,7 +32,7 @@ class Result(StrEnum):
 
 
 class Method(StrEnum):
-    """How organizational domains are found; the words of the reports' discovery_method (RFC 9990, 3.1)."""
+    """How organizational domains are found; the words of the reports' discovery_method (RFC 9990, 3.1.1.5)."""
 
     TREEWALK = "treewalk"
     PSL = "psl"

@@ -7,7 +7,7 @@ what the domain owner asks for. What is done with the message is the operator's 
 7.4 forbids to reject for ``p=reject`` alone.
 
 A pass that is established is not undone by the temporary error of another mechanism. Both the SPF and the DKIM verdict
-are always found out, because the reports need both (RFC 9990, 3.1).
+are always found out, because the reports need both (RFC 9990, 3.1.1.9).
 """
 
 from __future__ import annotations

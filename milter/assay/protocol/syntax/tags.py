@@ -42,7 +42,7 @@ def parse_tags(text: bytes) -> dict[str, str]:
     try:
         specs = text.decode("utf-8").split(";", MAX_TAGS + 1)
     except UnicodeDecodeError:
-        raise TagListError("tag list is not UTF-8") from None  # RFC 8616, 3: nothing else is allowed
+        raise TagListError("tag list is not UTF-8") from None  # RFC 6532, 3.2; RFC 8616, 5
     if not specs[-1].strip(_FWS):
         specs.pop()  # tag-list = tag-spec *( ";" tag-spec ) [ ";" ]
     if not specs:
