@@ -9,9 +9,9 @@
  5  deciding once a connection who is internal             ``session/test_session.py``, ``daemon/test_stages.py``
  6  decoded header octets, a lost leading space            ``daemon/test_stages.py::test_header_octets_reach_dkim...``
  7  a pass of HELO counted for DMARC                       ``session/test_transaction.py::TestDmarc``
- 8  strict alignment that falls through                    ``session/test_transaction.py::TestDmarc``, ``protocol/dmarc``
+ 8  strict alignment that falls through                    ``session/test_transaction.py``, ``protocol/dmarc``
  9  a From field read in two ways                          ``protocol/dmarc/test_author.py``, here
-10  the first of several DMARC records                     ``session/test_transaction.py::TestDmarc``, ``protocol/dmarc``
+10  the first of several DMARC records                     ``session/test_transaction.py``, ``protocol/dmarc``
 11  a temporary error taken for a failure                  ``daemon/test_dns.py``, ``session/test_transaction.py``, here
 12  ARC chains of other programs                           ``conformance/test_arc.py``
 13  a body that goes on behind l=                          ``protocol/dkim/test_verify.py``, here
