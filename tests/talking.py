@@ -10,15 +10,16 @@ from typing import Any, Generic, TypeVar
 
 import msgspec
 
+import assay.session
 from assay.config import Configuration
-from assay.config.build import make_policy
+from assay.config.build import make_clients, make_policy, make_settings
 from assay.inquiry import Driver, Inquiry
 from assay.model.message import HeaderField, split_message
 from assay.model.network import Networks
 from assay.policy import Policy
-from assay.session import Clients, Session, Settings, Verdict
+from assay.session import Clients, Delivery, Session, Settings, Verdict
 from assay.trace import Insert, Remove
-from sending import GOOD, MESSAGE, OUR_ID, ROWS
+from sending import BAD, GOOD, MESSAGE, OUR_ID, ROWS
 from zone import Zone
 
 NOW = 1_700_000_000
@@ -59,6 +60,33 @@ class Postponing:
         one = Postponed(self.zone, inquiry)
         self.started.append(one)  # type: ignore[arg-type]  # of any type
         return one
+
+
+def deliver(
+    sections: Mapping[str, Any],
+    octets: bytes = MESSAGE,
+    *,
+    dns: Driver | None = None,
+    client: str | None = BAD,
+    past_refusals: bool = False,
+    **envelope: Any,
+) -> list[Verdict]:
+    """Deliver a message under the sections of a configuration: the verdicts of the stages that had one.
+
+    :param dns: what answers; `ROWS` if left out.
+    :param client: its address, None for none.
+    :param envelope: see `assay.session.Delivery`.
+    """
+    header, body = split_message(octets)
+    address = None if client is None else ip_address(client)
+    delivery = Delivery(address, tuple(header), body, **({"now": NOW} | envelope))
+    return assay.session.deliver(configured(sections, dns or Zone(ROWS)), delivery, past_refusals=past_refusals)
+
+
+def configured(sections: Mapping[str, Any], dns: Driver) -> Session:
+    """A session under the sections of a configuration."""
+    configuration = msgspec.convert(sections, Configuration)
+    return Session(make_settings(configuration), make_clients(configuration), lambda _seconds=None: dns)
 
 
 def policy_of(sections: Mapping[str, Any]) -> Policy:

@@ -26,7 +26,7 @@ from assay.protocol import arc, authres, dkim, dmarc, senderid, spf
 from assay.protocol.arc.seal import BODY_HASH_SPEC, recorded_results, seal
 from assay.protocol.spf import macro
 from assay.resolver import LocalZone, ZoneError, wire
-from assay.session import Session, Verdict
+from assay.session import Delivery, Session, Verdict, deliver
 from signing import NOW, ed25519_key
 from whole import CLIENTS, SETTINGS, Script
 from zone import Zone
@@ -297,23 +297,20 @@ def test_time_is_linear_in_the_size(name: str, build: Callable[[int], bytes]) ->
 def play(message: bytes, client: str = "192.0.2.1") -> Verdict:
     """Play a message of header fields, an empty line and a body to a session."""
     dns = Script([b"* TXT " + signing.record(ed25519_key()).encode(), b"* A 192.0.2.1", b"* PTR mail.a.example"])
-    one = Session(SETTINGS, CLIENTS, lambda: dns)
-    one.connect(ip_address(client), "", mta_name="mx.example.org")
-    one.helo("mail.a.example")
-    one.mail("<a@a.example>", now=NOW)
     header, body = split_message(message)
-    for field in header:
-        one.header(field)
-    one.end_of_header()
-    for at in range(0, len(body), MILTER_CHUNK):
-        one.body(body[at : at + MILTER_CHUNK])
-    verdict = one.end_of_message(queue_id="Q", now=NOW)
-    one.close()
-    assert verdict is not None
-    return verdict
+    delivery = Delivery(
+        ip_address(client),
+        tuple(header),
+        body,
+        helo="mail.a.example",
+        mail_from="<a@a.example>",
+        mta_name="mx.example.org",
+        queue_id="Q",
+        now=NOW,
+    )
+    return deliver(Session(SETTINGS, CLIENTS, lambda: dns), delivery, past_refusals=True)[-1]
 
 
-MILTER_CHUNK = 65_535
 FROM = "From: Ann <ann@a.example>\r\n"
 HONEST = "Received: from a.example (a.example [192.0.2.7]) by b.example with ESMTP id 1\r\n\tfor <b@b.example>; now\r\n"
 SIGNATURE = "DKIM-Signature: v=1; a=ed25519-sha256; d=a.example; s=s; h=from; bh=QUJD; b=QUJD\r\n"

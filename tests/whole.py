@@ -18,7 +18,7 @@ from assay import trace
 from assay.config import Configuration
 from assay.config.build import make_clients, make_settings
 from assay.daemon.journal import event, facts_line, message_line
-from assay.inquiry import MX, Answer, Inquiry, Outcome, Question, Record, RecordType
+from assay.inquiry import MX, Answer, Inquiry, Outcome, Question, Record, RecordType, solve
 from assay.model.message import field_from_milter, split_message
 from assay.model.smtp import parse_address
 from assay.protocol import authres
@@ -82,12 +82,7 @@ class Script:
         return Answer(Outcome.NODATA if owner in self._owners else Outcome.NXDOMAIN)
 
     def start(self, inquiry: Inquiry[T]) -> Solved[T]:
-        try:
-            batch = next(inquiry)
-            while True:
-                batch = inquiry.send([self.answer(question) for question in batch])
-        except StopIteration as end:
-            return Solved(end.value)
+        return Solved(solve(inquiry, self.answer))
 
 
 def _record(kind: RecordType, value: bytes) -> Record:

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from ipaddress import ip_address
 from typing import Any, Generic, TypeVar
 
-from assay.inquiry import MX, Answer, Inquiry, Outcome, Question, Record, RecordType
+from assay.inquiry import MX, Answer, Inquiry, Outcome, Question, Record, RecordType, solve
 
 T = TypeVar("T")
 Rows = Mapping[str, Sequence[Sequence[Any]]]
@@ -61,12 +61,7 @@ class Zone:
 
     def solve(self, inquiry: Inquiry[T]) -> T:
         """Run an inquiry to its end."""
-        try:
-            batch = next(inquiry)
-            while True:
-                batch = inquiry.send([self.answer(question) for question in batch])
-        except StopIteration as end:
-            return end.value  # type: ignore[no-any-return]
+        return solve(inquiry, self.answer)
 
     def start(self, inquiry: Inquiry[T]) -> Solved[T]:
         """The `assay.inquiry.Driver` of the tests: everything is answered at once."""

@@ -16,7 +16,7 @@ rules.
 
 from __future__ import annotations
 
-from collections.abc import Generator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from enum import Enum, StrEnum
 from typing import Protocol, TypeVar, cast
 
@@ -106,6 +106,16 @@ class Answer(Struct, frozen=True):
 
 #: An evaluator in flight. Prime it with ``next`` or ``send(None)``; it ends with ``StopIteration.value``.
 Inquiry = Generator[Sequence[Question], Sequence[Answer], T]
+
+
+def solve(inquiry: Inquiry[T], answer: Callable[[Question], Answer]) -> T:
+    """Run an evaluator to its end where every answer is there at once."""
+    try:
+        batch = next(inquiry)
+        while True:
+            batch = inquiry.send([answer(question) for question in batch])
+    except StopIteration as end:
+        return cast(T, end.value)
 
 
 class Pending(Protocol[T_co]):

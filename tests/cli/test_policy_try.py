@@ -6,7 +6,6 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-from ipaddress import ip_address
 from pathlib import Path
 from typing import Any
 
@@ -16,15 +15,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from assay.cli.replay import BrokenLineError, Judge, read_line
-from assay.config import Configuration, make_clients, make_settings
+from assay.config import Configuration
 from assay.daemon.journal import facts_line
-from assay.model.message import split_message
 from assay.policy import SCHEMA, Action, Stage
-from assay.session import Session, Verdict
+from assay.session import Verdict
 from running import Daemon
 from sending import BAD, GOOD, ROWS, greet, message, send
-from talking import NOW
-from zone import Zone
+from talking import deliver
 
 SAME, DIFFERENT, UNUSABLE, NO_INPUT, CONFIG = 0, 1, 65, 66, 78
 LOGGING = {"log": {"facts": "somewhere"}}
@@ -75,35 +72,13 @@ def configuration(sections: dict[str, Any]) -> Configuration:
     return msgspec.convert(sections, Configuration)
 
 
-def deliver(sections: dict[str, Any], mail: tuple[str, str, tuple[str, ...], bytes]) -> list[Verdict]:
-    """The verdicts of a message under a configuration, up to the one it ends with."""
+def verdicts_of(sections: dict[str, Any], mail: tuple[str, str, tuple[str, ...], bytes]) -> list[Verdict]:
+    """The verdicts of a message under a configuration."""
     client, path, recipients, octets = mail
-    settings, zone = configuration(sections), Zone(ROWS)
-    one = Session(make_settings(settings), make_clients(settings), lambda: zone)
-    steps = [
-        lambda: one.connect(ip_address(client), ""),
-        lambda: one.helo("mail.example.org"),
-        lambda: one.mail(f"<{path}>", now=NOW),
-    ]
-    verdicts = []
-    for step in steps:
-        verdict = step()
-        if verdict is not None and verdict.action.refuses:
-            return [verdict]
-    for recipient in recipients:
-        verdict = one.rcpt(f"<{recipient}>")
-        if verdict is not None and verdict.action.refuses:
-            verdicts.append(verdict)
-    if len(verdicts) == len(recipients):
-        return verdicts[:1]
-    header, body = split_message(octets)
-    for field in header:
-        one.header(field)
-    one.end_of_header()
-    one.body(body)
-    last = one.end_of_message(queue_id="4A", now=NOW)
-    assert last is not None
-    return [*verdicts, last]
+    paths = tuple(f"<{one}>" for one in recipients)
+    return deliver(
+        sections, octets, client=client, helo="mail.example.org", mail_from=f"<{path}>", recipients=paths, queue_id="4A"
+    )
 
 
 @pytest.mark.parametrize("name", CONFIGURATIONS)
@@ -111,9 +86,9 @@ def deliver(sections: dict[str, Any], mail: tuple[str, str, tuple[str, ...], byt
 def test_it_decides_as_the_daemon_would(name: str, mail: tuple[str, str, tuple[str, ...], bytes]) -> None:
     sections = CONFIGURATIONS[name]
     asks = {"rule": [rule("eom", 'header("X-Foo") == "-"')]}  # so that the log has the field
-    (logged,) = deliver(LOGGING | asks, mail)
+    (logged,) = verdicts_of(LOGGING | asks, mail)
     ending = Judge.of(configuration(sections)).judge(read_line(facts_line(logged, 0.0)).facts)
-    really = deliver(sections, mail)[-1]
+    really = verdicts_of(sections, mail)[-1]
     assert (ending.stage, ending.decision.action) == (really.stage, really.decision.action)
     if really.assessment.exempt:
         assert ending.decision.by == f"not judged: {really.assessment.exempt}"
@@ -128,7 +103,7 @@ def test_the_configuration_that_was_in_force_changes_nothing(name: str) -> None:
     sections = CONFIGURATIONS[name]
     judge = Judge.of(configuration(sections))
     for mail in MAIL:
-        last = deliver(sections | LOGGING, mail)[-1]
+        last = verdicts_of(sections | LOGGING, mail)[-1]
         if last.stage is Stage.EOM and last.facts is not None:
             logged = read_line(facts_line(last, 0.0))
             assert judge.judge(logged.facts).decision.action is logged.action
@@ -153,7 +128,7 @@ def run(*arguments: str, stdin: bytes = b"") -> subprocess.CompletedProcess[str]
 def log(tmp_path: Path) -> Path:
     """Of three messages the second has a client that may not send."""
     path = tmp_path / "facts"
-    path.write_bytes(b"".join(facts_line(deliver(LOGGING, mail)[-1], 0.0) for mail in (MAIL[0], MAIL[1], MAIL[5])))
+    path.write_bytes(b"".join(facts_line(verdicts_of(LOGGING, mail)[-1], 0.0) for mail in (MAIL[0], MAIL[1], MAIL[5])))
     return path
 
 
@@ -237,7 +212,7 @@ def test_a_file_of_another_kind_is_not_told_line_by_line(log: Path, new: Path) -
 
 
 def changed(old: str, new: str) -> bytes:
-    line = facts_line(deliver(LOGGING, MAIL[1])[-1], 0.0).decode()
+    line = facts_line(verdicts_of(LOGGING, MAIL[1])[-1], 0.0).decode()
     assert old in line
     return line.replace(old, new).encode()
 

@@ -10,19 +10,14 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
-from ipaddress import ip_address
 from pathlib import Path
 
-import msgspec
 import pytest
 
-from assay.config import Configuration, make_clients, make_settings
 from assay.daemon.journal import event, message_line
-from assay.session import Session
 from running import Daemon
 from sending import BAD, ROWS, greet
-from talking import NOW
-from zone import Zone
+from talking import deliver
 
 ROOT = Path(__file__).parents[2]
 FAIL2BAN = Path(os.environ.get("ASSAY_FAIL2BAN") or ROOT / ".cache" / "fail2ban")
@@ -81,13 +76,8 @@ def refused(
 ) -> list[str]:
     """The log lines of a client that is refused at MAIL."""
     one = {"name": "x", "stage": "mail", "when": "true", "action": action, "reason": "as ] said"}
-    configuration = msgspec.convert({"clients": {"internal": ()}, "rule": [one]}, Configuration)
-    zone = Zone(ROWS)
-    session = Session(make_settings(configuration), make_clients(configuration), lambda: zone)
-    session.connect(ip_address(client), "")
-    session.helo(helo)
-    verdict = session.mail(f"<{path}>", now=NOW)
-    assert verdict is not None
+    sections = {"clients": {"internal": ()}, "rule": [one]}
+    (verdict,) = deliver(sections, client=client, helo=helo, mail_from=f"<{path}>")
     assert verdict.action == action
     return [message_line(verdict, waited=0.0), event(verdict, ENTERPRISE)]
 

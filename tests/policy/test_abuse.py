@@ -3,24 +3,18 @@
 
 from __future__ import annotations
 
-from ipaddress import ip_address
 from typing import Any
 
-import msgspec
 import pytest
 from msgspec.structs import replace
 
 from assay.assessment import Assessment
-from assay.config import Configuration, make_clients, make_settings
 from assay.model.message import Header, HeaderField
 from assay.model.name import Domain, ReversePath
 from assay.model.smtp import Client, Envelope
 from assay.policy import Action, facts
 from assay.protocol import arc, dkim, dmarc
-from assay.session import Session
-from sending import BAD, ROWS
-from talking import NOW, policy_of
-from zone import Zone
+from talking import deliver, policy_of
 
 AUTHOR, LIST = Domain("author.example"), Domain("list.example")
 
@@ -28,18 +22,9 @@ AUTHOR, LIST = Domain("author.example"), Domain("list.example")
 def rcpts(*names: str, **sections: Any) -> Action:
     """What becomes of a forged message to these recipients."""
     one = {"clients": {"internal": (), "exempt_recipients": ("abuse@example.net", "lab.example")}} | sections
-    configuration = msgspec.convert({"dmarc": {"reject": "reject"}} | one, Configuration)
-    zone = Zone(ROWS)
-    session = Session(make_settings(configuration), make_clients(configuration), lambda: zone)
-    session.connect(ip_address(BAD), "")
-    session.mail("<>", now=NOW)
-    for name in names:
-        assert session.rcpt(f"<{name}>") is None or sections
-    session.header(HeaderField(b"From", b" ceo@reject.example"))
-    session.end_of_header()
-    verdict = session.end_of_message(queue_id="", now=NOW)
-    assert verdict is not None
-    return verdict.action
+    paths = tuple(f"<{name}>" for name in names)
+    verdicts = deliver({"dmarc": {"reject": "reject"}} | one, b"From: ceo@reject.example\r\n\r\n", recipients=paths)
+    return verdicts[-1].action
 
 
 @pytest.mark.parametrize(

@@ -8,11 +8,11 @@ from ipaddress import ip_address
 import msgspec
 import pytest
 
-from assay.config import Configuration, make_clients, make_settings
+from assay.config import Configuration, make_settings
 from assay.policy import Action, Stage
 from assay.session import Session
 from sending import BAD, ROWS
-from talking import NOW
+from talking import NOW, configured
 from zone import Zone
 
 REFUSING = {"spf": {"mailfrom": {"fail": "reject", "stage": "rcpt"}}, "clients": {"internal": ()}}
@@ -21,9 +21,7 @@ REFUSING = {"spf": {"mailfrom": {"fail": "reject", "stage": "rcpt"}}, "clients":
 def session(stage: str, when: str, **sections: object) -> Session:
     """A session that rejects SPF failures at RCPT, with one rule that accepts."""
     rule = {"name": "ours", "stage": stage, "when": when, "action": "accept"}
-    configuration = msgspec.convert(REFUSING | {"rule": [rule]} | sections, Configuration)
-    zone = Zone(ROWS)
-    return Session(make_settings(configuration), make_clients(configuration), lambda: zone)
+    return configured(REFUSING | {"rule": [rule]} | sections, Zone(ROWS))
 
 
 def begin(one: Session, helo: str = "friend.example") -> None:

@@ -23,6 +23,7 @@ import msgspec
 import pytest
 from cryptography.hazmat.primitives.asymmetric.rsa import RSAPrivateKey
 
+from assay import session
 from assay.config import Configuration, make_clients, make_settings
 from assay.inquiry import Answer, Question
 from assay.model.message import split_message
@@ -31,7 +32,7 @@ from assay.policy import SCHEMA, Action, Stage
 from assay.policy.names import FUNCTIONS
 from assay.protocol import arc, dkim
 from assay.resolver import LocalZone
-from assay.session import Session, Verdict
+from assay.session import Delivery, Session, Verdict
 from assay.trace import AddRecipient, Change, Insert
 from signing import pem, record, rsa_key
 from talking import NOW
@@ -162,31 +163,23 @@ def deliver(recipe: Recipe, case: str, folder: Path) -> tuple[Verdict, list[str]
     dns = Overlaid(dns.rows)
     configuration = msgspec.convert(sections(recipe, folder), Configuration)
     dns.local = LocalZone.load(Path(configuration.dns.zone)) if configuration.dns.zone else None
-    one = Session(make_settings(configuration), make_clients(configuration), lambda: dns)
-    for stage in (
-        lambda: one.connect(ip_address(given["client"]), "", mta_name="mx.example.net", daemon=given.get("daemon", "")),
-        lambda: one.helo(given["helo"]),
-        lambda: one.mail(f"<{given['mail_from']}>", authenticated=given.get("auth", ""), now=NOW),
-    ):
-        verdict = stage()
-        if verdict is not None and verdict.action.refuses:
-            return verdict, []
-    taken = []
-    for path in given["rcpt"].split(","):
-        verdict = one.rcpt(f"<{path}>")
-        if verdict is None or not verdict.action.refuses:
-            taken.append(path)
-    if not taken:
-        assert verdict is not None
-        return verdict, []
     header, body = split_message(octets)
-    for each in header:
-        one.header(each)
-    one.end_of_header()
-    one.body(body)
-    verdict = one.end_of_message(queue_id="4A", now=NOW)
-    assert verdict is not None
-    return verdict, taken
+    delivery = Delivery(
+        ip_address(given["client"]),
+        tuple(header),
+        body,
+        helo=given["helo"],
+        mail_from=f"<{given['mail_from']}>",
+        recipients=tuple(f"<{path}>" for path in given["rcpt"].split(",")),
+        mta_name="mx.example.net",
+        daemon=given.get("daemon", ""),
+        authenticated=given.get("auth", ""),
+        queue_id="4A",
+        now=NOW,
+    )
+    one = Session(make_settings(configuration), make_clients(configuration), lambda: dns)
+    verdict = session.deliver(one, delivery)[-1]
+    return verdict, [] if verdict.stage is not Stage.EOM else list(verdict.assessment.envelope.recipients)
 
 
 @pytest.mark.parametrize(("recipe", "case"), list(all_cases()))

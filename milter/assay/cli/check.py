@@ -22,10 +22,8 @@ from assay.inquiry import Answer, Question
 from assay.model.message import split_message
 from assay.policy import Action, Decision, Stage
 from assay.protocol import dkim
-from assay.session import Session, Verdict
+from assay.session import Delivery, Session, Verdict, deliver
 from assay.trace import Insert, Remove
-
-_CHUNK_OCTETS = 65536
 
 
 def add_to(commands: Any) -> None:
@@ -77,10 +75,17 @@ def _evaluate(
     message: bytes,
     asked: list[tuple[Question, Answer, float]],
 ) -> list[Verdict]:
-    """Play the stages of SMTP to a session, all of them: what comes behind a refusal is worth knowing too.
-
-    :returns: the verdicts of the stages that had one, the message's last.
-    """
+    """The verdicts of the stages that had one, the message's last: what comes behind a refusal is worth knowing too."""
+    header, body = split_message(message)
+    delivery = Delivery(
+        options.ip,
+        tuple(header),
+        body,
+        helo=options.helo,
+        mail_from=options.mail_from,
+        recipients=tuple(options.rcpt),
+        now=int(time.time()),
+    )
     with make_resolver(configuration) as resolver:
         session = Session(
             make_settings(configuration),
@@ -89,22 +94,7 @@ def _evaluate(
                 seconds or configuration.dns.budget_seconds, lambda *event: asked.append(event)
             ),
         )
-        now = int(time.time())
-        verdicts = [
-            session.connect(options.ip, ""),
-            session.helo(options.helo),
-            session.mail(options.mail_from, now=now),
-            *(session.rcpt(path) for path in options.rcpt),
-        ]
-        header, body = split_message(message)
-        for one in header:
-            session.header(one)
-        session.end_of_header()
-        for start in range(0, len(body), _CHUNK_OCTETS):
-            session.body(body[start : start + _CHUNK_OCTETS])
-        verdicts.append(session.end_of_message(queue_id="", now=now))
-        session.close()
-    return [verdict for verdict in verdicts if verdict is not None]
+        return deliver(session, delivery, past_refusals=True)
 
 
 def _ruling(verdicts: list[Verdict], recipients: int) -> Verdict:

@@ -1,13 +1,15 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """Floor 4: one connection and its messages on their way through the SMTP stages. Events in, verdicts out.
 
-A `Session` is one SMTP connection as a milter sees it; it begins a transaction for each message. Nothing here knows a
+A `Session` is one SMTP connection as a milter sees it; it begins a transaction for each message. `deliver` plays a
+whole message to it. Nothing here knows a
 milter library, a thread or a clock.
 """
 
+from assay.session.delivery import Delivery, deliver
 from assay.session.inquiries import NewDriver
 from assay.session.session import Clients, Session
 from assay.session.settings import Settings
 from assay.session.transaction import Standing, Transaction, Verdict
 
-__all__ = ["Clients", "NewDriver", "Session", "Settings", "Standing", "Transaction", "Verdict"]
+__all__ = ["Clients", "Delivery", "NewDriver", "Session", "Settings", "Standing", "Transaction", "Verdict", "deliver"]
