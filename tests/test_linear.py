@@ -11,7 +11,7 @@ from __future__ import annotations
 import gc
 import struct
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from ipaddress import ip_address
 
@@ -25,7 +25,9 @@ from assay.model.name import Domain, ReversePath
 from assay.protocol import arc, authres, dkim, dmarc, senderid, spf
 from assay.protocol.arc.seal import BODY_HASH_SPEC, recorded_results, seal
 from assay.protocol.spf import macro
-from assay.resolver import LocalZone, ZoneError, wire
+from assay.resolver import Cache, LocalZone, ZoneError
+from assay.resolver.message import MAX_RECORDS
+from assay.resolver.message import read as read_message
 from assay.session import Delivery, Session, Verdict, deliver
 from signing import NOW, ed25519_key
 from whole import CLIENTS, SETTINGS, Script
@@ -93,20 +95,56 @@ def _macro(text: bytes) -> None:
         macro.expand(string, dict.fromkeys("slodipvhcrt", "a.b-c." * 50))
 
 
-def _dns(message: bytes) -> None:
-    for kind in (RecordType.A, RecordType.TXT):
-        wire.read(message, kind)
+def _dns(octets: bytes) -> None:
+    """Read what a nameserver sends, and keep it."""
+    for kind in RecordType:
+        Cache().put("a/A", read_message(octets, kind).answer)
 
 
-def _answer(kind: int, rdata: bytes, tail: bytes = b"\1a\xc0\x0c") -> Callable[[int], bytes]:
-    """DNS messages of many records of one kind."""
-    one = tail + struct.pack("!HHIH", kind, 1, 300, len(rdata)) + rdata
+ASKED = b"\xc0\x0c"  # a pointer to the question's name
+LONGEST = b"\1x" * 126 + b"\0"
+CODES = {RecordType.A: 1, RecordType.PTR: 12, RecordType.MX: 15, RecordType.TXT: 16}
+
+
+def _record(code: int, data: bytes, owner: bytes = ASKED) -> bytes:
+    return owner + struct.pack("!HHIH", code, 1, 300, len(data)) + data
+
+
+def _answer(
+    kind: RecordType,
+    one: Callable[[int], bytes],
+    head: Sequence[bytes] = (),
+    name: bytes = b"\1a\0",
+    most: int = MAX_RECORDS,
+    section: int = 1,
+) -> Callable[[int], bytes]:
+    """DNS messages of many records of one kind, of as many as are read at most, in one of the three sections."""
 
     def build(size: int) -> bytes:
-        count = (size - 20) // len(one)
-        return struct.pack("!HHHHHH", 1, 0x8180, 1, count, 0, 0) + b"\1a\0" + struct.pack("!HH", 1, 1) + one * count
+        records = list(head)
+        left = size - 300 - sum(map(len, records))
+        while len(records) < most and left > 0:
+            records.append(one(len(records)))
+            left -= len(records[-1])
+        counts = [1, 0, 0, 0]
+        counts[section] = len(records)
+        question = name + struct.pack("!HH", CODES[kind], 1)
+        return struct.pack("!HHHHHH", 1, 0x8180, *counts) + question + b"".join(records)
 
     return build
+
+
+def _behind(data: bytes) -> int:
+    """A pointer to the data of the first record, behind the name `a`; plus one for each octet further."""
+    return 0xC000 | 12 + len(data) + 4 + 12
+
+
+def _number(number: int) -> bytes:
+    return b"%04d" % number
+
+
+def _text(octets: bytes) -> bytes:
+    return b"".join(bytes((len(octets[at : at + 255]),)) + octets[at : at + 255] for at in range(0, len(octets), 255))
 
 
 def _zone(text: bytes) -> None:
@@ -132,7 +170,7 @@ READERS: dict[str, tuple[Reader, Callable[[int], bytes]]] = {
     "DMARC": (dmarc.parse, unit("x=lorem ipsum; ", "v=DMARC1; p=none; ")),
     "reverse-path": (lambda value: ReversePath.parse(value.decode("latin-1")), unit("lorem.ipsum.")),
     "log": (lambda value: quote(value.decode("latin-1")), unit("lorem ipsum ")),
-    "DNS": (_dns, _answer(1, b"\1\2\3\4")),
+    "DNS": (_dns, _answer(RecordType.TXT, lambda number: _record(16, _text(_number(number) * 60)))),
     "zone": (_zone, unit("a.example. 300 IN A 192.0.2.1\n")),
 }
 
@@ -242,13 +280,73 @@ _HOSTILE: dict[str, dict[str, Callable[[int], bytes]]] = {
     },
     "log": {"controls": unit("\0"), "surrogates": unit(b"\xff")},
     "DNS": {
-        "names": _answer(5, b"\1a\xc0\x0c"),
-        "long names": _answer(2, b"\1a" * 126 + b"\0", b"\xc0\x0c"),
-        "empty texts": _answer(16, b"\0" * 2000),
-        "unknown types": _answer(65280, b""),
-        "pointers to themselves": _answer(2, b"\xc0\x1b"),
-        "what was asked for": _answer(1, b"\1\2\3\4", b"\xc0\x0c"),
-        "the same, spelled out": _answer(1, b"\1\2\3\4", b"\1a\0"),
+        "addresses": _answer(RecordType.A, lambda number: _record(1, _number(number)), most=5000),
+        "as many addresses as are read": _answer(RecordType.A, lambda number: _record(1, _number(number))),
+        "their owner spelled out": _answer(RecordType.A, lambda number: _record(1, _number(number), b"\1a\0")),
+        "short texts": _answer(RecordType.TXT, lambda number: _record(16, _text(_number(number))), most=5000),
+        "one text of empty strings": _answer(RecordType.TXT, lambda _: _record(16, bytes(65_000)), most=1),
+        "texts of empty strings": _answer(
+            RecordType.TXT, lambda number: _record(16, _text(_number(number)) + bytes(100))
+        ),
+        "nine aliases before texts": _answer(
+            RecordType.TXT,
+            lambda number: _record(16, _text(_number(number)), b"\1j\0"),
+            [_record(5, b"\1%c\0" % (98 + link), b"\1%c\0" % (97 + link)) for link in range(9)],
+        ),
+        "aliases": _answer(
+            RecordType.TXT, lambda number: _record(5, b"\5n%04d\0" % (number + 1), b"\5n%04d\0" % number)
+        ),
+        "dots in labels": _answer(RecordType.PTR, lambda number: _record(12, b"\3a.b\5.%04d\0" % number)),
+        "exchangers with dots in labels": _answer(
+            RecordType.MX, lambda number: _record(15, _number(number)[:2] + b"\3a.b\5.%04d\0" % number)
+        ),
+        "long names with dots": _answer(
+            RecordType.PTR, lambda number: _record(12, b"\5.%04d" % number + b"\1." * 120 + b"\0")
+        ),
+        "pointers to a long name": _answer(
+            RecordType.PTR,
+            lambda number: _record(12, b"\4%04d" % number + struct.pack("!H", _behind(b"\1a\0") + 8)),
+            [_record(12, LONGEST)],
+        ),
+        "exchangers of a long name": _answer(
+            RecordType.MX,
+            lambda number: _record(15, struct.pack("!HH", number, _behind(b"\1a\0") + 2)),
+            [_record(15, b"\0\0" + LONGEST)],
+        ),
+        "owners by a detour": _answer(
+            RecordType.TXT,
+            lambda number: _record(16, _text(_number(number)), struct.pack("!H", _behind(LONGEST) + 1)),
+            [_record(16, b"\2" + ASKED)],
+            name=LONGEST,
+        ),
+        "a staircase of pointers": _answer(
+            RecordType.TXT,
+            lambda number: _record(
+                16, b"\2" + struct.pack("!H", _behind(b"\1a\0") + 1), struct.pack("!H", _behind(b"\1a\0") + 1)
+            ),
+            [
+                _record(
+                    16,
+                    b"\xff"
+                    + b"".join(struct.pack("!H", _behind(b"\1a\0") - 1 + 2 * step) for step in range(127))
+                    + b"\0",
+                )
+            ],
+        ),
+        "the zone's nameservers": _answer(RecordType.TXT, lambda _: _record(2, LONGEST), section=2),
+        "many zones": _answer(
+            RecordType.TXT,
+            lambda _: _record(6, ASKED + ASKED + bytes(20)),
+            name=LONGEST,
+            section=2,
+        ),
+        "unknown types": _answer(RecordType.TXT, lambda _: _record(65_280, b""), most=5000),
+        "signatures": _answer(RecordType.TXT, lambda _: _record(46, bytes(100))),
+        "options": _answer(RecordType.TXT, lambda _: _record(41, b"\xfd\xe9\0\0" * 16_000, b"\0"), most=1, section=3),
+        "glue of labels": _answer(
+            RecordType.TXT, lambda _: _record(1, b"\1\2\3\4", b"\1x" * 30_000 + b"\0"), most=1, section=3
+        ),
+        "pointers to themselves": _answer(RecordType.PTR, lambda _: _record(12, struct.pack("!H", _behind(b"\1a\0")))),
     },
     "zone": {
         "parentheses": unit("("),

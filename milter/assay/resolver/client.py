@@ -18,12 +18,12 @@ from typing import Protocol
 from msgspec.structs import replace
 
 from assay.inquiry import Answer, Outcome, Question
-from assay.resolver import transport, wire
+from assay.resolver import message, transport, wire
 from assay.resolver.cache import Cache
 from assay.resolver.health import Health, Server
+from assay.resolver.message import Reply
 from assay.resolver.nameservers import Nameserver
 from assay.resolver.statistics import Statistics
-from assay.resolver.usual import Reply
 
 #: Seconds for the first answer of a server; resolvers give up on one authoritative server after about as many.
 PATIENCE = 2.0
@@ -31,7 +31,7 @@ PATIENCE = 2.0
 SECOND_ROUND = 2
 #: Sockets open at a time, so that slow domains do not eat the descriptors of the SMTP side (1,024 by default).
 MAX_OPEN = 400
-#: CNAMEs followed by ourselves, for servers that leave it to us. What the server followed is bounded by dnspython (16).
+#: CNAMEs followed by ourselves, for servers that leave it to us. What the server followed is bounded where it is read.
 MAX_ALIASES = 8
 
 
@@ -159,7 +159,7 @@ class Client:
                 self._next(flight)
             else:
                 self._health.heard(server)
-                self._understand(flight, server, wire.read(outcome, flight.question.type, self._trust_ad))
+                self._understand(flight, server, message.read(outcome, flight.question.type, self._trust_ad))
             self._serve_queue()
 
         self._open += 1

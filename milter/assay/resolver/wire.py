@@ -1,32 +1,23 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Questions to DNS messages and DNS messages to answers (RFC 1035, 4; RFC 6891).
+"""Questions as DNS messages, and which message answers one (RFC 1035, 4; RFC 6891). No socket and no clock.
 
-Queries are made here, since they are thirty fixed bytes around a name; answers are read by `usual`, and all that is not
-usual by dnspython. No socket and no clock.
+Queries are made here, since they are thirty fixed bytes around a name; what an answer says is read by `message`.
 
 A name in a `Question` is raw: each character between two dots is one octet of a label, whatever it is; there are no
 escapes. A name in an answer comes back the same way, an octet beyond ASCII as a lone surrogate (``surrogateescape``).
-Only a name with a dot *inside* a label keeps dnspython's escapes (``a\\.b``), so that it equals no other name.
+Only a name with a dot *inside* a label is escaped as in a master file (``a\\.b``), so that it equals no other name.
 """
 
 from __future__ import annotations
 
 import struct
-from collections.abc import Callable
-from ipaddress import IPv4Address, IPv6Address
-from typing import Any
 
-import dns.exception
 import dns.flags
-import dns.message
-import dns.name
-import dns.rcode
 import dns.rdataclass
 import dns.rdatatype
 
-from assay.inquiry import MX, Answer, Outcome, Question, Record, RecordType
-from assay.resolver import usual
-from assay.resolver.usual import HEADER, Reply
+from assay.inquiry import Question, RecordType
+from assay.resolver.message import HEADER
 
 MAX_LABEL = 63  # octets; RFC 1035, 2.3.4
 MAX_NAME = 253  # octets as text; RFC 1035, 2.3.4 allows 255 on the wire
@@ -97,68 +88,3 @@ def answers(message: bytes, identifier: int, asked: bytes) -> bool:
 def is_truncated(message: bytes) -> bool:
     """Whether the TC bit is set: ask again over TCP (RFC 7766, 5)."""
     return bool(message[2] & _TC >> 8)
-
-
-def read(message: bytes, kind: RecordType, trust_ad: bool = False) -> Reply:
-    """Read a nameserver's answer to a question for records of this kind. Never raises.
-
-    An RCODE other than NOERROR and NXDOMAIN, and a message that cannot be understood, are TEMPFAIL with a reason that
-    completes the sentence "the server ...".
-    """
-    reply = usual.read(message, kind, trust_ad)
-    return read_any(message, kind, trust_ad) if reply is None else reply
-
-
-def read_any(message: bytes, kind: RecordType, trust_ad: bool = False) -> Reply:
-    """What `read` does, by dnspython alone."""
-    try:
-        parsed = dns.message.from_wire(message, ignore_trailing=True)
-        rcode = parsed.rcode()
-        if rcode not in (dns.rcode.NOERROR, dns.rcode.NXDOMAIN):
-            word = dns.rcode.to_text(rcode)  # a bare number for one without a name
-            return _failed(f"answered RCODE {word}" if word.isdigit() else f"answered {word}")
-        if not isinstance(parsed, dns.message.QueryMessage):
-            return _failed("sent a message that is no answer")
-        chain = parsed.resolve_chaining()
-    except dns.message.ChainTooLong:
-        return _failed("answered with too many CNAMEs")
-    except dns.message.AnswerForNXDOMAIN:
-        return _failed("answered NXDOMAIN with records")
-    except (dns.exception.DNSException, ValueError) as error:  # ValueError: an unknown opcode's or type's number
-        return _failed(f"sent a malformed message ({type(error).__name__})")
-    secure = trust_ad and bool(parsed.flags & dns.flags.AD)
-    ttl = chain.minimum_ttl
-    if chain.answer is not None:
-        if (chain.answer.rdclass, chain.answer.rdtype) != (dns.rdataclass.IN, TYPES[kind]):
-            return _failed("answered another question")
-        convert = CONVERSIONS[kind]
-        return Reply(Answer(Outcome.FOUND, tuple(convert(rdata) for rdata in chain.answer), secure, ttl))
-    # RFC 6604, 3: the RCODE is that of the last name in the chain.
-    outcome = Outcome.NXDOMAIN if rcode == dns.rcode.NXDOMAIN else Outcome.NODATA
-    if not any(rrset.rdtype == dns.rdatatype.SOA for rrset in parsed.authority):
-        if chain.cnames and outcome is Outcome.NODATA:
-            return Reply(Answer(outcome, (), secure, ttl), text(chain.canonical_name))
-        ttl = 0  # RFC 2308, 5: without an SOA a negative answer should not be kept
-    return Reply(Answer(outcome, (), secure, ttl))
-
-
-def text(name: dns.name.Name) -> str:
-    """A name as text without final dot; see this module's head for odd octets."""
-    labels = name.labels[:-1] if name.is_absolute() else name.labels
-    if any(b"." in label for label in labels):
-        return name.to_text(omit_final_dot=True)
-    return b".".join(labels).decode("ascii", "surrogateescape")
-
-
-def _failed(reason: str) -> Reply:
-    return Reply(Answer(Outcome.TEMPFAIL, reason=reason))
-
-
-#: From dnspython's records (typed no closer than `Any` there) to ours.
-CONVERSIONS: dict[RecordType, Callable[[Any], Record]] = {
-    RecordType.A: lambda rdata: IPv4Address(rdata.address),
-    RecordType.AAAA: lambda rdata: IPv6Address(rdata.address),
-    RecordType.MX: lambda rdata: MX(rdata.preference, text(rdata.exchange)),
-    RecordType.PTR: lambda rdata: text(rdata.target),
-    RecordType.TXT: lambda rdata: b"".join(rdata.strings),  # RFC 7208, 3.3
-}

@@ -11,7 +11,10 @@ An owner that is in the zone is answered from it; for a type it lacks there, the
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from ipaddress import IPv4Address, IPv6Address
 from pathlib import Path
+from typing import Any
 
 import dns.exception
 import dns.name
@@ -22,8 +25,8 @@ import dns.zone
 import dns.zonefile
 
 from assay import files
-from assay.inquiry import Answer, Outcome, Question, RecordType
-from assay.resolver import wire
+from assay.inquiry import MX, Answer, Outcome, Question, Record, RecordType
+from assay.resolver import message, wire
 
 MAX_CNAMES = 8  # our choice: what BIND and unbound follow is 16 and 11; nobody needs three in a local file
 DEFAULT_TTL = 300  # seconds, for records without one
@@ -49,14 +52,14 @@ class LocalZone:
         self._authoritative = authoritative
         zone = _parse(text, source)
         for owner, node in zone.nodes.items():
-            name = wire.text(owner).lower()
+            name = _text(owner).lower()
             self._owners.add(name)
             for rdataset in node.rdatasets:
                 if rdataset.rdtype == dns.rdatatype.CNAME:
-                    self._aliases[name] = wire.text(rdataset[0].target)
+                    self._aliases[name] = _text(rdataset[0].target)
                 for kind, code in wire.TYPES.items():
                     if rdataset.rdtype == code:
-                        records = tuple(wire.CONVERSIONS[kind](rdata) for rdata in rdataset)
+                        records = tuple(_CONVERSIONS[kind](rdata) for rdata in rdataset)
                         self._answers[name, kind] = Answer(Outcome.FOUND, records, ttl=rdataset.ttl)
         self._branches = {
             ".".join(labels[start:])
@@ -154,3 +157,18 @@ def _parse(text: str, source: str) -> dns.zone.Zone:
             said = str(error).removeprefix(f"{source}:{tokens.where()[1]}: ").removeprefix("caught exception ")
             raise ZoneError(f"{source}:{tokens.begun}: {said}") from error
     return zone
+
+
+def _text(name: dns.name.Name) -> str:
+    """A name, spelled as those in the answers of the DNS."""
+    return message.text(name.labels[:-1])
+
+
+#: From dnspython's records (typed no closer than `Any` there) to ours.
+_CONVERSIONS: dict[RecordType, Callable[[Any], Record]] = {
+    RecordType.A: lambda rdata: IPv4Address(rdata.address),
+    RecordType.AAAA: lambda rdata: IPv6Address(rdata.address),
+    RecordType.MX: lambda rdata: MX(rdata.preference, _text(rdata.exchange)),
+    RecordType.PTR: lambda rdata: _text(rdata.target),
+    RecordType.TXT: lambda rdata: b"".join(rdata.strings),  # RFC 7208, 3.3
+}

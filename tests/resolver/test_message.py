@@ -1,9 +1,10 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The reader of usual answers: what it reads, what it leaves to dnspython, and that the two never disagree."""
+"""The reader of answers: what it reads, what it refuses, and that it and dnspython never disagree."""
 
 from __future__ import annotations
 
 import struct
+from ipaddress import IPv4Address
 
 import dns.message
 import dns.rdatatype
@@ -12,7 +13,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from assay.inquiry import Outcome, RecordType
-from assay.resolver import usual, wire
+from assay.resolver.message import MAX_RECORDS, read
+from reference import agree, read_by_dnspython
 
 TYPES = {"A": 1, "NS": 2, "CNAME": 5, "SOA": 6, "PTR": 12, "MX": 15, "TXT": 16, "AAAA": 28, "OPT": 41, "RRSIG": 46}
 ASKED = b"\xc0\x0c"  # a pointer to the question's name
@@ -88,9 +90,8 @@ def kind_of(octets: bytes) -> RecordType:
 @pytest.mark.parametrize("trusted", [False, True])
 def test_the_usual_is_read_as_dnspython_reads_it(octets: bytes, trusted: bool) -> None:
     for authentic in (octets, octets[:3] + bytes([octets[3] | 0x20]) + octets[4:]):
-        reply = usual.read(authentic, kind_of(octets), trusted)
-        assert reply is not None
-        assert reply == wire.read_any(authentic, kind_of(octets), trusted)
+        reply = read(authentic, kind_of(octets), trusted)
+        assert reply == read_by_dnspython(authentic, kind_of(octets), trusted)
         assert reply.answer.outcome is not Outcome.TEMPFAIL
 
 
@@ -197,24 +198,188 @@ UNUSUAL: dict[str, bytes] = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("octets", UNUSUAL.values(), ids=UNUSUAL)
-def test_all_else_is_left_to_dnspython(octets: bytes) -> None:
+#: What comes of each: an outcome, or why there is no answer.
+EXPECTED: dict[str, str] = {
+    name: expected
+    for expected, names in {
+        "sent a malformed message (it ends too soon)": (
+            "nothing",
+            "a piece of a header",
+            "no question's type",
+            "the fixed part cut off",
+        ),
+        "sent a malformed message (a name without an end)": (
+            "no question's end",
+            "a question that is a pointer",
+            "no record where one is announced",
+            "an exchanger's name without an end",
+            "a label beyond the data",
+            "half a pointer",
+            "a pointer to itself",
+            "a pointer into its own name",
+            "a pointer forwards",
+            "an SOA without names",
+        ),
+        "sent a message that is no answer": (
+            "a query",
+            "another opcode",
+        ),
+        "answered SERVFAIL": ("SERVFAIL",),
+        "sent a malformed message (no question)": ("no question",),
+        "sent a malformed message (several questions)": ("two questions",),
+        "sent a malformed message (a pointer into the header)": (
+            "a question that is a pointer into the header",
+            "a pointer into the header",
+        ),
+        "answered another question": ("another class in the question",),
+        "NODATA": (
+            "records of another type",
+            "records of another name",
+            "another class",
+            "a CNAME without an end",
+            "NODATA behind a CNAME",
+            "the SOA of another zone",
+            "the SOA of a name below",
+            "two SOAs",
+            "an SOA's minimum beyond 31 bits",
+            "an SOA's refresh beyond 31 bits",
+        ),
+        "FOUND": (
+            "a signature",
+            "a TTL beyond 31 bits",
+            "a record twice",
+            "a mail exchanger twice, in another case",
+            "a name twice, in another case",
+            "a text twice, cut otherwise",
+            "a dot in a label",
+            "nine CNAMEs",
+            "a CNAME loop",
+            "a CNAME to itself",
+            "a CNAME behind the records",
+            "the records before the CNAME",
+            "another type in the authority section",
+            "octets behind a nameserver",
+            "an OPT with options",
+            "an OPT of another name",
+            "an OPT among the answers",
+            "another version of EDNS",
+            "another type in the additional section",
+            "another class in the additional section",
+            "glue of 3 octets",
+        ),
+        "answered NXDOMAIN with records": ("NXDOMAIN with records",),
+        "sent a malformed message (an IPv4 address of other than 4 octets)": (
+            "an address of 3 octets",
+            "an address of 5 octets",
+            "an address of no octets",
+        ),
+        "sent a malformed message (an IPv6 address of other than 16 octets)": ("an IPv6 address of 15 octets",),
+        "sent a malformed message (a record beyond its end)": (
+            "data beyond the end",
+            "data far beyond the end",
+            "glue beyond the end",
+        ),
+        "sent a malformed message (an MX that is too short)": (
+            "an exchanger of one octet",
+            "an exchanger without a name",
+        ),
+        "sent a malformed message (octets behind a name)": (
+            "octets behind an exchanger",
+            "octets behind a pointer",
+            "octets behind a CNAME",
+        ),
+        "sent a malformed message (a label of an unknown kind)": ("a label of an unknown kind",),
+        "sent a malformed message (a name that is too long)": ("a name of 256 octets",),
+        "sent a malformed message (a name of too many pointers)": ("nine pointers for one name",),
+        "sent a malformed message (a text of no strings, or one beyond its end)": (
+            "a text without strings",
+            "a string beyond the data",
+            "a string beyond the message",
+        ),
+        "NXDOMAIN": ("NXDOMAIN without an SOA",),
+        "referred us to other nameservers": ("NODATA without an SOA",),
+        "sent a malformed message (an SOA without its numbers)": (
+            "an SOA cut off",
+            "octets behind an SOA",
+        ),
+        "sent a malformed message (two OPT records)": ("two OPTs",),
+        "answered BADVERS": ("an extended RCODE",),
+    }.items()
+    for name in names
+}
+
+
+def _asks_for(octets: bytes, kind: RecordType) -> bool:
+    return octets[12:].startswith(NAME + struct.pack("!H", TYPES[kind]))
+
+
+@pytest.mark.parametrize("name", UNUSUAL)
+def test_the_unusual_is_read_or_refused(name: str) -> None:
+    octets = UNUSUAL[name]
+    answer = read(octets, next((kind for kind in RecordType if _asks_for(octets, kind)), RecordType.A)).answer
+    assert (answer.reason or answer.outcome.name) == EXPECTED[name]
     for kind in RecordType:
-        assert usual.read(octets, kind, False) is None
+        assert agree(octets, kind)
 
 
 def test_the_bounds_are_where_they_are_said_to_be() -> None:
-    for octets in (chain(8), pointers(8)):
-        reply = usual.read(octets, kind_of(octets), False)
-        assert reply is not None
-        assert reply == wire.read_any(octets, kind_of(octets))
+    for octets in (chain(15), pointers(8)):
+        reply = read(octets, kind_of(octets))
+        assert reply == read_by_dnspython(octets, kind_of(octets))
+        assert reply.answer.outcome is Outcome.FOUND
+    assert read(chain(16), RecordType.A).answer.reason == "answered with too many CNAMEs"
+    full = tuple(record("A", struct.pack("!I", number)) for number in range(MAX_RECORDS))
+    assert len(read(message("A", full, additional=()), RecordType.A).answer.records) == MAX_RECORDS
+    assert read(message("A", full), RecordType.A).answer.reason == f"answered with more than {MAX_RECORDS} records"
 
 
-def test_an_alias_that_no_pointer_reaches_is_left_to_dnspython() -> None:
+def test_an_alias_that_no_pointer_reaches_is_spelled_out() -> None:
     """A pointer has 14 bits: the place 16,384 octets on must not be taken for the one it wraps to."""
     texts = tuple(record("TXT", b"\xff" + bytes(255)) for _ in range(70))
     far = message("A", (*texts, record("CNAME", b"\1b\0"), record("A", A, owner=b"\1b\0")))
-    assert usual.read(far, RecordType.A, False) is None
+    assert read(far, RecordType.A).answer.records == (IPv4Address("192.0.2.1"),)
+    at = far.index(b"\1b\0")
+    wrapped = message(
+        "A", (*texts, record("CNAME", b"\1b\0"), record("A", A, owner=struct.pack("!H", 0xC000 | at & 0x3FFF)))
+    )
+    assert read(wrapped, RecordType.A).answer.outcome is not Outcome.FOUND
+
+
+QR, AA, RA = 0x8000, 0x0400, 0x0080
+NS = record("NS", b"\2ns\xc0\x0c")
+SOA = record("SOA", soa())
+NO_RECORDS: dict[str, tuple[bytes, str, int]] = {
+    "a recursive server's": (message("A", (), (SOA,), flags=QR | RA), "NODATA", 60),
+    "a recursive server's without an SOA": (message("A", flags=QR | RA), "NODATA", 0),
+    "an authoritative server's": (message("A", (), (SOA,), flags=QR | AA), "NODATA", 60),
+    "an authoritative server's without an SOA": (message("A", flags=QR | AA), "NODATA", 0),
+    "an authoritative server's, its nameservers beside it": (message("A", (), (NS,), flags=QR | AA), "NODATA", 0),
+    "an authoritative server's NXDOMAIN": (message("A", (), (SOA,), flags=QR | AA | 3), "NXDOMAIN", 60),
+    "NXDOMAIN without an SOA": (message("A", flags=QR | RA | 3), "NXDOMAIN", 0),
+    "what a cache knows that does not recurse": (message("A", (), (SOA,), flags=QR), "NODATA", 60),
+    "a referral": (message("A", (), (NS,), flags=QR), "referred us to other nameservers", 0),
+    "a referral of one that could recurse": (
+        message("A", (), (NS,), flags=QR | RA), "referred us to other nameservers", 0,
+    ),
+    "nameservers beside NXDOMAIN": (message("A", (), (NS,), flags=QR | RA | 3), "NXDOMAIN", 0),
+    "recursion refused, nameservers beside NXDOMAIN": (
+        message("A", (), (NS,), flags=QR | 3), "does not recurse for us", 0,
+    ),
+    "recursion refused": (message("A", flags=QR), "does not recurse for us", 0),
+    "recursion refused, with the root's SOA of another name": (
+        message("A", (), (record("SOA", soa(), owner=b"\1x\0"),), flags=QR), "does not recurse for us", 0,
+    ),
+    "recursion refused, as NXDOMAIN": (message("A", flags=QR | 3), "does not recurse for us", 0),
+    "records of one that does not recurse": (message("A", (record("A", A),), flags=QR), "FOUND", 300),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("octets", "expected", "ttl"), NO_RECORDS.values(), ids=NO_RECORDS)
+def test_who_does_not_look_names_up_for_us_has_not_said_that_there_is_nothing(
+    octets: bytes, expected: str, ttl: int
+) -> None:
+    answer = read(octets, RecordType.A).answer
+    assert (answer.reason or answer.outcome.name, answer.ttl) == (expected, ttl)
 
 
 @settings(max_examples=2000, deadline=None)
@@ -237,5 +402,4 @@ def test_the_two_never_disagree(data: st.DataObject) -> None:
                 start = data.draw(st.integers(0, len(other)))
                 octets[at:at] = other[start : start + data.draw(st.integers(1, 24))]
     for kind in RecordType:
-        reply = usual.read(bytes(octets), kind, True)
-        assert reply is None or reply == wire.read_any(bytes(octets), kind, True)
+        assert agree(bytes(octets), kind, True)
