@@ -16,7 +16,7 @@ import dkim
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import rsa
 
-from zone import SELECTOR, Domain
+from zone import SELECTOR, Domain, Stranger
 
 _LARGE = 1024 * 1024
 CHUNK = 65535  # MILTER_CHUNK_SIZE
@@ -34,15 +34,17 @@ NO_REPLY = {
 }
 UNWANTED = {b"C": 1, b"H": 2, b"M": 4, b"R": 8, b"B": 16, b"L": 32, b"N": 64, b"T": 512}
 _STAGES = {b"C": 0, b"H": 1, b"M": 2, b"R": 3, b"T": 4, b"E": 5, b"N": 6}  # smfi_setsymlist
+_ORDER = (b"C", b"H", b"M", b"R", b"T", b"L", b"N", b"B", b"E")
 LEADING_SPACE = 1 << 20
 OFFER = struct.pack("!IcIII", 13, b"O", 6, 0x1FF, 0x1FFFFF)
 
 
 @dataclass(frozen=True, slots=True)
 class Message:
-    """A message and its envelope. `fields` are name and value, the space behind the colon included."""
+    """A message and its envelope. `fields` are name and value, the space behind the colon included; `domain` is whose
+    client sends it."""
 
-    domain: Domain
+    domain: Domain | Stranger
     fields: tuple[tuple[bytes, bytes], ...]
     body: bytes
     sender: str
@@ -130,13 +132,16 @@ def compose(domain: Domain, size: int, *, headers: int = 12, recipients: int = 1
     return Message(domain, pairs, body, sender or f"bounce@{name}", recipients)
 
 
-def session(message: Message, steps: int, macros: dict[int, set[str]]) -> tuple[list[Send], list[Send]]:
+def session(
+    message: Message, steps: int, macros: dict[int, set[str]], until: bytes = b"E"
+) -> tuple[list[Send], list[Send]]:
     """What an MTA sends a milter that agreed to these steps: the connection's part, and the message's.
 
     `macros` are the lists the milter asked for, by stage; for other stages it gets what Postfix sends by default.
     Pieces between which the SMTP client has its turn are separate. A reply that was not agreed away is waited for.
+    `until` is the last command: a client that goes away leaves out those behind it.
     """
-    connection, transaction = _Script(steps, macros), _Script(steps, macros)
+    connection, transaction = _Script(steps, macros, until), _Script(steps, macros, until)
     client = message.domain
     about = {
         "j": MTA,
@@ -172,19 +177,21 @@ def session(message: Message, steps: int, macros: dict[int, set[str]]) -> tuple[
     for start in range(0, len(message.body), CHUNK):
         transaction.event(b"B", message.body[start : start + CHUNK], {})
     transaction.event(b"E", b"", {"i": "4FxyzABC"})
+    transaction.finish()
     return connection.sends, transaction.sends
 
 
 class _Script:
-    def __init__(self, steps: int, macros: dict[int, set[str]]) -> None:
+    def __init__(self, steps: int, macros: dict[int, set[str]], until: bytes) -> None:
         self.sends: list[Send] = []
+        self._until = _ORDER.index(until)
         self._steps = steps
         self._macros = macros
         self._data = bytearray()
 
     def event(self, command: bytes, data: bytes, macros: dict[str, str]) -> None:
         """One event with its macros; a piece ends where a reply has to be waited for."""
-        if self._steps & UNWANTED.get(command, 0):
+        if self._steps & UNWANTED.get(command, 0) or _ORDER.index(command) > self._until:
             return
         wanted = self._macros.get(_STAGES.get(command, -1))
         if wanted is not None:
@@ -201,6 +208,11 @@ class _Script:
             self._end(replies=False, turn=True)
         elif self.sends:
             self.sends[-1] = replace(self.sends[-1], turn=True)
+
+    def finish(self) -> None:
+        """Nothing follows; the client goes away when it has its turn."""
+        if self._data:
+            self._end(replies=False, turn=True)
 
     def _end(self, *, replies: bool, turn: bool) -> None:
         self.sends.append(Send(bytes(self._data), replies, turn))

@@ -95,6 +95,11 @@ class Running:
         """The end of its log."""
         return Path(self._log.name).read_text("utf-8", "replace")[-2000:]
 
+    def forget_log(self, octets: int) -> None:
+        """Empty its log if it has more octets: it lies in memory, and a long run under attack would fill that."""
+        if os.path.getsize(self._log.name) > octets:
+            os.truncate(self._log.name, 0)
+
     @property
     def pid(self) -> int:
         return self._process.pid
@@ -143,7 +148,7 @@ def python_version() -> str:
     return subprocess.run([*our_python(), "-c", code], capture_output=True, text=True, check=True).stdout.strip()
 
 
-def _assay(setting: Setting, socket: str, cache_entries: int = 20_000) -> Sequence[str]:
+def _assay(setting: Setting, socket: str, cache_entries: int = 20_000, more: str = "") -> Sequence[str]:
     configuration = setting.directory / "assay.toml"
     configuration.write_text(f"""
 [milter]
@@ -155,6 +160,7 @@ authserv_id = "{AUTHSERV}"
 [dns]
 nameservers = ["{setting.nameserver}"]
 cache_entries = {cache_entries}
+{more}
 """)
     return [*our_python(), "-m", "assay", "serve", "-c", str(configuration)]
 
@@ -303,6 +309,13 @@ def assay_with_cache(entries: int) -> Member:
     """assay with a cache of another size; whether signatures verify does not matter to it."""
     return Member(
         "assay", lambda setting, socket: _assay(setting, socket, entries), ("spf=pass", "dkim=", "dmarc=pass")
+    )
+
+
+def assay_that_rejects() -> Member:
+    """assay that refuses what the author's domain wants refused."""
+    return Member(
+        "assay", lambda setting, socket: _assay(setting, socket, more='[dmarc]\nreject = "reject"'), ASSAY.expected
     )
 
 

@@ -55,7 +55,7 @@ class NameServer:
         configuration.write_text(_CONFIGURATION.format(address=ADDRESS, directory=directory))
         self._process = subprocess.Popen(["/usr/sbin/nsd", "-d", "-c", str(configuration)])
         deadline = time.monotonic() + _PATIENCE
-        while not _answers(ADDRESS):
+        while not answers(ADDRESS):
             if self._process.poll() is not None or time.monotonic() > deadline:
                 raise SystemExit(f"bench: NSD does not serve; see {directory}/nsd.log")
             time.sleep(0.05)
@@ -74,7 +74,7 @@ class Delay:
         self._process = multiprocessing.Process(target=_forward, args=(seconds, self._count), daemon=True)
         self._process.start()
         deadline = time.monotonic() + _PATIENCE
-        while not _answers(DELAYED):
+        while not answers(DELAYED):
             if not self._process.is_alive() or time.monotonic() > deadline:
                 raise SystemExit("bench: the delaying proxy does not serve")
         self._count.value = 0
@@ -134,7 +134,8 @@ def _age(told: list[tuple[int, int, bytes]]) -> float:
     return 0.0
 
 
-def _answers(address: str) -> bool:
+def answers(address: str) -> bool:
+    """Whether somebody serves DNS there."""
     query = bytes.fromhex("abcd01000001000000000000") + b"\x02ns\x07example\0\0\x01\0\x01"
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
         sock.settimeout(0.5)

@@ -4,11 +4,12 @@
 from __future__ import annotations
 
 import itertools
-import re
 from pathlib import Path
 from typing import Any
 
 import plot
+import tables
+from tables import number, table
 
 Row = dict[str, Any]
 _ASSAY, _RSPAMD = "assay", "rspamd"
@@ -20,23 +21,12 @@ _HASH = "pymilter that takes SHA-256 of the body"
 
 def text(report: Row) -> str:
     """Everything in Markdown."""
-    return "\n\n".join(f"### {title}\n\n{table}" for title, table in _tables(report).items() if table) + "\n"
+    return tables.text(_tables(report))
 
 
 def write(report: Row, docs: Path) -> None:
     """Put tables between their markers in performance.md, and the plots beside it."""
-    page = docs / "performance.md"
-    content = page.read_text()
-    for title, table in _tables(report).items():
-        if table:
-            marker = re.escape(f"<!-- bench: {title} -->")
-            content = re.sub(
-                rf"({marker}\n).*?(\n<!-- end -->)",
-                lambda found, table=table: f"{found[1]}\n{table}\n{found[2]}",
-                content,
-                flags=re.DOTALL,
-            )
-    page.write_text(content)
+    tables.fill(docs / "performance.md", _tables(report))
     folder = docs / "performance"
     folder.mkdir(exist_ok=True)
     for name, picture in _plots(report["rows"]).items():
@@ -45,66 +35,67 @@ def write(report: Row, docs: Path) -> None:
 
 def _tables(report: Row) -> dict[str, str]:
     rows = report["rows"]
-    machine = report["machine"]
-    about = (
-        f"{machine['date']}, {machine['cores']} cores ({machine['cpu']}), Linux {machine['kernel'].partition('-')[0]}, "
-        f"Python {machine['python']}; " + ", ".join(f"{name} {value}" for name, value in report["versions"].items())
-    )
     return {
-        "machine": about,
+        "machine": tables.about(report),
         "goals": _goals(rows),
         "warm": _warm(rows),
         "stages": _stages(rows),
-        "sessions": _table(
+        "sessions": table(
             ("socket", "connections", "CPU ms", "messages/s", "p50 ms", "p99 ms"),
             [
                 [
                     row["target"],
                     row["connections"],
-                    _n(row["cpu_ms"]),
-                    _n(row["rate"]),
-                    _n(row["p50_ms"]),
-                    _n(row["p99_ms"]),
+                    number(row["cpu_ms"]),
+                    number(row["rate"]),
+                    number(row["p50_ms"]),
+                    number(row["p99_ms"]),
                 ]
                 for row in _of(rows, "sessions")
             ],
         ),
-        "cold": _table(
+        "cold": table(
             ("", "DNS answers after", "SMTP client's turns take", "it waits, p50 ms", "p90 ms", "questions"),
             [
                 [row["target"], f"{row['delay_ms']:g} ms", f"{row['turn_ms']:g} ms"]
-                + [_n(row.get(key)) for key in ("p50_ms", "p90_ms", "questions")]
+                + [number(row.get(key)) for key in ("p50_ms", "p90_ms", "questions")]
                 for row in _of(rows, "cold")
             ],
         ),
-        "large": _table(
+        "large": table(
             ("", "CPU ms", "p50 ms", "RSS of a worker, MiB"),
             [
-                [row["target"], *(_n(row.get(key)) for key in ("cpu_ms", "p50_ms")), _memory(row)]
+                [row["target"], *(number(row.get(key)) for key in ("cpu_ms", "p50_ms")), _memory(row)]
                 for row in _of(rows, "large")
             ],
         ),
-        "memory": _table(
+        "memory": table(
             ("body, octets", "connections", "RSS of a worker, MiB", "most ever", "all processes, shared pages once"),
             [
-                [f"{row['body']:,}", row["connections"], _n(row["worker"]), _n(row["peak"]), _n(row["proportional"])]
+                [
+                    f"{row['body']:,}",
+                    row["connections"],
+                    number(row["worker"]),
+                    number(row["peak"]),
+                    number(row["proportional"]),
+                ]
                 for row in _of(rows, "memory")
             ],
         ),
-        "growth": _table(
+        "growth": table(
             ("", "amount", "CPU ms"),
-            [[row["what"], row["amount"], _n(row["cpu_ms"])] for row in _of(rows, "growth")],
+            [[row["what"], row["amount"], number(row["cpu_ms"])] for row in _of(rows, "growth")],
         ),
-        "cache": _table(
+        "cache": table(
             ("dns.cache_entries", "domains", "questions a message, empty cache", "hit rate", "RSS empty, MiB", "full"),
             [
                 [
                     f"{row['entries']:,}",
                     f"{row['domains']:,}",
-                    _n(row["questions"]),
+                    number(row["questions"]),
                     f"{row['hit_rate']:.0%}",
-                    _n(row["empty_mib"]),
-                    _n(row["full_mib"]),
+                    number(row["empty_mib"]),
+                    number(row["full_mib"]),
                 ]
                 for row in _of(rows, "cache")
             ],
@@ -121,13 +112,13 @@ def _warm(rows: list[Row]) -> str:
         lines.append(
             [
                 target,
-                *(_n(by.get(n, {}).get("cpu_ms")) for n in (1, 10, 100)),
-                *(_n(by.get(n, {}).get("rate")) for n in (1, 10, 100)),
-                _n(one.get("p50_ms")),
-                _n(one.get("p99_ms")),
-                _n(by.get(10, {}).get("p99_ms")),
+                *(number(by.get(n, {}).get("cpu_ms")) for n in (1, 10, 100)),
+                *(number(by.get(n, {}).get("rate")) for n in (1, 10, 100)),
+                number(one.get("p50_ms")),
+                number(one.get("p99_ms")),
+                number(by.get(10, {}).get("p99_ms")),
                 _memory(one),
-                _n(one.get("generator_cpu_ms")) + (f" ({failed})" if failed else ""),
+                number(one.get("generator_cpu_ms")) + (f" ({failed})" if failed else ""),
             ]
         )
     head = (
@@ -144,7 +135,7 @@ def _warm(rows: list[Row]) -> str:
         "RSS MiB",
         "generator's CPU ms",
     )
-    return _table(head, lines)
+    return table(head, lines)
 
 
 #: What happens in each event of a message.
@@ -165,14 +156,14 @@ _EVENTS = {
 def _stages(rows: list[Row]) -> str:
     found = {row["event"]: row["microseconds"] for row in _of(rows, "stages")}
     whole = sum(found.values())
-    return _table(
+    return table(
         ("event", "what happens in it", "us", "of the whole"),
         [
-            [event, what, _n(found[event]), f"{found[event] / whole:.0%}"]
+            [event, what, number(found[event]), f"{found[event] / whole:.0%}"]
             for event, what in _EVENTS.items()
             if event in found
         ]
-        + ([["**all**", "", _n(whole), ""]] if found else []),
+        + ([["**all**", "", number(whole), ""]] if found else []),
     )
 
 
@@ -246,7 +237,7 @@ def _goals(rows: list[Row]) -> str:
                 found.append([f"6. Slope of CPU by {what}", "flat", "at most 1.3", "yes"])
                 continue
             ratio(f"6. Slope of CPU by {what}, second half, of the whole's", (y2 - y1) / (x2 - x1), whole, 1.3)
-    return _table(("goal", "ratio", "wanted", "met"), found)
+    return table(("goal", "ratio", "wanted", "met"), found)
 
 
 def _plots(rows: list[Row]) -> dict[str, str]:
@@ -311,17 +302,4 @@ def _value(rows: list[Row], scenario: str, target: str, key: str, **where: objec
 
 
 def _memory(row: Row) -> str:
-    return _n(max((one["worker"] for one in row["memory"]), default=0)) if "memory" in row else "-"
-
-
-def _n(value: float | None) -> str:
-    if value is None:
-        return "-"
-    return f"{value:,.0f}" if abs(value) >= 100 else f"{value:.3g}"
-
-
-def _table(head: tuple[str, ...], lines: list[list[object]]) -> str:
-    if not lines:
-        return ""
-    rule = "|".join("---" if index == 0 or head[index].startswith("what") else "--:" for index in range(len(head)))
-    return "\n".join([f"| {' | '.join(head)} |", f"|{rule}|", *(f"| {' | '.join(map(str, line))} |" for line in lines)])
+    return number(max((one["worker"] for one in row["memory"]), default=0)) if "memory" in row else "-"

@@ -14,14 +14,8 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import platform
-import subprocess
-import sys
-import tempfile
-import time
 from collections.abc import Iterator
 from dataclasses import replace
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -43,27 +37,14 @@ def main() -> int:
     parser.add_argument("--targets", default="", help="measure only targets whose name begins so, of warm, cold, large")
     parser.add_argument("--write", action="store_true", help="update docs/performance.md and its plots")
     arguments = parser.parse_args()
-    import packages
+    with sandbox.furnished(_CACHE / "packages") as (directory, versions):
+        import tables
 
-    try:
-        versions = packages.fetch(_CACHE / "packages") if not os.environ.get("ASSAY_BENCH_SANDBOX") else {}
-    except packages.PackageError as error:
-        print(f"bench: {error}", file=sys.stderr)
-        return 1
-    sandbox.enter()
-    versions = packages.fetch(_CACHE / "packages")
-    with tempfile.TemporaryDirectory(prefix="assay-bench-") as name:
-        directory = Path(name)
-        subprocess.run(["mount", "-t", "tmpfs", "tmpfs", name], check=True)
-        packages.overlay(_CACHE / "packages", directory / "changes")
-        report: dict[str, Any] = {"machine": _machine(), "versions": _versions(versions), "rows": []}
-        try:
-            for row in _measure(arguments, directory):
-                report["rows"].append(row)
-                if not arguments.smoke:  # what was measured stays, whatever comes
-                    (_CACHE / "results.json").write_text(json.dumps(report, indent=1))
-        finally:
-            subprocess.run(["umount", "--lazy", name], check=True)
+        report: dict[str, Any] = {"machine": tables.machine(), "versions": tables.versions(versions), "rows": []}
+        for row in _measure(arguments, directory):
+            report["rows"].append(row)
+            if not arguments.smoke:  # what was measured stays, whatever comes
+                (_CACHE / "results.json").write_text(json.dumps(report, indent=1))
     if arguments.smoke:
         print(json.dumps(report["rows"]))
         return 0
@@ -160,31 +141,6 @@ def _series(signer: Any, domain: Any, terms: list[str]) -> dict[str, dict[int, A
         },
         "MiB of body": {n: signer.sign(mail.compose(domain, n * _MIB)) for n in (1, 2, 4, 8, 16)},
     }
-
-
-def _machine() -> dict[str, str]:
-    import members
-
-    cpu = next(
-        (
-            line.partition(":")[2].strip()
-            for line in Path("/proc/cpuinfo").read_text().splitlines()
-            if "model name" in line
-        ),
-        platform.machine(),
-    )
-    return {
-        "date": time.strftime("%Y-%m-%d"),
-        "cores": str(len(os.sched_getaffinity(0))),
-        "cpu": cpu,
-        "kernel": platform.release(),
-        "python": members.python_version(),
-    }
-
-
-def _versions(peers: dict[str, str]) -> dict[str, str]:
-    own = {name: version(name) for name in ("assay", "pymilter", "dnspython", "cryptography")}
-    return own | {name: value for name, value in peers.items() if name != "publicsuffix"}
 
 
 if __name__ == "__main__":

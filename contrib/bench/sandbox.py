@@ -15,10 +15,37 @@ import socket
 import struct
 import subprocess
 import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+
+import packages
 
 _MARK = "ASSAY_BENCH_SANDBOX"
 _SIOCGIFFLAGS, _SIOCSIFFLAGS, _IFF_UP = 0x8913, 0x8914, 1  # <linux/sockios.h>, <linux/if.h>
+
+
+@contextmanager
+def furnished(unpacked: Path) -> Iterator[tuple[Path, dict[str, str]]]:
+    """Go on in the sandbox, with Debian's packages in it.
+
+    :param unpacked: where the packages are kept.
+    :returns: a directory in memory that is gone afterwards, and the packages' versions.
+    """
+    try:
+        if not os.environ.get(_MARK):
+            packages.fetch(unpacked)  # the sandbox has no network
+    except packages.PackageError as error:
+        raise SystemExit(f"bench: {error}") from error
+    enter()
+    with tempfile.TemporaryDirectory(prefix="assay-bench-") as name:
+        subprocess.run(["mount", "-t", "tmpfs", "tmpfs", name], check=True)
+        try:
+            packages.overlay(unpacked, Path(name) / "changes")
+            yield Path(name), packages.fetch(unpacked)
+        finally:
+            subprocess.run(["umount", "--lazy", name], check=True)
 
 
 def enter() -> None:

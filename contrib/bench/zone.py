@@ -18,13 +18,14 @@ _TXT_CUT = 250  # octets of one character-string (RFC 1035, 3.3: 255 at most)
 
 @dataclass(frozen=True, slots=True)
 class Domain:
-    """One sender. `number` is below 65536."""
+    """One sender. `number` is below 65536, and all names lie below `parent`."""
 
     number: int
+    parent: str = "example"
 
     @property
     def name(self) -> str:
-        return f"sender{self.number}.example"
+        return f"sender{self.number}.{self.parent}"
 
     @property
     def host(self) -> str:
@@ -55,6 +56,14 @@ class Domain:
         yield f"_dmarc.{name}", "TXT", _quoted(f"v=DMARC1; p=reject; rua=mailto:dmarc@{name}")
 
 
+@dataclass(frozen=True, slots=True)
+class Stranger:
+    """A client that sends for domains of others. `host` is its name in HELO."""
+
+    address: str
+    host: str
+
+
 def many_terms(terms: int) -> tuple[str, list[tuple[str, str, str]]]:
     """A domain whose SPF record has so many ``ip4`` terms before the one that matches, and that record.
 
@@ -65,9 +74,9 @@ def many_terms(terms: int) -> tuple[str, list[tuple[str, str, str]]]:
     return name, [(name, "TXT", _quoted(f"v=spf1 {networks} ip4:198.18.0.0/15 -all"))]
 
 
-def zone_file(domains: list[Domain], key: str, more: list[tuple[str, str, str]]) -> str:
+def zone_file(domains: list[Domain], key: str, more: list[tuple[str, str, str]], ttl: int = TTL) -> str:
     """All of it as the root zone: there is no other name in this world."""
-    lines = [f"$TTL {TTL}", ". SOA ns.example. root.example. 1 7200 3600 86400 7200", ". NS ns.example."]
+    lines = [f"$TTL {ttl}", ". SOA ns.example. root.example. 1 7200 3600 86400 7200", ". NS ns.example."]
     lines.append("ns.example. A 127.0.0.1")
     for domain in domains:
         lines.extend(f"{name}. {kind} {text}" for name, kind, text in domain.records(key))
