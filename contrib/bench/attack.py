@@ -1,0 +1,222 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Attack assay beside honest mail, and see what becomes of the honest mail.
+
+    python contrib/bench/attack.py --short            # about two minutes: seconds for each attack
+    python contrib/bench/attack.py --long             # ten minutes for each number of addresses
+    python contrib/bench/attack.py --only digits,mix  # some attacks
+    python contrib/bench/attack.py --long --write     # and put the tables into docs/reliability.md
+
+Prints a table, and writes every figure to ``.cache/bench/attack.json``. See README.md beside this file.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import os
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import sandbox
+
+_TOP = Path(__file__).resolve().parents[2]
+_CACHE = _TOP / ".cache" / "bench"
+_ANSWER_SECONDS = 0.02  # an honest DNS answer takes as long as that of a resolver that has to ask
+_KNOWN, _FORGED = 20, 100  # senders that come every few seconds, and victims of forged mail
+#: Seconds that answers live. The resolver keeps them for ten all the same, so that a sender is known who comes again
+#: within ten seconds, and one is not who comes later: most of them, as first-time senders are.
+_TTL = 1
+_LOG_OCTETS = 8 * 1024 * 1024  # of a worker's log, which lies in memory
+
+Row = dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Extent:
+    """How long and by how many. Seconds of honest mail alone, and of it beside attackers."""
+
+    quiet: float
+    attacked: float
+    addresses: tuple[int, ...]
+
+
+_SIGNED_IN_SMOKE = 60  # of the unknown senders: a signature takes 10 ms
+_SMOKE = Extent(1.0, 1.0, (10,)), Extent(1.0, 1.0, (10,))
+_SHORT = Extent(2.0, 4.0, (10,)), Extent(3.0, 8.0, (1, 10, 100))
+_LONG = Extent(15.0, 30.0, (1, 10, 100)), Extent(60.0, 600.0, (1, 10, 100))
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description="Attack assay beside honest mail.")
+    size = parser.add_mutually_exclusive_group()
+    size.add_argument("--short", action="store_true", help="about two minutes (the default)")
+    size.add_argument("--long", action="store_true", help="ten minutes for each number of addresses")
+    size.add_argument("--smoke", action="store_true", help="a second for each attack, for a test")
+    parser.add_argument("--only", default="", help="attacks, by name, or mix; default: all")
+    parser.add_argument("--write", action="store_true", help="update docs/reliability.md")
+    arguments = parser.parse_args()
+    with sandbox.furnished(_CACHE / "packages") as (directory, versions):
+        import attacks
+        import reliability
+        import tables
+
+        unknown = set(filter(None, arguments.only.split(","))) - {*attacks.ATTACKS, "mix"}
+        if unknown:
+            parser.error(
+                f"no such attack: {', '.join(sorted(unknown))}; there are {', '.join(attacks.ATTACKS)} and mix"
+            )
+        report: Row = {"machine": tables.machine(), "versions": tables.versions({"nsd": versions["nsd"]}), "rows": []}
+        for row in _measure(arguments, directory):
+            report["rows"].append(row)
+            if not arguments.smoke:  # what was measured stays, whatever comes
+                (_CACHE / "attack.json").write_text(json.dumps(report, indent=1))
+    if arguments.smoke:
+        print(json.dumps(report["rows"]))
+        return 0
+    print(tables.text(reliability.tables_of(report)))
+    if arguments.write:
+        tables.fill(_TOP / "docs" / "reliability.md", reliability.tables_of(report))
+    return 0
+
+
+def _measure(arguments: argparse.Namespace, directory: Path) -> Iterator[Row]:
+    import attacks
+    import mail
+    from hostile import Hostile
+
+    import nameserver
+    import zone
+
+    sandbox.prepare(directory, nameserver.ADDRESS)
+    first = attacks.VICTIMS
+    unknown = [zone.Domain(n, "co.example") for n in range(1, first + 1)]
+    known = [zone.Domain(n) for n in range(first + 1, first + _KNOWN + 1)]
+    victims = [zone.Domain(n, "co.example") for n in range(first + _KNOWN + 1, first + _KNOWN + _FORGED + 1)]
+    signer = mail.Signer()
+    server = nameserver.NameServer(directory, zone.zone_file([*unknown, *known, *victims], signer.public, [], _TTL))
+    hostile = Hostile(_ANSWER_SECONDS)
+    thief = zone.Stranger("100.127.0.1", "mail.thief.example")
+    post = _Post(
+        [signer.sign(mail.compose(domain, 4096)) for domain in known],
+        [
+            signer.sign(mail.compose(domain, 4096))
+            for domain in unknown[: _SIGNED_IN_SMOKE if arguments.smoke else None]
+        ],
+        [replace(mail.compose(domain, 4096), domain=thief) for domain in victims],
+    )
+    alone, mixed = _SMOKE if arguments.smoke else _LONG if arguments.long else _SHORT
+    wanted = arguments.only.split(",") if arguments.only else [*attacks.ATTACKS, "mix"]
+    try:
+        for name in wanted:
+            extent = mixed if name == "mix" else alone
+            for addresses in extent.addresses:
+                yield _attacked(directory, post, name, extent, addresses)
+    finally:
+        hostile.stop()
+        server.stop()
+
+
+@dataclass(frozen=True, slots=True)
+class _Post:
+    """Honest mail of senders who are known and of others, and mail that is forged."""
+
+    known: list[Any]
+    unknown: list[Any]
+    forged: list[Any]
+
+    def letters(self, agreement: Any, expected: tuple[str, ...]) -> Iterator[Any]:
+        """All of it without end: of ten messages, four are of known senders, five of unknown, and one is forged."""
+        import itertools
+
+        import mail
+        import soak
+
+        genuine = partial(soak.genuine, expected=tuple(text.encode() for text in expected))
+
+        def endless(messages: list[Any], fault: soak.Check) -> Iterator[soak.Letter]:
+            for message in itertools.cycle(messages):
+                connection, transaction = mail.session(message, agreement.steps, agreement.macros)
+                yield soak.Letter([*connection, *transaction], fault)
+
+        known, unknown = endless(self.known, genuine), endless(self.unknown, genuine)
+        forged = endless(self.forged, soak.forged)
+        while True:
+            for kind in (known, unknown, known, unknown, forged, unknown, known, unknown, known, unknown):
+                yield next(kind)
+
+
+def _attacked(directory: Path, post: _Post, name: str, extent: Extent, addresses: int) -> Row:
+    """One attack on a milter that was started for it, after some honest mail alone."""
+    import attacks
+    import members
+    import soak
+
+    cores = len(os.sched_getaffinity(0))
+    member = members.assay_that_rejects()
+    attack = attacks.mix if name == "mix" else attacks.ATTACKS[name]
+    running = members.Running(member, members.Setting(directory, "127.0.0.2", cores))
+    print(f"bench: {name} from {addresses} addresses", file=__import__("sys").stderr, flush=True)
+    try:
+        letters = post.letters(running.agreement, member.expected)
+        asyncio.run(soak.honest(running.address, running.agreement, letters, 1.0))
+        quiet = _phase(running, letters, extent.quiet, cores)
+        attackers = soak.Attackers(
+            running.address, running.agreement, attack(int(2 * soak.LINE * extent.attacked)), addresses
+        )
+        try:
+            attacked = _phase(running, letters, extent.attacked, cores, attackers)
+        finally:
+            did = attackers.stop()
+    finally:
+        running.stop()
+    return {"attack": name, "addresses": addresses, "quiet": quiet, "attacked": attacked, "did": did}
+
+
+def _phase(running: Any, letters: Iterator[Any], seconds: float, cores: int, attackers: Any = None) -> Row:
+    """So many seconds of honest mail, and what they took."""
+    import load
+    import processes
+    import soak
+
+    most = cpu = 0.0
+
+    async def watch() -> None:
+        nonlocal most
+        while True:
+            most = max(most, processes.worker(running.pid))
+            running.forget_log(_LOG_OCTETS)
+            await asyncio.sleep(1.0)
+
+    async def after() -> None:
+        nonlocal cpu
+        began, spent = time.monotonic(), running.cpu()
+        await asyncio.sleep(seconds)
+        cpu = (running.cpu() - spent) / (time.monotonic() - began) / cores
+        if attackers is not None:
+            attackers.stop()
+
+    async def everything() -> soak.Tally:
+        watching, ending = asyncio.create_task(watch()), asyncio.create_task(after())
+        tally = await soak.honest(running.address, running.agreement, letters, seconds)
+        await ending
+        watching.cancel()
+        return tally
+
+    tally = asyncio.run(everything())
+    return {
+        "seconds": seconds,
+        "sent": tally.sent,
+        "faults": dict(tally.faults),
+        **{f"p{percent}_ms": load.percentile(tally.latencies, percent) * 1000 for percent in (50, 99)},
+        "worker_mib": max(most, processes.worker(running.pid)),
+        "cpu": cpu,
+    }
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
