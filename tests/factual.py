@@ -5,30 +5,27 @@ from __future__ import annotations
 
 from typing import Any
 
-from assay.policy import SCHEMA
+import msgspec
+
+from assay.policy import Facts
 
 
-def facts_of(**given: Any) -> dict[str, Any]:
+def facts_of(**given: Any) -> Facts:
     """Facts of which all are empty but those given: ``facts_of(helo="x", spf={"mailfrom": {"result": "fail"}})``.
 
-    In a list of trees each tree may leave out what is empty in it.
+    The names are those of rules and of the log. In a list of trees each tree may leave out what is empty in it.
     """
-    header = given.pop("header", {})
-    return {**_filled(SCHEMA, given), "header": header}
+    found = msgspec.convert(given, Facts)
+    _require_known(given, msgspec.to_builtins(found))
+    return found
 
 
-def _filled(schema: Any, given: Any) -> Any:
-    if isinstance(schema, dict):
-        unknown = set(given) - set(schema)
+def _require_known(given: Any, known: Any) -> None:
+    if isinstance(given, dict):
+        unknown = set(given) - set(known)
         assert not unknown, f"no such facts: {unknown}"
-        return {name: _filled(kind, given[name]) if name in given else _empty(kind) for name, kind in schema.items()}
-    if isinstance(schema, list):
-        return [_filled(schema[0], one) for one in given]
-    assert isinstance(given, schema)
-    return given
-
-
-def _empty(schema: Any) -> Any:
-    if isinstance(schema, dict):
-        return {name: _empty(kind) for name, kind in schema.items()}
-    return [] if isinstance(schema, list) else schema()
+        for name, value in given.items():
+            _require_known(value, known[name])
+    elif isinstance(given, list):
+        for one, other in zip(given, known, strict=True):
+            _require_known(one, other)

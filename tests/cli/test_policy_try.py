@@ -17,7 +17,8 @@ from hypothesis import strategies as st
 from assay.cli.replay import BrokenLineError, Judge, read_line
 from assay.config import Configuration
 from assay.daemon.journal import facts_line
-from assay.policy import SCHEMA, Action, Stage
+from assay.policy import Action, Facts, Stage
+from assay.policy.facts import element, is_tree, members
 from assay.session import Verdict
 from running import Daemon
 from sending import BAD, GOOD, ROWS, greet, message, send
@@ -87,7 +88,7 @@ def test_it_decides_as_the_daemon_would(name: str, mail: tuple[str, str, tuple[s
     sections = CONFIGURATIONS[name]
     asks = {"rule": [rule("eom", 'header("X-Foo") == "-"')]}  # so that the log has the field
     (logged,) = verdicts_of(LOGGING | asks, mail)
-    ending = Judge.of(configuration(sections)).judge(read_line(facts_line(logged, 0.0)).facts)
+    ending = Judge.of(configuration(sections)).judge(read_line(facts_line(logged, 0.0)))
     really = verdicts_of(sections, mail)[-1]
     assert (ending.stage, ending.decision.action) == (really.stage, really.decision.action)
     if really.assessment.exempt:
@@ -106,7 +107,7 @@ def test_the_configuration_that_was_in_force_changes_nothing(name: str) -> None:
         last = verdicts_of(sections | LOGGING, mail)[-1]
         if last.stage is Stage.EOM and last.facts is not None:
             logged = read_line(facts_line(last, 0.0))
-            assert judge.judge(logged.facts).decision.action is logged.action
+            assert judge.judge(logged).decision.action is logged.action
     assert not judge.missing
 
 
@@ -261,7 +262,7 @@ def test_what_is_newer_than_we_are_is_left_out(log: Path) -> None:
     one = json.loads(log.read_bytes().splitlines()[0])
     one["facts"]["spf"]["novelty"] = one["facts"]["novelty"] = [1]
     one["novelty"] = None
-    assert Judge.of(configuration({})).judge(read_line(json.dumps(one).encode()).facts).decision.by == ""
+    assert Judge.of(configuration({})).judge(read_line(json.dumps(one).encode())).decision.by == ""
 
 
 def test_what_a_stranger_wrote_cannot_steer_the_terminal(log: Path, new: Path) -> None:
@@ -297,14 +298,14 @@ def test_what_a_daemon_logs_can_be_tried(tmp_path: Path, new: Path) -> None:
     assert ended.stdout.startswith("4ABC accept -> reject at mail (spf.mailfrom.fail)")
 
 
-def _values(schema: Any) -> st.SearchStrategy[Any]:
+def _values(kind: Any) -> st.SearchStrategy[Any]:
     """Facts of the vocabulary's types with something missing."""
-    if isinstance(schema, dict):
-        return st.fixed_dictionaries({}, optional={name: _values(kind) for name, kind in schema.items()})
-    if isinstance(schema, list):
-        return st.lists(_values(schema[0]), max_size=3)
+    if is_tree(kind):
+        return st.fixed_dictionaries({}, optional={name: _values(fact.kind) for name, fact in members(kind).items()})
+    if element(kind) is not None:
+        return st.lists(_values(element(kind)), max_size=3)
     words = st.sampled_from(["", "pass", "fail", "none", "reject", "example.org", BAD, "\x00", "\ud800", "ann@x"])
-    return words if schema is str else st.booleans()
+    return words if kind is str else st.booleans()
 
 
 RULES = [
@@ -328,11 +329,11 @@ HARD = Judge.of(
 )
 
 
-@given(_values(SCHEMA), st.dictionaries(st.sampled_from(["x-foo", "x-bar"]), st.lists(st.text(max_size=5), max_size=2)))
+@given(_values(Facts), st.dictionaries(st.sampled_from(["x-foo", "x-bar"]), st.lists(st.text(max_size=5), max_size=2)))
 def test_whatever_the_facts_are_there_is_an_end(facts: dict[str, Any], header: dict[str, Any]) -> None:
     record = {"queue": "4A", "action": "accept", "by": "", "facts": {**facts, "header": header}}
     try:
         logged = read_line(json.dumps(record).encode())
     except BrokenLineError:
         return
-    assert HARD.judge(logged.facts).decision.action in list(Action)
+    assert HARD.judge(logged).decision.action in list(Action)

@@ -77,7 +77,7 @@ def test_a_sealer_s_record_is_taken_only_where_it_cannot_be_read_in_two_ways(res
     sealer = arc.Sealer(1, LIST, "s", arc.Result.NONE, f"mx.list.example; {results}")
     chain = arc.Evaluation(arc.Result.PASS, "", 1, 0, (sealer,))
     found = facts(judged(arc=chain, author=dmarc.Author(AUTHOR)), trusted_sealers=(LIST,))
-    assert found["arc"]["trusted"] is trusted
+    assert found.arc.trusted is trusted
 
 
 @pytest.mark.parametrize("result", [arc.Result.FAIL, arc.Result.PASS])
@@ -105,5 +105,5 @@ def test_a_domain_that_is_aligned_for_spf_is_not_so_for_dkim() -> None:
     signature = dkim.Evaluation(dkim.Result.PASS, "", HeaderField(b"DKIM-Signature", b""), domain=sub)
     identifier = dmarc.Identifier(sub, "pass")
     verdict = dmarc.Evaluation(dmarc.Result.PASS, "", AUTHOR, spf_aligned=True, aligned=(identifier,))
-    (found,) = facts(judged(dkim=(signature,), dmarc=verdict, header=Header()))["dkim"]
-    assert found["aligned"] is False
+    (found,) = facts(judged(dkim=(signature,), dmarc=verdict, header=Header())).dkim
+    assert found.aligned is False

@@ -10,7 +10,7 @@ import pytest
 
 from assay.config import Configuration
 from assay.config.build import make_policy
-from assay.policy import Action, Decision, Stage, decide
+from assay.policy import Action, Decision, Facts, Stage, decide
 from assay.policy.outcomes import OUTCOMES
 from assay.protocol import arc, dkim, dmarc, iprev, senderid, spf
 from factual import facts_of
@@ -23,7 +23,7 @@ def policy(**sections: Any) -> Any:
     return make_policy(msgspec.convert(sections, Configuration))
 
 
-def judged(facts: dict[str, Any], stage: Stage = Stage.EOM, **sections: Any) -> Decision:
+def judged(facts: Facts, stage: Stage = Stage.EOM, **sections: Any) -> Decision:
     return decide(facts, policy(**sections), stage)
 
 
@@ -41,18 +41,18 @@ def test_the_table_of_outcomes_is_what_the_configuration_has(method: str) -> Non
     assert sorted(OUTCOMES[method]) == sorted(keys_of(method))
 
 
-def spf_facts(identity: str, result: str, *, by_all: bool = False) -> dict[str, Any]:
+def spf_facts(identity: str, result: str, *, by_all: bool = False) -> Facts:
     one = {"result": result, "by_all": by_all, "domain": "sender.example", "reason": "the reason"}
     return facts_of(spf={identity: one}, **CLIENT)
 
 
-def dkim_facts(*signatures: dict[str, Any]) -> dict[str, Any]:
+def dkim_facts(*signatures: dict[str, Any]) -> Facts:
     """Signatures as facts, and a DMARC result, which tells that the message is through."""
     defaults = {"reason": "the reason", "fields": ["from", "subject"], "domain": "a.example"}
     return facts_of(dkim=[defaults | one for one in signatures], dmarc={"result": "none"}, **CLIENT)
 
 
-def dmarc_facts(result: str, disposition: str = "none", **more: Any) -> dict[str, Any]:
+def dmarc_facts(result: str, disposition: str = "none", **more: Any) -> Facts:
     judged = {"result": result, "disposition": disposition, "domain": "author.example", "reason": "the reason"}
     return facts_of(dmarc=judged, **(CLIENT | more))
 
@@ -91,7 +91,7 @@ def test_every_key_is_in_the_table_below() -> None:
 
 
 @pytest.mark.parametrize(("method", "key", "facts"), REACHED, ids=[f"{method}.{key}" for method, key, _ in REACHED])
-def test_each_outcome_asks_for_its_own_action(method: str, key: str, facts: dict[str, Any]) -> None:
+def test_each_outcome_asks_for_its_own_action(method: str, key: str, facts: Facts) -> None:
     extra = {"names_in_mail_from": "any"} if key == "name_mismatch" else {}
     extra |= {"required_fields": ("Subject",)} if key == "unsigned_fields" else {}
     decision = judged(facts, **section_of(method, {key: "reject"} | extra))
@@ -137,11 +137,11 @@ RESULTS = [
 
 
 @pytest.mark.parametrize(("method", "facts"), RESULTS)
-def test_every_result_word_of_a_protocol_has_its_outcome(method: str, facts: dict[str, Any]) -> None:
+def test_every_result_word_of_a_protocol_has_its_outcome(method: str, facts: Facts) -> None:
     decision = judged(facts, **section_of(method, dict.fromkeys(OUTCOMES[method], "quarantine")))
     top = method.partition(".")[0]
-    result = facts["spf"]["mailfrom"]["result"] if top == "spf" else None
-    result = result or (facts["dkim"][0]["result"] if top == "dkim" else facts[top]["result"])
+    result = facts.spf.mailfrom.result if top == "spf" else None
+    result = result or (facts.dkim[0].result if top == "dkim" else getattr(facts, top).result)
     wanted = Action.ACCEPT if result == "pass" and method != "dkim" else Action.QUARANTINE
     assert decision.action is wanted
 

@@ -28,7 +28,8 @@ from assay.config import Configuration, make_clients, make_settings
 from assay.inquiry import Answer, Question
 from assay.model.message import split_message
 from assay.model.name import Domain
-from assay.policy import SCHEMA, Action, Stage
+from assay.policy import Action, Facts, Stage
+from assay.policy.facts import element, is_tree, members
 from assay.policy.names import FUNCTIONS
 from assay.protocol import arc, dkim
 from assay.resolver import LocalZone
@@ -227,18 +228,15 @@ def test_nothing_happens_without_a_policy(tmp_path: Path) -> None:
             assert (verdict.action, verdict.decision.watched) == (Action.ACCEPT, ())
 
 
-def names(schema: Any, name: str = "") -> Iterator[str]:
+def names(kind: Any, name: str = "") -> Iterator[str]:
     """The vocabulary's names as rules write them."""
-    match schema:
-        case dict() if name == "header":
-            yield 'header("NAME")'
-        case dict():
-            for key, kind in schema.items():
-                yield from names(kind, f"{name}.{key}".lstrip("."))
-        case [dict() as kind]:
-            yield from names(kind, f"{name}[]")
-        case _:
-            yield name
+    if is_tree(kind):
+        for key, fact in members(kind).items():
+            yield from names(fact.kind, f"{name}.{key}".lstrip("."))
+    elif is_tree(element(kind)):
+        yield from names(element(kind), f"{name}[]")
+    elif name != "header":
+        yield name
 
 
 def test_the_page_has_all_facts_and_no_other() -> None:
@@ -248,7 +246,7 @@ def test_the_page_has_all_facts_and_no_other() -> None:
     for cell in told:
         first, *others = re.findall(r"`([^`]+)`", cell)
         facts |= {first, *(re.sub(r"[^.]*$", "", first) + other.lstrip(".") for other in others)}
-    assert facts == set(names(SCHEMA))
+    assert facts == set(names(Facts))
 
 
 def test_the_page_has_all_functions() -> None:

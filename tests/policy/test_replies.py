@@ -4,8 +4,10 @@
 from __future__ import annotations
 
 import pytest
+from msgspec.structs import replace
 
 from assay.policy import Action, Replies, Reply, check_reply, split_reply
+from assay.policy.facts import SenderFacts, SpfFacts, SpfIdentityFacts
 from assay.policy.outcomes import OUTCOMES, Outcome
 from assay.policy.replies import FIELDS, MAX_LINE_LENGTH
 from factual import facts_of
@@ -113,12 +115,11 @@ HOSTILE = [
 @pytest.mark.parametrize("hostile", HOSTILE, ids=repr)
 @pytest.mark.parametrize("place", ["helo", "reason", "rule"])
 def test_what_strangers_write_is_printable_and_bounded(hostile: str, place: str) -> None:
-    facts = FACTS | {"helo": hostile if place == "helo" else "h"}
+    facts = replace(FACTS, helo=hostile if place == "helo" else "h")
     outcome = Outcome("fail", hostile if place == "reason" else "why")
     if place == "rule":
-        reply = Replies().of_rule(
-            R, "550 5.7.1 no {sender}", "", facts | {"mail_from": {"address": hostile, "domain": ""}}
-        )
+        facts = replace(facts, mail_from=SenderFacts(address=hostile))
+        reply = Replies().of_rule(R, "550 5.7.1 no {sender}", "", facts)
     else:
         reply = Replies().of_methods(R, [("spf.helo", outcome)], facts)
     for line in reply.lines:
@@ -157,8 +158,9 @@ def test_both_identities_may_explain() -> None:
 
 
 def test_a_hostile_explanation_is_harmless() -> None:
-    spf = {"domain": "s.example", "explanation": "x\r\n250 OK " + "y" * 1000, "result": "fail"}
-    reply = Replies().of_methods(R, [("spf.mailfrom", Outcome("fail", "why"))], FACTS | {"spf": {"mailfrom": spf}})
+    spf = SpfIdentityFacts("fail", "s.example", explanation="x\r\n250 OK " + "y" * 1000)
+    facts = replace(FACTS, spf=SpfFacts(mailfrom=spf))
+    reply = Replies().of_methods(R, [("spf.mailfrom", Outcome("fail", "why"))], facts)
     assert reply.lines[1].startswith("s.example explains: x??250 OK y")
     assert len(reply.lines[1]) == MAX_LINE_LENGTH
 

@@ -100,7 +100,7 @@ class Trial:
             except BrokenLineError as error:
                 self._skip(number, str(error))
                 continue
-            ending = self.judge.judge(logged.facts)
+            ending = self.judge.judge(logged)
             self.messages += 1
             decision = ending.decision
             if decision.action is logged.action:

@@ -8,35 +8,45 @@ again, stage by stage. What the log does not hold is taken for absent, and count
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeVar
 
 import msgspec
 from msgspec import Struct
+from msgspec.structs import replace
 
 from assay import policy
 from assay.config import Configuration, make_clients, make_policy
 from assay.model.smtp import parse_address
-from assay.policy import ACCEPTED, SCHEMA, Action, Decision, Facts, Policy, Stage
-from assay.policy.facts import KNOWN_FROM
+from assay.policy import ACCEPTED, Action, Decision, Facts, Policy, Stage
+from assay.policy.facts import ArcFacts, IprevFacts, SenderIdFacts, element, is_tree, members
 from assay.protocol import dkim
 from assay.session import Clients
 
-#: The vocabulary without the header, which has whatever fields rules ask for.
-_SCHEMA = {name: kind for name, kind in SCHEMA.items() if name != "header"}
-_OPTIONAL = ("iprev", "arc", "senderid")  # methods that may be switched off
+#: Methods that may be switched off, and what their facts are then.
+_OPTIONAL = {"iprev": IprevFacts(), "arc": ArcFacts(), "senderid": SenderIdFacts()}
 _EARLY = (Stage.CONNECT, Stage.HELO, Stage.MAIL)
 _DKIM_RESULTS = frozenset(dkim.Result) - {dkim.Result.NONE}
 
 
-class Logged(Struct, frozen=True):
+class _Line(Struct, frozen=True):
     """One line of the facts log (`assay.daemon.journal.facts_line`)."""
 
     queue: str
     action: Action
     by: str
     facts: Facts
+
+
+class Logged(Struct, frozen=True):
+    """What a line of the facts log says. `lacking` are the names of the facts that it does not have."""
+
+    queue: str
+    action: Action
+    by: str
+    facts: Facts
+    lacking: frozenset[str]
 
 
 class Ending(Struct, frozen=True):
@@ -47,50 +57,39 @@ class Ending(Struct, frozen=True):
 
 
 class BrokenLineError(ValueError):
-    """A line that is none of the facts log. The message says what is wrong with it."""
+    """A line that does not belong to a facts log. The message says what is wrong with it."""
 
 
 def read_line(line: bytes) -> Logged:
-    """Read one line.
+    """Read one line. What is missing, or newer than we are, is fine.
 
-    :raises BrokenLineError: no JSON, not our form, or a value of another type than the vocabulary has.
+    :raises BrokenLineError: not JSON, not our form, or a value of another type than the vocabulary has.
     """
     try:
         record = msgspec.json.decode(line)
+        read = msgspec.convert(record, _Line)
+    except msgspec.ValidationError as error:
+        raise BrokenLineError(f"not a line of the facts log: {error}") from error
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise BrokenLineError(f"no JSON: {error}") from error
-    if not isinstance(record, dict) or not isinstance(record.get("facts"), dict):
-        raise BrokenLineError("no object with facts")
-    queue, action, by = (record.get(name) for name in ("queue", "action", "by"))
-    if not (isinstance(queue, str) and isinstance(by, str) and action in list(Action)):
-        raise BrokenLineError("queue, action or by is missing or has another form")
-    _check(_SCHEMA, record["facts"], "facts")
-    _check([[str]], [*_texts(record["facts"].get("header", {}))], "facts.header")
-    if not all("result" in one for one in record["facts"].get("dkim", ())):
-        raise BrokenLineError("facts.dkim: a signature without a result")
-    return Logged(queue, Action(action), by, record["facts"])
+        raise BrokenLineError(f"not JSON: {error}") from error
+    for signature in read.facts.dkim:
+        if signature.result not in _DKIM_RESULTS:
+            raise BrokenLineError(f"facts.dkim: {signature.result[:20]!r} is not a result of a signature")
+    return Logged(read.queue, read.action, read.by, read.facts, frozenset(_lacking(Facts, record["facts"], "")))
 
 
-def _texts(header: Any) -> Iterable[Any]:
-    return header.values() if isinstance(header, dict) else [header]
-
-
-def _check(schema: Any, value: Any, name: str) -> None:
-    """Refuse a value of another type than the vocabulary has. What is missing, or newer than we are, is fine."""
-    if isinstance(schema, dict):
-        if not isinstance(value, dict):
-            raise BrokenLineError(f"{name} is no object")
-        for key in schema.keys() & value.keys():
-            _check(schema[key], value[key], f"{name}.{key}")
-    elif isinstance(schema, list):
-        if not isinstance(value, list):
-            raise BrokenLineError(f"{name} is no list")
+def _lacking(kind: Any, value: Any, path: str) -> Iterator[str]:
+    """The names of the facts that logged ones do not have. Which header fields are there depends on the rules."""
+    if element(kind) is not None:
         for one in value:
-            _check(schema[0], one, name)
-    elif not isinstance(value, schema):
-        raise BrokenLineError(f"{name} is no {'text' if schema is str else 'truth value'}")
-    elif name == "facts.dkim.result" and value not in _DKIM_RESULTS:
-        raise BrokenLineError(f"{name}: {value[:20]!r} is no result of a signature")
+            yield from _lacking(element(kind), one, path)
+    elif is_tree(kind):
+        for name, fact in members(kind).items():
+            way = f"{path}.{name}".lstrip(".")
+            if name in value:
+                yield from _lacking(fact.kind, value[name], way)
+            elif way != "header":
+                yield way
 
 
 @dataclass(slots=True)
@@ -116,12 +115,12 @@ class Judge:
         off = frozenset(name for name, on in enabled.items() if not on)
         return cls(make_policy(configuration), make_clients(configuration), off)
 
-    def judge(self, logged: Facts) -> Ending:
+    def judge(self, logged: Logged) -> Ending:
         """Decide about one message, through all stages."""
         facts = self._complete(logged)
         exempt = self._why_internal(facts)
-        authenticated = self.clients.why_authenticated(facts["mail_from"]["authenticated"])
-        spared = self.clients.why_spared(facts["mail_from"]["address"])
+        authenticated = self.clients.why_authenticated(facts.mail_from.authenticated)
+        spared = self.clients.why_spared(facts.mail_from.address)
         for stage in _EARLY:
             if stage is Stage.MAIL:  # AUTH comes after HELO
                 exempt = exempt or authenticated
@@ -135,7 +134,7 @@ class Judge:
         recipients, favoured, refusal = self._recipients(facts, spared)
         if refusal is not None and not recipients:
             return Ending(refusal, Stage.RCPT)
-        decision = self._decide({**facts, "rcpt": recipients}, Stage.EOM)
+        decision = self._decide(replace(facts, rcpt=tuple(recipients)), Stage.EOM)
         if (spared or favoured) and decision.action is not Action.ACCEPT:
             return Ending(decision.spared(spared or favoured))
         return Ending(decision)
@@ -150,7 +149,7 @@ class Judge:
         return decision
 
     def _why_internal(self, facts: Facts) -> str:
-        address, daemon = parse_address(facts["client"]["address"]), facts["client"]["daemon"]
+        address, daemon = parse_address(facts.client.address), facts.client.daemon
         # A judged message without an address came through a relay of ours that did not tell it.
         return self.clients.why_internal(address, daemon) if address is not None else ""
 
@@ -159,10 +158,10 @@ class Judge:
         taken: list[str] = []
         favoured: str = ""
         refusal: Decision | None = None
-        for one in facts["rcpt"]:
+        for one in facts.rcpt:
             why = self.clients.why_favoured(one)
             if not why:
-                decision = self._decide(_known({**facts, "rcpt": [one]}, Stage.RCPT), Stage.RCPT)
+                decision = self._decide(_known(replace(facts, rcpt=(one,)), Stage.RCPT), Stage.RCPT)
                 if decision.action.refuses and not spared:
                     refusal = refusal or decision
                     continue
@@ -171,58 +170,41 @@ class Judge:
             taken.append(one)
         return taken, favoured, refusal
 
-    def _complete(self, logged: Facts) -> dict[str, Any]:
-        """The facts with nothing missing, and as this configuration would have had them."""
-        lacking: set[str] = set()
-        facts: dict[str, Any] = _fill(_SCHEMA, logged, "", lacking)
-        header = logged.get("header", {})
-        facts["header"] = {name: header.get(name, []) for name in self.policy.header_names}
+    def _complete(self, logged: Logged) -> Facts:
+        """The facts as this configuration would have had them."""
+        lacking = set(logged.lacking)
+        facts, header = logged.facts, logged.facts.header
         lacking |= {f'header("{name}")' for name in self.policy.header_names - set(header)}
         acting = {method.name for method in self.policy.methods}
-        for name in _OPTIONAL:  # the log may lack them, or this configuration not want them
-            if name in self.switched_off:
-                facts[name] = _empty(SCHEMA[name])
-            elif name in acting and not facts[name]["result"]:
+        off = {name: empty for name, empty in _OPTIONAL.items() if name in self.switched_off}
+        facts = replace(facts, header={name: header.get(name, ()) for name in self.policy.header_names}, **off)
+        for name in _OPTIONAL.keys() - off.keys():  # the log may lack them
+            if name in acting and not getattr(facts, name).result:
                 lacking.add(name)
-        facts["arc"]["trusted"] = self._trusted(facts["arc"], lacking)
+        trusted = self._trusted(facts.arc, lacking)
         self.missing.update(lacking)
-        return facts
+        return replace(facts, arc=replace(facts.arc, trusted=trusted))
 
-    def _trusted(self, arc: Mapping[str, Any], lacking: set[str]) -> bool:
+    def _trusted(self, arc: ArcFacts, lacking: set[str]) -> bool:
         """Whether sealers vouch for the message, with the list of this configuration."""
         listed = {str(one) for one in self.policy.trusted_sealers}
-        if arc["result"] != "pass" or not arc["sealers"] or not listed.issuperset(arc["sealers"]):
+        if arc.result != "pass" or not arc.sealers or not listed.issuperset(arc.sealers):
             return False
-        if not arc["trusted"]:  # what the first sealer recorded decides, and only a configuration that asks looks at it
+        if not arc.trusted:  # what the first sealer recorded decides, and only a configuration that asks looks at it
             lacking.add("arc.trusted")
-        return bool(arc["trusted"])
+        return arc.trusted
 
 
-def _fill(schema: Any, value: Any, name: str, lacking: set[str]) -> Any:
-    """A value of the vocabulary's whole form; the names of what it lacked go to `lacking`."""
-    if isinstance(schema, dict):
-        lacking |= {f"{name}.{key}".lstrip(".") for key in schema.keys() - value.keys()}
-        return {
-            key: _fill(kind, value[key], f"{name}.{key}", lacking) if key in value else _empty(kind)
-            for key, kind in schema.items()
-        }
-    if isinstance(schema, list):
-        return [_fill(schema[0], one, name, lacking) for one in value]
-    return value
+_Tree = TypeVar("_Tree", bound=Struct)
 
 
-def _empty(schema: Any) -> Any:
-    if isinstance(schema, dict):
-        return {name: _empty(kind) for name, kind in schema.items()}
-    return [] if isinstance(schema, list) else schema()
-
-
-def _known(facts: Facts, stage: Stage) -> dict[str, Any]:
+def _known(facts: _Tree, stage: Stage) -> _Tree:
     """The facts as a stage before the end of the message knows them."""
-    known = {
-        name: value if KNOWN_FROM[name].rank <= stage.rank else _empty(SCHEMA[name]) for name, value in facts.items()
-    }
-    if stage is Stage.HELO:
-        known["spf"] = {**known["spf"], "helo": facts["spf"]["helo"]}
-    known["header"] = {} if stage is not Stage.EOM else facts["header"]
-    return known
+    known = {}
+    for fact in members(type(facts)).values():
+        value = getattr(facts, fact.attribute)
+        if is_tree(fact.kind) and any(one.stage for one in members(fact.kind).values()):
+            known[fact.attribute] = _known(value, stage)
+        elif fact.stage is None or fact.stage.rank <= stage.rank:
+            known[fact.attribute] = value
+    return type(facts)(**known)

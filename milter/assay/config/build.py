@@ -16,7 +16,7 @@ from assay.model.name import Domain, InvalidNameError
 from assay.model.network import Networks
 from assay.model.smtp import parse_address
 from assay.policy import Action, Edits, Stage, outcomes
-from assay.policy.facts import KNOWN_FROM
+from assay.policy.facts import known_from
 from assay.protocol import dkim, dmarc, spf
 
 #: Where each method's actions stand.
@@ -120,8 +120,9 @@ def make_policy(configuration: Configuration) -> policy.Policy:
     sections = {name: section(configuration) for name, section in _METHODS.items()}
     stages = {name: getattr(section, "stage", Stage.EOM) for name, section in sections.items()}
     for name, stage in stages.items():
-        if stage.rank < KNOWN_FROM[name].rank:
-            raise ValueError(f"{name}.stage = {stage.value!r}: not known before {KNOWN_FROM[name].value}")
+        _, known = known_from(name)
+        if stage.rank < known.rank:
+            raise ValueError(f"{name}.stage = {stage.value!r}: not known before {known.value}")
     return policy.Policy(
         rules=tuple(_rule(rule, lists) for rule in configuration.rule),
         methods=policy.methods(

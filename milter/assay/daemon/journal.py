@@ -159,7 +159,10 @@ def facts_line(verdict: Verdict, now: float) -> bytes:
         "by": verdict.decision.by,
         "facts": verdict.facts,
     }
-    return msgspec.json.encode(sound(record)) + b"\n"
+    try:
+        return msgspec.json.encode(record) + b"\n"
+    except UnicodeEncodeError:  # octets that are not UTF-8
+        return msgspec.json.encode(sound(msgspec.to_builtins(record))) + b"\n"
 
 
 def _evaluations(assessment: Assessment) -> Iterator[tuple[str, object]]:

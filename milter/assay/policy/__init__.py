@@ -11,7 +11,7 @@ them together.
 
 from assay.policy.decide import Policy, decide
 from assay.policy.decision import ACCEPTED, NO_EDITS, Action, Decision, Edits, OnError, Reply, Stage
-from assay.policy.facts import SCHEMA, Facts, facts
+from assay.policy.facts import Facts, facts
 from assay.policy.names import RuleError
 from assay.policy.outcomes import Method, Override, methods
 from assay.policy.replies import Replies, check_reply, split_reply
@@ -20,7 +20,6 @@ from assay.policy.rules import Lists, Rule, compile_rule
 __all__ = [
     "ACCEPTED",
     "NO_EDITS",
-    "SCHEMA",
     "Action",
     "Decision",
     "Edits",

@@ -13,14 +13,14 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from msgspec import Struct, field
-from msgspec.structs import replace
+from msgspec.structs import force_setattr, replace
 
 from assay.assessment import Assessment
 from assay.model.name import Domain
 from assay.policy import facts as vocabulary
 from assay.policy.decision import ACCEPTED, NO_EDITS, Action, Decision, Edits, Stage
 from assay.policy.facts import Facts
-from assay.policy.names import RuleError
+from assay.policy.names import RuleError, View, merge
 from assay.policy.outcomes import Method, Outcome
 from assay.policy.replies import Replies
 from assay.policy.rules import Lists, Reading, Rule
@@ -36,17 +36,18 @@ class Policy(Struct, frozen=True):
     tag: Edits = NO_EDITS
     trusted_sealers: frozenset[Domain] = frozenset()
     logs_facts: bool = False  #: the facts are wanted even where nothing acts on them
+    view: View = {}  #: the facts that rules look at; made from `rules` whatever is given for it
+    header_names: frozenset[str] = frozenset()  #: the header fields that rules ask for; likewise
+
+    def __post_init__(self) -> None:
+        force_setattr(self, "view", merge([rule.view for rule in self.rules]))
+        force_setattr(self, "header_names", frozenset().union(*(rule.header_names for rule in self.rules)))
 
     def acts_at(self, stage: Stage) -> bool:
         """Whether anything is decided at this stage; where not, it costs nothing and needs no reply."""
         if stage is Stage.EOM:
             return bool(self.rules or self.methods)
         return any(rule.stage is stage for rule in self.rules) or any(method.stage is stage for method in self.methods)
-
-    @property
-    def header_names(self) -> frozenset[str]:
-        """The header fields that rules ask for."""
-        return frozenset[str]().union(*(rule.header_names for rule in self.rules))
 
     def facts(self, assessment: Assessment) -> Facts:
         """The facts of a message as rules and methods see them."""
@@ -79,7 +80,7 @@ def _matching(facts: Facts, policy: Policy, rules: list[Rule], watched: list[Dec
     """Those of the rules that match, in order. One that cannot be evaluated does not, and is told of."""
     if not rules:
         return
-    reading = Reading(facts, policy.lists)
+    reading = Reading(facts, policy.lists, policy.view)
     for rule in rules:
         try:
             if reading.matches(rule):

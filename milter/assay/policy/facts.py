@@ -1,15 +1,18 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """An assessment in the operator's own words: the vocabulary of rules, of the JSON log and of the documentation.
 
-The facts are a tree of plain values, so that a logged tree can be judged again by another configuration
-(``assay policy try``). `SCHEMA` is the same tree with types in place of values; a rule that names anything else is an
-error at start.
+`Facts` is the vocabulary, with its types. Its JSON form is the one of the facts log, so that a logged message can be
+judged again by another configuration (``assay policy try``). A rule that names anything else is an error at start.
 """
 
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
-from typing import Any
+from functools import cache
+from typing import Annotated, Any, get_args, get_origin
+
+import msgspec
+from msgspec import Meta, Struct
 
 from assay.assessment import Assessment
 from assay.model.message import HeaderField
@@ -17,198 +20,314 @@ from assay.model.name import Domain, InvalidNameError
 from assay.policy.decision import Stage
 from assay.protocol import arc, authres, dkim, dmarc, iprev, senderid, spf
 
-Facts = Mapping[str, Any]
-
 MAX_FIELD_OCTETS = 998  # of one field's value that a rule sees: a line (RFC 5322, 2.1.1)
 #: Our choice: how many fields of a signature's h= are told, each once. Real ones name fewer than 50; a stranger's 1,000
 #: would make every line of the facts as long as he likes.
 MAX_FIELD_NAMES = 100
 MAX_NAME_LENGTH = 64  # our choice; a longer name in h= is left out. The registry's longest has half of that.
+MAX_FIELDS = 100  # of one name that a rule sees: no honest message has more hops, and one name costs at most 100 kB
 
-_SPF = {
-    "result": str,
-    "domain": str,
-    "mechanism": str,
-    "by_all": bool,
-    "guessed": bool,
-    "reason": str,
-    "explanation": str,
-}
+_CONNECT, _HELO, _MAIL, _RCPT, _EOM = (Meta(extra={"stage": stage}) for stage in Stage)
 
-#: Every fact with its type; a list of one tree stands for a list of such trees. Absent facts are empty or false.
-SCHEMA: dict[str, Any] = {
-    "client": {"address": str, "name": str, "daemon": str},
-    "helo": str,
-    "mail_from": {"address": str, "local_part": str, "domain": str, "authenticated": str},
-    "rcpt": [str],
-    "iprev": {"result": str, "name": str, "names": [str], "confirmed": [str], "reason": str},
-    "spf": {"helo": _SPF, "mailfrom": _SPF},
-    "from": {"domain": str, "address": str, "fault": str},
-    "dkim": [
-        {
-            "result": str,
-            "domain": str,
-            "selector": str,
-            "identity": str,
-            "algorithm": str,
-            "testing": bool,
-            "aligned": bool,
-            "fields": [str],
-            "reason": str,
-        }
-    ],
-    "arc": {"result": str, "sealers": [str], "trusted": bool, "reason": str},
-    "senderid": {"result": str, "domain": str, "reason": str},
-    "dmarc": {
-        "result": str,
-        "policy": str,
-        "disposition": str,
-        "domain": str,
-        "organizational_domain": str,
-        "spf_aligned": bool,
-        "dkim_aligned": bool,
-        "reason": str,
-    },
-    "list": {"id": str},
-    "header": {"name": [str]},
-}
 
-#: The stage from which on each top-level fact is known; of spf, by identity.
-KNOWN_FROM: dict[str, Stage] = {
-    "client": Stage.CONNECT,
-    "iprev": Stage.CONNECT,
-    "helo": Stage.HELO,
-    "spf.helo": Stage.HELO,
-    "mail_from": Stage.MAIL,
-    "spf.mailfrom": Stage.MAIL,
-    "spf": Stage.MAIL,
-    "rcpt": Stage.RCPT,
-    "from": Stage.EOM,
-    "dkim": Stage.EOM,
-    "arc": Stage.EOM,
-    "senderid": Stage.EOM,
-    "dmarc": Stage.EOM,
-    "list": Stage.EOM,
-    "header": Stage.EOM,
-}
+class ClientFacts(Struct, frozen=True):
+    """The client: its address, the name that the MTA found for it, and the MTA's service that took it."""
+
+    address: str = ""
+    name: str = ""
+    daemon: str = ""
+
+
+class SenderFacts(Struct, frozen=True):
+    """MAIL FROM, and the login name where the client authenticated."""
+
+    address: str = ""
+    local_part: str = ""
+    domain: str = ""
+    authenticated: str = ""
+
+
+class IprevFacts(Struct, frozen=True):
+    """IPREV: the name that was verified, all names, and those of them that lead back to the client."""
+
+    result: str = ""
+    name: str = ""
+    names: tuple[str, ...] = ()
+    confirmed: tuple[str, ...] = ()
+    reason: str = ""
+
+
+class SpfIdentityFacts(Struct, frozen=True):
+    """SPF of one identity."""
+
+    result: str = ""
+    domain: str = ""
+    mechanism: str = ""
+    by_all: bool = False
+    guessed: bool = False
+    reason: str = ""
+    explanation: str = ""
+
+
+class SpfFacts(Struct, frozen=True):
+    """SPF, by identity."""
+
+    helo: Annotated[SpfIdentityFacts, _HELO] = SpfIdentityFacts()
+    mailfrom: Annotated[SpfIdentityFacts, _MAIL] = SpfIdentityFacts()
+
+
+class AuthorFacts(Struct, frozen=True):
+    """The author, or what is wrong with From."""
+
+    domain: str = ""
+    address: str = ""
+    fault: str = ""
+
+
+class SignatureFacts(Struct, frozen=True):
+    """One DKIM signature."""
+
+    result: str = ""
+    domain: str = ""
+    selector: str = ""
+    identity: str = ""
+    algorithm: str = ""
+    testing: bool = False
+    aligned: bool = False
+    fields: tuple[str, ...] = ()
+    reason: str = ""
+
+
+class ArcFacts(Struct, frozen=True):
+    """The ARC chain, and whether trusted sealers vouch for the author."""
+
+    result: str = ""
+    sealers: tuple[str, ...] = ()
+    trusted: bool = False
+    reason: str = ""
+
+
+class SenderIdFacts(Struct, frozen=True):
+    """Sender ID."""
+
+    result: str = ""
+    domain: str = ""
+    reason: str = ""
+
+
+class DmarcFacts(Struct, frozen=True):
+    """DMARC."""
+
+    result: str = ""
+    policy: str = ""
+    disposition: str = ""
+    domain: str = ""
+    organizational_domain: str = ""
+    spf_aligned: bool = False
+    dkim_aligned: bool = False
+    reason: str = ""
+
+
+class ListFacts(Struct, frozen=True):
+    """The mailing list."""
+
+    id: str = ""
+
+
+class Facts(Struct, frozen=True):
+    """Every fact. What is not known is empty or false.
+
+    Each top-level fact is annotated with the stage from which on it is known; those of SPF by identity. `header` holds
+    the values of the fields that rules ask for, by lower-case name, from top to bottom.
+    """
+
+    client: Annotated[ClientFacts, _CONNECT] = ClientFacts()
+    helo: Annotated[str, _HELO] = ""
+    mail_from: Annotated[SenderFacts, _MAIL] = SenderFacts()
+    rcpt: Annotated[tuple[str, ...], _RCPT] = ()
+    iprev: Annotated[IprevFacts, _CONNECT] = IprevFacts()
+    spf: Annotated[SpfFacts, _MAIL] = SpfFacts()
+    author: Annotated[AuthorFacts, _EOM] = msgspec.field(default=AuthorFacts(), name="from")
+    dkim: Annotated[tuple[SignatureFacts, ...], _EOM] = ()
+    arc: Annotated[ArcFacts, _EOM] = ArcFacts()
+    senderid: Annotated[SenderIdFacts, _EOM] = SenderIdFacts()
+    dmarc: Annotated[DmarcFacts, _EOM] = DmarcFacts()
+    mailing_list: Annotated[ListFacts, _EOM] = msgspec.field(default=ListFacts(), name="list")
+    header: Annotated[dict[str, tuple[str, ...]], _EOM] = {}
+
+
+class Fact(Struct, frozen=True):
+    """One name of the vocabulary: the attribute that holds it, its type, and the stage from which on it is known.
+
+    The stage is None where it is that of the fact around it.
+    """
+
+    attribute: str
+    kind: Any
+    stage: Stage | None
+
+
+@cache
+def members(kind: Any) -> Mapping[str, Fact]:
+    """The facts that a struct of the vocabulary holds, by the names that rules and the log use."""
+    return {field.encode_name: _fact(field.name, field.type) for field in msgspec.structs.fields(kind)}
+
+
+def _fact(attribute: str, annotation: Any) -> Fact:
+    if get_origin(annotation) is not Annotated:
+        return Fact(attribute, annotation, None)
+    kind, meta = get_args(annotation)
+    return Fact(attribute, kind, meta.extra["stage"])
+
+
+def is_tree(kind: Any) -> bool:
+    """Whether a type of the vocabulary holds facts by name."""
+    return isinstance(kind, type) and issubclass(kind, Struct)
+
+
+def element(kind: Any) -> Any:
+    """The type of a list's elements; None for what is not a list."""
+    return get_args(kind)[0] if get_origin(kind) is tuple else None
+
+
+def known_from(path: str) -> tuple[str, Stage]:
+    """The stage from which on a fact is known.
+
+    :param path: such as ``helo`` or ``spf.helo.result``.
+    :returns: the part of the path that the stage belongs to, such as ``spf.helo``, and the stage.
+    """
+    kind: Any = Facts
+    known = ("", Stage.CONNECT)
+    names = path.split(".")
+    for number, name in enumerate(names, 1):
+        if not is_tree(kind):
+            break
+        fact = members(kind)[name]
+        kind = fact.kind
+        if fact.stage is not None:
+            known = (".".join(names[:number]), fact.stage)
+    return known
 
 
 def facts(
     assessment: Assessment, *, header_names: Collection[str] = (), trusted_sealers: Collection[Domain] = ()
-) -> dict[str, Any]:
+) -> Facts:
     """The facts of one message, as far as they are known at this stage.
 
     :param header_names: lower-case names of the fields that rules ask for.
     :param trusted_sealers: domains whose ARC seals the operator trusts.
     """
-    client, envelope = assessment.client, assessment.envelope
+    client, envelope, header = assessment.client, assessment.envelope, assessment.header
     path = envelope.reverse_path
-    return {
-        "client": {"address": str(client.address or ""), "name": client.name, "daemon": client.daemon},
-        "helo": client.helo,
-        "mail_from": {
-            "address": path.text,
-            "local_part": path.mailbox.local_part if path.mailbox else "",
-            "domain": str(path.mailbox.domain) if path.mailbox else "",
-            "authenticated": envelope.authenticated,
-        },
-        "rcpt": list(envelope.recipients),
-        "iprev": _iprev(assessment.iprev),
-        "spf": {"helo": _spf(assessment.spf_helo), "mailfrom": _spf(assessment.spf_mail_from)},
-        "from": _author(assessment.author),
-        "dkim": [_dkim(one, assessment.dmarc) for one in assessment.dkim],
-        "arc": _arc(assessment.arc, trusted_sealers, assessment.author),
-        "senderid": _sender_id(assessment.sender_id),
-        "dmarc": _dmarc(assessment.dmarc),
-        "list": {"id": _text(assessment.header.all("List-Id")[:1])},
-        "header": {name: [_text((one,)) for one in assessment.header.all(name)] for name in header_names},
-    }
+    mailbox = path.mailbox
+    return Facts(
+        ClientFacts(str(client.address or ""), client.name, client.daemon),
+        client.helo,
+        SenderFacts(
+            path.text,
+            mailbox.local_part if mailbox else "",
+            str(mailbox.domain) if mailbox else "",
+            envelope.authenticated,
+        ),
+        envelope.recipients,
+        _iprev(assessment.iprev),
+        SpfFacts(_spf(assessment.spf_helo), _spf(assessment.spf_mail_from)),
+        _author(assessment.author),
+        tuple([_dkim(one, assessment.dmarc) for one in assessment.dkim]),
+        _arc(assessment.arc, trusted_sealers, assessment.author),
+        _sender_id(assessment.sender_id),
+        _dmarc(assessment.dmarc),
+        ListFacts(_text(header.all("List-Id")[0])) if header.all("List-Id") else _NO_LIST,
+        {name: tuple([_text(one) for one in header.all(name)[:MAX_FIELDS]]) for name in header_names},
+    )
+
+
+#: What was not evaluated, made once.
+_NO_IPREV, _NO_SPF, _NO_AUTHOR, _NO_ARC = IprevFacts(), SpfIdentityFacts(), AuthorFacts(), ArcFacts()
+_NO_SENDER_ID, _NO_DMARC, _NO_LIST = SenderIdFacts(), DmarcFacts(), ListFacts()
 
 
 def sound(value: Any) -> Any:
-    """The same facts with ``\\xNN`` for bytes that are no UTF-8: neither CEL nor JSON knows lone surrogates."""
+    """Plain values with ``\\xNN`` for octets that are not UTF-8: neither CEL nor JSON knows lone surrogates."""
     match value:
         case str():
             return value.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
         case dict():
             return {key: sound(item) for key, item in value.items()}
-        case list():
+        case list() | tuple():
             return [sound(item) for item in value]
         case _:
             return value
 
 
-def _text(fields: Collection[HeaderField]) -> str:
-    """The value of a field on one line, bounded; empty for no field."""
-    for one in fields:
-        return one.unfolded[:MAX_FIELD_OCTETS].decode("utf-8", "replace")
-    return ""
+def _text(field: HeaderField) -> str:
+    """The value of a field on one line, bounded."""
+    return field.unfolded[:MAX_FIELD_OCTETS].decode("utf-8", "replace")
 
 
-def _iprev(evaluation: iprev.Evaluation | None) -> dict[str, Any]:
+def _iprev(evaluation: iprev.Evaluation | None) -> IprevFacts:
     if evaluation is None:
-        return {"result": "", "name": "", "names": [], "confirmed": [], "reason": ""}
-    return {
-        "result": str(evaluation.result),
-        "name": evaluation.name,
-        "names": list(evaluation.names),
-        "confirmed": list(evaluation.confirmed),
-        "reason": evaluation.reason,
-    }
+        return _NO_IPREV
+    return IprevFacts(
+        str(evaluation.result),
+        evaluation.name,
+        tuple(evaluation.names),
+        tuple(evaluation.confirmed),
+        evaluation.reason,
+    )
 
 
-def _spf(evaluation: spf.Evaluation | None) -> dict[str, Any]:
+def _spf(evaluation: spf.Evaluation | None) -> SpfIdentityFacts:
     if evaluation is None:
-        words = ("result", "domain", "mechanism", "reason", "explanation")
-        return dict.fromkeys(words, "") | {"by_all": False, "guessed": False}
-    return {
-        "result": str(evaluation.result),
-        "domain": str(evaluation.domain or ""),
-        "mechanism": evaluation.mechanism,
-        "by_all": evaluation.all_matched,
-        "guessed": evaluation.guessed,
-        "reason": evaluation.reason,
-        "explanation": evaluation.explanation,
-    }
+        return _NO_SPF
+    return SpfIdentityFacts(
+        str(evaluation.result),
+        str(evaluation.domain or ""),
+        evaluation.mechanism,
+        evaluation.all_matched,
+        evaluation.guessed,
+        evaluation.reason,
+        evaluation.explanation,
+    )
 
 
-def _author(author: dmarc.Author | None) -> dict[str, Any]:
+def _author(author: dmarc.Author | None) -> AuthorFacts:
     if author is None:
-        return {"domain": "", "address": "", "fault": ""}
-    return {"domain": str(author.domain or ""), "address": author.mailbox, "fault": author.fault}
+        return _NO_AUTHOR
+    return AuthorFacts(str(author.domain or ""), author.mailbox, author.fault)
 
 
-def _dkim(evaluation: dkim.Evaluation, judged: dmarc.Evaluation | None) -> dict[str, Any]:
+def _dkim(evaluation: dkim.Evaluation, judged: dmarc.Evaluation | None) -> SignatureFacts:
     # SPF's identifier comes first, and what is aligned by aspf= need not be by adkim=.
     identifiers = judged.aligned[judged.spf_aligned :] if judged is not None else ()
     aligned = evaluation.domain in {one.domain for one in identifiers}
-    return {
-        "result": str(evaluation.result),
-        "domain": str(evaluation.domain or ""),
-        "selector": evaluation.selector,
-        "identity": evaluation.identity[:MAX_FIELD_OCTETS],
-        "algorithm": evaluation.algorithm,
-        "testing": evaluation.testing,
-        "aligned": aligned and evaluation.result is dkim.Result.PASS,
-        "fields": _field_names(evaluation.signed_fields),
-        "reason": evaluation.reason,
-    }
+    return SignatureFacts(
+        str(evaluation.result),
+        str(evaluation.domain or ""),
+        evaluation.selector,
+        evaluation.identity[:MAX_FIELD_OCTETS],
+        evaluation.algorithm,
+        evaluation.testing,
+        aligned and evaluation.result is dkim.Result.PASS,
+        _field_names(evaluation.signed_fields),
+        evaluation.reason,
+    )
 
 
-def _field_names(names: Sequence[str]) -> list[str]:
+def _field_names(names: Sequence[str]) -> tuple[str, ...]:
     """The names in h=, each once, without those that no real signature has."""
-    return [name for name in dict.fromkeys(names) if len(name) <= MAX_NAME_LENGTH][:MAX_FIELD_NAMES]
+    return tuple([name for name in dict.fromkeys(names) if len(name) <= MAX_NAME_LENGTH][:MAX_FIELD_NAMES])
 
 
-def _arc(evaluation: arc.Evaluation | None, trusted: Collection[Domain], author: dmarc.Author | None) -> dict[str, Any]:
+def _arc(evaluation: arc.Evaluation | None, trusted: Collection[Domain], author: dmarc.Author | None) -> ArcFacts:
     if evaluation is None:
-        return {"result": "", "sealers": [], "trusted": False, "reason": ""}
-    return {
-        "result": str(evaluation.result),
-        "sealers": [str(sealer.domain) for sealer in evaluation.sealers],
-        "trusted": _vouched(evaluation, trusted, author),
-        "reason": evaluation.reason,
-    }
+        return _NO_ARC
+    return ArcFacts(
+        str(evaluation.result),
+        tuple([str(sealer.domain) for sealer in evaluation.sealers]),
+        _vouched(evaluation, trusted, author),
+        evaluation.reason,
+    )
 
 
 def _vouched(evaluation: arc.Evaluation, trusted: Collection[Domain], author: dmarc.Author | None) -> bool:
@@ -240,27 +359,22 @@ def _names(result: authres.MethodResult, author_domain: Domain) -> bool:
     return False
 
 
-def _sender_id(evaluation: senderid.Evaluation | None) -> dict[str, Any]:
+def _sender_id(evaluation: senderid.Evaluation | None) -> SenderIdFacts:
     if evaluation is None:
-        return {"result": "", "domain": "", "reason": ""}
-    return {
-        "result": str(evaluation.result),
-        "domain": str(evaluation.domain or ""),
-        "reason": evaluation.reason,
-    }
+        return _NO_SENDER_ID
+    return SenderIdFacts(str(evaluation.result), str(evaluation.domain or ""), evaluation.reason)
 
 
-def _dmarc(evaluation: dmarc.Evaluation | None) -> dict[str, Any]:
+def _dmarc(evaluation: dmarc.Evaluation | None) -> DmarcFacts:
     if evaluation is None:
-        words = ("result", "policy", "disposition", "domain", "organizational_domain", "reason")
-        return dict.fromkeys(words, "") | {"spf_aligned": False, "dkim_aligned": False}
-    return {
-        "result": str(evaluation.result),
-        "policy": str(evaluation.policy or ""),
-        "disposition": str(evaluation.disposition),
-        "domain": str(evaluation.author_domain or ""),
-        "organizational_domain": str(evaluation.organizational_domain or ""),
-        "spf_aligned": evaluation.spf_aligned,
-        "dkim_aligned": evaluation.dkim_aligned,
-        "reason": evaluation.reason,
-    }
+        return _NO_DMARC
+    return DmarcFacts(
+        str(evaluation.result),
+        str(evaluation.policy or ""),
+        str(evaluation.disposition),
+        str(evaluation.author_domain or ""),
+        str(evaluation.organizational_domain or ""),
+        evaluation.spf_aligned,
+        evaluation.dkim_aligned,
+        evaluation.reason,
+    )

@@ -2,7 +2,7 @@
 """What a rule's CEL expression names, checked before any message comes: facts, functions, lists, header fields.
 
 CEL itself takes an unknown name for an error of the message at hand, and one inside a macro over an empty list for
-nothing at all. Here the expression is walked over with the types of `facts.SCHEMA`, macros' variables included. It has
+nothing at all. Here the expression is walked over with the types of `facts.Facts`, macros' variables included. It has
 been parsed by CEL before, so the walk may trust its syntax; what it cannot type, such as a literal's members, it leaves
 to CEL.
 """
@@ -11,17 +11,24 @@ from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterator, Mapping
 from typing import Any
 
 from msgspec import Struct
 
 from assay.model.network import Networks
 from assay.policy.decision import Stage
-from assay.policy.facts import KNOWN_FROM, SCHEMA
+from assay.policy.facts import Facts, element, is_tree, known_from, members
 
-#: The functions that rules have beside CEL's own, with the number of their arguments.
-FUNCTIONS = {"inside": 2, "below": 2, "listed": 2, "header": 1}
+#: The functions that rules have beside CEL's own: the number of their arguments, and the type of what they give.
+FUNCTIONS: Mapping[str, tuple[int, Any]] = {
+    "inside": (2, bool),
+    "below": (2, bool),
+    "listed": (2, bool),
+    "header": (1, str),
+    "headers": (1, tuple[str, ...]),
+    "header_count": (1, int),
+}
 #: CEL's own functions, alone or behind a dot, as far as the library has them.
 BUILT_IN = frozenset(
     (
@@ -46,39 +53,73 @@ _TOKEN = re.compile(
 
 
 class RuleError(ValueError):
-    """A rule that cannot be used. The message says what is wrong with it, and the mend."""
+    """A rule that cannot be used. The message says what is wrong with it, and how to fix it."""
+
+
+#: The part of the facts that an expression looks at, by name; None for all below a name.
+View = dict[str, "View | None"]
 
 
 class Names(Struct, frozen=True):
-    """What an expression names: top-level facts, and header fields in lower case."""
+    """What an expression names: the facts it looks at, and header fields in lower case."""
 
-    facts: frozenset[str]
+    view: View
     headers: frozenset[str]
+
+
+class _Operand(Struct, frozen=True):
+    """What the walk knows of an operand.
+
+    `kind` is a type of the vocabulary, None where it is not known; `path` is how the expression calls it; `origin` are
+    the names that lead to it from the top of the facts, None for what is not a fact.
+    """
+
+    kind: Any = None
+    path: str = ""
+    origin: tuple[str, ...] | None = None
 
 
 def check_names(expression: str, stage: Stage, lists: Collection[str]) -> Names:
     """Find all names of an expression that CEL could parse.
 
     :param lists: the names of the operator's lists.
-    :raises RuleError: an unknown fact, function or list, with the nearest known one; networks that are none; a fact
-        that is not known yet at this stage.
+    :raises RuleError: an unknown fact, function or list, with the nearest known one; an argument of `inside` that does
+        not name networks; a pattern that is not written out; a fact that is not known yet at this stage.
     """
     walk = _Walk(expression, stage, lists)
     walk.group("")
-    return Names(frozenset(walk.facts), frozenset(walk.headers))
+    return Names(walk.view, frozenset(walk.headers))
+
+
+def merge(views: Collection[View]) -> View:
+    """The view of several expressions together."""
+    merged: View = {}
+    for view in views:
+        for name, part in view.items():
+            before = merged.get(name, {})
+            merged[name] = None if part is None or before is None else merge((before, part))
+    return merged
 
 
 class _Walk:
-    """The walk over one expression's tokens. A type is a piece of `SCHEMA`, or None where it is not known."""
+    """The walk over one expression's tokens."""
 
     def __init__(self, expression: str, stage: Stage, lists: Collection[str]) -> None:
-        self.facts: set[str] = set()
+        self.view: View = {}
         self.headers: set[str] = set()
+        self._expression = expression
         self._tokens = [one for one in _TOKEN.finditer(expression) if one["comment"] is None]
         self._at = 0
         self._stage = stage
         self._lists = lists
-        self._bound: dict[str, Any] = {}
+        self._bound: dict[str, _Operand] = {}
+
+    def _error(self, message: str, back: int = 1) -> RuleError:
+        """An error at the token that was taken last, or further back."""
+        offset = self._tokens[min(self._at, len(self._tokens)) - back].start()
+        before = self._expression[:offset]
+        column = offset - before.rfind("\n")
+        return RuleError(f"when: line {before.count(chr(10)) + 1}, column {column}: {message}")
 
     def _peek(self, ahead: int = 0) -> str:
         at = self._at + ahead
@@ -105,11 +146,10 @@ class _Walk:
 
     def _operand(self) -> None:
         """One operand with all that hangs on it, or one operator."""
-        fact = False
         if self._is("name") and self._peek() not in _WORDS:
-            kind, path, fact = self._root()
+            operand = self._root()
         else:
-            kind, path = None, ""
+            operand = _Operand()
             literal = self._is("string") or self._is("number")
             closer = {"(": ")", "[": "]", "{": "}"}.get(self._take())
             if closer is not None:
@@ -119,87 +159,118 @@ class _Walk:
         while (sign := self._peek()) in (".", "["):
             self._at += 1
             if sign == "." and self._peek(1) == "(":
-                if fact:
-                    self._require(path)
-                kind, path, fact = self._method(kind), "", False
+                operand = self._method(operand)
             elif sign == ".":
-                kind, path = _member(kind, self._take(), path)
+                operand = self._member(operand, self._take())
             elif self._is("string") and self._peek(1) == "]":
-                kind, path = _member(kind, _unquoted(self._take()), path)
+                operand = self._member(operand, _unquoted(self._take()))
                 self._at += 1
             else:
                 self.group("]")
-                kind, path = _element(kind), f"{path}[]"
-        if fact:
-            self._require(path)
-        self._compare(kind, path)
+                operand = _Operand(element(operand.kind), f"{operand.path}[]", operand.origin)
+        self._look_at(operand)
+        self._compare(operand)
 
-    def _compare(self, kind: Any, path: str) -> None:
+    def _look_at(self, operand: _Operand, *, elements: bool = False) -> None:
+        """A fact is looked at, with all below it, or only its elements one by one: the stage must know it."""
+        if operand.origin is None:
+            return
+        self._require(".".join(operand.origin))
+        *above, last = operand.origin
+        view = self.view
+        for name in above:
+            below = view.setdefault(name, {})
+            if below is None:
+                return
+            view = below
+        if not elements:
+            view[last] = None
+        else:
+            view.setdefault(last, {})
+
+    def _compare(self, operand: _Operand) -> None:
         """A fact that is compared with a literal of another type: CEL would call them unequal, and the rule void."""
-        if kind not in (str, bool) or self._peek() not in ("==", "!="):
+        if operand.kind not in (str, bool, int) or self._peek() not in ("==", "!="):
             return
         other = self._peek(1)
-        if (
-            self._is("number", 1)
-            or (other in ("true", "false") and kind is str)
-            or (self._is("string", 1) and kind is bool)
-        ):
-            want = "a text in quotes" if kind is str else "true or false"
-            raise RuleError(f"when: {path} {self._peek()} {other}: compare it with {want}")
+        literal = (
+            str
+            if self._is("string", 1)
+            else int
+            if self._is("number", 1)
+            else bool
+            if other in ("true", "false")
+            else operand.kind
+        )
+        if literal is not operand.kind:
+            want = {str: "a text in quotes", int: "a number", bool: "true or false"}[operand.kind]
+            raise self._error(f"{operand.path} {self._peek()} {other}: compare it with {want}")
 
-    def _root(self) -> tuple[Any, str, bool]:
-        """The name that an operand begins with: its type, how to call it, and whether it is a fact."""
+    def _root(self) -> _Operand:
+        """The name that an operand begins with."""
         name = self._take()
         if self._peek() == "(":
             if name in MACROS:
-                raise RuleError(f"when: {name} needs something before it, such as dkim.{name}(...)")
+                raise self._error(f"{name} needs something before it, such as dkim.{name}(...)")
             self._call(name)
-            return (str, "what header gives", False) if name == "header" else (None, "", False)
+            return _Operand(FUNCTIONS[name][1], f"what {name} gives") if name in FUNCTIONS else _Operand()
         if name in self._bound:
-            return self._bound[name], name, False
-        if name in SCHEMA and name != "header":
-            self.facts.add(name)
-            return SCHEMA[name], name, True
+            return self._bound[name]
+        if name in FACTS:
+            return _Operand(FACTS[name].kind, name, (name,))
         if name in _TYPES:
-            return None, name, False
+            return _Operand()
         if name in FUNCTIONS:
-            raise RuleError(f"when: {name} is a function: write {name}(...)")
-        raise RuleError(f"when: unknown fact {name}{nearest(name, (*self._bound, *SCHEMA))}")
+            raise self._error(f"{name} is a function: write {name}(...)")
+        raise self._error(f"unknown fact {name}{nearest(name, (*self._bound, *FACTS))}")
 
-    def _method(self, kind: Any) -> Any:
-        """What is called behind a dot; the type of what it gives."""
+    def _member(self, operand: _Operand, name: str) -> _Operand:
+        """What lies below a dot."""
+        kind, path = operand.kind, f"{operand.path}.{name}".lstrip(".")
+        if kind is None:
+            return _Operand(None, path, operand.origin)
+        if is_tree(kind) and name in members(kind):
+            origin = (*operand.origin, name) if operand.origin is not None else None
+            return _Operand(members(kind)[name].kind, path, origin)
+        if element(kind) is not None:
+            raise self._error(f"{operand.path} is a list: write {operand.path}.exists(one, one.{name} ...)")
+        raise self._error(f"unknown fact {path}{nearest(name, members(kind) if is_tree(kind) else ())}")
+
+    def _method(self, operand: _Operand) -> _Operand:
+        """What is called behind a dot; what is known of what it gives."""
         name = self._take()
+        self._look_at(operand, elements=name in MACROS and is_tree(element(operand.kind)))
         if name not in MACROS:
             if name in FUNCTIONS:
-                raise RuleError(f"when: {name} does not follow a dot: write {name}(...)")
+                raise self._error(f"{name} does not follow a dot: write {name}(...)")
             self._call(name)
-            return None
+            return _Operand()
         self._at += 1
         variable, outer = self._take(), dict(self._bound)
-        self._bound[variable] = str if isinstance(kind, dict) else _element(kind)
+        kind = str if is_tree(operand.kind) else element(operand.kind)
+        self._bound[variable] = _Operand(kind, variable, operand.origin if element(operand.kind) is not None else None)
         self.group(")")
         self._bound = outer
-        return kind if name == "filter" else None
+        return operand if name == "filter" else _Operand()
 
     def _call(self, name: str) -> None:
-        """The arguments of a function, and for ours what must be right about them."""
+        """The arguments of a function, and what must be right about them."""
         if name not in FUNCTIONS and name not in BUILT_IN:
-            raise RuleError(f"when: unknown function {name}{nearest(name, (*FUNCTIONS, *BUILT_IN, *MACROS))}")
+            raise self._error(f"unknown function {name}{nearest(name, (*FUNCTIONS, *BUILT_IN, *MACROS))}")
         self._at += 1
         count = self.group(")")
-        if name not in FUNCTIONS:
-            return
-        if count != FUNCTIONS[name]:
-            raise RuleError(f"when: {name} takes {FUNCTIONS[name]} arguments, not {count}")
-        if name != "below":
+        if name in FUNCTIONS and count != FUNCTIONS[name][0]:
+            want = FUNCTIONS[name][0]
+            raise self._error(f"{name} takes {want} argument{'s' if want > 1 else ''}, not {count}")
+        if name in _CHECKS:
             _CHECKS[name](self, self._last_text(name))
 
     def _last_text(self, name: str) -> str:
         """The last argument of the call that was walked over: it must be known now."""
         last, before = self._tokens[self._at - 2], self._tokens[self._at - 3][0]
         text = last["string"]
-        if text is None or "\\" in text or before not in (",", "("):
-            raise RuleError(f"when: the last argument of {name} must be a plain text in quotes, not {last[0]}")
+        if text is None or before not in (",", "(") or ("\\" in text and name != "matches"):
+            raise self._error(f"the last argument of {name} must be a plain text in quotes, not {last[0]}", 2)
         return _unquoted(text)
 
     def check_header(self, text: str) -> None:
@@ -210,48 +281,40 @@ class _Walk:
     def check_listed(self, text: str) -> None:
         """A list's name."""
         if text not in self._lists:
-            raise RuleError(f"when: unknown list {text!r}{nearest(text, self._lists)}")
+            raise self._error(f"unknown list {text!r}{nearest(text, self._lists)}", 2)
 
     def check_inside(self, text: str) -> None:
         """Networks."""
         try:
             Networks.parse((text,))
         except ValueError as error:
-            raise RuleError(f"when: inside: {error}") from error
+            raise self._error(f"inside: {error}", 2) from error
+
+    def check_pattern(self, _: str) -> None:
+        """A pattern only has to be written out: one that a message brings along costs what its sender likes."""
 
     def _require(self, path: str) -> None:
         """The stage must know the fact."""
-        fact = ".".join(path.split(".")[:2])
-        fact = fact if fact in KNOWN_FROM else path.split(".")[0].partition("[")[0]
-        if KNOWN_FROM[fact].rank > self._stage.rank:
-            raise RuleError(f"when: {fact} is not known at stage {self._stage}, only from {KNOWN_FROM[fact]} on")
+        fact, known = known_from(path)
+        if known.rank > self._stage.rank:
+            raise self._error(f"{fact} is not known at stage {self._stage}, only from {known} on")
 
+
+#: The facts that are named without a function.
+FACTS = {name: fact for name, fact in members(Facts).items() if name != "header"}
 
 _CHECKS: dict[str, Callable[[_Walk, str], None]] = {
     "header": _Walk.check_header,
+    "headers": _Walk.check_header,
+    "header_count": _Walk.check_header,
     "listed": _Walk.check_listed,
     "inside": _Walk.check_inside,
+    "matches": _Walk.check_pattern,
 }
-
-
-def _member(kind: Any, name: str, path: str) -> tuple[Any, str]:
-    """What lies below a dot."""
-    way = f"{path}.{name}".lstrip(".")
-    if kind is None:
-        return None, way
-    if isinstance(kind, dict) and name in kind:
-        return kind[name], way
-    if isinstance(kind, list):
-        raise RuleError(f"when: {path} is a list: write {path}.exists(one, one.{name} ...)")
-    raise RuleError(f"when: unknown fact {way}{nearest(name, kind if isinstance(kind, dict) else ())}")
 
 
 def _unquoted(literal: str) -> str:
     return literal.lstrip("rRbB").strip("\"'")
-
-
-def _element(kind: Any) -> Any:
-    return kind[0] if isinstance(kind, list) else None
 
 
 def nearest(word: str, known: Collection[str]) -> str:
@@ -262,15 +325,15 @@ def nearest(word: str, known: Collection[str]) -> str:
     return f"; known are {', '.join(sorted(known))}" if known else ""
 
 
-def samples(schema: Any = None) -> Iterator[Any]:
-    """Facts of the schema's types for a trial run: lists once empty, and once with one element."""
+def samples() -> Iterator[Facts]:
+    """Facts for a trial run: lists once empty, and once with one element."""
     for size in (0, 1):
-        yield _sample(SCHEMA if schema is None else schema, size)
+        yield _sample(Facts, size)
 
 
-def _sample(schema: Any, size: int) -> Any:
-    if isinstance(schema, dict):
-        return {name: _sample(kind, size) for name, kind in schema.items()}
-    if isinstance(schema, list):
-        return [_sample(schema[0], size) for _ in range(size)]
-    return schema()
+def _sample(kind: Any, size: int) -> Any:
+    if is_tree(kind):
+        return kind(**{fact.attribute: _sample(fact.kind, size) for fact in members(kind).values()})
+    if element(kind) is not None:
+        return tuple(_sample(element(kind), size) for _ in range(size))
+    return {} if kind not in (str, bool) else kind()

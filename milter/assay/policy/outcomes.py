@@ -14,7 +14,7 @@ from functools import partial
 from msgspec import Struct, field
 
 from assay.policy.decision import Action, Stage
-from assay.policy.facts import Facts
+from assay.policy.facts import Facts, SpfIdentityFacts
 
 
 class Override(StrEnum):
@@ -97,8 +97,8 @@ def at_or_below(domain: str, domains: frozenset[str]) -> bool:
 
 def iprev_outcome(facts: Facts, _: Settings) -> Outcome | None:
     """``pass``, ``fail``, ``permerror``, ``temperror``."""
-    iprev = facts["iprev"]
-    return Outcome(iprev["result"], iprev["reason"]) if iprev["result"] else None
+    iprev = facts.iprev
+    return Outcome(iprev.result, iprev.reason) if iprev.result else None
 
 
 def name_outcome(facts: Facts, settings: Settings) -> Outcome | None:
@@ -106,28 +106,27 @@ def name_outcome(facts: Facts, settings: Settings) -> Outcome | None:
 
     Only names that lead back to the client's address count: the others are what the client says of itself.
     """
-    domain = facts["mail_from"]["domain"]
-    if not settings.iprev_names or not domain or facts["iprev"]["result"] in ("", "temperror"):
+    domain = facts.mail_from.domain
+    if not settings.iprev_names or not domain or facts.iprev.result in ("", "temperror"):
         return None
-    confirmed = facts["iprev"]["confirmed"]
+    confirmed = facts.iprev.confirmed
     names = confirmed[:1] if settings.iprev_names == "first" else confirmed
     if any(at_or_below(name.lower(), frozenset((domain,))) for name in names):
         return None
-    return Outcome("name_mismatch", f"no confirmed name of {facts['client']['address']} lies in {domain}")
+    return Outcome("name_mismatch", f"no confirmed name of {facts.client.address} lies in {domain}")
 
 
-def spf_outcome(facts: Facts, settings: Settings, identity: str) -> Outcome | None:
+def spf_outcome(facts: Facts, spf: SpfIdentityFacts, settings: Settings) -> Outcome | None:
     """SPF's result words; ``fail_all`` and ``softfail_all`` where the ``all`` mechanism decided."""
-    spf = facts["spf"][identity]
-    result = spf["result"]
+    result = spf.result
     if not result:
         return None
-    recorded = settings.trusted_forwarder(facts["client"]["address"])
+    recorded = settings.trusted_forwarder(facts.client.address)
     override = Override.TRUSTED_FORWARDER if recorded else ""
-    if result in ("softfail", "neutral") and at_or_below(spf["domain"], settings.strict_spf_domains):
+    if result in ("softfail", "neutral") and at_or_below(spf.domain, settings.strict_spf_domains):
         result, override = "fail", override or Override.STRICTER
-    suffix = "_all" if spf["by_all"] and result in ("fail", "softfail") else ""
-    return Outcome(result + suffix, spf["reason"], override, recorded)
+    suffix = "_all" if spf.by_all and result in ("fail", "softfail") else ""
+    return Outcome(result + suffix, spf.reason, override, recorded)
 
 
 #: From the best to the worst: a message has the best result of its signatures, for one that verifies is enough
@@ -137,62 +136,62 @@ _DKIM_RANKS = ("pass", "policy", "temperror", "fail", "neutral", "permerror")
 
 def dkim_outcome(facts: Facts, settings: Settings) -> Outcome | None:
     """The best result of all signatures; ``none``, ``unsigned_fields`` or ``unaligned`` where that is what is wrong."""
-    if not facts["dmarc"]["result"]:
+    if not facts.dmarc.result:
         return None  # the end of the message is not reached
     # RFC 6376, 3.6.1: who only tests (t=y) is not treated worse than who does not sign at all.
-    signatures = [one for one in facts["dkim"] if one["result"] == "pass" or not one["testing"]]
+    signatures = [one for one in facts.dkim if one.result == "pass" or not one.testing]
     if not signatures:
-        return Outcome("none", "no DKIM signature" if not facts["dkim"] else "no DKIM signature but in test mode")
-    best = min(signatures, key=lambda one: _DKIM_RANKS.index(one["result"]))
-    if best["result"] != "pass":
-        return Outcome(best["result"], best["reason"])
-    passing = [one for one in signatures if one["result"] == "pass"]
-    if not any(settings.required_fields.issubset(one["fields"]) for one in passing):
+        return Outcome("none", "no DKIM signature" if not facts.dkim else "no DKIM signature but in test mode")
+    best = min(signatures, key=lambda one: _DKIM_RANKS.index(one.result))
+    if best.result != "pass":
+        return Outcome(best.result, best.reason)
+    passing = [one for one in signatures if one.result == "pass"]
+    if not any(settings.required_fields.issubset(one.fields) for one in passing):
         return Outcome("unsigned_fields", "no passing DKIM signature covers all required header fields")
-    if not any(one["aligned"] for one in passing):
+    if not any(one.aligned for one in passing):
         return Outcome("unaligned", "no passing DKIM signature is aligned with the author domain")
-    return Outcome("pass", best["reason"])
+    return Outcome("pass", best.reason)
 
 
 def arc_outcome(facts: Facts, _: Settings) -> Outcome | None:
     """``none``, ``pass``, ``fail``."""
-    arc = facts["arc"]
-    return Outcome(arc["result"], arc["reason"]) if arc["result"] else None
+    arc = facts.arc
+    return Outcome(arc.result, arc.reason) if arc.result else None
 
 
 def sender_id_outcome(facts: Facts, _: Settings) -> Outcome | None:
     """Sender ID's result words."""
-    sender_id = facts["senderid"]
-    return Outcome(sender_id["result"], sender_id["reason"]) if sender_id["result"] else None
+    sender_id = facts.senderid
+    return Outcome(sender_id.result, sender_id.reason) if sender_id.result else None
 
 
 def dmarc_outcome(facts: Facts, settings: Settings) -> Outcome | None:
     """For a failure what the domain asks for: ``none``, ``quarantine``, ``reject``. Else ``pass``, ``no_policy``,
     ``permerror``, ``temperror``, or ``malformed_from`` where there is no single author domain."""
-    dmarc = facts["dmarc"]
-    match dmarc["result"]:
+    dmarc = facts.dmarc
+    match dmarc.result:
         case "":
             return None
         case "none":
-            return Outcome("no_policy", dmarc["reason"])
-        case "permerror" if facts["from"]["fault"]:
-            return Outcome("malformed_from", facts["from"]["fault"])
+            return Outcome("no_policy", dmarc.reason)
+        case "permerror" if facts.author.fault:
+            return Outcome("malformed_from", facts.author.fault)
         case "fail":
             return _dmarc_failure(facts, settings)
         case result:
-            return Outcome(result, dmarc["reason"])
+            return Outcome(result, dmarc.reason)
 
 
 def _dmarc_failure(facts: Facts, settings: Settings) -> Outcome:
-    reason = f"message fails the policy of {facts['dmarc']['domain']}"
-    asked = facts["dmarc"]["disposition"]
-    if facts["arc"]["trusted"]:
+    reason = f"message fails the policy of {facts.dmarc.domain}"
+    asked = facts.dmarc.disposition
+    if facts.arc.trusted:
         return Outcome(asked, reason, Override.TRUSTED_SEALERS, recorded=True)
-    if settings.trusted_forwarder(facts["client"]["address"]):
+    if settings.trusted_forwarder(facts.client.address):
         return Outcome(asked, reason, Override.TRUSTED_FORWARDER, recorded=True)
-    if at_or_below(facts["dmarc"]["domain"], settings.stricter_dmarc):
+    if at_or_below(facts.dmarc.domain, settings.stricter_dmarc):
         return Outcome("reject", reason, "" if asked == "reject" else Override.STRICTER)
-    through_list = facts["list"]["id"] or facts["arc"]["result"] == "pass"
+    through_list = facts.mailing_list.id or facts.arc.result == "pass"
     if asked == "reject" and settings.list_traffic != "reject" and through_list:
         # RFC 9989, 7.4: list software breaks signatures in good faith; what it sends names itself (RFC 2919) or seals.
         # RFC 8617, 5.2: a broken chain is as none.
@@ -205,9 +204,9 @@ _Reader = Callable[[Facts, Settings], Outcome | None]
 #: In the order in which their facts arrive. IPREV has two questions, of which the operator may care for either.
 _READERS: tuple[tuple[str, _Reader], ...] = (
     ("iprev", iprev_outcome),
-    ("spf.helo", lambda facts, settings: spf_outcome(facts, settings, "helo")),
+    ("spf.helo", lambda facts, settings: spf_outcome(facts, facts.spf.helo, settings)),
     ("iprev", name_outcome),
-    ("spf.mailfrom", lambda facts, settings: spf_outcome(facts, settings, "mailfrom")),
+    ("spf.mailfrom", lambda facts, settings: spf_outcome(facts, facts.spf.mailfrom, settings)),
     ("dkim", dkim_outcome),
     ("arc", arc_outcome),
     ("senderid", sender_id_outcome),

@@ -85,10 +85,10 @@ class Replies(Struct, frozen=True):
             text = _lookup(self.texts, name, found.key) or _TEXTS[name]
             texts.append(text.format_map(_values(facts, found.reason)))
             if self.explain and name.startswith("spf.") and found.key.startswith("fail"):
-                spf = facts["spf"][name.removeprefix("spf.")]
-                if spf["explanation"]:
+                spf = facts.spf.helo if name == "spf.helo" else facts.spf.mailfrom
+                if spf.explanation:
                     # RFC 7208, 6.2: it has to be clear that these are not the receiver's words.
-                    explanations.append(f"{spf['domain']} explains: {spf['explanation']}")
+                    explanations.append(f"{spf.domain} explains: {spf.explanation}")
         return _reply(action, status, ["; ".join(texts), *explanations])
 
     def of_rule(self, action: Action, reply: str, reason: str, facts: Facts) -> Reply:
@@ -150,11 +150,11 @@ def _lookup(table: Mapping[str, str], method: str, outcome: str) -> str:
 
 def _values(facts: Facts, reason: str) -> dict[str, str]:
     return {
-        "address": facts["client"]["address"],
-        "helo": facts["helo"],
-        "sender": facts["mail_from"]["address"],
-        "sender_domain": facts["mail_from"]["domain"],
-        "author_domain": facts["from"]["domain"],
+        "address": facts.client.address,
+        "helo": facts.helo,
+        "sender": facts.mail_from.address,
+        "sender_domain": facts.mail_from.domain,
+        "author_domain": facts.author.domain,
         "reason": reason,
     }
 

@@ -2,36 +2,46 @@
 """The operator's rules: CEL expressions over the facts, compiled and checked at start.
 
 CEL (the Common Expression Language) has no loops, no assignments and no side effects: a rule ends, and does nothing
-but answer. Beside CEL's own functions there are four:
+but answer. Beside CEL's own functions there are six:
 
 - ``inside(address, "192.0.2.0/24, 2001:db8::/32")``: whether an address lies in one of the networks;
 - ``below(domain, "example.org")``: whether a domain is that one or lies below it;
 - ``listed(text, "partners")``: whether a text, or a domain it lies below, stands in the file of that list;
-- ``header("List-Id")``: the first field of that name, unfolded, empty for none.
+- ``header("List-Id")``: the first field of that name, unfolded, empty for none;
+- ``headers("List-Id")``: all fields of that name, from top to bottom;
+- ``header_count("List-Id")``: how many there are.
 
-Names are checked against `facts.SCHEMA`, so a misspelt one is an error at start and not a rule that never matches.
+Names are checked against `facts.Facts`, so a misspelt one is an error at start and not a rule that never matches.
 Operand types are checked by trial runs, which CEL's short cuts let some faults pass; a rule that fails on a message
 does not match it, and says so in the log.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
-from functools import lru_cache
-from typing import Any
+from functools import cache, lru_cache
+from importlib.machinery import PathFinder
+from importlib.util import find_spec, module_from_spec
+from typing import TYPE_CHECKING, Any
 
-from msgspec import Struct
+from msgspec import Struct, to_builtins
 from msgspec.structs import replace
 
 from assay.model.network import Networks
 from assay.model.smtp import parse_address
 from assay.policy.decision import NO_EDITS, Action, Edits, Stage
-from assay.policy.facts import Facts, sound
-from assay.policy.names import RuleError, check_names, samples
+from assay.policy.facts import Facts, members, sound
+from assay.policy.names import RuleError, View, check_names, samples
 from assay.policy.outcomes import at_or_below
+
+if TYPE_CHECKING:
+    import cel  # at run time `_cel` loads it
 
 Lists = Mapping[str, frozenset[str]]
 
+#: How CEL's parser reports a fault.
+_SYNTAX = re.compile(r"<input>:(\d+):(\d+): (?:Syntax error: )?(.*)")
 #: What CEL's library raises where an expression cannot be evaluated.
 _FAULTS = (ValueError, TypeError, RuntimeError, LookupError, ArithmeticError)
 
@@ -49,30 +59,36 @@ class Rule(Struct, frozen=True):
     edits: Edits = NO_EDITS
     dry_run: bool = False
     header_names: frozenset[str] = frozenset()
-    facts: frozenset[str] = frozenset()  #: the top-level facts that the expression names
+    view: View = {}  #: the facts that the expression looks at
     program: Any = None
 
 
 class Reading:
-    """One message, or one stage of it, as rules read it. Only the facts that a rule names take CEL's form."""
+    """One message, or one stage of it, as rules read it.
 
-    __slots__ = ("_context", "_facts", "_given")
+    CEL is handed the facts that some rule looks at and nothing more, each when a rule first names it: to convert a
+    message's facts takes longer than to evaluate a rule.
 
-    def __init__(self, facts: Facts, lists: Lists) -> None:
-        headers = facts["header"]
+    :param view: what the rules look at together (`names.merge`).
+    """
 
-        def header(name: str) -> str:
-            values = headers.get(name.lower(), ())
-            return values[0] if values else ""
+    __slots__ = ("_context", "_facts", "_given", "_view")
+
+    def __init__(self, facts: Facts, lists: Lists, view: View) -> None:
+        def values(name: str) -> tuple[str, ...]:
+            return facts.header.get(name.lower(), ())
 
         self._facts = facts
+        self._view = view
         self._given: set[str] = set()
-        self._context = _cel().Context(
+        self._context: cel.Context = _cel().Context(
             functions={
                 "inside": inside,
                 "below": below,
                 "listed": lambda text, name: listed(text, lists[name]),
-                "header": header,
+                "header": lambda name: next(iter(values(name)), ""),
+                "headers": lambda name: list(values(name)),
+                "header_count": lambda name: len(values(name)),
             }
         )
 
@@ -88,21 +104,43 @@ class Reading:
 
     def evaluate(self, rule: Rule) -> Any:
         """What a rule's expression comes to; raises what CEL's library does."""
-        for name in rule.facts - self._given:
-            value = self._facts[name]
+        for name in rule.view:
+            if name in self._given:
+                continue
+            value = _shown(getattr(self._facts, members(Facts)[name].attribute), self._view[name])
             try:
                 self._context.add_variable(name, value)
-            except ValueError:  # bytes that are no UTF-8, which any sender can put into HELO: too seldom to look first
+            except ValueError:  # octets that are not UTF-8, which any sender can put into HELO: too rare to look first
                 self._context.add_variable(name, sound(value))
-        self._given |= rule.facts
+            self._given.add(name)
         return rule.program.execute(self._context)
 
 
-def _cel() -> Any:
-    """The library, loaded only for who has rules: its package brings a command line along, 30 MiB in each worker."""
-    import cel
+def _shown(value: Any, view: View | None) -> Any:
+    """A fact as plain values, as far as rules look at it."""
+    if view is None:
+        return value if type(value) is str else to_builtins(value)
+    if isinstance(value, tuple):
+        return [_shown(one, view) for one in value]
+    kind: Any = type(value)
+    facts = members(kind)
+    return {name: _shown(getattr(value, facts[name].attribute), part) for name, part in view.items()}
 
-    return cel
+
+@cache
+def _cel() -> Any:
+    """The library, loaded only where there are rules.
+
+    Of its package only the extension module is loaded: the package itself imports a command line with its toolkits,
+    which takes 30 MiB of each worker instead of 4.
+    """
+    package = find_spec("cel")
+    spec = PathFinder.find_spec("cel.cel", package.submodule_search_locations if package is not None else None)
+    if spec is None or spec.loader is None:
+        raise ImportError("common-expression-language is not installed", name="cel")
+    module = module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
 
 
 def inside(address: str, networks: str) -> bool:
@@ -138,12 +176,12 @@ def compile_rule(rule: Rule, lists: Lists) -> Rule:
     try:
         program = _cel().compile(rule.when)
     except ValueError as error:
-        raise RuleError(f"when: is no CEL expression: {_one_line(error)}") from error
+        raise RuleError(f"when: {_syntax(error)}") from error
     names = check_names(rule.when, rule.stage, lists)
-    compiled = replace(rule, program=program, header_names=names.headers, facts=names.facts)
+    compiled = replace(rule, program=program, header_names=names.headers, view=names.view)
     for sample in samples():
         try:
-            result = Reading(sample, lists).evaluate(compiled)
+            result = Reading(sample, lists, names.view).evaluate(compiled)
         except IndexError as error:
             raise RuleError(f"when: {_one_line(error)}; a list may be empty: ask for its size() first") from error
         except _FAULTS as error:
@@ -162,6 +200,14 @@ def _check_action(rule: Rule) -> None:
         raise RuleError("a message can only be changed at stage eom")
     if rule.action not in (Action.ACCEPT, Action.TEMPFAIL, Action.REJECT):
         raise RuleError(f"{rule.action} needs the whole message: leave out the stage, or write stage = 'eom'")
+
+
+def _syntax(error: ValueError) -> str:
+    """What CEL's parser says first, with its place."""
+    match = _SYNTAX.search(str(error))
+    if match is None:
+        return f"not a valid CEL expression: {_one_line(error)}"
+    return f"line {match[1]}, column {match[2]}: not a valid CEL expression: {match[3]}"
 
 
 def _one_line(error: Exception) -> str:
