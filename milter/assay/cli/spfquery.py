@@ -186,7 +186,7 @@ def _check(configuration: Configuration, source: resolver.Resolver, query: Query
     def observe(question: Question, answer: Answer, seconds: float) -> None:
         asked.append(Asked(question, answer, seconds, time.monotonic() - begun))
 
-    driver = source.driver(configuration.spf.seconds or configuration.dns.budget_seconds, observe)
+    driver = source.driver(_seconds(configuration), observe)
     evaluation = driver.start(spf.check(request, narrator)).result()
     seconds = time.monotonic() - begun
     received = spf.render(
@@ -197,6 +197,11 @@ def _check(configuration: Configuration, source: resolver.Resolver, query: Query
         receiver=request.receiver,
     )
     return Check(evaluation, narrator.steps, received, tuple(asked), seconds)
+
+
+def _seconds(configuration: Configuration) -> float:
+    """How long one check may wait for the DNS."""
+    return configuration.spf.seconds or configuration.dns.budget_seconds
 
 
 def _summary(checks: list[Check]) -> Iterator[str]:
@@ -227,8 +232,7 @@ def _narration(configuration: Configuration, query: Query, checks: list[Check]) 
         yield f"zone         {configuration.dns.zone}"
     limits = settings.spf_limits
     yield (
-        f"limits       {limits.dns_terms} DNS terms, {limits.void_lookups} void lookups, "
-        f"{configuration.dns.budget_seconds:g} s"
+        f"limits       {limits.dns_terms} DNS terms, {limits.void_lookups} void lookups, {_seconds(configuration):g} s"
     )
     network = make_clients(configuration).internal.find(query.address)
     if network is not None:

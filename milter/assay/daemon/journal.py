@@ -181,6 +181,8 @@ def _evaluations(assessment: Assessment) -> Iterator[tuple[str, object]]:
         for one in assessment.dkim[:MAX_SIGNATURES]
     )
     yield "dkim", signatures or dkim.Result.NONE
+    if assessment.dkim_skipped:
+        yield "dkim.skipped", assessment.dkim_skipped
     if assessment.arc is not None:
         yield "arc", assessment.arc.result
     if assessment.sender_id is not None:

@@ -1,0 +1,537 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Every configuration key has an effect: change it alone, and something that assay makes or does is another.
+
+A row of `EFFECTS` names a key, another value than the default, and what shows the difference: one of the functions
+below. Most rows use `message`: the golden messages and some more, played to sessions that a worker's own assembly made,
+with all that came out. A key that acts in several places has a row for each. A key without a row fails the last test.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import re
+import syslog
+import threading
+import time
+import tomllib
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import msgspec
+import pytest
+
+from assay import resolver
+from assay.cli import serve
+from assay.cli.main import main
+from assay.config import Configuration, make_policy, make_resolver, show
+from assay.config.reactions import Rule
+from assay.daemon import connection, supervisor, worker
+from assay.daemon.child import Tether
+from assay.daemon.listener import Listener
+from assay.inquiry import Outcome, Question, RecordType
+from assay.log import Level, Log
+from assay.model.message import split_message
+from assay.model.smtp import parse_address
+from assay.policy import Action
+from assay.session import Verdict
+from nameserver import NameServer
+from signing import record, rsa_key, sign_rsa
+
+GOLDEN = Path(__file__).parents[1] / "golden"
+NOW = 1_700_000_000
+US = "mx.example.net"
+
+ZONE = f"""
+sel._domainkey.example.org.     TXT  {" ".join(f'"{part}"' for part in re.findall(".{1,200}", record(rsa_key())))}
+deep.example.                   TXT  "v=spf1 include:one.deep.example ?all"
+one.deep.example.               TXT  "v=spf1 include:two.deep.example ?all"
+two.deep.example.               TXT  "v=spf1 exists:void1.example exists:void2.example ip4:192.0.2.0/24 -all"
+plain.example.                  A    192.0.2.77
+77.2.0.192.in-addr.arpa.        PTR  plain.example.
+99.2.0.192.in-addr.arpa.        PTR  plain.example.
+strict.example.                 TXT  "v=spf1 -all exp=why.strict.example"
+why.strict.example.             TXT  "ask the postmaster"
+_dmarc.strict.example.          TXT  "v=DMARC1; p=reject; pct=0"
+sender.example.                 TXT  "spf2.0/pra ip4:192.0.2.77 -all"
+_dmarc.dept.city.example.       TXT  "v=DMARC1; p=none; psd=n"
+_dmarc.list.example.            TXT  "v=DMARC1; p=reject"
+"""
+
+
+def fields(*lines: str) -> bytes:
+    return "".join(f"{line}\r\n" for line in (*lines, "", "hello")).encode()
+
+
+#: What the golden messages do not show.
+MORE: list[dict[str, Any]] = [
+    {"ip": "192.0.2.77", "mail_from": "ann@deep.example", "octets": fields("From: ann@deep.example")},
+    {"ip": "192.0.2.77", "mail_from": "ann@plain.example", "octets": fields("From: ann@plain.example")},
+    {"ip": "192.0.2.77", "mail_from": "ann@sender.example", "octets": fields("From: ann@sender.example")},
+    {"ip": "192.0.2.77", "mail_from": "ann@strict.example", "octets": fields("From: ann@strict.example")},
+    {"ip": "192.0.2.77", "mail_from": "ann@plain.example", "octets": fields("From: ann@library.dept.city.example")},
+    {"ip": "192.0.2.77", "mail_from": "", "octets": fields("List-Id: <x.list.example>", "From: ann@list.example")},
+    {
+        "ip": "192.0.2.77",
+        "daemon": "submission",
+        "mail_from": "a@list.example",
+        "octets": fields("From: a@list.example"),
+    },
+    {
+        "ip": "192.0.2.77",
+        "authenticated": "ann",
+        "mail_from": "a@list.example",
+        "octets": fields("From: a@list.example"),
+    },
+    {"ip": "192.0.2.10", "mail_from": "ann@example.org", "octets": sign_rsa(sign_rsa())},
+    {"ip": "192.0.2.10", "mail_from": "ann@example.org", "octets": b"Subject: added\r\n" + sign_rsa()},
+    {"ip": "192.0.2.99", "mail_from": "ann@example.com", "octets": fields("From: ann@example.com")},
+    {
+        "ip": "192.0.2.88",
+        "mail_from": "ann@example.org",
+        "octets": fields(
+            "Received: from mail.example.org (mail.example.org [192.0.2.10]) by mx2.example.net (Postfix)",
+            f"Authentication-Results: {US}; spf=pass smtp.mailfrom=example.org",
+            "Authentication-Results: old.example; spf=pass smtp.mailfrom=example.org",
+            "From: ann@example.org",
+        ),
+    },
+]
+
+
+def corpus() -> Iterator[dict[str, Any]]:
+    for folder in sorted(path.parent for path in GOLDEN.glob("*/message")):
+        envelope = tomllib.loads((folder / "envelope.toml").read_text("utf-8"))
+        yield envelope | {"octets": (folder / "message").read_bytes()}
+    yield from MORE
+
+
+CORPUS = list(corpus())
+
+
+@pytest.fixture(scope="module")
+def zone(tmp_path_factory: pytest.TempPathFactory) -> str:
+    path = tmp_path_factory.mktemp("zone") / "zone"
+    path.write_text((GOLDEN / "zone").read_text("utf-8") + ZONE, "utf-8")
+    return str(path)
+
+
+@pytest.fixture(scope="module")
+def nameserver() -> Iterator[NameServer]:
+    with NameServer({"a.example": [["A", "192.0.2.1"]], "b.example": [["A", "192.0.2.2"]]}, secure=True) as server:
+        yield server
+
+
+class World:
+    """What a row may look at: a configuration, and where things are."""
+
+    def __init__(self, values: Mapping[str, Any], zone: str, nameserver: NameServer, folder: Path) -> None:
+        sections: dict[str, Any] = {}
+        standard = {"dns.nameservers": "none", "dns.zone": zone, "milter.workers": 1}
+        for key, value in (standard | dict(values)).items():
+            table, (*path, name) = sections, key.split(".")
+            for section in path:
+                table = table.setdefault(section, {})
+            table[name] = value
+        self.folder = folder
+        self.nameserver = nameserver
+        self.configuration = msgspec.convert(_filled(sections, self), Configuration)
+        self.lines: list[str] = []
+        self.budgets: list[tuple[str, float]] = []
+        self.patience = 0.0
+        self.stage = ""
+
+    @contextlib.contextmanager
+    def service(self) -> Iterator[connection.Service]:
+        """What a worker makes of it: `worker.run`, but for libmilter and for what would change this process."""
+        made: list[connection.Service] = []
+        resolvers: list[resolver.Resolver] = []
+
+        def watched(*arguments: Any) -> Any:
+            real = make_resolver(*arguments)
+            resolvers.append(real)
+
+            def driver(seconds: float, *more: Any) -> Any:
+                self.budgets.append((self.stage, seconds))
+                return real.driver(seconds, *more)
+
+            return SimpleNamespace(start=real.start, driver=driver)
+
+        def control(*arguments: Any) -> None:
+            self.patience = next(one for one in arguments if isinstance(one, float))
+
+        log = Log(lambda _, text: self.lines.append(re.sub(r" ms=\d+", "", text)), Level.INFO)
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(worker, "keep_to", lambda *_: None)
+            patch.setattr(worker, "share_one_arena", lambda: None)
+            patch.setattr(worker, "gc", SimpleNamespace(freeze=lambda: None, set_threshold=lambda *_: None))
+            patch.setattr(worker, "make_resolver", watched)
+            patch.setattr(worker, "_control", control)
+            patch.setattr(worker.callbacks, "install", made.append)
+            patch.setattr(worker.callbacks, "serve", lambda _: 0)
+            patch.setattr(Tether, "ready", lambda _: None)
+            worker.run(Tether(-1, -1, 0), self.configuration, Listener(None, -1), log, core=0)  # type: ignore[arg-type]
+        try:
+            yield made[0]
+        finally:
+            resolvers[0].close()
+
+    def play(self) -> list[list[Verdict]]:
+        """The verdicts on each message, stage by stage. They go into the journal, too."""
+        with self.service() as service:
+            return [self._play(service, one) for one in CORPUS]
+
+    def _play(self, service: connection.Service, message: Mapping[str, Any]) -> list[Verdict]:
+        session = service.new_session()
+        header, body = split_message(message["octets"])
+
+        def steps() -> Iterator[tuple[str, Callable[[], Verdict | None]]]:
+            address = parse_address(message["ip"])
+            daemon = message.get("daemon", "")
+            yield "connect", lambda: session.connect(address, message.get("name", ""), mta_name=US, daemon=daemon)
+            yield "helo", lambda: session.helo(message.get("helo", "mail.example.org"))
+            authenticated = message.get("authenticated", "")
+            yield "mail", lambda: session.mail(message["mail_from"], authenticated=authenticated, now=NOW)
+            for path in message.get("rcpt", ("ann@example.net",)):
+                yield "rcpt", lambda path=path: session.rcpt(path)  # type: ignore[misc]
+            for one in header:
+                yield "header", lambda one=one: session.header(one)  # type: ignore[misc]
+            yield "end of header", session.end_of_header
+            yield "body", lambda: session.body(body)
+            yield "end", lambda: session.end_of_message(queue_id="4Q", now=NOW, draw=0.5)
+
+        verdicts = []
+        for self.stage, step in steps():
+            verdict = step()
+            if verdict is not None:
+                service.journal.enter(verdict, waited=0.0)
+                verdicts.append(verdict)
+                if verdict.action.refuses:
+                    break
+        session.close()
+        return verdicts
+
+
+def _filled(value: Any, world: World) -> Any:
+    """Values with what is only known now: ``{folder}`` and ``{nameserver}``."""
+    match value:
+        case dict():
+            return {key: _filled(one, world) for key, one in value.items()}
+        case tuple():
+            return tuple(_filled(one, world) for one in value)
+        case str() if value.startswith("{folder}"):
+            path = value.replace("{folder}", str(world.folder))
+            Path(path).write_text(
+                {"zone": "a.example. A 192.0.2.99\n", "list": "attacker.example\n"}.get(value[9:], "")
+            )
+            return path
+        case str() if value == "{nameserver}":
+            return (world.nameserver.text,)
+    return value
+
+
+# What shows a difference. Each is a function of a World.
+
+
+def message(world: World) -> object:
+    """All that is done with messages, as the MTA sees it."""
+    return [[(one.action, one.reply, one.edits, one.stage) for one in of] for of in world.play()]
+
+
+def logged(world: World) -> object:
+    """The lines of the log."""
+    world.play()
+    return world.lines
+
+
+def words(*names: str) -> Callable[[World], object]:
+    """These words of the log's lines, and nothing else."""
+
+    def shown(world: World) -> object:
+        world.play()
+        return [re.findall(rf"(?<= )(?:{'|'.join(names)})=\S+", line) for line in world.lines]
+
+    return shown
+
+
+def budget_at(stage: str) -> Callable[[World], object]:
+    """How long what is started at a stage may wait for the DNS."""
+
+    def shown(world: World) -> object:
+        world.play()
+        return [seconds for at, seconds in world.budgets if at == stage]
+
+    return shown
+
+
+def spfquery(world: World) -> object:
+    """The limits that the SPF debugger reports and keeps."""
+    path = world.folder / "spfquery.toml"
+    path.write_text(show(world.configuration), "utf-8")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("assay.cli.spfquery.say", lambda lines: said.extend(lines))
+        said: list[str] = []
+        main(["spfquery", "-v", "-c", str(path), "deep.example"])
+    return [line for line in said if line.startswith("limits")]
+
+
+def decided(world: World) -> object:
+    """The policy's actions, by method."""
+    return [(one.name, one.stage, one.actions, one.dry_run) for one in make_policy(world.configuration).methods]
+
+
+def service(world: World) -> object:
+    """What all connections of a worker share."""
+    with world.service() as made:
+        return made.on_error, made.no_reply
+
+
+def patience(world: World) -> object:
+    """How long a worker waits for its sessions when it drains."""
+    with world.service():
+        deadline = time.monotonic() + 5
+        while not world.patience and time.monotonic() < deadline:
+            threading.Event().wait(0.01)
+        return world.patience
+
+
+def children(world: World) -> object:
+    """What the supervisor keeps."""
+    kinds = supervisor.kinds(world.configuration, Listener(None, -1), Log(lambda *_: None))  # type: ignore[arg-type]
+    return [(kind.name, kind.count, kind.drain_seconds) for kind in kinds]
+
+
+def listening(world: World) -> object:
+    """The socket."""
+    path = world.folder / "serve.toml"
+    path.write_text(show(world.configuration), "utf-8")
+    found: list[object] = []
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(serve, "open_listener", lambda endpoint, **more: found.append((endpoint, more)))
+        patch.setattr(serve, "Supervisor", lambda *_: SimpleNamespace(run=lambda: 0))
+        patch.setattr(serve, "_raise_descriptor_limit", lambda: None)
+        serve.run(argparse.Namespace(config=path))
+    return found
+
+
+def log(world: World) -> object:
+    """The log that is opened."""
+    path = world.folder / "log.toml"
+    path.write_text(show(world.configuration), "utf-8")
+    opened: list[object] = []
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(syslog, "openlog", lambda *arguments: opened.append(arguments))
+        _, made = serve.read_configuration(path)
+    return made.write, made.level, opened
+
+
+def facts(world: World) -> object:
+    """The file of facts."""
+    world.play()
+    path = world.folder / "facts"
+    return path.exists() and len(path.read_text().splitlines())
+
+
+def answer(world: World) -> object:
+    """What the DNS says of a name, and what is known of it."""
+    with make_resolver(world.configuration) as made:
+        found = made.driver(5.0).start(_ask("a.example")).result()
+    return found.outcome, found.records, found.secure
+
+
+def answers_kept(world: World) -> object:
+    """How often one of five names is asked for that are wanted in turns."""
+    before = world.nameserver.count("a.example")
+    with make_resolver(world.configuration) as made:
+        for name in ("a.example", "b.example", "c.example", "d.example", "e.example") * 2:
+            made.driver(5.0).start(_ask(name)).result()
+    return world.nameserver.count("a.example") - before
+
+
+def seconds_of_silence(world: World) -> object:
+    """How soon a nameserver that says nothing is given up for the next one."""
+    with NameServer({}, drop=True) as silent:
+        dns = msgspec.structs.replace(world.configuration.dns, nameservers=(silent.text, world.nameserver.text))
+        configuration = msgspec.structs.replace(world.configuration, dns=dns)
+        with make_resolver(configuration) as made:
+            began = time.monotonic()
+            found = made.driver(5.0).start(_ask("a.example")).result()
+            assert found.outcome is Outcome.FOUND
+            return time.monotonic() - began > 1.0
+
+
+def _ask(name: str) -> Any:
+    (found,) = yield [Question(name, RecordType.A)]
+    return found
+
+
+REFUSE_DMARC = {"dmarc.reject": "reject"}
+REFUSE_SPF = {"spf.mailfrom.fail": "reject"}
+RULE = {"name": "r", "when": "true", "action": "tag"}
+LISTED = {"lists": {"bad": "{folder}/empty"}, "rule": (RULE | {"when": "listed(mail_from.domain, 'bad')"},)}
+ASKED = {"dns.nameservers": "{nameserver}", "dns.zone": ""}
+
+#: Key, another value, what shows the difference, and what else has to be configured for it to matter.
+EFFECTS: list[tuple[str, Any, Callable[[World], object], Mapping[str, Any]]] = [
+    ("milter.socket", "inet:1@127.0.0.1", listening, {}),
+    ("milter.socket_mode", "0600", listening, {}),
+    ("milter.socket_group", "mail", listening, {}),
+    ("milter.workers", 3, children, {}),
+    ("milter.on_error", "tempfail", service, {}),
+    ("milter.drain_seconds", 1.0, children, {}),
+    ("milter.drain_seconds", 1.0, patience, {}),
+    ("milter.dry_run", True, message, {}),
+    ("milter.dry_run", True, service, {"milter.on_error": "tempfail"}),
+    ("milter.dry_run_headers", True, message, {"milter.dry_run": True}),
+    ("identity.authserv_id", "other.example", message, {}),
+    ("identity.strip", ("old.example",), message, {}),
+    ("clients.internal", ("192.0.2.0/24",), words("exempt"), {}),
+    ("clients.trusted_results", ("192.0.2.0/24",), message, {}),
+    ("clients.daemon_names", ("submission",), words("exempt"), {}),
+    ("clients.judge_authenticated", True, words("exempt"), {}),
+    ("clients.trusted_forwarders", ("203.0.113.0/24",), message, REFUSE_DMARC),
+    ("clients.relays", ("192.0.2.88",), words("client"), {}),
+    ("clients.exempt_senders", ("attacker.example",), message, REFUSE_DMARC),
+    ("clients.exempt_recipients", ("ann@example.net",), message, REFUSE_DMARC),
+    ("dns.nameservers", "{nameserver}", answer, {"dns.zone": ""}),
+    ("dns.zone", "{folder}/zone", answer, {"dns.zone": "", "dns.nameservers": "none"}),
+    ("dns.trust_ad", True, answer, ASKED),
+    ("dns.timeout_seconds", 0.2, seconds_of_silence, ASKED),
+    ("dns.cache_entries", 2, answers_kept, ASKED),
+    ("dns.budget_seconds", 7.0, budget_at("connect"), {}),
+    ("dns.budget_seconds", 7.0, budget_at("end"), {}),
+    ("dns.budget_seconds", 7.0, spfquery, {}),
+    ("iprev.enabled", False, message, {}),
+    ("iprev.enabled", False, words("iprev"), {}),
+    ("iprev.stage", "connect", words("stage"), {"iprev.fail": "reject"}),
+    ("iprev.dry_run", True, message, {"iprev.fail": "reject"}),
+    ("iprev.names_in_mail_from", "first", message, {"iprev.name_mismatch": "reject"}),
+    ("spf.strict_domains", ("example.com",), message, REFUSE_SPF),
+    ("spf.best_guess", "v=spf1 a -all", message, {}),
+    ("spf.dns_terms", 1, words(r"spf\.mailfrom"), {}),
+    ("spf.dns_terms", 1, spfquery, {}),
+    ("spf.void_lookups", 1, words(r"spf\.mailfrom"), {}),
+    ("spf.void_lookups", 1, spfquery, {}),
+    ("spf.nested_includes", 1, words(r"spf\.mailfrom"), {}),
+    ("spf.seconds", 5.0, budget_at("helo"), {}),
+    ("spf.seconds", 5.0, budget_at("mail"), {}),
+    ("spf.seconds", 5.0, spfquery, {}),
+    ("spf.helo.stage", "helo", words("stage"), {"spf.helo.fail": "reject"}),
+    ("spf.helo.dry_run", True, message, {"spf.helo.fail": "reject"}),
+    ("spf.mailfrom.stage", "mail", words("stage"), REFUSE_SPF),
+    ("spf.mailfrom.dry_run", True, message, REFUSE_SPF),
+    ("dkim.min_rsa_bits", 4096, words("dkim"), {}),
+    ("dkim.max_signatures", 1, words("dkim"), {}),
+    ("dkim.max_signatures", 1, words(r"dkim\.skipped"), {}),
+    ("dkim.single_fields", ("X-Never",), message, {}),
+    ("dkim.required_fields", ("x-never",), message, {"dkim.unsigned_fields": "reject"}),
+    ("dkim.dry_run", True, message, {"dkim.none": "reject"}),
+    ("arc.enabled", False, message, {}),
+    ("arc.enabled", False, words("arc"), {}),
+    ("arc.trusted_sealers", ("lists.example",), message, {"dmarc.quarantine": "reject"}),
+    ("arc.dry_run", True, message, {"arc.none": "reject"}),
+    ("senderid.enabled", True, message, {}),
+    ("senderid.enabled", True, words("senderid"), {}),
+    ("senderid.dry_run", True, message, {"senderid.enabled": True, "senderid.none": "reject"}),
+    ("dmarc.organizational_domain", "psl", message, REFUSE_DMARC),
+    ("dmarc.legacy_pct", "zero-as-t", message, REFUSE_DMARC),
+    ("dmarc.stricter_domains", ("example.com",), message, REFUSE_DMARC),
+    ("dmarc.list_traffic", "accept", message, REFUSE_DMARC),
+    ("dmarc.dry_run", True, message, REFUSE_DMARC),
+    ("headers.received_spf", False, message, {}),
+    ("headers.tag_field", "X-Other: yes", message, {"dmarc.reject": "tag"}),
+    ("headers.tag_subject", "[odd] ", message, {"dmarc.reject": "tag"}),
+    ("replies.generic", True, message, REFUSE_DMARC),
+    ("replies.explain", False, message, REFUSE_SPF),
+    ("replies.texts", {"dmarc": "no"}, message, REFUSE_DMARC),
+    ("lists", {"bad": "{folder}/list"}, message, LISTED),
+    ("rule", (RULE,), message, {}),
+    ("log.to", "syslog", log, {}),
+    ("log.facility", "local0", log, {"log.to": "syslog"}),
+    ("log.level", "debug", log, {}),
+    ("log.facts", "{folder}/facts", facts, {}),
+    ("log.enterprise", 32473, logged, REFUSE_DMARC),
+]
+#: Fields of a rule, likewise. What a rule needs anyway is in RULE.
+OF_A_RULE: list[tuple[str, Any, Callable[[World], object], Mapping[str, Any]]] = [
+    ("name", "other", logged, {"action": "reject"}),
+    ("when", "false", message, {}),
+    ("stage", "helo", words("stage"), {"action": "reject"}),
+    ("action", "reject", message, {}),
+    ("reason", "because", message, {"action": "reject"}),
+    ("reply", "550 5.7.1 no", message, {"action": "reject"}),
+    ("add_fields", ("X-A: b",), message, {}),
+    ("remove_fields", ("Subject",), message, {}),
+    ("tag_subject", "[odd] ", message, {}),
+    ("add_recipients", ("a@example.net",), message, {}),
+    ("dry_run", True, message, {}),
+]
+
+
+def keys(struct: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
+    for field in msgspec.structs.fields(struct):
+        if isinstance(field.type, type) and issubclass(field.type, msgspec.Struct):
+            yield from keys(field.type, f"{prefix}{field.name}.")
+        else:
+            yield prefix + field.name, field
+
+
+def holds_an_action(field: msgspec.structs.FieldInfo) -> bool:
+    """Whether a key holds an action for an outcome; those are all read in one place."""
+    return "Action" in str(field.type) or isinstance(field.default, Action)
+
+
+ROWS = {row[0] for row in EFFECTS}
+ACTIONS = [key for key, field in keys(Configuration) if holds_an_action(field) and key not in ROWS]
+
+
+@pytest.fixture
+def differs(zone: str, nameserver: NameServer, tmp_path: Path) -> Callable[..., bool]:
+    def compare(key: str, value: Any, show: Callable[[World], object], base: Mapping[str, Any]) -> bool:
+        seen = []
+        for number, values in enumerate((base, dict(base) | {key: value})):
+            folder = tmp_path / str(number)
+            folder.mkdir(exist_ok=True)
+            seen.append(show(World(values, zone, nameserver, folder)))
+        return seen[0] != seen[1]
+
+    return compare
+
+
+def named(value: object) -> str | None:
+    return value if isinstance(value, str) else getattr(value, "__name__", None)
+
+
+@pytest.mark.parametrize(("key", "value", "show", "base"), EFFECTS, ids=named)
+def test_a_key_has_an_effect(
+    key: str, value: Any, show: Callable[[World], object], base: Mapping[str, Any], differs: Callable[..., bool]
+) -> None:
+    assert differs(key, value, show, base), f"{key} = {value!r} changes nothing that {show.__name__} shows"
+
+
+@pytest.mark.parametrize("key", ACTIONS)
+def test_an_action_has_an_effect(key: str, differs: Callable[..., bool]) -> None:
+    assert differs(key, "reject", decided, {})
+
+
+@pytest.mark.parametrize(("key", "value", "show", "base"), OF_A_RULE, ids=named)
+def test_a_field_of_a_rule_has_an_effect(
+    key: str, value: Any, show: Callable[[World], object], base: Mapping[str, Any], differs: Callable[..., bool]
+) -> None:
+    rule = RULE | dict(base)
+    assert differs("rule", (rule | {key: value},), show, {"rule": (rule,)})
+
+
+def test_nothing_differs_by_itself(zone: str, nameserver: NameServer, differs: Callable[..., bool]) -> None:
+    """Or the rows would prove nothing."""
+    shows = {show.__name__: show for _, _, show, _ in EFFECTS if show is not listening}
+    found = {name for name, show in shows.items() if differs("log.level", "info", show, {})}
+    assert found == set()
+
+
+def test_every_key_has_a_row() -> None:
+    assert [key for key, _ in keys(Configuration) if key not in ACTIONS and key not in ROWS] == []
+    of_a_rule = {row[0] for row in OF_A_RULE}
+    assert [field.name for field in msgspec.structs.fields(Rule) if field.name not in of_a_rule] == []
