@@ -9,15 +9,20 @@ and falls back to an error beyond it passes easily; the rows are for what would 
 from __future__ import annotations
 
 import gc
+import re
 import struct
 import time
+import tomllib
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from ipaddress import ip_address
+from pathlib import Path
 
 import pytest
 
 import signing
+from assay import policy
+from assay.assessment import Assessment
 from assay.inquiry import Question, RecordType
 from assay.log import quote
 from assay.model.message import Header, HeaderField, split_message
@@ -37,6 +42,7 @@ SIZE = 16_384  # octets; the larger input has four times as many
 MAX_GROWTH = 8  # of the time where the size grows four times: linear is 4, quadratic 16
 MAX_FACTOR = 50  # hostile to honest
 NOISE = 0.005  # seconds that say nothing on a shared machine
+RULES_NOISE = 0.0005  # likewise, where an honest message takes a tenth of a millisecond
 
 Reader = Callable[[bytes], object]
 OURS = ("mx.example.org", "bücher.example")
@@ -471,6 +477,58 @@ def test_a_message_takes_time_linear_in_its_size(build: Callable[[int], bytes]) 
     small, large = seconds(play, build(4 * SIZE)), seconds(play, build(16 * SIZE))
     assert large <= MAX_GROWTH * small + NOISE
     assert large <= MAX_FACTOR * seconds(play, unit(HONEST, FROM)(16 * SIZE)) + NOISE
+
+
+def _documented_rules() -> policy.Policy:
+    """The rules of all recipes, each of which is tried, for in dry run none of them decides."""
+    blocks = re.findall(r"^```toml\n(.*?)^```", RECIPES.read_text("utf-8"), re.MULTILINE | re.DOTALL)
+    rules = [rule for block in blocks for rule in tomllib.loads(block).get("rule", [])]
+    lists = {name: frozenset(("a.example",)) for block in blocks for name in tomllib.loads(block).get("lists", {})}
+    return policy.Policy(
+        tuple(
+            policy.compile_rule(
+                policy.Rule(rule["name"], policy.Stage.EOM, rule["when"], policy.Action.REJECT, dry_run=True), lists
+            )
+            for rule in rules
+        ),
+        lists=lists,
+    )
+
+
+RECIPES = Path(__file__).parent.parent / "docs" / "policy.md"
+RULES = _documented_rules()
+MAX_RULES_FACTOR = 20  # hostile to honest
+_FOR_RULES: dict[str, Callable[[int], bytes]] = {
+    "fields that rules ask for": unit(f"Subject: {'a' * 60}\r\nX-Invoice: 1\r\nContent-Type: a/b\r\n", FROM),
+    "a long field that rules ask for": unit("x", FROM + "X-Invoice: 1"),
+    "octets that are not UTF-8": unit(b"Subject: " + b"\xff\xfe" * 30 + b"\r\n", FROM),
+    "a long author": lambda size: b"From: " + b"a" * size + b"@a.example\r\n",
+    "fifty signatures": lambda size: (
+        FROM + SIGNATURE.replace("h=from", "h=from" + ":a" * (size // 100)) * 50
+    ).encode(),
+}
+
+
+def decided(assessment: Assessment) -> policy.Decision:
+    """Try all documented rules on a message."""
+    return policy.decide(RULES.facts(assessment), RULES, policy.Stage.EOM)
+
+
+@pytest.mark.parametrize("build", (_MESSAGES | _FOR_RULES).values(), ids=_MESSAGES | _FOR_RULES)
+def test_documented_rules_take_time_linear_in_a_message(build: Callable[[int], bytes]) -> None:
+    def spent(message: bytes) -> float:
+        assessment = play(message).assessment
+        return seconds(lambda _: decided(assessment), b"")
+
+    small, large = spent(build(4 * SIZE)), spent(build(16 * SIZE))
+    assert large <= MAX_GROWTH * small + RULES_NOISE
+    assert large <= MAX_RULES_FACTOR * spent(unit(HONEST, FROM)(16 * SIZE)) + RULES_NOISE
+
+
+def test_documented_rules_can_be_evaluated_on_any_message() -> None:
+    for build in (_MESSAGES | _FOR_RULES).values():
+        failed = [one.reason for one in decided(play(build(4 * SIZE)).assessment).watched if "cannot" in one.reason]
+        assert not failed
 
 
 def test_the_longest_chain_is_whole() -> None:

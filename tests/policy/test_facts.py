@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from ipaddress import ip_address
 from typing import Any
 
@@ -13,7 +14,7 @@ from msgspec.structs import replace
 
 from assay.assessment import Assessment
 from assay.model.message import Header, HeaderField
-from assay.model.name import Domain, ReversePath
+from assay.model.name import Domain, Mailbox, ReversePath
 from assay.model.smtp import Client, Envelope
 from assay.policy import Facts, Stage, facts
 from assay.policy.facts import (
@@ -21,6 +22,7 @@ from assay.policy.facts import (
     MAX_FIELD_OCTETS,
     MAX_FIELDS,
     MAX_NAME_LENGTH,
+    MAX_TEXT,
     element,
     is_tree,
     known_from,
@@ -202,6 +204,31 @@ def test_what_is_no_utf_8_becomes_readable() -> None:
     assert found["helo"] == "caf\\xe9"
     assert found["client"]["name"] == "a\\b"
     json.dumps(found).encode("utf-8")
+
+
+def texts(value: Any) -> Iterator[str]:
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, dict):
+        for one in value.values():
+            yield from texts(one)
+    elif isinstance(value, list):
+        for one in value:
+            yield from texts(one)
+
+
+def test_what_a_stranger_writes_into_the_envelope_is_bounded() -> None:
+    long = "x" * 100_000
+    path = ReversePath(f"{long}@sender.example", Mailbox(long, SENDER))
+    found = facts(
+        replace(
+            FULL,
+            client=Client(ADDRESS, long, long, "smtpd"),
+            envelope=Envelope(path, (long, long), "4A", long),
+            author=dmarc.Author(AUTHOR, long, long),
+        )
+    )
+    assert max(map(len, texts(msgspec.to_builtins(found)))) == MAX_TEXT
 
 
 def test_a_name_that_stands_often_is_bounded() -> None:

@@ -21,6 +21,7 @@ from assay.policy.decision import Stage
 from assay.protocol import arc, authres, dkim, dmarc, iprev, senderid, spf
 
 MAX_FIELD_OCTETS = 998  # of one field's value that a rule sees: a line (RFC 5322, 2.1.1)
+MAX_TEXT = 998  # of one text of the envelope that a rule sees, our choice: an SMTP line is shorter (RFC 5321, 4.5.3.1)
 #: Our choice: how many fields of a signature's h= are told, each once. Real ones name fewer than 50; a stranger's 1,000
 #: would make every line of the facts as long as he likes.
 MAX_FIELD_NAMES = 100
@@ -221,15 +222,15 @@ def facts(
     path = envelope.reverse_path
     mailbox = path.mailbox
     return Facts(
-        ClientFacts(str(client.address or ""), client.name, client.daemon),
-        client.helo,
+        ClientFacts(str(client.address or ""), client.name[:MAX_TEXT], client.daemon),
+        client.helo[:MAX_TEXT],
         SenderFacts(
-            path.text,
-            mailbox.local_part if mailbox else "",
+            path.text[:MAX_TEXT],
+            mailbox.local_part[:MAX_TEXT] if mailbox else "",
             str(mailbox.domain) if mailbox else "",
-            envelope.authenticated,
+            envelope.authenticated[:MAX_TEXT],
         ),
-        envelope.recipients,
+        tuple([one[:MAX_TEXT] for one in envelope.recipients]),
         _iprev(assessment.iprev),
         SpfFacts(_spf(assessment.spf_helo), _spf(assessment.spf_mail_from)),
         _author(assessment.author),
@@ -294,7 +295,7 @@ def _spf(evaluation: spf.Evaluation | None) -> SpfIdentityFacts:
 def _author(author: dmarc.Author | None) -> AuthorFacts:
     if author is None:
         return _NO_AUTHOR
-    return AuthorFacts(str(author.domain or ""), author.mailbox, author.fault)
+    return AuthorFacts(str(author.domain or ""), author.mailbox[:MAX_TEXT], author.fault[:MAX_TEXT])
 
 
 def _dkim(evaluation: dkim.Evaluation, judged: dmarc.Evaluation | None) -> SignatureFacts:
