@@ -12,12 +12,12 @@ import msgspec
 
 import assay.session
 from assay.config import Configuration
-from assay.config.build import make_clients, make_policy, make_settings
+from assay.config.build import make_policy, make_settings, make_trust
 from assay.inquiry import Driver, Inquiry
 from assay.model.message import HeaderField, split_message
 from assay.model.network import Networks
-from assay.policy import Policy
-from assay.session import Clients, Delivery, Session, Settings, Verdict
+from assay.policy import Policy, Trust
+from assay.session import Delivery, Session, Settings, Verdict
 from assay.trace import Insert, Remove
 from sending import BAD, GOOD, MESSAGE, OUR_ID, ROWS
 from zone import Zone
@@ -86,7 +86,7 @@ def deliver(
 def configured(sections: Mapping[str, Any], dns: Driver) -> Session:
     """A session under the sections of a configuration."""
     configuration = msgspec.convert(sections, Configuration)
-    return Session(make_settings(configuration), make_clients(configuration), lambda _seconds=None: dns)
+    return Session(make_settings(configuration), make_trust(configuration), lambda _seconds=None: dns)
 
 
 def policy_of(sections: Mapping[str, Any]) -> Policy:
@@ -104,8 +104,8 @@ def session(
 ) -> Session:
     """A session that asks `ROWS`."""
     zone = Zone(ROWS if rows is None else rows)  # type: ignore[arg-type]  # as Zone takes it
-    clients = Clients(Networks.parse(internal), judge_authenticated=judge_authenticated)
-    return Session(settings or Settings(), clients, new_driver or (lambda: zone))
+    trust = Trust(Networks.parse(internal), judge_authenticated=judge_authenticated)
+    return Session(settings or Settings(), trust, new_driver or (lambda: zone))
 
 
 def greet(one: Session, ip: str | None = GOOD, helo: str = "mail.example.org", mta_name: str = OUR_ID) -> None:

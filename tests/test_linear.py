@@ -35,7 +35,7 @@ from assay.resolver.message import MAX_RECORDS
 from assay.resolver.message import read as read_message
 from assay.session import Delivery, Session, Verdict, deliver
 from signing import NOW, ed25519_key
-from whole import CLIENTS, SETTINGS, Script
+from whole import SETTINGS, TRUST, Script
 from zone import Zone
 
 SIZE = 16_384  # octets; the larger input has four times as many
@@ -412,7 +412,7 @@ def play(message: bytes, client: str = "192.0.2.1") -> Verdict:
         queue_id="Q",
         now=NOW,
     )
-    return deliver(Session(SETTINGS, CLIENTS, lambda: dns), delivery, past_refusals=True)[-1]
+    return deliver(Session(SETTINGS, TRUST, lambda: dns), delivery, past_refusals=True)[-1]
 
 
 FROM = "From: Ann <ann@a.example>\r\n"

@@ -11,7 +11,8 @@ import pytest
 
 from assay.inquiry import MX, Answer, Outcome, Question, RecordType
 from assay.model.message import HeaderField
-from assay.session import Clients, Session, Settings
+from assay.policy import Trust
+from assay.session import Session, Settings
 from talking import NOW
 from zone import Zone
 
@@ -71,7 +72,7 @@ def kind(question: Question) -> str:
 def asked() -> list[Question]:
     """All that the worst message makes us ask, each question once, as the cache would have it."""
     zone = Hostile({})
-    session = Session(Settings(), Clients(), lambda: zone)
+    session = Session(Settings(), Trust(), lambda: zone)
     session.connect(ip_address("192.0.2.7"), "")
     session.helo(f"spf.helo.{LABELS}")
     session.mail(f"<joe@spf.from.{LABELS}>", now=NOW)

@@ -16,7 +16,7 @@ import msgspec
 import signing
 from assay import trace
 from assay.config import Configuration
-from assay.config.build import make_clients, make_settings
+from assay.config.build import make_settings, make_trust
 from assay.daemon.journal import event, facts_line, message_line
 from assay.inquiry import MX, Answer, Inquiry, Outcome, Question, Record, RecordType, solve
 from assay.model.message import field_from_milter, split_message
@@ -106,7 +106,7 @@ def _record(kind: RecordType, value: bytes) -> Record:
 
 
 SETTINGS = make_settings(msgspec.convert(CONFIGURATION, Configuration))
-CLIENTS = make_clients(msgspec.convert(CONFIGURATION, Configuration))
+TRUST = make_trust(msgspec.convert(CONFIGURATION, Configuration))
 
 
 def play(script: bytes) -> tuple[list[Verdict], Script]:
@@ -114,7 +114,7 @@ def play(script: bytes) -> tuple[list[Verdict], Script]:
     records = script.split(SEPARATOR)[:MAX_RECORDS]
     by_kind = {kind: [one[1:] for one in records if one[:1] == kind] for kind in (b"C", b"D", b"E", b"F", b"R")}
     dns = Script(by_kind[b"D"])
-    session = Session(SETTINGS, CLIENTS, lambda: dns)
+    session = Session(SETTINGS, TRUST, lambda: dns)
     client = by_kind[b"C"][0] if by_kind[b"C"] else b"192.0.2.1"
     verdicts = [session.connect(parse_address(client.decode("latin-1")), "", mta_name="mx.example.org")]
     verdicts += [session.helo(_text(helo)) for helo in by_kind[b"E"]]

@@ -21,7 +21,7 @@ from typing import Any
 
 from mail import MTA, Message
 
-from assay.config import Configuration, make_clients, make_resolver, make_settings
+from assay.config import Configuration, make_resolver, make_settings, make_trust
 from assay.config.settings import Dns, Identity
 from assay.daemon.connection import Connection, Service, SessionCount, silent_steps
 from assay.daemon.journal import Journal
@@ -57,14 +57,12 @@ class Context:
 def main() -> None:
     messages: list[Message] = pickle.load(sys.stdin.buffer)  # noqa: S301  # of the benchmark itself
     configuration = Configuration(identity=Identity(authserv_id=MTA), dns=Dns(nameservers=(sys.argv[1],)))
-    settings, clients = make_settings(configuration), make_clients(configuration)
+    settings, trust = make_settings(configuration), make_trust(configuration)
     memory = Memory()
     nowhere = os.open(os.devnull, os.O_WRONLY)
     with make_resolver(configuration) as resolver:
         service = Service(
-            new_session=lambda: Session(
-                settings, clients, lambda seconds=None: resolver.driver(seconds or 5.0), memory
-            ),
+            new_session=lambda: Session(settings, trust, lambda seconds=None: resolver.driver(seconds or 5.0), memory),
             no_reply=silent_steps(settings.policy),
             on_error=OnError.TEMPFAIL,
             journal=Journal(Log(lambda _level, text: _write(nowhere, text))),

@@ -337,3 +337,13 @@ def test_whatever_the_facts_are_there_is_an_end(facts: dict[str, Any], header: d
     except BrokenLineError:
         return
     assert HARD.judge(logged).decision.action in list(Action)
+
+
+def test_a_client_that_is_a_relay_now_is_not_refused_for_what_it_is() -> None:
+    helo = rule("helo", 'helo == "mail.example.org"')
+    (logged,) = verdicts_of(LOGGING, MAIL[0])
+    facts = read_line(facts_line(logged, 0.0))
+    relays = {"internal": (), "relays": (MAIL[0][0],)}
+    assert Judge.of(configuration(LOGGING | {"rule": [helo]})).judge(facts).stage is Stage.HELO
+    behind = Judge.of(configuration(LOGGING | {"rule": [helo], "clients": relays})).judge(facts)
+    assert behind.stage is Stage.EOM, "its rules are tried at the end of the message, as in the daemon"

@@ -10,7 +10,7 @@ from typing import get_type_hints
 import msgspec
 import pytest
 
-from assay.config import ConfigError, Configuration, load, make_clients, make_resolver, make_settings
+from assay.config import ConfigError, Configuration, load, make_resolver, make_settings, make_trust
 from assay.policy import Stage
 from assay.policy.outcomes import Outcome
 
@@ -189,7 +189,7 @@ def test_every_key_reaches_its_struct(tmp_path: Path) -> None:
     assert settings.dkim.single_fields == ("To",)
     assert (settings.iprev, settings.received_spf) == (False, False)
     assert (settings.authserv_id, settings.further_authserv_ids) == ("mx.example.net", ("old.example.net",))
-    clients = make_clients(configuration)
+    clients = make_trust(configuration)
     assert [str(network) for network in clients.internal.members] == ["10.0.0.0/8"]
     assert clients.judge_authenticated
     assert clients.exempt_recipients == {"abuse@example.net"}

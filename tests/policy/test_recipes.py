@@ -24,7 +24,7 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric.rsa import RSAPrivateKey
 
 from assay import session
-from assay.config import Configuration, make_clients, make_settings
+from assay.config import Configuration, make_settings, make_trust
 from assay.inquiry import Answer, Question
 from assay.model.message import split_message
 from assay.model.name import Domain
@@ -178,7 +178,7 @@ def deliver(recipe: Recipe, case: str, folder: Path) -> tuple[Verdict, list[str]
         queue_id="4A",
         now=NOW,
     )
-    one = Session(make_settings(configuration), make_clients(configuration), lambda: dns)
+    one = Session(make_settings(configuration), make_trust(configuration), lambda: dns)
     verdict = session.deliver(one, delivery)[-1]
     return verdict, [] if verdict.stage is not Stage.EOM else list(verdict.assessment.envelope.recipients)
 

@@ -11,8 +11,8 @@ from msgspec.structs import replace
 from assay.model.message import HeaderField
 from assay.model.network import Networks
 from assay.model.smtp import parse_address
-from assay.policy import Action
-from assay.session import Clients, Session, Settings
+from assay.policy import Action, Trust
+from assay.session import Session, Settings
 from sending import BAD, GOOD, OUR_ID, ROWS, message
 from talking import NOW, Postponing, feed, greet, inserted, policy_of, removed, session, talk
 from zone import Zone
@@ -65,11 +65,11 @@ def test_who_is_exempt(ip: str | None, internal: tuple[str, ...], authenticated:
 @pytest.mark.parametrize("trusted", [True, False])
 @pytest.mark.parametrize("internal", [True, False])
 def test_results_of_trusted_mtas_stay(internal: bool, trusted: bool) -> None:
-    clients = Clients(
+    trust = Trust(
         internal=Networks.parse(["192.0.2.0/24"] if internal else []),
         trusted_results=Networks.parse(["192.0.2.1"] if trusted else ["192.0.2.2"]),
     )
-    one = Session(Settings(), clients, lambda: Zone(ROWS))
+    one = Session(Settings(), trust, lambda: Zone(ROWS))
     greet(one)
     verdict = talk(one, message("joe@example.org", FORGED))
     assert removed(verdict) == ([] if trusted else [("Authentication-Results", 1)])

@@ -17,7 +17,7 @@ from assay.cli import output
 from assay.cli.options import add_configuration, add_envelope, read_message
 from assay.cli.plain import plain
 from assay.cli.serve import read_configuration
-from assay.config import Configuration, make_clients, make_resolver, make_settings
+from assay.config import Configuration, make_resolver, make_settings, make_trust
 from assay.inquiry import Answer, Question
 from assay.model.message import split_message
 from assay.policy import Action, Decision, Stage
@@ -89,7 +89,7 @@ def _evaluate(
     with make_resolver(configuration) as resolver:
         session = Session(
             make_settings(configuration),
-            make_clients(configuration),
+            make_trust(configuration),
             lambda seconds=None: resolver.driver(
                 seconds or configuration.dns.budget_seconds, lambda *event: asked.append(event)
             ),

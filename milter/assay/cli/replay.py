@@ -10,23 +10,21 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, TypeVar
 
 import msgspec
 from msgspec import Struct
 from msgspec.structs import replace
 
-from assay import policy
-from assay.config import Configuration, make_clients, make_policy
+from assay.config import Configuration, make_policy, make_trust
 from assay.model.smtp import parse_address
-from assay.policy import ACCEPTED, Action, Decision, Facts, Policy, Stage
+from assay.policy import Action, Course, Decision, Facts, Policy, Stage, Trust
 from assay.policy.facts import ArcFacts, IprevFacts, SenderIdFacts, element, is_tree, members
 from assay.protocol import dkim
-from assay.session import Clients
 
 #: Methods that may be switched off, and what their facts are then.
 _OPTIONAL = {"iprev": IprevFacts(), "arc": ArcFacts(), "senderid": SenderIdFacts()}
-_EARLY = (Stage.CONNECT, Stage.HELO, Stage.MAIL)
 _DKIM_RESULTS = frozenset(dkim.Result) - {dkim.Result.NONE}
 
 
@@ -97,7 +95,7 @@ class Judge:
     """A configuration as far as it decides."""
 
     policy: Policy
-    clients: Clients
+    trust: Trust
     switched_off: frozenset[str]
     missing: Counter[str] = field(default_factory=Counter)  #: what the log lacks, by name, with the number of messages
     failing: Counter[str] = field(
@@ -113,62 +111,44 @@ class Judge:
             "senderid": configuration.senderid.enabled,
         }
         off = frozenset(name for name, on in enabled.items() if not on)
-        return cls(make_policy(configuration), make_clients(configuration), off)
+        return cls(make_policy(configuration), make_trust(configuration), off)
 
     def judge(self, logged: Logged) -> Ending:
         """Decide about one message, through all stages."""
         facts = self._complete(logged)
-        exempt = self._why_internal(facts)
-        authenticated = self.clients.why_authenticated(facts.mail_from.authenticated)
-        spared = self.clients.why_spared(facts.mail_from.address)
-        for stage in _EARLY:
-            if stage is Stage.MAIL:  # AUTH comes after HELO
-                exempt = exempt or authenticated
-            if exempt:
-                return Ending(Decision(by=f"not judged: {exempt}"))
-            decision = self._decide(_known(facts, stage), stage)
-            if decision.action.refuses and not (spared and stage is Stage.MAIL):
+        course = Course(self.policy, self.trust)
+        address = parse_address(facts.client.address)
+        # A judged message without an address came through a relay of ours that did not report it.
+        course.connect(address, facts.client.daemon if address is not None else "", local=False)
+        for stage in (Stage.CONNECT, Stage.HELO):
+            decision = self._noted(course.at_connection(stage, partial(_known, facts, stage)))
+            if decision.action.refuses:
                 return Ending(decision, stage)
-            if decision.final:
-                return Ending(decision)
-        recipients, favoured, refusal = self._recipients(facts, spared)
-        if refusal is not None and not recipients:
-            return Ending(refusal, Stage.RCPT)
-        decision = self._decide(replace(facts, rcpt=tuple(recipients)), Stage.EOM)
-        if (spared or favoured) and decision.action is not Action.ACCEPT:
-            return Ending(decision.spared(spared or favoured))
-        return Ending(decision)
+        standing = course.mail(facts.mail_from.address, facts.mail_from.authenticated)
+        if standing.exempt:
+            return Ending(Decision(by=f"not judged: {standing.exempt}"))
+        decision = self._noted(course.at_mail(partial(_known, facts, Stage.MAIL)))
+        if decision.action.refuses:
+            return Ending(decision, Stage.MAIL)
+        taken: list[str] = []
+        refusals: list[Decision] = []
+        for one in facts.rcpt:
+            alone = replace(facts, rcpt=(one,))
+            decision = self._noted(course.at_rcpt(one, partial(_known, alone, Stage.RCPT)))
+            if decision.action.refuses:
+                refusals.append(decision)
+            else:
+                taken.append(one)
+        if refusals and not taken:
+            return Ending(refusals[0], Stage.RCPT)
+        return Ending(self._noted(course.end(replace(facts, rcpt=tuple(taken)))))
 
-    def _decide(self, facts: Facts, stage: Stage) -> Decision:
-        if not self.policy.acts_at(stage):
-            return ACCEPTED
-        decision = policy.decide(facts, self.policy, stage)
+    def _noted(self, decision: Decision) -> Decision:
+        """The same decision; rules that could not be evaluated are counted."""
         for one in decision.watched:
             if one.action is Action.ACCEPT and "cannot be evaluated" in one.reason:
                 self.failing[one.reason] += 1
         return decision
-
-    def _why_internal(self, facts: Facts) -> str:
-        address, daemon = parse_address(facts.client.address), facts.client.daemon
-        # A judged message without an address came through a relay of ours that did not tell it.
-        return self.clients.why_internal(address, daemon) if address is not None else ""
-
-    def _recipients(self, facts: Facts, spared: str) -> tuple[list[str], str, Decision | None]:
-        """Who is left after RCPT, why the message is favoured, and the first refusal."""
-        taken: list[str] = []
-        favoured: str = ""
-        refusal: Decision | None = None
-        for one in facts.rcpt:
-            why = self.clients.why_favoured(one)
-            if not why:
-                decision = self._decide(_known(replace(facts, rcpt=(one,)), Stage.RCPT), Stage.RCPT)
-                if decision.action.refuses and not spared:
-                    refusal = refusal or decision
-                    continue
-                why = decision.by if decision.final else ""
-            favoured = why if favoured or not taken else ""
-            taken.append(one)
-        return taken, favoured, refusal
 
     def _complete(self, logged: Logged) -> Facts:
         """The facts as this configuration would have had them."""

@@ -26,7 +26,7 @@ from assay.cli.options import add_configuration, address
 from assay.cli.output import say
 from assay.cli.plain import plain
 from assay.cli.serve import read_configuration
-from assay.config import Configuration, make_clients, make_resolver, make_settings
+from assay.config import Configuration, make_resolver, make_settings, make_trust
 from assay.inquiry import Answer, Question
 from assay.model.name import ReversePath
 from assay.model.smtp import Address
@@ -234,7 +234,7 @@ def _narration(configuration: Configuration, query: Query, checks: list[Check]) 
     yield (
         f"limits       {limits.dns_terms} DNS terms, {limits.void_lookups} void lookups, {_seconds(configuration):g} s"
     )
-    network = make_clients(configuration).internal.find(query.address)
+    network = make_trust(configuration).internal.find(query.address)
     if network is not None:
         yield f"note         the daemon judges no mail of this client: internal network {network}"
     for check in checks:
@@ -250,7 +250,7 @@ def _object(
     configuration: Configuration, query: Query, checks: list[Check], expected: spf.Result | None
 ) -> dict[str, Any]:
     """All of it as plain values, under the words of the narration."""
-    network = make_clients(configuration).internal.find(query.address)
+    network = make_trust(configuration).internal.find(query.address)
     result = checks[0].evaluation.result
     return {
         "result": plain(result),

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """The configuration: one TOML file, decoded into typed structs. `settings` says what can be set and why."""
 
-from assay.config.build import make_clients, make_policy, make_resolver, make_settings
+from assay.config.build import make_policy, make_resolver, make_settings, make_trust
 from assay.config.load import ConfigError, load
 from assay.config.risks import risks
 from assay.config.sample import sample, show
@@ -11,10 +11,10 @@ __all__ = [
     "ConfigError",
     "Configuration",
     "load",
-    "make_clients",
     "make_policy",
     "make_resolver",
     "make_settings",
+    "make_trust",
     "risks",
     "sample",
     "show",

@@ -52,10 +52,10 @@ def make_resolver(configuration: Configuration, tell: Callable[[str], None] = la
     )
 
 
-def make_clients(configuration: Configuration) -> session.Clients:
+def make_trust(configuration: Configuration) -> policy.Trust:
     """Whose mail is not judged, as the session wants it."""
     clients = configuration.clients
-    return session.Clients(
+    return policy.Trust(
         internal=Networks.parse(clients.internal),
         relays=Networks.parse(clients.relays),
         trusted_results=Networks.parse(clients.trusted_results),

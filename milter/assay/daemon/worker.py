@@ -16,7 +16,7 @@ import threading
 import time
 
 from assay import policy
-from assay.config import Configuration, make_clients, make_resolver, make_settings
+from assay.config import Configuration, make_resolver, make_settings, make_trust
 from assay.daemon import connection
 from assay.daemon import filter as callbacks
 from assay.daemon.child import Kind, Tether
@@ -62,12 +62,12 @@ def run(tether: Tether, configuration: Configuration, listener: Listener, log: L
     resolver = make_resolver(configuration, log.warning)
     resolver.start()
     settings = make_settings(configuration)
-    clients = make_clients(configuration)
+    trust = make_trust(configuration)
     budget = configuration.dns.budget_seconds
     sessions = connection.SessionCount()
     memory = Memory()
     service = connection.Service(
-        new_session=lambda: Session(settings, clients, lambda seconds=None: resolver.driver(seconds or budget), memory),
+        new_session=lambda: Session(settings, trust, lambda seconds=None: resolver.driver(seconds or budget), memory),
         no_reply=connection.silent_steps(settings.policy),
         # A dry run refuses nothing, a message that we failed to judge included.
         on_error=policy.OnError.ACCEPT if configuration.milter.dry_run else configuration.milter.on_error,

@@ -6,9 +6,10 @@ evaluate everything, write it down, and refuse nothing until the operator says s
 
 `facts` puts an assessment into the operator's own words; `outcomes` maps each method's outcome to an action; `rules`
 are the operator's CEL expressions, and `names` checks what they name; `replies` word the SMTP replies; `decide` brings
-them together.
+them together. `standing` says whose mail a message is, and `course` walks it through the stages.
 """
 
+from assay.policy.course import Course
 from assay.policy.decide import Policy, decide
 from assay.policy.decision import ACCEPTED, NO_EDITS, Action, Decision, Edits, OnError, Reply, Stage
 from assay.policy.facts import Facts, facts
@@ -16,12 +17,15 @@ from assay.policy.names import RuleError
 from assay.policy.outcomes import Method, Override, methods
 from assay.policy.replies import Replies, check_reply, split_reply
 from assay.policy.rules import Lists, Rule, compile_rule
+from assay.policy.standing import Direction, Standing, Trust
 
 __all__ = [
     "ACCEPTED",
     "NO_EDITS",
     "Action",
+    "Course",
     "Decision",
+    "Direction",
     "Edits",
     "Facts",
     "Lists",
@@ -34,6 +38,8 @@ __all__ = [
     "Rule",
     "RuleError",
     "Stage",
+    "Standing",
+    "Trust",
     "check_reply",
     "compile_rule",
     "decide",

@@ -2,14 +2,13 @@
 """Floor 4: one connection and its messages on their way through the SMTP stages. Events in, verdicts out.
 
 A `Session` is one SMTP connection as a milter sees it; it begins a transaction for each message. `deliver` plays a
-whole message to it. Nothing here knows a
-milter library, a thread or a clock.
+whole message to it. Nothing here knows a milter library, a thread or a clock.
 """
 
 from assay.session.delivery import Delivery, deliver
 from assay.session.inquiries import NewDriver
-from assay.session.session import Clients, Session
+from assay.session.session import Session
 from assay.session.settings import Settings
-from assay.session.transaction import Standing, Transaction, Verdict
+from assay.session.transaction import Transaction, Verdict
 
-__all__ = ["Clients", "Delivery", "NewDriver", "Session", "Settings", "Standing", "Transaction", "Verdict", "deliver"]
+__all__ = ["Delivery", "NewDriver", "Session", "Settings", "Transaction", "Verdict", "deliver"]

@@ -8,7 +8,8 @@ operator's policy acts at that stage; else it waits for nothing.
 
 from __future__ import annotations
 
-from msgspec import Struct, field
+from collections.abc import Callable
+
 from msgspec.structs import replace
 
 from assay import policy
@@ -16,66 +17,19 @@ from assay.assessment import Assessment
 from assay.memory import Memory
 from assay.model.message import HeaderField
 from assay.model.name import ReversePath
-from assay.model.network import Networks
 from assay.model.smtp import Address, Client, Envelope
 from assay.policy import Action, Decision, Stage
-from assay.policy.rules import listed
 from assay.session.inquiries import Inquiries, NewDriver
 from assay.session.origin import Origin
 from assay.session.settings import Settings
-from assay.session.transaction import Standing, Transaction, Verdict
-
-
-class Clients(Struct, frozen=True):
-    """Whose mail is not judged, or judged and spared.
-
-    `daemon_names` are names of the MTA's own services that take mail from our users. `trusted_results` are networks of
-    MTAs whose results in our name are ours. `exempt_senders` and
-    `exempt_recipients` hold lower-case addresses and domains; their mail is evaluated and not acted on.
-    """
-
-    internal: Networks = field(default_factory=Networks)
-    relays: Networks = field(default_factory=Networks)
-    trusted_results: Networks = field(default_factory=Networks)
-    daemon_names: frozenset[str] = frozenset()
-    judge_authenticated: bool = False
-    exempt_senders: frozenset[str] = frozenset()
-    exempt_recipients: frozenset[str] = frozenset()
-
-    def why_internal(self, address: Address | None, daemon: str, *, local: bool = True) -> str:
-        """Why mail from here is not judged; empty where it is.
-
-        :param local: what it means where there is no address: mail from the MTA's own host, or from nobody knows where.
-        """
-        if daemon in self.daemon_names:
-            return f"daemon {daemon}"
-        if address is None:
-            return "no network client" if local else ""
-        network = self.internal.find(address)
-        return f"internal network {network}" if network is not None else ""
-
-    def trusts_results(self, address: Address | None) -> bool:
-        """Whether results in our name that come from here are ours (RFC 8601, 5)."""
-        return address is not None and self.trusted_results.find(address) is not None
-
-    def why_authenticated(self, authenticated: str) -> str:
-        """Why mail under this login name is not judged; empty where it is."""
-        return "authenticated" if authenticated and not self.judge_authenticated else ""
-
-    def why_spared(self, sender: str) -> str:
-        """Why failures of mail from this reverse-path are not acted on; empty where they are."""
-        return "exempt sender" if sender and listed(sender, self.exempt_senders) else ""
-
-    def why_favoured(self, recipient: str) -> str:
-        """Why failures of a message to this recipient are not acted on; empty where they are."""
-        return "exempt recipient" if listed(recipient, self.exempt_recipients) else ""
+from assay.session.transaction import Transaction, Verdict
 
 
 class Session:
     """One connection. Call the methods in SMTP's order; each fact may be missing."""
 
     def __init__(
-        self, settings: Settings, clients: Clients, new_driver: NewDriver, memory: Memory | None = None
+        self, settings: Settings, trust: policy.Trust, new_driver: NewDriver, memory: Memory | None = None
     ) -> None:
         """
         :param new_driver: called at each stage that asks something.
@@ -83,13 +37,11 @@ class Session:
         """
         self._settings = settings
         self._memory = Memory() if memory is None else memory
-        self._clients = clients
+        self._course = policy.Course(settings.policy, trust, carries_out=not settings.dry_run)
         self._new_driver = new_driver
         self._inquiries = Inquiries(new_driver)
         self._client = Client()
-        self._internal = ""
-        self._relay = False
-        self._decided: dict[Stage, Decision] = {}  # by rules that said accept before MAIL
+        self._judged = True  # whether the client is one to judge
         self._set_name(settings.fallback_authserv_id)
         self._transaction: Transaction | None = None
 
@@ -111,12 +63,9 @@ class Session:
         self._client = Client(address, name, daemon=daemon)
         if mta_name:
             self._set_name(mta_name)
-        self._decided = {}
-        self._internal = self._clients.why_internal(address, daemon, local=local)
-        if self._internal:
-            return None
-        self._relay = address is not None and self._clients.relays.find(address) is not None
-        if self._relay:
+        standing = self._course.connect(address, daemon, local=local)
+        self._judged = not standing.exempt and not standing.relayed
+        if not self._judged:
             return None
         self._origin.connected(self._client)
         return self._at_connection(Stage.CONNECT)
@@ -124,25 +73,23 @@ class Session:
     def helo(self, name: str) -> Verdict | None:
         """HELO or EHLO was given, perhaps for the second time after STARTTLS. Starts SPF of the HELO identity."""
         self._client = self._client.greeted(name)
-        self._decided.pop(Stage.HELO, None)
-        if self._internal or self._relay:
+        self._course.greeted()
+        if not self._judged:
             return None
         self._origin.greeted(self._client)
         return self._at_connection(Stage.HELO)
 
     def _at_connection(self, stage: Stage) -> Verdict | None:
-        if not self._settings.policy.acts_at(stage) or Stage.CONNECT in self._decided:
-            return None
-        assessment = Assessment(
+        moment = _Moment(self._settings, self._of_client)
+        return moment.verdict(self._course.at_connection(stage, moment.facts), stage)
+
+    def _of_client(self) -> Assessment:
+        return Assessment(
             self._client,
             Envelope(ReversePath("")),
             iprev=self._origin.iprev(),
             spf_helo=self._origin.spf_helo(),
         )
-        verdict = self._refusal(assessment, stage)
-        if verdict is not None and verdict.decision.final:
-            self._decided[stage] = verdict.decision
-        return verdict
 
     def mail(self, path: str, *, authenticated: str = "", smtputf8: bool = False, now: int) -> Verdict | None:
         """MAIL was given: a new envelope. Whether it is judged is decided here, anew for each message.
@@ -153,6 +100,7 @@ class Session:
         """
         self.abort()
         reverse_path = ReversePath.parse(path)
+        self._course.mail(reverse_path.text, authenticated)
         self._transaction = Transaction(
             self._settings,
             Inquiries(self._new_driver),
@@ -160,25 +108,12 @@ class Session:
             self._client,
             Envelope(reverse_path, authenticated=authenticated, smtputf8=smtputf8),
             self._origin,
-            self._standing(reverse_path, authenticated),
+            self._course,
             authserv_id=self._authserv_id,
             now=now,
         )
-        self._transaction.decided = self._decided.get(Stage.CONNECT) or self._decided.get(Stage.HELO)
-        return self._at_transaction(self._transaction, Stage.MAIL)
-
-    def _standing(self, path: ReversePath, authenticated: str) -> Standing:
-        strip = not self._clients.trusts_results(self._client.address)
-        exempt = self._internal or self._clients.why_authenticated(authenticated)
-        if exempt:
-            return Standing(exempt=exempt, strip=strip)
-        return Standing(
-            spared=self._clients.why_spared(path.text),
-            strip=strip,
-            relay=self._relay,
-            internal=self._clients.internal,
-            relays=self._clients.relays,
-        )
+        moment = _Moment(self._settings, self._transaction.so_far)
+        return moment.verdict(self._course.at_mail(moment.facts), Stage.MAIL)
 
     def rcpt(self, path: str) -> Verdict | None:
         """A recipient was given."""
@@ -186,44 +121,16 @@ class Session:
         if transaction is None:
             return None
         recipient = path.strip("<>")
-        verdict = None
-        favoured = self._clients.why_favoured(recipient)
-        if not favoured:
-            verdict = self._at_transaction(transaction, Stage.RCPT, recipient)
-            if verdict is not None and verdict.decision.final:
-                favoured = verdict.decision.by
+
+        def alone() -> Assessment:
+            found = transaction.so_far()
+            return replace(found, envelope=replace(found.envelope, recipients=(recipient,)))
+
+        moment = _Moment(self._settings, alone)
+        verdict = moment.verdict(self._course.at_rcpt(recipient, moment.facts), Stage.RCPT)
         if verdict is None or not verdict.action.refuses:
-            transaction.recipient(path, favoured)
+            transaction.recipient(path)
         return verdict
-
-    def _at_transaction(self, transaction: Transaction, stage: Stage, recipient: str = "") -> Verdict | None:
-        standing = transaction.standing
-        if (
-            not self._settings.policy.acts_at(stage)
-            or standing.exempt
-            or standing.relay
-            or transaction.decided is not None
-        ):
-            return None
-        assessment = transaction.so_far()
-        if recipient:
-            assessment = replace(assessment, envelope=replace(assessment.envelope, recipients=(recipient,)))
-        verdict = self._refusal(assessment, stage, standing.spared)
-        if verdict is not None and verdict.decision.final and stage is Stage.MAIL:
-            transaction.decided = verdict.decision
-        return verdict
-
-    def _refusal(self, assessment: Assessment, stage: Stage, spared: str = "") -> Verdict | None:
-        """The verdict of a stage before the end of the message: there is one only if somebody should hear of it."""
-        facts = self._settings.policy.facts(assessment)
-        decision = policy.decide(facts, self._settings.policy, stage)
-        if decision == policy.ACCEPTED:
-            return None
-        acts = decision.action.refuses and not self._settings.dry_run and not spared
-        action, reply = (decision.action, decision.reply) if acts else (Action.ACCEPT, None)
-        if spared and decision.action.refuses:
-            decision = decision.spared(spared)
-        return Verdict(action, reply, (), decision, assessment, stage, facts)
 
     def header(self, one: HeaderField) -> None:
         """A header field arrived."""
@@ -264,3 +171,28 @@ class Session:
         """The connection is over."""
         self.abort()
         self._inquiries.cancel()
+
+
+class _Moment:
+    """A stage before the end of the message: what is known then, found out only if something is decided by it."""
+
+    def __init__(self, settings: Settings, assess: Callable[[], Assessment]) -> None:
+        self._settings = settings
+        self._assess = assess
+        self._known: tuple[Assessment, policy.Facts] | None = None
+
+    def facts(self) -> policy.Facts:
+        """The facts of this stage, waited for."""
+        assessment = self._assess()
+        facts = self._settings.policy.facts(assessment)
+        self._known = assessment, facts
+        return facts
+
+    def verdict(self, decision: Decision, stage: Stage) -> Verdict | None:
+        """The verdict of this stage; there is one only if somebody should hear of it."""
+        if self._known is None or decision == policy.ACCEPTED:
+            return None
+        assessment, facts = self._known
+        if decision.action.refuses and not self._settings.dry_run:
+            return Verdict(decision.action, decision.reply, (), decision, assessment, stage, facts)
+        return Verdict(Action.ACCEPT, None, (), decision, assessment, stage, facts)

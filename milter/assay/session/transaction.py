@@ -7,7 +7,7 @@ whole) and never the body.
 
 from __future__ import annotations
 
-from msgspec import Struct, field
+from msgspec import Struct
 from msgspec.structs import replace
 
 from assay import policy, trace
@@ -16,7 +16,6 @@ from assay.inquiry import Driver, Inquiry, Pending
 from assay.memory import Memory
 from assay.model.message import NO_HEADER, Header, HeaderField
 from assay.model.name import Domain
-from assay.model.network import Networks
 from assay.model.smtp import Client, Envelope
 from assay.policy import ACCEPTED, Action, Decision, Stage
 from assay.protocol import dkim, dmarc, senderid, spf
@@ -76,25 +75,8 @@ class Verdict(Struct, frozen=True):
     facts: policy.Facts | None = None
 
 
-class Standing(Struct, frozen=True):
-    """How a message's origin stands with us.
-
-    `exempt` tells why the message is not judged at all, `spared` why its failures are recorded and not acted on; both
-    are empty for an ordinary one. `strip`: whether fields that claim our name are removed. `relay`: the client is a
-    relay of ours, and the one that counts is in its Received field; `internal` and `relays` tell whether that one is
-    another of our own hosts.
-    """
-
-    exempt: str = ""
-    spared: str = ""
-    strip: bool = True
-    relay: bool = False
-    internal: Networks = field(default_factory=Networks)
-    relays: Networks = field(default_factory=Networks)
-
-
 class Transaction:
-    """One message that is judged, or one whose client is exempt and that is only cleaned of forged fields."""
+    """One message: from outside, and judged, or our own, and only cleaned of forged fields."""
 
     def __init__(
         self,
@@ -104,21 +86,19 @@ class Transaction:
         client: Client,
         envelope: Envelope,
         origin: Origin,
-        standing: Standing,
+        course: policy.Course,
         *,
         authserv_id: str,
         now: int,
     ) -> None:
         """Begin with MAIL. Starts SPF for it.
 
+        :param course: how the message stands, and what was decided so far.
         :param now: Unix time in seconds, for SPF's ``%{t}`` (RFC 7208, 7.3).
         """
         self.client = client
         self.envelope = envelope
-        self.standing = standing
-        self.decided: Decision | None = None  #: by a rule that said accept at an earlier stage
-        self._favoured = ""  # why failures are not acted on: every recipient wants the message whatever it is
-        self._late = standing.relay  # whether the earlier stages had nobody to judge
+        self._course = course
         self._settings = settings
         self._inquiries = inquiries
         self._memory = memory
@@ -126,7 +106,8 @@ class Transaction:
         self._authserv_id = authserv_id
         self._now = now
         self._recipients: list[str] = []
-        self._forgeries = trace.Forgeries((authserv_id, *settings.further_authserv_ids)) if standing.strip else None
+        names = (authserv_id, *settings.further_authserv_ids)
+        self._forgeries = trace.Forgeries(names) if course.message.cleaned else None
         self._forged: list[tuple[str, int]] = []
         self._occurrences: dict[bytes, int] = {}
         self._fields: list[HeaderField] = []
@@ -139,8 +120,13 @@ class Transaction:
         self._discovery: Pending[dmarc.Discovery] | None = None
         self._sender_id: Pending[senderid.Evaluation] | None = None
         self._signatures = Signatures(settings.dkim, inquiries, with_arc=settings.arc)
-        if not standing.exempt and not standing.relay:
+        if not self._exempt and not course.message.relayed:
             self._check_mail_from()
+
+    @property
+    def _exempt(self) -> str:
+        """Why the message is not judged; a relay's Received field may tell."""
+        return self._course.message.exempt
 
     def _check_mail_from(self) -> None:
         request = self._spf_request()
@@ -161,13 +147,8 @@ class Transaction:
             best_guess=self._settings.spf_best_guess,
         )
 
-    def recipient(self, path: str, favoured: str = "") -> None:
-        """Take the next recipient, as in RCPT TO.
-
-        :param favoured: why this one wants its mail whatever it is. A message ends in one way for all its recipients,
-            so it is favoured only where each of them is: else a stranger would name such a recipient beside his victim.
-        """
-        self._favoured = favoured if self._favoured or not self._recipients else ""
+    def recipient(self, path: str) -> None:
+        """Take the next recipient, as in RCPT TO."""
         if len(self._recipients) < MAX_RECIPIENTS:
             self._recipients.append(path.removeprefix("<").removesuffix(">"))
 
@@ -176,7 +157,7 @@ class Transaction:
         key = one.key
         if key in _OURS and self._flood is None:
             self._note_forged(one)
-        if self.standing.exempt or self._flood is not None:
+        if self._exempt or self._flood is not None:
             return
         self._octets += len(one.name) + len(one.value) + 3
         if self._octets > MAX_HEADER_OCTETS or len(self._fields) >= MAX_HEADER_FIELDS:
@@ -190,7 +171,7 @@ class Transaction:
             self._signatures.arrived(one)
         elif key in _ARC_SIGNATURES:
             self._signatures.arc_arrived(one)
-        elif key == b"received" and self.standing.relay:
+        elif key == b"received" and self._course.message.relayed:
             self._relay_told(one)
 
     def _note_forged(self, one: HeaderField) -> None:
@@ -204,20 +185,13 @@ class Transaction:
 
     def _relay_told(self, one: HeaderField) -> None:
         """A Received of our own relay: its client is the one to judge, unless that is a relay of ours again."""
-        told = parse_received(one.value)
-        if told is not None and (told[0].is_loopback or self.standing.relays.find(told[0]) is not None):
-            # The next Received is that one's. A loopback address is the relay's own and never ours: a content filter
-            # that hands all mail back to it, a stranger's too.
+        address, helo = parse_received(one.value) or (None, "")
+        if not self._course.relayed(address):
             return
-        self.standing = replace(self.standing, relay=False)
         self.client = replace(self.client, address=None, name="", helo="")
-        if told is None:
+        if address is None or self._exempt:
             return  # nobody to judge by address; DKIM and DMARC still tell
-        network = self.standing.internal.find(told[0])
-        if network is not None:
-            self.standing = replace(self.standing, exempt=f"internal network {network}, behind a relay")
-            return
-        self.client = replace(self.client, address=told[0], helo=told[1])
+        self.client = replace(self.client, address=address, helo=helo)
         self._origin = Origin(self._settings, self._inquiries, self._memory, self._authserv_id)
         self._origin.connected(self.client)
         self._origin.greeted(self.client)
@@ -233,7 +207,7 @@ class Transaction:
 
     def end_of_header(self) -> None:
         """All fields are there: choose the signatures to verify and prepare to hash the body for them."""
-        if self.standing.exempt or self._flood is not None:
+        if self._exempt or self._flood is not None:
             return
         self._header = Header(tuple(self._fields))
         self._fields = []
@@ -256,9 +230,9 @@ class Transaction:
         return Assessment(
             self.client,
             replace(self.envelope, queue_id=queue_id, recipients=tuple(self._recipients)),
-            self.standing.exempt,
-            iprev=self._origin.iprev() if not self.standing.exempt else None,
-            spf_helo=self._origin.spf_helo() if not self.standing.exempt else None,
+            self._exempt,
+            iprev=self._origin.iprev() if not self._exempt else None,
+            spf_helo=self._origin.spf_helo() if not self._exempt else None,
             spf_mail_from=self._spf.result() if self._spf is not None else None,
         )
 
@@ -271,24 +245,13 @@ class Transaction:
         driver = self._inquiries.driver()  # its time budget is that of the whole join
         if self._flood is not None:
             return self._refusal_of_flood(self.so_far(queue_id=queue_id), self._flood)
-        if self.standing.exempt:
+        if self._exempt:
             return self._verdict(self.so_far(queue_id=queue_id), ACCEPTED, None)
         assessment = self._assess(driver, queue_id, now, draw)
         facts = None
         if self._settings.policy.acts_at(Stage.EOM) or self._settings.policy.logs_facts:
             facts = self._settings.policy.facts(assessment)
-        return self._verdict(assessment, self._decide(facts), facts)
-
-    def _decide(self, facts: policy.Facts | None) -> Decision:
-        if self.decided is not None:
-            return self.decided
-        if facts is None:
-            return ACCEPTED
-        decision = policy.decide(facts, self._settings.policy, Stage.EOM, late=self._late)
-        spared = self.standing.spared or self._favoured
-        if spared and decision.action is not Action.ACCEPT:
-            return decision.spared(spared)
-        return decision
+        return self._verdict(assessment, self._course.end(facts), facts)
 
     def _assess(self, driver: Driver, queue_id: str, now: int, draw: float) -> Assessment:
         author = self._author_of_message()
@@ -359,7 +322,7 @@ class Transaction:
         """Forged fields and what the decision wants gone first, then what is added; the trace fields end up on top."""
         edits: tuple[trace.Edit, ...] = trace.remove_edits(self._header, decision.edits.remove, self._forged)
         edits += tuple(trace.decision_edits(self._header, decision.edits))
-        if self.standing.exempt:
+        if self._exempt:
             return edits
         stamps = trace.insert_edits(assessment, decision, self._authserv_id, received_spf=self._settings.received_spf)
         return edits + stamps

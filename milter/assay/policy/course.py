@@ -1,0 +1,127 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The course of a connection and its messages through the stages of SMTP: what is decided where.
+
+The daemon walks it with facts as they come, ``assay policy try`` with facts that were logged. At each stage the caller
+offers a function that gives the facts, which is called only if something is decided there: facts have to be waited for.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from assay.model.smtp import Address
+from assay.policy.decide import Policy, decide
+from assay.policy.decision import ACCEPTED, Action, Decision, Stage
+from assay.policy.facts import Facts
+from assay.policy.standing import Standing, Trust
+
+FactsNow = Callable[[], Facts]
+
+
+class Course:
+    """One connection, and one message at a time. Call the methods in SMTP's order."""
+
+    __slots__ = (
+        "_accepted", "_carries_out", "_client", "_final", "_policy", "_relayed", "_spared", "_taken", "_trust",
+        "message",
+    )  # fmt: skip
+
+    def __init__(self, policy: Policy, trust: Trust, *, carries_out: bool = True) -> None:
+        """:param carries_out: whether refusals are carried out; in a dry run the message goes on."""
+        self._policy = policy
+        self._trust = trust
+        self._carries_out = carries_out
+        self._client = Standing()
+        self._accepted: dict[Stage, Decision] = {}  # by rules that said accept before MAIL
+        self._begin(Standing())
+
+    def _begin(self, standing: Standing) -> None:
+        self.message = standing  #: how the current message stands
+        self._relayed = standing.relayed  # whether the earlier stages had nobody to judge
+        self._final: Decision | None = None  # by a rule that said accept: nothing later judges this message
+        self._spared = ""  # why failures are not acted on: every recipient wants the message whatever it is
+        self._taken = False  # whether there is a recipient
+
+    def connect(self, address: Address | None, daemon: str, *, local: bool = True) -> Standing:
+        """A client connected. See `Trust.of_client`."""
+        self._accepted = {}
+        self._client = self._trust.of_client(address, daemon, local=local)
+        return self._client
+
+    def greeted(self) -> None:
+        """HELO was given, perhaps another one: what was decided about the former is void."""
+        self._accepted.pop(Stage.HELO, None)
+
+    def at_connection(self, stage: Stage, facts: FactsNow) -> Decision:
+        """What is decided at CONNECT or HELO."""
+        if self._client.exempt or self._client.relayed or Stage.CONNECT in self._accepted:
+            return ACCEPTED
+        decision = self._at(stage, facts)
+        if decision.final:
+            self._accepted[stage] = decision
+        return decision
+
+    def mail(self, sender: str, authenticated: str) -> Standing:
+        """A message begins. See `Trust.of_message`."""
+        self._begin(self._trust.of_message(self._client, sender, authenticated))
+        self._final = self._accepted.get(Stage.CONNECT) or self._accepted.get(Stage.HELO)
+        return self.message
+
+    def at_mail(self, facts: FactsNow) -> Decision:
+        """What is decided at MAIL."""
+        if self._goes_on:
+            return ACCEPTED
+        decision = self._spare(self._at(Stage.MAIL, facts), self.message.spared)
+        if decision.final:
+            self._final = decision
+        return decision
+
+    def at_rcpt(self, recipient: str, facts: FactsNow) -> Decision:
+        """What is decided about one recipient. A message ends in one way for all its recipients, so it is spared only
+        where each of them is: else a stranger would name such a recipient beside his victim.
+
+        :param recipient: the forward-path without angle brackets.
+        """
+        decision = ACCEPTED
+        spared = self._trust.spares_recipient(recipient)
+        if not spared and not self._goes_on:
+            decision = self._spare(self._at(Stage.RCPT, facts), self.message.spared)
+            spared = decision.by if decision.final else ""
+        if not (decision.action.refuses and self._carries_out):
+            self._spared = spared if self._spared or not self._taken else ""
+            self._taken = True
+        return decision
+
+    def relayed(self, address: Address | None) -> bool:
+        """A Received field told who gave the message to a relay of ours. See `Trust.of_relayed`.
+
+        :returns: whether that is the one to judge.
+        """
+        self.message = self._trust.of_relayed(self.message, address)
+        return not self.message.relayed
+
+    def end(self, facts: Facts | None) -> Decision:
+        """What becomes of the message.
+
+        :param facts: may be left out where nothing is decided at the end.
+        """
+        if self.message.exempt:
+            return ACCEPTED
+        if self._final is not None:
+            return self._final
+        if facts is None:
+            return ACCEPTED
+        decision = decide(facts, self._policy, Stage.EOM, late=self._relayed)
+        return self._spare(decision, self.message.spared or self._spared)
+
+    @property
+    def _goes_on(self) -> bool:
+        """Whether nothing is decided about this message before its end."""
+        return bool(self.message.exempt) or self.message.relayed or self._final is not None
+
+    def _at(self, stage: Stage, facts: FactsNow) -> Decision:
+        return decide(facts(), self._policy, stage) if self._policy.acts_at(stage) else ACCEPTED
+
+    @staticmethod
+    def _spare(decision: Decision, why: str) -> Decision:
+        return decision.spared(why) if why and decision.action is not Action.ACCEPT else decision

@@ -1,0 +1,107 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Whose mail a message is: which way it goes, and how its origin stands with us."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+
+from msgspec import Struct, field
+
+from assay.model.network import Networks
+from assay.model.smtp import Address
+from assay.policy.rules import listed
+
+
+class Direction(StrEnum):
+    """Which way a message goes, and so which strands of a transaction it has."""
+
+    INBOUND = "inbound"  #: from outside: it is judged
+    OUTBOUND = "outbound"  #: from our own hosts and users: it is not judged
+    RETURNED = "returned"  #: from an MTA of ours that wrote results in our name already: it is left alone
+
+
+class Standing(Struct, frozen=True):
+    """How a message's origin stands with us.
+
+    `exempt` says why the message is not judged, and is empty for one that is. `spared` says why failures of a message
+    that is judged are recorded and not acted on. `cleaned`: whether fields that claim our name are removed. `relayed`:
+    the client is a relay of ours, and the one to judge is in its Received field.
+    """
+
+    direction: Direction = Direction.INBOUND
+    exempt: str = ""
+    spared: str = ""
+    cleaned: bool = True
+    relayed: bool = False
+
+
+class Trust(Struct, frozen=True):
+    """What the operator says about who sends: whose mail is not judged, or is judged and spared.
+
+    `daemon_names` are names of the MTA's own services that take mail from our users. `trusted_results` are networks of
+    MTAs whose results in our name are ours. `exempt_senders` and `exempt_recipients` hold lower-case addresses and
+    domains; their mail is judged and spared.
+    """
+
+    internal: Networks = field(default_factory=Networks)
+    relays: Networks = field(default_factory=Networks)
+    trusted_results: Networks = field(default_factory=Networks)
+    daemon_names: frozenset[str] = frozenset()
+    judge_authenticated: bool = False
+    exempt_senders: frozenset[str] = frozenset()
+    exempt_recipients: frozenset[str] = frozenset()
+
+    def of_client(self, address: Address | None, daemon: str, *, local: bool = True) -> Standing:
+        """How mail from this client stands, before anything is known of the message.
+
+        :param daemon: the name of the MTA's service that took the connection.
+        :param local: what it means where there is no address: mail from the MTA's own host, or from nobody knows where.
+        """
+        results = address is not None and self.trusted_results.find(address) is not None  # RFC 8601, 5
+        exempt = self._why_internal(address, daemon, local=local)
+        if exempt:
+            return Standing(Direction.RETURNED if results else Direction.OUTBOUND, exempt, cleaned=not results)
+        relayed = address is not None and self.relays.find(address) is not None
+        return Standing(cleaned=not results, relayed=relayed)
+
+    def _why_internal(self, address: Address | None, daemon: str, *, local: bool) -> str:
+        if daemon in self.daemon_names:
+            return f"daemon {daemon}"
+        if address is None:
+            return "no network client" if local else ""
+        network = self.internal.find(address)
+        return f"internal network {network}" if network is not None else ""
+
+    def of_message(self, client: Standing, sender: str, authenticated: str) -> Standing:
+        """How a message from this client stands.
+
+        :param sender: the reverse-path without angle brackets, empty for the null one.
+        :param authenticated: the login name (RFC 4954), empty for none.
+        """
+        if client.exempt:
+            return client
+        if authenticated and not self.judge_authenticated:
+            return Standing(Direction.OUTBOUND, "authenticated", cleaned=client.cleaned)
+        spared = "exempt sender" if sender and listed(sender, self.exempt_senders) else ""
+        return Standing(spared=spared, cleaned=client.cleaned, relayed=client.relayed)
+
+    def of_relayed(self, message: Standing, address: Address | None) -> Standing:
+        """How a message stands once its Received field told who gave it to a relay of ours.
+
+        :param address: of that client; None where the field does not tell it.
+        """
+        if address is not None and (address.is_loopback or self.relays.find(address) is not None):
+            # The next Received is that one's. A loopback address is the relay's own and never ours: a content filter
+            # that hands all mail back to it, a stranger's too.
+            return message
+        network = self.internal.find(address) if address is not None else None
+        if network is None:
+            return Standing(spared=message.spared, cleaned=message.cleaned)
+        return Standing(Direction.OUTBOUND, f"internal network {network}, behind a relay", cleaned=message.cleaned)
+
+    def spares_recipient(self, recipient: str) -> str:
+        """Why failures of a message to this recipient are not acted on; empty where they are.
+
+        :param recipient: the forward-path without angle brackets.
+        """
+        return "exempt recipient" if listed(recipient, self.exempt_recipients) else ""
