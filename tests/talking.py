@@ -56,7 +56,7 @@ class Postponing:
     zone: Zone
     started: list[Postponed[object]] = field(default_factory=list)
 
-    def start(self, inquiry: Inquiry[T]) -> Postponed[T]:
+    def start(self, inquiry: Inquiry[T], *_: object) -> Postponed[T]:
         one = Postponed(self.zone, inquiry)
         self.started.append(one)  # type: ignore[arg-type]  # of any type
         return one

@@ -81,7 +81,7 @@ class Script:
             return Answer(Outcome.FOUND, tuple(_record(question.type, value) for value in values))
         return Answer(Outcome.NODATA if owner in self._owners else Outcome.NXDOMAIN)
 
-    def start(self, inquiry: Inquiry[T]) -> Solved[T]:
+    def start(self, inquiry: Inquiry[T], *_: object) -> Solved[T]:
         return Solved(solve(inquiry, self.answer))
 
 

@@ -63,7 +63,7 @@ class Zone:
         """Run an inquiry to its end."""
         return solve(inquiry, self.answer)
 
-    def start(self, inquiry: Inquiry[T]) -> Solved[T]:
+    def start(self, inquiry: Inquiry[T], *_: object) -> Solved[T]:
         """The `assay.inquiry.Driver` of the tests: everything is answered at once."""
         return Solved(self.solve(inquiry))
 

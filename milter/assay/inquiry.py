@@ -17,7 +17,7 @@ rules.
 from __future__ import annotations
 
 from collections.abc import Callable, Generator, Sequence
-from enum import Enum, StrEnum
+from enum import Enum, IntEnum, StrEnum
 from typing import Protocol, TypeVar, cast
 
 from msgspec import Struct
@@ -128,8 +128,30 @@ class Pending(Protocol[T_co]):
         """Nobody will ask for the result: stop working for it."""
 
 
-class Driver(Protocol):
-    """What answers inquiries on behalf of one connection or message, within one time budget."""
+class Asker(Struct, frozen=True, eq=False):
+    """On whose behalf is asked: one message, or one connection before its messages. Each equals itself alone.
 
-    def start(self, inquiry: Inquiry[T]) -> Pending[T]:
+    Where not all questions can be asked at once, each client has its turn, and each of its messages (`client` None:
+    all without a network client take turns as one).
+    """
+
+    client: Address | None = None
+
+
+#: For whoever asks alone.
+ANYBODY = Asker()
+
+
+class Urgency(IntEnum):
+    """What of one message's questions is asked first where not all can be asked at once."""
+
+    VERDICT = 0  #: without the answer nothing can be said: SPF and the author's DMARC policy
+    EVIDENCE = 1  #: keys, and the names of clients
+    AHEAD = 2  #: what may turn out not to be needed
+
+
+class Driver(Protocol):
+    """What answers inquiries within one time budget."""
+
+    def start(self, inquiry: Inquiry[T], asker: Asker = ANYBODY, urgency: Urgency = Urgency.EVIDENCE, /) -> Pending[T]:
         """Start an evaluation, in the background where it has to wait."""

@@ -5,65 +5,53 @@ A flight asks each server that is up once, in the operator's order; those that l
 once more with more patience, since a recursive resolver may itself be waiting for a slow one. NOERROR and NXDOMAIN end
 it; any other RCODE sends it to the next server. While all servers are down, flights wait for a probe (see `health`).
 
+For each query a flight needs a place, which it gets in its asker's turn (see `share`). There are `PLACES`; a query that
+is not answered within `LINGER` moves to one of `SLOW_PLACES` if its asker has a share of these left, and domains that
+were slow before ask there alone, as does TCP. So what is slow leaves places for what is fast.
+
+A question that nobody waits for any more leaves the queue at once. One that is in flight keeps its place until the
+answer or the end of its patience, and no other server is asked: the nameserver works for it all the same, so who gives
+up early could else keep it busier than his share allows.
+
 Everything runs in the loop's thread. `ask` never calls back before it returns.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections import deque
 from collections.abc import Callable, Sequence
-from typing import Protocol
 
 from msgspec.structs import replace
 
 from assay.inquiry import Answer, Outcome, Question
 from assay.resolver import message, transport, wire
 from assay.resolver.cache import Cache
+from assay.resolver.datagrams import Datagrams
+from assay.resolver.flight import Flight, Waiter
 from assay.resolver.health import Health, Server
 from assay.resolver.message import Reply
 from assay.resolver.nameservers import Nameserver
+from assay.resolver.share import Place, Pool
+from assay.resolver.slow import Delays, SlowDomains, domain_of
 from assay.resolver.statistics import Statistics
+from assay.resolver.streams import Streams
 
 #: Seconds for the first answer of a server; resolvers give up on one authoritative server after about as many.
 PATIENCE = 2.0
 #: The second round is this much more patient.
 SECOND_ROUND = 2
-#: Sockets open at a time, so that slow domains do not eat the descriptors of the SMTP side (1,024 by default).
-MAX_OPEN = 400
+#: Queries in flight at a time. With the slow ones a thousand, which is what one thread of unbound works on.
+PLACES = 700
+#: Further ones for what is slow. Each may be a TCP connection, and so a descriptor of the SMTP side's 1,024.
+SLOW_PLACES = 300
+#: Questions that wait for a place, some 10 MiB: as many as a thousand places answer in a minute if all are slow.
+ROOM = 10_000
+#: Seconds after which a query is slow. Most of what a resolver has to look up itself takes a tenth.
+LINGER = 0.5
 #: CNAMEs followed by ourselves, for servers that leave it to us. What the server followed is bounded where it is read.
 MAX_ALIASES = 8
 
-
-class Asker(Protocol):
-    """Who waits for an answer."""
-
-    def deliver(self, index: int, answer: Answer) -> None:
-        """Take the answer to the question that was asked under this index."""
-
-
-class _Flight:
-    """A lookup on its way."""
-
-    __slots__ = (
-        "aliases", "asked", "exchange", "faults", "key", "question", "reasons", "round", "secure", "since", "ttl",
-        "waiting",
-    )  # fmt: skip
-
-    def __init__(self, key: str, question: Question, asked: bytes) -> None:
-        self.key = key
-        self.question = question
-        self.asked = asked
-        self.waiting: list[tuple[Asker, int]] = []
-        self.exchange: transport.Exchange | None = None
-        self.since = 0.0  # when the exchange began
-        self.round = 1
-        self.faults: dict[Server, transport.Cause | None] = {}  # None: it answered, with a failure
-        self.reasons: list[str] = []
-        # Of the CNAME chain so far:
-        self.aliases = 0
-        self.ttl: int | None = None
-        self.secure = True
+TOO_MANY = Answer(Outcome.TEMPFAIL, reason="too many questions at a time")
 
 
 class Client:
@@ -85,62 +73,93 @@ class Client:
         self._statistics = statistics
         self._clock = clock
         self._patience = patience
+        self._linger = min(LINGER, patience / 4)
         self._trust_ad = trust_ad
-        self._plain = transport.Plain(loop, statistics, authentic=trust_ad)
-        self._health = Health(nameservers, self._plain, statistics, clock, patience, self._wake, tell)
-        self._flights: dict[str, _Flight] = {}
-        self._open = 0
-        #: For a socket, by domain; no longer than the questions of all inquiries.
-        self._queue: dict[str, deque[_Flight]] = {}
-        self._stranded: list[_Flight] = []  # waiting for a probe
+        self._datagrams = Datagrams(loop, statistics, trust_ad)
+        self._streams = Streams(loop, statistics, trust_ad)
+        self._health = Health(nameservers, self._datagrams, statistics, clock, patience, self._wake, tell)
+        self._flights: dict[str, Flight] = {}
+        self._fast: Pool[Flight] = Pool(PLACES, ROOM)
+        self._slow: Pool[Flight] = Pool(SLOW_PLACES, ROOM)
+        self._young: dict[Flight, None] = {}  # in flight in fast places and not slow so far, the oldest first
+        self._watch: asyncio.Handle | None = None  # for the oldest of them to be slow
+        self._slow_domains = SlowDomains()
+        self._delays = Delays(tell, loop.call_later)
+        self._stranded: dict[Flight, None] = {}  # waiting for a probe
 
-    def ask(self, key: str, question: Question, asked: bytes, asker: Asker, index: int) -> None:
+    @property
+    def flights(self) -> int:
+        """How many lookups are on their way or wait."""
+        return len(self._flights)
+
+    def ask(self, key: str, question: Question, asked: bytes, waiter: Waiter, index: int) -> Flight:
         """Have a question answered, later.
 
         :param key: what equal questions have in common, and the cache's key.
         :param asked: the question section.
+        :returns: what to tell `withdraw`.
         """
         flight = self._flights.get(key)
-        if flight is not None:
-            self._statistics.shared += 1
-            flight.waiting.append((asker, index))
-            return
-        flight = self._flights[key] = _Flight(key, question, asked)
-        flight.waiting.append((asker, index))
-        self._next(flight)
+        if flight is None:
+            flight = self._flights[key] = Flight(key, question, asked)
+            flight.join(waiter, index)
+            self._next(flight)
+            return flight
+        self._statistics.shared += 1
+        flight.join(waiter, index)
+        if flight.queued:
+            self._queue(flight, [(waiter, index)])
+            self._serve(flight.pool)
+        return flight
+
+    def withdraw(self, flight: Flight, waiter: Waiter, index: int) -> None:
+        """An answer is not waited for any more."""
+        last = flight.part(waiter, index)
+        if last and flight.queued and flight.pool is not None:
+            self._delays.note(waiter.asker, flight.question.name, self._clock() - flight.queued_at)
+            flight.pool.leave(waiter.asker, flight)
+        if not flight.waiting and flight.exchange is None:
+            self._drop(flight)
 
     def close(self) -> None:
         """Stop all exchanges, and answer TEMPFAIL to whoever waits."""
         self._health.close()
         flights, self._flights = self._flights, {}
-        self._queue.clear()
         self._stranded.clear()
         for flight in flights.values():
             if flight.exchange is not None:
                 flight.exchange.cancel()
+        self._datagrams.close()
         for flight in flights.values():
             _deliver(flight, Answer(Outcome.TEMPFAIL, reason="resolver closed"))
 
-    def _next(self, flight: _Flight) -> None:
-        """Send a flight to the next server, or end it, later, where there is none."""
+    def _next(self, flight: Flight) -> None:
+        """Send a flight to the next server, as soon as there is a place, or end it, later, where there is none."""
         self._health.revive()
         server = self._choose(flight)
-        if server is not None:
-            if self._open < MAX_OPEN:
-                self._send(flight, server)
+        if server is None:
+            if self._health.probing and not self._health.any_up:
+                self._stranded[flight] = None
             else:
-                self._queue.setdefault(_neighbourhood(flight.question.name), deque()).append(flight)
-        elif self._health.probing and not self._health.any_up:
-            self._stranded.append(flight)
-        else:
-            self._loop.call_soon(self._fail, flight)
+                self._loop.call_soon(self._fail, flight)
+            return
+        pool = flight.pool = self._pool(flight)
+        for asker in flight.askers:
+            place = pool.take(asker)
+            if place is not None:
+                self._send(flight, server, pool, place)
+                return
+        flight.queued_at = self._clock()
+        self._queue(flight, list(flight.waiting))
 
-    def _choose(self, flight: _Flight) -> Server | None:
+    def _choose(self, flight: Flight) -> Server | None:
+        if flight.over_tcp is not None:
+            return flight.over_tcp
         up = [server for server in self._health.servers if server.fault is None]
         for server in up:
             if server not in flight.faults:
                 return server
-        if up and flight.round == 1 and not self._queue:  # who had a turn does not take another before those who wait
+        if up and flight.round == 1:
             flight.round = 2
             again = [server for server in up if flight.faults[server] is transport.Cause.TIMEOUT]
             for server in again:
@@ -148,31 +167,123 @@ class Client:
             return again[0] if again else None
         return None
 
-    def _send(self, flight: _Flight, server: Server) -> None:
+    def _pool(self, flight: Flight) -> Pool[Flight]:
+        if flight.slow or flight.over_tcp is not None:
+            return self._slow
+        if self._slow_domains and self._slow_domains.has(domain_of(flight.question.name), self._clock()):
+            return self._slow
+        return self._fast
+
+    def _queue(self, flight: Flight, waiting: Sequence[tuple[Waiter, int]]) -> None:
+        """Let a flight wait for a place, on behalf of each of these; refuse those that have their share of the room."""
+        pool = flight.pool
+        if pool is None:
+            return
+        for waiter, index in waiting:
+            if not pool.enter(waiter.asker, flight, waiter.urgency):
+                flight.part(waiter, index)
+                self._statistics.refused += 1
+                self._loop.call_soon(waiter.deliver, index, TOO_MANY)
+        if not flight.waiting:
+            self._drop(flight)
+
+    def _serve(self, pool: Pool[Flight] | None) -> None:
+        """Give the free places to those whose turn it is."""
+        while pool is not None and (flight := pool.next()) is not None:
+            waited = self._clock() - flight.queued_at
+            for asker in flight.askers:
+                pool.leave(asker, flight)
+                self._delays.note(asker, flight.question.name, waited)
+            flight.pool = None
+            self._next(flight)
+
+    def _send(self, flight: Flight, server: Server, pool: Pool[Flight], place: Place[Flight]) -> None:
         def done(outcome: bytes | transport.Fault) -> None:
-            self._open -= 1
             flight.exchange = None
+            self._free(flight)
             if isinstance(outcome, transport.Fault):
-                flight.faults[server] = outcome.cause
-                flight.reasons.append(f"{server} {outcome.reason}")
                 self._health.failed(server, outcome, flight.since)
-                self._next(flight)
+                flight.over_tcp = None
+                flight.slow = flight.slow or outcome.cause is transport.Cause.TIMEOUT
+                self._go_on(flight, server, outcome.cause, outcome.reason)
             else:
                 self._health.heard(server)
-                self._understand(flight, server, message.read(outcome, flight.question.type, self._trust_ad))
-            self._serve_queue()
+                self._note_fast(flight)
+                if flight.over_tcp is None and wire.is_truncated(outcome):
+                    self._turn_to_tcp(flight, server)
+                else:
+                    flight.over_tcp = None
+                    self._understand(flight, server, message.read(outcome, flight.question.type, self._trust_ad))
 
-        self._open += 1
+        flight.pool, flight.place = pool, place
         flight.since = self._clock()
         patience = self._patience if flight.round == 1 else self._patience * SECOND_ROUND
-        flight.exchange = self._plain.ask(server.nameserver, flight.asked, patience, done)
+        if flight.over_tcp is not None:
+            flight.exchange = self._streams.ask(server.nameserver, flight.asked, patience, done)
+            return
+        flight.exchange = self._datagrams.ask(server.nameserver, flight.asked, patience, done)
+        if pool is self._fast:
+            self._young[flight] = None
+            if self._watch is None:
+                self._watch = self._loop.call_later(self._linger, self._look_for_slow)
 
-    def _understand(self, flight: _Flight, server: Server, reply: Reply) -> None:
+    def _free(self, flight: Flight) -> None:
+        """Give a flight's place to whoever waits for one, before it asks for another."""
+        pool, place = flight.pool, flight.place
+        flight.pool = flight.place = None
+        self._young.pop(flight, None)
+        if pool is not None and place is not None:
+            pool.release(place)
+            self._serve(pool)
+
+    def _look_for_slow(self) -> None:
+        """Move what has become slow out of the fast places."""
+        self._watch = None
+        now = self._clock()
+        while self._young:
+            flight = next(iter(self._young))
+            left = flight.since + self._linger - now
+            if left > 0:
+                self._watch = self._loop.call_later(left, self._look_for_slow)
+                break
+            del self._young[flight]
+            self._note_slow(flight, now)
+        self._serve(self._fast)
+
+    def _note_slow(self, flight: Flight, now: float) -> None:
+        flight.slow = True
+        if any(server.heard > flight.since for server in self._health.servers):  # else it may be the server's fault
+            self._slow_domains.add(domain_of(flight.question.name), now)
+        if flight.place is not None:
+            place = self._slow.take(flight.place.asker)
+            if place is not None:
+                self._fast.release(flight.place)
+                flight.pool, flight.place = self._slow, place
+
+    def _note_fast(self, flight: Flight) -> None:
+        if self._slow_domains and self._clock() - flight.since < self._linger:
+            self._slow_domains.discard(domain_of(flight.question.name))
+
+    def _go_on(self, flight: Flight, server: Server, cause: transport.Cause | None, reason: str) -> None:
+        """This server has no answer: ask the next one, if it is still wanted."""
+        if not flight.waiting:
+            self._drop(flight)
+            return
+        flight.faults[server] = cause
+        flight.reasons.append(f"{server} {reason}")
+        self._next(flight)
+
+    def _turn_to_tcp(self, flight: Flight, server: Server) -> None:
+        if flight.waiting:
+            flight.over_tcp = server
+            self._next(flight)
+        else:
+            self._drop(flight)
+
+    def _understand(self, flight: Flight, server: Server, reply: Reply) -> None:
         answer = reply.answer
         if answer.outcome is Outcome.TEMPFAIL:
-            flight.faults[server] = None
-            flight.reasons.append(f"{server} {answer.reason}")
-            self._next(flight)
+            self._go_on(flight, server, None, answer.reason)
             return
         if flight.ttl is not None:
             answer = replace(answer, ttl=min(answer.ttl, flight.ttl), secure=answer.secure and flight.secure)
@@ -185,48 +296,37 @@ class Client:
             self._end(flight, replace(answer, outcome=Outcome.NXDOMAIN))
         elif flight.aliases == MAX_ALIASES:
             self._end(flight, Answer(Outcome.TEMPFAIL, reason=f"more than {MAX_ALIASES} CNAMEs"))
+        elif not flight.waiting:
+            self._drop(flight)
         else:
-            flight.aliases += 1
-            flight.ttl, flight.secure = answer.ttl, answer.secure
-            flight.question, flight.asked = question, asked
-            flight.round = 1
-            flight.faults.clear()
+            flight.follow(question, asked, answer)
             self._next(flight)
 
-    def _fail(self, flight: _Flight) -> None:
-        if flight.key in self._flights:  # else closed meanwhile
+    def _fail(self, flight: Flight) -> None:
+        if self._flights.get(flight.key) is flight:  # else closed or dropped meanwhile
             reason = "; ".join(dict.fromkeys(flight.reasons)) or self._health.reason
             self._end(flight, Answer(Outcome.TEMPFAIL, reason=reason))
 
-    def _end(self, flight: _Flight, answer: Answer) -> None:
+    def _end(self, flight: Flight, answer: Answer) -> None:
         del self._flights[flight.key]
         if answer.outcome is Outcome.TEMPFAIL:
             self._statistics.failures += 1
         _deliver(flight, self._cache.put(flight.key, answer))
 
+    def _drop(self, flight: Flight) -> None:
+        """Nobody waits for it."""
+        if self._flights.get(flight.key) is flight:
+            del self._flights[flight.key]
+            self._stranded.pop(flight, None)
+
     def _wake(self) -> None:
         """A probe ended: let the stranded flights look again."""
-        stranded, self._stranded = self._stranded, []
+        stranded, self._stranded = self._stranded, {}
         for flight in stranded:
             self._next(flight)
 
-    def _serve_queue(self) -> None:
-        """Give each domain its turn. In order of arrival, one message's questions after slow names would keep all other
-        lookups waiting until their time is spent, and a forged message would end in a temporary error."""
-        while self._queue and self._open < MAX_OPEN:
-            domain = next(iter(self._queue))
-            flights = self._queue.pop(domain)
-            flight = flights.popleft()
-            if flights:
-                self._queue[domain] = flights
-            self._next(flight)
 
-
-def _neighbourhood(name: str) -> str:
-    """The part of a name that tells whose it is, roughly: the last two labels."""
-    return ".".join(name.lower().rsplit(".", 2)[-2:])
-
-
-def _deliver(flight: _Flight, answer: Answer) -> None:
-    for asker, index in flight.waiting:
-        asker.deliver(index, answer)
+def _deliver(flight: Flight, answer: Answer) -> None:
+    waiting, flight.waiting, flight.askers = flight.waiting, {}, {}
+    for waiter, index in waiting:
+        waiter.deliver(index, answer)

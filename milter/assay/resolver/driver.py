@@ -20,7 +20,8 @@ from contextlib import suppress
 from threading import Event, Lock
 from typing import Any, Generic, NoReturn, Protocol, TypeVar, cast
 
-from assay.inquiry import Answer, Inquiry, Outcome, Pending, Question
+from assay.inquiry import ANYBODY, Answer, Asker, Inquiry, Outcome, Pending, Question, Urgency
+from assay.resolver.flight import Flight
 from assay.resolver.statistics import Statistics
 
 T = TypeVar("T")
@@ -43,8 +44,11 @@ class Source(Protocol):
     def hand_over(self, call: Callable[[], None]) -> bool:
         """Have a function called in the loop's thread; False where the resolver is closed. In any thread."""
 
-    def ask(self, question: Question, asker: Running[Any], index: int) -> Answer | None:
+    def ask(self, question: Question, waiter: Running[Any], index: int) -> Answer | Flight:
         """Have a question answered by the DNS, unless the answer came meanwhile. In the loop's thread."""
+
+    def withdraw(self, flight: Flight, waiter: Running[Any], index: int) -> None:
+        """An answer that was asked for is not waited for any more. In the loop's thread."""
 
 
 class Driver:
@@ -67,7 +71,7 @@ class Driver:
         self._since = 0.0  # since when some inquiry waits
         self._lock = Lock()
 
-    def start(self, inquiry: Inquiry[T]) -> Pending[T]:
+    def start(self, inquiry: Inquiry[T], asker: Asker = ANYBODY, urgency: Urgency = Urgency.EVIDENCE) -> Pending[T]:
         """Start an evaluation, in the background from where it has to wait."""
         lookup = self._lookup
         try:
@@ -77,7 +81,7 @@ class Driver:
                 for question in batch:
                     answer = lookup(question)
                     if answer is None:
-                        running = Running(self, self._source, inquiry, batch, answers)
+                        running = Running(self, self._source, inquiry, batch, answers, asker, urgency)
                         _give_way()
                         return running
                     answers.append(answer)
@@ -163,17 +167,27 @@ class Running(Generic[T]):
     """
 
     __slots__ = (
-        "_answers", "_batch", "_driver", "_end", "_ended", "_error", "_inquiry", "_lock", "_missing", "_since",
-        "_source", "_value",
+        "_answers", "_asked", "_batch", "_driver", "_end", "_ended", "_error", "_inquiry", "_lock", "_missing",
+        "_since", "_source", "_value", "asker", "urgency",
     )  # fmt: skip
 
     def __init__(
-        self, driver: Driver, source: Source, inquiry: Inquiry[T], batch: Sequence[Question], known: list[Answer]
+        self,
+        driver: Driver,
+        source: Source,
+        inquiry: Inquiry[T],
+        batch: Sequence[Question],
+        known: list[Answer],
+        asker: Asker,
+        urgency: Urgency,
     ) -> None:
         """Take over an inquiry; `known` are the answers to the first of `batch`, the next one has to be waited for."""
+        self.asker = asker
+        self.urgency = urgency
         self._driver = driver
         self._source = source
         self._inquiry = inquiry
+        self._asked: dict[int, Flight] = {}  # by index in the batch: what the DNS has not answered
         self._lock = Lock()
         self._end = Event()
         self._ended = False
@@ -201,17 +215,18 @@ class Running(Generic[T]):
         return cast(T, self._value)
 
     def cancel(self) -> None:
-        """Close the evaluator. Lookups already in flight go on, for the cache."""
+        """Close the evaluator. What it asked, and nobody else waits for, leaves the queue of the resolver's client."""
         with self._lock:
             if not self._ended:
                 self._finish(error=CancelledError("the evaluation was cancelled"))
                 self._inquiry.close()
 
     def deliver(self, index: int, answer: Answer) -> None:
-        """Take the answer to one question of the batch (`assay.resolver.client.Asker`). In the loop's thread."""
+        """Take the answer to one question of the batch (`assay.resolver.flight.Waiter`). In the loop's thread."""
         with self._lock:
             if self._ended:
                 return
+            self._asked.pop(index, None)
             try:
                 self._set(index, answer)
             except Exception as error:  # the observer's bug; the others who wait for this answer shall not suffer
@@ -255,9 +270,11 @@ class Running(Generic[T]):
     def _ask(self) -> None:
         for index, answer in enumerate(self._answers):
             if answer is None:
-                meanwhile = self._source.ask(self._batch[index], self, index)
-                if meanwhile is not None:
-                    self._set(index, meanwhile)
+                asked = self._source.ask(self._batch[index], self, index)
+                if isinstance(asked, Answer):
+                    self._set(index, asked)
+                else:
+                    self._asked[index] = asked
 
     def _refuse(self) -> None:
         """Answer what is open: there is no time left, or nobody to ask."""
@@ -278,3 +295,11 @@ class Running(Generic[T]):
         self._ended = True
         self._driver._waits_no_more()
         self._end.set()
+        if self._asked:
+            self._source.hand_over(self._withdraw)
+
+    def _withdraw(self) -> None:
+        """Nobody waits for the answers any more. In the loop's thread."""
+        asked, self._asked = self._asked, {}
+        for index, flight in asked.items():
+            self._source.withdraw(flight, self, index)

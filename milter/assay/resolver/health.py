@@ -14,6 +14,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 from assay.resolver import transport, wire
+from assay.resolver.datagrams import Datagrams
 from assay.resolver.nameservers import Nameserver
 from assay.resolver.statistics import Statistics
 
@@ -50,7 +51,7 @@ class Health:
     def __init__(
         self,
         nameservers: Sequence[Nameserver],
-        plain: transport.Plain,
+        datagrams: Datagrams,
         statistics: Statistics,
         clock: Callable[[], float],
         patience: float,
@@ -58,7 +59,7 @@ class Health:
         tell: Callable[[str], None],
     ) -> None:
         self.servers = tuple(Server(nameserver) for nameserver in nameservers)
-        self._plain = plain
+        self._datagrams = datagrams
         self._statistics = statistics
         self._clock = clock
         self._patience = min(patience, PROBE_PATIENCE)
@@ -132,4 +133,4 @@ class Health:
             self._changed()
 
         self._statistics.probes += 1
-        server.probe = self._plain.ask(server.nameserver, wire.PROBE, self._patience, done)
+        server.probe = self._datagrams.ask(server.nameserver, wire.PROBE, self._patience, done)

@@ -18,6 +18,7 @@ from assay.resolver import wire
 from assay.resolver.cache import Cache
 from assay.resolver.client import PATIENCE, Client
 from assay.resolver.driver import Driver, Observer, Running
+from assay.resolver.flight import Flight
 from assay.resolver.nameservers import Nameserver
 from assay.resolver.statistics import Statistics
 from assay.resolver.zone import LocalZone
@@ -47,7 +48,8 @@ class Resolver:
         :param cache: where answers are kept; a new one of the default size if left out.
         :param patience: seconds to wait for a nameserver before the next one is asked.
         :param trust_ad: the nameservers validate and the way to them is safe: believe their AD bit (RFC 4035, 4.9.3).
-        :param tell: is told, in the loop's thread, which nameserver does not answer, and that it does again.
+        :param tell: is told, in the loop's thread, which nameserver does not answer, that it does again, and for which
+            clients questions wait too long for their turn.
         :param clock: seconds that never go back; the same one as the cache's.
         """
         self.statistics = Statistics()
@@ -64,6 +66,11 @@ class Resolver:
         self._loop: asyncio.AbstractEventLoop | None = None
         self._thread: Thread | None = None
         self._client: Client | None = None
+
+    @property
+    def flights(self) -> int:
+        """How many lookups are on their way or wait for their turn."""
+        return 0 if self._client is None else self._client.flights
 
     def start(self) -> None:
         """Start the loop's thread now, so that the first message need not wait for it."""
@@ -108,7 +115,7 @@ class Resolver:
             loop.call_soon_threadsafe(call)
             return True
 
-    def ask(self, question: Question, asker: Running[Any], index: int) -> Answer | None:
+    def ask(self, question: Question, waiter: Running[Any], index: int) -> Answer | Flight:
         """Have a question that `lookup` had no answer to asked; the answer, if it came meanwhile. In the loop only."""
         if self._zone is not None:
             local = self._zone.answer(question)
@@ -123,8 +130,11 @@ class Resolver:
         if asked is None:
             return IMPOSSIBLE
         client = cast(Client, self._client)  # we are in its loop's thread
-        client.ask(key, question, asked, asker, index)
-        return None
+        return client.ask(key, question, asked, waiter, index)
+
+    def withdraw(self, flight: Flight, waiter: Running[Any], index: int) -> None:
+        """An answer that was asked for is not waited for any more. In the loop only."""
+        cast(Client, self._client).withdraw(flight, waiter, index)
 
     def close(self) -> None:
         """End the loop's thread. What is still waiting is answered TEMPFAIL."""

@@ -23,4 +23,5 @@ class Statistics:
     probes: int = 0  #: health probes sent to nameservers believed to be down
     timeouts: int = 0  #: queries that no answer came to in time
     failures: int = 0  #: lookups that ended in TEMPFAIL
+    refused: int = 0  #: questions answered TEMPFAIL because too many of the same client or message waited
     spent: int = 0  #: questions answered TEMPFAIL because a message's time budget was spent

@@ -5,7 +5,8 @@ from __future__ import annotations
 
 from typing import Protocol, TypeVar
 
-from assay.inquiry import Driver, Inquiry, Pending
+from assay.inquiry import Asker, Driver, Inquiry, Pending, Urgency
+from assay.model.smtp import Address
 
 T = TypeVar("T")
 
@@ -19,11 +20,19 @@ class NewDriver(Protocol):
 class Inquiries:
     """Starts inquiries and remembers them, so that an abort can cancel what nobody will ask for."""
 
-    __slots__ = ("_new_driver", "_pending")
+    __slots__ = ("_asker", "_new_driver", "_pending")
 
-    def __init__(self, new_driver: NewDriver) -> None:
+    def __init__(self, new_driver: NewDriver, client: Address | None = None) -> None:
+        """
+        :param client: whose connection or message it is.
+        """
         self._new_driver = new_driver
+        self._asker = Asker(client)
         self._pending: list[Pending[object]] = []
+
+    def on_behalf_of(self, client: Address | None) -> None:
+        """From now on it is this client's."""
+        self._asker = Asker(client)
 
     def driver(self, seconds: float | None = None) -> Driver:
         """A driver whose budget several inquiries may share.
@@ -32,12 +41,15 @@ class Inquiries:
         """
         return self._new_driver() if seconds is None else self._new_driver(seconds)
 
-    def start(self, inquiry: Inquiry[T], driver: Driver | None = None) -> Pending[T]:
+    def start(
+        self, inquiry: Inquiry[T], driver: Driver | None = None, urgency: Urgency = Urgency.EVIDENCE
+    ) -> Pending[T]:
         """Start an inquiry in the background.
 
         :param driver: whose budget to use; a fresh one if left out.
+        :param urgency: how much depends on it.
         """
-        pending = (driver or self._new_driver()).start(inquiry)
+        pending = (driver or self._new_driver()).start(inquiry, self._asker, urgency)
         self._pending.append(pending)
         return pending
 

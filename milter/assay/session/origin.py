@@ -7,7 +7,7 @@ its own, it belongs to the message.
 
 from __future__ import annotations
 
-from assay.inquiry import Pending
+from assay.inquiry import Pending, Urgency
 from assay.memory import Memory
 from assay.model.smtp import Client
 from assay.protocol import iprev, spf
@@ -42,7 +42,7 @@ class Origin:
                 client.address, client.helo, receiver=self._receiver, limits=self._settings.spf_limits
             ).of_helo()
             driver = self._inquiries.driver(self._settings.spf_seconds)
-            self._spf_helo = self._inquiries.start(check_spf(self._memory, request), driver)
+            self._spf_helo = self._inquiries.start(check_spf(self._memory, request), driver, Urgency.VERDICT)
 
     def iprev(self) -> iprev.Evaluation | None:
         """IPREV, waited for; None where it was not tried."""

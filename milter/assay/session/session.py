@@ -61,6 +61,7 @@ class Session:
         :param local: whether a client without an address is the MTA's own host, and not one that a proxy hides.
         """
         self._client = Client(address, name, daemon=daemon)
+        self._inquiries.on_behalf_of(address)
         if mta_name:
             self._set_name(mta_name)
         standing = self._course.connect(address, daemon, local=local)
@@ -103,7 +104,7 @@ class Session:
         self._course.mail(reverse_path.text, authenticated)
         self._transaction = Transaction(
             self._settings,
-            Inquiries(self._new_driver),
+            Inquiries(self._new_driver, self._client.address),
             self._memory,
             self._client,
             Envelope(reverse_path, authenticated=authenticated, smtputf8=smtputf8),

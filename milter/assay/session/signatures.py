@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from itertools import islice
 
-from assay.inquiry import Pending
+from assay.inquiry import Pending, Urgency
 from assay.model.message import NO_HEADER, Header, HeaderField
 from assay.model.name import Domain
 from assay.protocol import arc, dkim, dmarc
@@ -53,7 +53,7 @@ class Signatures:
         """An ARC-Message-Signature or ARC-Seal field arrived: ask for its key."""
         self._arc_fields += 1
         if self._with_arc and self._arc_fields <= MAX_KEYS_AHEAD:
-            self._inquiries.start(arc.fetch_key_ahead(field))
+            self._inquiries.start(arc.fetch_key_ahead(field), urgency=Urgency.AHEAD)
 
     def _look_up(self, signature: dkim.Signature) -> None:
         self._keys[id(signature)] = self._inquiries.start(dkim.fetch_key(signature))
@@ -87,7 +87,7 @@ class Signatures:
         related = (one.domain for one in self._candidates if one.domain.labels[-2:] == author_domain.labels[-2:])
         walked = dict.fromkeys(domain for domain in related if domain != author_domain)
         for domain in islice(walked, dmarc.MAX_WALKED_DOMAINS):
-            self._inquiries.start(dmarc.organizational_domain(domain))
+            self._inquiries.start(dmarc.organizational_domain(domain), urgency=Urgency.AHEAD)
 
     def body(self, chunk: bytes) -> None:
         """The next piece of the body, with CRLF line ends, cut anywhere."""

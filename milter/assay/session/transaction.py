@@ -12,7 +12,7 @@ from msgspec.structs import replace
 
 from assay import policy, trace
 from assay.assessment import Assessment
-from assay.inquiry import Driver, Inquiry, Pending
+from assay.inquiry import Driver, Inquiry, Pending, Urgency
 from assay.memory import Memory
 from assay.model.message import NO_HEADER, Header, HeaderField
 from assay.model.name import Domain
@@ -132,7 +132,8 @@ class Transaction:
         request = self._spf_request()
         if request is not None:
             inquiry = check_spf(self._memory, request.of_mail_from(self.envelope.reverse_path))
-            self._spf = self._inquiries.start(inquiry, self._inquiries.driver(self._settings.spf_seconds))
+            driver = self._inquiries.driver(self._settings.spf_seconds)
+            self._spf = self._inquiries.start(inquiry, driver, Urgency.VERDICT)
 
     def _spf_request(self) -> spf.Request | None:
         """A request that names no identity yet; None where there is no client to check."""
@@ -192,6 +193,7 @@ class Transaction:
         if address is None or self._exempt:
             return  # nobody to judge by address; DKIM and DMARC still tell
         self.client = replace(self.client, address=address, helo=helo)
+        self._inquiries.on_behalf_of(address)
         self._origin = Origin(self._settings, self._inquiries, self._memory, self._authserv_id)
         self._origin.connected(self.client)
         self._origin.greeted(self.client)
@@ -203,7 +205,7 @@ class Transaction:
         self._author_field = one
         self._author = dmarc.author([one])
         if self._author.domain is not None:
-            self._discovery = self._inquiries.start(self._discover(self._author.domain))
+            self._discovery = self._inquiries.start(self._discover(self._author.domain), urgency=Urgency.VERDICT)
 
     def end_of_header(self) -> None:
         """All fields are there: choose the signatures to verify and prepare to hash the body for them."""
@@ -216,7 +218,7 @@ class Transaction:
         mailbox = self.envelope.reverse_path.mailbox
         if author_domain is not None and mailbox is not None and mailbox.domain != author_domain:
             # Relaxed alignment may compare organizational domains at the end (RFC 9989, 4.10.2): have this one by then.
-            self._inquiries.start(self._walk(mailbox.domain))
+            self._inquiries.start(self._walk(mailbox.domain), urgency=Urgency.AHEAD)
         request = self._spf_request() if self._settings.sender_id else None
         if request is not None:
             self._sender_id = self._inquiries.start(senderid.check_pra(self._header, request))
@@ -290,14 +292,14 @@ class Transaction:
         if self._discovery is not None and self._author is not None and self._author.domain == author.domain:
             discovery = self._discovery.result()
         else:
-            discovery = driver.start(self._discover(author.domain)).result()
+            discovery = self._inquiries.start(self._discover(author.domain), driver, Urgency.VERDICT).result()
         # RFC 9989, 4.4.2: only the MAIL FROM identity counts, never HELO; and only a record that was published.
         by_spf = None
         if mail_from is not None and mail_from.domain is not None:
             by_spf = dmarc.Identifier(mail_from.domain, spf.Result.NONE if mail_from.guessed else mail_from.result)
         by_dkim = [dmarc.Identifier(one.domain, one.result) for one in signatures if one.domain is not None]
         judged = dmarc.evaluate(discovery, by_spf, by_dkim, legacy_pct=self._settings.legacy_pct, draw=draw)
-        return driver.start(judged).result()
+        return self._inquiries.start(judged, driver, Urgency.VERDICT).result()
 
     def _discover(self, domain: Domain) -> Inquiry[dmarc.Discovery]:
         return discover_policy(self._memory, domain, self._settings.public_suffix)

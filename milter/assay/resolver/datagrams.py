@@ -1,0 +1,253 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Queries over UDP, many of them on a few sockets (RFC 1035, 4.2.1).
+
+A forger has to guess the port, the number and the question of a query, and to be faster than the server (RFC 5452, 9).
+So each nameserver has `SOCKETS` sockets on ports that the kernel draws; each query takes one of them and a number at
+random, a number is used once on a socket, and a socket is replaced after `MAX_QUERIES` queries or `MAX_AGE` seconds:
+with little traffic, each query has a port of its own. The sockets are connected: answers from elsewhere never reach
+us, and a refused port is known at once.
+
+Whoever sends many wrong answers to a socket knows its port and is guessing. The socket is closed then, and its queries
+are asked again from others; nobody's query fails for it, unless he does so again and again.
+
+Callbacks instead of coroutines: a task costs more than all else here. Everything runs in the loop's thread.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import socket
+
+from assay.resolver import wire
+from assay.resolver.nameservers import Nameserver
+from assay.resolver.statistics import Statistics
+from assay.resolver.transport import Cause, Done, Fault, fault
+
+MAX_DATAGRAM = 65_535  # octets; what UDP can carry, whatever we asked for
+#: For each nameserver: as many ports a forger has to try, and as many datagrams as its buffers hold, some hundred each.
+SOCKETS = 16
+#: On one socket, so that a port which somebody found out is of no use for long.
+MAX_QUERIES = 100
+#: Seconds that a socket takes new queries; to find out a port from outside takes longer.
+MAX_AGE = 10.0
+#: Sockets of one nameserver, with those that only wait for late answers. Beyond it they are not replaced.
+MAX_SOCKETS = 128
+#: Datagrams on one socket that answer nothing, before it is closed: someone is guessing (RFC 5452, 5).
+MAX_STRAYS = 100
+#: How often a query moves to another socket for that reason, before it is given up.
+MAX_MOVES = 3
+
+
+class Datagrams:
+    """Asks over UDP."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, statistics: Statistics, authentic: bool) -> None:
+        """
+        :param authentic: ask for the AD bit.
+        """
+        self.loop = loop
+        self.statistics = statistics
+        self.authentic = authentic
+        self._sockets: dict[Nameserver, _Sockets] = {}
+
+    def ask(self, server: Nameserver, asked: bytes, patience: float, done: Done) -> Query:
+        """Send a query.
+
+        :param asked: the question section.
+        :param patience: seconds to wait for the answer.
+        :param done: called once, later, with the message that answers, perhaps a truncated one, or why there is none.
+        """
+        sockets = self._sockets.get(server)
+        if sockets is None:
+            sockets = self._sockets[server] = _Sockets(self, server)
+        query = Query(sockets, asked, patience, done)
+        query.timer = self.loop.call_later(patience, query.too_late)
+        sockets.send(query)
+        return query
+
+    def close(self) -> None:
+        """Close all sockets."""
+        for sockets in self._sockets.values():
+            sockets.close()
+
+
+class Query:
+    """A query over UDP in flight."""
+
+    __slots__ = ("asked", "done", "identifier", "moves", "patience", "port", "sockets", "timer")
+
+    def __init__(self, sockets: _Sockets, asked: bytes, patience: float, done: Done) -> None:
+        self.sockets = sockets
+        self.asked = asked
+        self.patience = patience
+        self.done = done
+        self.identifier = 0
+        self.port: _Port | None = None
+        self.moves = 0
+        self.timer: asyncio.Handle | None = None
+
+    def cancel(self) -> None:
+        """Stop; nobody is told any more."""
+        if self.timer is not None:
+            self.timer.cancel()
+            self.timer = None
+        if self.port is not None:
+            self.port.forget(self)
+            self.port = None
+
+    def finish(self, outcome: bytes | Fault) -> None:
+        """It has an answer, or will never have one."""
+        if self.timer is not None:  # else cancelled meanwhile
+            self.cancel()
+            self.done(outcome)
+
+    def too_late(self) -> None:
+        """Its time is over."""
+        self.sockets.datagrams.statistics.timeouts += 1
+        self.finish(Fault(Cause.TIMEOUT, f"did not answer within {self.patience:g} s"))
+
+
+class _Sockets:
+    """The sockets of one nameserver."""
+
+    def __init__(self, datagrams: Datagrams, server: Nameserver) -> None:
+        self.datagrams = datagrams
+        self.server = server
+        self.current: list[_Port | None] = [None] * SOCKETS
+        self.open: set[_Port] = set()
+
+    def send(self, query: Query) -> None:
+        loop = self.datagrams.loop
+        chance = os.urandom(3)
+        try:
+            port = self._port(chance[0] % SOCKETS)
+        except OSError as error:
+            loop.call_soon(query.finish, fault(error))
+            return
+        identifier = chance[1] << 8 | chance[2]
+        while identifier in port.queries:
+            identifier = int.from_bytes(os.urandom(2), "big")
+        query.identifier, query.port = identifier, port
+        port.queries[identifier] = query
+        port.busy += 1
+        try:
+            port.socket.send(wire.query(identifier, query.asked, self.datagrams.authentic))
+        except OSError as error:
+            failed = fault(error)
+            if failed.cause is Cause.UNREACHABLE:  # that is about all that were sent before
+                loop.call_soon(port.fail, failed)
+            else:
+                loop.call_soon(query.finish, failed)
+            return
+        self.datagrams.statistics.queries += 1
+
+    def close(self) -> None:
+        for port in list(self.open):
+            port.close()
+
+    def dismiss(self, port: _Port) -> None:
+        """It takes no new queries."""
+        if self.current[port.slot] is port:
+            self.current[port.slot] = None
+
+    def _port(self, slot: int) -> _Port:
+        """The socket at this place, a new one where it is used up."""
+        port = self.current[slot]
+        if port is not None:
+            fresh = len(port.queries) < MAX_QUERIES and self.datagrams.loop.time() < port.ends
+            if fresh or (port.busy and len(self.open) >= MAX_SOCKETS and len(port.queries) < 1 << 15):
+                return port
+            self.dismiss(port)
+            port.close_if_idle()
+        try:
+            port = self.current[slot] = _Port(self, slot)
+        except OSError:  # no descriptor is left: then one that we have
+            port = next((other for other in self.current if other is not None), None)
+            if port is None:
+                raise
+        return port
+
+
+class _Port:
+    """A socket."""
+
+    __slots__ = ("busy", "ends", "queries", "slot", "socket", "sockets", "strays")
+
+    def __init__(self, sockets: _Sockets, slot: int) -> None:
+        self.sockets = sockets
+        self.slot = slot
+        #: By number, in flight or, as None, ended: what still comes for these is late and no guess.
+        self.queries: dict[int, Query | None] = {}
+        self.busy = 0  # of them, in flight
+        self.strays = 0
+        loop, server = sockets.datagrams.loop, sockets.server
+        self.ends = loop.time() + MAX_AGE
+        family = socket.AF_INET6 if server.is_ipv6 else socket.AF_INET
+        self.socket = socket.socket(family, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC)
+        try:
+            self.socket.connect((server.address, server.port))
+        except OSError:
+            self.socket.close()
+            raise
+        # By number: asked for a socket that it does not know, a selector describes it, addresses and all, in vain.
+        loop.add_reader(self.socket.fileno(), self._readable)
+        sockets.open.add(self)
+
+    def forget(self, query: Query) -> None:
+        """A query ended."""
+        self.queries[query.identifier] = None
+        self.busy -= 1
+        if not self.busy and self.sockets.current[self.slot] is not self:
+            self.close()
+
+    def close_if_idle(self) -> None:
+        if not self.busy:
+            self.close()
+
+    def close(self) -> None:
+        if self in self.sockets.open:
+            self.sockets.open.remove(self)
+            self.sockets.dismiss(self)
+            self.sockets.datagrams.loop.remove_reader(self.socket.fileno())
+            self.socket.close()
+
+    def fail(self, why: Fault) -> None:
+        """Nobody listens at the other end."""
+        for query in self._abandon():
+            query.finish(why)
+
+    def _abandon(self) -> list[Query]:
+        """Close the socket; its queries are in flight nowhere then."""
+        queries = [query for query in self.queries.values() if query is not None]
+        self.close()
+        self.queries = {}
+        for query in queries:
+            query.port = None
+        return queries
+
+    def _readable(self) -> None:
+        try:
+            message = self.socket.recv(MAX_DATAGRAM)
+        except BlockingIOError:  # the kernel dropped a datagram with a bad checksum
+            return
+        except OSError as error:
+            self.fail(fault(error))
+            return
+        identifier = int.from_bytes(message[:2], "big")
+        query = self.queries.get(identifier)
+        if query is not None and wire.answers(message, identifier, query.asked):
+            query.finish(message)
+        elif query is not None or identifier not in self.queries:
+            self._stray()
+
+    def _stray(self) -> None:
+        self.strays += 1
+        if self.strays < MAX_STRAYS:
+            return
+        for query in self._abandon():
+            query.moves += 1
+            if query.moves > MAX_MOVES:
+                query.finish(Fault(Cause.OTHER, "sent too many messages that are no answer"))
+            else:
+                self.sockets.send(query)

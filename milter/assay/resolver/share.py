@@ -1,0 +1,210 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Places for queries, shared by those who ask and not by what they ask about.
+
+A stranger chooses the names in his mail, so no name may put one question behind another; whose question it is, he
+cannot choose. Those who ask form a tree: clients, and below each client its messages. An IPv6 client stands below its
+/48, since whoever has one address of a network usually has all of them.
+
+One rule bounds everybody at each level: *nobody may hold more than he leaves free for others*. What a message, its
+client and all clients hold together, each counted once, stays below the number of places. So a single message may hold
+a third of them, a single client half, a hundred clients a hundredth each, and a newcomer finds a place at once. The
+same rule bounds the questions that wait. Who holds least is served first; at a tie, in turn.
+
+No clock, no socket: this is bookkeeping, and everything runs in one thread.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Hashable
+from typing import Generic, TypeVar, cast
+
+from assay.inquiry import Asker, Urgency
+
+T = TypeVar("T", bound=Hashable)
+
+
+class Place(Generic[T]):
+    """One who asks, or all below it: how many places it holds and how many questions wait."""
+
+    __slots__ = ("above", "below", "busy", "key", "queues", "turns", "waiting")
+
+    def __init__(self, above: Place[T] | None, key: object) -> None:
+        self.above = above
+        self.key = key
+        self.below: dict[object, Place[T]] = {}
+        self.busy = 0
+        self.waiting = 0
+        #: Those below that wait, by how many places they hold, each group in order of turn. Since the sum of these
+        #: numbers is at most that of the places, there are few different ones.
+        self.turns: dict[int, dict[Place[T], None]] = {}
+        #: A message's questions, by urgency.
+        self.queues: dict[Urgency, dict[T, None]] = {}
+
+    @property
+    def asker(self) -> Asker:
+        """Of a message's place: whose it is."""
+        return cast(Asker, self.key)
+
+    def begins(self, one: Place[T]) -> None:
+        """One below waits for its turn."""
+        self.turns.setdefault(one.busy, {})[one] = None
+
+    def ends(self, one: Place[T]) -> None:
+        """One below waits no more."""
+        group = self.turns[one.busy]
+        del group[one]
+        if not group:
+            del self.turns[one.busy]
+
+
+class Pool(Generic[T]):
+    """A number of places, and room for questions that wait for one."""
+
+    def __init__(self, places: int, room: int) -> None:
+        self._places = places
+        self._room = room
+        self._all: Place[T] = Place(None, None)
+
+    @property
+    def busy(self) -> int:
+        """How many places are taken."""
+        return self._all.busy
+
+    @property
+    def waiting(self) -> int:
+        """How many questions wait; one that several wait for counts for each."""
+        return self._all.waiting
+
+    def take(self, asker: Asker) -> Place[T] | None:
+        """A place for this asker; None where it has its share. Give it back with `release`."""
+        place, held = self._all, self._all.busy
+        for key in _path(asker):
+            found = place.below.get(key)
+            if found is None:
+                break
+            place = found
+            held += place.busy
+        if held >= self._places:
+            return None
+        place = self._place(asker)
+        _count(place, 1)
+        return place
+
+    def release(self, place: Place[T]) -> None:
+        """The place is free again."""
+        _count(place, -1)
+        _prune(place)
+
+    def enter(self, asker: Asker, item: T, urgency: Urgency) -> bool:
+        """Let a question wait for a place; once, and as urgently as it was ever entered for this asker.
+
+        :returns: False where the asker has its share of the room.
+        """
+        place, waiting = self._all, self._all.waiting
+        for key in _path(asker):
+            found = place.below.get(key)
+            if found is None:
+                break
+            place = found
+            waiting += place.waiting
+        if waiting >= self._room:
+            return False
+        place = self._place(asker)
+        for level, queue in place.queues.items():
+            if item in queue:
+                if level > urgency:
+                    self._put(place, item, urgency)
+                    _take_out(place, item, level)
+                return True
+        self._put(place, item, urgency)
+        _wait(place)
+        return True
+
+    def leave(self, asker: Asker, item: T) -> None:
+        """This asker's question waits no more."""
+        place = self._all
+        for key in _path(asker):
+            found = place.below.get(key)
+            if found is None:
+                return
+            place = found
+        for level, queue in place.queues.items():
+            if item in queue:
+                _take_out(place, item, level)
+                _wait_no_more(place)
+                _prune(place)
+                return
+
+    def next(self) -> T | None:
+        """The question whose turn it is, if there is a place for it. It waits until it is told to leave."""
+        place, held = self._all, self._all.busy
+        while place.turns:
+            place = next(iter(place.turns[min(place.turns)]))
+            held += place.busy
+        if held >= self._places or not place.queues:
+            return None
+        return next(iter(place.queues[min(place.queues)]))
+
+    def _place(self, asker: Asker) -> Place[T]:
+        place = self._all
+        for key in _path(asker):
+            found = place.below.get(key)
+            if found is None:
+                found = place.below[key] = Place(place, key)
+            place = found
+        return place
+
+    def _put(self, place: Place[T], item: T, urgency: Urgency) -> None:
+        place.queues.setdefault(urgency, {})[item] = None
+
+
+def _path(asker: Asker) -> tuple[object, ...]:
+    """From the widest to the message."""
+    if asker.client is None:
+        return b"", asker
+    packed = asker.client.packed
+    if len(packed) == 4:
+        return packed, asker
+    return packed[:6], packed[:8], asker
+
+
+def _count(place: Place[T] | None, by: int) -> None:
+    while place is not None:
+        above = place.above
+        if place.waiting and above is not None:
+            above.ends(place)
+            place.busy += by
+            above.begins(place)
+        else:
+            place.busy += by
+        place = above
+
+
+def _wait(place: Place[T] | None) -> None:
+    while place is not None:
+        place.waiting += 1
+        if place.waiting == 1 and place.above is not None:
+            place.above.begins(place)
+        place = place.above
+
+
+def _wait_no_more(place: Place[T] | None) -> None:
+    while place is not None:
+        place.waiting -= 1
+        if not place.waiting and place.above is not None:
+            place.above.ends(place)
+        place = place.above
+
+
+def _take_out(place: Place[T], item: T, level: Urgency) -> None:
+    queue = place.queues[level]
+    del queue[item]
+    if not queue:
+        del place.queues[level]
+
+
+def _prune(place: Place[T]) -> None:
+    """Forget who neither holds nor waits."""
+    while place.above is not None and not place.busy and not place.waiting:
+        del place.above.below[place.key]
+        place = place.above
