@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import gc
 import re
+import socket
 import struct
 import time
 import tomllib
@@ -23,14 +24,15 @@ import pytest
 import signing
 from assay import policy
 from assay.assessment import Assessment
-from assay.inquiry import Question, RecordType
+from assay.inquiry import Asker, Inquiry, Question, RecordType
 from assay.log import quote
 from assay.model.message import Header, HeaderField, split_message
 from assay.model.name import Domain, ReversePath
 from assay.protocol import arc, authres, dkim, dmarc, senderid, spf
 from assay.protocol.arc.seal import BODY_HASH_SPEC, recorded_results, seal
 from assay.protocol.spf import macro
-from assay.resolver import Cache, LocalZone, ZoneError
+from assay.resolver import Cache, LocalZone, Nameserver, Resolver, ZoneError
+from assay.resolver.client import PLACES
 from assay.resolver.message import MAX_RECORDS
 from assay.resolver.message import read as read_message
 from assay.session import Delivery, Session, Verdict, deliver
@@ -541,3 +543,35 @@ def test_a_thousand_received_fields_of_relays() -> None:
     begun = time.process_time()
     play(unit("Received: from a ([192.0.2.99])\r\n", FROM)(4 * SIZE), client="192.0.2.99")
     assert time.process_time() - begun < 1.0
+
+
+# messages that are given up, with their questions
+
+
+def _give_up(messages: int) -> None:
+    """Begin messages whose names nobody answers, and give each of them up."""
+
+    def ask(message: int) -> Inquiry[None]:
+        yield [Question(f"s{number}.m{message}.example", RecordType.TXT) for number in range(100)]
+
+    with (
+        socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as silent,
+        Resolver([Nameserver(*_bound(silent))], patience=60.0) as resolver,
+    ):
+        for message in range(messages):
+            resolver.driver(60.0).start(ask(message), Asker(ip_address("192.0.2.1"))).cancel()
+        while resolver.flights > PLACES:
+            time.sleep(0.001)
+
+
+def _bound(one: socket.socket) -> tuple[str, int]:
+    one.bind(("127.0.0.1", 0))
+    host, port = one.getsockname()
+    return host, port
+
+
+def test_messages_that_are_given_up_take_time_linear_in_their_number() -> None:
+    def seconds_of(messages: int) -> float:
+        return seconds(lambda _: _give_up(messages), b"")
+
+    assert seconds_of(800) <= MAX_GROWTH * seconds_of(200) + NOISE
