@@ -17,6 +17,7 @@ import tomllib
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from ipaddress import ip_address
+from math import inf
 from pathlib import Path
 
 import pytest
@@ -571,7 +572,8 @@ def _bound(one: socket.socket) -> tuple[str, int]:
 
 
 def test_messages_that_are_given_up_take_time_linear_in_their_number() -> None:
-    def seconds_of(messages: int) -> float:
-        return seconds(lambda _: _give_up(messages), b"")
-
-    assert seconds_of(800) <= MAX_GROWTH * seconds_of(200) + NOISE
+    best = {200: inf, 800: inf}
+    for _ in range(3):
+        for messages, so_far in best.items():
+            best[messages] = min(so_far, seconds(lambda _, count=messages: _give_up(count), b""))  # type: ignore[misc]
+    assert best[800] <= MAX_GROWTH * best[200] + NOISE

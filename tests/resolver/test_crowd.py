@@ -15,7 +15,7 @@ from assay.resolver import Resolver, configured
 from assay.resolver.client import PLACES, ROOM, SLOW_PLACES
 from nameserver import NameServer
 
-PATIENCE = 0.4  # each slow name holds a place for three times as long, in two rounds
+PATIENCE = 1.0  # each slow name holds a place for three times as long, in two rounds
 BUDGET = 30.0
 CROWD = 2 * (PLACES + SLOW_PLACES)
 VICTIM = "_dmarc.bank.co.example"
