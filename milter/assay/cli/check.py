@@ -14,6 +14,7 @@ import msgspec
 
 from assay.assessment import Assessment
 from assay.cli import output
+from assay.cli.opinion import Comparison, compare
 from assay.cli.options import add_configuration, add_envelope, read_message
 from assay.cli.plain import plain
 from assay.cli.serve import read_configuration
@@ -24,6 +25,8 @@ from assay.policy import Action, Decision, Stage
 from assay.protocol import dkim
 from assay.session import Delivery, Session, Verdict, deliver
 from assay.trace import Insert, Remove
+
+_RESULTS = "Authentication-Results"
 
 
 def add_to(commands: Any) -> None:
@@ -42,6 +45,12 @@ def add_to(commands: Any) -> None:
         action="store_true",
         help="narrate every DNS question, answer and reason, which key or rule decided, and what is only watched",
     )
+    parser.add_argument(
+        "--second-opinion",
+        action="store_true",
+        help="have dkimpy verify signatures and chain, and authres read the field that is written: where they agree, "
+        "and where not, which section decides",
+    )
     parser.add_argument("--json", action="store_true", help="print everything as one JSON object")
     parser.set_defaults(run=run)
 
@@ -55,15 +64,20 @@ def run(options: argparse.Namespace) -> int:
         print(f"assay check: {options.message}: {error.strerror}", file=sys.stderr)
         return os.EX_NOINPUT
     asked: list[tuple[Question, Answer, float]] = []
-    verdicts = _evaluate(configuration, options, message, asked)
+    verdicts, comparisons = _evaluate(configuration, options, message, asked)
     ruling = _ruling(verdicts, len(options.rcpt))
     if options.json:
-        sys.stdout.buffer.write(msgspec.json.format(msgspec.json.encode(_object(verdicts, ruling, asked)), indent=2))
+        found = _object(verdicts, ruling, asked)
+        if options.second_opinion:
+            found["second_opinion"] = [plain(one) for one in comparisons]
+        sys.stdout.buffer.write(msgspec.json.format(msgspec.json.encode(found), indent=2))
         sys.stdout.buffer.write(b"\n")
         return os.EX_OK
     if options.explain:
         output.say((*_narrate(verdicts, asked), ""))
     output.say(_edits(ruling))
+    if options.second_opinion:
+        output.say(("", *(one.line for one in comparisons)) if comparisons else ("", "nothing to compare"))
     if ruling.assessment.exempt and not options.explain:  # or there is nothing to see, and no reason why
         print(f"assay check: not judged: {ruling.assessment.exempt}", file=sys.stderr)
     return os.EX_OK
@@ -74,8 +88,11 @@ def _evaluate(
     options: argparse.Namespace,
     message: bytes,
     asked: list[tuple[Question, Answer, float]],
-) -> list[Verdict]:
-    """The verdicts of the stages that had one, the message's last: what comes behind a refusal is worth knowing too."""
+) -> tuple[list[Verdict], list[Comparison]]:
+    """The verdicts of the stages that had one, the message's last: what comes behind a refusal is worth knowing too.
+
+    And the second opinions, where they are wanted.
+    """
     header, body = split_message(message)
     delivery = Delivery(
         options.ip,
@@ -94,7 +111,12 @@ def _evaluate(
                 seconds or configuration.dns.budget_seconds, lambda *event: asked.append(event)
             ),
         )
-        return deliver(session, delivery, past_refusals=True)
+        verdicts = deliver(session, delivery, past_refusals=True)
+        if not options.second_opinion:
+            return verdicts, []
+        field = next((one.value for one in verdicts[-1].edits if isinstance(one, Insert) and one.name == _RESULTS), "")
+        driver = resolver.driver(configuration.dns.budget_seconds)
+        return verdicts, list(compare(verdicts[-1].assessment, body, field, driver))
 
 
 def _ruling(verdicts: list[Verdict], recipients: int) -> Verdict:
