@@ -14,11 +14,11 @@ import assay.session
 from assay.config import Configuration
 from assay.config.build import make_policy, make_settings, make_trust
 from assay.inquiry import Driver, Inquiry
+from assay.model.edits import Insert, Remove
 from assay.model.message import HeaderField, split_message
 from assay.model.network import Networks
 from assay.policy import Policy, Trust
 from assay.session import Delivery, Session, Settings, Verdict
-from assay.trace import Insert, Remove
 from sending import BAD, GOOD, MESSAGE, OUR_ID, ROWS
 from zone import Zone
 

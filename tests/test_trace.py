@@ -7,10 +7,11 @@ from typing import Any
 
 import pytest
 
+from assay.model.edits import Insert, Remove
 from assay.model.message import Header, HeaderField
 from assay.protocol import authres
 from assay.session import Settings, Verdict
-from assay.trace import MAX_B_PREFIX, Forgeries, Insert, Remove, remove_edits
+from assay.trace import MAX_B_PREFIX, Forgeries, remove_edits
 from sending import BAD, GOOD, MESSAGE, OUR_ID, ROWS, message
 from signing import sign_rsa
 from talking import greet, inserted, policy_of, session, talk

@@ -14,13 +14,14 @@ from ipaddress import IPv4Address, IPv6Address, ip_address
 import msgspec
 
 import signing
-from assay import trace
 from assay.config import Configuration
 from assay.config.build import make_settings, make_trust
 from assay.daemon.journal import event, facts_line, message_line
 from assay.inquiry import MX, Answer, Inquiry, Outcome, Question, Record, RecordType, solve
+from assay.model.edits import Insert
 from assay.model.message import field_from_milter, split_message
 from assay.model.smtp import parse_address
+from assay.policy import Action
 from assay.protocol import authres
 from assay.session import Session, Verdict
 from laws import law
@@ -190,12 +191,14 @@ def _can_be_performed(verdict: Verdict) -> None:
             assert line.isascii()
             assert line.isprintable()
             assert len(line) < 500
+    assert {type(edit) for edit in verdict.edits} <= SETTINGS.possible_edits
+    assert verdict.action is not Action.QUARANTINE or SETTINGS.may_quarantine
     for edit in verdict.edits:
-        if isinstance(edit, trace.Insert):
+        if isinstance(edit, Insert):
             _can_be_inserted(edit)
 
 
-def _can_be_inserted(edit: trace.Insert) -> None:
+def _can_be_inserted(edit: Insert) -> None:
     lines = edit.value.split("\r\n")
     assert all(line.replace("\t", " ").isprintable() and len(line.encode()) < 998 for line in lines)
     assert all(line[0] in " \t" and line.strip() for line in lines[1:])

@@ -23,7 +23,7 @@ from mail import MTA, Message
 
 from assay.config import Configuration, make_resolver, make_settings, make_trust
 from assay.config.settings import Dns, Identity
-from assay.daemon.connection import Connection, Service, SessionCount, silent_steps
+from assay.daemon.connection import Connection, Service, SessionCount, actions, silent_steps
 from assay.daemon.journal import Journal
 from assay.daemon.worker import COLLECT
 from assay.log import Log
@@ -64,6 +64,7 @@ def main() -> None:
         service = Service(
             new_session=lambda: Session(settings, trust, lambda seconds=None: resolver.driver(seconds or 5.0), memory),
             no_reply=silent_steps(settings.policy),
+            actions=actions(settings),
             on_error=OnError.TEMPFAIL,
             journal=Journal(Log(lambda _level, text: _write(nowhere, text))),
             sessions=SessionCount(),

@@ -12,43 +12,10 @@ from collections.abc import Iterable, Iterator, Sequence
 from msgspec import Struct
 
 from assay.assessment import Assessment
+from assay.model.edits import AddRecipient, Change, Edit, Insert, Remove
 from assay.model.message import Header, HeaderField
 from assay.policy import Action, Decision, Edits
 from assay.protocol import arc, authres, dkim, dmarc, iprev, senderid, spf
-
-
-class Insert(Struct, frozen=True):
-    """Insert a field above all others, the MTA's own Received included (RFC 8601, 4 and 4.1).
-
-    `value` is folded with CRLF.
-    """
-
-    name: str
-    value: str
-
-
-class Remove(Struct, frozen=True):
-    """Remove the `occurrence`-th field of this name, counted from 1 at the top of the message as received."""
-
-    name: str
-    occurrence: int
-
-
-class Change(Struct, frozen=True):
-    """Give the `occurrence`-th field of this name another value, folded with CRLF."""
-
-    name: str
-    occurrence: int
-    value: str
-
-
-class AddRecipient(Struct, frozen=True):
-    """Add a recipient to the envelope, without angle brackets."""
-
-    path: str
-
-
-Edit = Insert | Remove | Change | AddRecipient
 
 
 class Forgeries(Struct, frozen=True):

@@ -64,7 +64,7 @@ def converse(method: str, times: int, on_error: policy.OnError, *events: str) ->
     lines: list[str] = []
     log = Log(lambda _level, text: lines.append(text), Level.ERROR)
     session: Any = Broken(method, times)
-    service = connection.Service(lambda: session, 0, on_error, Journal(log), connection.SessionCount())
+    service = connection.Service(lambda: session, 0, 0, on_error, Journal(log), connection.SessionCount())
     context = Context(connection.Connection(service))
     context.connection.no_reply = Milter.P_NR_MAIL
     answers = []

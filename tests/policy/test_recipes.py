@@ -26,6 +26,7 @@ from cryptography.hazmat.primitives.asymmetric.rsa import RSAPrivateKey
 from assay import session
 from assay.config import Configuration, make_settings, make_trust
 from assay.inquiry import Answer, Question
+from assay.model.edits import AddRecipient, Change, Insert
 from assay.model.message import split_message
 from assay.model.name import Domain
 from assay.policy import Action, Facts, Stage
@@ -34,7 +35,6 @@ from assay.policy.names import FUNCTIONS
 from assay.protocol import arc, dkim
 from assay.resolver import LocalZone
 from assay.session import Delivery, Session, Verdict
-from assay.trace import AddRecipient, Change, Insert
 from signing import pem, record, rsa_key
 from talking import NOW
 from zone import Zone

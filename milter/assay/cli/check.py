@@ -20,11 +20,11 @@ from assay.cli.plain import plain
 from assay.cli.serve import read_configuration
 from assay.config import Configuration, make_resolver, make_settings, make_trust
 from assay.inquiry import Answer, Question
+from assay.model.edits import Insert, Remove
 from assay.model.message import split_message
 from assay.policy import Action, Decision, Stage
 from assay.protocol import dkim
 from assay.session import Delivery, Session, Verdict, deliver
-from assay.trace import Insert, Remove
 
 _RESULTS = "Authentication-Results"
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import random
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import reduce
 from operator import or_
 from typing import Any
@@ -17,13 +17,14 @@ from typing import Any
 import Milter
 from msgspec import Struct
 
-from assay import policy, trace
+from assay import policy
 from assay.daemon.journal import Journal
 from assay.log import Log, pairs
+from assay.model.edits import AddRecipient, Change, Edit, Insert, Remove
 from assay.model.message import field_from_milter
 from assay.model.smtp import parse_address
 from assay.policy import Stage
-from assay.session import Session, Verdict
+from assay.session import Session, Settings, Verdict
 
 #: The step that says no reply follows, for each stage at which the policy may act.
 _STAGES = {
@@ -34,7 +35,13 @@ _STAGES = {
 }
 _NEVER_REPLIED = Milter.P_NR_HDR | Milter.P_NR_EOH | Milter.P_NR_BODY
 _OTHER_STEPS = Milter.P_NODATA | Milter.P_NOUNKNOWN | Milter.P_HDR_LEADSPC
-ACTIONS = Milter.ADDHDRS | Milter.CHGHDRS | Milter.QUARANTINE | Milter.ADDRCPT | Milter.SETSYMLIST
+#: What an MTA must let us do for each kind of edit.
+_ACTIONS: Mapping[type[Edit], int] = {
+    Insert: Milter.ADDHDRS,
+    Remove: Milter.CHGHDRS,
+    Change: Milter.CHGHDRS,
+    AddRecipient: Milter.ADDRCPT,
+}
 
 #: The macros we read, by the stage at which we ask for them; each may be missing. Where we need none we ask for one
 #: that is cheap, for otherwise the MTA sends its own long list. MAIL needs one that always has a value: libmilter keeps
@@ -69,6 +76,7 @@ class Service(Struct, frozen=True):
 
     new_session: Callable[[], Session]
     no_reply: int  #: the steps after which we have nothing to say, made by `silent_steps`
+    actions: int  #: what we may do to a message, made by `actions`
     on_error: policy.OnError
     journal: Journal
     sessions: SessionCount
@@ -83,6 +91,12 @@ def silent_steps(decisions: policy.Policy) -> int:
     """The steps after which we have nothing to say, for nothing is decided there."""
     steps = (step for stage, step in _STAGES.items() if not decisions.acts_at(stage))
     return int(reduce(or_, steps, _NEVER_REPLIED))
+
+
+def actions(settings: Settings) -> int:
+    """All that the configuration can lead to, and no more: what an MTA need not allow cannot be done by mistake."""
+    quarantine = Milter.QUARANTINE if settings.may_quarantine else 0
+    return int(reduce(or_, (_ACTIONS[kind] for kind in settings.possible_edits), Milter.SETSYMLIST | quarantine))
 
 
 class Connection:
@@ -101,13 +115,13 @@ class Connection:
 
     def negotiate(self, context: Any, options: list[int]) -> int:
         """Agree on actions and steps (``smfi_opensocket``'s xxfi_negotiate): all we want, of what the MTA offers."""
-        actions, steps = options[0], options[1]
-        options[0] = actions & ACTIONS
+        offered, steps = options[0], options[1]
+        options[0] = offered & self.service.actions
         self.no_reply = steps & self.service.no_reply
         options[1] = self.no_reply | steps & _OTHER_STEPS
         options[2] = options[3] = 0
         self.leading_space = bool(steps & Milter.P_HDR_LEADSPC)
-        if actions & Milter.SETSYMLIST:
+        if offered & Milter.SETSYMLIST:
             for stage, names in _MACROS.items():
                 context.setsymlist(stage, names)
         return int(Milter.CONTINUE)
@@ -233,16 +247,16 @@ class Connection:
             self.apply(context, edit)
         return int(Milter.CONTINUE)
 
-    def apply(self, context: Any, edit: trace.Edit) -> None:
+    def apply(self, context: Any, edit: Edit) -> None:
         """One edit of the header."""
         match edit:
-            case trace.Remove(name, occurrence):
+            case Remove(name, occurrence):
                 context.chgheader(name, occurrence, None)
-            case trace.Change(name, occurrence, value):
+            case Change(name, occurrence, value):
                 context.chgheader(name, occurrence, self.field_value(value))
-            case trace.Insert(name, value):
+            case Insert(name, value):
                 context.addheader(name, self.field_value(value), 0)
-            case trace.AddRecipient(path):
+            case AddRecipient(path):
                 context.addrcpt(f"<{path}>")
 
     def field_value(self, value: str) -> str:

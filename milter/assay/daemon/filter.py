@@ -28,7 +28,7 @@ from typing import Any
 
 import Milter
 
-from assay.daemon.connection import ACTIONS, Connection, Service, macro
+from assay.daemon.connection import Connection, Service, macro
 from assay.log import Log, pairs
 
 #: Octets of one event that libmilter takes. Its own 65,535 would be less than a field may have in Postfix
@@ -76,7 +76,7 @@ def install(service: Service) -> None:
             connection.session.close()
         return _CONTINUE
 
-    Milter.set_flags(ACTIONS)
+    Milter.set_flags(service.actions)
     Milter.set_connect_callback(connect)
     Milter.set_helo_callback(_step(Milter.P_NR_HELO, Connection.helo))
     Milter.set_envfrom_callback(_step(Milter.P_NR_MAIL, Connection.mail, begins=True))

@@ -16,8 +16,9 @@ from typing import Any
 import msgspec
 from msgspec import Struct
 
-from assay import log, trace
+from assay import log
 from assay.assessment import Assessment
+from assay.model.edits import Remove
 from assay.policy import Action, Decision, Stage
 from assay.policy.facts import sound
 from assay.protocol import dkim
@@ -110,7 +111,7 @@ def message_line(verdict: Verdict, *, waited: float) -> str:
             ("reply", decision.reply),
             ("by", decision.by or None),
             ("reason", decision.reason if decision.reply is None and decision.reason else None),
-            ("removed", sum(isinstance(edit, trace.Remove) for edit in verdict.edits) or None),
+            ("removed", sum(isinstance(edit, Remove) for edit in verdict.edits) or None),
             ("ms", round(waited * 1000)),
         )
     )

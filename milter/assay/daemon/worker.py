@@ -69,6 +69,7 @@ def run(tether: Tether, configuration: Configuration, listener: Listener, log: L
     service = connection.Service(
         new_session=lambda: Session(settings, trust, lambda seconds=None: resolver.driver(seconds or budget), memory),
         no_reply=connection.silent_steps(settings.policy),
+        actions=connection.actions(settings),
         # A dry run refuses nothing, a message that we failed to judge included.
         on_error=policy.OnError.ACCEPT if configuration.milter.dry_run else configuration.milter.on_error,
         journal=open_journal(log, configuration.log.facts, configuration.log.enterprise),

@@ -49,6 +49,21 @@ class Policy(Struct, frozen=True):
             return bool(self.rules or self.methods)
         return any(rule.stage is stage for rule in self.rules) or any(method.stage is stage for method in self.methods)
 
+    def may(self, action: Action) -> bool:
+        """Whether anything that is more than watched asks for this action."""
+        return any(rule.action is action for rule in self.rules if not rule.dry_run) or any(
+            action in method.actions.values() for method in self.methods if not method.dry_run
+        )
+
+    @property
+    def possible_edits(self) -> Edits:
+        """All that decisions may change in a message, together."""
+        edits = self.tag if self.may(Action.TAG) else NO_EDITS
+        for rule in self.rules:
+            if not rule.dry_run:
+                edits |= rule.edits
+        return edits
+
     def facts(self, assessment: Assessment) -> Facts:
         """The facts of a message as rules and methods see them."""
         return vocabulary.facts(assessment, header_names=self.header_names, trusted_sealers=self.trusted_sealers)

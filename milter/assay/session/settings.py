@@ -6,6 +6,8 @@ from __future__ import annotations
 from msgspec import Struct, field
 
 from assay import policy
+from assay.model.edits import AddRecipient, Change, Edit, Insert, Remove
+from assay.policy import Action
 from assay.protocol import dkim, dmarc, spf
 
 
@@ -28,3 +30,19 @@ class Settings(Struct, frozen=True):
     policy: policy.Policy = field(default_factory=policy.Policy)
     dry_run: bool = False
     dry_run_headers: bool = False  #: trace fields are written in a dry run all the same
+
+    @property
+    def possible_edits(self) -> frozenset[type[Edit]]:
+        """The kinds of edits that a message may get."""
+        if self.dry_run and not self.dry_run_headers:
+            return frozenset()
+        kinds: set[type[Edit]] = {Insert, Remove}  # trace fields, and forged ones
+        if not self.dry_run:
+            asked = self.policy.possible_edits
+            kinds |= ({Change} if asked.subject_tag else set()) | ({AddRecipient} if asked.recipients else set())
+        return frozenset(kinds)
+
+    @property
+    def may_quarantine(self) -> bool:
+        """Whether a message may be quarantined."""
+        return not self.dry_run and self.policy.may(Action.QUARANTINE)

@@ -14,6 +14,7 @@ from assay import policy, trace
 from assay.assessment import Assessment
 from assay.inquiry import Driver, Inquiry, Pending, Urgency
 from assay.memory import Memory
+from assay.model.edits import Edit
 from assay.model.message import NO_HEADER, Header, HeaderField
 from assay.model.name import Domain
 from assay.model.smtp import Client, Envelope
@@ -68,7 +69,7 @@ class Verdict(Struct, frozen=True):
 
     action: Action
     reply: policy.Reply | None
-    edits: tuple[trace.Edit, ...]
+    edits: tuple[Edit, ...]
     decision: Decision
     assessment: Assessment
     stage: Stage = Stage.EOM
@@ -320,9 +321,9 @@ class Transaction:
             return Verdict(Action.ACCEPT, None, (), decision, assessment)
         return Verdict(decision.action, decision.reply, (), decision, assessment)
 
-    def _edits(self, assessment: Assessment, decision: Decision) -> tuple[trace.Edit, ...]:
+    def _edits(self, assessment: Assessment, decision: Decision) -> tuple[Edit, ...]:
         """Forged fields and what the decision wants gone first, then what is added; the trace fields end up on top."""
-        edits: tuple[trace.Edit, ...] = trace.remove_edits(self._header, decision.edits.remove, self._forged)
+        edits: tuple[Edit, ...] = trace.remove_edits(self._header, decision.edits.remove, self._forged)
         edits += tuple(trace.decision_edits(self._header, decision.edits))
         if self._exempt:
             return edits
