@@ -12,7 +12,7 @@ import pytest
 
 from assay.inquiry import Answer, Outcome, Record
 from assay.resolver import Cache
-from assay.resolver.cache import DEFAULT_SIZE, MAX_NEGATIVE_TTL, MAX_TTL, MIN_TTL, TEMPFAIL_TTL
+from assay.resolver.cache import DEFAULT_SIZE, MAX_NEGATIVE_TTL, MAX_TEMPFAIL_TTL, MAX_TTL, MIN_TTL
 
 HERE: tuple[Record, ...] = (IPv4Address("192.0.2.1"),)
 
@@ -35,7 +35,8 @@ LIVES = {
     "NXDOMAIN lives for the SOA's minimum": (Outcome.NXDOMAIN, 60, 60),
     "a negative answer is cut": (Outcome.NXDOMAIN, 86400, MAX_NEGATIVE_TTL),
     "a negative answer has a floor": (Outcome.NODATA, 0, MIN_TTL),
-    "a failure lives for seconds": (Outcome.TEMPFAIL, 300, TEMPFAIL_TTL),
+    "a failure lives for as long as it says": (Outcome.TEMPFAIL, 7, 7),
+    "a failure lives for minutes at most": (Outcome.TEMPFAIL, 7_000, MAX_TEMPFAIL_TTL),
 }
 
 
@@ -102,6 +103,17 @@ def test_a_full_cache_takes_the_memory_it_states(records: tuple[Record, ...]) ->
         tracemalloc.stop()
     assert used / 2000 <= 640, used / 2000
     assert DEFAULT_SIZE * 640 <= 12.5 * 2**20  # what the module's head says
+
+
+def test_what_is_dropped_is_gone() -> None:
+    cache = Cache(size=4, clock=Clock())
+    for number in range(3):
+        cache.put(f"{number}", Answer(Outcome.FOUND, ttl=100))
+    for number in range(3):
+        cache.drop(f"{number}")
+        assert cache.get(f"{number}") is None
+    cache.drop("nothing")
+    assert len(cache) == 0
 
 
 def test_threads_may_read_and_write_at_once() -> None:

@@ -5,7 +5,8 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from ipaddress import ip_address
 from threading import Barrier, Thread
 from typing import Any
@@ -121,10 +122,10 @@ FAILURES: dict[str, tuple[str, dict[str, Any], str]] = {
 @pytest.mark.parametrize(("name", "options", "reason"), FAILURES.values(), ids=FAILURES)
 def test_no_usable_answer_is_tempfail_with_a_reason(name: str, options: dict[str, Any], reason: str) -> None:
     with NameServer(ROWS, **options) as server, Resolver(configured([server.text]), patience=PATIENCE) as resolver:
-        expected = Answer(Outcome.TEMPFAIL, ttl=5, reason=reason.format(server=server.text))
+        expected = Answer(Outcome.TEMPFAIL, ttl=1, reason=reason.format(server=server.text))
         assert one(resolver, name, "TXT") == expected
         queries = server.count()
-        assert one(resolver, name, "TXT") == expected  # for some seconds nobody is asked again
+        assert one(resolver, name, "TXT") == expected  # for a second nobody is asked again
         assert server.count() == queries
         assert resolver.statistics.failures == 1
 
@@ -282,6 +283,74 @@ def test_all_dead_nameservers_cost_one_probe_and_not_a_timeout_for_each_lookup()
         assert time.monotonic() - begun < 8 * PATIENCE
         assert first.count(kind="A") == second.count(kind="A") == 1
         assert first.count(kind="NS") <= 2  # probes
+
+
+def test_a_name_that_keeps_failing_is_asked_less_and_less_often() -> None:
+    now = [1000.0]
+    with (
+        NameServer(ROWS, rcodes={"example.org": "SERVFAIL"}) as server,
+        Resolver(configured([server.text]), clock=lambda: now[0]) as resolver,
+    ):
+        for ttl in (1, 2, 4, 8, 16, 32, 60, 60):
+            assert one(resolver, "example.org").ttl == ttl
+            now[0] += ttl
+        server.rcodes.clear()
+        assert one(resolver, "example.org").outcome is Outcome.FOUND
+        now[0] += 300
+        server.rcodes["example.org"] = "SERVFAIL"
+        assert one(resolver, "example.org").ttl == 1
+
+
+@contextmanager
+def restarted(server: NameServer, seconds: float) -> Iterator[None]:
+    """A nameserver that has ended begins again after some time, at the same address."""
+    again = NameServer(ROWS)
+    again.address = server.address
+    timer = threading.Timer(seconds, again.__enter__)
+    timer.start()
+    try:
+        yield
+    finally:
+        timer.join()
+        again.__exit__(None, None, None)
+
+
+def test_the_restart_of_a_nameserver_fails_no_lookup() -> None:
+    told: list[str] = []
+    with NameServer(ROWS) as server:
+        resolver = Resolver(configured([server.text]), tell=told.append)
+        one(resolver, "example.org")
+    with resolver, restarted(server, 0.7):
+        for number in range(5):
+            begun = time.monotonic()
+            assert one(resolver, f"n{number}.org").outcome is Outcome.NXDOMAIN
+            assert time.monotonic() - begun < 0.7 + 1.0
+    assert [line.rpartition(server.text)[2] for line in told] == [
+        " could not be asked (Connection refused)",
+        " answers again",
+    ]
+
+
+def test_in_a_long_outage_nobody_waits_and_its_end_is_seen_within_a_second() -> None:
+    with NameServer(ROWS) as server:
+        resolver = Resolver(configured([server.text]), patience=PATIENCE)
+        one(resolver, "example.org")
+    with resolver:
+        begun = time.monotonic()
+        assert one(resolver, "n1.org").outcome is Outcome.TEMPFAIL
+        assert PATIENCE < time.monotonic() - begun < 2 * PATIENCE + 1.0, "in case it is only a restart"
+        time.sleep(2 * PATIENCE)
+        begun = time.monotonic()
+        assert one(resolver, "n2.org").outcome is Outcome.TEMPFAIL
+        assert one(resolver, "n1.org").outcome is Outcome.TEMPFAIL
+        assert time.monotonic() - begun < PATIENCE
+        with restarted(server, 0.0):
+            deadline = time.monotonic() + 5
+            while one(resolver, f"n{time.monotonic()}.org").outcome is Outcome.TEMPFAIL:
+                assert time.monotonic() < deadline
+                time.sleep(0.05)
+            assert time.monotonic() - deadline + 5 < 2.0
+            assert one(resolver, "n1.org").outcome is Outcome.NXDOMAIN, "failures of the outage are forgotten with it"
 
 
 def test_lookups_that_wait_for_a_probe_are_sent_when_it_is_answered() -> None:

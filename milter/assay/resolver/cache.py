@@ -29,8 +29,8 @@ MIN_TTL = 10
 MAX_TTL = 86_400
 #: Seconds. RFC 2308, 5: "values of one to three hours have been found to work well".
 MAX_NEGATIVE_TTL = 3_600
-#: Seconds. RFC 2308, 7.1 allows five minutes; a sender's retry shall find the repaired server.
-TEMPFAIL_TTL = 5
+#: Seconds. The most that RFC 2308, 7.1 allows for a failure; how long one is really kept is said by `failures`.
+MAX_TEMPFAIL_TTL = 300
 
 DEFAULT_SIZE = 20_000  # units of weight
 UNIT = 256  # bytes of records
@@ -92,6 +92,12 @@ class Cache:
         self._keep(key, _Entry(answer, self._clock() + ttl, _weight(answer)))
         return answer
 
+    def drop(self, key: str) -> None:
+        """Forget an answer."""
+        with self._lock:  # its weight counts until the generation ends
+            self._young.pop(key, None)
+            self._old.pop(key, None)
+
     def _keep(self, key: str, entry: _Entry) -> None:
         with self._lock:
             if self._weight + entry.weight > self._half:
@@ -109,7 +115,7 @@ def lifetime(answer: Answer) -> int:
         case Outcome.NODATA | Outcome.NXDOMAIN:
             return min(max(answer.ttl, MIN_TTL), MAX_NEGATIVE_TTL)
         case Outcome.TEMPFAIL:
-            return TEMPFAIL_TTL
+            return min(answer.ttl, MAX_TEMPFAIL_TTL)
 
 
 def _weight(answer: Answer) -> int:

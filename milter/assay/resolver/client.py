@@ -3,7 +3,8 @@
 
 A flight asks each server that is up once, in the operator's order; those that let the first query time out are asked
 once more with more patience, since a recursive resolver may itself be waiting for a slow one. NOERROR and NXDOMAIN end
-it; any other RCODE sends it to the next server. While all servers are down, flights wait for a probe (see `health`).
+it; any other RCODE sends it to the next server. When all servers have gone down, flights wait some seconds for one to
+come back (see `health`), so that the restart of a nameserver fails no lookup.
 
 For each query a flight needs a place, which it gets in its asker's turn (see `share`). There are `PLACES`; a query that
 is not answered within `LINGER` moves to one of `SLOW_PLACES` if its asker has a share of these left, and domains that
@@ -27,6 +28,7 @@ from assay.inquiry import Answer, Outcome, Question
 from assay.resolver import message, transport, wire
 from assay.resolver.cache import Cache
 from assay.resolver.datagrams import Datagrams
+from assay.resolver.failures import Failures
 from assay.resolver.flight import Flight, Waiter
 from assay.resolver.health import Health, Server
 from assay.resolver.message import Reply
@@ -77,7 +79,18 @@ class Client:
         self._trust_ad = trust_ad
         self._datagrams = Datagrams(loop, statistics, trust_ad)
         self._streams = Streams(loop, statistics, trust_ad)
-        self._health = Health(nameservers, self._datagrams, statistics, clock, patience, self._wake, tell)
+        self._health = Health(
+            nameservers,
+            self._datagrams,
+            statistics,
+            clock,
+            patience,
+            self._wake,
+            self._recovered,
+            tell,
+            loop.call_later,
+        )
+        self._failures = Failures()
         self._flights: dict[str, Flight] = {}
         self._fast: Pool[Flight] = Pool(PLACES, ROOM)
         self._slow: Pool[Flight] = Pool(SLOW_PLACES, ROOM)
@@ -138,7 +151,8 @@ class Client:
         self._health.revive()
         server = self._choose(flight)
         if server is None:
-            if self._health.probing and not self._health.any_up:
+            if self._health.may_recover and len(self._stranded) < ROOM:
+                flight.may_ask_again(transport.Cause.UNREACHABLE)
                 self._stranded[flight] = None
             else:
                 self._loop.call_soon(self._fail, flight)
@@ -161,10 +175,8 @@ class Client:
                 return server
         if up and flight.round == 1:
             flight.round = 2
-            again = [server for server in up if flight.faults[server] is transport.Cause.TIMEOUT]
-            for server in again:
-                del flight.faults[server]
-            return again[0] if again else None
+            flight.may_ask_again(transport.Cause.TIMEOUT)
+            return next((server for server in up if server not in flight.faults), None)
         return None
 
     def _pool(self, flight: Flight) -> Pool[Flight]:
@@ -311,6 +323,9 @@ class Client:
         del self._flights[flight.key]
         if answer.outcome is Outcome.TEMPFAIL:
             self._statistics.failures += 1
+            answer = replace(answer, ttl=self._failures.failed(flight.key, self._clock()))
+        else:
+            self._failures.succeeded(flight.key)
         _deliver(flight, self._cache.put(flight.key, answer))
 
     def _drop(self, flight: Flight) -> None:
@@ -318,6 +333,11 @@ class Client:
         if self._flights.get(flight.key) is flight:
             del self._flights[flight.key]
             self._stranded.pop(flight, None)
+
+    def _recovered(self) -> None:
+        """A nameserver that was down answers again: what failed may succeed now."""
+        for key in self._failures.clear():
+            self._cache.drop(key)
 
     def _wake(self) -> None:
         """A probe ended: let the stranded flights look again."""

@@ -80,6 +80,10 @@ class Flight:
         del self.askers[waiter.asker]
         return True
 
+    def may_ask_again(self, cause: transport.Cause) -> None:
+        """Servers that failed for this reason may be asked once more."""
+        self.faults = {server: why for server, why in self.faults.items() if why is not cause}
+
     def follow(self, question: Question, asked: bytes, answer: Answer) -> None:
         """Go on with what a CNAME leads to."""
         self.aliases += 1

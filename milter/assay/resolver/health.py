@@ -3,8 +3,8 @@
 
 A server that let a query time out, while nothing else was heard from it either, is *down* until it answers a probe. A
 probe asks for the root's nameservers, which every resolver knows: so a stranger whose own nameservers are slow cannot
-make ours look dead for longer than one round trip. At most one probe a server is in flight, and after a vain one the
-server is left alone for `PAUSE`.
+make ours look dead for longer than one round trip. At most one probe a server is in flight, and after each vain one the
+server is left alone twice as long, up to `MAX_PAUSE`.
 
 Everything runs in the loop's thread.
 """
@@ -18,8 +18,13 @@ from assay.resolver.datagrams import Datagrams
 from assay.resolver.nameservers import Nameserver
 from assay.resolver.statistics import Statistics
 
-#: Seconds between a vain probe and the next one. Short: one small query, and mail waits for its end.
-PAUSE = 2.0
+#: Seconds between a first vain probe and the next one. Short: one small query, and mail waits for its end.
+FIRST_PAUSE = 0.1
+#: Seconds between two vain probes at most, and so from a repair to the first answer.
+MAX_PAUSE = 1.0
+#: So many times the patience for one server, lookups wait for servers that are all down to come back. A nameserver is
+#: restarted within seconds; in a longer outage mail shall not wait in vain.
+GRACE = 2
 #: Seconds to wait for the answer to a probe. It is in every resolver's memory; this is for the way to it.
 PROBE_PATIENCE = 1.0
 
@@ -27,13 +32,14 @@ PROBE_PATIENCE = 1.0
 class Server:
     """A nameserver and what we know of its health."""
 
-    __slots__ = ("fault", "heard", "nameserver", "probe", "retry_at", "told")
+    __slots__ = ("fault", "heard", "nameserver", "pause", "probe", "retry_at", "told")
 
     def __init__(self, nameserver: Nameserver) -> None:
         self.nameserver = nameserver
         self.heard = float("-inf")  # when it last answered anything
         self.fault: transport.Fault | None = None  # why it is down; None while it is up
         self.retry_at = float("-inf")  # no probe before this
+        self.pause = FIRST_PAUSE
         self.probe: transport.Exchange | None = None
         self.told = False  # whether the operator has been told that it is down
 
@@ -44,8 +50,8 @@ class Server:
 class Health:
     """Watches the nameservers.
 
-    `changed` is called after a probe ended, whatever it found. `tell` is told, for the operator, when a server that is
-    surely down does not answer, and when it answers again.
+    `changed` is called after a probe ended, whatever it found, `recovered` when a server that was surely down answers
+    again. `tell` is told of both for the operator. `later` has a function called after so many seconds.
     """
 
     def __init__(
@@ -56,15 +62,21 @@ class Health:
         clock: Callable[[], float],
         patience: float,
         changed: Callable[[], None],
+        recovered: Callable[[], None],
         tell: Callable[[str], None],
+        later: Callable[[float, Callable[[], None]], object],
     ) -> None:
         self.servers = tuple(Server(nameserver) for nameserver in nameservers)
         self._datagrams = datagrams
         self._statistics = statistics
         self._clock = clock
         self._patience = min(patience, PROBE_PATIENCE)
+        self._grace = GRACE * patience
+        self._down_since = 0.0  # when the last server that was up went down
         self._changed = changed
+        self._recovered = recovered
         self._tell = tell
+        self._later = later
 
     @property
     def any_up(self) -> bool:
@@ -72,9 +84,14 @@ class Health:
         return any(server.fault is None for server in self.servers)
 
     @property
-    def probing(self) -> bool:
-        """Whether some probe is in flight."""
-        return any(server.probe is not None for server in self.servers)
+    def may_recover(self) -> bool:
+        """Whether all servers are down and some may be up in a moment: it was, or it has not been probed so far."""
+        if self.any_up:
+            return False
+        if any(server.probe is not None and not server.told for server in self.servers):
+            return True
+        was_up = any(server.heard > float("-inf") for server in self.servers)
+        return was_up and self._clock() - self._down_since < self._grace
 
     @property
     def reason(self) -> str:
@@ -85,21 +102,23 @@ class Health:
         """It answered, whatever."""
         server.heard = self._clock()
         server.fault = None
+        server.pause = FIRST_PAUSE
         if server.told:
             server.told = False
             self._tell(f"nameserver {server} answers again")
+            self._recovered()
 
     def failed(self, server: Server, fault: transport.Fault, since: float) -> None:
         """A query asked at `since` got no answer."""
         if server.fault is not None:
             return
         if fault.cause is transport.Cause.TIMEOUT and server.heard < since:
-            server.fault = fault
+            self._down(server, fault)
             server.retry_at = float("-inf")  # ask at once whether it was the question's fault
             self.revive()
         elif fault.cause is transport.Cause.UNREACHABLE:
-            server.fault = fault
-            server.retry_at = self._clock() + PAUSE
+            self._down(server, fault)
+            self._rest(server)
             self._tell_down(server, fault)
 
     def revive(self) -> None:
@@ -116,6 +135,23 @@ class Health:
                 server.probe.cancel()
                 server.probe = None
 
+    def _down(self, server: Server, fault: transport.Fault) -> None:
+        server.fault = fault
+        if not self.any_up:
+            self._down_since = self._clock()
+
+    def _rest(self, server: Server) -> None:
+        """Leave a server alone for a while, and then probe it if lookups wait for it."""
+        server.retry_at = self._clock() + server.pause
+        self._later(server.pause, self._revive_if_waited_for)
+        server.pause = min(2 * server.pause, MAX_PAUSE)
+
+    def _revive_if_waited_for(self) -> None:
+        if self.may_recover:
+            self.revive()
+        else:
+            self._changed()
+
     def _tell_down(self, server: Server, fault: transport.Fault) -> None:
         """Once, and not for a first timeout, which may be a stranger's doing."""
         if not server.told:
@@ -126,7 +162,7 @@ class Health:
         def done(outcome: bytes | transport.Fault) -> None:
             server.probe = None
             if isinstance(outcome, transport.Fault):
-                server.retry_at = self._clock() + PAUSE
+                self._rest(server)
                 self._tell_down(server, outcome)
             else:
                 self.heard(server)
