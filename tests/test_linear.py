@@ -21,6 +21,7 @@ from math import inf
 from pathlib import Path
 
 import pytest
+from msgspec.structs import replace
 
 import signing
 from assay import policy
@@ -66,6 +67,7 @@ def _claims(value: bytes) -> None:
 def _signature(value: bytes) -> None:
     field = HeaderField(b"DKIM-Signature", value)
     dkim.parse(field)
+    dkim.preferred((field, field), Domain("a.example"))
     arc.parse_chain(Header((HeaderField(b"ARC-Seal", value), HeaderField(b"ARC-Authentication-Results", value))))
 
 
@@ -401,6 +403,9 @@ def test_time_is_linear_in_the_size(name: str, build: Callable[[int], bytes]) ->
 # whole messages, through a session that has everything switched on
 
 
+LONGEST = replace(SETTINGS, arc_max_sets=arc.MAX_SETS)
+
+
 def play(message: bytes, client: str = "192.0.2.1") -> Verdict:
     """Play a message of header fields, an empty line and a body to a session."""
     dns = Script([b"* TXT " + signing.record(ed25519_key()).encode(), b"* A 192.0.2.1", b"* PTR mail.a.example"])
@@ -415,7 +420,7 @@ def play(message: bytes, client: str = "192.0.2.1") -> Verdict:
         queue_id="Q",
         now=NOW,
     )
-    return deliver(Session(SETTINGS, TRUST, lambda: dns), delivery, past_refusals=True)[-1]
+    return deliver(Session(LONGEST, TRUST, lambda: dns), delivery, past_refusals=True)[-1]
 
 
 FROM = "From: Ann <ann@a.example>\r\n"
@@ -455,6 +460,10 @@ _MESSAGES: dict[str, Callable[[int], bytes]] = {
     "commas in From": unit(",", "From: a@a.example"),
     "signatures": unit(SIGNATURE, FROM),
     "signatures that cannot be tried": unit("DKIM-Signature: v=1\r\n", FROM),
+    "signatures with U-labels": unit(SIGNATURE.replace("d=a", "d=" + "\u0661" * 200), FROM),
+    "copies of a signed field": lambda size: (
+        FROM.encode() + SIGNATURE.replace("h=from", "h=from:subject").encode() * 10 + b"Subject:\r\n" * (size // 10)
+    ),
     "signed fields": lambda size: (
         (FROM + SIGNATURE.replace("h=from", "h=from" + ":a" * 999) * 10).encode() + b"A:\r\n" * (size // 5)
     ),

@@ -30,8 +30,9 @@ from zone import Solved, T
 
 SEPARATOR = b"\x1e"
 MAX_RECORDS = 200
-#: No message may ask more: IPREV, three SPF checks, the keys and walks of ten signatures, an ARC chain, DMARC.
-MAX_QUESTIONS = 11 + 3 * 160 + 10 * 9 + 100 + 8 + 64 + 20
+#: No message may ask more, repetitions included: IPREV, three SPF checks, the keys of ten signatures and of seven ARC
+#: sets, two of each ahead, the author's walk, and those of related domains, ahead and at the end.
+MAX_QUESTIONS = 11 + 3 * 160 + 12 + 16 + 9 + 12 + 16 + 20
 
 #: An operator who wants to know everything and acts on it at every stage.
 CONFIGURATION = {

@@ -88,6 +88,7 @@ MORE: list[dict[str, Any]] = [
     {"ip": "192.0.2.10", "mail_from": "ann@example.org", "octets": sign_rsa(sign_rsa())},
     {"ip": "192.0.2.10", "mail_from": "ann@example.org", "octets": b"Subject: added\r\n" + sign_rsa()},
     {"ip": "192.0.2.99", "mail_from": "ann@example.com", "octets": fields("From: ann@example.com")},
+    {"ip": "192.0.2.77", "mail_from": "", "octets": fields("ARC-Seal: i=2", "ARC-Seal: i=1", "From: ann@list.example")},
     {
         "ip": "192.0.2.88",
         "mail_from": "ann@example.org",
@@ -430,6 +431,7 @@ EFFECTS: list[tuple[str, Any, Callable[[World], object], Mapping[str, Any]]] = [
     ("dkim.dry_run", True, message, {"dkim.none": "reject"}),
     ("arc.enabled", False, message, {}),
     ("arc.enabled", False, words("arc"), {}),
+    ("arc.max_sets", 1, message, {}),
     ("arc.trusted_sealers", ("lists.example",), message, {"dmarc.quarantine": "reject"}),
     ("arc.dry_run", True, message, {"arc.none": "reject"}),
     ("senderid.enabled", True, message, {}),

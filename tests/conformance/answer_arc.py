@@ -28,8 +28,8 @@ def evaluate(case: Case, header: Header, body: bytes) -> arc.Evaluation:
         return chain
     hashes = dkim.BodyHashes(chain.body_hash_specs)
     hashes.update(body)
-    keys = Zone(case["dns"]).solve(arc.fetch_keys(chain))
-    return arc.verify(chain, keys, header, hashes, now=case.get("now", NOW))
+    lookups = Zone(case["dns"]).solve(arc.fetch_keys(chain, header))
+    return arc.verify(chain, lookups, header, hashes, now=case.get("now", NOW))
 
 
 def answer_sign(case: Case) -> dict[str, HeaderField]:

@@ -48,7 +48,6 @@ def evaluate(case: Case, header: Header, body: bytes) -> list[dkim.Evaluation]:
     signatures = [one for one in parsed if isinstance(one, dkim.Signature)]
     hashes = dkim.BodyHashes(signature.body_hash_spec for signature in signatures)
     hashes.update(body)
-    chosen, skipped = dkim.select(signatures, None, settings.max_signatures)
     verified = [
         dkim.verify(
             signature,
@@ -58,7 +57,6 @@ def evaluate(case: Case, header: Header, body: bytes) -> list[dkim.Evaluation]:
             now=case.get("now", NOW),
             settings=settings,
         )
-        for signature in chosen
+        for signature in signatures
     ]
-    evaluations = [one for one in parsed if isinstance(one, dkim.Evaluation)]
-    return verified + [dkim.skip(signature) for signature in skipped] + evaluations
+    return verified + [one for one in parsed if isinstance(one, dkim.Evaluation)]

@@ -6,6 +6,7 @@ from __future__ import annotations
 from ipaddress import ip_address
 from typing import Any
 
+import dkim as dkimpy
 import pytest
 
 from assay.model.message import HeaderField, split_message
@@ -14,7 +15,7 @@ from assay.session import Settings
 from assay.session.signatures import MAX_KEYS_AHEAD
 from assay.session.transaction import MAX_HEADER_FIELDS, MAX_HEADER_OCTETS, MAX_RECIPIENTS, MAX_TRACE_FIELDS
 from sending import BAD, GOOD, MESSAGE, OUR_ID, ROWS, message
-from signing import KEY_NAME, record, rsa_key, sign_rsa
+from signing import KEY_NAME, pem, record, rsa_key, sign_rsa
 from talking import NOW, Postponing, feed, greet, inserted, removed, session, talk
 from zone import Zone
 
@@ -69,10 +70,10 @@ def test_arc_keys_are_asked_for_as_their_fields_arrive() -> None:
         keys = [question.name for question in zone.asked if "_domainkey" in question.name]
         assert len(keys) == number
         assert keys[-1] == f"sel._domainkey.{domain}"
-    for _ in range(100):
-        one.header(HeaderField(b"ARC-Seal", b" i=1; a=rsa-sha256; d=c.example; s=sel; b=AAAA"))
+    for name in (b"ARC-Seal", b"ARC-Message-Signature") * 50:  # those of older sets stand below
+        one.header(HeaderField(name, b" i=1; a=rsa-sha256; d=c.example; s=sel; b=AAAA"))
     one.header(HeaderField(b"ARC-Seal", b" no tags"))
-    assert sum("_domainkey" in question.name for question in zone.asked) == MAX_KEYS_AHEAD
+    assert sum("_domainkey" in question.name for question in zone.asked) == 2
 
 
 @pytest.mark.parametrize("size", [1, 3, 7, 1000])
@@ -190,6 +191,36 @@ class TestSignatures:
         assert len(found.dkim) == 3
         assert found.dkim_skipped == 18
         assert found.dmarc.result == "pass"
+
+    @pytest.mark.parametrize(
+        "junk",
+        [OTHER, b"DKIM-Signature: d=other%d.example\r\n", b"DKIM-Signature: v=1; d=other%d.example; d=example.org\r\n"],
+        ids=["well-formed", "malformed", "ambiguous"],
+    )
+    def test_a_thousand_of_others_hide_no_signature(self, junk: bytes) -> None:
+        for near in (b"example.org", b"a.example.org", b"b.a.example.org"):
+            author = b"From: joe@a.example.org\r\n\r\nhello\r\n"
+            rows = ROWS | {f"sel._domainkey.{near.decode()}": [["TXT", [record(rsa_key())]]]}
+            signed = dkimpy.sign(author, b"sel", near, pem(rsa_key()), include_headers=[b"from"])
+            octets = b"".join(junk % number for number in range(1000)) + signed + author
+            assert judged(octets, path="<x@elsewhere.example>", rows=rows).dmarc.result == "pass"
+
+    def test_a_bounded_number_is_parsed_and_each_once(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        parsed: list[HeaderField] = []
+        parse = dkim.parse
+        monkeypatch.setattr(dkim, "parse", lambda field: (parsed.append(field), parse(field))[1])
+        others = b"".join(self.OTHER % number for number in range(1000)) + b"DKIM-Signature: nonsense\r\n" * 1000
+        found = judged(others + self.SIGNED)
+        assert len(parsed) == len(set(map(id, parsed))) <= 10 + MAX_KEYS_AHEAD
+        assert len(found.dkim) + found.dkim_skipped == 2001
+
+    def test_keys_of_those_that_matter_for_dmarc_are_asked_for_first(self) -> None:
+        zone = Zone(ROWS)
+        one = session(new_driver=lambda: zone)
+        greet(one)
+        talk(one, b"".join(self.OTHER % number for number in range(4)) + self.SIGNED)
+        keys = [name.partition("._domainkey.")[2] for name in asked(zone) if "_domainkey" in name]
+        assert keys == ["other0.example", "other1.example", "example.org", "other2.example", "other3.example"]
 
     def test_keys_are_asked_for_no_more_signatures_than_are_tried(self) -> None:
         zone = Zone(ROWS)

@@ -91,6 +91,7 @@ def make_settings(configuration: Configuration) -> session.Settings:
             single_fields=configuration.dkim.single_fields,
         ),
         arc=configuration.arc.enabled,
+        arc_max_sets=configuration.arc.max_sets,
         sender_id=configuration.senderid.enabled,
         public_suffix=_public_suffix(configuration.dmarc.organizational_domain),
         legacy_pct=configuration.dmarc.legacy_pct,

@@ -10,7 +10,7 @@ from msgspec import Meta
 
 from assay.config.section import Section
 from assay.policy import Action, Stage
-from assay.protocol import dkim, dmarc, spf
+from assay.protocol import arc, dkim, dmarc, spf
 
 _STAGE = "From which SMTP stage on it may refuse: connect, helo, mail, rcpt or eom (end of message, the default)."
 _FIELD_NAME = re.compile(r"[!-9;-~]+")  # RFC 5322, 2.2
@@ -174,6 +174,16 @@ class Arc(Section, frozen=True):
     """What did earlier hops find out, and is their chain whole (RFC 8617)? ARC is on its way to historic."""
 
     enabled: Annotated[bool, Meta(description="Validate chains.")] = True
+    max_sets: Annotated[
+        int,
+        Meta(
+            ge=1,
+            le=arc.MAX_SETS,
+            description="ARC sets in one message; a chain with more fails. Each forwarder adds one, so real chains "
+            "have one to three, rarely five. RFC 8617, 4.2.1 allows 50, by which one message could aim 100 DNS "
+            "questions at somebody.",
+        ),
+    ] = 7
     trusted_sealers: Annotated[
         tuple[str, ...],
         Meta(

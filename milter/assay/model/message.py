@@ -48,12 +48,16 @@ class Header(Struct, frozen=True):
 
     fields: tuple[HeaderField, ...] = ()
     _index: dict[bytes, tuple[HeaderField, ...]] = {}  # by key; made from `fields` whatever is given for it
+    #: The names in lower case of which there is more than one field; made from `fields` likewise.
+    repeated: frozenset[str] = frozenset()
 
     def __post_init__(self) -> None:
         index: dict[bytes, list[HeaderField]] = {}
         for one in self.fields:
             index.setdefault(one.key, []).append(one)
         force_setattr(self, "_index", {key: tuple(fields) for key, fields in index.items()})
+        repeated = (key.decode("ascii", "replace") for key, fields in index.items() if len(fields) > 1)
+        force_setattr(self, "repeated", frozenset(repeated))
 
     def __hash__(self) -> int:
         return hash(self.fields)

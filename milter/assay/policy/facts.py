@@ -306,7 +306,7 @@ def _dkim(evaluation: dkim.Evaluation, judged: dmarc.Evaluation | None) -> Signa
         str(evaluation.result),
         str(evaluation.domain or ""),
         evaluation.selector,
-        evaluation.identity[:MAX_FIELD_OCTETS],
+        evaluation.identity,
         evaluation.algorithm,
         evaluation.testing,
         aligned and evaluation.result is dkim.Result.PASS,

@@ -24,6 +24,7 @@ class Settings(Struct, frozen=True):
     spf_best_guess: bytes = b""  #: a record for domains that have none; empty for no guess
     dkim: dkim.Settings = field(default_factory=dkim.Settings)
     arc: bool = True
+    arc_max_sets: int = 7  #: longer ARC chains fail
     sender_id: bool = False
     public_suffix: dmarc.PublicSuffix | None = None  #: how older receivers find organizational domains
     legacy_pct: dmarc.LegacyPct = dmarc.LegacyPct.IGNORE

@@ -1,109 +1,123 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The signatures of one message, DKIM's and ARC's: parsed and looked up as they arrive, verified at the end.
+"""The signatures of one message, DKIM's and ARC's: the first looked up as they arrive, all others once the header is
+complete, and verified at the end.
 
 The body is hashed once for each distinct way in which the signatures want it, and never kept.
 """
 
 from __future__ import annotations
 
-from itertools import islice
-
 from assay.inquiry import Pending, Urgency
 from assay.model.message import NO_HEADER, Header, HeaderField
 from assay.model.name import Domain
-from assay.protocol import arc, dkim, dmarc
+from assay.protocol import arc, dkim
 from assay.session.inquiries import Inquiries
 
-#: Keys of ARC fields asked for before the header is complete: those of three sets, and chains in real mail are that
-#: short. All others are asked for with the chain, if it is one.
-MAX_KEYS_AHEAD = 6
+#: Signatures whose keys are asked for before the header is complete: honest mail has one or two. Which of more matter
+#: is known only with the From field, and it follows within milliseconds.
+MAX_KEYS_AHEAD = 2
 
 
 class Signatures:
     """Collects the signatures of a message and verifies them when the body is through."""
 
-    def __init__(self, settings: dkim.Settings, inquiries: Inquiries, *, with_arc: bool) -> None:
+    def __init__(self, settings: dkim.Settings, inquiries: Inquiries, *, max_arc_sets: int) -> None:
+        """Begin with no signature.
+
+        :param max_arc_sets: longer ARC chains fail; 0 for not looking at ARC at all.
+        """
         self.skipped = 0  #: signatures beyond the bound, not tried
         self._settings = settings
         self._inquiries = inquiries
-        self._with_arc = with_arc
-        self._candidates: list[dkim.Signature] = []
-        self._untried: list[dkim.Evaluation] = []
+        self._max_arc_sets = max_arc_sets
+        # DKIM signatures go by their place among the fields of that name, from the top.
+        self._fields: list[HeaderField] = []
+        self._parsed: dict[int, dkim.Signature | dkim.Evaluation] = {}
         self._keys: dict[int, Pending[dkim.KeyLookup]] = {}
+        self._tried: list[int] = []
+        self._unusable: list[int] = []
         self._chain: arc.Chain | arc.Evaluation | None = None
-        self._arc_keys: Pending[arc.Keys] | None = None
-        self._arc_fields = 0
+        self._arc_lookups: Pending[arc.Lookups] | None = None
+        self._arc_ahead: set[bytes] = set()
         self._header = NO_HEADER
         self._hashes = dkim.BodyHashes(())
 
+    @property
+    def domains(self) -> list[Domain]:
+        """The d= of the DKIM signatures that are tried, once the header is complete."""
+        return [parsed.domain for parsed in map(self._parsed.get, self._tried) if isinstance(parsed, dkim.Signature)]
+
     def arrived(self, field: HeaderField) -> None:
-        """A DKIM-Signature field arrived: parse it, and ask for its key unless there are too many already."""
-        parsed = dkim.parse(field)
-        if isinstance(parsed, dkim.Evaluation):
-            if len(self._untried) < self._settings.max_signatures:
-                self._untried.append(parsed)
-            else:
-                self.skipped += 1
-            return
-        self._candidates.append(parsed)
-        if len(self._keys) < self._settings.max_signatures:
-            self._look_up(parsed)
+        """A DKIM-Signature field arrived: parse it and ask for its key, if it is one of the first."""
+        self._fields.append(field)
+        if len(self._fields) <= MAX_KEYS_AHEAD:
+            self._look_up(len(self._fields) - 1)
 
     def arc_arrived(self, field: HeaderField) -> None:
-        """An ARC-Message-Signature or ARC-Seal field arrived: ask for its key."""
-        self._arc_fields += 1
-        if self._with_arc and self._arc_fields <= MAX_KEYS_AHEAD:
+        """An ARC-Message-Signature or ARC-Seal field arrived: ask for its key if it is the first, the newest set's."""
+        if self._max_arc_sets and field.key not in self._arc_ahead:
+            self._arc_ahead.add(field.key)
             self._inquiries.start(arc.fetch_key_ahead(field), urgency=Urgency.AHEAD)
 
-    def _look_up(self, signature: dkim.Signature) -> None:
-        self._keys[id(signature)] = self._inquiries.start(dkim.fetch_key(signature))
+    def _look_up(self, place: int) -> dkim.Signature | dkim.Evaluation:
+        """Parse a signature and ask for its key, both only once."""
+        parsed = self._parsed.get(place)
+        if parsed is None:
+            parsed = self._parsed[place] = dkim.parse(self._fields[place])
+            if isinstance(parsed, dkim.Signature):
+                self._keys[place] = self._inquiries.start(dkim.fetch_key(parsed))
+        return parsed
 
     def header_complete(self, header: Header, author_domain: Domain | None) -> None:
         """All fields are there: choose what to verify and prepare to hash the body for it."""
         self._header = header
-        chosen, skipped = dkim.select(self._candidates, author_domain, self._settings.max_signatures)
-        self._candidates = list(chosen)
-        self.skipped += len(skipped)
-        for signature in chosen:
-            if id(signature) not in self._keys:
-                self._look_up(signature)
-        self._walk_ahead(author_domain)
-        specs = [signature.body_hash_spec for signature in chosen]
-        if self._with_arc:
-            self._chain = arc.parse_chain(header)
+        specs = self._choose(author_domain)
+        if self._max_arc_sets:
+            self._chain = arc.parse_chain(header, max_sets=self._max_arc_sets)
         if isinstance(self._chain, arc.Chain):
-            self._arc_keys = self._inquiries.start(arc.fetch_keys(self._chain))
+            self._arc_lookups = self._inquiries.start(arc.fetch_keys(self._chain, header, self._settings))
             specs.extend(self._chain.body_hash_specs)
         self._hashes = dkim.BodyHashes(specs)
 
-    def _walk_ahead(self, author_domain: Domain | None) -> None:
-        """Relaxed alignment may compare organizational domains at the end (RFC 9989, 4.10.2): have them by then.
+    def _choose(self, author_domain: Domain | None) -> list[dkim.BodyHashSpec]:
+        """Look up as many signatures as are tried, those that can matter for DMARC first, and bound what is parsed.
 
-        Only of domains that look related. Others cannot be aligned, and walks are most of what a stranger's signatures
-        could make us ask; a relation that is not seen here costs time at the end and changes no verdict.
+        :returns: the body hashes that they want.
         """
-        if author_domain is None:
-            return
-        related = (one.domain for one in self._candidates if one.domain.labels[-2:] == author_domain.labels[-2:])
-        walked = dict.fromkeys(domain for domain in related if domain != author_domain)
-        for domain in islice(walked, dmarc.MAX_WALKED_DOMAINS):
-            self._inquiries.start(dmarc.organizational_domain(domain), urgency=Urgency.AHEAD)
+        specs = []
+        limit = self._settings.max_signatures
+        for place in dkim.preferred(self._fields, author_domain):
+            if len(self._tried) == limit or len(self._unusable) == limit:
+                break
+            parsed = self._look_up(place)
+            if isinstance(parsed, dkim.Signature):
+                self._tried.append(place)
+                specs.append(parsed.body_hash_spec)
+            else:
+                self._unusable.append(place)
+        self._tried.sort()
+        self._unusable.sort()
+        self.skipped = len(self._fields) - len(self._tried) - len(self._unusable)
+        return specs
 
     def body(self, chunk: bytes) -> None:
         """The next piece of the body, with CRLF line ends, cut anywhere."""
         self._hashes.update(chunk)
 
     def verify(self, now: int) -> tuple[dkim.Evaluation, ...]:
-        """One evaluation for each signature that was tried or could not be parsed."""
-        verified = (
-            dkim.verify(one, self._keys[id(one)].result(), self._header, self._hashes, now=now, settings=self._settings)
-            for one in self._candidates
-        )
-        return (*verified, *self._untried)
+        """One evaluation for each signature that was tried, and behind them those that could not be parsed."""
+        return tuple(self._verify(place, now) for place in (*self._tried, *self._unusable))
+
+    def _verify(self, place: int, now: int) -> dkim.Evaluation:
+        parsed = self._parsed[place]
+        if isinstance(parsed, dkim.Evaluation):
+            return parsed
+        lookup = self._keys[place].result()
+        return dkim.verify(parsed, lookup, self._header, self._hashes, now=now, settings=self._settings)
 
     def verify_chain(self, now: int) -> arc.Evaluation | None:
         """The evaluation of the ARC chain; None where ARC is switched off."""
-        if isinstance(self._chain, arc.Chain) and self._arc_keys is not None:
-            keys = self._arc_keys.result()
-            return arc.verify(self._chain, keys, self._header, self._hashes, now=now, settings=self._settings)
+        if isinstance(self._chain, arc.Chain) and self._arc_lookups is not None:
+            lookups = self._arc_lookups.result()
+            return arc.verify(self._chain, lookups, self._header, self._hashes, now=now, settings=self._settings)
         return self._chain if isinstance(self._chain, arc.Evaluation) else None

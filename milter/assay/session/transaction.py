@@ -120,7 +120,9 @@ class Transaction:
         self._author: dmarc.Author | None = None  # of that field
         self._discovery: Pending[dmarc.Discovery] | None = None
         self._sender_id: Pending[senderid.Evaluation] | None = None
-        self._signatures = Signatures(settings.dkim, inquiries, with_arc=settings.arc)
+        self._signatures = Signatures(
+            settings.dkim, inquiries, max_arc_sets=settings.arc_max_sets if settings.arc else 0
+        )
         if not self._exempt and not course.message.relayed:
             self._check_mail_from()
 
@@ -216,13 +218,17 @@ class Transaction:
         self._fields = []
         author_domain = self._author.domain if self._author else None
         self._signatures.header_complete(self._header, author_domain)
-        mailbox = self.envelope.reverse_path.mailbox
-        if author_domain is not None and mailbox is not None and mailbox.domain != author_domain:
-            # Relaxed alignment may compare organizational domains at the end (RFC 9989, 4.10.2): have this one by then.
-            self._inquiries.start(self._walk(mailbox.domain), urgency=Urgency.AHEAD)
+        if author_domain is not None and self._settings.public_suffix is None:
+            self._walk_ahead(author_domain)
         request = self._spf_request() if self._settings.sender_id else None
         if request is not None:
             self._sender_id = self._inquiries.start(senderid.check_pra(self._header, request))
+
+    def _walk_ahead(self, author_domain: Domain) -> None:
+        """Relaxed alignment may compare organizational domains at the end (RFC 9989, 4.10.2): have them by then."""
+        mailbox = self.envelope.reverse_path.mailbox
+        domains = self._signatures.domains if mailbox is None else [mailbox.domain, *self._signatures.domains]
+        self._inquiries.start(dmarc.walk_ahead(author_domain, domains), urgency=Urgency.AHEAD)
 
     def body(self, chunk: bytes) -> None:
         """Take the next piece of the body, with CRLF line ends, cut anywhere."""
@@ -304,9 +310,6 @@ class Transaction:
 
     def _discover(self, domain: Domain) -> Inquiry[dmarc.Discovery]:
         return discover_policy(self._memory, domain, self._settings.public_suffix)
-
-    def _walk(self, domain: Domain) -> Inquiry[Domain | None]:
-        return dmarc.organizational_domain(domain, public_suffix=self._settings.public_suffix)
 
     def _verdict(self, assessment: Assessment, decision: Decision, facts: policy.Facts | None) -> Verdict:
         if self._settings.dry_run:

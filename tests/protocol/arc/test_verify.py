@@ -33,7 +33,7 @@ def evaluate(message: bytes, dns: Zone) -> arc.Evaluation:
         return chain
     hashes = dkim.BodyHashes(chain.body_hash_specs)
     hashes.update(body)
-    return arc.verify(chain, dns.solve(arc.fetch_keys(chain)), header, hashes, now=NOW)
+    return arc.verify(chain, dns.solve(arc.fetch_keys(chain, header)), header, hashes, now=NOW)
 
 
 def seal(message: bytes, dns: Zone, **changes: object) -> bytes:
@@ -97,11 +97,66 @@ def test_ed25519_seal() -> None:
     assert evaluate(message, dns).result is Result.PASS
 
 
-def test_all_keys_are_asked_for_at_once_and_once(dns: Zone) -> None:
-    header, _ = split_message(seal(seal(MESSAGE, dns), dns))
+def batches(message: bytes, dns: Zone) -> list[list[str]]:
+    """The selectors of the keys that are asked for, batch by batch."""
+    header, _ = split_message(message)
     chain = arc.parse_chain(header)
     assert isinstance(chain, arc.Chain)
-    assert [question.name for question in next(arc.fetch_keys(chain))] == [KEY_NAME]
+    inquiry = arc.fetch_keys(chain, header)
+    found = []
+    try:
+        batch = next(inquiry)
+        while True:
+            found.append([question.name.partition(".")[0] for question in batch])
+            batch = inquiry.send([dns.answer(question) for question in batch])
+    except StopIteration:
+        return found
+
+
+class TestQuestions:
+    """Whoever wants others asked for their keys has to own one himself."""
+
+    @pytest.fixture
+    def dns(self) -> Zone:
+        names = (KEY_NAME, *(f"{selector}._domainkey.example.org" for selector in ("one", "two", "three")))
+        return Zone({name: [["TXT", [record(rsa_key())]]] for name in names})
+
+    @pytest.fixture
+    def message(self, dns: Zone) -> bytes:
+        message = MESSAGE
+        for selector in ("one", "two", "three"):
+            message = seal(message, dns, selector=Domain.parse(selector))
+        return message
+
+    def test_the_newest_sets_keys_come_first_and_all_others_at_once(self, message: bytes, dns: Zone) -> None:
+        assert batches(message, dns) == [["three"], ["one", "two"]]
+        assert evaluate(message, dns).result is Result.PASS
+
+    def test_each_is_asked_for_once(self, dns: Zone) -> None:
+        assert batches(seal(seal(MESSAGE, dns), dns), dns)[0] == ["sel"]
+
+    @pytest.mark.parametrize(
+        ("old", "new", "reason"),
+        [
+            pytest.param(b"Subject: lunch", b"Subject: dinner", "ARC-Message-Signature with i=3", id="its signature"),
+            pytest.param(b"spf=pass", b"spf=fail", "ARC-Seal with i=3", id="its seal"),
+            pytest.param(b"c=relaxed/relaxed", b"c=other", "unknown canonicalization", id="a signature of no use"),
+        ],
+    )
+    def test_no_other_where_the_newest_set_does_not_verify(
+        self, old: bytes, new: bytes, reason: str, message: bytes, dns: Zone
+    ) -> None:
+        broken = message.replace(old, new, 1)
+        assert batches(broken, dns) in ([["three"]], [])
+        evaluation = evaluate(broken, dns)
+        assert evaluation.result is Result.FAIL
+        assert reason in evaluation.reason
+
+    @pytest.mark.parametrize("rows", [[], [["SERVFAIL", "TXT"]], [["TXT", ["v=DKIM1; p="]]]])
+    def test_no_other_without_the_newest_sets_key(self, rows: list, message: bytes, dns: Zone) -> None:
+        without = Zone({**dns.rows, "three._domainkey.example.org": rows})
+        assert batches(message, without) == [["three"]]
+        assert evaluate(message, without).result is Result.FAIL
 
 
 def test_changed_body_breaks_the_chain_and_a_new_seal_records_it(dns: Zone) -> None:
@@ -160,7 +215,7 @@ def test_a_change_and_a_replaced_seal_are_found(dns: Zone) -> None:
     fields[first] = HeaderField(fields[first].name, fields[first].value.replace(b"spf=pass", b"spf=fail"))
     tampered = b"".join(field.raw for field in fields) + b"\r\n" + body
     evaluation = evaluate(tampered, dns)
-    assert (evaluation.result, evaluation.reason) == (Result.FAIL, "ARC-Seal with i=1: seal did not verify")
+    assert (evaluation.result, evaluation.reason) == (Result.FAIL, "ARC-Seal with i=2: seal did not verify")
 
 
 @pytest.mark.parametrize(

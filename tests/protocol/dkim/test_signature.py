@@ -148,6 +148,7 @@ def test_good_signature(changes: dict[str, str | None]) -> None:
         ({"s": "a..b"}, "permerror", "s= is no host name"),
         ({"s": "*"}, "permerror", "s= is no host name"),
         ({"i": "example.org"}, "neutral", "no @ in i="),
+        ({"i": "a" * 1000 + "@example.org"}, "neutral", "i= is longer than 1000 characters"),
         ({"i": "@example.com"}, "permerror", "not at or below"),
         ({"i": "@badexample.org"}, "permerror", "not at or below"),
         ({"i": "@org"}, "permerror", "not at or below"),

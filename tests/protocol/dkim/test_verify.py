@@ -5,9 +5,7 @@ from collections.abc import Callable
 
 import pytest
 
-from assay.model.message import HeaderField
 from assay.model.name import Domain
-from assay.protocol import dkim
 from assay.protocol.dkim import SINGLE_FIELDS, Result, Settings
 from signing import (
     DOMAIN,
@@ -277,39 +275,3 @@ def test_u_labels_are_hashed_as_written_and_asked_as_a_labels() -> None:  # RFC 
     (evaluation,) = evaluate(sign_ed25519(domain="Bücher.example"), dns)
     assert evaluation.result is Result.PASS, evaluation.reason
     assert evaluation.identity == "@xn--bcher-kva.example"
-
-
-def chosen(names: list[str], author: str | None, limit: int) -> tuple[list[int], list[int]]:
-    fields = [sign_rsa().split(b"\r\nFrom:")[0].partition(b":")[2].replace(DOMAIN.encode(), n.encode()) for n in names]
-    parsed = [dkim.parse(dkim_field(value)) for value in fields]
-    signatures = [one for one in parsed if isinstance(one, dkim.Signature)]
-    kept, skipped = dkim.select(signatures, Domain.parse(author) if author else None, limit)
-    at = {id(signature): number for number, signature in enumerate(signatures)}
-    return [at[id(one)] for one in kept], [at[id(one)] for one in skipped]
-
-
-def dkim_field(value: bytes) -> HeaderField:
-    return HeaderField(b"DKIM-Signature", value)
-
-
-@pytest.mark.parametrize(
-    ("names", "author", "limit", "kept", "skipped"),
-    [
-        pytest.param(["a.net", "b.net"], "c.net", 2, [0, 1], [], id="within the limit"),
-        pytest.param(["a.net", "b.net", "c.net"], None, 2, [0, 1], [2], id="no author: from the top"),
-        pytest.param(["a.net", "b.net", "c.net"], "c.net", 2, [0, 2], [1], id="the author's domain first"),
-        pytest.param(["a.net", "b.net", "m.c.net"], "c.net", 1, [2], [0, 1], id="below the author's domain"),
-        pytest.param(["a.net", "c.net", "m.c.net"], "m.c.net", 1, [2], [0, 1], id="the author's before one above"),
-        pytest.param(["a.net", "xc.net"], "c.net", 1, [0], [1], id="a name that only ends alike"),
-    ],
-)
-def test_select(names: list[str], author: str | None, limit: int, kept: list[int], skipped: list[int]) -> None:
-    assert chosen(names, author, limit) == (kept, skipped)
-
-
-def test_skipped_signature_says_so(rsa_zone: Zone) -> None:
-    signature = dkim.parse(dkim_field(sign_rsa().split(b"\r\nFrom:")[0].partition(b":")[2]))
-    assert isinstance(signature, dkim.Signature)
-    evaluation = dkim.skip(signature)
-    assert (evaluation.result, evaluation.policy) == (Result.POLICY, "signatures")
-    assert evaluation.domain == signature.domain

@@ -382,9 +382,11 @@ def test_only_what_matters_is_walked(author: str, spf: str, dkim: str, walked: l
 
 
 def test_walks_are_bounded_and_passes_come_first() -> None:
-    failing = ", ".join(f"{number}.example.com temperror" for number in range(dmarc.MAX_WALKED_DOMAINS))
+    failing = ", ".join(f"{number}.example.com temperror" for number in range(dmarc.MAX_WALKED_NAMES))
     assert evaluate(REJECT, "example.com", "", failing + ", x.example.com pass").result == "pass"
-    independent = {f"{number}.example.com": "psd=n" for number in range(dmarc.MAX_WALKED_DOMAINS)}
+    deep = "a.b.c.d.e.f.example.com temperror"  # asks for as many names as there may be, and might have passed
+    assert evaluate(REJECT, "example.com", deep, "a.b.example.com pass").result == "pass"
+    independent = {f"{number}.example.com": "psd=n" for number in range(dmarc.MAX_WALKED_NAMES)}
     passing = ", ".join(f"{name} pass" for name in independent)
     records = {**REJECT, **independent}
     assert evaluate(records, "example.com", "", passing + ", x.example.com pass").result == "fail"

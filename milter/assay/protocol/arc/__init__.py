@@ -8,7 +8,7 @@ for its `body_hash_specs`, `verify`. `seal` adds a set of our own.
 
 from assay.protocol.arc.chain import MAX_SETS, ARCSet, Chain, Evaluation, Result, Seal, Sealer, parse_chain
 from assay.protocol.arc.seal import BODY_HASH_SPEC, fields_to_sign, recorded_results, seal
-from assay.protocol.arc.verify import Keys, fetch_key_ahead, fetch_keys, verify
+from assay.protocol.arc.verify import Lookups, fetch_key_ahead, fetch_keys, verify
 
 __all__ = [
     "BODY_HASH_SPEC",
@@ -16,7 +16,7 @@ __all__ = [
     "ARCSet",
     "Chain",
     "Evaluation",
-    "Keys",
+    "Lookups",
     "Result",
     "Seal",
     "Sealer",

@@ -8,9 +8,10 @@ can find the chain whole again. Whom to trust among the sealers is not judged he
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 
+from msgspec import Struct
 from msgspec.structs import replace
 
 from assay.inquiry import Inquiry, Outcome
@@ -23,14 +24,50 @@ from assay.protocol.dkim.signature import Algorithm, SignatureError, read_names
 from assay.protocol.dkim.verify import object_to_key
 from assay.protocol.syntax.tags import TagListError, parse_tags
 
-#: The key lookups of a chain, by the name of the key record.
-Keys = Mapping[str, dkim.KeyLookup]
+
+class Lookups(Struct, frozen=True):
+    """What the DNS gave for a chain, and what its newest set came to as far as that takes no body.
+
+    `keys` are the lookups by the name of the key record. `fault` tells why the newest set does not verify; the keys of
+    the older sets were not asked for then. `signing_key` made the newest ARC-Message-Signature. `digests` are what the
+    seals sign, from the first set on.
+    """
+
+    keys: Mapping[str, dkim.KeyLookup]
+    fault: str = ""
+    signing_key: dkim.Key | None = None
+    digests: tuple[bytes, ...] = ()
 
 
-def fetch_keys(chain: Chain) -> Inquiry[Keys]:
-    """Ask for all keys of a chain in one batch, each once."""
-    signers: list[dkim.Signature | Seal] = [arc_set.seal for arc_set in chain.sets]
-    signers += [arc_set.message_signature for arc_set in chain.sets if arc_set.message_signature is not None]
+def fetch_keys(chain: Chain, header: Header, settings: dkim.Settings = dkim.DEFAULT_SETTINGS) -> Inquiry[Lookups]:
+    """Ask for the keys of a chain: those of the newest set, and if it verifies, of all others in one batch.
+
+    Anybody can write a chain that names a hundred keys of others. Whoever wants them asked for has to own a key and
+    sign for it. The signature and the seal are over the header alone, so the batches need not wait for the body.
+
+    :param header: the header that the chain was parsed from, as received.
+    :param settings: as for `verify`.
+    """
+    rules = _rules(settings)
+    *older, newest = chain.sets
+    signature = newest.message_signature
+    if signature is None:
+        return Lookups({}, f"{MESSAGE_SIGNATURE} with i={newest.instance}: {newest.fault}")
+    keys = yield from _ask((newest,))
+    found = dkim.find_signing_key(signature, keys[_key_name(signature)], header, rules)  # RFC 8617, 5.2, step 4
+    if isinstance(found, dkim.Evaluation):
+        return Lookups(keys, f"{MESSAGE_SIGNATURE} with i={newest.instance}: {found.reason}")
+    digests = tuple(_seal_digests(chain))
+    fault = _find_seal_fault(newest, digests[-1], keys, rules)
+    if not fault and older:
+        keys |= yield from _ask(older)
+    return Lookups(keys, fault, found, digests)
+
+
+def _ask(sets: Sequence[ARCSet]) -> Inquiry[dict[str, dkim.KeyLookup]]:
+    """Look up the keys of some sets, each once."""
+    signers: list[dkim.Signature | Seal] = [arc_set.seal for arc_set in sets]
+    signers += [arc_set.message_signature for arc_set in sets if arc_set.message_signature is not None]
     questions = list(dict.fromkeys(key_question(signer.domain, signer.selector) for signer in signers))
     answers = yield questions
     return {question.name: read_answer(question, answer) for question, answer in zip(questions, answers, strict=True)}
@@ -48,7 +85,7 @@ def fetch_key_ahead(field: HeaderField) -> Inquiry[None]:
 
 def verify(
     chain: Chain,
-    keys: Keys,
+    lookups: Lookups,
     header: Header,
     hashes: dkim.BodyHashes,
     *,
@@ -57,35 +94,43 @@ def verify(
 ) -> Evaluation:
     """Validate a chain.
 
-    :param keys: what `fetch_keys` found for it.
+    :param lookups: what `fetch_keys` found for it.
     :param header: the header that the chain was parsed from, as received.
     :param hashes: made for a set of specs that holds the chain's `body_hash_specs`, and fed with the whole body.
     :param now: the time of arrival in Unix seconds.
     :param settings: the rules for keys and signatures. SHA-1 is never accepted: ARC is younger than RFC 8301.
     """
-    rules = replace(settings, allow_sha1=False)
-    last = chain.sets[-1]
+    if lookups.fault:
+        return _fail(chain, lookups.fault)
+    rules = _rules(settings)
 
-    def fault_of(arc_set: ARCSet) -> str:
-        if arc_set.message_signature is None:
+    def fault_of(arc_set: ARCSet, signing_key: dkim.Key | None = None) -> str:
+        signature = arc_set.message_signature
+        if signature is None:
             return arc_set.fault
-        lookup = keys[_key_name(arc_set.message_signature)]
-        evaluation = dkim.verify(arc_set.message_signature, lookup, header, hashes, now=now, settings=rules)
+        lookup = lookups.keys[_key_name(signature)]
+        evaluation = dkim.verify(signature, lookup, header, hashes, now=now, settings=rules, signing_key=signing_key)
         return "" if evaluation.result is dkim.Result.PASS else evaluation.reason
 
-    fault = fault_of(last)  # step 4
+    *older, newest = chain.sets
+    fault = fault_of(newest, lookups.signing_key)  # RFC 8617, 5.2, step 4
     if fault:
-        return _fail(chain, f"{MESSAGE_SIGNATURE} with i={last.instance}: {fault}")
-    fault = _find_seal_fault(chain, keys, rules)  # step 6
-    if fault:
-        return _fail(chain, fault)
+        return _fail(chain, f"{MESSAGE_SIGNATURE} with i={newest.instance}: {fault}")
+    for arc_set, digest in zip(older, lookups.digests, strict=False):  # step 6; the newest seal was verified before
+        fault = _find_seal_fault(arc_set, digest, lookups.keys, rules)
+        if fault:
+            return _fail(chain, fault)
     oldest_pass = 0  # step 5, which does not touch the status, so only for a chain that passes
-    for arc_set in reversed(chain.sets[:-1]):
+    for arc_set in reversed(older):
         if fault_of(arc_set):
             oldest_pass = arc_set.instance + 1
             break
-    reason = f"chain of {last.instance}, last sealed by {last.seal.domain}"
-    return Evaluation(Result.PASS, reason, last.instance, oldest_pass, chain.sealers)
+    reason = f"chain of {newest.instance}, last sealed by {newest.seal.domain}"
+    return Evaluation(Result.PASS, reason, newest.instance, oldest_pass, chain.sealers)
+
+
+def _rules(settings: dkim.Settings) -> dkim.Settings:
+    return replace(settings, allow_sha1=False) if settings.allow_sha1 else settings
 
 
 def _fail(chain: Chain, reason: str) -> Evaluation:
@@ -96,8 +141,8 @@ def _key_name(signer: dkim.Signature | Seal) -> str:
     return key_question(signer.domain, signer.selector).name
 
 
-def _find_seal_fault(chain: Chain, keys: Keys, settings: dkim.Settings) -> str:
-    """Verify all seals; empty if they are whole.
+def _seal_digests(chain: Chain) -> Iterator[bytes]:
+    """What each seal signs, from the first set on.
 
     ARC-Seal i covers the sets 1 to i in that order (RFC 8617, 5.1.1), so one running hash serves them all.
     """
@@ -105,14 +150,18 @@ def _find_seal_fault(chain: Chain, keys: Keys, settings: dkim.Settings) -> str:
     for arc_set in chain.sets:
         running.update(canonical_field(arc_set.authentication_results, Canonicalization.RELAXED))
         running.update(canonical_field(arc_set.message_signature_field, Canonicalization.RELAXED))
-        seal = arc_set.seal
         sealed = running.copy()
-        sealed.update(canonical_signature_field(seal.field, Canonicalization.RELAXED))
-        fault = _find_signature_fault(seal, sealed.digest(), keys[_key_name(seal)], settings)
-        if fault:
-            return f"{SEAL} with i={arc_set.instance}: {fault}"
-        running.update(canonical_field(seal.field, Canonicalization.RELAXED))
-    return ""
+        sealed.update(canonical_signature_field(arc_set.seal.field, Canonicalization.RELAXED))
+        yield sealed.digest()
+        running.update(canonical_field(arc_set.seal.field, Canonicalization.RELAXED))
+
+
+def _find_seal_fault(
+    arc_set: ARCSet, digest: bytes, keys: Mapping[str, dkim.KeyLookup], settings: dkim.Settings
+) -> str:
+    """Verify the seal of one set; empty if it is whole."""
+    fault = _find_signature_fault(arc_set.seal, digest, keys[_key_name(arc_set.seal)], settings)
+    return f"{SEAL} with i={arc_set.instance}: {fault}" if fault else ""
 
 
 def _find_signature_fault(seal: Seal, digest: bytes, lookup: dkim.KeyLookup, settings: dkim.Settings) -> str:

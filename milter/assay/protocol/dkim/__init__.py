@@ -7,9 +7,10 @@ The path of a signature: `parse` the field, `fetch_key`, feed the body to one `B
 from assay.protocol.dkim.canonical import BodyHashes, BodyHashSpec, Canonicalization
 from assay.protocol.dkim.evaluation import Evaluation, Result
 from assay.protocol.dkim.key import Key, KeyFault, KeyLookup, fetch_key, parse_key
+from assay.protocol.dkim.preference import preferred
 from assay.protocol.dkim.sign import PrivateKey, load_private_key
 from assay.protocol.dkim.signature import Algorithm, Signature, parse
-from assay.protocol.dkim.verify import DEFAULT_SETTINGS, SINGLE_FIELDS, Settings, select, skip, verify
+from assay.protocol.dkim.verify import DEFAULT_SETTINGS, SINGLE_FIELDS, Settings, find_signing_key, verify
 
 __all__ = [
     "DEFAULT_SETTINGS",
@@ -27,10 +28,10 @@ __all__ = [
     "Settings",
     "Signature",
     "fetch_key",
+    "find_signing_key",
     "load_private_key",
     "parse",
     "parse_key",
-    "select",
-    "skip",
+    "preferred",
     "verify",
 ]

@@ -23,6 +23,10 @@ from assay.protocol.syntax.tags import TagListError, decode_base64, parse_tags, 
 #: Our choice: bounds the work for one h=. Real signatures, oversigning included, name fewer than 100 fields.
 MAX_SIGNED_FIELDS = 1000
 
+#: Our choice: an address has 64 octets before the @ and 255 behind it (RFC 5321, 4.5.3.1), and quoted-printable makes
+#: three of each. It is copied into the header and the facts.
+MAX_IDENTITY_LENGTH = 1000
+
 _REQUIRED = ("a", "b", "bh", "d", "h", "s")  # RFC 6376, 3.5, besides v=
 _TIME = re.compile(r"[0-9]{1,12}")  # RFC 6376, 3.5, t= and x=
 _LENGTH = re.compile(r"[0-9]{1,76}")  # RFC 6376, 3.5, l=
@@ -248,6 +252,9 @@ def _read_identity(value: str | None, domain: Domain) -> tuple[str, Domain]:
     """Decode i= (dkim-quoted-printable) and check that it is at or below d=."""
     if value is None:
         return f"@{domain.name}", domain  # RFC 6376, 3.5, i=
+    value = without_fws(value)
+    if len(value) > MAX_IDENTITY_LENGTH:
+        raise SignatureError(Result.NEUTRAL, f"i= is longer than {MAX_IDENTITY_LENGTH} characters")
     local_part, at, identity_domain_text = _decode_quoted_printable(value).rpartition("@")
     if not at:
         raise SignatureError(Result.NEUTRAL, "no @ in i=")
@@ -263,15 +270,13 @@ def _read_identity(value: str | None, domain: Domain) -> tuple[str, Domain]:
 def _decode_quoted_printable(value: str) -> str:
     """RFC 6376, 2.11: no line ends but those of folding, upper-case hexadecimal digits, UTF-8 (RFC 8616, 5)."""
     if "=" in value:
-        octets = without_fws(value).encode()
-        if any(match[1] is None for match in _QUOTED_OCTET.finditer(without_fws(value))):
+        octets = value.encode()
+        if any(match[1] is None for match in _QUOTED_OCTET.finditer(value)):
             raise SignatureError(Result.NEUTRAL, "i= is not quoted-printable")
         try:
             value = re.sub(rb"=(..)", lambda match: bytes([int(match[1], 16)]), octets).decode()
         except UnicodeDecodeError:
             raise SignatureError(Result.NEUTRAL, "i= is not UTF-8") from None
-    else:
-        value = without_fws(value)
     if not value.isprintable():  # what is reported in a header must not be able to end a line
         raise SignatureError(Result.NEUTRAL, "control character in i=")
     return value

@@ -8,13 +8,10 @@ The order is the RFC's: the signature itself, the key, the body, the header. Fai
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 from msgspec import Struct
 
 from assay.inquiry import Outcome
 from assay.model.message import Header
-from assay.model.name import Domain
 from assay.protocol.dkim.canonical import (
     BodyHashes,
     Canonicalization,
@@ -73,38 +70,6 @@ class Settings(Struct, frozen=True):
 DEFAULT_SETTINGS = Settings()
 
 
-def select(
-    signatures: Sequence[Signature], author_domain: Domain | None, limit: int
-) -> tuple[tuple[Signature, ...], tuple[Signature, ...]]:
-    """Choose the signatures to try, at most `limit`: those that DMARC could use first, then from the top.
-
-    :param author_domain: the domain of the From field, None where there is no single one.
-    :returns: the chosen ones and the skipped ones, each in the order of the message. `skip` evaluates the latter.
-    """
-    if len(signatures) <= limit:
-        return tuple(signatures), ()
-    ranked = sorted(range(len(signatures)), key=lambda at: (_distance(signatures[at].domain, author_domain), at))
-    chosen = set(ranked[:limit])
-    return (
-        tuple(signature for at, signature in enumerate(signatures) if at in chosen),
-        tuple(signature for at, signature in enumerate(signatures) if at not in chosen),
-    )
-
-
-def _distance(domain: Domain, author_domain: Domain | None) -> int:
-    """0 for the author's domain, 1 for one above or below it, 2 for a stranger's."""
-    if author_domain is None:
-        return 2
-    if domain == author_domain:
-        return 0
-    return 1 if domain.is_at_or_below(author_domain) or author_domain.is_at_or_below(domain) else 2
-
-
-def skip(signature: Signature) -> Evaluation:
-    """The evaluation of a signature that was not chosen."""
-    return _evaluation(signature, Result.POLICY, "not tried: too many signatures", policy="signatures")
-
-
 def verify(
     signature: Signature,
     key_lookup: KeyLookup,
@@ -113,6 +78,7 @@ def verify(
     *,
     now: int,
     settings: Settings = DEFAULT_SETTINGS,
+    signing_key: Key | None = None,
 ) -> Evaluation:
     """Verify one signature.
 
@@ -120,35 +86,38 @@ def verify(
     :param header: the whole header as received, with the object `signature.field` in it.
     :param hashes: made for a set of specs that holds `signature.body_hash_spec`, and fed with the whole body.
     :param now: the time of arrival in Unix seconds.
+    :param signing_key: what `find_signing_key` found for it, where that was looked for before.
     """
     objection = _object_to_signature(signature, now, settings)
     if objection:
         return _evaluation(signature, Result.PERMERROR, objection)
-    if key_lookup.outcome is Outcome.TEMPFAIL:
-        detail = f": {key_lookup.reason}" if key_lookup.reason else ""
-        return _evaluation(signature, Result.TEMPERROR, f"key lookup of {key_lookup.name} failed for now{detail}")
-    if not key_lookup.keys:
-        return _evaluation(signature, Result.PERMERROR, f"no key at {key_lookup.name}")
-    keys, objections = _sort_keys(key_lookup, signature, settings)
-    testing = any(key.testing for key in key_lookup.keys if isinstance(key, Key))
-    if not keys:
-        return _evaluation(signature, Result.PERMERROR, f"{objections[0]} at {key_lookup.name}", testing=testing)
-    bits = keys[0].bits
+    usable = _usable_keys(signature, key_lookup, settings) if signing_key is None else _UsableKeys((signing_key,))
+    if isinstance(usable, Evaluation):
+        return usable
     unsigned_octets = hashes.unsigned_octets(signature.body_hash_spec)
     if unsigned_octets < 0:  # RFC 6376, 3.5, l=: "MUST NOT be larger than the actual number of octets"
-        return _evaluation(signature, Result.PERMERROR, "l= is larger than the body", testing=testing, key_bits=bits)
+        return _failure(signature, usable, "l= is larger than the body", Result.PERMERROR)
     if hashes.digest(signature.body_hash_spec) != signature.body_hash:
-        return _evaluation(signature, Result.FAIL, "body hash did not verify", testing=testing, key_bits=bits)
-    hashed = digest(
-        signature.algorithm,
-        signed_octets(signature.signed_fields, header, signature.field, signature.header_canonicalization),
-    )
-    for key in keys:
-        if key.verify(signature.algorithm, signature.signature, hashed):
-            policy, reason = _apply_rules(signature, key, header, unsigned_octets, settings)
-            result = Result.POLICY if policy else Result.PASS
-            return _evaluation(signature, result, reason, testing=key.testing, key_bits=key.bits, policy=policy)
-    return _evaluation(signature, Result.FAIL, "signature did not verify", testing=testing, key_bits=bits)
+        return _failure(signature, usable, "body hash did not verify")
+    key = signing_key or _signing_key(signature, usable, header)
+    if key is None:
+        return _failure(signature, usable, "signature did not verify")
+    policy, reason = _apply_rules(signature, key, header, unsigned_octets, settings)
+    result = Result.POLICY if policy else Result.PASS
+    return _evaluation(signature, result, reason, testing=key.testing, key_bits=key.bits, policy=policy)
+
+
+def find_signing_key(
+    signature: Signature, key_lookup: KeyLookup, header: Header, settings: Settings = DEFAULT_SETTINGS
+) -> Key | Evaluation:
+    """The key that made a signature over this header, before the body is there and whatever local rules say.
+
+    :returns: the evaluation where there is no such key: it cannot get better by the body.
+    """
+    usable = _usable_keys(signature, key_lookup, settings)
+    if isinstance(usable, Evaluation):
+        return usable
+    return _signing_key(signature, usable, header) or _failure(signature, usable, "signature did not verify")
 
 
 def digest(algorithm: Algorithm, data: bytes) -> bytes:
@@ -187,21 +156,49 @@ def _object_to_signature(signature: Signature, now: int, settings: Settings) -> 
     return ""
 
 
-def _sort_keys(key_lookup: KeyLookup, signature: Signature, settings: Settings) -> tuple[list[Key], list[str]]:
-    """The keys to try, and what speaks against each of the others."""
+class _UsableKeys(Struct, frozen=True):
+    """The keys to try, at least one, and whether any at that name is in test mode."""
+
+    keys: tuple[Key, ...]
+    testing: bool = False
+
+
+def _usable_keys(signature: Signature, key_lookup: KeyLookup, settings: Settings) -> _UsableKeys | Evaluation:
+    """The keys to try; the evaluation where there is none."""
+    if key_lookup.outcome is Outcome.TEMPFAIL:
+        detail = f": {key_lookup.reason}" if key_lookup.reason else ""
+        return _evaluation(signature, Result.TEMPERROR, f"key lookup of {key_lookup.name} failed for now{detail}")
+    if not key_lookup.keys:
+        return _evaluation(signature, Result.PERMERROR, f"no key at {key_lookup.name}")
     keys, objections = [], []
     for key in key_lookup.keys:
-        if isinstance(key, KeyFault):
-            objections.append(key.reason)
-            continue
-        objection = object_to_key(key, signature.algorithm, settings)
-        if not objection and key.strict and signature.identity_domain != signature.domain:
-            objection = "i= is in a subdomain, which the key does not allow (t=s)"  # RFC 6376, 3.6.1, t=
+        objection = key.reason if isinstance(key, KeyFault) else _object_to_use(key, signature, settings)
         if objection:
             objections.append(objection)
-        else:
+        elif not isinstance(key, KeyFault):
             keys.append(key)
-    return keys, objections
+    testing = any(key.testing for key in key_lookup.keys if isinstance(key, Key))
+    if not keys:
+        return _evaluation(signature, Result.PERMERROR, f"{objections[0]} at {key_lookup.name}", testing=testing)
+    return _UsableKeys(tuple(keys), testing)
+
+
+def _object_to_use(key: Key, signature: Signature, settings: Settings) -> str:
+    """Why this key cannot be tried with this signature; empty where it can."""
+    objection = object_to_key(key, signature.algorithm, settings)
+    if not objection and key.strict and signature.identity_domain != signature.domain:
+        return "i= is in a subdomain, which the key does not allow (t=s)"  # RFC 6376, 3.6.1, t=
+    return objection
+
+
+def _signing_key(signature: Signature, usable: _UsableKeys, header: Header) -> Key | None:
+    """The key with which the signature verifies over the header (RFC 6376, 6.1.3, step 4)."""
+    octets = signed_octets(signature.signed_fields, header, signature.field, signature.header_canonicalization)
+    hashed = digest(signature.algorithm, octets)
+    for key in usable.keys:
+        if key.verify(signature.algorithm, signature.signature, hashed):
+            return key
+    return None
 
 
 def _apply_rules(
@@ -213,24 +210,28 @@ def _apply_rules(
     if unsigned_octets and settings.refuse_unsigned_body:
         return "unsigned-body", f"verified, but l= leaves the last {unsigned_octets} octets of the body unsigned"
     for name in settings.single_fields:
-        reason = _find_second_field(name, signature, header)
-        if reason:
-            return "unsigned-field", f"verified, but {reason}"
+        if name.lower() in header.repeated and (fault := _find_second_field(name, signature, header)):
+            return "unsigned-field", f"verified, but {fault}"
     return "", f"verified with {'an RSA' if key.type == 'rsa' else 'an Ed25519'} key of {key.bits} bits"
 
 
 def _find_second_field(name: str, signature: Signature, header: Header) -> str:
-    """What is wrong with the fields of a name that may stand once; empty for nothing.
+    """What is wrong with several fields of a name that may stand once; empty for nothing.
 
     Copies of one value are harmless, whichever of them is signed: all readers see the same.
     """
     fields = header.all(name)
-    if len(fields) < 2 or (unsigned := len(fields) - signature.signed_fields.count(name.lower())) <= 0:
+    unsigned = len(fields) - signature.signed_fields.count(name.lower())
+    if unsigned <= 0:
         return ""
     first = canonical_field(fields[0], Canonicalization.RELAXED)
     if all(canonical_field(field, Canonicalization.RELAXED) == first for field in fields[1:]):
         return ""
     return f"{unsigned} of {len(fields)} {name} fields {'is' if unsigned == 1 else 'are'} not signed"
+
+
+def _failure(signature: Signature, usable: _UsableKeys, reason: str, result: Result = Result.FAIL) -> Evaluation:
+    return _evaluation(signature, result, reason, testing=usable.testing, key_bits=usable.keys[0].bits)
 
 
 def _evaluation(

@@ -2,10 +2,10 @@
 """DMARC: who really sent the message, by the domain in its From field (RFC 9989).
 
 The way of one message: `author` finds the author domain, `discover` the record that applies to it, `evaluate` the
-verdict. `walk` and `organizational_domain` are for those who want the cache warm, and for the reports.
+verdict. `walk_ahead` warms the cache for it; `walk` and `organizational_domain` are for the reports.
 """
 
-from assay.protocol.dmarc.alignment import MAX_WALKED_DOMAINS
+from assay.protocol.dmarc.alignment import MAX_NAMES_AHEAD, MAX_WALKED_NAMES, walk_ahead
 from assay.protocol.dmarc.author import MAX_AUTHOR_DOMAINS, Author, author, from_fields
 from assay.protocol.dmarc.discovery import Discovery, Method, Result, discover
 from assay.protocol.dmarc.evaluate import Evaluation, Identifier, LegacyPct, evaluate, no_author
@@ -14,8 +14,9 @@ from assay.protocol.dmarc.tree import MAX_QUERIES, Found, PublicSuffix, Walk, or
 
 __all__ = [
     "MAX_AUTHOR_DOMAINS",
+    "MAX_NAMES_AHEAD",
     "MAX_QUERIES",
-    "MAX_WALKED_DOMAINS",
+    "MAX_WALKED_NAMES",
     "Alignment",
     "Author",
     "Discovery",
@@ -38,4 +39,5 @@ __all__ = [
     "organizational_domain",
     "parse",
     "walk",
+    "walk_ahead",
 ]

@@ -11,15 +11,19 @@ Nothing here looks at what SPF or DKIM said; that is `evaluate`'s part.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from enum import Enum
 
 from assay.inquiry import Inquiry
 from assay.model.name import Domain
 from assay.protocol.dmarc.discovery import Discovery
-from assay.protocol.dmarc.tree import answers_by_name, below_suffix, questions, read_walk
+from assay.protocol.dmarc.tree import MAX_QUERIES, answers_by_name, below_suffix, questions, read_walk, targets
 
-MAX_WALKED_DOMAINS = 8  # our choice: 64 questions a message at most; further domains are taken as not aligned
+#: Our choice: the names that the walks of one message may ask for, the author's own apart. It is as much as the longest
+#: walk has, and honest domains need one to three each. Further domains are taken as not aligned.
+MAX_WALKED_NAMES = MAX_QUERIES
+#: The same for what is asked before it is known whether it matters.
+MAX_NAMES_AHEAD = 4
 
 
 class Verdict(Enum):
@@ -38,7 +42,7 @@ def strict(discovery: Discovery, domain: Domain) -> Verdict:
 def relaxed(discovery: Discovery, domains: Iterable[Domain]) -> Inquiry[dict[Domain, Verdict]]:
     """Relaxed alignment: the same organizational domain (RFC 9989, 4.4), with all walks in one batch of questions.
 
-    :param domains: the most interesting first, for no more than `MAX_WALKED_DOMAINS` are walked.
+    :param domains: the most interesting first, for no more are walked than `MAX_WALKED_NAMES` allow.
     """
     verdicts: dict[Domain, Verdict] = {}
     walked: list[Domain] = []
@@ -46,10 +50,11 @@ def relaxed(discovery: Discovery, domains: Iterable[Domain]) -> Inquiry[dict[Dom
         verdict = _without_walk(discovery, domain)
         if verdict is not None:
             verdicts[domain] = verdict
-        elif len(walked) < MAX_WALKED_DOMAINS:
-            walked.append(domain)
         else:
-            verdicts[domain] = Verdict.NOT_ALIGNED
+            walked.append(domain)
+    affordable = _affordable(discovery.author_domain, walked, MAX_WALKED_NAMES)
+    verdicts |= dict.fromkeys(walked[len(affordable) :], Verdict.NOT_ALIGNED)
+    walked = affordable
     if not walked:
         return verdicts
     asked = questions(walked)
@@ -61,6 +66,35 @@ def relaxed(discovery: Discovery, domains: Iterable[Domain]) -> Inquiry[dict[Dom
         else:
             verdicts[domain] = _verdict(way.organizational_domain == discovery.organizational_domain)
     return verdicts
+
+
+def walk_ahead(author_domain: Domain, domains: Iterable[Domain]) -> Inquiry[None]:
+    """Ask what `relaxed` may have to know of some domains, before it is known whether they matter.
+
+    Only of domains that look related to the author's: others cannot be aligned. A relation that is not seen here costs
+    time at the end and changes no verdict.
+    """
+    related = [
+        domain
+        for domain in dict.fromkeys(domains)
+        if domain != author_domain and domain.labels[-2:] == author_domain.labels[-2:]
+    ]
+    affordable = _affordable(author_domain, related, MAX_NAMES_AHEAD)
+    if affordable:
+        yield questions(affordable)
+
+
+def _affordable(author_domain: Domain, domains: Sequence[Domain], limit: int) -> list[Domain]:
+    """The first of some domains, whose walks ask together for no more than `limit` names beside the author's."""
+    own = set(targets(author_domain))
+    names: set[str] = set()
+    affordable = []
+    for domain in domains:
+        names.update(name for name in targets(domain) if name not in own)
+        if len(names) > limit:
+            break
+        affordable.append(domain)
+    return affordable
 
 
 def _without_walk(discovery: Discovery, domain: Domain) -> Verdict | None:

@@ -154,9 +154,9 @@ def _verdicts(
     discovery: Discovery, record: Record, spf: Sequence[Identifier], dkim: Sequence[Identifier]
 ) -> Inquiry[tuple[Mapping[Domain, Verdict], Mapping[Domain, Verdict]]]:
     """Whether each identifier is aligned, by the record's aspf and adkim; all walks in one batch."""
-    relaxed = [one.domain for one in spf] if record.aspf is Alignment.RELAXED else []
-    relaxed += [one.domain for one in dkim] if record.adkim is Alignment.RELAXED else []
-    walked = yield from alignment.relaxed(discovery, relaxed)
+    relaxed = [*spf] if record.aspf is Alignment.RELAXED else []
+    relaxed += dkim if record.adkim is Alignment.RELAXED else ()
+    walked = yield from alignment.relaxed(discovery, [one.domain for one in _relevant(relaxed)])
     return (
         walked if record.aspf is Alignment.RELAXED else _strict(discovery, spf),
         walked if record.adkim is Alignment.RELAXED else _strict(discovery, dkim),
