@@ -186,8 +186,20 @@ class TestWorkers:
             daemon.wait_for_log("died (signal 9)", 2 * times)
         waits = [float(one) for one in re.findall(r"starting another in ([\d.]+) s", daemon.log())]
         assert len(waits) == 6
-        assert max(waits) < 2.0
+        assert max(waits[1::2]) < 2.0, "what is said when the second one is gone, too"
         until(lambda: served(daemon), "mail is served again", BACK_SECONDS)
+
+    def test_two_that_die_together_count_once(self, tmp_path: Path) -> None:
+        program = (str(ODD), str(tmp_path / "fault"))
+        with Daemon(tmp_path, ROWS, program=program, milter={"workers": 3}) as daemon:
+            daemon.wait_for_log(" serves")
+            until(lambda: len(workers(daemon)) == 3, "three workers")
+            for pid in sorted(workers(daemon))[:2]:
+                kill(pid)
+            log = daemon.wait_for_log("starting another in ", 2)
+            waits = [float(one) for one in re.findall(r"starting another in ([\d.]+) s", log)]
+            assert max(waits) <= 1.0
+            until(lambda: len(workers(daemon)) == 3, "three workers")
 
 
 class TestBackOff:

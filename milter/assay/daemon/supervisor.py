@@ -10,6 +10,7 @@ No failure of the system ends it while children serve: what cannot be done now i
 
 from __future__ import annotations
 
+import contextlib
 import os
 import select
 import signal
@@ -268,16 +269,14 @@ class Supervisor:
             )
 
     def _reap(self) -> None:
-        while True:
-            try:
-                pid, status = os.waitpid(-1, os.WNOHANG)
-            except ChildProcessError:
-                return
-            if pid == 0:
-                return
-            child = self._children.pop(pid, None)
-            if child is not None:
-                self._on_death(child, os.waitstatus_to_exitcode(status))
+        """Take note of all that died, before acting on any: whether one is left decides how long the wait is."""
+        dead: list[tuple[Child, int]] = []
+        with contextlib.suppress(ChildProcessError):  # there are no children at all
+            while (found := os.waitpid(-1, os.WNOHANG))[0]:
+                if child := self._children.pop(found[0], None):
+                    dead.append((child, os.waitstatus_to_exitcode(found[1])))
+        for child, code in dead:
+            self._on_death(child, code)
 
     def _on_death(self, child: Child, code: int) -> None:
         kind = child.kind
