@@ -12,6 +12,7 @@ from __future__ import annotations
 import errno
 import os
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,8 @@ from assay.daemon.child import Kind, Tether
 from assay.daemon.listener import Listener
 from assay.log import Log
 
+TO_END_SECONDS = 0.5  # longer than another one needs to start
+
 usual = supervisor.kinds
 
 
@@ -30,6 +33,7 @@ def kinds(configuration: Configuration, listener: Listener, log: Log) -> tuple[K
         tether.ready()
         log.info(f"toy {os.getpid()} serves")
         tether.wait()
+        time.sleep(TO_END_SECONDS)
         log.info(f"toy {os.getpid()} ends")
         return os.EX_OK
 
