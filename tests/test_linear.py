@@ -24,7 +24,7 @@ import pytest
 from msgspec.structs import replace
 
 import signing
-from assay import policy
+from assay import caches, policy
 from assay.assessment import Assessment
 from assay.inquiry import Asker, Inquiry, Question, RecordType
 from assay.log import quote
@@ -33,6 +33,7 @@ from assay.model.name import Domain, ReversePath
 from assay.protocol import arc, authres, dkim, dmarc, senderid, spf
 from assay.protocol.arc.seal import BODY_HASH_SPEC, recorded_results, seal
 from assay.protocol.spf import macro
+from assay.protocol.spf.record import MAX_RECORD_LENGTH
 from assay.resolver import Cache, LocalZone, Nameserver, Resolver, ZoneError
 from assay.resolver.client import PLACES
 from assay.resolver.message import MAX_RECORDS
@@ -40,7 +41,7 @@ from assay.resolver.message import read as read_message
 from assay.session import Delivery, Session, Verdict, deliver
 from signing import NOW, ed25519_key
 from whole import SETTINGS, TRUST, Script
-from zone import Zone
+from zone import Rows, Zone
 
 SIZE = 16_384  # octets; the larger input has four times as many
 MAX_GROWTH = 8  # of the time where the size grows four times: linear is 4, quadratic 16
@@ -91,10 +92,14 @@ def _from(value: bytes) -> None:
 
 
 def _spf(record: bytes) -> None:
-    """Check a record that was never seen before, for the sender it likes least."""
-    zone = Zone({"a.example": [["TXT", [record.decode("latin-1")]]], "b.example": [["A", "192.0.2.1"]]})
-    request = spf.Request(ip_address("192.0.2.9"), "h.example")
-    zone.solve(spf.check(request.of_mail_from(ReversePath.parse("!-" * 500 + "@a.example"))))
+    """Check records of the longest that are read, cut from this one, for the sender they like least."""
+    caches.clear()
+    path = ReversePath.parse("!-" * 500 + "@a.example")
+    request = spf.Request(ip_address("192.0.2.9"), "h.example").of_mail_from(path)
+    terms = record.removeprefix(b"v=spf1")
+    for at in range(0, len(terms), MAX_RECORD_LENGTH - 1):
+        text = "v=spf1 " + terms[at : at + MAX_RECORD_LENGTH - 1].decode("latin-1")
+        Zone({"a.example": [["TXT", [text]]], "b.example": [["A", "192.0.2.1"]]}).solve(spf.check(request))
 
 
 def _macro(text: bytes) -> None:
@@ -398,6 +403,36 @@ def test_time_is_linear_in_the_size(name: str, build: Callable[[int], bytes]) ->
     small, large = seconds(reader, build(SIZE)), seconds(reader, build(4 * SIZE))
     assert large <= MAX_GROWTH * small + NOISE
     assert large <= MAX_FACTOR * seconds(reader, honest(4 * SIZE)) + NOISE
+
+
+#: Records of the longest that are read, by number: each domain includes the next one.
+_AGAIN: dict[str, Callable[[int], str]] = {
+    "letters": lambda number: "a " * 2000,
+    "networks": lambda number: f"ip4:192.0.{number}.1 " * 250,
+    "different networks": lambda number: " ".join(f"ip4:192.{number}.0.{last}" for last in range(256)),
+    "modifiers": lambda number: " ".join(f"{number}{at}=%{{s}}" for at in range(400)),
+    "faults": lambda number: " ".join(f"!{number}.{at}" for at in range(500)),
+    "beyond all bounds": lambda number: f"ip4:192.0.{number}.1 " * 3500,
+}
+
+
+@pytest.mark.parametrize("terms", _AGAIN.values(), ids=_AGAIN)
+def test_cached_answers_asked_again_cost_little(terms: Callable[[int], str]) -> None:
+    """Eleven long records at each MAIL, of which nothing is asked any more."""
+
+    def check(terms: Callable[[int], str]) -> Callable[[bytes], object]:
+        rows: Rows = {
+            f"n{number}.example": [["TXT", [f"v=spf1 include:n{number + 1}.example {terms(number)}"]]]
+            for number in range(11)
+        }
+        zone = Zone(rows)
+        request = spf.Request(ip_address("198.51.100.9"), "h.example")
+        path = ReversePath.parse("a@n0.example")
+        zone.solve(spf.check(request.of_mail_from(path)))
+        return lambda _: [zone.solve(spf.check(request.of_mail_from(path))) for _ in range(10)]
+
+    honest = check(lambda number: f"ip4:192.0.{number}.1 " * 10)
+    assert seconds(check(terms), b"") <= MAX_FACTOR * seconds(honest, b"") + NOISE
 
 
 # whole messages, through a session that has everything switched on

@@ -15,19 +15,15 @@ from typing import Any, TypeVar, cast
 
 from msgspec import Struct
 
-from assay.inquiry import MX, Answer, Inquiry, Outcome, Question, Record
+from assay.caches import ENTRY, Cache, Entry, measure
+from assay.inquiry import Answer, Inquiry, Outcome, Question
 
 T = TypeVar("T")
 _Batch = tuple[Sequence[Question], Sequence[Answer]]
 
-#: Evaluations kept, each with its questions and answers; the answers are mostly the resolver's own. An evaluation costs
-#: some two KiB with usual policies, so a full memory takes eight MiB; strangers can make it `MAX_OCTETS` each.
-DEFAULT_SIZE = 4096
-#: Octets that the questions and answers of an evaluation take at most that is kept: more than usual policies have.
-#: Without a bound, strangers would decide how large a memory is.
-MAX_OCTETS = 8192
-_OBJECTS = 256  # octets of a question and its answer, whatever they say
-_RECORD = 64  # octets of a record, beside its text
+#: Octets that an evaluation takes at most that is kept, with all that it asked and was answered; usual policies take
+#: two to six KiB.
+MAX_OCTETS = 16_384
 
 
 class _Past(Struct, frozen=True):
@@ -38,19 +34,17 @@ class _Past(Struct, frozen=True):
 
 
 class Memory:
-    """What was evaluated lately: a bounded map, of which the least recently used half goes first."""
+    """What was evaluated lately."""
 
-    __slots__ = ("_half", "_old", "_young")
+    __slots__ = ("_kept",)
 
-    def __init__(self, size: int = DEFAULT_SIZE) -> None:
-        """:param size: how many evaluations to keep at most."""
-        self._half = max(1, size // 2)
-        self._young: dict[Hashable, _Past] = {}
-        self._old: dict[Hashable, _Past] = {}
+    def __init__(self, octets: int | None = None) -> None:
+        """:param octets: how much it may take, where it is not what `assay.caches` says."""
+        self._kept: Cache[Hashable, _Past] = Cache("evaluations", octets)
 
     def __len__(self) -> int:
         """How many evaluations are kept."""
-        return len(self._young.keys() | self._old.keys())
+        return len(self._kept)
 
     def again(
         self, key: Hashable, evaluate: Callable[[], Inquiry[T]], worth_keeping: Callable[[T], bool] = lambda _: True
@@ -61,34 +55,23 @@ class Memory:
         :param evaluate: begins it.
         :param worth_keeping: is told the evaluation: whether it depends on nothing but `key` and the answers.
         """
-        past = self._get(key)
+        found = self._kept.find(key)
         batches: list[_Batch] = []
-        if past is not None:
-            for questions, former in past.batches:
+        if found is not None:
+            for questions, former in found.value.batches:
                 answers = yield questions
                 batches.append((questions, answers))
                 if not all(map(_same, answers, former)):
                     break
             else:
-                return cast(T, past.value)
+                return cast(T, found.value.value)
         value = yield from _make(evaluate(), batches)
-        if worth_keeping(value) and _may_be_kept(batches):
-            self._keep(key, _Past(tuple(batches), value))
+        if worth_keeping(value) and not _failed(batches):
+            past = _Past(tuple(batches), value)
+            weight = ENTRY + measure(key, past)
+            if weight <= MAX_OCTETS:
+                self._kept.keep(key, Entry(past, weight))
         return value
-
-    def _get(self, key: Hashable) -> _Past | None:
-        past = self._young.get(key)
-        if past is None:
-            past = self._old.get(key)
-            if past is not None:
-                self._keep(key, past)
-        return past
-
-    def _keep(self, key: Hashable, past: _Past) -> None:
-        if len(self._young) >= self._half:
-            # Two threads that come here at once lose a generation: a few evaluations are made again.
-            self._old, self._young = self._young, {}
-        self._young[key] = past
 
 
 def _make(inquiry: Inquiry[T], batches: list[_Batch]) -> Inquiry[T]:
@@ -115,22 +98,6 @@ def _same(answer: Answer, former: Answer) -> bool:
     )
 
 
-def _may_be_kept(batches: Sequence[_Batch]) -> bool:
-    """Whether an evaluation is small, and came to its end without a failure."""
-    octets = 0
-    for questions, answers in batches:
-        for question, answer in zip(questions, answers, strict=True):
-            if answer.outcome is Outcome.TEMPFAIL:
-                return False
-            octets += _OBJECTS + len(question.name) + sum(map(_size, answer.records))
-    return octets <= MAX_OCTETS
-
-
-def _size(record: Record) -> int:
-    match record:
-        case bytes() | str():
-            return _RECORD + len(record)
-        case MX():
-            return _RECORD + len(record.exchange)
-        case _:
-            return _RECORD
+def _failed(batches: Sequence[_Batch]) -> bool:
+    """Whether some question had no answer."""
+    return any(answer.outcome is Outcome.TEMPFAIL for _, answers in batches for answer in answers)

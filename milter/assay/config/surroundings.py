@@ -208,7 +208,13 @@ class Dns(Section, frozen=True):
         float, Meta(gt=0, le=60, description="How long one nameserver may take to answer before the next is asked.")
     ] = 3.0
     cache_entries: Annotated[
-        int, Meta(ge=0, le=10_000_000, description="Answers each worker keeps, about 1 KiB each. The oldest go first.")
+        int,
+        Meta(
+            ge=0,
+            le=10_000_000,
+            description="Answers of usual size each worker keeps; they take 640 octets each, and larger ones count for "
+            "several. Those that were not asked for the longest go first.",
+        ),
     ] = 20_000
     trust_ad: Annotated[
         bool,

@@ -20,7 +20,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from functools import cache, lru_cache
+from functools import cache
 from importlib.machinery import PathFinder
 from importlib.util import find_spec, module_from_spec
 from typing import TYPE_CHECKING, Any
@@ -28,6 +28,7 @@ from typing import TYPE_CHECKING, Any
 from msgspec import Struct, to_builtins
 from msgspec.structs import replace
 
+from assay.caches import remember
 from assay.model.network import Networks
 from assay.model.smtp import parse_address
 from assay.policy.decision import NO_EDITS, Action, Edits, Stage
@@ -149,7 +150,7 @@ def inside(address: str, networks: str) -> bool:
     return parsed is not None and _networks(networks).find(parsed) is not None
 
 
-@lru_cache(maxsize=256)
+@remember("networks")
 def _networks(text: str) -> Networks:
     return Networks.parse((text,))
 

@@ -19,9 +19,9 @@ import quopri
 import re
 import unicodedata
 from collections.abc import Collection, Iterator
-from functools import lru_cache
 from itertools import islice
 
+from assay.caches import remember
 from assay.model.name import MAX_DOMAIN_LENGTH, Domain, InvalidNameError
 
 # Octets. Our choice: no honest writer puts a kilobyte before its own name. A longer head is a claim.
@@ -158,7 +158,7 @@ def _comparable(text: str) -> str:
 
 
 #: The names of the configuration never change within a worker; a stranger's words do not pass here.
-_configured = lru_cache(maxsize=1024)(_comparable)
+_configured = remember("own names")(_comparable)
 
 
 def _readings(text: str) -> Iterator[str]:

@@ -14,14 +14,15 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from enum import StrEnum
-from functools import lru_cache
 
 from msgspec import Struct
+
+from assay.caches import remember
 
 MAX_TAGS = 64  # our choice: fifteen tags are known; what follows the 64th is dropped
 MAX_URIS = 20  # our choice, for each of rua and ruf: RFC 9989, 4.6 asks for "each" and knows local limits
 
-MAX_REMEMBERED, MAX_REMEMBERED_LENGTH = 1024, 512  # records, and octets of each: about two megabytes
+MAX_REMEMBERED = 4096  # octets of a record that is kept; our choice: nobody's is longer
 
 
 class Policy(StrEnum):
@@ -109,7 +110,7 @@ def parse(text: bytes) -> Record:
     :returns: the record; never raises, see `Record.notes` for what was wrong.
     """
     # One message reads its organizational domain's record several times, and few records serve most of all mail.
-    return _remembered(text) if len(text) <= MAX_REMEMBERED_LENGTH else _parse(text)
+    return _remembered(text) if len(text) <= MAX_REMEMBERED else _parse(text)
 
 
 def _parse(text: bytes) -> Record:
@@ -148,7 +149,7 @@ def _parse(text: bytes) -> Record:
     )
 
 
-_remembered = lru_cache(MAX_REMEMBERED)(_parse)
+_remembered = remember("DMARC records")(_parse)
 
 
 def _tags(text: bytes, notes: list[str]) -> dict[str, str]:

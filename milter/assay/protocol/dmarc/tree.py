@@ -16,17 +16,16 @@ read as "no record" (RFC 9989, 5.3.6).
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from functools import lru_cache
 
 from msgspec import Struct
 
+from assay.caches import remember
 from assay.inquiry import Answer, Inquiry, Outcome, Question, RecordType
 from assay.model.name import Domain
 from assay.protocol.dmarc import record as records
 from assay.protocol.dmarc.record import Record
 
 MAX_QUERIES = 8  # a walk's, RFC 9989, 4.10
-REMEMBERED_NAMES = 1024  # domains whose targets are kept: a message walks from one domain several times
 
 PublicSuffix = Callable[[str], str | None]
 """Maps a name in lower-case A-labels to its public suffix in the same form."""
@@ -70,7 +69,7 @@ def organizational_domain(domain: Domain, *, public_suffix: PublicSuffix | None 
     return (yield from walk(domain)).organizational_domain
 
 
-@lru_cache(REMEMBERED_NAMES)
+@remember("tree walks")
 def targets(domain: Domain) -> tuple[str, ...]:
     """The names whose records a walk may need, longest first: never more than MAX_QUERIES (RFC 9989, 4.10).
 

@@ -1,0 +1,188 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Floor 1, what is kept: caches that take no more memory than one table allows them.
+
+Strangers choose most of what a worker keeps: names, records, keys. So a cache is bounded by octets and not by entries,
+and what an entry takes is measured when it is kept. `BOUNDS` is what a worker keeps from one message to the next, beside
+two lists of names in the resolver that are bounded by their number (half a megabyte each). A test fills each cache with
+what takes most and holds it to its bound.
+
+The least recently used entries go first, in two generations: what is asked for moves to the young one; when that has
+half of the octets, it becomes the old one, and the old one is dropped whole. So whoever reads a young entry writes
+nothing: one ``dict.get``. There is no lock: each step is one operation of a dict or an attribute, between which CPython
+may switch threads, and the worst that a switch can do is to drop a generation early.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from enum import Enum
+from functools import wraps
+from ipaddress import IPv4Address, IPv6Address
+from sys import getsizeof
+from types import MappingProxyType
+from typing import Any, Generic, TypeVar, cast
+from weakref import WeakSet
+
+from msgspec import Struct
+
+K = TypeVar("K")
+V = TypeVar("V")
+
+_MIB = 1 << 20
+
+#: What each cache of a worker may take, in octets, by what it keeps.
+BOUNDS = MappingProxyType(
+    {
+        #: Twenty thousand answers of usual size: `dns.cache_entries`. What a new sender costs in time is the DNS.
+        "DNS answers": 12_800_000,
+        #: Four thousand, with the questions and answers that led to them.
+        "evaluations": 8 * _MIB,
+        #: Two to three thousand of usual size: the senders of a busy hour, with what they include.
+        "SPF records": 8 * _MIB,
+        #: Two thousand. Loading a key costs as much as verifying with it, and the same few sign most of a day's mail.
+        "DKIM keys": 6 * _MIB,
+        #: A thousand. One message reads its organizational domain's record several times.
+        "DMARC records": 2 * _MIB,
+        #: A thousand domains: a message walks from one domain several times.
+        "tree walks": _MIB,
+        #: The networks that rules name.
+        "networks": _MIB,
+        #: The names of the configuration that forged results are recognised by.
+        "own names": _MIB // 4,
+    }
+)
+#: Octets of an entry beside key and value: its place in a dict that has just grown, and what `_Entry` takes.
+ENTRY = 200
+#: Of an address, the number that it holds; of an entry, its weight.
+_NUMBER = 48
+
+_ALIVE = (Enum, bool, type)
+_ADDRESSES = (IPv4Address, IPv6Address)
+
+#: All caches of this process.
+living: WeakSet[Cache[Any, Any]] = WeakSet()
+
+
+class Entry(Generic[V]):
+    """What is kept under a key. `weight` is in octets."""
+
+    __slots__ = ("value", "weight")
+
+    def __init__(self, value: V, weight: int) -> None:
+        self.value = value
+        self.weight = weight
+
+
+class Cache(Generic[K, V]):
+    """A map from keys to values that takes no more than its bound. Any thread may read and write."""
+
+    def __init__(self, name: str, octets: int | None = None) -> None:
+        """
+        :param name: what is kept, a key of `BOUNDS`.
+        :param octets: how much it may take, where it is not what the table says.
+        """
+        self.name = name
+        self._half = (BOUNDS[name] if octets is None else octets) // 2
+        self._young: dict[K, Entry[V]] = {}
+        self._old: dict[K, Entry[V]] = {}
+        self._weight = 0  # of the young generation
+        living.add(self)
+
+    def __len__(self) -> int:
+        """How many values are kept."""
+        return len(self._young.keys() | self._old.keys())
+
+    def find(self, key: K) -> Entry[V] | None:
+        """The entry of a key, which is now among the last to go."""
+        entry = self._young.get(key)
+        if entry is None:
+            entry = self._old.get(key)
+            if entry is not None:
+                self.keep(key, entry)
+        return entry
+
+    def keep(self, key: K, entry: Entry[V]) -> None:
+        """Keep an entry, unless it alone would take half of all."""
+        if self._weight + entry.weight > self._half:
+            if entry.weight > self._half:
+                return
+            self._old, self._young, self._weight = self._young, {}, 0
+        # What is replaced is weighed twice: the generation ends a little early, never late.
+        self._young[key] = entry
+        self._weight += entry.weight
+
+    def drop(self, key: K) -> None:
+        """Forget a key. Its weight counts until the generation ends."""
+        self._young.pop(key, None)
+        self._old.pop(key, None)
+
+    def clear(self) -> None:
+        """Forget everything."""
+        self._old, self._young, self._weight = {}, {}, 0
+
+
+def clear() -> None:
+    """Empty all caches of this process."""
+    for cache in tuple(living):
+        cache.clear()
+
+
+def remember(name: str, weigh: Callable[[Any], int] = lambda _: 0) -> Callable[[Callable[[K], V]], Callable[[K], V]]:
+    """Have a function of one argument remember its results.
+
+    :param name: what they are, a key of `BOUNDS`.
+    :param weigh: octets that a result takes and `measure` cannot see.
+    """
+
+    def decorate(function: Callable[[K], V]) -> Callable[[K], V]:
+        cache: Cache[K, V] = Cache(name)
+        find = cache.find
+
+        @wraps(function)
+        def remembered(argument: K) -> V:
+            entry = find(argument)
+            if entry is None:
+                value = function(argument)
+                entry = Entry(value, ENTRY + measure(argument, value) + weigh(value))
+                cache.keep(argument, entry)
+            return entry.value
+
+        return remembered
+
+    return decorate
+
+
+def measure(*values: object) -> int:
+    """How many octets values take, with all that they hold. A struct that they hold twice is counted once.
+
+    Members of enumerations, classes and small numbers live anyway and are not counted.
+    """
+    octets = 0
+    seen: set[int] = set()
+    left = list(values)
+    while left:
+        value = left.pop()
+        kind = type(value)
+        if kind is bytes or kind is str:
+            octets += getsizeof(value) + 15 & ~15  # as malloc rounds
+        elif kind is int:
+            if not 0 <= cast(int, value) < 256:
+                octets += _NUMBER
+        elif issubclass(kind, Struct):
+            if id(value) in seen:
+                continue
+            seen.add(id(value))
+            octets += getsizeof(value) + 15 & ~15
+            left += [getattr(value, name) for name in kind.__struct_fields__]
+        elif kind is tuple or kind is list or kind is frozenset:
+            if value:
+                octets += getsizeof(value) + 15 & ~15
+                left += cast(tuple[object, ...], value)
+        elif value is not None and not issubclass(kind, _ALIVE):
+            octets += getsizeof(value) + 15 & ~15
+            if issubclass(kind, _ADDRESSES):
+                octets += _NUMBER
+            elif hasattr(value, "__dict__"):
+                octets += getsizeof(value.__dict__)
+                left += value.__dict__.values()
+    return octets
