@@ -18,7 +18,6 @@ import os
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -87,6 +86,7 @@ def main() -> int:
 def _measure(arguments: argparse.Namespace, directory: Path) -> Iterator[Row]:
     import attacks
     import mail
+    import soak
     from hostile import Hostile
 
     import nameserver
@@ -101,12 +101,10 @@ def _measure(arguments: argparse.Namespace, directory: Path) -> Iterator[Row]:
     server = nameserver.NameServer(directory, zone.zone_file([*unknown, *known, *victims], signer.public, [], _TTL))
     hostile = Hostile(_ANSWER_SECONDS)
     thief = zone.Stranger("100.127.0.1", "mail.thief.example")
-    post = _Post(
+    signed = unknown[:_SIGNED_IN_SMOKE] if arguments.smoke else unknown
+    post = soak.Post(
         [signer.sign(mail.compose(domain, 4096)) for domain in known],
-        [
-            signer.sign(mail.compose(domain, 4096))
-            for domain in unknown[: _SIGNED_IN_SMOKE if arguments.smoke else None]
-        ],
+        [signer.sign(mail.compose(domain, 4096)) for domain in signed],
         [replace(mail.compose(domain, 4096), domain=thief) for domain in victims],
     )
     alone, mixed = _SMOKE if arguments.smoke else _LONG if arguments.long else _SHORT
@@ -121,46 +119,20 @@ def _measure(arguments: argparse.Namespace, directory: Path) -> Iterator[Row]:
         server.stop()
 
 
-@dataclass(frozen=True, slots=True)
-class _Post:
-    """Honest mail of senders who are known and of others, and mail that is forged."""
-
-    known: list[Any]
-    unknown: list[Any]
-    forged: list[Any]
-
-    def letters(self, agreement: Any, expected: tuple[str, ...]) -> Iterator[Any]:
-        """All of it without end: of ten messages, four are of known senders, five of unknown, and one is forged."""
-        import itertools
-
-        import mail
-        import soak
-
-        genuine = partial(soak.genuine, expected=tuple(text.encode() for text in expected))
-
-        def endless(messages: list[Any], fault: soak.Check) -> Iterator[soak.Letter]:
-            for message in itertools.cycle(messages):
-                connection, transaction = mail.session(message, agreement.steps, agreement.macros)
-                yield soak.Letter([*connection, *transaction], fault)
-
-        known, unknown = endless(self.known, genuine), endless(self.unknown, genuine)
-        forged = endless(self.forged, soak.forged)
-        while True:
-            for kind in (known, unknown, known, unknown, forged, unknown, known, unknown, known, unknown):
-                yield next(kind)
-
-
-def _attacked(directory: Path, post: _Post, name: str, extent: Extent, addresses: int) -> Row:
+def _attacked(directory: Path, post: Any, name: str, extent: Extent, addresses: int) -> Row:
     """One attack on a milter that was started for it, after some honest mail alone."""
     import attacks
     import members
     import soak
+    from scenarios import say
+
+    import nameserver
 
     cores = len(os.sched_getaffinity(0))
     member = members.assay_that_rejects()
     attack = attacks.mix if name == "mix" else attacks.ATTACKS[name]
-    running = members.Running(member, members.Setting(directory, "127.0.0.2", cores))
-    print(f"bench: {name} from {addresses} addresses", file=__import__("sys").stderr, flush=True)
+    running = members.Running(member, members.Setting(directory, nameserver.DELAYED, cores))
+    say(f"{name} from {addresses} addresses")
     try:
         letters = post.letters(running.agreement, member.expected)
         asyncio.run(soak.honest(running.address, running.agreement, letters, 1.0))

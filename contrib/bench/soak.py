@@ -113,6 +113,33 @@ def _refusal(command: int, data: bytes, *, wanted: bool = False) -> str:
     return "" if wanted else "refused"
 
 
+@dataclass(frozen=True, slots=True)
+class Post:
+    """Genuine mail of senders that come again soon and of others, and mail that is forged."""
+
+    known: Sequence[Message]
+    unknown: Sequence[Message]
+    forged: Sequence[Message]
+
+    def letters(self, agreement: Agreement, expected: Sequence[str]) -> Iterator[Letter]:
+        """All of it without end: of ten messages, four are of known senders, five of unknown, and one is forged.
+
+        :param expected: what must stand in the edits of a genuine one.
+        """
+        check = partial(genuine, expected=[text.encode() for text in expected])
+        known, unknown = _endless(self.known, agreement, check), _endless(self.unknown, agreement, check)
+        false = _endless(self.forged, agreement, forged)
+        while True:
+            for kind in (known, unknown, known, unknown, false, unknown, known, unknown, known, unknown):
+                yield next(kind)
+
+
+def _endless(messages: Sequence[Message], agreement: Agreement, fault: Check) -> Iterator[Letter]:
+    for message in itertools.cycle(messages):
+        connection, transaction = mail.session(message, agreement.steps, agreement.macros)
+        yield Letter([*connection, *transaction], fault)
+
+
 @dataclass(slots=True)
 class Tally:
     """What became of the honest mail. `latencies` in seconds; of those without an answer, `PATIENCE`."""
