@@ -28,7 +28,6 @@ SECTIONS = (
     ("public key too small", "RFC 8301, 3.2"),
     ("l= leaves", "RFC 6376, 8.2"),
     ("not signed", "RFC 6376, 8.15"),
-    ("not tried: too many signatures", "RFC 6376, 6.1"),
     ("(t=s)", "RFC 6376, 3.6.1"),
     ("(h=)", "RFC 6376, 3.6.1"),
     ("(s=)", "RFC 6376, 3.6.1"),
