@@ -118,7 +118,7 @@ def _dns(octets: bytes) -> None:
 
 
 ASKED = b"\xc0\x0c"  # a pointer to the question's name
-LONGEST = b"\1x" * 126 + b"\0"
+LONGEST_NAME = b"\1x" * 126 + b"\0"
 CODES = {RecordType.A: 1, RecordType.PTR: 12, RecordType.MX: 15, RecordType.TXT: 16}
 
 
@@ -322,18 +322,18 @@ _HOSTILE: dict[str, dict[str, Callable[[int], bytes]]] = {
         "pointers to a long name": _answer(
             RecordType.PTR,
             lambda number: _record(12, b"\4%04d" % number + struct.pack("!H", _behind(b"\1a\0") + 8)),
-            [_record(12, LONGEST)],
+            [_record(12, LONGEST_NAME)],
         ),
         "exchangers of a long name": _answer(
             RecordType.MX,
             lambda number: _record(15, struct.pack("!HH", number, _behind(b"\1a\0") + 2)),
-            [_record(15, b"\0\0" + LONGEST)],
+            [_record(15, b"\0\0" + LONGEST_NAME)],
         ),
         "owners by a detour": _answer(
             RecordType.TXT,
-            lambda number: _record(16, _text(_number(number)), struct.pack("!H", _behind(LONGEST) + 1)),
+            lambda number: _record(16, _text(_number(number)), struct.pack("!H", _behind(LONGEST_NAME) + 1)),
             [_record(16, b"\2" + ASKED)],
-            name=LONGEST,
+            name=LONGEST_NAME,
         ),
         "a staircase of pointers": _answer(
             RecordType.TXT,
@@ -349,11 +349,11 @@ _HOSTILE: dict[str, dict[str, Callable[[int], bytes]]] = {
                 )
             ],
         ),
-        "the zone's nameservers": _answer(RecordType.TXT, lambda _: _record(2, LONGEST), section=2),
+        "the zone's nameservers": _answer(RecordType.TXT, lambda _: _record(2, LONGEST_NAME), section=2),
         "many zones": _answer(
             RecordType.TXT,
             lambda _: _record(6, ASKED + ASKED + bytes(20)),
-            name=LONGEST,
+            name=LONGEST_NAME,
             section=2,
         ),
         "unknown types": _answer(RecordType.TXT, lambda _: _record(65_280, b""), most=5000),

@@ -2,7 +2,7 @@
 """Floor 1, what is kept: caches that take no more memory than one table allows them.
 
 Strangers choose most of what a worker keeps: names, records, keys. So a cache is bounded by octets and not by entries,
-and what an entry takes is measured when it is kept. `BOUNDS` is what a worker keeps from one message to the next, beside
+and what an entry takes is measured when it is kept. `BOUNDS` is what a worker keeps from one message to the next, with
 two lists of names in the resolver that are bounded by their number (half a megabyte each). A test fills each cache with
 what takes most and holds it to its bound.
 

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import platform
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -15,6 +16,8 @@ from sending import MESSAGE, ROWS, greet, results, send
 from signing import sign_rsa
 
 BODY_OCTETS = 10_000_000
+#: For a hundred messages in flight, whose header a session keeps (docs/performance.md: a third of that).
+MESSAGES_MIB = 20
 GROWTH_KIB = 6_000  # well below the body, and far above what noise there is
 
 
@@ -49,6 +52,44 @@ def test_many_messages_leave_nothing_behind(tmp_path: Path) -> None:
                         assert "dkim=pass" in results(send(mta, signed))
             sizes.append(resident(daemon))
         assert sizes[2] - sizes[1] < 1_000
+
+
+#: Fills all caches of a process that has loaded what a worker does, and tells its resident KiB.
+FULL = """
+import resource
+import assay.daemon.worker, assay.cli.serve
+from test_caches import FILLS, fill
+
+for name, puts in FILLS.items():
+    fill(name, list(puts.values())[WHICH % len(puts)])
+print(next(int(line.split()[1]) for line in open("/proc/self/status") if line.startswith("VmRSS:")))
+"""
+TOP = Path(__file__).parents[2]
+
+
+def documented_mib() -> int:
+    """What the documentation says that a worker takes at most."""
+    found = re.search(r"worker takes at most (\d+) MiB", " ".join((TOP / "README.md").read_text().split()))
+    assert found is not None
+    return int(found[1])
+
+
+@pytest.mark.parametrize("which", range(3))
+def test_a_worker_with_full_caches_takes_what_the_documentation_says(which: int) -> None:
+    program = FULL.replace("WHICH", str(which))
+    told = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=True, cwd=TOP / "tests"
+    )
+    assert int(told.stdout) / 1024 + MESSAGES_MIB <= documented_mib()
+
+
+def test_the_unit_allows_as_much_as_its_comment_says() -> None:
+    unit = (TOP / "contrib/systemd/assay.service").read_text()
+    (limit,) = re.findall(r"^MemoryMax=(\d+)M$", unit, re.MULTILINE)
+    (workers,) = re.findall(r"# .* for (\w+) workers", unit)
+    count = {"eight": 8}[workers]
+    assert int(limit) >= 2 * count * documented_mib()  # a reload has the old ones and the new ones
+    assert "\nOOMPolicy=continue\n" in unit
 
 
 #: Tells malloc's heaps (malloc_info(3)) after each of some threads has allocated something.
