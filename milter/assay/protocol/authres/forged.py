@@ -2,20 +2,19 @@
 """Spot the trace fields that arrived with a message and claim to be our own (RFC 8601, 5; RFC 7208, 9.1).
 
 Whoever sits behind us believes such a field by the name in it, so each one must go before we add ours. The reader that
-must not be fooled is not ours: it may know no nested comments, end at a NUL, take quotes off late, or decode
-encoded-words, which have no place in this field (Python's email package does). So we look at the field as any of them
-might, and remove it when our name comes first in one of these readings. The other error, to remove a stranger's field,
-costs little and needs a field made for it; a name that merely contains ours (``example.com.evil.test``), or ours
-further behind, is not taken.
+must not be fooled is not ours: it may know no nested comments, end at a NUL, or take quotes off late. So we look at the
+field as any of them might, and remove it when our name comes first in one of these readings. Readers that decode
+encoded-words (Python's email package) disagree in what one is and know more charsets than could be tried. Encoded-words
+have no place in these fields (RFC 2047, 5), so one that could bring a name to the front counts as ours, undecoded.
+
+The other error, to remove a stranger's field, costs little and needs a field made for it; a name that merely contains
+ours (``example.com.evil.test``), or ours further behind, is not taken.
 
 Only the head of a field is looked at, so a field costs a bounded time, however long it is.
 """
 
 from __future__ import annotations
 
-import base64
-import binascii
-import quopri
 import re
 import unicodedata
 from collections.abc import Collection, Iterator
@@ -35,12 +34,15 @@ MAX_RECEIVERS = 20  # different names in it. Our choice: bounds the work; RFC 72
 #: Possessive, or a run of digits would be split between id and version in every way.
 _PLAIN = re.compile(rb"(?:\r?\n)?[ \t]*+([A-Za-z0-9._-]++)[ \t]*+(?:[0-9]++[ \t]*+)?;")
 
-_ENCODED_WORD = re.compile(r"=\?[^?\s]*\?([bBqQ])\?([^?]*)\?=")
-_BETWEEN_ENCODED_WORDS = re.compile(r"(?<=\?=)\s+(?==\?)")
+#: Where a decoder begins to read something else than stands there: an encoded-word (RFC 2047, 2), or what may be one
+#: for somebody lenient, or an escape sequence of ISO 2022.
+_DECODED = re.compile(r"=\?|\x1b")
+_ENCODED_WORD = re.compile(r"=\?[^?]*\?\s*[bBqQ]\s*\?|\x1b")
 _FOLD = re.compile(r"\r?\n[ \t]+")
 _COMMENT_MARK = re.compile(r"[()\\]")
 _QUOTED = re.compile(r'\s*"((?:[^"\\]|\\.)*)"', re.DOTALL)
 _QUOTED_PAIR = re.compile(r"\\(.)", re.DOTALL)
+_STRUCTURE = re.compile(r'[()"\\]')  # makes a semicolon another thing for another reader
 _SPECIALS = r"\s()<>@,;:\\\"/\[\]?="  # RFC 2045, 5.1: tspecials end a token
 _FIRST_WORD = re.compile(rf"[{_SPECIALS}]*([^{_SPECIALS}]+)")
 _RECEIVER = re.compile(rf'(?<![^{_SPECIALS}])receiver\s*=[\s"<]*([^{_SPECIALS}]+)', re.IGNORECASE)
@@ -59,6 +61,8 @@ def claims(value: bytes, authserv_ids: Collection[str], subdomains_of: Collectio
     if plain is not None:
         return ours.hold_plain(plain[1].decode("ascii"))
     head = value[:MAX_HEAD_LENGTH].decode("utf-8", "surrogateescape")
+    if any(map(_may_decode_to_a_name, (head, *_without_controls(head)))):
+        return True
     is_cut = len(value) > MAX_HEAD_LENGTH
     surplus = _surplus_mark(head)
     if surplus is not None:
@@ -77,9 +81,18 @@ def claims(value: bytes, authserv_ids: Collection[str], subdomains_of: Collectio
     return False
 
 
+def _may_decode_to_a_name(text: str) -> bool:
+    """Whether a decoder may read another first word than stands there: always, but behind a word and its semicolon."""
+    mark = _DECODED.search(text)
+    if mark is None:
+        return False
+    front, semicolon, _ = text[: mark.start()].partition(";")
+    return not semicolon or _FIRST_WORD.match(front) is None or _STRUCTURE.search(front) is not None
+
+
 def _may_go_on(text: str, word: re.Match[str]) -> bool:
     """Whether the first word of a cut text may be longer than what is seen of it."""
-    if word.end() == len(text) or "=?" in text[: word.end() + 2]:
+    if word.end() == len(text):
         return True
     return '"' in text[: word.start(1)] and _QUOTED.match(text) is None
 
@@ -95,7 +108,7 @@ def forged_received_spf(value: bytes, receivers: Collection[str]) -> bool:
     if len(value) > MAX_RECEIVED_SPF_LENGTH:
         return True
     text = value.decode("utf-8", "surrogateescape")
-    if _surplus_mark(text) is not None:
+    if _surplus_mark(text) is not None or any(map(_ENCODED_WORD.search, (text, *_without_controls(text)))):
         return True
     ours = _Names(receivers, ())
     seen: set[str] = set()
@@ -109,7 +122,7 @@ def forged_received_spf(value: bytes, receivers: Collection[str]) -> bool:
 
 def _receivers(text: str) -> Iterator[str]:
     """What may be meant as the name of a receiver, in any reading."""
-    for plain in _plain_texts(text):
+    for plain in _without_controls(text):
         for match in _COMMENT_HEAD.finditer(plain):
             yield match[1]
     for reading in _readings(text):
@@ -163,36 +176,15 @@ _configured = remember("own names")(_comparable)
 
 def _readings(text: str) -> Iterator[str]:
     """The text as different programs read it: controls, comments and quoted-pairs taken out in different ways."""
-    for plain in _plain_texts(text):
+    for plain in _without_controls(text):
         for reading in dict.fromkeys(_without_comments(plain)):
             yield reading
             if "\\" in reading:
                 yield _QUOTED_PAIR.sub(r"\1", reading)
 
 
-def _plain_texts(text: str) -> list[str]:
-    """The text without controls, formats and bytes that are no UTF-8: with white space for them, or nothing."""
-    if "=?" in text:
-        decoded = _ENCODED_WORD.sub(_decoded, _BETWEEN_ENCODED_WORDS.sub("", text))
-        if decoded != text:
-            return [*_without_controls(text), *_without_controls(decoded)]
-    return _without_controls(text)
-
-
-def _decoded(word: re.Match[str]) -> str:
-    """An encoded-word's text (RFC 2047, 4). Its octets are taken for UTF-8: our names are in no other charset."""
-    encoded = word[2].encode("utf-8", "surrogateescape")
-    if word[1] in "qQ":
-        octets = quopri.decodestring(encoded, header=True)
-    else:
-        try:
-            octets = base64.b64decode(encoded + b"==")
-        except binascii.Error:
-            return word[0]
-    return octets.decode("utf-8", "surrogateescape")
-
-
 def _without_controls(text: str) -> list[str]:
+    """The text without controls, formats and bytes that are no UTF-8: with white space for them, or nothing."""
     if text.replace("\t", " ").isprintable():
         return [text]
     unfolded = _FOLD.sub(" ", text).replace("\t", " ")
