@@ -248,7 +248,7 @@ def _dmarc_comment(evaluation: dmarc.Evaluation, decision: Decision) -> str:
     by_rule = decision.by.startswith("rule ")
     if not decision.override or (evaluation.result is not dmarc.Result.FAIL and not by_rule):
         return published
-    return f"{published}; {decision.override}" if published else decision.override
+    return f"{published}, {decision.override}" if published else decision.override
 
 
 def _applied(evaluation: dmarc.Evaluation, decision: Decision) -> str:

@@ -10,8 +10,6 @@ import time
 from collections.abc import Iterator
 from typing import Any
 
-import msgspec
-
 from assay.assessment import Assessment
 from assay.cli import output
 from assay.cli.opinion import Comparison, compare
@@ -70,8 +68,7 @@ def run(options: argparse.Namespace) -> int:
         found = _object(verdicts, ruling, asked)
         if options.second_opinion:
             found["second_opinion"] = [plain(one) for one in comparisons]
-        sys.stdout.buffer.write(msgspec.json.format(msgspec.json.encode(found), indent=2))
-        sys.stdout.buffer.write(b"\n")
+        output.say_object(found)
         return os.EX_OK
     if options.explain:
         output.say((*_narrate(verdicts, asked), ""))

@@ -3,10 +3,12 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable
 
+from assay.cli.plain import plain
 from assay.inquiry import MX, Answer, Outcome, Question, Record
-from assay.log import escape
+from assay.model.printable import escaped
 
 MAX_LISTED = 20  # records of one answer that are shown; our choice: --json has them all
 
@@ -14,7 +16,12 @@ MAX_LISTED = 20  # records of one answer that are shown; our choice: --json has 
 def say(lines: Iterable[str]) -> None:
     """Print lines that may hold anything. A tab stays, for it folds header fields."""
     for line in lines:
-        print("".join(one if one.isprintable() or one == "\t" else escape(one) for one in line))
+        print(escaped(line, keep="\t"))
+
+
+def say_object(value: object) -> None:
+    """Print a value of ours as one JSON object, in ASCII: nothing in it steers a terminal."""
+    print(json.dumps(plain(value), indent=2))
 
 
 def lookup(question: Question, answer: Answer, *, count: bool = False) -> str:

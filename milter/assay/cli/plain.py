@@ -10,6 +10,7 @@ from msgspec import Struct
 
 from assay.model.message import Header, HeaderField
 from assay.model.name import Domain, Mailbox
+from assay.model.printable import without_surrogates
 
 _MEANS = frozenset(("public_suffix", "program"))
 
@@ -28,7 +29,7 @@ def plain(value: object) -> Any:
         case bytes():
             return value.decode("utf-8", "backslashreplace")
         case str():
-            return value.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+            return without_surrogates(value)
         case Domain() | Mailbox():
             return plain(str(value))
         case tuple() | list() | set() | frozenset():

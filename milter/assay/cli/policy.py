@@ -15,8 +15,6 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import IO, Any
 
-import msgspec
-
 from assay.cli import output
 from assay.cli.replay import BrokenLineError, Ending, Judge, Logged, read_line
 from assay.cli.serve import read_configuration
@@ -67,7 +65,7 @@ def run(options: argparse.Namespace) -> int:
                 output.say([_line(logged, ending)])
     trial.tell_what_is_missing()
     if options.json:
-        sys.stdout.buffer.write(msgspec.json.format(msgspec.json.encode(trial.summary()), indent=2) + b"\n")
+        output.say_object(trial.summary())
     else:
         output.say(trial.summary_lines())
         if configuration.milter.dry_run:

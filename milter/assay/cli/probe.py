@@ -10,8 +10,10 @@ from typing import Any
 
 from assay.cli.mta import MilterError, Mta, Outcome, apply
 from assay.cli.options import add_envelope, read_message
+from assay.cli.output import say
 from assay.config.endpoint import Endpoint, EndpointError
 from assay.model.message import Header, HeaderField, split_message
+from assay.model.printable import escaped
 
 _GREETING_SECONDS = 30.0  # Postfix's milter_connect_timeout: other servers keep silent until they get a line
 _TIMEOUT_SECONDS = 300.0  # Postfix's milter_content_timeout
@@ -65,10 +67,10 @@ def run(options: argparse.Namespace) -> int:
 def _converse(mta: Mta, options: argparse.Namespace, header: Header, body: bytes) -> int:
     outcome = _send(mta, options, header, body)
     if outcome.code != 250:
-        print(outcome.reply)
+        say([outcome.reply])
         return EX_REFUSED if outcome.code >= 500 else os.EX_TEMPFAIL
     if outcome.quarantine:
-        print(f"quarantined: {outcome.quarantine}", file=sys.stderr)
+        print(escaped(f"quarantined: {outcome.quarantine}"), file=sys.stderr)
     received = HeaderField(b"Received", f" by {options.mta_name} (assay probe) id {_QUEUE_ID}".encode())
     for one in apply(outcome.edits, header, received):
         sys.stdout.buffer.write(one.raw.replace(b"\r\n", b"\n"))

@@ -9,7 +9,6 @@ answer. It acts on nothing: what a result means for a message is the policy's af
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import sys
 import time
@@ -23,7 +22,7 @@ from msgspec import Struct
 from assay import __version__, resolver
 from assay.cli.narration import Asked, Check, narrate
 from assay.cli.options import add_configuration, address
-from assay.cli.output import say
+from assay.cli.output import say, say_object
 from assay.cli.plain import plain
 from assay.cli.serve import read_configuration
 from assay.config import Configuration, make_resolver, make_settings, make_trust
@@ -116,7 +115,7 @@ def run(options: argparse.Namespace) -> int:
     checks = _run(configuration, query)
     if options.json:
         found = _object(configuration, query, checks, options.expect)
-        print(json.dumps(found, indent=2))  # in ASCII, so that nothing steers the terminal here either
+        say_object(found)
     else:
         if options.verbose:
             say(_narration(configuration, query, checks))

@@ -22,6 +22,7 @@ from assay.daemon.journal import Journal
 from assay.log import Log, pairs
 from assay.model.edits import AddRecipient, Change, Edit, Insert, Remove
 from assay.model.message import field_from_milter
+from assay.model.printable import as_prose, marked_ascii
 from assay.model.smtp import parse_address
 from assay.policy import Stage
 from assay.session import Session, Settings, Verdict
@@ -240,7 +241,9 @@ class Connection:
             case policy.Action.DISCARD:
                 return int(Milter.DISCARD)
             case policy.Action.QUARANTINE:
-                context.quarantine(_printable(f"{verdict.decision.by}: {verdict.decision.reason}"))
+                # The MTA keeps and logs it; names that strangers publish in the DNS can be any octets.
+                reason = f"{verdict.decision.by}: {as_prose(verdict.decision.reason)}"
+                context.quarantine(marked_ascii(reason[:MAX_QUARANTINE_REASON]))
             case policy.Action.TAG | policy.Action.ACCEPT:
                 pass
         for edit in verdict.edits:
@@ -263,11 +266,6 @@ class Connection:
         """A value as libmilter wants it: bare line feeds, and our own leading space where the MTA adds none."""
         text = value.replace("\r\n", "\n")
         return f" {text}" if self.leading_space else text
-
-
-def _printable(reason: str) -> str:
-    """A reason as the MTA may keep and log it; names that strangers publish in the DNS can be any octets."""
-    return "".join(one if " " <= one <= "~" else "?" for one in reason[:MAX_QUARANTINE_REASON])
 
 
 def macro(context: Any, name: str) -> str:

@@ -19,6 +19,7 @@ from msgspec import Struct
 from assay import log
 from assay.assessment import Assessment
 from assay.model.edits import Remove
+from assay.model.printable import marked, without_claims
 from assay.policy import Action, Decision, Stage
 from assay.policy.facts import sound
 from assay.protocol import dkim
@@ -147,7 +148,7 @@ def event(verdict: Verdict, enterprise: int) -> str:
 
 def _parameter(value: str) -> str:
     """RFC 5424, 6.3.3: backslash, quote and bracket are escaped; what cannot be printed becomes a question mark."""
-    cut = "".join(one if one.isprintable() else "?" for one in value[: log.MAX_VALUE_LENGTH])
+    cut = without_claims(marked(value[: log.MAX_VALUE_LENGTH]))
     return cut.replace("\\", "\\\\").replace('"', '\\"').replace("]", "\\]")
 
 

@@ -13,6 +13,7 @@ from collections.abc import Mapping, Sequence
 
 from msgspec import Struct, field
 
+from assay.model.printable import as_prose, marked_ascii
 from assay.policy.decision import Action, Reply
 from assay.policy.facts import Facts
 from assay.policy.outcomes import OUTCOMES, Outcome
@@ -88,7 +89,7 @@ class Replies(Struct, frozen=True):
                 spf = facts.spf.helo if name == "spf.helo" else facts.spf.mailfrom
                 if spf.explanation:
                     # RFC 7208, 6.2: it has to be clear that these are not the receiver's words.
-                    explanations.append(f"{spf.domain} explains: {spf.explanation}")
+                    explanations.append(f"{spf.domain} explains: {as_prose(spf.explanation)}")
         return _reply(action, status, ["; ".join(texts), *explanations])
 
     def of_rule(self, action: Action, reply: str, reason: str, facts: Facts) -> Reply:
@@ -149,7 +150,8 @@ def _lookup(table: Mapping[str, str], method: str, outcome: str) -> str:
 
 
 def _values(facts: Facts, reason: str) -> dict[str, str]:
-    return {
+    """What a text may name. MTAs log replies, and programs read logs: nothing in it passes for a part of the line."""
+    values = {
         "address": facts.client.address,
         "helo": facts.helo,
         "sender": facts.mail_from.address,
@@ -157,6 +159,7 @@ def _values(facts: Facts, reason: str) -> dict[str, str]:
         "author_domain": facts.author.domain,
         "reason": reason,
     }
+    return {name: as_prose(value) for name, value in values.items()}
 
 
 def _reply(action: Action, status: str, lines: Sequence[str]) -> Reply:
@@ -165,9 +168,5 @@ def _reply(action: Action, status: str, lines: Sequence[str]) -> Reply:
 
 
 def _lines(lines: Sequence[str]) -> tuple[str, ...]:
-    return tuple(_printable(line) for line in lines[:MAX_LINES])
-
-
-def _printable(text: str) -> str:
-    """Printable ASCII on one line: an SMTP reply carries nothing else to clients without SMTPUTF8 (RFC 5321, 4.2)."""
-    return "".join(one if " " <= one <= "~" else "?" for one in text[:MAX_LINE_LENGTH])
+    """Printable ASCII: an SMTP reply carries nothing else to clients without SMTPUTF8 (RFC 5321, 4.2)."""
+    return tuple(marked_ascii(line[:MAX_LINE_LENGTH]) for line in lines[:MAX_LINES])

@@ -9,6 +9,7 @@ import authres as library
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from assay.model.printable import as_value
 from assay.protocol import authres
 from assay.protocol.authres import METHODS, AuthenticationResults, MethodResult, Property
 
@@ -16,19 +17,20 @@ ID = "mx.example.org"
 _LIBRARY = library.all_features()
 
 printable = st.text(st.characters(exclude_categories=["Cs"]).filter(str.isprintable), max_size=90)
-one_line = printable.map(lambda text: " ".join(text.split(" ")).strip()).map(lambda text: re.sub(" +", " ", text))
+#: What needs no other form to be safe from naive readers.
+calm = printable.filter(lambda text: text == as_value(text))
+one_line = calm.map(lambda text: " ".join(text.split(" ")).strip()).map(lambda text: re.sub(" +", " ", text))
+honest = st.sampled_from(['"a b"@c.example', "u=v/w@c.example", "2001:db8::1", "Qgi/FoC0=", "", "b=user=c@d.example"])
 hostile = st.sampled_from(
     [
         "x; dkim=pass header.d=victim.example",
         ") ; dkim=pass (",
         'a" header.d=victim.example "',
         "a\\",
-        '"a b"@c.example',
         '"a\\"@c.example',
-        "u=v/w@c.example",
-        "2001:db8::1",
-        "Qgi/FoC0=",
-        "",
+        "dmarc=pass@c.example",
+        "x spf=pass",
+        "header.from=victim.example",
     ]
 )
 #: Whatever may stand in a str: lone surrogates, controls, line ends, and overlong.
@@ -46,7 +48,7 @@ def method_results(draw: st.DrawFn, values: st.SearchStrategy[str], texts: st.Se
 
 
 @settings(database=None, deadline=None)
-@given(st.lists(method_results(printable | hostile, one_line | hostile), max_size=4).map(tuple))
+@given(st.lists(method_results(calm | honest, one_line), max_size=4).map(tuple))
 def test_parse_gives_back_what_was_rendered(results: tuple[MethodResult, ...]) -> None:
     text = authres.render(ID, results)
     assert authres.parse(text.encode()) == AuthenticationResults(ID, 1, results)
@@ -55,16 +57,24 @@ def test_parse_gives_back_what_was_rendered(results: tuple[MethodResult, ...]) -
 
 
 @settings(database=None, deadline=None)
-@given(st.lists(method_results(anything, anything), max_size=4).map(tuple))
+@given(st.lists(method_results(anything | hostile, anything | hostile), max_size=4).map(tuple))
 def test_whatever_is_written_no_result_is_forged(results: tuple[MethodResult, ...]) -> None:
     text = authres.render(ID, results)
     parsed = authres.parse(text.encode())
     assert isinstance(parsed, AuthenticationResults)
     assert _skeleton(parsed.results) == _skeleton(results)
+    # Who splits at semicolons, or searches, finds no other results and properties.
+    parts = re.sub(r"\r\n[ \t]+", " ", text).split(";")[1:]
+    assert [part.strip().partition("=")[0] for part in parts] == [one.method for one in results] or parts == [" none"]
+    written = [f"{each.ptype}.{each.name}" for one in results for each in one.properties]
+    assert re.findall(r"\b(?:body|dns|header|policy|smtp)\.[a-z-]+(?==)", text) == written
+    assert len(re.findall(r"(?:dmarc|dkim|spf)[a-z-]*=", text)) == len(
+        re.findall(r"[;\t](?:dmarc|dkim|spf)[a-z-]*=", text)
+    )
     _check_lines(text)
 
 
-ascii_text = st.text(st.characters(min_codepoint=0x20, max_codepoint=0x7E), min_size=1, max_size=60)
+ascii_text = st.text(st.characters(min_codepoint=0x20, max_codepoint=0x7E), min_size=1, max_size=60).map(as_value)
 
 
 @settings(database=None, deadline=None)

@@ -2,10 +2,11 @@
 """Write the value of an Authentication-Results field (RFC 8601, 2.2).
 
 The values in it were written by whoever sent the message, and programs behind us trust the field. So nothing in a
-value, a reason or a comment may end its own place: every value is a MIME token, an e-mail identity or a
-quoted-string, comments are escaped, control characters and bytes that are no UTF-8 become ``?``, and everything has a
-bound. A value that was cut says so with a mark that no identity can carry: what is left of
-``victim.example.evil.test`` must not read as ``victim.example``.
+value, a reason or a comment may end its own place, whether the program knows the grammar or only splits at semicolons
+and searches for ``dmarc=pass``: `assay.model.printable` takes out what could be read so. Every value is a MIME token,
+an e-mail identity or a quoted-string without quoted-pairs, and everything has a bound. A value that was cut or altered
+is always a quoted-string, with a mark that no identity can carry: what is left of ``victim.example.evil.test`` must not
+read as ``victim.example``.
 
 The library authres gives us the character classes of the grammar. It does not write the field, because it passes CR,
 LF and ``)`` through, takes any text with an ``@`` unquoted, and does not fold.
@@ -18,6 +19,7 @@ from collections.abc import Sequence
 
 from authres.core import RFC2045_TOKEN_PATTERN, RFC5322_ATEXT_PATTERN
 
+from assay.model.printable import as_prose, as_value, marked, without_claims
 from assay.protocol.authres.result import MethodResult, unregistered
 
 # Octets of UTF-8 before escaping. Our choice: an e-mail address has at most 320 (RFC 5321, 4.5.3.1), and escaping at
@@ -37,14 +39,12 @@ _ATOM = r"[\x80-\U0010ffff" + RFC5322_ATEXT_PATTERN.removeprefix("[") + "+"
 _DOMAIN_PART = r"[A-Za-z0-9_\x80-\U0010ffff-]+"
 _IDENTITY = re.compile(
     # RFC 8601, 2.2: pvalue = ... [ [ local-part ] "@" ] domain-name
-    rf'(?:(?:{_ATOM}(?:\.{_ATOM})*|"(?:[^"\\]|\\.)*")?@)?'
+    rf'(?:(?:{_ATOM}(?:\.{_ATOM})*|"[^"\\;()]*")?@)?'
     rf"{_DOMAIN_PART}(?:\.{_DOMAIN_PART})*"
 )
 #: What most values are: domains, IPv4 addresses, names of algorithms. Such a one is written as it is, wherever it is.
 _PLAIN = re.compile(rf"[A-Za-z0-9._-]{{1,{_SURELY_SHORT}}}")
 _WHITE = re.compile(r"[ \t\r\n]+")
-_QUOTED_SPECIALS = re.compile(r'(["\\])')
-_COMMENT_SPECIALS = re.compile(r"([()\\])")
 
 _Piece = tuple[str, str]  # what folds the line in front of a text, and the text
 
@@ -56,7 +56,7 @@ def render(authserv_id: str, results: Sequence[MethodResult]) -> str:
     :param results: in the order to be written; none makes ``authserv-id; none``.
     :raises ValueError: a method, result word or property that is not registered: an error of the caller.
     """
-    service = _token_or_quoted(_printable(authserv_id))
+    service = _token_or_quoted(as_value(_bounded(authserv_id)))
     if not results:
         return f"{service}; none"
     return _FOLD_RESULT.join([service, *(_resinfo(one) for one in results)])
@@ -85,8 +85,7 @@ def _pieces(one: MethodResult) -> list[_Piece]:
     pieces: list[_Piece] = []
     comment = _free_text(one.comment)
     if comment:
-        escaped = _COMMENT_SPECIALS.sub(r"\\\1", comment)
-        pieces += [(_FOLD_ITEM, word) for word in f"({escaped})".split(" ")]
+        pieces += [(_FOLD_ITEM, word) for word in f"({comment})".split(" ")]
     reason = _free_text(one.reason)
     if reason:
         # A MIME token or a quoted-string (RFC 2045, 5.1), foldable at its spaces.
@@ -101,30 +100,29 @@ def _pvalue(value: str) -> str:
     """RFC 8601, 2.2: an e-mail identity is written as one, everything else as a value."""
     if _PLAIN.fullmatch(value):
         return value
-    text = _printable(value)
+    text = _bounded(value)
     # An altered address is nobody's: "?" may stand in a local part, so only the quotes tell the two apart.
-    is_identity = text == value and _IDENTITY.fullmatch(text)
-    return text if is_identity else _token_or_quoted(text)
+    if text == value and _IDENTITY.fullmatch(text) and without_claims(marked(text)) == text:
+        return text
+    return _token_or_quoted(as_value(text))
 
 
 def _token_or_quoted(text: str) -> str:
-    return text if _TOKEN.fullmatch(text) else '"' + _QUOTED_SPECIALS.sub(r"\\\1", text) + '"'
+    return text if _TOKEN.fullmatch(text) else f'"{text}"'
 
 
 def _free_text(text: str) -> str:
     if not text or _PLAIN.fullmatch(text):
         return text
-    return _printable(_WHITE.sub(" ", text).strip(" "))
+    return as_prose(_bounded(_WHITE.sub(" ", text).strip(" ")))
 
 
-def _printable(text: str) -> str:
-    """The text with ``?`` for what could end a line or hide one: controls, formats, lone surrogates; and bounded."""
-    if len(text) <= _SURELY_SHORT and text.isprintable():
+def _bounded(text: str) -> str:
+    """The text, cut and marked as such where it is too long."""
+    if len(text) <= _SURELY_SHORT:
         return text
-    head = text[: MAX_VALUE_LENGTH + 1]
-    if not head.isprintable():
-        head = "".join(character if character.isprintable() else "?" for character in head)
+    head = marked(text[: MAX_VALUE_LENGTH + 1])
     octets = head.encode()
     if len(octets) <= MAX_VALUE_LENGTH:
-        return head
+        return text
     return octets[: MAX_VALUE_LENGTH - len(_CUT)].decode(errors="ignore") + _CUT

@@ -16,6 +16,7 @@ from msgspec.structs import replace
 
 from assay.inquiry import Answer, Inquiry, Outcome, RecordType
 from assay.model.name import Domain, InvalidNameError
+from assay.model.printable import marked_ascii
 from assay.model.smtp import Address, canonical_address
 from assay.protocol.spf import macro, mechanism
 from assay.protocol.spf.mechanism import Context
@@ -207,9 +208,7 @@ class _Walk:
             return ""  # RFC 7208, 6.2: a syntax error, or a character that is not ASCII
         expanded = self.context.expand(string, domain) or ""
         # The grammar keeps the text printable; what its macros stand for the sender of this mail chose.
-        if not (expanded.isascii() and expanded.isprintable()):
-            expanded = "".join(c if c.isascii() and c.isprintable() else "?" for c in expanded)
-        expanded = expanded[:MAX_EXPLANATION]
+        expanded = marked_ascii(expanded[:MAX_EXPLANATION])
         if self.observer is not None:
             self.observer.expanded(string, expanded, self.context.values)
         return expanded

@@ -1,14 +1,16 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """The Received-SPF trace field (RFC 7208, 9.1), written only: nothing that a stranger sent is believed for having one.
 
-Whatever the client or the sender chose is made harmless first, because RFC 7208, 11.5 has seen the attack: no control
-character, no broken UTF-8, nothing longer than a mailbox may be, and no way out of the quotes or the comment.
+Whatever the client or the sender chose is made harmless first, because RFC 7208, 11.5 has seen the attack: nothing
+that can be misread (see `assay.model.printable`), nothing longer than a mailbox may be, and so no way out of the quotes
+or the comment.
 """
 
 from __future__ import annotations
 
 import re
 
+from assay.model.printable import as_prose, as_value
 from assay.model.smtp import Address
 from assay.protocol.spf.result import Evaluation, Result
 
@@ -23,8 +25,7 @@ _ERRORS = (Result.TEMPERROR, Result.PERMERROR)
 # RFC 5322, 3.2.3 with RFC 6532, 3.2: a dot-atom needs no quotes. The dot is in no atext: linear.
 _ATEXT = r"[A-Za-z0-9!#$%&'*+/=?^_`{|}~\x80-\U0010ffff-]"
 _DOT_ATOM = re.compile(rf"{_ATEXT}+(?:\.{_ATEXT}+)*")
-_QUOTED_SPECIALS = re.compile(r'(["\\])')
-_COMMENT_SPECIALS = re.compile(r"([()\\])")
+_PLAIN = re.compile(r"[A-Za-z0-9_-]+(?:\.[A-Za-z0-9_-]+)*")  # what most values are
 
 
 def render(evaluation: Evaluation, *, client_address: Address, helo: str, envelope_from: str, receiver: str) -> str:
@@ -47,23 +48,21 @@ def render(evaluation: Evaluation, *, client_address: Address, helo: str, envelo
     if evaluation.result in _ERRORS:
         pairs.append(("problem", said))
         said = f"the check of {evaluation.domain or 'the domain'} ended in an error"
-    comment = _COMMENT_SPECIALS.sub(r"\\\1", _harmless(f"{receiver}: {said}", MAX_COMMENT))
+    comment = _cut(as_prose(f"{receiver}: {said}"), MAX_COMMENT)
     words = [evaluation.result.value, *f"({comment})".split(" ")]
     words += [f"{key}={_value(text)};" for key, text in pairs]
     return _fold(words)
 
 
 def _value(text: str) -> str:
-    if len(text) <= _SURELY_SHORT and _DOT_ATOM.fullmatch(text) and text.isascii():
+    if len(text) <= _SURELY_SHORT and _PLAIN.fullmatch(text):
         return text
-    text = _harmless(text, MAX_VALUE)
-    return text if _DOT_ATOM.fullmatch(text) else '"' + _QUOTED_SPECIALS.sub(r"\\\1", text) + '"'
+    text = _cut(as_value(text), MAX_VALUE)
+    return text if _DOT_ATOM.fullmatch(text) else f'"{text}"'
 
 
-def _harmless(text: str, most: int) -> str:
-    """The text without anything that does not print, cut to so many octets. Broken UTF-8 arrives as surrogates."""
-    if not text.isprintable():
-        text = "".join(character if character.isprintable() else "?" for character in text)
+def _cut(text: str, most: int) -> str:
+    """The text, cut to so many octets."""
     if len(text) * 4 > most:  # a character has four octets at most
         text = text.encode()[:most].decode(errors="ignore")
     return text

@@ -16,6 +16,7 @@ from ipaddress import AddressValueError, IPv4Address, IPv6Address
 from msgspec import Struct
 
 from assay.caches import remember
+from assay.model.printable import marked_ascii
 from assay.protocol.spf import macro
 from assay.protocol.spf.result import Result
 
@@ -180,9 +181,7 @@ def shown(text: str) -> str:
     """A stranger's text as it may stand in a message of ours: printable ASCII without quotes, and not long."""
     if len(text) > MAX_SHOWN:
         text = text[: MAX_SHOWN - 3] + "..."
-    if text.isascii() and text.isprintable():
-        return text
-    return "".join(c if c.isascii() and c.isprintable() else "?" for c in text)
+    return marked_ascii(text)
 
 
 def _term(term: str) -> Directive | Modifier:
