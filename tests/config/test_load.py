@@ -76,6 +76,14 @@ FAULTS = [
         "rule 1.action: invalid enum value 'bounce'; known are accept, ",
         id="the words of a key that may be left out",
     ),
+    *(
+        pytest.param(
+            f"[dkim]\n{key} = 'tempfail'\n",
+            f"dkim: {key} = 'tempfail': only temperror may be deferred; write reject, quarantine, tag or accept",
+            id=f"dkim.{key} deferred",
+        )
+        for key in ("none", "fail", "policy", "neutral", "permerror", "unsigned_fields", "unaligned")
+    ),
     pytest.param("[dkim]\nsingle_fields = ['To:']\n", "single_fields: 'To:' is not the name of a header", id="a colon"),
     pytest.param("[dkim]\nrequired_fields = ['']\n", "required_fields: '' is not the name of a header", id="no name"),
     pytest.param("[milter]\nsocket = '/run/s'\n", "; here, unix:/run/s", id="a bare path"),

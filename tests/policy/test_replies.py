@@ -29,10 +29,16 @@ CODES = [
     ("iprev", "name_mismatch", "7.25"),
     ("iprev", "permerror", "7.25"),
     ("iprev", "temperror", "7.25"),
-    *((f"spf.{one}", key, "7.23") for one in ("helo", "mailfrom") for key in ("fail", "fail_all", "softfail", "none")),
+    *((f"spf.{one}", key, "7.23") for one in ("helo", "mailfrom") for key in ("fail", "fail_all")),  # RFC 7372, 3.2
+    *(
+        (f"spf.{one}", key, "7.1")
+        for one in ("helo", "mailfrom")
+        for key in ("softfail", "softfail_all", "none", "neutral")
+    ),
     *((f"spf.{one}", key, "7.24") for one in ("helo", "mailfrom") for key in ("temperror", "permerror")),
     ("dkim", "none", "7.20"),  # RFC 7372, 3.1
     ("dkim", "fail", "7.20"),
+    ("dkim", "temperror", "7.5"),  # RFC 6376, 6.3
     ("dkim", "policy", "7.21"),
     ("dkim", "unsigned_fields", "7.21"),
     ("dkim", "unaligned", "7.22"),

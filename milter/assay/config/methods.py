@@ -168,6 +168,12 @@ class Dkim(Section, frozen=True):
             for name in names:
                 if not _FIELD_NAME.fullmatch(name):
                     raise ValueError(f'{key}: {name!r} is not the name of a header field; write it as "Subject"')
+        for key in ("none", "fail", "policy", "neutral", "permerror", "unsigned_fields", "unaligned"):
+            # RFC 6376, 6.3: a failed verification MUST NOT lead to a 4xx reply. It would be the same tomorrow.
+            if getattr(self, key) is Action.TEMPFAIL:
+                raise ValueError(
+                    f"{key} = 'tempfail': only temperror may be deferred; write reject, quarantine, tag or accept"
+                )
 
 
 class Arc(Section, frozen=True):

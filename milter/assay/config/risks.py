@@ -1,11 +1,13 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Settings that are allowed and open a door which the operator may not see."""
+"""Settings that are allowed, and open a door which the operator may not see or go against a standard."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 
 from assay.config.settings import Configuration
+from assay.policy import Action
+from assay.protocol import dkim, spf
 
 
 def risks(configuration: Configuration) -> Iterator[str]:
@@ -16,3 +18,41 @@ def risks(configuration: Configuration) -> Iterator[str]:
             "milter.dry_run: forged Authentication-Results and Received-SPF fields stay in the messages; "
             "let nothing behind believe them, or set milter.dry_run_headers"
         )
+    yield from _risks_of_spf(configuration)
+    if configuration.dkim.min_rsa_bits < dkim.STANDARD_MIN_RSA_BITS:
+        yield (
+            f"dkim.min_rsa_bits = {configuration.dkim.min_rsa_bits}: such keys can be broken, and RFC 8301, 3.2 "
+            f"forbids to accept them; write {dkim.STANDARD_MIN_RSA_BITS} or more"
+        )
+    for key, action in _temporary(configuration):
+        if action in (Action.REJECT, Action.DISCARD):
+            yield f"{key} = '{action}': mail is lost whenever the DNS does not answer; write tempfail or accept"
+    lists = configuration.dmarc.list_traffic
+    if configuration.dmarc.stricter_domains and lists is not Action.REJECT:
+        yield (
+            f"dmarc.list_traffic = '{lists}': mail of dmarc.stricter_domains that comes through a list is refused "
+            "all the same; leave one of the two out"
+        )
+
+
+def _risks_of_spf(configuration: Configuration) -> Iterator[str]:
+    section, standard = configuration.spf, spf.Limits()
+    for key in ("dns_terms", "void_lookups"):
+        value, limit = getattr(section, key), getattr(standard, key)
+        if value > limit:
+            yield f"spf.{key} = {value}: records make us ask more than RFC 7208, 4.6.4 allows; write {limit}"
+    for identity in ("helo", "mailfrom"):
+        actions = getattr(section, identity)
+        if actions.neutral is not actions.none:
+            yield (
+                f"spf.{identity}.neutral = '{actions.neutral}': RFC 7208, 8.2 wants neutral treated exactly as none; "
+                f"write '{actions.none}', as spf.{identity}.none has it"
+            )
+
+
+def _temporary(configuration: Configuration) -> Iterator[tuple[str, Action | None]]:
+    """The actions on a temporary error, by key."""
+    for key in ("iprev", "dkim", "senderid", "dmarc"):
+        yield f"{key}.temperror", getattr(configuration, key).temperror
+    yield "spf.helo.temperror", configuration.spf.helo.temperror
+    yield "spf.mailfrom.temperror", configuration.spf.mailfrom.temperror

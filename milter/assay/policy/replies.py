@@ -27,13 +27,16 @@ _STATUS_CODE = re.compile(r"[0-9]\.[0-9]{1,3}\.[0-9]{1,3}")
 #: The second and third part of the enhanced status code, by method or by method and outcome.
 _STATUS = {
     "iprev": "7.25",  # RFC 7372, 3.3
-    "spf.helo": "7.23",  # RFC 7372, 3.2
+    "spf.helo": "7.1",
+    "spf.helo.fail": "7.23",  # RFC 7372, 3.2: for fail and nothing else
     "spf.helo.temperror": "7.24",
     "spf.helo.permerror": "7.24",
-    "spf.mailfrom": "7.23",
+    "spf.mailfrom": "7.1",
+    "spf.mailfrom.fail": "7.23",
     "spf.mailfrom.temperror": "7.24",
     "spf.mailfrom.permerror": "7.24",
     "dkim": "7.20",  # RFC 7372, 3.1: no passing signature
+    "dkim.temperror": "7.5",  # RFC 6376, 6.3: key server unavailable
     "dkim.policy": "7.21",  # no acceptable signature
     "dkim.unsigned_fields": "7.21",
     "dkim.unaligned": "7.22",  # no valid signature of the author's domain

@@ -10,11 +10,19 @@ from assay.protocol.dkim.key import Key, KeyFault, KeyLookup, fetch_key, parse_k
 from assay.protocol.dkim.preference import preferred
 from assay.protocol.dkim.sign import PrivateKey, load_private_key
 from assay.protocol.dkim.signature import Algorithm, Signature, parse
-from assay.protocol.dkim.verify import DEFAULT_SETTINGS, SINGLE_FIELDS, Settings, find_signing_key, verify
+from assay.protocol.dkim.verify import (
+    DEFAULT_SETTINGS,
+    SINGLE_FIELDS,
+    STANDARD_MIN_RSA_BITS,
+    Settings,
+    find_signing_key,
+    verify,
+)
 
 __all__ = [
     "DEFAULT_SETTINGS",
     "SINGLE_FIELDS",
+    "STANDARD_MIN_RSA_BITS",
     "Algorithm",
     "BodyHashSpec",
     "BodyHashes",

@@ -1,0 +1,57 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""What ``assay config check`` warns of: settings that open a door or go against a standard."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+import pytest
+
+from assay.config import Configuration, risks
+
+#: Settings, and how the one warning about them begins.
+RISKS: dict[str, tuple[dict[str, Any], str]] = {
+    "a dry run that keeps forged fields": ({"milter": {"dry_run": True}}, "milter.dry_run: "),
+    "more terms than a record may have": ({"spf": {"dns_terms": 11}}, "spf.dns_terms = 11: "),
+    "more void lookups": ({"spf": {"void_lookups": 3}}, "spf.void_lookups = 3: "),
+    "keys that are too short": ({"dkim": {"min_rsa_bits": 768}}, "dkim.min_rsa_bits = 768: "),
+    "neutral worse than none": ({"spf": {"mailfrom": {"neutral": "reject"}}}, "spf.mailfrom.neutral = 'reject': "),
+    "neutral better than none": ({"spf": {"helo": {"none": "tag"}}}, "spf.helo.neutral = 'accept': "),
+    **{
+        f"{section}.temperror refused": ({section: {"temperror": "reject"}}, f"{section}.temperror = 'reject': ")
+        for section in ("iprev", "dkim", "senderid", "dmarc")
+    },
+    "spf.helo.temperror refused": ({"spf": {"helo": {"temperror": "reject"}}}, "spf.helo.temperror = 'reject': "),
+    "spf.mailfrom.temperror discarded": (
+        {"spf": {"mailfrom": {"temperror": "discard"}}},
+        "spf.mailfrom.temperror = 'discard': ",
+    ),
+    "lists and stricter domains": (
+        {"dmarc": {"list_traffic": "accept", "stricter_domains": ["a.example"]}},
+        "dmarc.list_traffic = 'accept': ",
+    ),
+}
+
+
+def warnings(values: dict[str, Any]) -> list[str]:
+    return list(risks(msgspec.convert(values, Configuration)))
+
+
+@pytest.mark.parametrize(("values", "begins"), RISKS.values(), ids=RISKS)
+def test_a_risk(values: dict[str, Any], begins: str) -> None:
+    (said,) = warnings(values)
+    assert said.startswith(begins)
+    assert said.isprintable()
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        {},
+        {"spf": {"dns_terms": 10, "mailfrom": {"none": "tag", "neutral": "tag"}}, "dkim": {"min_rsa_bits": 2048}},
+        {"dmarc": {"temperror": "tempfail", "list_traffic": "quarantine"}, "dkim": {"temperror": "tempfail"}},
+    ],
+)
+def test_no_risk(values: dict[str, Any]) -> None:
+    assert warnings(values) == []
