@@ -2,7 +2,7 @@
 """What a stranger sends costs time in proportion to its size, whatever is in it.
 
 Each row makes a hostile input of a size for one reader. Four times the size may take little more than four times the
-time, and no input may take more than fifty times the time of an honest one of its size. What has a bound of its own
+time, and no input may take more than twenty times the time of an honest one of its size. What has a bound of its own
 and falls back to an error beyond it passes easily; the rows are for what would be quadratic without care.
 """
 
@@ -45,7 +45,9 @@ from zone import Rows, Zone
 
 SIZE = 16_384  # octets; the larger input has four times as many
 MAX_GROWTH = 8  # of the time where the size grows four times: linear is 4, quadratic 16
-MAX_FACTOR = 50  # hostile to honest
+MAX_FACTOR = 20  # hostile to honest
+#: The same for results that do not tell who wrote them: they are read in all ways in which programs read them.
+AMBIGUOUS_FACTOR = 50
 NOISE = 0.005  # seconds that say nothing on a shared machine
 RULES_NOISE = 0.0005  # likewise, where an honest message takes a tenth of a millisecond
 
@@ -519,11 +521,12 @@ _MESSAGES: dict[str, Callable[[int], bytes]] = {
 }
 
 
-@pytest.mark.parametrize("build", _MESSAGES.values(), ids=_MESSAGES)
-def test_a_message_takes_time_linear_in_its_size(build: Callable[[int], bytes]) -> None:
+@pytest.mark.parametrize("what", _MESSAGES)
+def test_a_message_takes_time_linear_in_its_size(what: str) -> None:
+    build, factor = _MESSAGES[what], AMBIGUOUS_FACTOR if what.startswith("ambiguous") else MAX_FACTOR
     small, large = seconds(play, build(4 * SIZE)), seconds(play, build(16 * SIZE))
     assert large <= MAX_GROWTH * small + NOISE
-    assert large <= MAX_FACTOR * seconds(play, unit(HONEST, FROM)(16 * SIZE)) + NOISE
+    assert large <= factor * seconds(play, unit(HONEST, FROM)(16 * SIZE)) + NOISE
 
 
 def _documented_rules() -> policy.Policy:
