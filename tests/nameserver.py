@@ -64,6 +64,7 @@ class NameServer:
         no_tcp: bool = False,
         half_chains: bool = False,
         secure: bool = False,
+        no_edns: str = "",
         host: str = "127.0.0.1",
     ) -> None:
         """
@@ -80,6 +81,7 @@ class NameServer:
         :param rcodes: names that are answered with this RCODE (``REFUSED``).
         :param no_tcp: nobody listens on TCP; cannot be changed later.
         :param half_chains: leave what a CNAME leads to unanswered.
+        :param no_edns: answer queries with EDNS with this RCODE and without EDNS.
         :param secure: set the AD bit where the query asks for it.
         """
         self.zone = Zone(rows)
@@ -99,6 +101,7 @@ class NameServer:
         self.no_tcp = no_tcp
         self.half_chains = half_chains
         self.secure = secure
+        self.no_edns = no_edns
         self.asked: list[tuple[str, str]] = []  #: every query: name without final dot, type; TCP ones too
         self.streams = 0  #: how many came over TCP
         self.ports: list[int] = []  #: the UDP ports that queries came from
@@ -219,6 +222,11 @@ class NameServer:
         yield self._bounded(response, query, over_tcp), delay
 
     def _response(self, query: dns.message.Message, question: dns.rrset.RRset, name: str) -> dns.message.Message:
+        if self.no_edns and query.edns >= 0:
+            query.use_edns(False)
+            response = dns.message.make_response(query, recursion_available=True)
+            response.set_rcode(dns.rcode.from_text(self.no_edns))
+            return response
         response = dns.message.make_response(query, recursion_available=True)
         if self.secure and query.flags & dns.flags.AD:
             response.flags |= dns.flags.AD

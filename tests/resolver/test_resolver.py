@@ -285,6 +285,28 @@ def test_all_dead_nameservers_cost_one_probe_and_not_a_timeout_for_each_lookup()
         assert first.count(kind="NS") <= 2  # probes
 
 
+@pytest.mark.parametrize("rcode", ["FORMERR", "NOTIMP"])
+def test_a_server_that_does_not_know_edns_is_asked_without_it_from_then_on(rcode: str) -> None:
+    with NameServer(ROWS, no_edns=rcode) as server, Resolver(configured([server.text])) as resolver:
+        assert one(resolver, "example.org").outcome is Outcome.FOUND
+        assert server.count() == 2
+        assert one(resolver, "nothing.example.org").outcome is Outcome.NXDOMAIN
+        assert server.count() == 3
+        server.truncate = True
+        assert one(resolver, "n1.example.org").outcome is Outcome.NXDOMAIN
+        assert (server.count(), server.streams) == (5, 1)
+
+
+def test_a_question_that_a_server_never_understands_does_not_cost_it_edns() -> None:
+    options: dict[str, Any] = {"rcodes": {"example.org": "FORMERR"}, "no_edns": "FORMERR"}
+    with NameServer(ROWS, **options) as server, Resolver(configured([server.text])) as resolver:
+        assert one(resolver, "example.org").reason == f"{server.text} answered FORMERR"
+        asked = server.count()
+        assert asked == 2
+        assert one(resolver, "nothing.example.org").outcome is Outcome.NXDOMAIN
+        assert server.count() == asked + 2  # first with EDNS
+
+
 def test_a_name_that_keeps_failing_is_asked_less_and_less_often() -> None:
     now = [1000.0]
     with (

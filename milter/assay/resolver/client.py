@@ -231,7 +231,8 @@ class Client:
         flight.since = self._clock()
         patience = self._patience if flight.round == 1 else self._patience * SECOND_ROUND
         if flight.over_tcp is not None:
-            flight.exchange = self._streams.ask(server.nameserver, flight.asked, patience, done)
+            extended = self._datagrams.extends(server.nameserver)
+            flight.exchange = self._streams.ask(server.nameserver, flight.asked, patience, done, extended)
             return
         flight.exchange = self._datagrams.ask(server.nameserver, flight.asked, patience, done)
         if pool is self._fast:

@@ -66,6 +66,11 @@ class Datagrams:
         sockets.send(query)
         return query
 
+    def extends(self, server: Nameserver) -> bool:
+        """Whether the server knows EDNS, as far as we have seen."""
+        sockets = self._sockets.get(server)
+        return sockets is None or sockets.extended
+
     def close(self) -> None:
         """Close all sockets."""
         for sockets in self._sockets.values():
@@ -75,13 +80,14 @@ class Datagrams:
 class Query:
     """A query over UDP in flight."""
 
-    __slots__ = ("asked", "done", "identifier", "moves", "patience", "port", "sockets", "timer")
+    __slots__ = ("asked", "done", "extended", "identifier", "moves", "patience", "port", "sockets", "timer")
 
     def __init__(self, sockets: _Sockets, asked: bytes, patience: float, done: Done) -> None:
         self.sockets = sockets
         self.asked = asked
         self.patience = patience
         self.done = done
+        self.extended = sockets.extended  # asked with EDNS
         self.identifier = 0
         self.port: _Port | None = None
         self.moves = 0
@@ -102,6 +108,19 @@ class Query:
             self.cancel()
             self.done(outcome)
 
+    def answered(self, message: bytes) -> None:
+        """Take an answer, or ask again without EDNS where the server does not know it (RFC 6891, 6.2.2)."""
+        if not wire.refuses_extension(message):
+            # What answers only without is remembered, but not for one question that it never understands.
+            self.sockets.extended = self.extended
+        elif self.extended and self.port is not None:
+            self.extended = False
+            self.port.forget(self)
+            self.port = None
+            self.sockets.send(self)
+            return
+        self.finish(message)
+
     def too_late(self) -> None:
         """Its time is over."""
         self.sockets.datagrams.statistics.timeouts += 1
@@ -116,6 +135,7 @@ class _Sockets:
         self.server = server
         self.current: list[_Port | None] = [None] * SOCKETS
         self.open: set[_Port] = set()
+        self.extended = True  # the server knows EDNS, as far as we have seen
 
     def send(self, query: Query) -> None:
         loop = self.datagrams.loop
@@ -132,7 +152,7 @@ class _Sockets:
         port.queries[identifier] = query
         port.busy += 1
         try:
-            port.socket.send(wire.query(identifier, query.asked, self.datagrams.authentic))
+            port.socket.send(wire.query(identifier, query.asked, self.datagrams.authentic, query.extended))
         except OSError as error:
             failed = fault(error)
             if failed.cause is Cause.UNREACHABLE:  # that is about all that were sent before
@@ -237,7 +257,7 @@ class _Port:
         identifier = int.from_bytes(message[:2], "big")
         query = self.queries.get(identifier)
         if query is not None and wire.answers(message, identifier, query.asked):
-            query.finish(message)
+            query.answered(message)
         elif query is not None or identifier not in self.queries:
             self._stray()
 

@@ -29,16 +29,17 @@ class Streams:
         self._statistics = statistics
         self._authentic = authentic
 
-    def ask(self, server: Nameserver, asked: bytes, patience: float, done: Done) -> Stream:
+    def ask(self, server: Nameserver, asked: bytes, patience: float, done: Done, extended: bool = True) -> Stream:
         """Send a query.
 
         :param asked: the question section.
         :param patience: seconds to wait for the answer.
         :param done: called once, later, with the message that answers, or why there is none.
+        :param extended: the server knows EDNS.
         """
         self._statistics.streams += 1
         identifier = int.from_bytes(os.urandom(2), "big")
-        message = wire.query(identifier, asked, self._authentic)
+        message = wire.query(identifier, asked, self._authentic, extended)
         return Stream(self._loop.create_task(self._run(server, identifier, asked, message, patience, done)))
 
     async def _run(

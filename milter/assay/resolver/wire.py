@@ -13,6 +13,7 @@ from __future__ import annotations
 import struct
 
 import dns.flags
+import dns.rcode
 import dns.rdataclass
 import dns.rdatatype
 
@@ -34,6 +35,7 @@ TYPES: dict[RecordType, dns.rdatatype.RdataType] = {
 _SUFFIXES = {kind: struct.pack("!HH", code, dns.rdataclass.IN) for kind, code in TYPES.items()}
 #: Header flags as plain numbers: an enumeration's take ten times as long.
 _QR, _TC, _RD, _AD = (int(flag) for flag in (dns.flags.QR, dns.flags.TC, dns.flags.RD, dns.flags.AD))
+_UNKNOWN = (int(dns.rcode.FORMERR), int(dns.rcode.NOTIMP))
 #: The question a health probe asks: every resolver knows the root's nameservers (RFC 1035, 4.1.2: name, type, class).
 PROBE = b"\0" + struct.pack("!HH", dns.rdatatype.NS, dns.rdataclass.IN)
 #: RFC 6891, 6.1.2: root name, OPT, payload, no extended RCODE, version or flags, no options.
@@ -58,15 +60,16 @@ def section(question: Question) -> bytes | None:
     return bytes(octets) + b"\0" + _SUFFIXES[question.type]
 
 
-def query(identifier: int, asked: bytes, authentic: bool = False) -> bytes:
+def query(identifier: int, asked: bytes, authentic: bool = False, extended: bool = True) -> bytes:
     """A recursive query.
 
     :param identifier: 16 unpredictable bits (RFC 5452, 9.2).
     :param asked: the question section.
     :param authentic: ask for the AD bit (RFC 6840, 5.7).
+    :param extended: with EDNS (RFC 6891).
     """
     flags = _RD | _AD if authentic else _RD
-    return struct.pack("!HHHHHH", identifier, flags, 1, 0, 0, 1) + asked + _OPT
+    return struct.pack("!HHHHHH", identifier, flags, 1, 0, 0, int(extended)) + asked + (_OPT if extended else b"")
 
 
 def answers(message: bytes, identifier: int, asked: bytes) -> bool:
@@ -83,6 +86,11 @@ def answers(message: bytes, identifier: int, asked: bytes) -> bool:
         return bool(flags & 0x000F)  # the RCODE (RFC 1035, 4.1.1)
     # Lower-casing cannot hit a length octet: those are below 64, letters begin at 65. Types and classes are as low.
     return questions == 1 and message[HEADER : HEADER + len(asked)].lower() == asked
+
+
+def refuses_extension(message: bytes) -> bool:
+    """Whether a server does not know EDNS: it says FORMERR or NOTIMP, without an OPT record (RFC 6891, 7)."""
+    return message[3] & 0x0F in _UNKNOWN and message[10:12] == b"\0\0"
 
 
 def is_truncated(message: bytes) -> bool:
