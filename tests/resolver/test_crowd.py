@@ -11,8 +11,10 @@ import pytest
 
 from assay.inquiry import Answer, Asker, Inquiry, Outcome, Question, RecordType, Urgency
 from assay.model.smtp import Address
-from assay.resolver import Resolver, configured
+from assay.resolver import Nameserver, Resolver, configured
 from assay.resolver.client import PLACES, ROOM, SLOW_PLACES
+from assay.resolver.streams import Stream, Streams
+from assay.resolver.transport import Done, Fault
 from nameserver import NameServer
 
 PATIENCE = 1.0  # each slow name holds a place for three times as long, in two rounds
@@ -107,9 +109,9 @@ def test_a_lookup_lives_as_long_as_anyone_waits_for_it() -> None:
 def test_a_question_shared_with_a_crowd_has_its_own_askers_turn() -> None:
     """The stranger asks for the victim's record first, in the middle of what he may not ask yet."""
     slow = [f"s{number}.evil.example" for number in range(CROWD)]
-    with NameServer(ROWS, drop=set(slow)) as server, Resolver(configured([server.text]), patience=2.0) as resolver:
+    with NameServer(ROWS, drop=set(slow)) as server, Resolver(configured([server.text]), patience=20.0) as resolver:
         crowd = resolver.driver(BUDGET).start(ask(*slow, VICTIM), Asker(STRANGER), Urgency.AHEAD)
-        time.sleep(0.3)
+        time.sleep(1.5)  # nothing moves any more
         assert server.count(VICTIM) == 0
         begun = time.monotonic()
         (answer,) = resolver.driver(5.0).start(ask(VICTIM), Asker(OTHER)).result()
@@ -160,6 +162,65 @@ def test_slow_domains_are_asked_apart() -> None:
         assert server.count(kind="TXT") <= SLOW_PLACES + 2
         for pending in (first, *crowd):
             pending.cancel()
+
+
+def test_what_turns_out_slow_gives_its_place_to_the_next() -> None:
+    slow = [f"s{number}.evil.example" for number in range(CROWD)]
+    with NameServer({}, drop=set(slow)) as server, Resolver(configured([server.text]), patience=20.0) as resolver:
+        pending = resolver.driver(BUDGET).start(ask(*slow), Asker(STRANGER))
+        deadline = time.monotonic() + 5
+        while server.count(kind="TXT") < PLACES // 3 + SLOW_PLACES // 3:
+            assert time.monotonic() < deadline, server.count(kind="TXT")
+            time.sleep(0.05)
+        pending.cancel()
+
+
+def test_a_domain_that_answers_in_time_again_is_slow_no_more() -> None:
+    slow = [f"s{number}._domainkey.evil.example" for number in range(CROWD)]
+    askers = [Asker(ip_address(f"10.0.0.{number}")) for number in range(100)]
+    with NameServer(ROWS, drop=set(slow)) as server, Resolver(configured([server.text]), patience=20.0) as resolver:
+        driver = resolver.driver(BUDGET)
+        pendings = [driver.start(ask(slow[0]), askers[0])]
+        time.sleep(0.2)
+        driver.start(ask(VICTIM), Asker(OTHER)).result()
+        time.sleep(0.8)
+        driver.start(ask("evil.example"), Asker(OTHER)).result()
+        pendings += [driver.start(ask(name), askers[number % 100]) for number, name in enumerate(slow[1:])]
+        deadline = time.monotonic() + 5
+        while server.count(kind="TXT") <= SLOW_PLACES + 10:
+            assert time.monotonic() < deadline, server.count(kind="TXT")
+            time.sleep(0.02)
+        for pending in pendings:
+            pending.cancel()
+
+
+def test_connections_over_tcp_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    open_now, most = 0, 0
+    ask_over_tcp = Streams.ask
+
+    def counted(self: Streams, server: Nameserver, asked: bytes, patience: float, done: Done) -> Stream:
+        nonlocal open_now, most
+
+        def ended(outcome: bytes | Fault) -> None:
+            nonlocal open_now
+            open_now -= 1
+            done(outcome)
+
+        open_now += 1
+        most = max(most, open_now)
+        return ask_over_tcp(self, server, asked, patience, ended)
+
+    monkeypatch.setattr(Streams, "ask", counted)
+    names = [f"n{number}.example" for number in range(1000)]
+    askers = [Asker(ip_address(f"10.0.0.{number}")) for number in range(100)]
+    with (
+        NameServer({}, truncate=True, delay=0.3) as server,
+        Resolver(configured([server.text]), patience=20.0) as resolver,
+    ):
+        driver = resolver.driver(BUDGET)
+        pendings = [driver.start(ask(name), askers[number % 100]) for number, name in enumerate(names)]
+        assert {answer.outcome for pending in pendings for answer in pending.result()} == {Outcome.NXDOMAIN}
+    assert SLOW_PLACES / 2 < most <= SLOW_PLACES
 
 
 def test_the_operator_hears_who_asks_for_too_much() -> None:
