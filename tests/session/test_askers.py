@@ -86,17 +86,17 @@ def test_what_the_verdict_hangs_on_comes_first() -> None:
     one = configured({}, dns)
     greet(one, helo="helo.example")
     header, _ = split_message(message("joe@author.example", SEAL, SIGNATURE))
-    one.mail("<joe@path.example>", now=NOW)
+    one.mail("<joe@path.author.example>", now=NOW)
     for field in header:
         one.header(field)
     one.end_of_header()
     urgencies = {
         "helo.example": Urgency.VERDICT,
-        "path.example": Urgency.VERDICT,
+        "path.author.example": Urgency.VERDICT,
         "_dmarc.author.example": Urgency.VERDICT,
         "sel._domainkey.other.example": Urgency.EVIDENCE,
         "1.2.0.192.in-addr.arpa": Urgency.EVIDENCE,
         "sel._domainkey.list.example": Urgency.AHEAD,
-        "_dmarc.path.example": Urgency.AHEAD,
+        "_dmarc.path.author.example": Urgency.AHEAD,
     }
     assert {name: dns.urgencies.get(name) for name in urgencies} == urgencies
