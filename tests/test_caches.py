@@ -24,7 +24,7 @@ from assay.caches import BOUNDS
 from assay.inquiry import MX, Answer, Inquiry, Outcome, Record
 from assay.memory import Memory
 from assay.model.name import Domain, ReversePath
-from assay.policy import rules
+from assay.policy import addresses, rules
 from assay.protocol import dkim, dmarc, iprev, spf
 from assay.protocol.authres import forged
 from assay.protocol.dmarc import tree
@@ -148,6 +148,11 @@ FILLS: dict[str, dict[str, Put]] = {
         "many": lambda number: rules.inside(
             "192.0.2.1", ",".join(str(IPv4Address(number << 8 | at)) for at in range(100))
         ),
+    },
+    "addresses": {
+        "usual": lambda number: addresses.normal_address(f"user{number}@a.example"),
+        "long": lambda number: addresses.normal_address(f"{number}{'X' * 900}@{_name(number, 90)}"),
+        "no mailboxes": lambda number: addresses.normal_address(f"{number}" + "\u00c5" * 900),
     },
     "own names": {
         "domains": lambda number: forged._configured(_name(number)),

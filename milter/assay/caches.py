@@ -47,6 +47,8 @@ BOUNDS = MappingProxyType(
         "tree walks": _MIB,
         #: The networks that rules name.
         "networks": _MIB,
+        #: Two thousand, mostly of the operator's own users, as rules and lists compare them.
+        "addresses": _MIB,
         #: The names of the configuration that forged results are recognised by.
         "own names": _MIB // 4,
     }

@@ -396,6 +396,8 @@ EFFECTS: list[tuple[str, Any, Callable[[World], object], Mapping[str, Any]]] = [
     ("clients.relays", ("192.0.2.88",), words("client"), {}),
     ("clients.exempt_senders", ("attacker.example",), message, REFUSE_DMARC),
     ("clients.exempt_recipients", ("ann@example.net",), message, REFUSE_DMARC),
+    ("addresses.exact_local_parts", True, message, REFUSE_DMARC | {"clients.exempt_recipients": ("Ann@example.net",)}),
+    ("addresses.subaddress_delimiters", "n", message, REFUSE_DMARC | {"clients.exempt_recipients": ("a@example.net",)}),
     ("dns.nameservers", "{nameserver}", answer, {"dns.zone": ""}),
     ("dns.zone", "{folder}/zone", answer, {"dns.zone": "", "dns.nameservers": "none"}),
     ("dns.trust_ad", True, answer, ASKED),

@@ -16,7 +16,7 @@ from assay.policy.outcomes import Outcome
 
 FAULTS = [
     pytest.param("[mitler]\n", "unknown section [mitler]; did you mean milter?", id="unknown section"),
-    pytest.param("[qqqq]\n", "unknown section [qqqq]; known are arc, clients, ", id="unknown section like none"),
+    pytest.param("[qqqq]\n", "unknown section [qqqq]; known are addresses, arc, ", id="unknown section like none"),
     pytest.param("[milter]\nsokcet = 'x'\n", "unknown key milter.sokcet; did you mean socket?", id="unknown key"),
     pytest.param(
         "[iprev]\nqqqq = 1\n", "unknown key iprev.qqqq; known are dry_run, enabled, fail", id="unknown key like none"
@@ -200,7 +200,7 @@ def test_every_key_reaches_its_struct(tmp_path: Path) -> None:
     clients = make_trust(configuration)
     assert [str(network) for network in clients.internal.members] == ["10.0.0.0/8"]
     assert clients.judge_authenticated
-    assert clients.exempt_recipients == {"abuse@example.net"}
+    assert clients.exempt_recipients.addresses == {"abuse@example.net"}
 
 
 def sections(struct: type) -> Iterator[type]:

@@ -10,8 +10,9 @@ import msgspec
 import pytest
 
 from assay.config import Configuration
-from assay.config.build import make_policy
+from assay.config.build import make_policy, make_trust
 from assay.policy import ACCEPTED, Action, Decision, Edits, Facts, Policy, Stage, decide
+from assay.policy.addresses import Entries
 from factual import facts_of
 
 FAILING = facts_of(
@@ -230,8 +231,30 @@ def test_lists_are_read_from_files(tmp_path: Any) -> None:
     file = tmp_path / "bad"
     file.write_text("# known\nSender.Example # ours\n\n.below.example\n", "utf-8")
     made = policy({"when": 'listed(mail_from.domain, "bad")'} | R, lists={"bad": str(file)})
-    assert made.lists == {"bad": frozenset(("sender.example", "below.example"))}
+    assert made.lists == {"bad": Entries.parse(("sender.example", "below.example"))}
     assert at(made).by == "rule r1"
+
+
+def test_an_entry_that_could_never_match_names_file_and_line(tmp_path: Any) -> None:
+    file = tmp_path / "bad"
+    file.write_text("# known\nsender.example\n\n192.0.2.0/24  # a network\n", "utf-8")
+    with pytest.raises(ValueError, match=rf"^lists\.bad: {file}:4: '192\.0\.2\.0/24' is not an address"):
+        policy({"when": 'listed(mail_from.domain, "bad")'} | R, lists={"bad": str(file)})
+
+
+@pytest.mark.parametrize(
+    ("section", "key", "entry", "message"),
+    [
+        ("spf", "strict_domains", "joe@example.org", "'joe@example.org' is not a domain"),
+        ("dmarc", "stricter_domains", "a b", "'a b' is not an address, a domain"),
+        ("clients", "exempt_senders", "192.0.2.1", "'192.0.2.1' is not an address or a domain"),
+        ("clients", "exempt_recipients", "joe@", "'joe@' is not an address, a domain"),
+    ],
+)
+def test_a_key_that_could_never_match_is_an_error(section: str, key: str, entry: str, message: str) -> None:
+    configuration = msgspec.convert({section: {key: (entry,)}}, Configuration)
+    with pytest.raises(ValueError, match=f"^{section}.{key}: {message}"):
+        make_policy(configuration), make_trust(configuration)
 
 
 FAULTS = [

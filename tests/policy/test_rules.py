@@ -10,12 +10,13 @@ from typing import Any
 import pytest
 
 from assay.policy import Action, Edits, Facts, Rule, RuleError, Stage, compile_rule
+from assay.policy.addresses import Entries
 from assay.policy.facts import element, is_tree, members
 from assay.policy.names import BUILT_IN, FUNCTIONS, MACROS, merge
-from assay.policy.rules import Reading, below, inside, listed
+from assay.policy.rules import Reading, below, inside
 from factual import facts_of
 
-LISTS = {"partners": frozenset(("partner.example", "joe@friend.example"))}
+LISTS = {"partners": Entries.parse(("partner.example", "joe@friend.example"))}
 FACTS = facts_of(
     client={"address": "192.0.2.1", "name": "mail.sender.example", "daemon": "smtpd"},
     helo="helo.example",
@@ -197,6 +198,32 @@ def test_what_a_rule_may_not_say_is_told_at_start(when: str, message: str) -> No
     assert "\n" not in str(error.value)
 
 
+SPELLINGS = [
+    ("rcpt.exists(one, one == 'Ann@example.net')", "one is never 'Ann@example.net': write 'ann@example.net'"),
+    ("mail_from.address == '\"joe\"@EXAMPLE.org.'", "write 'joe@example.org'"),
+    ("mail_from.address in ['a@b.example', 'joe@bücher.example']", "write 'joe@xn--bcher-kva.example'"),
+    ("from.domain == 'Example.org'", "from.domain is never 'Example.org': write 'example.org'"),
+    ("dkim.exists(one, one.domain != 'example.org.')", "write 'example.org'"),
+    ("spf.mailfrom.domain in ['bücher.example']", "write 'xn--bcher-kva.example'"),
+    ("arc.sealers.exists(one, one == 'A.example')", "write 'a.example'"),
+    ("below(from.domain, '@example.org')", "below: '@example.org' is not a domain"),
+    ("below(from.domain, 'a b')", "below: 'a b' is not a domain"),
+]
+
+
+@pytest.mark.parametrize(("when", "message"), SPELLINGS)
+def test_what_is_spelled_as_no_fact_is_an_error(when: str, message: str) -> None:
+    with pytest.raises(RuleError, match=message):
+        rule(when)
+
+
+def test_where_local_parts_are_exact_they_may_be_in_upper_case() -> None:
+    made = Rule("r", Stage.EOM, "mail_from.address == 'Joe@example.org'", Action.REJECT)
+    assert compile_rule(made, {}, exact=True).program is not None
+    with pytest.raises(RuleError, match=r"write 'joe@example\.org'"):
+        compile_rule(made, {})
+
+
 PLACES = [
     ("heloo == ''", 1, 1),
     ("helo == '' &&\n  from.domian == ''", 2, 8),
@@ -363,6 +390,9 @@ BELOW = [
     ("x.a.example", ".a.example", True),
     ("xa.example", "a.example", False),
     ("example", "a.example", False),
+    ("x.bücher.example", "xn--bcher-kva.example", True),
+    ("xn--bcher-kva.example", "BÜCHER.example.", True),
+    ("b\udcfccher.example", "xn--bcher-kva.example", False),
     ("", "a.example", False),
     ("a.example", "", False),
 ]
@@ -392,4 +422,4 @@ def test_below(domain: str, other: str, expected: bool) -> None:
 
 @pytest.mark.parametrize(("text", "expected"), LISTED)
 def test_listed(text: str, expected: bool) -> None:
-    assert listed(text, LISTS["partners"]) is expected
+    assert LISTS["partners"].hold(text) is expected

@@ -8,13 +8,14 @@ import pytest
 from assay.model.network import Networks
 from assay.model.smtp import parse_address
 from assay.policy import Direction, Standing, Trust
+from assay.policy.addresses import Entries
 
 TRUST = Trust(
     internal=Networks.parse(["10.0.0.0/8", "127.0.0.0/8"]),
     relays=Networks.parse(["192.0.2.99"]),
     trusted_results=Networks.parse(["127.0.0.1", "192.0.2.50"]),
     daemon_names=frozenset(["submission"]),
-    exempt_senders=frozenset(["spared.example"]),
+    exempt_senders=Entries.parse(["spared.example"]),
 )
 STRANGER = "192.0.2.1"
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from assay.cli.options import add_configuration
-from assay.config import ConfigError, Configuration, load, make_resolver, make_settings
+from assay.config import ConfigError, Configuration, load, make_resolver, make_settings, make_trust
 from assay.config.endpoint import Endpoint
 from assay.daemon.journal import check_facts
 from assay.daemon.listener import ListenerError, open_listener
@@ -57,6 +57,7 @@ def read_configuration(path: Path | None) -> tuple[Configuration, Log]:
     try:
         make_resolver(configuration).close()
         make_settings(configuration)
+        make_trust(configuration)
         return configuration, open_log(configuration.log.to, configuration.log.facility, configuration.log.level)
     except ValueError as error:
         raise ConfigError(f"{path or 'defaults'}: {error}") from error

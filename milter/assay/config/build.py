@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import msgspec
@@ -12,10 +12,12 @@ import msgspec
 from assay import files, policy, resolver, session
 from assay.config.reactions import Rule, split_field
 from assay.config.settings import Configuration
+from assay.config.surroundings import Addresses
 from assay.model.name import Domain, InvalidNameError
 from assay.model.network import Networks
 from assay.model.smtp import parse_address
 from assay.policy import Action, Edits, Stage, outcomes
+from assay.policy.addresses import Entries
 from assay.policy.facts import known_from
 from assay.protocol import dkim, dmarc, spf
 
@@ -53,7 +55,10 @@ def make_resolver(configuration: Configuration, tell: Callable[[str], None] = la
 
 
 def make_trust(configuration: Configuration) -> policy.Trust:
-    """Whose mail is not judged, as the session wants it."""
+    """Whose mail is not judged, as the session wants it.
+
+    :raises ValueError: an entry that could never match.
+    """
     clients = configuration.clients
     return policy.Trust(
         internal=Networks.parse(clients.internal),
@@ -61,8 +66,8 @@ def make_trust(configuration: Configuration) -> policy.Trust:
         trusted_results=Networks.parse(clients.trusted_results),
         daemon_names=frozenset(clients.daemon_names),
         judge_authenticated=clients.judge_authenticated,
-        exempt_senders=_lower(clients.exempt_senders),
-        exempt_recipients=_lower(clients.exempt_recipients),
+        exempt_senders=_mailboxes("clients.exempt_senders", clients.exempt_senders, configuration.addresses),
+        exempt_recipients=_mailboxes("clients.exempt_recipients", clients.exempt_recipients, configuration.addresses),
     )
 
 
@@ -106,11 +111,12 @@ def make_policy(configuration: Configuration) -> policy.Policy:
 
     :raises ValueError: see `make_settings`.
     """
-    lists = {name: _read_list(name, Path(path)) for name, path in configuration.lists.items()}
+    addresses = configuration.addresses
+    lists = {name: _read_list(name, Path(path), addresses) for name, path in configuration.lists.items()}
     forwarders = Networks.parse(configuration.clients.trusted_forwarders)
     settings = outcomes.Settings(
-        strict_spf_domains=_domains("spf.strict_domains", configuration.spf.strict_domains),
-        stricter_dmarc=_domains("dmarc.stricter_domains", configuration.dmarc.stricter_domains),
+        strict_spf_domains=_domain_entries("spf.strict_domains", configuration.spf.strict_domains, addresses),
+        stricter_dmarc=_domain_entries("dmarc.stricter_domains", configuration.dmarc.stricter_domains, addresses),
         required_fields=_lower(configuration.dkim.required_fields),
         iprev_names=configuration.iprev.names_in_mail_from,
         list_traffic=configuration.dmarc.list_traffic,
@@ -125,7 +131,7 @@ def make_policy(configuration: Configuration) -> policy.Policy:
         if stage.rank < known.rank:
             raise ValueError(f"{name}.stage = {stage.value!r}: not known before {known.value}")
     return policy.Policy(
-        rules=tuple(_rule(rule, lists) for rule in configuration.rule),
+        rules=tuple(_rule(rule, lists, exact=addresses.exact_local_parts) for rule in configuration.rule),
         methods=policy.methods(
             {name: _actions(section) for name, section in sections.items()},
             stages,
@@ -136,6 +142,7 @@ def make_policy(configuration: Configuration) -> policy.Policy:
             configuration.replies.texts, configuration.replies.generic, configuration.replies.explain
         ),
         lists=lists,
+        exact_local_parts=addresses.exact_local_parts,
         tag=_tag(configuration),
         trusted_sealers=frozenset(map(Domain, _domains("arc.trusted_sealers", configuration.arc.trusted_sealers))),
         logs_facts=configuration.log.facts != "",
@@ -156,7 +163,7 @@ def _tag(configuration: Configuration) -> Edits:
     return Edits(add=(split_field(headers.tag_field),) if headers.tag_field else (), subject_tag=headers.tag_subject)
 
 
-def _rule(rule: Rule, lists: policy.Lists) -> policy.Rule:
+def _rule(rule: Rule, lists: policy.Lists, *, exact: bool) -> policy.Rule:
     try:
         if rule.action is not None and rule.action.refuses:
             policy.check_reply("rule", policy.split_reply(rule.reply, rule.action)[2])
@@ -168,21 +175,54 @@ def _rule(rule: Rule, lists: policy.Lists) -> policy.Rule:
         return policy.compile_rule(
             policy.Rule(rule.name, rule.stage, rule.when, rule.action, rule.reply, rule.reason, edits, rule.dry_run),
             lists,
+            exact=exact,
         )
     except ValueError as error:
         raise ValueError(f"rule {rule.name!r}: {error}") from error
 
 
-def _read_list(name: str, path: Path) -> frozenset[str]:
-    """One entry a line, in lower case; ``#`` begins a comment."""
+def _read_list(name: str, path: Path, addresses: Addresses) -> Entries:
+    """One entry a line; ``#`` begins a comment."""
     try:
         text = files.read_text(path)
     except OSError as error:
         raise ValueError(f"lists.{name}: {path}: {error.strerror}") from error
     except UnicodeDecodeError as error:
         raise ValueError(f"lists.{name}: {path} is no UTF-8 text (octet {error.start})") from error
-    entries = (line.partition("#")[0].strip().lower().lstrip(".") for line in text.splitlines())
-    return frozenset(entry for entry in entries if entry)
+    lines = [(number, line.partition("#")[0].strip()) for number, line in enumerate(text.splitlines(), 1)]
+    entries: dict[str, int] = {}
+    for number, line in lines:
+        if line:
+            entries.setdefault(line, number)
+    try:
+        return _entries("", entries, addresses)
+    except ValueError:
+        for entry, number in entries.items():  # which of them it is
+            _entries(f"lists.{name}: {path}:{number}", (entry,), addresses)
+        raise
+
+
+def _mailboxes(key: str, texts: tuple[str, ...], addresses: Addresses) -> Entries:
+    """Addresses and domains of senders or recipients."""
+    entries = _entries(key, texts, addresses)
+    if odd := [entry for entry in entries.addresses if "@" not in entry]:
+        raise ValueError(f"{key}: {odd[0]!r} is not an address or a domain")
+    return entries
+
+
+def _domain_entries(key: str, texts: tuple[str, ...], addresses: Addresses) -> Entries:
+    """Domains alone."""
+    entries = _entries(key, texts, addresses)
+    if entries.addresses:
+        raise ValueError(f"{key}: {min(entries.addresses)!r} is not a domain")
+    return entries
+
+
+def _entries(key: str, texts: Iterable[str], addresses: Addresses) -> Entries:
+    try:
+        return Entries.parse(texts, exact=addresses.exact_local_parts, delimiters=addresses.subaddress_delimiters)
+    except ValueError as error:
+        raise ValueError(f"{key}: {error}") from error
 
 
 def _domains(key: str, texts: tuple[str, ...]) -> frozenset[str]:

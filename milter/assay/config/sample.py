@@ -20,8 +20,8 @@ _HEAD = """\
 
 
 _LISTS = """
-# Lists that rules can look names and addresses up in, as name = "file". A file has one domain or address a line; "#"
-# begins a comment. Files are read again at a reload.
+# Lists that rules can look names and addresses up in, as name = "file". A file has one entry a line, as described in
+# [addresses]; "#" begins a comment. Files are read again at a reload.
 [lists]
 
 # Example:

@@ -12,7 +12,7 @@ import msgspec
 from assay.config.methods import Arc, Dkim, Dmarc, Iprev, Senderid, Spf
 from assay.config.reactions import Headers, Replies, Rule
 from assay.config.section import Section
-from assay.config.surroundings import Clients, Dns, Identity, Log, Milter
+from assay.config.surroundings import Addresses, Clients, Dns, Identity, Log, Milter
 
 
 class Configuration(Section, frozen=True):
@@ -21,6 +21,7 @@ class Configuration(Section, frozen=True):
     milter: Milter = Milter()
     identity: Identity = Identity()
     clients: Clients = Clients()
+    addresses: Addresses = Addresses()
     dns: Dns = Dns()
     iprev: Iprev = Iprev()
     spf: Spf = Spf()

@@ -113,6 +113,28 @@ class Identity(Section, frozen=True):
                 raise ValueError(f"{key} = {name!r}: write a name such as mx.example.org")
 
 
+class Addresses(Section, frozen=True):
+    """How addresses are compared, in rules, in lists, and in the exempt keys of [clients]. Domains compare by what they
+    name, in any spelling. Entries may be joe@example.org; example.org, with all below it; @example.org, that domain
+    alone; *.example.org, what lies below it."""
+
+    exact_local_parts: Annotated[
+        bool,
+        Meta(
+            description="joe@ and Joe@ are two mailboxes. Only their own host can know (RFC 5321, 2.4), and next to no "
+            "host tells them apart; where yours does, rules and lists can too."
+        ),
+    ] = False
+    subaddress_delimiters: Annotated[
+        str,
+        Meta(
+            description='What begins a sub-address, such as "+" (Postfix: recipient_delimiter). An entry '
+            "joe@example.org then stands for joe+news@example.org too. Empty: nothing does, for elsewhere a plus sign "
+            "may be part of a name."
+        ),
+    ] = ""
+
+
 class Clients(Section, frozen=True):
     """Whose mail is not judged, or judged without consequence. It is decided at each MAIL, for AUTH may come between
     two messages. Networks may have host bits set, be IPv4-mapped, and stand several to a text, separated by commas."""

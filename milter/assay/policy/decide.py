@@ -35,6 +35,7 @@ class Policy(Struct, frozen=True):
     lists: Lists = field(default_factory=dict)
     tag: Edits = NO_EDITS
     trusted_sealers: frozenset[Domain] = frozenset()
+    exact_local_parts: bool = False  #: local parts of addresses differ by case
     logs_facts: bool = False  #: the facts are wanted even where nothing acts on them
     view: View = {}  #: the facts that rules look at; made from `rules` whatever is given for it
     header_names: frozenset[str] = frozenset()  #: the header fields that rules ask for; likewise
@@ -66,7 +67,12 @@ class Policy(Struct, frozen=True):
 
     def facts(self, assessment: Assessment) -> Facts:
         """The facts of a message as rules and methods see them."""
-        return vocabulary.facts(assessment, header_names=self.header_names, trusted_sealers=self.trusted_sealers)
+        return vocabulary.facts(
+            assessment,
+            header_names=self.header_names,
+            trusted_sealers=self.trusted_sealers,
+            exact=self.exact_local_parts,
+        )
 
 
 def decide(facts: Facts, policy: Policy, stage: Stage, *, late: bool = False) -> Decision:

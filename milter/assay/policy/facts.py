@@ -16,7 +16,8 @@ from msgspec import Meta, Struct
 
 from assay.assessment import Assessment
 from assay.model.message import HeaderField
-from assay.model.name import Domain, InvalidNameError
+from assay.model.name import Domain, InvalidNameError, ReversePath
+from assay.policy.addresses import normal_address, normal_mailbox
 from assay.policy.decision import Stage
 from assay.protocol import arc, authres, dkim, dmarc, iprev, senderid, spf
 
@@ -211,34 +212,33 @@ def known_from(path: str) -> tuple[str, Stage]:
 
 
 def facts(
-    assessment: Assessment, *, header_names: Collection[str] = (), trusted_sealers: Collection[Domain] = ()
+    assessment: Assessment,
+    *,
+    header_names: Collection[str] = (),
+    trusted_sealers: Collection[Domain] = (),
+    exact: bool = False,
 ) -> Facts:
     """The facts of one message, as far as they are known at this stage.
 
     :param header_names: lower-case names of the fields that rules ask for.
     :param trusted_sealers: domains whose ARC seals the operator trusts.
+    :param exact: local parts of addresses differ by case; else they are in lower case.
     """
     client, envelope, header = assessment.client, assessment.envelope, assessment.header
-    path = envelope.reverse_path
-    mailbox = path.mailbox
+    lists = header.all("List-Id")
     return Facts(
         ClientFacts(str(client.address or ""), client.name[:MAX_TEXT], client.daemon),
         client.helo[:MAX_TEXT],
-        SenderFacts(
-            path.text[:MAX_TEXT],
-            mailbox.local_part[:MAX_TEXT] if mailbox else "",
-            str(mailbox.domain) if mailbox else "",
-            envelope.authenticated[:MAX_TEXT],
-        ),
-        tuple([one[:MAX_TEXT] for one in envelope.recipients]),
+        _sender(envelope.reverse_path, envelope.authenticated, exact),
+        tuple([normal_address(one[:MAX_TEXT], exact=exact) for one in envelope.recipients]),
         _iprev(assessment.iprev),
         SpfFacts(_spf(assessment.spf_helo), _spf(assessment.spf_mail_from)),
-        _author(assessment.author),
+        _author(assessment.author, exact),
         tuple([_dkim(one, assessment.dmarc) for one in assessment.dkim]),
         _arc(assessment.arc, trusted_sealers, assessment.author),
         _sender_id(assessment.sender_id),
         _dmarc(assessment.dmarc),
-        ListFacts(_text(header.all("List-Id")[0])) if header.all("List-Id") else _NO_LIST,
+        ListFacts(_text(lists[0])) if lists else _NO_LIST,
         {name: tuple([_text(one) for one in header.all(name)[:MAX_FIELDS]]) for name in header_names},
     )
 
@@ -264,6 +264,19 @@ def sound(value: Any) -> Any:
 def _text(field: HeaderField) -> str:
     """The value of a field on one line, bounded."""
     return field.unfolded[:MAX_FIELD_OCTETS].decode("utf-8", "replace")
+
+
+def _sender(path: ReversePath, authenticated: str, exact: bool) -> SenderFacts:
+    if path.mailbox is None:
+        address = normal_address(path.text[:MAX_TEXT], exact=exact)
+        return SenderFacts(address, authenticated=authenticated[:MAX_TEXT])
+    local_part = path.mailbox.local_part
+    return SenderFacts(
+        normal_mailbox(path.mailbox, exact=exact)[:MAX_TEXT],
+        (local_part if exact else local_part.lower())[:MAX_TEXT],
+        path.mailbox.domain.name,
+        authenticated[:MAX_TEXT],
+    )
 
 
 def _iprev(evaluation: iprev.Evaluation | None) -> IprevFacts:
@@ -292,10 +305,12 @@ def _spf(evaluation: spf.Evaluation | None) -> SpfIdentityFacts:
     )
 
 
-def _author(author: dmarc.Author | None) -> AuthorFacts:
+def _author(author: dmarc.Author | None, exact: bool) -> AuthorFacts:
     if author is None:
         return _NO_AUTHOR
-    return AuthorFacts(str(author.domain or ""), author.mailbox[:MAX_TEXT], author.fault[:MAX_TEXT])
+    return AuthorFacts(
+        str(author.domain or ""), normal_address(author.mailbox[:MAX_TEXT], exact=exact), author.fault[:MAX_TEXT]
+    )
 
 
 def _dkim(evaluation: dkim.Evaluation, judged: dmarc.Evaluation | None) -> SignatureFacts:

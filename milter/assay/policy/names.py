@@ -16,7 +16,9 @@ from typing import Any
 
 from msgspec import Struct
 
+from assay.model.name import Domain, InvalidNameError
 from assay.model.network import Networks
+from assay.policy.addresses import normal_address, normal_domain
 from assay.policy.decision import Stage
 from assay.policy.facts import Facts, element, is_tree, known_from, members
 
@@ -79,14 +81,16 @@ class _Operand(Struct, frozen=True):
     origin: tuple[str, ...] | None = None
 
 
-def check_names(expression: str, stage: Stage, lists: Collection[str]) -> Names:
+def check_names(expression: str, stage: Stage, lists: Collection[str], *, exact: bool = False) -> Names:
     """Find all names of an expression that CEL could parse.
 
     :param lists: the names of the operator's lists.
+    :param exact: local parts of addresses differ by case.
     :raises RuleError: an unknown fact, function or list, with the nearest known one; an argument of `inside` that does
-        not name networks; a pattern that is not written out; a fact that is not known yet at this stage.
+        not name networks, or of `below` that does not name a domain; an address or domain spelled as no fact is; a
+        pattern that is not written out; a fact that is not known yet at this stage.
     """
-    walk = _Walk(expression, stage, lists)
+    walk = _Walk(expression, stage, lists, exact)
     walk.group("")
     return Names(walk.view, frozenset(walk.headers))
 
@@ -104,7 +108,7 @@ def merge(views: Collection[View]) -> View:
 class _Walk:
     """The walk over one expression's tokens."""
 
-    def __init__(self, expression: str, stage: Stage, lists: Collection[str]) -> None:
+    def __init__(self, expression: str, stage: Stage, lists: Collection[str], exact: bool) -> None:
         self.view: View = {}
         self.headers: set[str] = set()
         self._expression = expression
@@ -112,6 +116,7 @@ class _Walk:
         self._at = 0
         self._stage = stage
         self._lists = lists
+        self._exact = exact
         self._bound: dict[str, _Operand] = {}
 
     def _error(self, message: str, back: int = 1) -> RuleError:
@@ -170,6 +175,8 @@ class _Walk:
                 operand = _Operand(element(operand.kind), f"{operand.path}[]", operand.origin)
         self._look_at(operand)
         self._compare(operand)
+        if self._peek() == "in" and self._peek(1) == "[":
+            self._check_choice(operand)
 
     def _look_at(self, operand: _Operand, *, elements: bool = False) -> None:
         """A fact is looked at, with all below it, or only its elements one by one: the stage must know it."""
@@ -205,6 +212,27 @@ class _Walk:
         if literal is not operand.kind:
             want = {str: "a text in quotes", int: "a number", bool: "true or false"}[operand.kind]
             raise self._error(f"{operand.path} {self._peek()} {other}: compare it with {want}")
+        if self._is("string", 1):
+            self._check_spelling(operand, other)
+
+    def _check_choice(self, operand: _Operand) -> None:
+        """The texts in the brackets behind ``in``."""
+        ahead = 2
+        while self._is("string", ahead):
+            self._check_spelling(operand, self._peek(ahead))
+            ahead += 2
+
+    def _check_spelling(self, operand: _Operand, literal: str) -> None:
+        """An address or domain that is spelled otherwise than facts could never be one."""
+        text = _unquoted(literal)
+        if operand.origin in _ADDRESSES:
+            normal = normal_address(text, exact=self._exact)
+        elif operand.origin and operand.origin[-1] in _DOMAINS:
+            normal = normal_domain(text)
+        else:
+            return
+        if normal != text and "\\" not in text:
+            raise self._error(f"{operand.path} is never {literal}: write '{normal}'")
 
     def _root(self) -> _Operand:
         """The name that an operand begins with."""
@@ -262,8 +290,20 @@ class _Walk:
         if name in FUNCTIONS and count != FUNCTIONS[name][0]:
             want = FUNCTIONS[name][0]
             raise self._error(f"{name} takes {want} argument{'s' if want > 1 else ''}, not {count}")
-        if name in _CHECKS:
+        if name == "below":
+            self._check_below()
+        elif name in _CHECKS:
             _CHECKS[name](self, self._last_text(name))
+
+    def _check_below(self) -> None:
+        """The domain that is to lie above, where it is written out."""
+        text = self._tokens[self._at - 2]["string"]
+        if text is None or self._tokens[self._at - 3][0] != ",":
+            return
+        try:
+            Domain.parse(_unquoted(text).removeprefix("."))
+        except InvalidNameError as error:
+            raise self._error(f"below: {text} is not a domain: {error}", 2) from error
 
     def _last_text(self, name: str) -> str:
         """The last argument of the call that was walked over: it must be known now."""
@@ -303,6 +343,10 @@ class _Walk:
 #: The facts that are named without a function.
 FACTS = {name: fact for name, fact in members(Facts).items() if name != "header"}
 
+#: The facts that are addresses, and what facts are called that are domains.
+_ADDRESSES = (("mail_from", "address"), ("rcpt",), ("from", "address"))
+_DOMAINS = ("domain", "organizational_domain", "sealers")
+
 _CHECKS: dict[str, Callable[[_Walk, str], None]] = {
     "header": _Walk.check_header,
     "headers": _Walk.check_header,
@@ -314,7 +358,9 @@ _CHECKS: dict[str, Callable[[_Walk, str], None]] = {
 
 
 def _unquoted(literal: str) -> str:
-    return literal.lstrip("rRbB").strip("\"'")
+    text = literal.lstrip("rRbB")
+    marks = 3 if text[:3] in ('"""', "'''") else 1
+    return text[marks:-marks]
 
 
 def nearest(word: str, known: Collection[str]) -> str:

@@ -13,6 +13,7 @@ from functools import partial
 
 from msgspec import Struct, field
 
+from assay.policy.addresses import Entries, at_or_below
 from assay.policy.decision import Action, Stage
 from assay.policy.facts import Facts, SpfIdentityFacts
 
@@ -78,21 +79,12 @@ class Settings(Struct, frozen=True):
     is one whose SPF and DMARC failures are recorded and not acted on.
     """
 
-    strict_spf_domains: frozenset[str] = frozenset()
-    stricter_dmarc: frozenset[str] = frozenset()
+    strict_spf_domains: Entries = Entries()
+    stricter_dmarc: Entries = Entries()
     required_fields: frozenset[str] = frozenset()
     iprev_names: str = ""
     list_traffic: str = "reject"
     trusted_forwarder: Callable[[str], bool] = field(default=lambda _: False)
-
-
-def at_or_below(domain: str, domains: frozenset[str]) -> bool:
-    """Whether a domain or one that it lies below is listed."""
-    while domain:
-        if domain in domains:
-            return True
-        domain = domain.partition(".")[2]
-    return False
 
 
 def iprev_outcome(facts: Facts, _: Settings) -> Outcome | None:
@@ -123,7 +115,7 @@ def spf_outcome(facts: Facts, spf: SpfIdentityFacts, settings: Settings) -> Outc
         return None
     recorded = settings.trusted_forwarder(facts.client.address)
     override = Override.TRUSTED_FORWARDER if recorded else ""
-    if result in ("softfail", "neutral") and at_or_below(spf.domain, settings.strict_spf_domains):
+    if result in ("softfail", "neutral") and settings.strict_spf_domains.hold(spf.domain):
         result, override = "fail", override or Override.STRICTER
     suffix = "_all" if spf.by_all and result in ("fail", "softfail") else ""
     return Outcome(result + suffix, spf.reason, override, recorded)
@@ -189,7 +181,7 @@ def _dmarc_failure(facts: Facts, settings: Settings) -> Outcome:
         return Outcome(asked, reason, Override.TRUSTED_SEALERS, recorded=True)
     if settings.trusted_forwarder(facts.client.address):
         return Outcome(asked, reason, Override.TRUSTED_FORWARDER, recorded=True)
-    if at_or_below(facts.dmarc.domain, settings.stricter_dmarc):
+    if settings.stricter_dmarc.hold(facts.dmarc.domain):
         return Outcome("reject", reason, "" if asked == "reject" else Override.STRICTER)
     through_list = facts.mailing_list.id or facts.arc.result == "pass"
     if asked == "reject" and settings.list_traffic != "reject" and through_list:

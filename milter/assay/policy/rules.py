@@ -6,7 +6,7 @@ but answer. Beside CEL's own functions there are six:
 
 - ``inside(address, "192.0.2.0/24, 2001:db8::/32")``: whether an address lies in one of the networks;
 - ``below(domain, "example.org")``: whether a domain is that one or lies below it;
-- ``listed(text, "partners")``: whether a text, or a domain it lies below, stands in the file of that list;
+- ``listed(address, "partners")``: whether an address, its domain or one above stands in the file of that list;
 - ``header("List-Id")``: the first field of that name, unfolded, empty for none;
 - ``headers("List-Id")``: all fields of that name, from top to bottom;
 - ``header_count("List-Id")``: how many there are.
@@ -31,15 +31,15 @@ from msgspec.structs import replace
 from assay.caches import remember
 from assay.model.network import Networks
 from assay.model.smtp import parse_address
+from assay.policy.addresses import Entries, at_or_below, normal_domain
 from assay.policy.decision import NO_EDITS, Action, Edits, Stage
 from assay.policy.facts import Facts, members, sound
 from assay.policy.names import RuleError, View, check_names, samples
-from assay.policy.outcomes import at_or_below
 
 if TYPE_CHECKING:
     import cel  # at run time `_cel` loads it
 
-Lists = Mapping[str, frozenset[str]]
+Lists = Mapping[str, Entries]
 
 #: How CEL's parser reports a fault.
 _SYNTAX = re.compile(r"<input>:(\d+):(\d+): (?:Syntax error: )?(.*)")
@@ -86,7 +86,7 @@ class Reading:
             functions={
                 "inside": inside,
                 "below": below,
-                "listed": lambda text, name: listed(text, lists[name]),
+                "listed": lambda text, name: lists[name].hold(text),
                 "header": lambda name: next(iter(values(name)), ""),
                 "headers": lambda name: list(values(name)),
                 "header_count": lambda name: len(values(name)),
@@ -157,18 +157,13 @@ def _networks(text: str) -> Networks:
 
 def below(domain: str, other: str) -> bool:
     """Whether a domain is another one or lies below it."""
-    return at_or_below(domain.lower().rstrip("."), frozenset((other.lower().strip("."),)))
+    return at_or_below(normal_domain(domain), frozenset((normal_domain(other.strip(".")),)))
 
 
-def listed(text: str, entries: frozenset[str]) -> bool:
-    """Whether a list holds a text, its domain where it is an address, or a domain that this one lies below."""
-    text = text.lower()
-    return text in entries or at_or_below(text.rpartition("@")[2], entries)
-
-
-def compile_rule(rule: Rule, lists: Lists) -> Rule:
+def compile_rule(rule: Rule, lists: Lists, *, exact: bool = False) -> Rule:
     """Compile and check a rule.
 
+    :param exact: local parts of addresses differ by case.
     :raises RuleError: CEL syntax; an unknown fact, function or list, with the nearest known one; a fact that is not
         known yet at the rule's stage; an expression that is no yes or no; an action that its stage cannot carry out;
         nothing to do at all.
@@ -178,7 +173,7 @@ def compile_rule(rule: Rule, lists: Lists) -> Rule:
         program = _cel().compile(rule.when)
     except ValueError as error:
         raise RuleError(f"when: {_syntax(error)}") from error
-    names = check_names(rule.when, rule.stage, lists)
+    names = check_names(rule.when, rule.stage, lists, exact=exact)
     compiled = replace(rule, program=program, header_names=names.headers, view=names.view)
     for sample in samples():
         try:

@@ -9,7 +9,7 @@ from msgspec import Struct, field
 
 from assay.model.network import Networks
 from assay.model.smtp import Address
-from assay.policy.rules import listed
+from assay.policy.addresses import Entries
 
 
 class Direction(StrEnum):
@@ -39,8 +39,8 @@ class Trust(Struct, frozen=True):
     """What the operator says about who sends: whose mail is not judged, or is judged and spared.
 
     `daemon_names` are names of the MTA's own services that take mail from our users. `trusted_results` are networks of
-    MTAs whose results in our name are ours. `exempt_senders` and `exempt_recipients` hold lower-case addresses and
-    domains; their mail is judged and spared.
+    MTAs whose results in our name are ours. Mail of `exempt_senders` and to `exempt_recipients` is judged and
+    spared.
     """
 
     internal: Networks = field(default_factory=Networks)
@@ -48,8 +48,8 @@ class Trust(Struct, frozen=True):
     trusted_results: Networks = field(default_factory=Networks)
     daemon_names: frozenset[str] = frozenset()
     judge_authenticated: bool = False
-    exempt_senders: frozenset[str] = frozenset()
-    exempt_recipients: frozenset[str] = frozenset()
+    exempt_senders: Entries = Entries()
+    exempt_recipients: Entries = Entries()
 
     def of_client(self, address: Address | None, daemon: str, *, local: bool = True) -> Standing:
         """How mail from this client stands, before anything is known of the message.
@@ -82,7 +82,7 @@ class Trust(Struct, frozen=True):
             return client
         if authenticated and not self.judge_authenticated:
             return Standing(Direction.OUTBOUND, "authenticated", cleaned=client.cleaned)
-        spared = "exempt sender" if sender and listed(sender, self.exempt_senders) else ""
+        spared = "exempt sender" if sender and self.exempt_senders.hold(sender) else ""
         return Standing(spared=spared, cleaned=client.cleaned, relayed=client.relayed)
 
     def of_relayed(self, message: Standing, address: Address | None) -> Standing:
@@ -104,4 +104,4 @@ class Trust(Struct, frozen=True):
 
         :param recipient: the forward-path without angle brackets.
         """
-        return "exempt recipient" if listed(recipient, self.exempt_recipients) else ""
+        return "exempt recipient" if self.exempt_recipients.hold(recipient) else ""
