@@ -7,11 +7,12 @@ from typing import Any
 
 import pytest
 
+from assay.findings import MAX_B_PREFIX
 from assay.model.edits import Insert, Remove
 from assay.model.message import Header, HeaderField
 from assay.protocol import authres
 from assay.session import Settings, Verdict
-from assay.trace import MAX_B_PREFIX, Forgeries, remove_edits
+from assay.trace import Forgeries, remove_edits
 from sending import BAD, GOOD, MESSAGE, OUR_ID, ROWS, message
 from signing import sign_rsa
 from talking import greet, inserted, policy_of, session, talk
@@ -106,17 +107,22 @@ def test_the_local_part_is_told_only_where_the_record_looked_at_it() -> None:
 
 
 @pytest.mark.parametrize(
-    ("rules", "applied"),
+    ("domain", "rules", "asked", "comment"),
     [
-        ({}, "none"),
-        ({"dmarc": {"reject": "quarantine"}}, "quarantine"),
+        ("reject.example", {}, "reject", "(p=reject, accepted)"),
+        ("reject.example", {"dmarc": {"reject": "quarantine"}}, "reject", "(p=reject, quarantined)"),
+        ("testing.example", {}, "quarantine", "(p=reject, accepted)"),
+        ("none.example", {"dmarc": {"none": "tag"}}, "none", "(p=none, tagged)"),
     ],
 )
-def test_the_policy_as_it_was_applied(rules: dict[str, Any], applied: str) -> None:
-    of = verdict(message("a@reject.example"), settings=Settings(policy=policy_of(rules)))
+def test_what_the_owner_asks_for_and_what_was_done(
+    domain: str, rules: dict[str, Any], asked: str, comment: str
+) -> None:
+    of = verdict(message(f"a@{domain}"), settings=Settings(policy=policy_of(rules)))
     ((result, properties),) = methods(of)["dmarc"]
     assert result == "fail"
-    assert properties == {"header.from": "reject.example", "policy.dmarc": applied}
+    assert properties == {"header.from": domain, "policy.dmarc": asked}
+    assert f"dmarc=fail {comment}" in " ".join(inserted(of)[0].split())
 
 
 @pytest.mark.parametrize("wanted", [True, False])

@@ -7,15 +7,17 @@ One Authentication-Results with every result (RFC 8601) and a Received-SPF for e
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
+from itertools import groupby
 
 from msgspec import Struct
 
 from assay.assessment import Assessment
+from assay.findings import Finding, findings
 from assay.model.edits import AddRecipient, Change, Edit, Insert, Remove
 from assay.model.message import Header, HeaderField
 from assay.policy import Action, Decision, Edits
-from assay.protocol import arc, authres, dkim, dmarc, iprev, senderid, spf
+from assay.protocol import authres, dmarc, spf
 
 
 class Forgeries(Struct, frozen=True):
@@ -93,174 +95,42 @@ def insert_edits(
     return tuple(reversed(fields))
 
 
-def _results(assessment: Assessment, decision: Decision) -> Sequence[authres.MethodResult]:
-    """All results, in the order in which the facts arrived."""
+#: Our choice, of one method: with as many as the default of dkim.max_signatures lets through, a hostile field stays
+#: below 40 KiB.
+MAX_RESULTS = 20
+
+
+def _results(assessment: Assessment, decision: Decision) -> list[authres.MethodResult]:
+    """All findings that the field tells. Of a method with more than `MAX_RESULTS`, those that passed come first."""
     results: list[authres.MethodResult] = []
-    if assessment.iprev is not None:
-        results.append(_iprev(assessment.iprev))
-    results.extend(_spf(assessment))
-    told = _worth_telling(assessment.dkim)
-    prefix = _b_prefix(one.b for one in told)
-    results.extend(_dkim(evaluation, prefix) for evaluation in told)
-    if not assessment.dkim:
-        results.append(authres.MethodResult("dkim", dkim.Result.NONE))
-    if assessment.arc is not None and assessment.arc.result is not arc.Result.NONE:
-        results.append(_arc(assessment, assessment.arc))
-    if assessment.sender_id is not None:
-        results.append(_sender_id(assessment.sender_id))
-    if assessment.dmarc is not None:
-        results.append(_dmarc(assessment.dmarc, decision))
+    for _, of_method in groupby(findings(assessment), key=lambda one: one.method):
+        found = [one for one in of_method if one.written]
+        if len(found) > MAX_RESULTS:
+            found = sorted(found, key=lambda one: one.result != _PASS)[:MAX_RESULTS]
+        results.extend(_result(one, decision) for one in found)
     return results
 
 
-def _iprev(evaluation: iprev.Evaluation) -> authres.MethodResult:
-    return authres.MethodResult(
-        "iprev",
-        evaluation.result,
-        reason="" if evaluation.result is iprev.Result.PASS else evaluation.reason,
-        comment=evaluation.name,
-        properties=(authres.Property("policy", "iprev", str(evaluation.address)),),  # RFC 8601, 2.7.3
-    )
+_PASS = "pass"
 
 
-def _spf(assessment: Assessment) -> Iterator[authres.MethodResult]:
-    """RFC 8601, 2.7.2: one result for each identity, and never one that could be read as the other's.
-
-    With a null reverse-path the MAIL FROM identity is postmaster at the HELO name (RFC 7208, 2.4), so one result
-    under smtp.helo tells both.
-    """
-    mail_from, helo = assessment.spf_mail_from, assessment.spf_helo
-    if mail_from is not None and not assessment.envelope.reverse_path.is_null:
-        domain = str(mail_from.domain) if mail_from.domain else assessment.envelope.reverse_path.text
-        # RFC 7208, 9.2: the local part stays out unless the record looked at it.
-        identity = mail_from.sender if mail_from.domain and mail_from.uses_local_part else domain
-        yield _spf_result(mail_from, "mailfrom", identity)
-    elif helo is None and mail_from is not None:
-        helo = mail_from
-    if helo is not None:
-        yield _spf_result(helo, "helo", assessment.client.helo)
+def _result(found: Finding, decision: Decision) -> authres.MethodResult:
+    comment = found.comment
+    if found.method == "dmarc":
+        comment = ", ".join(filter(None, (comment, _local(found, decision))))
+    reason = found.reason if found.result != _PASS else ""
+    return authres.MethodResult(found.method, found.result, reason, comment, found.properties)
 
 
-def _spf_result(evaluation: spf.Evaluation, name: str, identity: str) -> authres.MethodResult:
-    return authres.MethodResult(
-        "spf",
-        evaluation.result,
-        reason="" if evaluation.result is spf.Result.PASS else evaluation.reason,
-        comment="best guess" if evaluation.guessed else "",
-        properties=(authres.Property("smtp", name, identity),),
-    )
+#: What becomes of a message that gets trace fields, in a comment's words.
+_ACTS = {Action.ACCEPT: "accepted", Action.TAG: "tagged", Action.QUARANTINE: "quarantined"}
 
 
-def _dkim(evaluation: dkim.Evaluation, prefix: int) -> authres.MethodResult:
-    properties = [
-        authres.Property("header", name, value)
-        for name, value in (
-            ("d", str(evaluation.domain or "")),
-            ("i", evaluation.identity),
-            ("s", evaluation.selector),
-            ("a", evaluation.algorithm),
-            ("b", evaluation.b[:prefix]),
-        )
-        if value
-    ]
-    if evaluation.policy:
-        properties.append(authres.Property("policy", evaluation.policy, "violated"))  # RFC 8601, 2.4
-    return authres.MethodResult(
-        "dkim",
-        evaluation.result,
-        reason="" if evaluation.result is dkim.Result.PASS else evaluation.reason,
-        comment="test mode" if evaluation.testing else "",
-        properties=tuple(properties),
-    )
-
-
-#: Our choice: with as many as the default of dkim.max_signatures lets through, a hostile field stays below 40 KiB.
-MAX_SIGNATURES = 20
-
-
-def _worth_telling(evaluations: Sequence[dkim.Evaluation]) -> Sequence[dkim.Evaluation]:
-    """As many signatures' evaluations as one field may hold: where there are more, those that passed come first."""
-    if len(evaluations) <= MAX_SIGNATURES:
-        return evaluations
-    return sorted(evaluations, key=lambda one: one.result is not dkim.Result.PASS)[:MAX_SIGNATURES]
-
-
-MAX_B_PREFIX = 64  # our choice: what still is equal behind that was made so, and would cost more than it tells
-
-
-def _b_prefix(signatures: Iterable[str]) -> int:
-    """How many characters of b= tell the signatures apart: eight, more where those are equal (RFC 6008, 4)."""
-    different = {b for b in signatures if b}
-    length = 8
-    while length < MAX_B_PREFIX and len({b[:length] for b in different}) < len(different):
-        length += 1
-    return length
-
-
-def _arc(assessment: Assessment, evaluation: arc.Evaluation) -> authres.MethodResult:
-    properties = []
-    if evaluation.oldest_pass is not None:
-        properties.append(authres.Property("header", "oldest-pass", str(evaluation.oldest_pass)))  # RFC 8617, 10.2
-    if assessment.client.address is not None:
-        properties.append(authres.Property("smtp", "remote-ip", str(assessment.client.address)))
-    return authres.MethodResult(
-        "arc",
-        evaluation.result,
-        reason="" if evaluation.result is arc.Result.PASS else evaluation.reason,
-        properties=tuple(properties),
-    )
-
-
-def _sender_id(evaluation: senderid.Evaluation) -> authres.MethodResult:
-    properties: tuple[authres.Property, ...] = ()
-    if evaluation.field:
-        properties = (authres.Property("header", evaluation.field, evaluation.sender),)
-    return authres.MethodResult(
-        "sender-id",
-        evaluation.result,
-        reason="" if evaluation.result is senderid.Result.PASS else evaluation.reason,
-        properties=properties,
-    )
-
-
-def _dmarc(evaluation: dmarc.Evaluation, decision: Decision) -> authres.MethodResult:
-    properties = []
-    if evaluation.author_domain is not None:
-        properties.append(authres.Property("header", "from", str(evaluation.author_domain)))
-    if evaluation.policy is not None:
-        # RFC 9989, 9.1: the policy as it was applied, all local options considered.
-        properties.append(authres.Property("policy", "dmarc", _applied(evaluation, decision)))
-    return authres.MethodResult(
-        "dmarc",
-        evaluation.result,
-        reason="" if evaluation.result is dmarc.Result.PASS else evaluation.reason,
-        comment=_dmarc_comment(evaluation, decision),
-        properties=tuple(properties),
-    )
-
-
-def _dmarc_comment(evaluation: dmarc.Evaluation, decision: Decision) -> str:
-    """What was published, and the local override of a failure, where there is one (RFC 9989, 5.4; RFC 8617, 7.2.1).
+def _local(found: Finding, decision: Decision) -> str:
+    """What was done with a failure here, whatever its owner asks for (RFC 9989, 5.4; RFC 8617, 7.2.1).
 
     A rule of the operator's is told whatever DMARC says, for no other result would.
     """
-    published = f"p={evaluation.policy}" if evaluation.policy is not None else ""
-    by_rule = decision.by.startswith("rule ")
-    if not decision.override or (evaluation.result is not dmarc.Result.FAIL and not by_rule):
-        return published
-    return f"{published}, {decision.override}" if published else decision.override
-
-
-def _applied(evaluation: dmarc.Evaluation, decision: Decision) -> str:
-    # What another method's rule decided is not DMARC's policy.
-    if evaluation.result is not dmarc.Result.FAIL or not any(
-        key.startswith("dmarc.") for key in decision.by.split(", ")
-    ):
-        return dmarc.Policy.NONE
-    match decision.action:
-        case Action.REJECT | Action.TEMPFAIL | Action.DISCARD:
-            return dmarc.Policy.REJECT
-        case Action.QUARANTINE:
-            return dmarc.Policy.QUARANTINE
-        case _:
-            return dmarc.Policy.NONE
+    if found.result == dmarc.Result.FAIL and decision.action in _ACTS:
+        return ": ".join(filter(None, (_ACTS[decision.action], decision.override)))
+    return decision.override if decision.by.startswith("rule ") else ""

@@ -82,7 +82,7 @@ class TestCheck:
         for line in (
             "iprev    pass: ",
             "spf      pass (mailfrom example.org)",
-            "dkim     none: ",
+            "dkim     none (no signature)",
             "dmarc    pass (example",
         ):
             assert line in text

@@ -10,18 +10,17 @@ import time
 from collections.abc import Iterator
 from typing import Any
 
-from assay.assessment import Assessment
 from assay.cli import output
 from assay.cli.opinion import Comparison, compare
 from assay.cli.options import add_configuration, add_envelope, read_message
 from assay.cli.plain import plain
 from assay.cli.serve import read_configuration
 from assay.config import Configuration, make_resolver, make_settings, make_trust
+from assay.findings import Finding, findings
 from assay.inquiry import Answer, Question
 from assay.model.edits import Insert, Remove
 from assay.model.message import split_message
 from assay.policy import Action, Decision, Stage
-from assay.protocol import dkim
 from assay.session import Delivery, Session, Verdict, deliver
 
 _RESULTS = "Authentication-Results"
@@ -133,8 +132,7 @@ def _narrate(verdicts: list[Verdict], asked: list[tuple[Question, Answer, float]
     assessment = verdicts[-1].assessment
     if assessment.exempt:
         yield f"exempt   not judged: {assessment.exempt}"
-    for method, result, reason in _reasons(assessment):
-        yield f"{method:<8} {result}: {reason}" if reason else f"{method:<8} {result}"
+    yield from map(_found, sorted(findings(assessment), key=lambda one: one.stage.rank))
     for verdict in verdicts:
         yield from _decided(verdict)
 
@@ -160,23 +158,9 @@ def _asked_for(decision: Decision, where: str) -> str:
     return f"{decision.action}{where}{by}" + (f": {decision.reason}" if decision.reason else "")
 
 
-def _reasons(assessment: Assessment) -> Iterator[tuple[str, str, str]]:
-    if assessment.iprev is not None:
-        yield "iprev", assessment.iprev.result, assessment.iprev.reason
-    for evaluation in (assessment.spf_helo, assessment.spf_mail_from):
-        if evaluation is not None:
-            domain = f" ({evaluation.identity} {evaluation.domain})" if evaluation.domain else ""
-            yield "spf", evaluation.result + domain, evaluation.reason
-    for signature in assessment.dkim:
-        where = f" ({signature.domain}/{signature.selector})" if signature.domain else ""
-        yield "dkim", signature.result + where, signature.reason
-    if not assessment.dkim and not assessment.exempt:
-        yield "dkim", dkim.Result.NONE, "no signature"
-    if assessment.arc is not None:
-        yield "arc", assessment.arc.result, assessment.arc.reason
-    if assessment.dmarc is not None:
-        author = f" ({assessment.dmarc.author_domain})" if assessment.dmarc.author_domain else ""
-        yield "dmarc", assessment.dmarc.result + author, assessment.dmarc.reason
+def _found(one: Finding) -> str:
+    result = f"{one.result} ({one.about})" if one.about else one.result
+    return f"{one.method:<8} {result}: {one.reason}" if one.reason else f"{one.method:<8} {result}"
 
 
 _ENDS = {Action.QUARANTINE: "quarantined", Action.DISCARD: "discarded"}
@@ -209,6 +193,7 @@ def _object(verdicts: list[Verdict], ruling: Verdict, asked: list[tuple[Question
             {"stage": one.stage, "action": one.action, "decision": plain(one.decision)}
             for one in verdicts[: verdicts.index(ruling)]
         ],
+        "findings": [plain(one) for one in findings(verdicts[-1].assessment)],
         "assessment": plain(verdicts[-1].assessment),
         "edits": [plain(edit) | {"edit": type(edit).__name__.lower()} for edit in ruling.edits],
         "dns": [

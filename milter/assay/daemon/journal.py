@@ -11,6 +11,7 @@ import errno
 import os
 import time
 from collections.abc import Iterator
+from itertools import groupby
 from typing import Any
 
 import msgspec
@@ -18,14 +19,14 @@ from msgspec import Struct
 
 from assay import log
 from assay.assessment import Assessment
+from assay.findings import findings
 from assay.model.edits import Remove
 from assay.model.printable import marked, without_claims
 from assay.policy import Action, Decision, Stage
 from assay.policy.facts import sound
-from assay.protocol import dkim
 from assay.session import Verdict
 
-MAX_SIGNATURES = 5  # shown on the line; the header names them all
+MAX_SHOWN = 5  # findings with one key; the header names them all
 _FACTS_MODE = 0o640  # the facts hold addresses of users
 
 
@@ -168,28 +169,11 @@ def facts_line(verdict: Verdict, now: float) -> bytes:
 
 
 def _evaluations(assessment: Assessment) -> Iterator[tuple[str, object]]:
+    """What was found, in the order of the stages; findings with the same key in one entry."""
     if assessment.author is not None:
         yield "author", assessment.author.domain or "-"
-    if assessment.iprev is not None:
-        yield "iprev", assessment.iprev.result
-    if assessment.spf_helo is not None:
-        yield "spf.helo", assessment.spf_helo.result
-    if assessment.spf_mail_from is not None:
-        yield "spf.mailfrom", assessment.spf_mail_from.result
-        if assessment.spf_mail_from.guessed:
-            yield "guessed", "yes"
-    signatures = ",".join(
-        f"{one.result}:{one.domain}/{one.selector}" if one.domain else str(one.result)
-        for one in assessment.dkim[:MAX_SIGNATURES]
-    )
-    yield "dkim", signatures or dkim.Result.NONE
-    if assessment.dkim_skipped:
-        yield "dkim.skipped", assessment.dkim_skipped
-    if assessment.arc is not None:
-        yield "arc", assessment.arc.result
-    if assessment.sender_id is not None:
-        yield "senderid", assessment.sender_id.result
-    if assessment.dmarc is not None:
-        yield "dmarc", assessment.dmarc.result
-        if assessment.dmarc.policy is not None:
-            yield "p", assessment.dmarc.policy
+    for key, of_key in groupby(sorted(findings(assessment), key=lambda one: one.stage.rank), key=lambda one: one.key):
+        found = list(of_key)
+        yield key, ",".join(one.word or one.result for one in found[:MAX_SHOWN])
+        for one in found:
+            yield from one.more

@@ -1,0 +1,203 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Floor 3: an assessment as one list of findings: what each method says, in the words of all who report it.
+
+Authentication-Results, the log line and ``assay check`` iterate over this list, and none of them knows a method by
+name. A new method is its room in `assay.protocol`, a function here, its section of the configuration and its outcomes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+
+from msgspec import Struct
+
+from assay.assessment import Assessment
+from assay.policy.decision import Stage
+from assay.protocol import arc, dkim, spf
+from assay.protocol.authres import Property
+
+
+class Finding(Struct, frozen=True):
+    """What one method found about one thing.
+
+    `method` is registered (RFC 8601, 2.7), and so are `result` and `properties`. `about` says whom the result is
+    about, for people: an identity, a domain, a key; empty for the message. `comment` is for Authentication-Results,
+    `reason` for everybody. `written` is False for what Authentication-Results leaves out.
+
+    `key` and `word` are the log's: findings with the same key share one entry. `more` are further entries behind it.
+    `stage` is the one from which on the result is known, and the log's order.
+    """
+
+    method: str
+    result: str
+    about: str = ""
+    reason: str = ""
+    comment: str = ""
+    properties: tuple[Property, ...] = ()
+    written: bool = True
+    key: str = ""
+    word: str = ""
+    more: tuple[tuple[str, object], ...] = ()
+    stage: Stage = Stage.EOM
+
+
+def findings(assessment: Assessment) -> list[Finding]:
+    """All findings, in the order of Authentication-Results."""
+    return [one for of in METHODS for one in of(assessment)] if not assessment.exempt else []
+
+
+def _iprev(assessment: Assessment) -> Iterator[Finding]:
+    evaluation = assessment.iprev
+    if evaluation is not None:
+        yield Finding(
+            "iprev",
+            evaluation.result,
+            reason=evaluation.reason,
+            comment=evaluation.name,
+            properties=(Property("policy", "iprev", str(evaluation.address)),),  # RFC 8601, 2.7.3
+            key="iprev",
+            stage=Stage.CONNECT,
+        )
+
+
+def _spf(assessment: Assessment) -> Iterator[Finding]:
+    """RFC 8601, 2.7.2: one result for each identity, and never one that could be read as the other's.
+
+    MAIL FROM's comes first: a reader that knows one result only takes the first. With a null reverse-path that identity
+    is postmaster at the HELO name (RFC 7208, 2.4), so one result under smtp.helo stands for both.
+    """
+    mail_from, helo = assessment.spf_mail_from, assessment.spf_helo
+    path = assessment.envelope.reverse_path
+    if mail_from is not None:
+        if path.is_null:
+            properties = (Property("smtp", "helo", assessment.client.helo),)
+        else:
+            domain = str(mail_from.domain) if mail_from.domain else path.text
+            # RFC 7208, 9.2: the local part stays out unless the record looked at it.
+            identity = mail_from.sender if mail_from.domain and mail_from.uses_local_part else domain
+            properties = (Property("smtp", "mailfrom", identity),)
+        written = not path.is_null or helo is None
+        yield _of_spf(mail_from, properties, Stage.MAIL, written=written)
+    if helo is not None:
+        yield _of_spf(helo, (Property("smtp", "helo", assessment.client.helo),), Stage.HELO, written=True)
+
+
+def _of_spf(evaluation: spf.Evaluation, properties: tuple[Property, ...], stage: Stage, *, written: bool) -> Finding:
+    return Finding(
+        "spf",
+        evaluation.result,
+        about=f"{evaluation.identity} {evaluation.domain}" if evaluation.domain else "",
+        reason=evaluation.reason,
+        comment="best guess" if evaluation.guessed else "",
+        properties=properties,
+        written=written,
+        key=f"spf.{evaluation.identity}",
+        more=(("guessed", "yes"),) if evaluation.guessed else (),
+        stage=stage,
+    )
+
+
+def _dkim(assessment: Assessment) -> Iterator[Finding]:
+    skipped = (("dkim.skipped", assessment.dkim_skipped),) if assessment.dkim_skipped else ()
+    if not assessment.dkim:
+        yield Finding("dkim", dkim.Result.NONE, about="no signature", key="dkim", more=skipped)
+        return
+    prefix = _b_prefix(one.b for one in assessment.dkim)
+    for number, evaluation in enumerate(assessment.dkim):
+        where = f"{evaluation.domain}/{evaluation.selector}" if evaluation.domain else ""
+        yield Finding(
+            "dkim",
+            evaluation.result,
+            about=where,
+            reason=evaluation.reason,
+            comment="test mode" if evaluation.testing else "",
+            properties=tuple(_dkim_properties(evaluation, prefix)),
+            key="dkim",
+            word=f"{evaluation.result}:{where}" if where else "",
+            more=skipped if not number else (),
+        )
+
+
+def _dkim_properties(evaluation: dkim.Evaluation, prefix: int) -> Iterator[Property]:
+    for name, value in (
+        ("d", str(evaluation.domain or "")),
+        ("i", evaluation.identity),
+        ("s", evaluation.selector),
+        ("a", evaluation.algorithm),
+        ("b", evaluation.b[:prefix]),
+    ):
+        if value:
+            yield Property("header", name, value)
+    if evaluation.policy:
+        yield Property("policy", evaluation.policy, "violated")  # RFC 8601, 2.4
+
+
+MAX_B_PREFIX = 64  # our choice: what is equal beyond that was made so, and would cost more than it says
+
+
+def _b_prefix(signatures: Iterable[str]) -> int:
+    """How many characters of b= tell the signatures apart: eight, more where those are equal (RFC 6008, 4)."""
+    different = {b for b in signatures if b}
+    length = 8
+    while length < MAX_B_PREFIX and len({b[:length] for b in different}) < len(different):
+        length += 1
+    return length
+
+
+def _arc(assessment: Assessment) -> Iterator[Finding]:
+    evaluation = assessment.arc
+    if evaluation is None:
+        return
+    properties = []
+    if evaluation.oldest_pass is not None:
+        properties.append(Property("header", "oldest-pass", str(evaluation.oldest_pass)))  # RFC 8617, 10.2
+    if assessment.client.address is not None:
+        properties.append(Property("smtp", "remote-ip", str(assessment.client.address)))
+    yield Finding(
+        "arc",
+        evaluation.result,
+        reason=evaluation.reason,
+        properties=tuple(properties),
+        written=evaluation.result is not arc.Result.NONE,
+        key="arc",
+    )
+
+
+def _sender_id(assessment: Assessment) -> Iterator[Finding]:
+    evaluation = assessment.sender_id
+    if evaluation is not None:
+        yield Finding(
+            "sender-id",
+            evaluation.result,
+            about=f"{evaluation.scope} {evaluation.domain}" if evaluation.domain else "",
+            reason=evaluation.reason,
+            properties=(Property("header", evaluation.field, evaluation.sender),) if evaluation.field else (),
+            key="senderid",
+        )
+
+
+def _dmarc(assessment: Assessment) -> Iterator[Finding]:
+    evaluation = assessment.dmarc
+    if evaluation is None:
+        return
+    properties = []
+    if evaluation.author_domain is not None:
+        properties.append(Property("header", "from", str(evaluation.author_domain)))
+    published = evaluation.policy
+    if published is not None:
+        # RFC 9989, 9.1: what the owner asks for this message, all options of the record considered.
+        properties.append(Property("policy", "dmarc", evaluation.disposition))
+    yield Finding(
+        "dmarc",
+        evaluation.result,
+        about=str(evaluation.author_domain or ""),
+        reason=evaluation.reason,
+        comment=f"p={published}" if published is not None else "",
+        properties=tuple(properties),
+        key="dmarc",
+        more=(("p", published),) if published is not None else (),
+    )
+
+
+#: The findings of each method.
+METHODS: Sequence[Callable[[Assessment], Iterator[Finding]]] = (_iprev, _spf, _dkim, _arc, _sender_id, _dmarc)
