@@ -63,17 +63,17 @@ cat <<'END'
 === In earnest
 
 assay needs no configuration. "assay config sample" prints every key with its default and the reason for it;
-"assay config check -c /etc/assay.toml" tries a file. It listens on inet:8890@localhost, asks the system's resolvers,
+"assay config check -c /etc/assay.toml" tries a file. It listens on unix:/run/assay/assay.sock, asks the system's resolvers,
 writes Authentication-Results, and refuses nothing until you tell it to.
 
 Postfix, main.cf (see contrib/postfix/main.cf.assay):
 
-    smtpd_milters = inet:127.0.0.1:8890
+    smtpd_milters = unix:assay/assay.sock
     milter_default_action = tempfail
 
 Sendmail, sendmail.mc (see contrib/sendmail/assay.mc):
 
-    INPUT_MAIL_FILTER(`assay', `S=inet:8890@127.0.0.1, F=T, T=C:30s;S:30s;R:60s;E:5m')dnl
+    INPUT_MAIL_FILTER(`assay', `S=unix:/run/assay/assay.sock, F=T, T=C:30s;S:30s;R:60s;E:5m')dnl
 
 systemd: python3 -m venv /opt/assay, /opt/assay/bin/pip install this directory, then
 

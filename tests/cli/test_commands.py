@@ -305,6 +305,15 @@ class TestConfig:
         assert (ended.returncode, ended.stdout) == (0, f"{config}: good\n".encode())
         assert (b"warning: milter.dry_run: forged " in ended.stderr) is not headers
 
+    @pytest.mark.parametrize("socket", ["inet:8890@localhost", "inet:8890@127.0.0.1", "inet6:8890@[::1]", "inet:8890"])
+    def test_check_warns_of_a_port_that_any_user_may_bind(self, config: str, socket: str) -> None:
+        with open(config, "a") as file:
+            file.write(f'[milter]\nsocket = "{socket}"\n')
+        ended = assay("config", "check", "-c", config)
+        assert ended.returncode == 0
+        assert f"warning: milter.socket = '{socket}': while the daemon".encode() in ended.stderr
+        assert assay("config", "check").stderr == b"", "and not of the default"
+
     def test_check_tries_all_of_it(self, config: str, tmp_path: Path) -> None:
         (tmp_path / "zone").write_text("example.org. A nonsense\n")
         ended = assay("config", "check", "-c", config)

@@ -158,7 +158,7 @@ def test_the_defaults_reject_nothing() -> None:
     assert settings.policy.methods == ()
     assert settings.policy.rules == ()
     assert not any(settings.policy.acts_at(stage) for stage in Stage)
-    assert Configuration().milter.socket == "inet:8890@localhost"
+    assert Configuration().milter.socket == "unix:/run/assay/assay.sock"
     assert Configuration().milter.on_error == "accept"
     assert not settings.dry_run
 

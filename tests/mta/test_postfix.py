@@ -3,10 +3,19 @@
 
 from __future__ import annotations
 
+import grp
+import os
+import pwd
+import stat
+from pathlib import Path
 from typing import Any
 
+import pytest
+
+from mta.base import UnavailableError
 from mta.laws import ROWS, Laws, Site, fields, message, result_of, signed
-from mta.postfix import Postfix
+from mta.postfix import OWNER, SNIPPET, Postfix
+from running import Daemon
 
 ROWS |= {
     "six.example": [["TXT", ["v=spf1 ip6:2001:db8:25::/48 -all"]]],
@@ -61,3 +70,25 @@ class TestPostfix(Laws):
         stored = site.send(raw)
         assert result_of(stored, "dmarc") == "pass"
         assert dict(fields(stored))["From"] == " alice@example.com"
+
+
+def test_the_socket_of_the_snippet_is_found_below_the_queue_directory(tmp_path: Path) -> None:
+    """Nobody but the MTA's group gets at it, and its path is the same with and without a chroot."""
+    try:
+        Postfix.check()
+    except UnavailableError as missing:
+        pytest.skip(str(missing))
+    (line,) = (line for line in SNIPPET.read_text().splitlines() if line.startswith("smtpd_milters"))
+    assert line == "smtpd_milters = unix:assay/assay.sock"
+    group = pwd.getpwnam(OWNER).pw_gid
+    with Postfix(line.partition(" = ")[2]) as mta:
+        folder = mta.directory / "queue" / "assay"
+        folder.mkdir()
+        os.chown(folder, 0, group)
+        folder.chmod(0o770)
+        place = {"socket_group": grp.getgrgid(group).gr_name}
+        with Daemon(tmp_path, ROWS, socket=f"unix:{folder}/assay.sock", milter=place) as daemon:
+            made = (folder / "assay.sock").stat()
+            assert (stat.S_IMODE(made.st_mode), made.st_gid) == (0o660, group)
+            site = Site(mta, daemon, xclient=True)
+            assert result_of(site.send(signed(message())), "dmarc") == "pass"

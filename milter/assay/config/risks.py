@@ -3,8 +3,10 @@
 
 from __future__ import annotations
 
+import socket
 from collections.abc import Iterator
 
+from assay.config.endpoint import Endpoint
 from assay.config.settings import Configuration
 from assay.policy import Action
 from assay.protocol import dkim, spf
@@ -13,6 +15,11 @@ from assay.protocol import dkim, spf
 def risks(configuration: Configuration) -> Iterator[str]:
     """Each risk in one sentence that names the key, what may happen, and what to write instead."""
     milter = configuration.milter
+    if Endpoint.parse(milter.socket).family != socket.AF_UNIX:
+        yield (
+            f"milter.socket = {milter.socket!r}: while the daemon is down or drains, any user of this host may bind "
+            "the port, and the MTA hands it the mail; write unix:PATH unless the host has no other users"
+        )
     if milter.dry_run and not milter.dry_run_headers:
         yield (
             "milter.dry_run: forged Authentication-Results and Received-SPF fields stay in the messages; "

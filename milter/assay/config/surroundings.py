@@ -25,9 +25,10 @@ class Milter(Section, frozen=True):
         str,
         Meta(
             description="Where the MTA finds us, as in its own milter settings: inet:PORT@HOST, inet6:PORT@HOST or "
-            "unix:PATH. Changing it needs a restart."
+            "unix:PATH. Changing it needs a restart. A unix socket by default: any local user may bind a port that the "
+            "daemon has left, and would be handed the mail. For Postfix in a chroot put it below /var/spool/postfix."
         ),
-    ] = "inet:8890@localhost"
+    ] = "unix:/run/assay/assay.sock"
     socket_mode: Annotated[
         str, Meta(description="Permissions of a unix socket, in octal. The MTA needs to read and write.")
     ] = "0660"
