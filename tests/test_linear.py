@@ -30,6 +30,7 @@ from assay.inquiry import Asker, Inquiry, Question, RecordType
 from assay.log import quote
 from assay.model.message import Header, HeaderField, split_message
 from assay.model.name import Domain, ReversePath
+from assay.policy.addresses import Entries
 from assay.protocol import arc, authres, dkim, dmarc, senderid, spf
 from assay.protocol.arc.seal import BODY_HASH_SPEC, recorded_results, seal
 from assay.protocol.spf import macro
@@ -533,7 +534,7 @@ def _documented_rules() -> policy.Policy:
     """The rules of all recipes, each of which is tried, for in dry run none of them decides."""
     blocks = re.findall(r"^```toml\n(.*?)^```", RECIPES.read_text("utf-8"), re.MULTILINE | re.DOTALL)
     rules = [rule for block in blocks for rule in tomllib.loads(block).get("rule", [])]
-    lists = {name: frozenset(("a.example",)) for block in blocks for name in tomllib.loads(block).get("lists", {})}
+    lists = {name: Entries.parse(("a.example",)) for block in blocks for name in tomllib.loads(block).get("lists", {})}
     return policy.Policy(
         tuple(
             policy.compile_rule(

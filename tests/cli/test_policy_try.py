@@ -258,6 +258,25 @@ def test_facts_that_the_log_lacks_are_told_once(log: Path, new: Path) -> None:
     ]
 
 
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        ('"rcpt":["ann@example.net"', '"rcpt":["\\"Ann\\"@EXAMPLE.net."'),
+        ('"address":"joe@example.org"', '"address":"JOE@example.ORG."'),
+        ('"local_part":"joe"', '"local_part":"Joe"'),
+        ('"from":{"domain":"example.org","address":"joe@', '"from":{"domain":"example.org","address":"Joe@'),
+    ],
+)
+def test_addresses_that_a_log_spells_otherwise_are_compared_as_what_they_name(old: str, new: str) -> None:
+    when = (
+        'rcpt.exists(one, one == "ann@example.net") && mail_from.address == "joe@example.org" '
+        '&& mail_from.local_part == "joe" && from.address == "joe@example.org"'
+    )
+    judge = Judge.of(configuration({"rule": [rule("eom", when)]}))
+    for line in (changed(old, old), changed(old, new)):
+        assert judge.judge(read_line(line)).decision.by == "rule one"
+
+
 def test_what_is_newer_than_we_are_is_left_out(log: Path) -> None:
     one = json.loads(log.read_bytes().splitlines()[0])
     one["facts"]["spf"]["novelty"] = one["facts"]["novelty"] = [1]

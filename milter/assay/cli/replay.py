@@ -20,6 +20,7 @@ from msgspec.structs import replace
 from assay.config import Configuration, make_policy, make_trust
 from assay.model.smtp import parse_address
 from assay.policy import Action, Course, Decision, Facts, Policy, Stage, Trust
+from assay.policy.addresses import normal_address
 from assay.policy.facts import ArcFacts, IprevFacts, SenderIdFacts, element, is_tree, members
 from assay.protocol import dkim
 
@@ -163,7 +164,21 @@ class Judge:
                 lacking.add(name)
         trusted = self._trusted(facts.arc, lacking)
         self.missing.update(lacking)
-        return replace(facts, arc=replace(facts.arc, trusted=trusted))
+        return self._normal(replace(facts, arc=replace(facts.arc, trusted=trusted)))
+
+    def _normal(self, facts: Facts) -> Facts:
+        """The facts with addresses in the form in which this configuration compares them."""
+        exact, sender = self.policy.exact_local_parts, facts.mail_from
+        return replace(
+            facts,
+            rcpt=tuple(normal_address(one, exact=exact) for one in facts.rcpt),
+            mail_from=replace(
+                sender,
+                address=normal_address(sender.address, exact=exact),
+                local_part=sender.local_part if exact else sender.local_part.lower(),
+            ),
+            author=replace(facts.author, address=normal_address(facts.author.address, exact=exact)),
+        )
 
     def _trusted(self, arc: ArcFacts, lacking: set[str]) -> bool:
         """Whether sealers vouch for the message, with the list of this configuration."""
