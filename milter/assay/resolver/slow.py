@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from assay.inquiry import Asker
+from assay.model.printable import escape, escaped, without_claims
 
 #: Seconds that a domain counts as slow after its last late answer. Short: it is only asked apart, so little is lost.
 SLOW_SECONDS = 60.0
@@ -96,7 +97,7 @@ class Delays:
         self._counts[client] = self._counts.get(client, 0) + 1
         domains = self._domains.setdefault(client, {})
         if len(domains) < MAX_DOMAINS:
-            domains[domain_of(name)] = None
+            domains[without_claims(escaped(domain_of(name)), escape("="))] = None
         if not self._gathering:
             self._gathering = True
             self._later(GATHER, self._flush)
