@@ -77,7 +77,7 @@ _LINE = 78  # RFC 5322, 2.1.1: what lines SHOULD not exceed
 #: What the semicolons of an Authentication-Results field separate: made of comments, quoted strings and anything else.
 #: A comment or string that never ends is taken up to where it cannot go on, so no octet is looked at twice.
 _RESULT = re.compile(rb"(?:[^;(\"]|\((?:[^()\\]|\\.)*+\)?+|\"(?:[^\"\\]|\\.)*+\"?+)++", re.DOTALL)
-_VERSION = re.compile(rb"[ \t]+1\Z")  # RFC 8601, 2.2: authres-version; there is one
+_VERSION = re.compile(rb"(?<![ \t])[ \t]++1\Z")  # RFC 8601, 2.2: authres-version; there is one
 
 
 def seal(
