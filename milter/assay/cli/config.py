@@ -8,6 +8,7 @@ import os
 import sys
 from typing import Any
 
+from assay.cli.online import faults
 from assay.cli.options import add_configuration
 from assay.cli.serve import read_for_serving
 from assay.config import load, risks, sample, show
@@ -29,6 +30,12 @@ def add_to(commands: Any) -> None:
         verb = verbs.add_parser(name, help=text, description=text[0].upper() + text[1:] + ".")
         if run is not _sample:
             add_configuration(verb)
+        if run is _check:
+            verb.add_argument(
+                "--online",
+                action="store_true",
+                help="also ask each nameserver for a name that exists in the public DNS and for one that cannot",
+            )
         verb.set_defaults(run=run)
 
 
@@ -36,6 +43,11 @@ def _check(options: argparse.Namespace) -> int:
     configuration, _ = read_for_serving(options.config)
     for risk in risks(configuration):
         print(f"assay config check: warning: {risk}", file=sys.stderr)
+    wrong = list(faults(configuration)) if options.online else []
+    for fault in wrong:
+        print(f"assay config check: {fault}", file=sys.stderr)
+    if wrong:
+        return os.EX_UNAVAILABLE
     print(f"{options.config or 'defaults'}: good")
     return os.EX_OK
 

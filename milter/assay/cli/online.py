@@ -1,0 +1,43 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Are the nameservers of a configuration resolvers? Each is asked for a name that exists and for one that cannot.
+
+A server that knows only its own zones, refuses us, or answers for names that do not exist would switch authentication
+off, one domain at a time, and nobody would notice.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from assay.config import Configuration
+from assay.inquiry import Answer, Inquiry, Outcome, Question, RecordType
+from assay.resolver import Nameserver, Resolver, configured
+
+#: Every resolver of the public DNS finds it: the root's first nameserver.
+EXISTS = Question("a.root-servers.net", RecordType.A)
+#: RFC 6761, 6.4: a name below it never exists.
+MISSING = Question("assay-config-check.invalid", RecordType.A)
+
+
+def faults(configuration: Configuration) -> Iterator[str]:
+    """What is wrong with each nameserver, in a sentence."""
+    for nameserver in configured(configuration.dns.nameserver_texts):
+        existing, missing = _ask(nameserver, configuration)
+        if existing.outcome is Outcome.TEMPFAIL:
+            yield f"nameserver {existing.reason}"
+        elif existing.outcome is not Outcome.FOUND:
+            yield f"nameserver {nameserver} says that {EXISTS.name} does not exist: it does not resolve public names"
+        elif missing.outcome is Outcome.TEMPFAIL:
+            yield f"nameserver {missing.reason}"
+        elif missing.outcome is not Outcome.NXDOMAIN:
+            yield f"nameserver {nameserver} has an answer for {MISSING.name}, which cannot exist"
+
+
+def _ask(nameserver: Nameserver, configuration: Configuration) -> tuple[Answer, Answer]:
+    with Resolver([nameserver], patience=configuration.dns.timeout_seconds) as resolver:
+        return resolver.driver(configuration.dns.budget_seconds).start(_questions()).result()
+
+
+def _questions() -> Inquiry[tuple[Answer, Answer]]:
+    existing, missing = yield [EXISTS, MISSING]
+    return existing, missing
