@@ -11,6 +11,8 @@ from pathlib import Path
 
 import pytest
 
+from assay.cli.opinion import compare_field
+from assay.protocol import authres
 from signing import KEY_NAME, MESSAGE, record, rsa_key, sign_rsa
 
 GOLDEN = Path(__file__).parents[1] / "golden"
@@ -87,7 +89,24 @@ def golden(name: str) -> bytes:
 def test_what_is_said(tmp_path: Path, message: bytes, tags: str, expected: list[str]) -> None:
     said = opinions(tmp_path, message, tags=tags)
     assert [line for line in expected if line not in said] == []
-    assert said[-1].startswith("authres  both say ")
+    assert said[-1].startswith("authres  ")
+
+
+def field(b: str) -> str:
+    properties = (authres.Property("header", "b", b), authres.Property("policy", "unsigned-field", "violated"))
+    return authres.render("mx.example.net", [authres.MethodResult("dkim", "policy", properties=properties)])
+
+
+def test_a_field_that_is_read_alike() -> None:
+    assert compare_field(field("AbCdEfGh")).line == "authres  both say 1 result of mx.example.net"
+
+
+def test_a_value_that_authres_does_not_read() -> None:
+    """A quoted-string in front of another property: RFC 8601, 2.2 has it, and b= has a slash in every eighth field."""
+    assert compare_field(field("Ab/dEfGh")).line == (
+        "authres  assay says 1 result of mx.example.net, authres says 1 result of mx.example.net: it does not read "
+        "header.b of dkim=policy; RFC 8601, 2.2 decides"
+    )
 
 
 def test_bare_line_feeds(tmp_path: Path) -> None:

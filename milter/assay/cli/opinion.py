@@ -7,7 +7,7 @@ section. Nothing here changes a verdict.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from msgspec import Struct
 from msgspec.structs import replace
@@ -70,7 +70,7 @@ def compare(assessment: Assessment, body: bytes, field: str, driver: Driver) -> 
     if assessment.arc is not None:
         yield _chain(assessment.arc, second_arc.second_opinion(message, find_text))
     if field:
-        yield _field(field)
+        yield compare_field(field)
 
 
 def _ask(name: str) -> Inquiry[Answer]:
@@ -103,8 +103,8 @@ def _chain(evaluation: arc.Evaluation, opinion: second_dkim.Opinion[arc.Result])
     return Comparison("arc", "", "dkimpy", evaluation.result, str(opinion.value or ""), agrees, reason, section)
 
 
-def _field(value: str) -> Comparison:
-    """Whether authres reads in our field what we meant; comments are for people and left out."""
+def compare_field(value: str) -> Comparison:
+    """Whether authres reads in our field what it says; comments are for people and left out."""
     meant = authres.parse(value.encode("utf-8", "surrogateescape"))
     found = second_reading(value)
     if isinstance(meant, authres.Fault):  # a fault of assay: it cannot read what it wrote
@@ -114,12 +114,20 @@ def _field(value: str) -> Comparison:
         return Comparison("authres", "", "authres", _count(meant), found.reason, False, section=section)
     ours = [_essence(one) for one in meant.results]
     theirs = [_essence(one) for one in found.results]
-    odd = next((one for one, other in zip(ours, [*theirs, *[None] * len(ours)], strict=False) if one != other), None)
     agrees = ours == theirs and meant.authserv_id.lower() == found.authserv_id
     # The library keeps the backslashes of a quoted-string.
     section = "" if agrees else "RFC 5322, 3.2.4" if "\\" in value else "RFC 8601, 2.2"
-    reason = f"{odd.method}={odd.result} is read otherwise" if odd is not None else ""
-    return Comparison("authres", "", "authres", _count(meant), _count(found), agrees, reason, section)
+    return Comparison("authres", "", "authres", _count(meant), _count(found), agrees, _unlike(ours, theirs), section)
+
+
+def _unlike(ours: Sequence[authres.MethodResult], theirs: Sequence[authres.MethodResult]) -> str:
+    """What of the first result that is read otherwise is not there; empty where all are the same."""
+    for one, other in zip(ours, theirs, strict=False):
+        if one != other:
+            # The library leaves out a quoted-string that is not the last value of its result.
+            lost = [f"{each.ptype}.{each.name}" for each in one.properties if each not in other.properties]
+            return f"it does not read {', '.join(lost) or 'the reason'} of {one.method}={one.result}"
+    return ""
 
 
 def _essence(one: authres.MethodResult) -> authres.MethodResult:
@@ -127,4 +135,5 @@ def _essence(one: authres.MethodResult) -> authres.MethodResult:
 
 
 def _count(read: authres.AuthenticationResults) -> str:
-    return f"{len(read.results)} results of {read.authserv_id.lower()}"
+    number = len(read.results)
+    return f"{number} result{'' if number == 1 else 's'} of {read.authserv_id.lower()}"
