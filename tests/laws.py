@@ -172,6 +172,13 @@ def _quoted(text: str) -> str:
     return '"' + text.replace("\\", "\\\\").replace('"', '\\"') + '"'
 
 
+def _is_plain(name: str) -> bool:
+    try:
+        return Domain.parse(name).name == name
+    except InvalidNameError:
+        return False
+
+
 @law(
     "a@b.example",
     'A B <a@b.example>, "C" <"d e"@f.example>',
@@ -191,8 +198,11 @@ def address_list(data: bytes) -> None:
         assert parse_addresses(value.encode()) == AddressList(parsed.mailboxes)
     author = dmarc.author([HeaderField(b"From", data)])
     assert (author.domain is None) == bool(author.fault)
-    if isinstance(parsed, Fault):
-        assert author.domain is None
+    assert author.domain is None or author.domains == (author.domain,)
+    assert len(author.domains) <= dmarc.MAX_AUTHOR_DOMAINS
+    if not isinstance(parsed, Fault) and author.domains:  # what is read for sure is also what could be read
+        names = {one.domain.lower() for one in parsed.mailboxes}
+        assert {name for name in names if _is_plain(name)} <= {one.name for one in author.domains}
 
 
 @law(

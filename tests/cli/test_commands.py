@@ -205,7 +205,8 @@ class TestProbe:
 
     @pytest.mark.parametrize("octets", [b"", b"\xff\0\xfe", b"no header\n"])
     def test_garbage(self, daemon: Daemon, octets: bytes) -> None:
-        assert assay("probe", daemon.socket, "-", *ENVELOPE, stdin=octets).returncode == 0
+        ended = assay("probe", daemon.socket, "-", *ENVELOPE, stdin=octets)
+        assert (ended.returncode, ended.stdout) == (1, b"550 5.6.0 DMARC: no From field\n")
 
     def test_arguments_that_are_no_utf_8(self, daemon: Daemon, saved: str) -> None:
         arguments = ("--ip", GOOD, "--helo", b"\xff", "--mail-from", b"\xff@example.org", "--rcpt", b"\xfe")

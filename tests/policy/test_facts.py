@@ -45,7 +45,7 @@ EMPTY = Assessment(Client(), Envelope(ReversePath("")))
 FULL = Assessment(
     Client(ADDRESS, "mail.sender.example", "helo.example", "smtpd"),
     Envelope(ReversePath.parse("joe@sender.example"), ("ann@example.net",), "4A", "joe"),
-    author=dmarc.Author(AUTHOR, "joe@author.example"),
+    author=dmarc.Author(AUTHOR, "joe@author.example", domains=(AUTHOR,)),
     iprev=iprev.Evaluation(iprev.Result.PASS, ADDRESS, "a.example", ("a.example", "b.example"), ("a.example",), "why"),
     spf_helo=spf.Evaluation(spf.Result.NONE, spf.Identity.HELO, None, "postmaster@helo.example", reason="no record"),
     spf_mail_from=spf.Evaluation(
@@ -134,7 +134,7 @@ LOGGED = (
     '"confirmed":["a.example"],"reason":"why"},"spf":{"helo":{"result":"none","domain":"","mechanism":"","by_all":false,"guessed":false,'
     '"reason":"no record","explanation":""},"mailfrom":{"result":"fail","domain":"sender.example","mechanism":"-all",'
     '"by_all":true,"guessed":true,"reason":"because","explanation":"go away"}},"from":{"domain":"author.example",'
-    '"address":"joe@author.example","fault":""},"dkim":[{"result":"pass","domain":"author.example","selector":"sel",'
+    '"domains":["author.example"],"address":"joe@author.example","fault":""},"dkim":[{"result":"pass","domain":"author.example","selector":"sel",'
     '"identity":"@author.example","algorithm":"rsa-sha256","testing":false,"aligned":true,"fields":["from"],'
     '"reason":""},{"result":"neutral","domain":"","selector":"","identity":"","algorithm":"","testing":false,'
     '"aligned":false,"fields":[],"reason":"not readable"}],"arc":{"result":"pass","sealers":["list.example"],'

@@ -99,6 +99,8 @@ def test_each_outcome_asks_for_its_own_action(method: str, key: str, facts: Fact
     assert decision.by == f"{method}.{key}"
     assert decision.reason
     others = {other: "reject" for other in OUTCOMES[method] if other != key}
+    if (method, key) in (("dmarc", "temperror"), ("dmarc", "malformed_from")):
+        others[key] = "accept"  # left out, it would be as dmarc.reject
     if not key.endswith("_all"):
         others = {other: action for other, action in others.items() if other != f"{key}_all"}
         assert judged(facts, **section_of(method, others | extra)).action is Action.ACCEPT
@@ -278,6 +280,32 @@ def test_stricter_domains_count_as_asking_for_reject(asks: str, listed: str, key
     settings = {"stricter_domains": (listed,), "reject": "reject", "none": "quarantine"}
     decision = judged(dmarc_facts("fail", asks), dmarc=settings)
     assert (decision.by, decision.override) == (f"dmarc.{key}", override)
+
+
+def test_a_stricter_domain_is_stricter_as_one_of_several_possible_authors() -> None:
+    settings = {"stricter_domains": ("shy.example",), "reject": "reject", "quarantine": "quarantine"}
+    several = {"from": {"domains": ["author.example", "mail.shy.example"], "fault": "2 author domains"}}
+    assert judged(dmarc_facts("fail", "quarantine", **several), dmarc=settings).by == "dmarc.reject"
+
+
+LEFT_OUT = [
+    ("reject", "tempfail", "reject"),
+    ("tempfail", "tempfail", "tempfail"),
+    ("discard", "tempfail", "discard"),
+    ("quarantine", "tempfail", "quarantine"),
+    ("tag", "tag", "tag"),
+    ("accept", "accept", "accept"),
+]
+
+
+@pytest.mark.parametrize(("reject", "temperror", "malformed_from"), LEFT_OUT)
+def test_actions_that_are_left_out_follow_reject(reject: str, temperror: str, malformed_from: str) -> None:
+    malformed = dmarc_facts("permerror", **{"from": {"fault": "no From field"}})
+    assert judged(dmarc_facts("temperror"), dmarc={"reject": reject}).action == temperror
+    assert judged(malformed, dmarc={"reject": reject}).action == malformed_from
+    spared = {"reject": reject, "temperror": "accept", "malformed_from": "accept"}
+    assert judged(dmarc_facts("temperror"), dmarc=spared).action is Action.ACCEPT
+    assert judged(malformed, dmarc=spared).action is Action.ACCEPT
 
 
 def test_a_stricter_domain_that_passes_is_left_alone() -> None:

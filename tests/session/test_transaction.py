@@ -110,17 +110,51 @@ def judged(
     ("octets", "fault"),
     [
         pytest.param(b"\r\nx", "no From", id="none"),
-        pytest.param(b"From: a@b.example\r\nFrom: a@b.example\r\n\r\n", "", id="two equal ones"),
         pytest.param(b"From: a@b.example\r\n" * 50 + b"\r\n", "", id="fifty"),
-        pytest.param(b"From: a@b.example, c@d.example\r\n\r\n", "", id="two addresses"),
+        pytest.param(b"From: a@1.x, b@2.x, c@3.x, d@4.x, e@5.x\r\n\r\n", "", id="five domains"),
         pytest.param(b"From: joe\r\n\r\n", "", id="no domain"),
     ],
 )
-def test_without_one_author_domain_dmarc_is_a_permerror(octets: bytes, fault: str) -> None:
+def test_without_an_author_domain_to_ask_for_dmarc_is_a_permerror(octets: bytes, fault: str) -> None:
     found = judged(octets)
     assert found.dmarc.result == "permerror"
     assert found.author.domain is None
     assert found.author.fault
+
+
+ROWS_OF_SEVERAL = {
+    "example.org": [["TXT", [f"v=spf1 ip4:{GOOD} -all"]]],
+    "_dmarc.example.org": [["TXT", ["v=DMARC1; p=none"]]],
+    "_dmarc.mild.example": [["TXT", ["v=DMARC1; p=quarantine"]]],
+    "_dmarc.strict.example": [["TXT", ["v=DMARC1; p=reject"]]],
+    "_dmarc.down.example": [["SERVFAIL", "TXT"]],
+}
+SEVERAL = [
+    pytest.param("joe@example.org, a@strict.example", "fail", "reject", "strict.example", id="strictest last"),
+    pytest.param("a@strict.example, joe@example.org", "fail", "reject", "strict.example", id="strictest first"),
+    pytest.param("a@mild.example <joe@example.org>", "fail", "quarantine", "mild.example", id="display name"),
+    pytest.param("joe@example.org, a@silent.example", "fail", "none", "example.org", id="one without a record"),
+    pytest.param("a@one.example, a@two.example", "none", "none", "one.example", id="none has a record"),
+    pytest.param("a@mild.example, a@down.example", "temperror", "none", "down.example", id="one that may be strict"),
+    pytest.param("a@strict.example, a@down.example", "fail", "reject", "strict.example", id="one that cannot be more"),
+    pytest.param("joe@example.org\r\nFrom: a@strict.example", "fail", "reject", "strict.example", id="two fields"),
+]
+
+
+@pytest.mark.parametrize(("authors", "result", "asked", "domain"), SEVERAL)
+def test_of_several_authors_none_passes_and_the_strictest_policy_applies(
+    authors: str, result: str, asked: str, domain: str
+) -> None:
+    found = judged(f"From: {authors}\r\n\r\n".encode(), rows=ROWS_OF_SEVERAL)
+    assert found.spf_mail_from.result == "pass"
+    assert (found.dmarc.result, found.dmarc.disposition) == (result, asked)
+    assert str(found.dmarc.author_domain) == domain
+    assert found.author.domain is None
+
+
+def test_two_equal_from_fields_have_one_author() -> None:
+    found = judged(b"From: joe@example.org\r\nFrom: joe@example.org\r\n\r\n")
+    assert found.dmarc.result == "pass"
 
 
 @pytest.mark.parametrize(

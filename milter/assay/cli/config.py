@@ -12,6 +12,7 @@ from assay.cli.online import faults
 from assay.cli.options import add_configuration
 from assay.cli.serve import read_for_serving
 from assay.config import load, risks, sample, show
+from assay.policy import Action
 
 
 def add_to(commands: Any) -> None:
@@ -49,6 +50,9 @@ def _check(options: argparse.Namespace) -> int:
     if wrong:
         return os.EX_UNAVAILABLE
     print(f"{options.config or 'defaults'}: good")
+    for key in ("temperror", "malformed_from"):
+        if getattr(configuration.dmarc, key) is None and configuration.dmarc.reject is not Action.ACCEPT:
+            print(f"dmarc.{key} is left out: {getattr(configuration.dmarc.in_force, key)}, after dmarc.reject")
     return os.EX_OK
 
 

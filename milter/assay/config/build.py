@@ -29,7 +29,7 @@ _METHODS: dict[str, Callable[[Configuration], msgspec.Struct]] = {
     "dkim": lambda configuration: configuration.dkim,
     "arc": lambda configuration: configuration.arc,
     "senderid": lambda configuration: configuration.senderid,
-    "dmarc": lambda configuration: configuration.dmarc,
+    "dmarc": lambda configuration: configuration.dmarc.in_force,
 }
 #: Keys that hold an action and are no outcome.
 _NO_OUTCOMES = ("list_traffic",)
@@ -229,7 +229,7 @@ def _domains(key: str, texts: tuple[str, ...]) -> frozenset[str]:
     names = set()
     for text in texts:
         try:
-            names.add(Domain.parse(text.lstrip(".")).name)
+            names.add(Domain.parse_host(text.lstrip(".")).name)
         except InvalidNameError as error:
             raise ValueError(f"{key}: {text!r} is no domain: {error}") from error
     return frozenset(names)

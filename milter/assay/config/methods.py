@@ -6,6 +6,7 @@ from __future__ import annotations
 import re
 from typing import Annotated
 
+import msgspec.structs
 from msgspec import Meta
 
 from assay.config.section import Section
@@ -263,21 +264,34 @@ class Dmarc(Section, frozen=True):
     ] = Action.ACCEPT
     no_policy: Annotated[Action, Meta(description="The author's domain has no DMARC record.")] = Action.ACCEPT
     temperror: Annotated[
-        Action,
+        Action | None,
         Meta(
-            description="The DNS did not answer. Who rejects should set tempfail here: a domain's attacker may know a "
-            "name below it whose servers fail, and such mail would pass as if nothing were asked."
+            description="The DNS did not answer. Left out: tempfail where reject (above) keeps a message from its "
+            "recipient, else as reject. Who lets these pass lets forgers pass: an attacker may know a name below a "
+            "domain whose servers fail, or be able to keep them busy."
         ),
-    ] = Action.ACCEPT
+    ] = None
     permerror: Annotated[Action, Meta(description="The record is broken.")] = Action.ACCEPT
     malformed_from: Annotated[
-        Action,
+        Action | None,
         Meta(
-            description="There is no single author domain: no From, several, or one that programs read differently. "
-            "Such mail never passes DMARC; refusing it loses little."
+            description="There is no author domain to ask for: no From, none with a domain, or one that could name "
+            "more domains than anybody honest does. Left out: as reject (above), for such mail never passes, and "
+            "programs show it as anybody's."
         ),
-    ] = Action.ACCEPT
+    ] = None
 
     def __post_init__(self) -> None:
         if self.list_traffic not in (Action.REJECT, Action.QUARANTINE, Action.ACCEPT):
             raise ValueError(f"list_traffic = {self.list_traffic.value!r}: write reject, quarantine or accept")
+
+    @property
+    def in_force(self) -> Dmarc:
+        """The same with the actions that are left out, so that what is refused has no way around it."""
+        # A message that is deferred comes again, and the DNS may answer by then; one in quarantine waits for a person.
+        holds = self.reject in (Action.REJECT, Action.TEMPFAIL, Action.QUARANTINE, Action.DISCARD)
+        return msgspec.structs.replace(
+            self,
+            temperror=self.temperror or (Action.TEMPFAIL if holds else self.reject),
+            malformed_from=self.malformed_from or self.reject,
+        )

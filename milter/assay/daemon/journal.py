@@ -171,7 +171,7 @@ def facts_line(verdict: Verdict, now: float) -> bytes:
 def _evaluations(assessment: Assessment) -> Iterator[tuple[str, object]]:
     """What was found, in the order of the stages; findings with the same key in one entry."""
     if assessment.author is not None:
-        yield "author", assessment.author.domain or "-"
+        yield "author", ",".join(map(str, assessment.author.domains)) or "-"
     for key, of_key in groupby(sorted(findings(assessment), key=lambda one: one.stage.rank), key=lambda one: one.key):
         found = list(of_key)
         yield key, ",".join(one.word or one.result for one in found[:MAX_SHOWN])

@@ -19,11 +19,16 @@ from msgspec import Struct
 MAX_DOMAIN_LENGTH = 253  # octets in presentation form; RFC 1035, 2.3.4 allows 255 on the wire
 MAX_LABEL_LENGTH = 63  # octets; RFC 1035, 2.3.4
 
-#: A label as hosts and mail domains use it. The underscore is no host name character (RFC 952), but service labels
-#: such as ``_spf`` (RFC 8552) reach us in MAIL FROM domains and in ``d=``.
-_LABEL_PATTERN = r"[a-z0-9_](?:[a-z0-9_-]{0,61}[a-z0-9_])?"
+#: A label of atoms (RFC 5322, 3.2.3), which is what a domain may hold in a From field. Host names have letters, digits
+#: and inner hyphens only, but the DNS carries the others too, a wildcard answers for them, and an SPF check
+#: asks for every name that is not malformed (RFC 7208, 4.3).
+_LABEL_PATTERN = r"[a-z0-9!#$%&'*+/=?^_`{|}~-]{1,63}"
 _LABEL = re.compile(_LABEL_PATTERN)
 _NAME = re.compile(rf"{_LABEL_PATTERN}(?:\.{_LABEL_PATTERN})*+")
+_HOST_LABEL_PATTERN = r"[a-z0-9_](?:[a-z0-9_-]*[a-z0-9_])?"
+_HOST_NAME = re.compile(rf"{_HOST_LABEL_PATTERN}(?:\.{_HOST_LABEL_PATTERN})*+")
+#: What UTS 46 takes for a dot.
+_DOT = re.compile("[.\u3002\uff0e\uff61]")
 
 
 class InvalidNameError(ValueError):
@@ -40,10 +45,11 @@ class Domain(Struct, frozen=True, order=True):
         """Read a domain in U-labels, A-labels or both, in any case, with or without a final dot.
 
         :param text: what the sender wrote; ``surrogateescape`` bytes are allowed and refused as non-UTF-8.
-        :raises InvalidNameError: an empty, overlong or non-LDH label (underscore allowed), an overlong name, an
-            address literal, or U-labels that IDNA 2008 (RFC 5891) does not allow even after UTS 46 mapping.
+        :raises InvalidNameError: an empty or overlong label, a label with other characters than an atom has, an
+            overlong name, an address literal, or U-labels that IDNA 2008 (RFC 5891) does not allow even after UTS 46
+            mapping.
         """
-        if len(text) > MAX_DOMAIN_LENGTH + 1:  # before IDNA, whose normalisation is quadratic in the length
+        if len(text) > MAX_DOMAIN_LENGTH + 1:  # of a name in U-labels these are characters: no A-label is shorter
             raise InvalidNameError(f"domain longer than {MAX_DOMAIN_LENGTH} octets")
         name = text.removesuffix(".").lower() if text.isascii() else _to_a_labels(text)
         if not name:
@@ -53,6 +59,24 @@ class Domain(Struct, frozen=True, order=True):
         if not _NAME.fullmatch(name):
             raise InvalidNameError(_fault(name))
         return cls(name)
+
+    @classmethod
+    def parse_host(cls, text: str) -> Domain:
+        """Read a domain that has only what host names have, as `is_host_name` says.
+
+        :raises InvalidNameError: as `parse`, or another character in a label.
+        """
+        domain = cls.parse(text)
+        if not domain.is_host_name:
+            raise InvalidNameError(
+                "label with a character that is not a letter, digit, hyphen or underscore, or with a hyphen at an end"
+            )
+        return domain
+
+    @property
+    def is_host_name(self) -> bool:
+        """Whether its labels are those of hosts (RFC 952), or of services with their underscore (RFC 8552)."""
+        return _HOST_NAME.fullmatch(self.name) is not None
 
     @property
     def labels(self) -> tuple[str, ...]:
@@ -68,9 +92,26 @@ class Domain(Struct, frozen=True, order=True):
 
 
 def _to_a_labels(text: str) -> str:
-    """Convert U-labels (RFC 5890, 2.3.2.1) to A-labels."""
+    """Convert U-labels (RFC 5890, 2.3.2.1) to A-labels, and leave labels in ASCII as they are."""
+    labels = _DOT.split(text)
+    if not labels[-1]:
+        labels.pop()  # the final dot
+    converted: list[str] = []
+    length = -1
+    for label in labels:
+        converted.append(label.lower() if label.isascii() else _to_a_label(label))
+        length += len(converted[-1]) + 1
+        if length > MAX_DOMAIN_LENGTH:
+            raise InvalidNameError(f"domain longer than {MAX_DOMAIN_LENGTH} octets")
+    return ".".join(converted)
+
+
+def _to_a_label(label: str) -> str:
+    # Before IDNA, some of whose checks are quadratic in the length. 63 characters have 252 octets at most.
+    if len(label) > MAX_LABEL_LENGTH:
+        raise InvalidNameError(f"label longer than {MAX_LABEL_LENGTH} characters")
     try:
-        return idna.encode(text, uts46=True).decode("ascii").removesuffix(".").lower()
+        return idna.encode(label, uts46=True).decode("ascii").lower()
     except UnicodeError as error:  # idna.IDNAError is one; so is what a lone surrogate raises
         raise InvalidNameError("not an internationalised domain name (IDNA 2008)") from error
 
@@ -82,7 +123,7 @@ def _fault(name: str) -> str:
         return "empty label"
     if len(label) > MAX_LABEL_LENGTH:
         return f"label longer than {MAX_LABEL_LENGTH} octets"
-    return "label with a character that is no letter, digit, hyphen or underscore, or with a hyphen at an end"
+    return "label with a character that no domain name has"
 
 
 class Mailbox(Struct, frozen=True):

@@ -138,12 +138,14 @@ def _entry(text: str, exact: bool) -> tuple[str, str]:
         if at and not local.startswith('"') and _NOT_LOCAL.search(local):
             raise InvalidNameError("local part with white space or an angle bracket")
         if at and local not in ("", "*"):
-            return "addresses", normal_mailbox(parse_mailbox(entry), exact=exact)
+            mailbox = parse_mailbox(entry)
+            Domain.parse_host(mailbox.domain.name)
+            return "addresses", normal_mailbox(mailbox, exact=exact)
         if at:
-            return "alone", Domain.parse(domain).name
+            return "alone", Domain.parse_host(domain).name
         if entry.startswith("*."):
-            return "below", Domain.parse(entry[2:]).name
-        return "domains", Domain.parse(entry.removeprefix(".")).name
+            return "below", Domain.parse_host(entry[2:]).name
+        return "domains", Domain.parse_host(entry.removeprefix(".")).name
     except InvalidNameError as error:
         hint = "; networks are for inside() in a rule" if "/" in entry else ""
         raise ValueError(f"{text!r} is not an address, a domain or an IP address: {error}{hint}") from error

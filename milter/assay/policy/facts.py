@@ -79,9 +79,10 @@ class SpfFacts(Struct, frozen=True):
 
 
 class AuthorFacts(Struct, frozen=True):
-    """The author, or what is wrong with From."""
+    """The author, or why there is not just one."""
 
     domain: str = ""
+    domains: tuple[str, ...] = ()
     address: str = ""
     fault: str = ""
 
@@ -233,7 +234,7 @@ def facts(
         tuple([normal_address(one[:MAX_TEXT], exact=exact) for one in envelope.recipients]),
         _iprev(assessment.iprev),
         SpfFacts(_spf(assessment.spf_helo), _spf(assessment.spf_mail_from)),
-        _author(assessment.author, exact),
+        _author(assessment.author, assessment.dmarc, exact),
         tuple([_dkim(one, assessment.dmarc) for one in assessment.dkim]),
         _arc(assessment.arc, trusted_sealers, assessment.author),
         _sender_id(assessment.sender_id),
@@ -305,11 +306,16 @@ def _spf(evaluation: spf.Evaluation | None) -> SpfIdentityFacts:
     )
 
 
-def _author(author: dmarc.Author | None, exact: bool) -> AuthorFacts:
+def _author(author: dmarc.Author | None, judged: dmarc.Evaluation | None, exact: bool) -> AuthorFacts:
     if author is None:
         return _NO_AUTHOR
+    # Of several domains the one whose policy applies, so that a rule about a domain sees what DMARC sees.
+    domain = author.domain or (judged.author_domain if judged is not None else None)
     return AuthorFacts(
-        str(author.domain or ""), normal_address(author.mailbox[:MAX_TEXT], exact=exact), author.fault[:MAX_TEXT]
+        str(domain or ""),
+        tuple([one.name for one in author.domains]),
+        normal_address(author.mailbox[:MAX_TEXT], exact=exact),
+        author.fault[:MAX_TEXT],
     )
 
 

@@ -159,7 +159,7 @@ def sender_id_outcome(facts: Facts, _: Settings) -> Outcome | None:
 
 def dmarc_outcome(facts: Facts, settings: Settings) -> Outcome | None:
     """For a failure what the domain asks for: ``none``, ``quarantine``, ``reject``. Else ``pass``, ``no_policy``,
-    ``permerror``, ``temperror``, or ``malformed_from`` where there is no single author domain."""
+    ``permerror``, ``temperror``, or ``malformed_from`` where there is no author domain to ask for."""
     dmarc = facts.dmarc
     match dmarc.result:
         case "":
@@ -181,7 +181,7 @@ def _dmarc_failure(facts: Facts, settings: Settings) -> Outcome:
         return Outcome(asked, reason, Override.TRUSTED_SEALERS, recorded=True)
     if settings.trusted_forwarder(facts.client.address):
         return Outcome(asked, reason, Override.TRUSTED_FORWARDER, recorded=True)
-    if settings.stricter_dmarc.hold(facts.dmarc.domain):
+    if any(map(settings.stricter_dmarc.hold, (facts.dmarc.domain, *facts.author.domains))):
         return Outcome("reject", reason, "" if asked == "reject" else Override.STRICTER)
     through_list = facts.mailing_list.id or facts.arc.result == "pass"
     if asked == "reject" and settings.list_traffic != "reject" and through_list:

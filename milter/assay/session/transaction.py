@@ -118,7 +118,7 @@ class Transaction:
         self._spf: Pending[spf.Evaluation] | None = None
         self._author_field: HeaderField | None = None
         self._author: dmarc.Author | None = None  # of that field
-        self._discovery: Pending[dmarc.Discovery] | None = None
+        self._discoveries: dict[Domain, Pending[dmarc.Discovery]] = {}  # by the domain that may be the author's
         self._sender_id: Pending[senderid.Evaluation] | None = None
         self._signatures = Signatures(
             settings.dkim, inquiries, max_arc_sets=settings.arc_max_sets if settings.arc else 0
@@ -207,8 +207,8 @@ class Transaction:
             return
         self._author_field = one
         self._author = dmarc.author([one])
-        if self._author.domain is not None:
-            self._discovery = self._inquiries.start(self._discover(self._author.domain), urgency=Urgency.VERDICT)
+        for domain in self._author.domains:
+            self._discoveries[domain] = self._inquiries.start(self._discover(domain), urgency=Urgency.VERDICT)
 
     def end_of_header(self) -> None:
         """All fields are there: choose the signatures to verify and prepare to hash the body for them."""
@@ -294,18 +294,22 @@ class Transaction:
         signatures: tuple[dkim.Evaluation, ...],
         draw: float,
     ) -> dmarc.Evaluation:
-        if author.domain is None:
+        if not author.domains:
             return dmarc.no_author(author.fault)
-        if self._discovery is not None and self._author is not None and self._author.domain == author.domain:
-            discovery = self._discovery.result()
-        else:
-            discovery = self._inquiries.start(self._discover(author.domain), driver, Urgency.VERDICT).result()
+        pending = [
+            self._discoveries.get(domain) or self._inquiries.start(self._discover(domain), driver, Urgency.VERDICT)
+            for domain in author.domains
+        ]
+        discoveries = [one.result() for one in pending]
+        if author.domain is None:
+            several = dmarc.evaluate_several(discoveries, author.fault, legacy_pct=self._settings.legacy_pct, draw=draw)
+            return self._inquiries.start(several, driver, Urgency.VERDICT).result()
         # RFC 9989, 4.4.2: only the MAIL FROM identity counts, never HELO; and only a record that was published.
         by_spf = None
         if mail_from is not None and mail_from.domain is not None:
             by_spf = dmarc.Identifier(mail_from.domain, spf.Result.NONE if mail_from.guessed else mail_from.result)
         by_dkim = [dmarc.Identifier(one.domain, one.result) for one in signatures if one.domain is not None]
-        judged = dmarc.evaluate(discovery, by_spf, by_dkim, legacy_pct=self._settings.legacy_pct, draw=draw)
+        judged = dmarc.evaluate(discoveries[0], by_spf, by_dkim, legacy_pct=self._settings.legacy_pct, draw=draw)
         return self._inquiries.start(judged, driver, Urgency.VERDICT).result()
 
     def _discover(self, domain: Domain) -> Inquiry[dmarc.Discovery]:

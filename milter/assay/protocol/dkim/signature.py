@@ -223,7 +223,7 @@ def _read_name(tags: Mapping[str, str], name: str) -> Domain:
     try:
         if value.endswith("."):  # RFC 6376, 3.5: no grammar for names has it
             raise InvalidNameError("name with a final dot")
-        return Domain.parse(value)
+        return Domain.parse_host(value)  # RFC 6376, 3.5: sub-domain of RFC 5321, 4.1.2; underscores are in use
     except InvalidNameError as error:
         raise SignatureError(Result.PERMERROR, f"{name}= is no host name: {error}") from None
 

@@ -2,13 +2,14 @@
 """DMARC: who really sent the message, by the domain in its From field (RFC 9989).
 
 The way of one message: `author` finds the author domain, `discover` the record that applies to it, `evaluate` the
-verdict. `walk_ahead` warms the cache for it; `walk` and `organizational_domain` are for the reports.
+verdict, or `evaluate_several` where the author domain may be one of several. `walk_ahead` warms the cache for them;
+`walk` and `organizational_domain` are for the reports.
 """
 
 from assay.protocol.dmarc.alignment import MAX_NAMES_AHEAD, MAX_WALKED_NAMES, walk_ahead
 from assay.protocol.dmarc.author import MAX_AUTHOR_DOMAINS, Author, author, from_fields
 from assay.protocol.dmarc.discovery import Discovery, Method, Result, discover
-from assay.protocol.dmarc.evaluate import Evaluation, Identifier, LegacyPct, evaluate, no_author
+from assay.protocol.dmarc.evaluate import Evaluation, Identifier, LegacyPct, evaluate, evaluate_several, no_author
 from assay.protocol.dmarc.record import Alignment, Policy, Record, is_record, parse
 from assay.protocol.dmarc.tree import MAX_QUERIES, Found, PublicSuffix, Walk, organizational_domain, walk
 
@@ -33,6 +34,7 @@ __all__ = [
     "author",
     "discover",
     "evaluate",
+    "evaluate_several",
     "from_fields",
     "is_record",
     "no_author",

@@ -1,23 +1,30 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """The author domain: whose name the message bears in its From field (RFC 9989, 4.2 and 5.3.1).
 
-DMARC applies to a message with exactly one From field that names exactly one domain. Two mailboxes in one domain are
-fine, in U-labels or A-labels; a group counts by its mailboxes (RFC 6854), so an empty one has no domain. All else
-yields no domain but a fault, because two readers of the same bytes would find two authors, and an attacker lives on
-the difference (RFC 9989, 4.4 and 11.5). What to do with such a message is the operator's policy.
+A message has one author domain where everybody who reads it finds the same one: two mailboxes in one domain are fine,
+in U-labels or A-labels, and a group counts by its mailboxes (RFC 6854). Where the field is not what RFC 5322 has, or
+programs read it differently, or where there are several, every domain that any program could take for the author's is
+collected, because an attacker lives on the difference (RFC 9989, 4.4 and 11.5). If that is one, in whatever form, it is
+the author domain. If there are several, the message cannot pass for any, and the strictest of their policies applies
+(`evaluate_several`). If there is none, or too many to ask for, DMARC cannot be applied, and the operator decides.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import re
+from collections.abc import Iterable, Sequence
 
 from msgspec import Struct
 
 from assay.model.message import HeaderField
-from assay.model.name import Domain, InvalidNameError, Mailbox
-from assay.protocol.syntax.address import AddressList, Fault, HeaderMailbox, parse_addresses
+from assay.model.name import MAX_DOMAIN_LENGTH, MAX_LABEL_LENGTH, Domain, InvalidNameError, Mailbox
+from assay.protocol.syntax.address import AddressList, HeaderMailbox, parse_addresses
+from assay.protocol.syntax.readings import MAX_READINGS, possible_addresses
 
-MAX_AUTHOR_DOMAINS = 5  # our choice, for those who evaluate each of several domains (RFC 9989, 11.5: "a small number")
+#: Our choice, for each costs the questions of a tree walk (RFC 9989, 11.5: "a small number"). No honest message needs
+#: more than two.
+MAX_AUTHOR_DOMAINS = 4
+MAX_FROM_FIELDS = 10  # our choice, for each is parsed; RFC 5322, 3.6 has exactly one
 
 #: What surrounds a field's name only where somebody wants two programs to disagree on which fields are From fields.
 _PADDING = b" \t\r\n\0"
@@ -26,10 +33,10 @@ _PADDING = b" \t\r\n\0"
 class Author(Struct, frozen=True):
     """Who the message says it is from.
 
-    `domain` is the author domain, or None where `fault` says why there is none. `mailbox` is the first address as
-    text, empty without a domain, and as long as the sender likes. `display_name` is what stands before it, encoded
-    words as they are. `domains` are all different domains, at most MAX_AUTHOR_DOMAINS, where the field could be read:
-    more than one are a fault, but an operator may want each of them evaluated (RFC 9989, 11.5).
+    `domain` is the author domain, or None where `fault` says why there is not just one. `mailbox` is the first address
+    as text, and as long as the sender likes; empty without a domain, or where its local part cannot be told.
+    `display_name` is what stands before it, encoded words as they are. `domains` are all that a program could take for
+    the author domain: the one, several, or none where there are more than MAX_AUTHOR_DOMAINS.
     """
 
     domain: Domain | None
@@ -48,15 +55,35 @@ def author(fields: Sequence[HeaderField]) -> Author:
     found = from_fields(fields)
     if not found:
         return Author(None, fault="no From field")
-    if len(found) > 1:  # RFC 5322, 3.6: exactly one
-        return Author(None, fault=f"{len(found)} From fields")
-    if found[0].name != found[0].name.strip(_PADDING):
-        # RFC 5322, 4.5.2 has it as obsolete syntax; readers that know the present syntax only see no From field.
-        return Author(None, fault="white space around the name of the From field")
-    addresses = parse_addresses(found[0].value)
-    if isinstance(addresses, Fault):
-        return Author(None, fault=f"malformed From field: {addresses.reason}")
-    return _author_of(addresses)
+    if len(found) > MAX_FROM_FIELDS:
+        return Author(None, fault=f"more than {MAX_FROM_FIELDS} From fields")
+    addresses: list[HeaderMailbox] = []
+    domains: dict[Domain, None] = {}
+    fault = ""
+    for one in found:
+        read = parse_addresses(one.value)
+        if isinstance(read, AddressList):
+            mailboxes, names = read.mailboxes, _names(read.mailboxes)
+            fault = fault or ("" if mailboxes else "group without a mailbox")
+        else:
+            mailboxes = possible_addresses(one.value)
+            if len(mailboxes) > MAX_READINGS:
+                return Author(None, fault=f"malformed From field: more than {MAX_READINGS} possible addresses")
+            names = _likely(_names(mailboxes))
+            fault = fault or read.reason
+        if any(_UNDECODED.search(mailbox.domain) for mailbox in mailboxes):
+            return Author(None, fault="malformed From field: domain with octets that are not UTF-8")
+        addresses += mailboxes
+        domains |= dict.fromkeys(names)
+        if len(domains) > MAX_AUTHOR_DOMAINS:
+            return Author(None, fault=f"more than {MAX_AUTHOR_DOMAINS} possible author domains")
+    if len(domains) == 1:
+        (domain,) = domains
+        mailbox = str(Mailbox(addresses[0].local_part, domain)) if _is_sure(addresses, fault) else ""
+        return Author(domain, mailbox, "", addresses[0].display_name, (domain,))
+    if domains:
+        return Author(None, fault=_several(len(domains), len(found), fault), domains=tuple(domains))
+    return Author(None, fault=f"no author domain in the From field: {fault or 'address without a domain name'}")
 
 
 def from_fields(fields: Sequence[HeaderField]) -> list[HeaderField]:
@@ -64,26 +91,83 @@ def from_fields(fields: Sequence[HeaderField]) -> list[HeaderField]:
     return [field for field in fields if field.key.strip(_PADDING) == b"from"]
 
 
-def _author_of(addresses: AddressList) -> Author:
-    if not addresses.mailboxes:
-        return Author(None, fault="group without mailbox in the From field")
-    mailboxes: list[Mailbox] = []
-    for one in addresses.mailboxes:
-        domain = _domain_of(one)
-        if isinstance(domain, Fault):
-            return Author(None, fault=f"malformed From field: {domain.reason}")
-        mailboxes.append(Mailbox(one.local_part, domain))
-    domains = tuple(dict.fromkeys(mailbox.domain for mailbox in mailboxes))
-    if len(domains) > 1:
-        fault = "two author domains" if len(domains) == 2 else f"{len(domains)} author domains"
-        return Author(None, fault=fault, domains=domains[:MAX_AUTHOR_DOMAINS])
-    return Author(domains[0], str(mailboxes[0]), "", addresses.mailboxes[0].display_name, domains)
+def _several(domains: int, fields: int, fault: str) -> str:
+    if fields > 1:
+        return f"{domains} author domains in {fields} From fields"
+    return (
+        f"{domains} possible author domains in a malformed From field: {fault}"
+        if fault
+        else f"{domains} author domains"
+    )
 
 
-def _domain_of(mailbox: HeaderMailbox) -> Domain | Fault:
-    if mailbox.domain.startswith("["):
-        return Fault("address literal instead of a domain")
+def _is_sure(addresses: Sequence[HeaderMailbox], fault: str) -> bool:
+    """Whether the first address is the one that everybody reads: where the field is malformed, if there is no other."""
+    return bool(addresses[0].local_part) and (not fault or len({one.local_part for one in addresses}) == 1)
+
+
+def _likely(domains: list[Domain]) -> list[Domain]:
+    """Of what merely could be read those with several labels, if there are any.
+
+    A word behind an "@" in a malformed display name is not a mail domain, and must not take the author from an honest
+    message.
+    """
+    return [one for one in domains if "." in one.name] or domains
+
+
+def _names(mailboxes: Iterable[HeaderMailbox]) -> list[Domain]:
+    """The domains of mailboxes, each once."""
+    texts = dict.fromkeys(one.domain for one in mailboxes)
+    return list(dict.fromkeys(name for text in texts for name in _names_of(text)))
+
+
+def _names_of(text: str) -> list[Domain]:
+    """The names that a domain stands for, as somebody wrote it: none for an address literal."""
+    if text.startswith("["):
+        return []
+    name = _parsed(text)
+    if name is not None and name.is_host_name:
+        return [name]
+    # Some programs do not read on behind an empty label or a character that no host name has.
+    first = _BREAK.split(text.lstrip("."), maxsplit=1)[0].rstrip(".")
+    found = (name or _carried(text), _carried(first) if "." in first else None)
+    return [one for one in found if one is not None]
+
+
+def _parsed(text: str) -> Domain | None:
     try:
-        return Domain.parse(mailbox.domain)
-    except InvalidNameError as error:
-        return Fault(str(error))
+        return Domain.parse(text)
+    except InvalidNameError:
+        return None
+
+
+#: All but what a host name is written with, in any script.
+_BREAK = re.compile("[.\u3002\uff0e\uff61]{2}|[!#$%&'*+/=?^`{|}~]")
+#: Whatever is done about them, it is not the same everywhere: Sendmail, for one, expands its own macros there.
+_UNDECODED = re.compile("[\udc80-\udcff]")
+_DOT = re.compile("[.\u3002\uff0e\uff61]+")
+#: In octets: what is left of a U-label that has no A-label becomes at most three times as long by Punycode.
+_MAX_STAND_IN = 18
+
+
+def _carried(text: str) -> Domain | None:
+    """The name nearest to a text that the DNS cannot carry as it is, below the same domain.
+
+    Nobody can publish anything at such a name, but the domain above it may have a policy, also for what does not exist
+    (RFC 9989, 4.10.1), and that applies to the name that stands in.
+    """
+    labels = [_carried_label(label) for label in _DOT.split(text[-4 * MAX_DOMAIN_LENGTH :]) if label]
+    while labels and sum(map(len, labels)) + len(labels) - 1 > MAX_DOMAIN_LENGTH:
+        del labels[0]
+    return _parsed(".".join(labels))
+
+
+def _carried_label(label: str) -> str:
+    if not label.isascii():
+        try:
+            return Domain.parse(label).name
+        except (
+            InvalidNameError
+        ):  # symbols for example, which older IDNA allowed and which are registered here and there
+            label = "xn--" + label[:_MAX_STAND_IN].lower().encode("punycode").decode("ascii")
+    return label[:MAX_LABEL_LENGTH]

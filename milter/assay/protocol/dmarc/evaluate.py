@@ -16,6 +16,7 @@ from collections.abc import Mapping, Sequence
 from enum import StrEnum
 
 from msgspec import Struct
+from msgspec.structs import replace
 
 from assay.inquiry import Inquiry
 from assay.model.name import Domain
@@ -71,8 +72,48 @@ class Evaluation(Struct, frozen=True):
 
 
 def no_author(fault: str) -> Evaluation:
-    """The verdict on a message without exactly one author domain: DMARC cannot be applied (RFC 9989, 4.4)."""
+    """The verdict on a message without any author domain to ask for: DMARC cannot be applied (RFC 9989, 4.4)."""
     return Evaluation(Result.PERMERROR, fault)
+
+
+def evaluate_several(
+    discoveries: Sequence[Discovery],
+    fault: str,
+    *,
+    legacy_pct: LegacyPct = LegacyPct.IGNORE,
+    draw: float = 0.0,
+) -> Inquiry[Evaluation]:
+    """Evaluate a message with several domains of which each could be its author's (RFC 9989, 11.5).
+
+    It passes for none of them, whatever SPF and DKIM say, and the strictest of their policies applies.
+
+    :param discoveries: what `discover` found for each of the domains, one at least.
+    :param fault: why there is not just one.
+    """
+    judged: list[Evaluation] = []
+    for one in discoveries:
+        judged.append((yield from evaluate(one, None, (), legacy_pct=legacy_pct, draw=draw)))
+    strictest = max(judged, key=_strictness)
+    if strictest.result is not Result.FAIL:
+        return strictest
+    return replace(strictest, reason=fault)
+
+
+def _strictness(judged: Evaluation) -> int:
+    """How much is asked for a message that did not pass. What could not be found out may be the policy reject."""
+    match judged.result, judged.disposition:
+        case Result.FAIL, Policy.REJECT:
+            return 5
+        case Result.TEMPERROR, _:
+            return 4
+        case Result.FAIL, Policy.QUARANTINE:
+            return 3
+        case Result.FAIL, _:
+            return 2
+        case Result.PERMERROR, _:
+            return 1
+        case _:
+            return 0
 
 
 def evaluate(

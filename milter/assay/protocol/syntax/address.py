@@ -1,19 +1,23 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Address lists of a header field (RFC 5322, 3.4), read byte by byte and strictly.
+r"""Address lists of a header field (RFC 5322, 3.4), read byte by byte, as far as all programs read them alike.
 
 Whoever signs a message and whoever shows it to a human must see the same author (J. Chen, V. Paxson, J. Jiang,
-"Composition Kills", 2020). So this parser accepts the grammar of RFC 5322, section 3, with UTF-8 (RFC 6532) and with
-groups (RFC 6854), and of the obsolete syntax of section 4 just one thing: a dot in a display name (``John Q. Public``),
-which everybody writes. All else is a `Fault`:
+"Composition Kills", 2020). This parser accepts the grammar of RFC 5322, section 3, with UTF-8 (RFC 6532) and with
+groups (RFC 6854); the obsolete syntax of section 4: routes, empty list elements, dots in a display name, white space
+and comments around the dots of an address; and two forms that the RFC never had and everybody shows: dots anywhere in
+a local part, and a final dot behind a domain. All else is a `Fault`, and `assay.protocol.syntax.readings` finds what
+it could be read as:
 
-- routes (``<@a,@b:c@d>``), empty list elements, white space or comments around the dots of an address;
 - an ``@`` outside quotes in a display name, text behind ``>``, a backslash outside quotes and comments;
+- a quoted string with a quoted pair beside other words of a display name: Sendmail quotes the whole again, and of
+  ``"A\" <b@c> "' <d@e>`` it makes ``"\"A\\" <b@c> \"'" <d@e>``;
+- white space or a comment inside a domain behind what is a whole domain already (``b.example .c.example``);
 - control characters, bare CR or LF, NUL, bytes that are no UTF-8;
 - encoded words (RFC 2047) inside an address. In a display name they are kept as they are: nothing is ever decoded;
 - characters that become ``@``, ``<`` or ``>`` under compatibility normalisation (U+FF20 and its like) outside quotes.
 
 Invariants: never raises; time linear in the length of the value; a `Fault` quotes nothing of the value. The domain is
-what was written: whether it is a domain name is the caller's question.
+what was written, without comments, white space and final dot: whether it is a domain name is the caller's question.
 """
 
 from __future__ import annotations
@@ -33,8 +37,8 @@ class HeaderMailbox(Struct, frozen=True):
     """One mailbox of a header field (RFC 5322, 3.4).
 
     `display_name` has its quotes removed and its words separated by one space; encoded words are not decoded.
-    `local_part` is unquoted. `domain` is as written: a domain in A-labels or U-labels, or an address literal in its
-    brackets.
+    `local_part` is unquoted. `domain` is as written, without a final dot: a domain in A-labels or U-labels, or an
+    address literal in its brackets.
     """
 
     display_name: str
@@ -59,7 +63,7 @@ def parse_addresses(value: bytes) -> AddressList | Fault:
     """Read the value of a From, Sender, To or similar field.
 
     :param value: the field's value as it stood in the message, folded with CRLF.
-    :returns: the addresses, or why there are none (RFC 5322, 3.4 and 3.6.2).
+    :returns: the addresses, or why they cannot be told for sure (RFC 5322, 3.4, 3.6.2 and 4.4).
     """
     simple = _SIMPLE.fullmatch(value)
     if simple is not None and len(value) <= MAX_LENGTH:
@@ -119,7 +123,7 @@ _SIMPLE = re.compile(
 )
 
 #: All characters that are "@", "<" or ">" under NFKC. Normalising the text itself would be quadratic in its length.
-_LOOKALIKE = re.compile("[\ufe64\ufe65\ufe6b\uff1c\uff1e\uff20]")
+LOOKALIKE = re.compile("[\ufe64\ufe65\ufe6b\uff1c\uff1e\uff20]")
 
 _STRAY = {b'"': "quoted string without an end", b"[": "broken address literal", b"\\": "backslash outside quotes"}
 
@@ -193,16 +197,17 @@ class _Parser:
         self._groups: list[str] = []
 
     def address_list(self) -> AddressList:
-        """address-list = (address *("," address)); address = mailbox / group."""
-        if not self._tokens:
-            raise _SyntaxFault("no address")
+        """address-list = (address *("," address)) / obs-addr-list; address = mailbox / group."""
         while True:
+            self._skip_commas()
+            if self._peek() is _END:
+                break
             self._address()
-            token = self._next()
-            if token is _END:
-                return AddressList(tuple(self._mailboxes), tuple(self._groups))
-            if token.text != b",":
+            if self._peek() is not _END and self._peek().text != b",":
                 raise _SyntaxFault("text behind an address")
+        if not self._mailboxes and not self._groups:
+            raise _SyntaxFault("no address")
+        return AddressList(tuple(self._mailboxes), tuple(self._groups))
 
     def _address(self) -> None:
         words = self._words()
@@ -211,16 +216,20 @@ class _Parser:
             return
         self._next()
         self._groups.append(_phrase(words, "group without a name"))
-        if self._peek().text == b";":  # RFC 5322, 3.4: a group may be empty
-            self._next()
-            return
         while True:
-            self._mailbox(self._words())
-            token = self._next()
-            if token.text == b";":
+            self._skip_commas()  # RFC 5322, 3.4: a group may be empty; 4.4 obs-group-list: and hold nothing but commas
+            if self._peek().text == b";":
+                self._next()
                 return
-            if token.text != b",":
+            self._mailbox(self._words())
+            token = self._peek()
+            if token.text not in (b",", b";"):
                 raise _SyntaxFault("group without an end" if token is _END else "text behind an address in a group")
+
+    def _skip_commas(self) -> None:
+        """RFC 5322, 4.4 obs-mbox-list and obs-addr-list: elements may be empty."""
+        while self._peek().text == b",":
+            self._at += 1
 
     def _mailbox(self, words: list[_Token]) -> None:
         """mailbox = name-addr / addr-spec, of which `words` are read already."""
@@ -231,11 +240,9 @@ class _Parser:
             self._mailboxes.append(HeaderMailbox("", _local_part(words), self._domain()))
         elif token.text == b"<":
             display_name = _phrase(words, "") if words else ""
+            self._skip_route()
             words = self._words()
-            token = self._next()
-            if token.text == b"@" and not words:
-                raise _SyntaxFault("address with a route or without a local part")  # RFC 5322, 4.4 obs-route
-            if token.text != b"@":
+            if self._next().text != b"@":
                 raise _SyntaxFault("no @ between < and >")
             self._mailboxes.append(HeaderMailbox(display_name, _local_part(words), self._domain()))
             if self._next().text != b">":
@@ -243,10 +250,20 @@ class _Parser:
         elif words:
             raise _SyntaxFault("address without @")
         else:
-            raise _SyntaxFault("empty address")
+            raise _SyntaxFault("group without an end" if token is _END else "empty address")
+
+    def _skip_route(self) -> None:
+        """obs-route = obs-domain-list ":" (RFC 5322, 4.4), which SHOULD be ignored."""
+        if self._peek().text not in (b"@", b","):
+            return
+        while (token := self._next()).text != b":":
+            if token.text == b"@":
+                self._domain()
+            elif token.text != b",":
+                raise _SyntaxFault("route without an end")
 
     def _domain(self) -> str:
-        """domain = dot-atom / domain-literal (RFC 5322, 3.4.1)."""
+        """domain = dot-atom / domain-literal / obs-domain (RFC 5322, 3.4.1 and 4.4)."""
         if self._peek().kind == "literal":
             return self._next().text.decode()
         words = self._words()
@@ -254,7 +271,7 @@ class _Parser:
             raise _SyntaxFault("address without a domain")
         if any(word.kind == "quoted" for word in words):
             raise _SyntaxFault("quoted string in a domain")
-        return _dot_atom(words).decode()
+        return _domain_of(words).decode()
 
     def _words(self) -> list[_Token]:
         """The run of atoms, quoted strings and dots from here on."""
@@ -280,6 +297,8 @@ def _phrase(words: list[_Token], fault: str) -> str:
     for word in words:
         if word.kind == "atom":
             _refuse_lookalikes(word.text)
+        elif len(words) > 1 and b"\\" in word.text:
+            raise _SyntaxFault("quoted pair in a display name of several words")
         if parts and not word.glued:
             parts.append(b" ")
         parts.append(_unquote(word.text) if word.kind == "quoted" else word.text)
@@ -287,27 +306,40 @@ def _phrase(words: list[_Token], fault: str) -> str:
 
 
 def _local_part(words: list[_Token]) -> str:
-    """local-part = dot-atom / quoted-string (RFC 5322, 3.4.1)."""
-    if not words:
-        raise _SyntaxFault("address without a local part")
-    if words[0].kind != "quoted":
-        return _dot_atom(words).decode()
-    if len(words) > 1:
-        raise _SyntaxFault("local part with more than a quoted string")
-    return _refuse_encoded_word(_unquote(words[0].text)).decode()
-
-
-def _dot_atom(words: list[_Token]) -> bytes:
-    """dot-atom-text (RFC 5322, 3.2.3): atoms with single dots between them and nothing else."""
-    for position, word in enumerate(words):
-        if position and not word.glued:
-            raise _SyntaxFault("white space or comment inside an address")
-        if word.kind != ("special" if position % 2 else "atom"):
-            raise _SyntaxFault("misplaced dot or quoted string in an address")
+    """local-part = dot-atom / quoted-string / obs-local-part (RFC 5322, 3.4.1 and 4.4), with dots wherever they are."""
+    parts: list[bytes] = []
+    follows_dot = True
+    for word in words:
+        is_dot = word.kind == "special"
+        if not is_dot and not follows_dot:
+            raise _SyntaxFault("local part of several words")
+        follows_dot = is_dot
         if word.kind == "atom":
             _refuse_lookalikes(word.text)
+        elif len(words) > 1 and (b"@" in word.text or b"\\" in word.text):
+            raise _SyntaxFault("local part with an @ or a quoted pair in one of its words")
+        parts.append(_unquote(word.text) if word.kind == "quoted" else word.text)
+    if all(word.kind == "special" for word in words):
+        raise _SyntaxFault("address without a local part")
+    return _refuse_encoded_word(b"".join(parts)).decode()
+
+
+def _domain_of(words: list[_Token]) -> bytes:
+    """dot-atom-text (RFC 5322, 3.2.3) or obs-domain (4.4): atoms with single dots between them, perhaps one behind."""
+    is_whole = False
+    for position, word in enumerate(words):
+        if position and not word.glued:
+            if word.kind == "atom" and words[position - 1].kind == "atom":
+                raise _SyntaxFault("text behind an address")
+            if is_whole:  # for a program that reads no farther
+                raise _SyntaxFault("white space or comment behind a domain that could end there")
+        if word.kind != ("special" if position % 2 else "atom"):
+            raise _SyntaxFault("misplaced dot in a domain")
+        if word.kind == "atom":
+            _refuse_lookalikes(word.text)
+            is_whole = position > 0
     if len(words) % 2 == 0:
-        raise _SyntaxFault("address part that ends with a dot")
+        words = words[:-1]
     return _refuse_encoded_word(b"".join(word.text for word in words))
 
 
@@ -320,7 +352,7 @@ def _refuse_encoded_word(part: bytes) -> bytes:
 
 def _refuse_lookalikes(atom: bytes) -> None:
     """Refuse what a reader that normalises (NFKC) takes for the syntax of another address."""
-    if not atom.isascii() and _LOOKALIKE.search(atom.decode()):
+    if not atom.isascii() and LOOKALIKE.search(atom.decode()):
         raise _SyntaxFault("character that looks like @, < or >")
 
 

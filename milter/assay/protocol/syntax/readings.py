@@ -1,0 +1,157 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""What programs could take for the addresses of a field that they read differently.
+
+For the value of a From field that `parse_addresses` refuses. No program is imitated: whatever may follow an ``@`` as a
+domain is collected, in quotes and comments too, with and without what some programs drop or decode. So what any of
+them shows is among it, and often more than that, which is the safe side: an author that cannot be told for sure must
+not be vouched for (RFC 9989, 4.4).
+
+Invariants: never raises; time linear in the length of the value; little more than `MAX_READINGS`.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import quopri
+import re
+from collections.abc import Iterator
+from itertools import chain
+
+from assay.protocol.syntax.address import LOOKALIKE, HeaderMailbox
+
+MAX_READINGS = 20  # our choice: bounds the conversions of names; honest fields have one or two
+MAX_BACKWARDS = 256  # our choice, in characters: a local part has 64 octets (RFC 5321, 4.5.3.1), a domain 253
+
+_AT = re.compile(f"@|{LOOKALIKE.pattern}")
+#: What a domain may consist of (RFC 5322, 3.2.3 and RFC 6532, 3.2), octets that are no UTF-8 included.
+_TEXT = r"(?:[A-Za-z0-9!#$%&'*+/=?^_`{|}~.-]|[^\x00-\x7f\ufe64\ufe65\ufe6b\uff1c\uff1e\uff20])++"
+_GAP = r"(?:[ \t]++|\([^()]*+\))"
+#: A domain behind the "@", with white space and comments around its dots. Quotes and the like in front of it are
+#: passed over by some. Possessive quantifiers: hostile input cannot backtrack.
+_DOMAIN = re.compile(
+    rf"""(?:{_GAP}|["\\<\[\]])*+(?P<first>{_TEXT})(?P<rest>(?:(?:(?<=\.){_GAP}++|{_GAP}++(?=\.)){_TEXT})*+)"""
+)
+_WORDS_BEHIND = re.compile(rf"(?:{_GAP}++{_TEXT})*+")
+_NEXT = re.compile(rf"{_GAP}*+(.?)", re.DOTALL)
+_GAPS = re.compile(_GAP)
+#: A local part, backwards from the "@".
+_LOCAL_BACKWARDS = re.compile(r"[ \t]*+([A-Za-z0-9!#$%&'*+/=?^_`{|}~.\x80-\U0010ffff-]*+)")
+#: Some programs take these out of what they read: controls, signs of quoting, closing brackets that nothing opened.
+_DROPPED = re.compile(r'[\x00-\x08\x0a-\x1f\x7f-\x9f"\\)>\u2028\u2029]+')
+_PARENTHESIS = re.compile("[()]")
+#: Sendmail makes ``user@host`` of ``host!user`` and ``user%host`` where no "@" follows. The first host, backwards.
+_BANG = re.compile(r"!(?=[^\x00-\x20])")
+_HOST_BACKWARDS = re.compile(r"[ \t]*+([A-Za-z0-9#$&'*+/=?^_`{|}~. \t\x80-\U0010ffff-]*+)")
+_PERCENT = re.compile(r"%[ \t]*+([A-Za-z0-9_.\x80-\U0010ffff-]++)")
+
+_ENCODED_WORD = re.compile(r"=\?([^?]*+)\?([QqBb])\?([^?]*+)\?=")
+_BETWEEN_ENCODED_WORDS = re.compile(r"(?<=\?=)[ \t]++(?==\?)")  # is not part of the text
+#: Charsets in which "@" and dots may be other octets than in ASCII.
+_WIDE_CHARSETS = frozenset(("utf-7", "utf-16", "utf-16be", "utf-16le", "utf-32", "utf-32be", "utf-32le"))
+
+
+def possible_addresses(value: bytes) -> tuple[HeaderMailbox, ...]:
+    """Collect what could be an address, each once.
+
+    :param value: the field's value as it stood in the message, folded with CRLF.
+    :returns: mailboxes without a display name. `domain` is what follows the ``@`` and may be no name at all;
+        `local_part` is empty where none can be told. If they are more than MAX_READINGS, there may be others.
+    """
+    found: dict[HeaderMailbox, None] = {}
+    for text in _texts(value):
+        for one in chain(_scan(text), _scan_old(text)):
+            found[one] = None
+            if len(found) > MAX_READINGS:
+                return tuple(found)
+    return tuple(found)
+
+
+def _texts(value: bytes) -> Iterator[str]:
+    """The value as it is, and as it is after what some programs do to it first."""
+    text = value.replace(b"\r\n", b"").decode("utf-8", "surrogateescape")
+    yield text
+    decoded = _ENCODED_WORD.sub(_decode, _BETWEEN_ENCODED_WORDS.sub("", text)) if "=?" in text else text
+    if decoded != text:
+        yield decoded
+    for one in {text, decoded}:
+        plain = _DROPPED.sub("", one)
+        if plain != one:
+            yield plain
+        if "(" in one:
+            yield _DROPPED.sub("", _without_comments(one))
+
+
+def _without_comments(text: str) -> str:
+    """The text outside parentheses, which nest."""
+    pieces: list[str] = []
+    depth = at = 0
+    for one in _PARENTHESIS.finditer(text):
+        if not depth:
+            pieces.append(text[at : one.start()])
+        depth = depth + 1 if one[0] == "(" else max(0, depth - 1)
+        at = one.end()
+    if not depth:
+        pieces.append(text[at:])
+    return " ".join(pieces)
+
+
+def _scan(text: str) -> Iterator[HeaderMailbox]:
+    """What stands around each "@"."""
+    for at in _AT.finditer(text):
+        domain = _DOMAIN.match(text, at.end())
+        if domain is None:
+            continue
+        local_part = _backwards(_LOCAL_BACKWARDS, text, at.start())
+        first, whole = domain["first"], domain["first"] + _GAPS.sub("", domain["rest"])
+        yield HeaderMailbox("", local_part, whole)
+        if domain["rest"] and _is_whole(first):
+            yield HeaderMailbox("", local_part, first)
+        behind = _WORDS_BEHIND.match(text, domain.end())
+        if behind is not None and behind[0]:
+            words = _GAPS.sub(" ", behind[0]).split()
+            yield HeaderMailbox("", local_part, whole + "".join(words))  # as Python's email package reads it
+            if _follows(text, behind.end()) != "<":
+                yield HeaderMailbox("", local_part, ".".join((whole, *words)))  # as Sendmail rewrites it (BlankSub)
+
+
+def _scan_old(text: str) -> Iterator[HeaderMailbox]:
+    """What addresses of other networks stand for: ``host!user`` and ``user%host``."""
+    for bang in _BANG.finditer(text):
+        words = _backwards(_HOST_BACKWARDS, text, bang.start()).split()
+        for host in (".".join(words), *words[-1:]):
+            if _is_whole(host):
+                yield HeaderMailbox("", "", host)
+    for percent in _PERCENT.finditer(text):
+        if _is_whole(percent[1]):
+            yield HeaderMailbox("", "", percent[1])
+
+
+def _backwards(pattern: re.Pattern[str], text: str, end: int) -> str:
+    """The group of a pattern that is matched backwards from `end`, over a bounded distance."""
+    found = pattern.match(text[max(0, end - MAX_BACKWARDS) : end][::-1])
+    return found[1][::-1] if found is not None else ""
+
+
+def _follows(text: str, at: int) -> str:
+    following = _NEXT.match(text, at)
+    return following[1] if following is not None else ""
+
+
+def _is_whole(text: str) -> bool:
+    """Whether a program that reads no farther has a domain of several labels already."""
+    return "." in text.strip(".")
+
+
+def _decode(word: re.Match[str]) -> str:
+    """The text of an encoded-word (RFC 2047, 4), in every charset in which its "@" and its domain are ASCII."""
+    octets = word[3].encode("utf-8", "surrogateescape")
+    try:
+        octets = quopri.decodestring(octets, header=True) if word[2] in "Qq" else base64.b64decode(octets + b"==")
+    except (binascii.Error, ValueError):
+        return word[0]
+    charset = word[1].lower().partition("*")[0].replace("_", "-")  # a language may stand behind
+    text = octets.decode("utf-8", "surrogateescape")
+    if charset in _WIDE_CHARSETS:
+        return text + octets.decode(charset, "ignore")
+    return text
