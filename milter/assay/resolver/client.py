@@ -8,7 +8,7 @@ come back (see `health`), so that the restart of a nameserver fails no lookup.
 
 For each query a flight needs a place, which it gets in its asker's turn (see `share`). There are `PLACES`; a query that
 is not answered within `LINGER` moves to one of `SLOW_PLACES` if its asker has a share of these left, and domains that
-were slow before ask there alone, as does TCP. So what is slow leaves places for what is fast.
+were slow before ask there alone. So what is slow leaves places for what is fast. TCP has `STREAMS` of its own.
 
 A question that nobody waits for any more leaves the queue at once. One that is in flight keeps its place until the
 answer or the end of its patience, and no other server is asked: the nameserver works for it all the same, so who gives
@@ -44,8 +44,11 @@ PATIENCE = 2.0
 SECOND_ROUND = 2
 #: Queries in flight at a time. With the slow ones a thousand, which is what one thread of unbound works on.
 PLACES = 700
-#: Further ones for what is slow. Each may be a TCP connection, and so a descriptor of the SMTP side's 1,024.
+#: Further ones for what is slow.
 SLOW_PLACES = 300
+#: Further ones over TCP: each takes a descriptor of the SMTP side's 1,024, and up to 64 KiB for its answer. Long
+#: answers are rare, and the nameserver has them at hand by then.
+STREAMS = 100
 #: Questions that wait for a place, some 10 MiB: as many as a thousand places answer in a minute if all are slow.
 ROOM = 10_000
 #: Seconds after which a query is slow. Most of what a resolver has to look up itself takes a tenth.
@@ -94,6 +97,7 @@ class Client:
         self._flights: dict[str, Flight] = {}
         self._fast: Pool[Flight] = Pool(PLACES, ROOM)
         self._slow: Pool[Flight] = Pool(SLOW_PLACES, ROOM)
+        self._over_tcp: Pool[Flight] = Pool(STREAMS, ROOM)
         self._young: dict[Flight, None] = {}  # in flight in fast places and not slow so far, the oldest first
         self._watch: asyncio.Handle | None = None  # for the oldest of them to be slow
         self._slow_domains = SlowDomains()
@@ -180,7 +184,9 @@ class Client:
         return None
 
     def _pool(self, flight: Flight) -> Pool[Flight]:
-        if flight.slow or flight.over_tcp is not None:
+        if flight.over_tcp is not None:
+            return self._over_tcp
+        if flight.slow:
             return self._slow
         if self._slow_domains and self._slow_domains.has(domain_of(flight.question.name), self._clock()):
             return self._slow
