@@ -104,6 +104,32 @@ def names(stored: bytes) -> list[str]:
     return [name for name, _ in fields(stored)]
 
 
+#: The author that a reader may see is at strict.example.
+FORGED_AUTHORS = [
+    b"ceo@strict.example <ceo@strict.example>",
+    b"ceo@strict.example <alice@example.com>",
+    b"ceo@strict.example, alice@example.com",
+    b'"CEO\\" <ceo@strict.example> "\' <alice@example.com>',
+    b'"CEO <ceo@strict.example>',
+    b"CEO, Inc. <ceo@strict.example>",
+    b"[CEO] <ceo@strict.example>",
+    b"Zo\xeb <ceo@strict.example>",
+    b"CEO <@relay.example:ceo@strict.example>",
+    b"CEO <ceo@strict.example.>",
+    b"CEO <ceo@pay-.strict.example>",
+    b"CEO <ceo@" + b"x" * 64 + b".strict.example>",
+    b"ceo @ strict . example",
+    b"ceo@strict example, <alice@example.com>",
+    b"ceo@strict>.example, <alice@example.com>",
+    b"strict.example!ceo, <alice@example.com>",
+    b"<ceo@strict.example>,",
+    b"alice@example.com\nFrom: ceo@strict.example",
+    b"alice@example.com\nFrom : ceo@strict.example",
+    b"Undisclosed:;",
+    b"CEO",
+]
+
+
 @dataclass
 class Site:
     """An MTA with assay as its milter, and the way to pretend another client."""
@@ -239,6 +265,15 @@ class Laws:
         assert refused.value.smtp_code == 550
         assert b"5.7." in refused.value.smtp_error
         assert b"strict.example" in refused.value.smtp_error
+        assert len(site.mta.stored()) == before
+
+    @pytest.mark.parametrize("author", FORGED_AUTHORS)
+    def test_a_forged_author_is_rejected_in_every_form(self, site: Site, author: bytes) -> None:
+        before = len(site.mta.stored())
+        raw = crlf(b"From: " + author + b"\nTo: bob@example.org\nSubject: x\n\nHello\n")
+        with pytest.raises(smtplib.SMTPDataError) as refused:
+            site.send(raw)  # by the owner of example.com, for whom SPF passes
+        assert refused.value.smtp_code == 550
         assert len(site.mta.stored()) == before
 
     def test_a_forged_message_is_held_where_the_domain_asks_for_it(self, site: Site) -> None:
