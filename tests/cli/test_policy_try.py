@@ -18,7 +18,7 @@ from assay.cli.replay import BrokenLineError, Judge, read_line
 from assay.config import Configuration
 from assay.daemon.journal import facts_line
 from assay.policy import Action, Facts, Stage
-from assay.policy.facts import element, is_tree, members
+from assay.policy.vocabulary import element, is_tree, members
 from assay.session import Verdict
 from running import Daemon
 from sending import BAD, GOOD, ROWS, greet, message, send
@@ -264,7 +264,7 @@ def test_facts_that_the_log_lacks_are_told_once(log: Path, new: Path) -> None:
         ('"rcpt":["ann@example.net"', '"rcpt":["\\"Ann\\"@EXAMPLE.net."'),
         ('"address":"joe@example.org"', '"address":"JOE@example.ORG."'),
         ('"local_part":"joe"', '"local_part":"Joe"'),
-        ('"from":{"domain":"example.org","address":"joe@', '"from":{"domain":"example.org","address":"Joe@'),
+        ('"address":"joe@example.org","fault"', '"address":"Joe@example.org","fault"'),
     ],
 )
 def test_addresses_that_a_log_spells_otherwise_are_compared_as_what_they_name(old: str, new: str) -> None:

@@ -17,18 +17,8 @@ from assay.model.message import Header, HeaderField
 from assay.model.name import Domain, Mailbox, ReversePath
 from assay.model.smtp import Client, Envelope
 from assay.policy import Facts, Stage, facts
-from assay.policy.facts import (
-    MAX_FIELD_NAMES,
-    MAX_FIELD_OCTETS,
-    MAX_FIELDS,
-    MAX_NAME_LENGTH,
-    MAX_TEXT,
-    element,
-    is_tree,
-    known_from,
-    members,
-    sound,
-)
+from assay.policy.facts import MAX_FIELD_NAMES, MAX_FIELD_OCTETS, MAX_FIELDS, MAX_NAME_LENGTH, MAX_TEXT
+from assay.policy.vocabulary import element, is_tree, known_from, members, sound
 from assay.protocol import arc, dkim, dmarc, iprev, senderid, spf
 
 ADDRESS = ip_address("192.0.2.1")

@@ -7,9 +7,9 @@ import pytest
 from msgspec.structs import replace
 
 from assay.policy import Action, Replies, Reply, check_reply, split_reply
-from assay.policy.facts import SenderFacts, SpfFacts, SpfIdentityFacts
 from assay.policy.outcomes import OUTCOMES, Outcome
 from assay.policy.replies import FIELDS, MAX_LINE_LENGTH
+from assay.policy.vocabulary import SenderFacts, SpfFacts, SpfIdentityFacts
 from factual import facts_of
 
 R, T = Action.REJECT, Action.TEMPFAIL

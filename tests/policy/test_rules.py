@@ -11,9 +11,9 @@ import pytest
 
 from assay.policy import Action, Edits, Facts, Rule, RuleError, Stage, compile_rule
 from assay.policy.addresses import Entries
-from assay.policy.facts import element, is_tree, members
 from assay.policy.names import BUILT_IN, FUNCTIONS, MACROS, merge
 from assay.policy.rules import Reading, below, inside
+from assay.policy.vocabulary import element, is_tree, members
 from factual import facts_of
 
 LISTS = {"partners": Entries.parse(("partner.example", "joe@friend.example"))}
@@ -206,6 +206,7 @@ SPELLINGS = [
     ("dkim.exists(one, one.domain != 'example.org.')", "write 'example.org'"),
     ("spf.mailfrom.domain in ['bücher.example']", "write 'xn--bcher-kva.example'"),
     ("arc.sealers.exists(one, one == 'A.example')", "write 'a.example'"),
+    ("from.domains.exists(one, one == 'A.example')", "write 'a.example'"),
     ("below(from.domain, '@example.org')", "below: '@example.org' is not a domain"),
     ("below(from.domain, 'a b')", "below: 'a b' is not a domain"),
 ]

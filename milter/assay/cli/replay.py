@@ -21,7 +21,7 @@ from assay.config import Configuration, make_policy, make_trust
 from assay.model.smtp import parse_address
 from assay.policy import Action, Course, Decision, Facts, Policy, Stage, Trust
 from assay.policy.addresses import normal_address
-from assay.policy.facts import ArcFacts, IprevFacts, SenderIdFacts, element, is_tree, members
+from assay.policy.vocabulary import ArcFacts, IprevFacts, SenderIdFacts, element, is_tree, members
 from assay.protocol import dkim
 
 #: Methods that may be switched off, and what their facts are then.

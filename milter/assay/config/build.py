@@ -18,7 +18,7 @@ from assay.model.network import Networks
 from assay.model.smtp import parse_address
 from assay.policy import Action, Edits, Stage, outcomes
 from assay.policy.addresses import Entries
-from assay.policy.facts import known_from
+from assay.policy.vocabulary import known_from
 from assay.protocol import dkim, dmarc, spf
 
 #: Where each method's actions stand.

@@ -23,7 +23,7 @@ from assay.findings import findings
 from assay.model.edits import Remove
 from assay.model.printable import marked, without_claims
 from assay.policy import Action, Decision, Stage
-from assay.policy.facts import sound
+from assay.policy.vocabulary import sound
 from assay.session import Verdict
 
 MAX_SHOWN = 5  # findings with one key; the header names them all

@@ -12,8 +12,8 @@ from collections.abc import Callable
 from assay.model.smtp import Address
 from assay.policy.decide import Policy, decide
 from assay.policy.decision import ACCEPTED, Action, Decision, Stage
-from assay.policy.facts import Facts
 from assay.policy.standing import Standing, Trust
+from assay.policy.vocabulary import Facts
 
 FactsNow = Callable[[], Facts]
 

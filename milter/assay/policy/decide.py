@@ -17,13 +17,13 @@ from msgspec.structs import force_setattr, replace
 
 from assay.assessment import Assessment
 from assay.model.name import Domain
-from assay.policy import facts as vocabulary
+from assay.policy import facts as assessed
 from assay.policy.decision import ACCEPTED, NO_EDITS, Action, Decision, Edits, Stage
-from assay.policy.facts import Facts
 from assay.policy.names import RuleError, View, merge
 from assay.policy.outcomes import Method, Outcome
 from assay.policy.replies import Replies
 from assay.policy.rules import Lists, Reading, Rule
+from assay.policy.vocabulary import Facts
 
 
 class Policy(Struct, frozen=True):
@@ -67,7 +67,7 @@ class Policy(Struct, frozen=True):
 
     def facts(self, assessment: Assessment) -> Facts:
         """The facts of a message as rules and methods see them."""
-        return vocabulary.facts(
+        return assessed.facts(
             assessment,
             header_names=self.header_names,
             trusted_sealers=self.trusted_sealers,

@@ -2,9 +2,9 @@
 """What a rule's CEL expression names, checked before any message comes: facts, functions, lists, header fields.
 
 CEL itself takes an unknown name for an error of the message at hand, and one inside a macro over an empty list for
-nothing at all. Here the expression is walked over with the types of `facts.Facts`, macros' variables included. It has
-been parsed by CEL before, so the walk may trust its syntax; what it cannot type, such as a literal's members, it leaves
-to CEL.
+nothing at all. Here the expression is walked over with the types of `vocabulary.Facts`, macros' variables included. It
+has been parsed by CEL before, so the walk may trust its syntax; what it cannot type, such as a literal's members, it
+leaves to CEL.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from assay.model.name import Domain, InvalidNameError
 from assay.model.network import Networks
 from assay.policy.addresses import normal_address, normal_domain
 from assay.policy.decision import Stage
-from assay.policy.facts import Facts, element, is_tree, known_from, members
+from assay.policy.vocabulary import Facts, element, is_tree, known_from, members
 
 #: The functions that rules have beside CEL's own: the number of their arguments, and the type of what they give.
 FUNCTIONS: Mapping[str, tuple[int, Any]] = {
@@ -345,7 +345,7 @@ FACTS = {name: fact for name, fact in members(Facts).items() if name != "header"
 
 #: The facts that are addresses, and what facts are called that are domains.
 _ADDRESSES = (("mail_from", "address"), ("rcpt",), ("from", "address"))
-_DOMAINS = ("domain", "organizational_domain", "sealers")
+_DOMAINS = ("domain", "domains", "organizational_domain", "sealers")
 
 _CHECKS: dict[str, Callable[[_Walk, str], None]] = {
     "header": _Walk.check_header,

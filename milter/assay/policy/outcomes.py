@@ -15,7 +15,7 @@ from msgspec import Struct, field
 
 from assay.policy.addresses import Entries, at_or_below
 from assay.policy.decision import Action, Stage
-from assay.policy.facts import Facts, SpfIdentityFacts
+from assay.policy.vocabulary import Facts, SpfIdentityFacts
 
 
 class Override(StrEnum):

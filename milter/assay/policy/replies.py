@@ -15,8 +15,8 @@ from msgspec import Struct, field
 
 from assay.model.printable import as_prose, marked_ascii
 from assay.policy.decision import Action, Reply
-from assay.policy.facts import Facts
 from assay.policy.outcomes import OUTCOMES, Outcome
+from assay.policy.vocabulary import Facts
 
 MAX_LINE_LENGTH = 400  # octets of one line; RFC 5321, 4.5.3.1.5 allows 512 with code and CRLF
 MAX_LINES = 5  # our choice; libmilter takes 32

@@ -11,7 +11,7 @@ but answer. Beside CEL's own functions there are six:
 - ``headers("List-Id")``: all fields of that name, from top to bottom;
 - ``header_count("List-Id")``: how many there are.
 
-Names are checked against `facts.Facts`, so a misspelt one is an error at start and not a rule that never matches.
+Names are checked against `vocabulary.Facts`, so a misspelt one is an error at start and not a rule that never matches.
 Operand types are checked by trial runs, which CEL's short cuts let some faults pass; a rule that fails on a message
 does not match it, and says so in the log.
 """
@@ -33,8 +33,8 @@ from assay.model.network import Networks
 from assay.model.smtp import parse_address
 from assay.policy.addresses import Entries, at_or_below, normal_domain
 from assay.policy.decision import NO_EDITS, Action, Edits, Stage
-from assay.policy.facts import Facts, members, sound
 from assay.policy.names import RuleError, View, check_names, samples
+from assay.policy.vocabulary import Facts, members, sound
 
 if TYPE_CHECKING:
     import cel  # at run time `_cel` loads it
