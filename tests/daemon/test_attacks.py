@@ -224,7 +224,6 @@ NASTY = {
     "a second From with a space before its colon": tampered(FROM, b"From : ceo@example.org\r\n" + FROM),
     "a second From with a tab there": tampered(FROM, FROM + b"From\t: ceo@example.org\r\n"),
     "a second From in other letters": b"fROM: ceo@example.org\r\n" + signed(),
-    "a From that only has a space before its colon": tampered(FROM, b"From : joe@example.org\r\n"),
     "text behind what l= signs": signed(length=True) + b"and pay at once\r\n",
     "a line end more inside the body": tampered(b"hello\r\n", b"hel\r\nlo\r\n"),
     "a bare line feed in the body": tampered(b"hello\r\n", b"hello\nX"),

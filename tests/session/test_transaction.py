@@ -12,8 +12,9 @@ import pytest
 from assay.model.message import HeaderField, split_message
 from assay.protocol import dkim
 from assay.session import Settings
+from assay.session.fields import MAX_HEADER_FIELDS, MAX_HEADER_OCTETS, MAX_TRACE_FIELDS
 from assay.session.signatures import MAX_KEYS_AHEAD
-from assay.session.transaction import MAX_HEADER_FIELDS, MAX_HEADER_OCTETS, MAX_RECIPIENTS, MAX_TRACE_FIELDS
+from assay.session.transaction import MAX_RECIPIENTS
 from sending import BAD, GOOD, MESSAGE, OUR_ID, ROWS, message
 from signing import KEY_NAME, pem, record, rsa_key, sign_rsa
 from talking import NOW, Postponing, feed, greet, inserted, removed, session, talk

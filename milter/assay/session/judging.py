@@ -1,0 +1,199 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The judging strand of a transaction: evaluations started as their facts arrive, and joined once at the end."""
+
+from __future__ import annotations
+
+from msgspec.structs import replace
+
+from assay.assessment import Assessment
+from assay.inquiry import Driver, Inquiry, Pending, Urgency
+from assay.memory import Memory
+from assay.model.message import NO_HEADER, Header, HeaderField
+from assay.model.name import Domain
+from assay.model.smtp import Client, Envelope
+from assay.protocol import dkim, dmarc, senderid, spf
+from assay.session.inquiries import Inquiries
+from assay.session.origin import Origin
+from assay.session.remembered import check_spf, discover_policy
+from assay.session.settings import Settings
+from assay.session.signatures import Signatures
+
+_ARC_SIGNATURES = frozenset((b"arc-message-signature", b"arc-seal"))
+
+
+class Judging:
+    """The evaluations of one message from outside."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        inquiries: Inquiries,
+        memory: Memory,
+        client: Client,
+        envelope: Envelope,
+        origin: Origin,
+        *,
+        authserv_id: str,
+        now: int,
+    ) -> None:
+        """Begin with MAIL.
+
+        :param now: Unix time in seconds, for SPF's ``%{t}`` (RFC 7208, 7.3).
+        """
+        self.client = client
+        self._envelope = envelope
+        self._settings = settings
+        self._inquiries = inquiries
+        self._memory = memory
+        self._origin = origin
+        self._authserv_id = authserv_id
+        self._now = now
+        self._header = NO_HEADER
+        self._spf: Pending[spf.Evaluation] | None = None
+        self._author_field: HeaderField | None = None
+        self._author: dmarc.Author | None = None  # of that field
+        self._discoveries: dict[Domain, Pending[dmarc.Discovery]] = {}  # by the domain that may be the author's
+        self._sender_id: Pending[senderid.Evaluation] | None = None
+        self._signatures = Signatures(
+            settings.dkim, inquiries, max_arc_sets=settings.arc_max_sets if settings.arc else 0
+        )
+
+    def check_mail_from(self) -> None:
+        """Start SPF of the MAIL FROM identity."""
+        request = self._spf_request()
+        if request is not None:
+            inquiry = check_spf(self._memory, request.of_mail_from(self._envelope.reverse_path))
+            driver = self._inquiries.driver(self._settings.spf_seconds)
+            self._spf = self._inquiries.start(inquiry, driver, Urgency.VERDICT)
+
+    def _spf_request(self) -> spf.Request | None:
+        """A request that names no identity yet; None where there is no client to check."""
+        if self.client.address is None:
+            return None
+        return spf.Request(
+            self.client.address,
+            self.client.helo,
+            receiver=self._authserv_id,
+            now=self._now,
+            limits=self._settings.spf_limits,
+            best_guess=self._settings.spf_best_guess,
+        )
+
+    def client_is(self, client: Client) -> None:
+        """The client to judge is another: the one that gave the message to a relay of ours, as far as it is known."""
+        self.client = client
+        if client.address is None:
+            return  # nobody to judge by address; DKIM and DMARC still tell
+        self._inquiries.on_behalf_of(client.address)
+        self._origin = Origin(self._settings, self._inquiries, self._memory, self._authserv_id)
+        self._origin.connected(client)
+        self._origin.greeted(client)
+        self.check_mail_from()
+
+    def field(self, field: HeaderField) -> None:
+        """A header field arrived: start what it makes possible."""
+        key = field.key
+        if key == b"from":
+            self._author_arrived(field)
+        elif key == b"dkim-signature":
+            self._signatures.arrived(field)
+        elif key in _ARC_SIGNATURES:
+            self._signatures.arc_arrived(field)
+
+    def _author_arrived(self, field: HeaderField) -> None:
+        if self._author is not None:
+            return
+        self._author_field = field
+        self._author = dmarc.author([field])
+        for domain in self._author.domains:
+            self._discoveries[domain] = self._inquiries.start(self._discover(domain), urgency=Urgency.VERDICT)
+
+    def header_complete(self, header: Header) -> None:
+        """All fields are there: choose the signatures to verify and prepare to hash the body for them."""
+        self._header = header
+        author_domain = self._author.domain if self._author else None
+        self._signatures.header_complete(header, author_domain)
+        if author_domain is not None and self._settings.public_suffix is None:
+            self._walk_ahead(author_domain)
+        request = self._spf_request() if self._settings.sender_id else None
+        if request is not None:
+            self._sender_id = self._inquiries.start(senderid.check_pra(header, request))
+
+    def _walk_ahead(self, author_domain: Domain) -> None:
+        """Relaxed alignment may compare organizational domains at the end (RFC 9989, 4.10.2): have them by then."""
+        mailbox = self._envelope.reverse_path.mailbox
+        domains = self._signatures.domains if mailbox is None else [mailbox.domain, *self._signatures.domains]
+        self._inquiries.start(dmarc.walk_ahead(author_domain, domains), urgency=Urgency.AHEAD)
+
+    def body(self, chunk: bytes) -> None:
+        """The next piece of the body, with CRLF line ends, cut anywhere."""
+        self._signatures.body(chunk)
+
+    def so_far(self) -> Assessment:
+        """What is known before the end of the message, waited for; of the envelope what was known at MAIL."""
+        return Assessment(
+            self.client,
+            self._envelope,
+            iprev=self._origin.iprev(),
+            spf_helo=self._origin.spf_helo(),
+            spf_mail_from=self._spf.result() if self._spf is not None else None,
+        )
+
+    def join(self, now: int, draw: float) -> Assessment:
+        """All evaluations, waited for at most the time budget of a message; of the envelope what was known at MAIL.
+
+        :param now: Unix time in seconds, for the signatures' t= and x= (RFC 6376, 3.5).
+        :param draw: a number from 0 to below 1, drawn for this message (RFC 7489, 6.6.4).
+        """
+        driver = self._inquiries.driver()  # its time budget is that of the whole join
+        author = self._author_of_message()
+        # SPF has the longest way, from record to record; keys are there after one answer. So signatures are verified
+        # while SPF may still be waiting.
+        signatures = self._signatures.verify(now)
+        chain = self._signatures.verify_chain(now)
+        found = self.so_far()
+        return replace(
+            found,
+            author=author,
+            dkim=signatures,
+            dkim_skipped=self._signatures.skipped,
+            arc=chain,
+            sender_id=self._sender_id.result() if self._sender_id is not None else None,
+            dmarc=self._evaluate_dmarc(driver, author, found.spf_mail_from, signatures, draw),
+            header=self._header,
+        )
+
+    def _author_of_message(self) -> dmarc.Author:
+        fields = dmarc.from_fields(self._header.fields)
+        if self._author is not None and len(fields) == 1 and fields[0] is self._author_field:
+            return self._author
+        return dmarc.author(fields)
+
+    def _evaluate_dmarc(
+        self,
+        driver: Driver,
+        author: dmarc.Author,
+        mail_from: spf.Evaluation | None,
+        signatures: tuple[dkim.Evaluation, ...],
+        draw: float,
+    ) -> dmarc.Evaluation:
+        if not author.domains:
+            return dmarc.no_author(author.fault)
+        pending = [
+            self._discoveries.get(domain) or self._inquiries.start(self._discover(domain), driver, Urgency.VERDICT)
+            for domain in author.domains
+        ]
+        discoveries = [one.result() for one in pending]
+        if author.domain is None:
+            several = dmarc.evaluate_several(discoveries, author.fault, legacy_pct=self._settings.legacy_pct, draw=draw)
+            return self._inquiries.start(several, driver, Urgency.VERDICT).result()
+        # RFC 9989, 4.4.2: only the MAIL FROM identity counts, never HELO; and only a record that was published.
+        by_spf = None
+        if mail_from is not None and mail_from.domain is not None:
+            by_spf = dmarc.Identifier(mail_from.domain, spf.Result.NONE if mail_from.guessed else mail_from.result)
+        by_dkim = [dmarc.Identifier(one.domain, one.result) for one in signatures if one.domain is not None]
+        judged = dmarc.evaluate(discoveries[0], by_spf, by_dkim, legacy_pct=self._settings.legacy_pct, draw=draw)
+        return self._inquiries.start(judged, driver, Urgency.VERDICT).result()
+
+    def _discover(self, domain: Domain) -> Inquiry[dmarc.Discovery]:
+        return discover_policy(self._memory, domain, self._settings.public_suffix)
