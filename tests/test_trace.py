@@ -125,6 +125,13 @@ def test_what_the_owner_asks_for_and_what_was_done(
     assert f"dmarc=fail {comment}" in " ".join(inserted(of)[0].split())
 
 
+def test_no_arc_chain_is_written_on_request() -> None:
+    """RFC 8617, 4.4 has "none" as a result; most readers take it from the field's silence."""
+    assert "arc" not in methods(verdict())
+    assert methods(verdict(settings=Settings(arc_none=True)))["arc"] == [("none", {"smtp.remote-ip": GOOD})]
+    assert "arc" not in methods(verdict(settings=Settings(arc=False, arc_none=True)))
+
+
 @pytest.mark.parametrize("wanted", [True, False])
 def test_received_spf(wanted: bool) -> None:
     fields = inserted(verdict(settings=Settings(received_spf=wanted)), "Received-SPF")

@@ -77,10 +77,14 @@ def _tagged_subject(header: Header, tag: str) -> Edit:
 
 
 def insert_edits(
-    assessment: Assessment, decision: Decision, authserv_id: str, *, received_spf: bool
+    assessment: Assessment, decision: Decision, authserv_id: str, *, received_spf: bool, arc_none: bool
 ) -> tuple[Insert, ...]:
-    """The fields that tell what was found, in the order in which to insert them: the last one ends up on top."""
-    fields = [Insert("Authentication-Results", authres.render(authserv_id, _results(assessment, decision)))]
+    """The fields that tell what was found, in the order in which to insert them: the last one ends up on top.
+
+    :param arc_none: whether to write ``arc=none`` for a message without a chain.
+    """
+    results = _results(assessment, decision, arc_none=arc_none)
+    fields = [Insert("Authentication-Results", authres.render(authserv_id, results))]
     client = assessment.client
     for evaluation in (assessment.spf_mail_from, assessment.spf_helo):
         if received_spf and evaluation is not None and client.address is not None:
@@ -100,11 +104,11 @@ def insert_edits(
 MAX_RESULTS = 20
 
 
-def _results(assessment: Assessment, decision: Decision) -> list[authres.MethodResult]:
+def _results(assessment: Assessment, decision: Decision, *, arc_none: bool) -> list[authres.MethodResult]:
     """All findings that the field tells. Of a method with more than `MAX_RESULTS`, those that passed come first."""
     results: list[authres.MethodResult] = []
     for _, of_method in groupby(findings(assessment), key=lambda one: one.method):
-        found = [one for one in of_method if one.written]
+        found = [one for one in of_method if one.written or (arc_none and one.method == "arc")]
         if len(found) > MAX_RESULTS:
             found = sorted(found, key=lambda one: one.result != _PASS)[:MAX_RESULTS]
         results.extend(_result(one, decision) for one in found)

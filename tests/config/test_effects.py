@@ -434,6 +434,7 @@ EFFECTS: list[tuple[str, Any, Callable[[World], object], Mapping[str, Any]]] = [
     ("arc.enabled", False, message, {}),
     ("arc.enabled", False, words("arc"), {}),
     ("arc.max_sets", 1, message, {}),
+    ("arc.write_none", True, message, {}),
     ("arc.trusted_sealers", ("lists.example",), message, {"dmarc.quarantine": "reject"}),
     ("arc.dry_run", True, message, {"arc.none": "reject"}),
     ("senderid.enabled", True, message, {}),

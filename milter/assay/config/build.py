@@ -97,6 +97,7 @@ def make_settings(configuration: Configuration) -> session.Settings:
         ),
         arc=configuration.arc.enabled,
         arc_max_sets=configuration.arc.max_sets,
+        arc_none=configuration.arc.write_none,
         sender_id=configuration.senderid.enabled,
         public_suffix=_public_suffix(configuration.dmarc.organizational_domain),
         legacy_pct=configuration.dmarc.legacy_pct,

@@ -199,6 +199,13 @@ class Arc(Section, frozen=True):
             "vouch for anything, so list few."
         ),
     ] = ()
+    write_none: Annotated[
+        bool,
+        Meta(
+            description="Write arc=none where there is no chain, for programs behind that tell no chain from no check "
+            "by it. By default it is left out: most mail has none, and the result says nothing about a message."
+        ),
+    ] = False
     dry_run: Annotated[bool, Meta(description=_DRY_RUN)] = False
     none: Annotated[Action, Meta(description="No chain.")] = Action.ACCEPT
     fail: Annotated[Action, Meta(description="A broken chain. RFC 8617, 5.2: as if there were none.")] = Action.ACCEPT

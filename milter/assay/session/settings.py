@@ -25,6 +25,7 @@ class Settings(Struct, frozen=True):
     dkim: dkim.Settings = field(default_factory=dkim.Settings)
     arc: bool = True
     arc_max_sets: int = 7  #: longer ARC chains fail
+    arc_none: bool = False  #: arc=none is written
     sender_id: bool = False
     public_suffix: dmarc.PublicSuffix | None = None  #: how older receivers find organizational domains
     legacy_pct: dmarc.LegacyPct = dmarc.LegacyPct.IGNORE

@@ -174,8 +174,13 @@ class Transaction:
         edits += tuple(trace.decision_edits(self._header, decision.edits))
         if self.judging is None:
             return edits
-        stamps = trace.insert_edits(assessment, decision, self._authserv_id, received_spf=self._settings.received_spf)
-        return edits + stamps
+        return edits + trace.insert_edits(
+            assessment,
+            decision,
+            self._authserv_id,
+            received_spf=self._settings.received_spf,
+            arc_none=self._settings.arc_none,
+        )
 
     def cancel(self) -> None:
         """The message is over or will never be: stop working for it."""

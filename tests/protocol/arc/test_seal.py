@@ -50,6 +50,14 @@ def test_three_fields_from_the_top() -> None:
     assert fields[2].value == b" i=1; mx.example.org;\r\n spf=pass;\r\n dkim=none"
 
 
+def test_the_instance_comes_first() -> None:
+    """RFC 8617, 4.1.1 to 4.1.3: the grammar has it there in each field of a set."""
+    first = Header((*seal(Header((FROM,))), FROM))
+    for header, instance in ((Header((FROM,)), b"1"), (first, b"2")):
+        fields = seal(header, validation=arc.Evaluation(Result.PASS, "", 1) if header is first else NONE)
+        assert [field.value[: len(b" i=1;")] for field in fields] == [b" i=%b;" % instance] * 3
+
+
 def test_no_result_is_none() -> None:
     assert seal(Header((FROM,)), authentication_results=())[2].value == b" i=1; mx.example.org;\r\n none"
 
