@@ -105,6 +105,20 @@ def _spf(record: bytes) -> None:
         Zone({"a.example": [["TXT", [text]]], "b.example": [["A", "192.0.2.1"]]}).solve(spf.check(request))
 
 
+def _names(lines: bytes) -> None:
+    """Read names, one a line, wherever a stranger can write one: From, d=, i=, MAIL FROM, HELO; a PTR answer."""
+    for number, line in enumerate(lines.split(b"\n")):
+        name = line + b"%d.example" % number  # never seen before
+        text = name.decode("utf-8", "surrogateescape")
+        dmarc.author([HeaderField(b"From", b" a@" + name)])
+        for tags in (b"d=" + name, b"d=a.example; i=@" + name):
+            dkim.parse(HeaderField(b"DKIM-Signature", b" v=1; a=rsa-sha256; b=QUJD; bh=QUJD; s=s; h=from; " + tags))
+        path = ReversePath.parse(f"a@{text}")
+        Zone({}).solve(spf.check(spf.Request(ip_address("192.0.2.9"), text).of_mail_from(path)))
+        with suppress(ValueError):
+            Domain.parse(text)
+
+
 def _macro(text: bytes) -> None:
     for explanation in (True, False):
         try:
@@ -188,6 +202,7 @@ READERS: dict[str, tuple[Reader, Callable[[int], bytes]]] = {
     "macro": (_macro, unit("lorem%_ipsum%%")),
     "DMARC": (dmarc.parse, unit("x=lorem ipsum; ", "v=DMARC1; p=none; ")),
     "reverse-path": (lambda value: ReversePath.parse(value.decode("latin-1")), unit("lorem.ipsum.")),
+    "names": (_names, unit("bücher.lorem.ipsum.dolor." * 9 + "\n")),
     "log": (lambda value: quote(value.decode("latin-1")), unit("lorem ipsum ")),
     "DNS": (_dns, _answer(RecordType.TXT, lambda number: _record(16, _text(_number(number) * 60)))),
     "zone": (_zone, unit("a.example. 300 IN A 192.0.2.1\n")),
@@ -213,6 +228,21 @@ _HOSTILE: dict[str, dict[str, Callable[[int], bytes]]] = {
         "groups": unit("a:;,"),
         "combining characters": unit("\u0301\u0316", "a@a"),
         "lookalikes": unit("\uff20"),
+        "nothing but @": unit("@a "),
+        "words behind an @": unit("a ", "@"),
+        "dots and white space": unit("a. ", "@"),
+        "comments in a domain": unit("(a).b", "<a@a"),
+        "open comments in a domain": unit("@(", "<"),
+        "hosts in front": unit("a!"),
+        "nothing but !": unit("!"),
+        "user%host": unit("%a "),
+        "words in a host in front": unit("a !", "<"),
+        "brackets that close nothing": unit("a>", "@"),
+        "encoded words in a malformed field": unit("=?utf-8?q?=40a?= ", "<"),
+        "UTF-7": unit("+AEA-", "<=?utf-7?q?"),
+        "digits that IDNA compares with all others": unit("\u0660" * 62 + ".", "a@"),
+        "names of such digits": unit("<a@" + ("\u0660" * 62 + ".") * 4 + "a> "),
+        "octets that are not UTF-8": unit(b"@\xff.", "<"),
     },
     "Authentication-Results": {
         "comments": unit("(a)"),
@@ -296,6 +326,16 @@ _HOSTILE: dict[str, dict[str, Callable[[int], bytes]]] = {
         "routes": unit("@a,"),
         "labels": unit("a.", "a@"),
         "combining characters": unit("\u0301\u0316", "a@a"),
+    },
+    "names": {
+        "digits that IDNA compares with all others": unit(("\u0660" * 62 + ".") * 4 + "\n"),
+        "a label of them": unit("\u0660" * 200 + "\n"),
+        "labels": unit("\u0660." * 120 + "\n"),
+        "combining characters": unit("a" + "\u0301\u0316" * 31 + ".\n"),
+        "ligatures that become eighteen characters": unit(("\ufdfa" * 60 + ".") * 4 + "\n"),
+        "symbols": unit(("\u2603" * 60 + ".") * 4 + "\n"),
+        "right to left": unit(("\u05d0" * 50 + ".") * 4 + "\n"),
+        "octets that are not UTF-8": unit(b"\xff" * 200 + b"\n"),
     },
     "log": {"controls": unit("\0"), "surrogates": unit(b"\xff")},
     "DNS": {

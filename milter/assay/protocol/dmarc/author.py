@@ -57,6 +57,10 @@ def author(fields: Sequence[HeaderField]) -> Author:
         return Author(None, fault="no From field")
     if len(found) > MAX_FROM_FIELDS:
         return Author(None, fault=f"more than {MAX_FROM_FIELDS} From fields")
+    if len(found) == 1:
+        usual = _usual(found[0])
+        if usual is not None:
+            return usual
     addresses: list[HeaderMailbox] = []
     domains: dict[Domain, None] = {}
     fault = ""
@@ -84,6 +88,20 @@ def author(fields: Sequence[HeaderField]) -> Author:
     if domains:
         return Author(None, fault=_several(len(domains), len(found), fault), domains=tuple(domains))
     return Author(None, fault=f"no author domain in the From field: {fault or 'address without a domain name'}")
+
+
+def _usual(field: HeaderField) -> Author | None:
+    """The author of what nearly every field is: one mailbox at a host name. The long way finds the same."""
+    read = parse_addresses(field.value)
+    if not isinstance(read, AddressList) or len(read.mailboxes) != 1:
+        return None
+    one = read.mailboxes[0]
+    domain = _parsed(one.domain)
+    if domain is None or not domain.is_host_name:
+        return None
+    return Author(
+        domain, str(Mailbox(one.local_part, domain)) if one.local_part else "", "", one.display_name, (domain,)
+    )
 
 
 def from_fields(fields: Sequence[HeaderField]) -> list[HeaderField]:
@@ -156,10 +174,14 @@ def _carried(text: str) -> Domain | None:
     Nobody can publish anything at such a name, but the domain above it may have a policy, also for what does not exist
     (RFC 9989, 4.10.1), and that applies to the name that stands in.
     """
-    labels = [_carried_label(label) for label in _DOT.split(text[-4 * MAX_DOMAIN_LENGTH :]) if label]
-    while labels and sum(map(len, labels)) + len(labels) - 1 > MAX_DOMAIN_LENGTH:
-        del labels[0]
-    return _parsed(".".join(labels))
+    name = ""
+    for label in reversed(_DOT.split(text[-4 * MAX_DOMAIN_LENGTH :])):
+        if label:
+            longer = f"{_carried_label(label)}.{name}"
+            if len(longer) > MAX_DOMAIN_LENGTH + 1:
+                break
+            name = longer
+    return _parsed(name)
 
 
 def _carried_label(label: str) -> str:
