@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import idna
 import pytest
 
 from assay.model.name import Domain, InvalidNameError, Mailbox, ReversePath, parse_mailbox, quote_local_part
@@ -71,6 +72,14 @@ def test_what_is_no_domain(text: str, reason: str) -> None:
         Domain.parse(text)
     assert str(caught.value).isprintable()
     assert text not in str(caught.value) or text in ("", ".")
+
+
+@pytest.mark.parametrize("text", ["\u0660" * 64 + ".example", "ü" * 255, "ü." * 128])
+def test_names_are_bounded_before_they_are_converted(monkeypatch: pytest.MonkeyPatch, text: str) -> None:
+    # Some checks of IDNA compare each character with all others.
+    monkeypatch.setattr(idna, "encode", lambda *_, **__: pytest.fail("converted"))
+    with pytest.raises(InvalidNameError, match="longer than"):
+        Domain.parse(text)
 
 
 @pytest.mark.parametrize("text", ["a-.example", "-a.example", "a+b.example", "*.example", "a'b.bücher.example"])
