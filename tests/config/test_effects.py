@@ -46,6 +46,7 @@ US = "mx.example.net"
 
 ZONE = f"""
 sel._domainkey.example.org.     TXT  {" ".join(f'"{part}"' for part in re.findall(".{1,200}", record(rsa_key())))}
+sel._domainkey.example.org.     TXT  "{record(rsa_key(1024), tags="t=y;")}"
 deep.example.                   TXT  "v=spf1 include:one.deep.example ?all"
 one.deep.example.               TXT  "v=spf1 include:two.deep.example ?all"
 two.deep.example.               TXT  "v=spf1 exists:void1.example exists:void2.example ip4:192.0.2.0/24 -all"
@@ -87,6 +88,7 @@ MORE: list[dict[str, Any]] = [
     },
     {"ip": "192.0.2.10", "mail_from": "ann@example.org", "octets": sign_rsa(sign_rsa())},
     {"ip": "192.0.2.10", "mail_from": "ann@example.org", "octets": b"Subject: added\r\n" + sign_rsa()},
+    {"ip": "192.0.2.77", "mail_from": "", "octets": sign_rsa(key=rsa_key(1024))},
     {"ip": "192.0.2.99", "mail_from": "ann@example.com", "octets": fields("From: ann@example.com")},
     {"ip": "192.0.2.77", "mail_from": "", "octets": fields("ARC-Seal: i=2", "ARC-Seal: i=1", "From: ann@list.example")},
     {
@@ -429,6 +431,7 @@ EFFECTS: list[tuple[str, Any, Callable[[World], object], Mapping[str, Any]]] = [
     ("dkim.max_signatures", 1, words("dkim"), {}),
     ("dkim.max_signatures", 1, words(r"dkim\.skipped"), {}),
     ("dkim.single_fields", ("X-Never",), message, {}),
+    ("dkim.test_mode_counts", False, words("dmarc"), {}),
     ("dkim.required_fields", ("x-never",), message, {"dkim.unsigned_fields": "reject"}),
     ("dkim.dry_run", True, message, {"dkim.none": "reject"}),
     ("arc.enabled", False, message, {}),

@@ -251,6 +251,7 @@ SIGNATURES = [
     pytest.param([{"result": "permerror"}, {"result": "temperror"}], "temperror", id="the best decides"),
     pytest.param([{"result": "permerror"}, {"result": "fail"}], "fail", id="fail is better than permerror"),
     pytest.param([{"result": "fail", "testing": True}], "none", id="who tests does not sign: RFC 6376, 3.6.1"),
+    pytest.param([{"result": "policy", "testing": True}], "none", id="nor if a pass in test mode does not count"),
     pytest.param([{"result": "fail", "testing": True}, {"result": "permerror"}], "permerror", id="but others do"),
     pytest.param([PASSING | {"testing": True}], "", id="a pass in test mode is a pass"),
     pytest.param([PASSING | {"fields": ["from"]}, PASSING], "", id="one covers the required fields"),

@@ -94,6 +94,7 @@ def make_settings(configuration: Configuration) -> session.Settings:
             min_rsa_bits=configuration.dkim.min_rsa_bits,
             max_signatures=configuration.dkim.max_signatures,
             single_fields=configuration.dkim.single_fields,
+            test_mode_counts=configuration.dkim.test_mode_counts,
         ),
         arc=configuration.arc.enabled,
         arc_max_sets=configuration.arc.max_sets,

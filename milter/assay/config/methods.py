@@ -147,6 +147,15 @@ class Dkim(Section, frozen=True):
             "outcome is unsigned_fields."
         ),
     ] = ()
+    test_mode_counts: Annotated[
+        bool,
+        Meta(
+            description="A signature that verifies counts, for DMARC too, although the key is in test mode (t=y). RFC "
+            "6376, 3.6.1 has such mail treated as if it were not signed, but many forget the flag for years, and DMARC "
+            "would fail their honest mail. false: such a signature is policy, which counts for nothing. One that "
+            "does not verify is treated as no signature either way."
+        ),
+    ] = True
     dry_run: Annotated[bool, Meta(description=_DRY_RUN)] = False
     none: Annotated[Action, Meta(description="No signature. Most mail of small senders has none.")] = Action.ACCEPT
     fail: Annotated[

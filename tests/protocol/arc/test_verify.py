@@ -262,6 +262,19 @@ def test_sha1_is_never_accepted(dns: Zone) -> None:
     assert (evaluation.result, evaluation.reason) == (Result.FAIL, "ARC-Seal with i=1: rsa-sha1 is not accepted")
 
 
+def test_a_key_in_test_mode_is_a_key() -> None:
+    """t=y is about DKIM (RFC 6376, 3.6.1): a chain is never worth more than the operator's trust in its sealers."""
+    dns = zone(record(rsa_key(), tags="t=y;"))
+    header, body = split_message(seal(MESSAGE, dns))
+    chain = arc.parse_chain(header)
+    assert isinstance(chain, arc.Chain)
+    hashes = dkim.BodyHashes(chain.body_hash_specs)
+    hashes.update(body)
+    settings = dkim.Settings(test_mode_counts=False)
+    lookups = dns.solve(arc.fetch_keys(chain, header, settings))
+    assert arc.verify(chain, lookups, header, hashes, now=NOW, settings=settings).result is Result.PASS
+
+
 def test_header_without_arc_is_none(dns: Zone) -> None:
     assert arc.parse_chain(Header()) == arc.Evaluation(Result.NONE, "no ARC set")
     assert evaluate(MESSAGE, dns).result is Result.NONE

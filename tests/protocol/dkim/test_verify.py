@@ -112,6 +112,23 @@ def test_testing_domain_gets_the_real_result_and_a_mark(body: bytes, result: str
     assert (evaluation.result, evaluation.testing) == (result, True)
 
 
+@pytest.mark.parametrize(("body", "result"), [(b"", "policy"), (b"x", "fail")])
+def test_a_key_in_test_mode_does_not_count_on_request(body: bytes, result: str) -> None:
+    """RFC 6376, 3.6.1: as if the message were not signed."""
+    (evaluation,) = evaluate(
+        sign_rsa() + body, zone(record(rsa_key(), tags="t=y;")), settings=Settings(test_mode_counts=False)
+    )
+    assert (evaluation.result, evaluation.testing) == (result, True)
+    assert evaluation.policy == ("test-mode" if result == "policy" else "")
+
+
+def test_what_does_not_count_is_the_key_that_signed() -> None:
+    """Another key at the same name in test mode is another's trouble."""
+    both = zone(record(rsa_key(1024), tags="t=y;"), record(rsa_key()))
+    (evaluation,) = evaluate(sign_rsa(), both, settings=Settings(test_mode_counts=False))
+    assert (evaluation.result, evaluation.testing) == ("pass", False)
+
+
 @pytest.mark.parametrize(
     ("bits", "settings", "result"),
     [

@@ -130,7 +130,10 @@ def verify(
 
 
 def _rules(settings: dkim.Settings) -> dkim.Settings:
-    return replace(settings, allow_sha1=False) if settings.allow_sha1 else settings
+    """Test mode is DKIM's (RFC 6376, 3.6.1): a chain counts for no more than the operator's trust in its sealers."""
+    if settings.allow_sha1 or not settings.test_mode_counts:
+        return replace(settings, allow_sha1=False, test_mode_counts=True)
+    return settings
 
 
 def _fail(chain: Chain, reason: str) -> Evaluation:

@@ -65,6 +65,9 @@ class Settings(Struct, frozen=True):
     #: Fields that may stand once. Where one stands more than once and more often than h= names it, the result is
     #: ``policy``: a signature covers the lower ones (RFC 6376, 5.4.2), and readers see the upper one (RFC 6376, 8.15).
     single_fields: tuple[str, ...] = SINGLE_FIELDS
+    #: Whether a signature that verifies with a key in test mode is ``pass``. RFC 6376, 3.6.1 has such mail treated as
+    #: if it were not signed; the result is ``policy`` then, which does not count for anything.
+    test_mode_counts: bool = True
 
 
 DEFAULT_SETTINGS = Settings()
@@ -212,6 +215,8 @@ def _apply_rules(
     for name in settings.single_fields:
         if name.lower() in header.repeated and (fault := _find_second_field(name, signature, header)):
             return "unsigned-field", f"verified, but {fault}"
+    if key.testing and not settings.test_mode_counts:
+        return "test-mode", "verified, but the key is in test mode (t=y)"  # RFC 6376, 3.6.1
     return "", f"verified with {'an RSA' if key.type == 'rsa' else 'an Ed25519'} key of {key.bits} bits"
 
 
