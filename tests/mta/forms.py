@@ -53,6 +53,7 @@ TEMPLATES = (
     b"ceo@victim).example, <a@evil.example>",
     b"victim.example!ceo, <a@evil.example>",
     b"ceo%victim.example, <a@evil.example>",
+    b"ceo%victim. example, <a@evil.example>",
     b"ceo@\x81j, <a@evil.example>",
 )
 

@@ -137,6 +137,7 @@ MALFORMED = {
     "host in front, which Sendmail turns round": b" example.com!jane, <any@example.org>",
     "the same with spaces": b" example com !jane, <any@example.org>",
     "user%host": b" jane%example.com, <any@example.org>",
+    "the same with a space": b" jane%example. com, <any@example.org>",
     "behind many words that are no domains": b" " + b"@x " * 50 + b"<any@example.org>,<jane@example.com>",
 }
 CUT = {

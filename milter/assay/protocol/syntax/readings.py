@@ -43,7 +43,7 @@ _PARENTHESIS = re.compile("[()]")
 #: Sendmail makes ``user@host`` of ``host!user`` and ``user%host`` where no "@" follows. The first host, backwards.
 _BANG = re.compile(r"!(?=[^\x00-\x20])")
 _HOST_BACKWARDS = re.compile(r"[ \t]*+([A-Za-z0-9#$&'*+/=?^_`{|}~. \t\x80-\U0010ffff-]*+)")
-_PERCENT = re.compile(r"%[ \t]*+([A-Za-z0-9_.\x80-\U0010ffff-]++)")
+_PERCENT = re.compile(r"%([A-Za-z0-9_. \t\x80-\U0010ffff-]++)")
 
 _ENCODED_WORD = re.compile(r"=\?([^?]*+)\?([QqBb])\?([^?]*+)\?=")
 _BETWEEN_ENCODED_WORDS = re.compile(r"(?<=\?=)[ \t]++(?==\?)")  # is not part of the text
@@ -123,8 +123,10 @@ def _scan_old(text: str) -> Iterator[HeaderMailbox]:
             if _is_whole(host):
                 yield HeaderMailbox("", "", host)
     for percent in _PERCENT.finditer(text):
-        if _is_whole(percent[1]):
-            yield HeaderMailbox("", "", percent[1])
+        words = percent[1].split()
+        for host in (".".join(words), *words[:1]):
+            if _is_whole(host):
+                yield HeaderMailbox("", "", host)
 
 
 def _backwards(pattern: re.Pattern[str], text: str, end: int) -> str:
