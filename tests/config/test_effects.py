@@ -442,6 +442,7 @@ EFFECTS: list[tuple[str, Any, Callable[[World], object], Mapping[str, Any]]] = [
     ("arc.dry_run", True, message, {"arc.none": "reject"}),
     ("senderid.enabled", True, message, {}),
     ("senderid.enabled", True, words("senderid"), {}),
+    ("senderid.use_spf1", True, words("senderid"), {"senderid.enabled": True}),
     ("senderid.dry_run", True, message, {"senderid.enabled": True, "senderid.none": "reject"}),
     ("dmarc.organizational_domain", "psl", message, REFUSE_DMARC),
     ("dmarc.legacy_pct", "zero-as-t", message, REFUSE_DMARC),

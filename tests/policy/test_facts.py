@@ -128,7 +128,7 @@ LOGGED = (
     '"identity":"@author.example","algorithm":"rsa-sha256","testing":false,"aligned":true,"fields":["from"],'
     '"reason":""},{"result":"neutral","domain":"","selector":"","identity":"","algorithm":"","testing":false,'
     '"aligned":false,"fields":[],"reason":"not readable"}],"arc":{"result":"pass","sealers":["list.example"],'
-    '"trusted":true,"reason":"whole"},"senderid":{"result":"pass","domain":"sender.example","reason":""},'
+    '"trusted":true,"reason":"whole"},"senderid":{"result":"pass","domain":"sender.example","reason":"","explanation":""},'
     '"dmarc":{"result":"pass","policy":"reject","disposition":"none","domain":"author.example",'
     '"organizational_domain":"author.example","spf_aligned":false,"dkim_aligned":true,"reason":"aligned"},'
     '"list":{"id":"<l.example>"},"header":{"x-two":["1","2"],"x-none":[]}}'

@@ -44,7 +44,6 @@ CODES = [
     ("dkim", "unaligned", "7.22"),
     ("arc", "fail", "7.29"),  # RFC 8617, 10.4
     ("senderid", "fail", "7.1"),
-    ("senderid", "temperror", "4.3"),
     ("dmarc", "reject", "7.1"),  # RFC 9989, 7.2
     ("dmarc", "malformed_from", "6.0"),
 ]
@@ -101,6 +100,36 @@ TEXTS = [
 def test_the_most_special_text_is_used(texts: dict[str, str], key: str, line: str) -> None:
     replies = Replies(texts, explain=False)
     assert replies.of_methods(R, [("spf.mailfrom", Outcome(key, "why"))], FACTS).lines == (line,)
+
+
+@pytest.mark.parametrize(
+    ("action", "key", "explanation", "reply"),
+    [
+        (R, "fail", "", "550 5.7.1 Sender ID (PRA) 192.0.2.1 may not"),
+        (R, "fail", "ask us", "550 5.7.1 Sender ID (PRA) 192.0.2.1 may not - sender.example explains: ask us"),
+        (R, "softfail", "ask us", "550 5.7.1 Sender ID (PRA) 192.0.2.1 may not"),
+        (T, "temperror", "", "450 4.4.3 Sender ID check is temporarily unavailable: 192.0.2.1 may not"),
+        (R, "temperror", "", "550 5.4.3 Sender ID check is temporarily unavailable: 192.0.2.1 may not"),
+        (T, "fail", "", "451 4.7.1 Sender ID (PRA) 192.0.2.1 may not"),
+    ],
+)
+def test_the_texts_of_sender_id(action: Action, key: str, explanation: str, reply: str) -> None:
+    """RFC 4406, 5.3 and 5.4; that the explanation is the sender's is added to it (RFC 7208, 6.2)."""
+    facts = facts_of(senderid={"domain": "sender.example", "explanation": explanation})
+    deciding = [("senderid", Outcome(key, "192.0.2.1 may not"))]
+    assert str(Replies().of_methods(action, deciding, facts)) == reply
+    assert "explains" not in str(Replies(explain=False).of_methods(action, deciding, facts))
+
+
+def test_sender_id_beside_another_method() -> None:
+    deciding = [("senderid", Outcome("temperror", "one")), ("dmarc", Outcome("temperror", "two"))]
+    reply = str(Replies().of_methods(T, deciding, FACTS))
+    assert reply == "451 4.7.26 Sender ID check is temporarily unavailable: one; DMARC: two"
+
+
+def test_an_operators_text_for_sender_id_speaks_for_all_its_outcomes() -> None:
+    replies = Replies({"senderid": "S {reason}"})
+    assert replies.of_methods(T, [("senderid", Outcome("temperror", "why"))], FACTS).lines == ("S why",)
 
 
 HOSTILE = [

@@ -83,7 +83,16 @@ def test_no_purported_responsible_address(lines: list[str], field: str, fault: s
         (["spf2.0/pra"], "pra", "ignore", 0),
         (["spf2.0/mfrom -all"], "pra", "ignore", None),
         (["spf2.0/praline -all", "spf2.0/x-pra -all", "spf2.0/ -all", "spf2.0/pra, -all"], "pra", "ignore", None),
-        (["spf2.0 -all", "spf2.0/pra\t-all", "spf2.1/pra -all", "spf2.0/pra -all"], "pra", "ignore", 1),
+        (["spf2.0 -all", "spf2.0/pra\t-all", "spf2.0/pra -all"], "pra", "ignore", 1),
+        # RFC 4406, 4.4: the minor version must be well formed, and is otherwise ignored
+        (["spf2.1/pra a -all"], "pra", "ignore", 2),
+        (["SPF2.042/mfrom,pra a -all", "v=spf1 -all"], "pra", "fallback", 2),
+        (
+            ["spf2./pra -all", "spf2/pra -all", "spf2.x/pra -all", "spf3.0/pra -all", "spf20/pra -all"],
+            "pra",
+            "ignore",
+            None,
+        ),
         (["v=spf1 a mx -all"], "pra", "ignore", None),
         (["v=spf1 a mx -all"], "pra", "fallback", 3),
         (["v=spf1 a mx -all", "spf2.0/mfrom -all"], "pra", "fallback", 3),
@@ -102,7 +111,7 @@ def test_record_selection(texts: list[str], scope: str, spf1: str, chosen: int |
 
 def test_two_records_for_a_scope_are_an_error() -> None:
     record = senderid.select_record(
-        [b"spf2.0/pra -all", b"spf2.0/mfrom,pra -all"], senderid.Scope.PRA, spf1=senderid.Spf1.FALLBACK
+        [b"spf2.0/pra -all", b"spf2.1/mfrom,pra -all"], senderid.Scope.PRA, spf1=senderid.Spf1.FALLBACK
     )
     assert record is not None
     assert record.faults

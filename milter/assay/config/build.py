@@ -10,6 +10,7 @@ from pathlib import Path
 import msgspec
 
 from assay import files, policy, resolver, session
+from assay.config.methods import Senderid
 from assay.config.reactions import Rule, split_field
 from assay.config.settings import Configuration
 from assay.config.surroundings import Addresses
@@ -19,7 +20,7 @@ from assay.model.smtp import parse_address
 from assay.policy import Action, Edits, Stage, outcomes
 from assay.policy.addresses import Entries
 from assay.policy.vocabulary import known_from
-from assay.protocol import dkim, dmarc, spf
+from assay.protocol import dkim, dmarc, senderid, spf
 
 #: Where each method's actions stand.
 _METHODS: dict[str, Callable[[Configuration], msgspec.Struct]] = {
@@ -99,7 +100,7 @@ def make_settings(configuration: Configuration) -> session.Settings:
         arc=configuration.arc.enabled,
         arc_max_sets=configuration.arc.max_sets,
         arc_none=configuration.arc.write_none,
-        sender_id=configuration.senderid.enabled,
+        sender_id=_sender_id(configuration.senderid),
         public_suffix=_public_suffix(configuration.dmarc.organizational_domain),
         legacy_pct=configuration.dmarc.legacy_pct,
         policy=make_policy(configuration),
@@ -239,6 +240,13 @@ def _domains(key: str, texts: tuple[str, ...]) -> frozenset[str]:
 
 def _lower(texts: tuple[str, ...]) -> frozenset[str]:
     return frozenset(text.lower() for text in texts)
+
+
+def _sender_id(section: Senderid) -> senderid.Spf1 | None:
+    """What v=spf1 records count for; None where Sender ID is not checked."""
+    if not section.enabled:
+        return None
+    return senderid.Spf1.FALLBACK if section.use_spf1 else senderid.Spf1.IGNORE
 
 
 def _public_suffix(method: dmarc.Method) -> dmarc.PublicSuffix | None:

@@ -225,6 +225,14 @@ class Senderid(Section, frozen=True):
     read only for those who still publish spf2.0 records, and known to fail honest mailing lists and forwarders."""
 
     enabled: Annotated[bool, Meta(description="Check it.")] = False
+    use_spf1: Annotated[
+        bool,
+        Meta(
+            description="Where a domain has no spf2.0 record for the purported responsible address, its v=spf1 record "
+            "stands in (RFC 4406, 3.4 and 4.4). By default it does not: who published it meant other identities, and "
+            "the mailing lists and forwarders that its users write to would fail."
+        ),
+    ] = False
     dry_run: Annotated[bool, Meta(description=_DRY_RUN)] = False
     fail: Annotated[Action, Meta(description="The record says that the client may not.")] = Action.ACCEPT
     softfail: Annotated[Action, Meta(description="The record says that it probably may not.")] = Action.ACCEPT

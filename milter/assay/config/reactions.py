@@ -62,7 +62,10 @@ class Replies(Section, frozen=True):
         bool, Meta(description="Do not tell senders why: one code, 5.7.1, and one text for all (RFC 7372, 5).")
     ] = False
     explain: Annotated[
-        bool, Meta(description="Add what the domain itself says to an SPF failure (exp=), marked as its words.")
+        bool,
+        Meta(
+            description="Add what the domain itself says to a failure of SPF or Sender ID (exp=), marked as its words."
+        ),
     ] = True
     texts: Annotated[
         dict[str, str],

@@ -193,7 +193,9 @@ def _names(result: authres.MethodResult, author_domain: Domain) -> bool:
 def _sender_id(evaluation: senderid.Evaluation | None) -> SenderIdFacts:
     if evaluation is None:
         return _NO_SENDER_ID
-    return SenderIdFacts(str(evaluation.result), str(evaluation.domain or ""), evaluation.reason)
+    return SenderIdFacts(
+        str(evaluation.result), str(evaluation.domain or ""), evaluation.reason, evaluation.explanation
+    )
 
 
 def _dmarc(evaluation: dmarc.Evaluation | None) -> DmarcFacts:

@@ -16,7 +16,7 @@ from msgspec import Struct, field
 from assay.model.printable import as_prose, marked_ascii
 from assay.policy.decision import Action, Reply
 from assay.policy.outcomes import OUTCOMES, Outcome
-from assay.policy.vocabulary import Facts
+from assay.policy.vocabulary import Facts, SenderIdFacts, SpfIdentityFacts
 
 MAX_LINE_LENGTH = 400  # octets of one line; RFC 5321, 4.5.3.1.5 allows 512 with code and CRLF
 MAX_LINES = 5  # our choice; libmilter takes 32
@@ -46,6 +46,8 @@ _STATUS = {
     "dmarc": "7.1",  # RFC 9989, 7.2
     "dmarc.malformed_from": "6.0",  # RFC 3463, 3.7: content that cannot be handled
 }
+#: RFC 4406, 5.4: where another code than the usual one is asked for.
+_TEMPORARY_CODES = {"senderid.temperror": 450}
 SEVERAL = "7.26"  # RFC 7372, 3.4 and 4: several methods failed, to be used instead of the first one's
 _GENERIC = "7.1"  # RFC 3463, 3.8: not authorised, nothing said of why
 
@@ -55,10 +57,14 @@ _TEXTS = {
     "spf.mailfrom": "SPF of MAIL FROM: {reason}",
     "dkim": "DKIM: {reason}",
     "arc": "ARC: {reason}",
-    "senderid": "Sender ID: {reason}",
+    "senderid": "Sender ID (PRA) {reason}",  # RFC 4406, 5.3
     "dmarc": "DMARC: {reason}",
     "rule": "Refused by local policy: {reason}",
     "generic": "Refused by local policy",
+}
+#: Texts of single outcomes.
+_TEXTS_OF_OUTCOMES = {
+    "senderid.temperror": "Sender ID check is temporarily unavailable: {reason}",  # RFC 4406, 5.4
 }
 #: The fields that a text may name.
 FIELDS = ("address", "helo", "sender", "sender_domain", "author_domain", "reason")
@@ -71,7 +77,7 @@ class Replies(Struct, frozen=True):
         ``spf.mailfrom.fail``; ``rule`` for rules without a reply of their own; ``generic`` for the one text of
         `generic`. Where there is none the default is used.
     :param generic: say nothing about the reason: one code and text for all (RFC 7372, 5).
-    :param explain: add SPF's explanation to a reply for an SPF failure.
+    :param explain: add the domain's explanation to a reply for a failure of SPF or Sender ID.
     """
 
     texts: Mapping[str, str] = field(default_factory=dict)
@@ -83,17 +89,21 @@ class Replies(Struct, frozen=True):
         if self.generic:
             return _reply(action, _GENERIC, [self._text("generic").format_map(_values(facts, ""))])
         method, outcome = deciding[0]
-        status = SEVERAL if len({name for name, _ in deciding}) > 1 else _lookup(_STATUS, method, outcome.key)
+        several = len({name for name, _ in deciding}) > 1
+        status = SEVERAL if several else _lookup(_STATUS, method, outcome.key)
+        code = None if several else _TEMPORARY_CODES.get(f"{method}.{outcome.key}")
         texts, explanations = [], []
         for name, found in deciding:
-            text = _lookup(self.texts, name, found.key) or _TEXTS[name]
-            texts.append(text.format_map(_values(facts, found.reason)))
-            if self.explain and name.startswith("spf.") and found.key.startswith("fail"):
-                spf = facts.spf.helo if name == "spf.helo" else facts.spf.mailfrom
-                if spf.explanation:
-                    # RFC 7208, 6.2: it has to be clear that these are not the receiver's words.
-                    explanations.append(f"{spf.domain} explains: {as_prose(spf.explanation)}")
-        return _reply(action, status, ["; ".join(texts), *explanations])
+            text = (
+                _lookup(self.texts, name, found.key) or _TEXTS_OF_OUTCOMES.get(f"{name}.{found.key}") or _TEXTS[name]
+            ).format_map(_values(facts, found.reason))
+            explanation = _explanation(name, facts) if self.explain and found.key.startswith("fail") else ""
+            if explanation and name == "senderid":
+                text += f" - {explanation}"  # RFC 4406, 5.3: on the same line
+            elif explanation:
+                explanations.append(explanation)
+            texts.append(text)
+        return _reply(action, status, ["; ".join(texts), *explanations], code)
 
     def of_rule(self, action: Action, reply: str, reason: str, facts: Facts) -> Reply:
         """The reply of a rule: ``550 5.7.1 Text`` as the operator wrote it, or the default with the rule's reason."""
@@ -152,6 +162,24 @@ def _lookup(table: Mapping[str, str], method: str, outcome: str) -> str:
     )
 
 
+def _explanation(method: str, facts: Facts) -> str:
+    """What the domain says to a failure, empty for nothing."""
+    found: SpfIdentityFacts | SenderIdFacts
+    match method:
+        case "spf.helo":
+            found = facts.spf.helo
+        case "spf.mailfrom":
+            found = facts.spf.mailfrom
+        case "senderid":
+            found = facts.senderid
+        case _:
+            return ""
+    if not found.explanation:
+        return ""
+    # RFC 7208, 6.2: it has to be clear that these are not the receiver's words.
+    return f"{found.domain} explains: {as_prose(found.explanation)}"
+
+
 def _values(facts: Facts, reason: str) -> dict[str, str]:
     """What a text may name. MTAs log replies, and programs read logs: nothing in it passes for a part of the line."""
     values = {
@@ -165,8 +193,8 @@ def _values(facts: Facts, reason: str) -> dict[str, str]:
     return {name: as_prose(value) for name, value in values.items()}
 
 
-def _reply(action: Action, status: str, lines: Sequence[str]) -> Reply:
-    code, first = (550, "5") if action is Action.REJECT else (451, "4")
+def _reply(action: Action, status: str, lines: Sequence[str], temporary_code: int | None = None) -> Reply:
+    code, first = (550, "5") if action is Action.REJECT else (temporary_code or 451, "4")
     return Reply(code, f"{first}.{status}", _lines(lines))
 
 

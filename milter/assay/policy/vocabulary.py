@@ -103,6 +103,7 @@ class SenderIdFacts(Struct, frozen=True):
     result: str = ""
     domain: str = ""
     reason: str = ""
+    explanation: str = ""
 
 
 class DmarcFacts(Struct, frozen=True):

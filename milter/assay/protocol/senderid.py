@@ -47,7 +47,7 @@ class Spf1(StrEnum):
     """What a ``v=spf1`` record counts for."""
 
     IGNORE = "ignore"  #: nothing: who published it meant SPF's identities (the IESG's note on RFC 4406)
-    FALLBACK = "fallback"  #: it stands in where there is no spf2.0 record for the scope (RFC 4406, 4.4)
+    FALLBACK = "fallback"  #: it stands in where there is no spf2.0 record for the scope (RFC 4406, 3.4 and 4.4)
     PREFER = "prefer"  #: it wins over spf2.0, so that scope mfrom never contradicts SPF (RFC 7208 is the newer)
 
 
@@ -83,8 +83,9 @@ class Evaluation(Struct, frozen=True):
     void_lookups: int = 0
 
 
-# RFC 4406, 3.1: the version, and scopes without white space. No repeated class contains the comma: linear.
-_VERSION = re.compile(rb"spf2\.0/([A-Z][A-Z0-9._-]*(?:,[A-Z][A-Z0-9._-]*)*)(?= |\Z)", re.IGNORECASE)
+# RFC 4406, 3.1: the version, and scopes without white space. No repeated class contains the comma: linear. The minor
+# version must be well formed and is otherwise ignored (RFC 4406, 4.4).
+_VERSION = re.compile(rb"spf2\.[0-9]+/([A-Z][A-Z0-9._-]*(?:,[A-Z][A-Z0-9._-]*)*)(?= |\Z)", re.IGNORECASE)
 _TRACE_FIELDS = (b"received", b"return-path")
 
 
@@ -161,7 +162,8 @@ def select_record(texts: Sequence[bytes], scope: Scope, *, spf1: Spf1) -> spf.Re
         match = _VERSION.match(text)
         if match is not None and scope.value.encode() in match[1].lower().split(b","):
             chosen.append(text[match.end() :])
-    if not chosen:  # an spf2.0 record for another scope only does not hide the v=spf1 record
+    # RFC 4406, 3.4 would have any spf2.0 record hide the v=spf1 record, 4.4 only one for the scope, and says how.
+    if not chosen:
         return spf.select(texts) if spf1 is Spf1.FALLBACK else None
     if len(chosen) > 1:
         return spf.Record(faults=(f"{len(chosen)} spf2.0 records for the scope {scope} where one is allowed",))

@@ -115,9 +115,10 @@ class Judging:
         self._signatures.header_complete(header, author_domain)
         if author_domain is not None and self._settings.public_suffix is None:
             self._walk_ahead(author_domain)
-        request = self._spf_request() if self._settings.sender_id else None
-        if request is not None:
-            self._sender_id = self._inquiries.start(senderid.check_pra(header, request))
+        spf1 = self._settings.sender_id
+        request = self._spf_request() if spf1 is not None else None
+        if spf1 is not None and request is not None:
+            self._sender_id = self._inquiries.start(senderid.check_pra(header, request, spf1=spf1))
 
     def _walk_ahead(self, author_domain: Domain) -> None:
         """Relaxed alignment may compare organizational domains at the end (RFC 9989, 4.10.2): have them by then."""

@@ -8,7 +8,7 @@ from msgspec import Struct, field
 from assay import policy
 from assay.model.edits import AddRecipient, Change, Edit, Insert, Remove
 from assay.policy import Action
-from assay.protocol import dkim, dmarc, spf
+from assay.protocol import dkim, dmarc, senderid, spf
 
 
 class Settings(Struct, frozen=True):
@@ -26,7 +26,7 @@ class Settings(Struct, frozen=True):
     arc: bool = True
     arc_max_sets: int = 7  #: longer ARC chains fail
     arc_none: bool = False  #: arc=none is written
-    sender_id: bool = False
+    sender_id: senderid.Spf1 | None = None  #: what v=spf1 records count for; None: Sender ID is not checked
     public_suffix: dmarc.PublicSuffix | None = None  #: how older receivers find organizational domains
     legacy_pct: dmarc.LegacyPct = dmarc.LegacyPct.IGNORE
     policy: policy.Policy = field(default_factory=policy.Policy)
