@@ -26,7 +26,7 @@ from assay.protocol import arc, authres, dkim, dmarc, senderid, spf
 from assay.protocol.arc.chain import read_ending
 from assay.protocol.arc.seal import recorded_results
 from assay.protocol.spf import macro
-from assay.protocol.syntax.address import AddressList, Fault, parse_addresses
+from assay.protocol.syntax.address import AddressFault, AddressList, parse_addresses
 from assay.protocol.syntax.received import parse_received
 from assay.protocol.syntax.tags import TagListError, decode_base64, parse_tags
 from assay.resolver import LocalZone, ZoneError, nameservers, wire
@@ -189,7 +189,7 @@ def _is_plain(name: str) -> bool:
 )
 def address_list(data: bytes) -> None:
     parsed = parse_addresses(data)
-    if isinstance(parsed, Fault):
+    if isinstance(parsed, AddressFault):
         _is_sound(parsed.reason)
     elif parsed.mailboxes:
         value = ",\r\n ".join(
@@ -200,7 +200,7 @@ def address_list(data: bytes) -> None:
     assert (author.domain is None) == bool(author.fault)
     assert author.domain is None or author.domains == (author.domain,)
     assert len(author.domains) <= dmarc.MAX_AUTHOR_DOMAINS
-    if not isinstance(parsed, Fault) and author.domains:  # what is read for sure is also what could be read
+    if not isinstance(parsed, AddressFault) and author.domains:  # what is read for sure is also what could be read
         names = {one.domain.lower() for one in parsed.mailboxes}
         assert {name for name in names if _is_plain(name)} <= {one.name for one in author.domains}
 
@@ -219,7 +219,7 @@ def authentication_results(data: bytes) -> None:
         authres.claims(data, ours, ours)
         authres.forged_received_spf(data, ours)
     parsed = authres.parse(data)
-    if isinstance(parsed, authres.Fault):
+    if isinstance(parsed, authres.FieldFault):
         _is_sound(parsed.reason)
         return
     if parsed.authserv_id.strip(".") and parsed.authserv_id.isprintable() and not set(parsed.authserv_id) & _NO_TOKEN:

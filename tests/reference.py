@@ -16,7 +16,7 @@ import dns.rdataclass
 import dns.rdatatype
 
 from assay.inquiry import MX, Answer, Outcome, Record, RecordType
-from assay.resolver.message import MAX_RECORDS, Reply, read
+from assay.resolver.message import MAX_RECORDS, Response, read
 from assay.resolver.wire import TYPES
 
 #: Why our reader may have no answer where dnspython has one: its bounds, and servers that do not recurse.
@@ -46,7 +46,7 @@ def agree(octets: bytes, kind: RecordType, trust_ad: bool = False) -> bool:
     return by_set(ours) == by_set(theirs)
 
 
-def by_set(reply: Reply) -> tuple[Outcome, frozenset[Record], int, bool, int, str, str]:
+def by_set(reply: Response) -> tuple[Outcome, frozenset[Record], int, bool, int, str, str]:
     """A reply to compare by: the DNS keeps no order among records, and no case in names."""
     answer = reply.answer
     records = frozenset(map(_folded, answer.records))
@@ -62,7 +62,7 @@ def _folded(record: Record) -> Record:
     return record
 
 
-def read_by_dnspython(octets: bytes, kind: RecordType, trust_ad: bool = False) -> Reply:
+def read_by_dnspython(octets: bytes, kind: RecordType, trust_ad: bool = False) -> Response:
     """Read a message with dnspython alone."""
     try:
         parsed = dns.message.from_wire(octets, ignore_trailing=True)
@@ -81,14 +81,14 @@ def read_by_dnspython(octets: bytes, kind: RecordType, trust_ad: bool = False) -
         if (chain.answer.rdclass, chain.answer.rdtype) != (dns.rdataclass.IN, TYPES[kind]):
             return _failed("answered another question")
         convert = _CONVERSIONS[kind]
-        return Reply(Answer(Outcome.FOUND, tuple(convert(rdata) for rdata in chain.answer), secure, ttl))
+        return Response(Answer(Outcome.FOUND, tuple(convert(rdata) for rdata in chain.answer), secure, ttl))
     outcome = Outcome.NXDOMAIN if rcode == dns.rcode.NXDOMAIN else Outcome.NODATA
     if not _is_in_a_zone(chain.canonical_name, parsed):
         if chain.cnames and outcome is Outcome.NODATA:
             ttl = min(link.ttl for link in chain.cnames)  # dnspython's has a default of its own
-            return Reply(Answer(outcome, (), secure, ttl), _text(chain.canonical_name))
+            return Response(Answer(outcome, (), secure, ttl), _text(chain.canonical_name))
         ttl = 0
-    return Reply(Answer(outcome, (), secure, ttl))
+    return Response(Answer(outcome, (), secure, ttl))
 
 
 def _is_in_a_zone(name: dns.name.Name, parsed: dns.message.Message) -> bool:
@@ -96,8 +96,8 @@ def _is_in_a_zone(name: dns.name.Name, parsed: dns.message.Message) -> bool:
     return any(name.is_subdomain(zone.name) for zone in zones)
 
 
-def _failed(reason: str) -> Reply:
-    return Reply(Answer(Outcome.TEMPFAIL, reason=reason))
+def _failed(reason: str) -> Response:
+    return Response(Answer(Outcome.TEMPFAIL, reason=reason))
 
 
 def _text(name: dns.name.Name) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from ipaddress import ip_address
 
-from assay.cli.mta import Mta, Outcome, apply
+from assay.cli.mta import FilterOutcome, Mta, apply
 from assay.model.message import HeaderField, split_message
 from signing import record, rsa_key
 
@@ -47,14 +47,14 @@ def send(
     path: str | bytes = "joe@example.org",
     queue: str = "4ABC",
     **macros: str,
-) -> Outcome:
+) -> FilterOutcome:
     """One message from MAIL to its end. The macros are MAIL's, to which Postfix always adds j where it is asked to."""
     mta.mail(path, *parameters, j=OUR_ID, **macros)
     mta.rcpt("ann@example.net", i=queue)
     return mta.message(*split_message(octets), i=queue)
 
 
-def results(outcome: Outcome) -> str:
+def results(outcome: FilterOutcome) -> str:
     """The Authentication-Results field that was inserted, on one line; empty for none."""
     for index, name, value in outcome.edits:
         if name == b"Authentication-Results" and value is not None:
@@ -63,7 +63,7 @@ def results(outcome: Outcome) -> str:
     return ""
 
 
-def written(outcome: Outcome, octets: bytes) -> list[tuple[bytes, bytes]]:
+def written(outcome: FilterOutcome, octets: bytes) -> list[tuple[bytes, bytes]]:
     """The fields as the MTA would write them, its own Received included."""
     header, _ = split_message(octets)
     return [(one.name, one.value) for one in apply(outcome.edits, header, RECEIVED)]

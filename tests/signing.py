@@ -107,7 +107,7 @@ def sign_ed25519(
 
 
 def evaluate(
-    message: bytes, dns: Zone, *, now: int = NOW, settings: dkim.Settings = dkim.DEFAULT_SETTINGS
+    message: bytes, dns: Zone, *, now: int = NOW, settings: dkim.SignatureRules = dkim.DEFAULT_RULES
 ) -> list[dkim.Evaluation]:
     """The evaluations of a message's signatures, from top to bottom."""
     header, body = split_message(message)

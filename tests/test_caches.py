@@ -28,7 +28,7 @@ from assay.policy import addresses, rules
 from assay.protocol import dkim, dmarc, iprev, spf
 from assay.protocol.authres import forged
 from assay.protocol.dmarc import tree
-from assay.resolver import Cache
+from assay.resolver import AnswerCache
 from zone import Rows, Zone
 
 #: What the interpreter itself takes meanwhile, and what an entry takes while it is made.
@@ -50,7 +50,7 @@ def _key(number: int, bits: int = 1024) -> str:
 
 
 def _answers(fresh: Callable[[int], tuple[Record, ...]], outcome: Outcome = Outcome.FOUND) -> Put:
-    cache = Cache()
+    cache = AnswerCache()
     return lambda number: cache.put(f"{_name(number, 60)}/TXT", Answer(outcome, fresh(number), ttl=300))
 
 

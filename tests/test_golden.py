@@ -79,7 +79,7 @@ def test_there_are_cases() -> None:
     assert len(CASES) > 20
 
 
-def _send(daemon: Daemon, envelope: dict[str, Any], message: bytes) -> tuple[mta.Outcome, Header, bytes, bytes]:
+def _send(daemon: Daemon, envelope: dict[str, Any], message: bytes) -> tuple[mta.FilterOutcome, Header, bytes, bytes]:
     """Deliver the message as an MTA would; what came of it, and the lines' end in the file."""
     header, body = split_message(message)
     sasl = {"auth_authen": envelope["authenticated"], "auth_type": "PLAIN"} if "authenticated" in envelope else {}
@@ -94,7 +94,7 @@ def _send(daemon: Daemon, envelope: dict[str, Any], message: bytes) -> tuple[mta
     return outcome, mta.apply(outcome.edits, header, RECEIVED), body, line_end
 
 
-def _render(outcome: mta.Outcome, header: Header, body: bytes, line_end: bytes) -> bytes:
+def _render(outcome: mta.FilterOutcome, header: Header, body: bytes, line_end: bytes) -> bytes:
     """The reply, the quarantine if it came to that, and, unless it is refused, the message as the MTA stores it."""
     lines = [outcome.reply]
     if outcome.quarantine:

@@ -35,7 +35,7 @@ from assay.protocol import arc, authres, dkim, dmarc, senderid, spf
 from assay.protocol.arc.seal import BODY_HASH_SPEC, recorded_results, seal
 from assay.protocol.spf import macro
 from assay.protocol.spf.record import MAX_RECORD_LENGTH
-from assay.resolver import Cache, LocalZone, Nameserver, Resolver, ZoneError
+from assay.resolver import AnswerCache, LocalZone, Nameserver, Resolver, ZoneError
 from assay.resolver.client import PLACES
 from assay.resolver.message import MAX_RECORDS
 from assay.resolver.message import read as read_message
@@ -131,7 +131,7 @@ def _macro(text: bytes) -> None:
 def _dns(octets: bytes) -> None:
     """Read what a nameserver sends, and keep it."""
     for kind in RecordType:
-        Cache().put("a/A", read_message(octets, kind).answer)
+        AnswerCache().put("a/A", read_message(octets, kind).answer)
 
 
 ASKED = b"\xc0\x0c"  # a pointer to the question's name

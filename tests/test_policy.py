@@ -36,7 +36,7 @@ def assessment(
         dmarc=None
         if dmarc_result is None
         else dmarc.Evaluation(
-            dmarc.Result(dmarc_result), "because", AUTHOR, dmarc.Policy(asks), disposition=dmarc.Policy(asks)
+            dmarc.Result(dmarc_result), "because", AUTHOR, dmarc.DmarcPolicy(asks), disposition=dmarc.DmarcPolicy(asks)
         ),
     )
 
@@ -131,7 +131,9 @@ def test_the_longest_names_fit_into_a_reply() -> None:
     long = Domain(".".join(["x" * 63] * 3 + ["y" * 61]))
     full = assessment("fail", "fail", "fail", "reject")
     evaluation = spf.Evaluation(spf.Result.FAIL, spf.Identity.MAILFROM, long, f"a@{long}")
-    judged = dmarc.Evaluation(dmarc.Result.FAIL, "", long, dmarc.Policy.REJECT, disposition=dmarc.Policy.REJECT)
+    judged = dmarc.Evaluation(
+        dmarc.Result.FAIL, "", long, dmarc.DmarcPolicy.REJECT, disposition=dmarc.DmarcPolicy.REJECT
+    )
     client = Client(ip_address("2001:db8:1111:2222:3333:4444:5555:6666"))
     worst = Assessment(client, full.envelope, iprev=full.iprev, spf_mail_from=evaluation, dmarc=judged)
     assert all(len(line) < 500 for line in decide(worst, HARD).reply.lines)  # type: ignore[union-attr]  # it refuses

@@ -165,3 +165,31 @@ def test_what_is_checked_before_a_commit_is_what_is_checked_at_all() -> None:
     checks = re.findall(r"^check ((?!pytest).+)$", (ROOT / "contrib" / "test.sh").read_text(), re.MULTILINE)
     hooks = re.findall(r"entry: \.venv/bin/(.+)$", (ROOT / ".pre-commit-config.yaml").read_text(), re.MULTILINE)
     assert hooks == checks
+
+
+def test_no_two_public_classes_share_a_name() -> None:
+    # `Result` and `Evaluation` are in every room of a protocol, and are always written with the room's name.
+    found: dict[str, list[str]] = {}
+    for path in sorted((MILTER / "assay").rglob("*.py")):
+        for node in ast.parse(path.read_text()).body:
+            if isinstance(node, ast.ClassDef) and not node.name.startswith("_"):
+                found.setdefault(node.name, []).append(str(path.relative_to(MILTER / "assay")))
+    shared = {name: paths for name, paths in found.items() if len(paths) > 1}
+    rooms = {name: shared.pop(name) for name in ("Result", "Evaluation")}
+    assert shared == {}
+    for paths in rooms.values():
+        for path in paths:
+            assert path.startswith("protocol/")
+            assert path.endswith("/result.py") or path.count("/") == 1, "a room of several modules has a result.py"
+
+
+def test_a_result_is_written_with_its_room_s_name() -> None:
+    for path in sorted((MILTER / "assay").rglob("*.py")):
+        room = path.relative_to(MILTER / "assay").parts[:2]
+        for node in ast.walk(ast.parse(path.read_text())):
+            if (
+                isinstance(node, ast.ImportFrom)
+                and node.module is not None
+                and node.module.startswith("assay.protocol.")
+            ) and {name.name for name in node.names} & {"Result", "Evaluation"}:
+                assert room[:2] == ("protocol", node.module.split(".")[2]), f"{path}: {node.module}"

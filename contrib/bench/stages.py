@@ -22,7 +22,7 @@ from typing import Any
 from mail import MTA, Message
 
 from assay.config import Configuration, make_resolver, make_settings, make_trust
-from assay.config.settings import Dns, Identity
+from assay.config.configuration import Dns, Identity
 from assay.daemon.connection import Connection, Service, SessionCount, actions, silent_steps
 from assay.daemon.journal import Journal
 from assay.daemon.worker import COLLECT

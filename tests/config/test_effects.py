@@ -27,7 +27,7 @@ from assay import resolver
 from assay.cli import serve
 from assay.cli.main import main
 from assay.config import Configuration, make_policy, make_resolver, show
-from assay.config.reactions import Rule
+from assay.config.responses import RuleSection
 from assay.daemon import connection, supervisor, worker
 from assay.daemon.child import Tether
 from assay.daemon.listener import Listener
@@ -543,4 +543,4 @@ def test_nothing_differs_by_itself(zone: str, nameserver: NameServer, differs: C
 def test_every_key_has_a_row() -> None:
     assert [key for key, _ in keys(Configuration) if key not in ACTIONS and key not in ROWS] == []
     of_a_rule = {row[0] for row in OF_A_RULE}
-    assert [field.name for field in msgspec.structs.fields(Rule) if field.name not in of_a_rule] == []
+    assert [field.name for field in msgspec.structs.fields(RuleSection) if field.name not in of_a_rule] == []

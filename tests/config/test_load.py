@@ -12,7 +12,7 @@ import pytest
 
 from assay.config import ConfigError, Configuration, load, make_resolver, make_settings, make_trust
 from assay.policy import Stage
-from assay.policy.outcomes import Outcome
+from assay.policy.outcomes import MethodOutcome
 
 FAULTS = [
     pytest.param("[mitler]\n", "unknown section [mitler]; did you mean milter?", id="unknown section"),
@@ -181,7 +181,7 @@ def test_every_key_reaches_its_struct(tmp_path: Path) -> None:
     assert set(methods) == {"iprev", "spf.mailfrom", "dmarc"}
     assert methods["iprev"].actions["fail"] == "tempfail"
     mail_from = methods["spf.mailfrom"]
-    assert mail_from.treat(Outcome("fail_all", "")) == ("spf.mailfrom.fail", "reject")
+    assert mail_from.treat(MethodOutcome("fail_all", "")) == ("spf.mailfrom.fail", "reject")
     assert mail_from.stage == "mail"
     assert [methods["dmarc"].actions[key] for key in ("none", "quarantine", "reject")] == [
         "quarantine",

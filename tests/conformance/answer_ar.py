@@ -7,7 +7,7 @@ from assay.protocol import authres
 from conformance.cases import Case
 
 
-def read(case: Case) -> authres.AuthenticationResults | authres.Fault:
+def read(case: Case) -> authres.AuthenticationResults | authres.FieldFault:
     """Parse the case's field."""
     return authres.parse(case["header"].encode())
 
@@ -15,6 +15,6 @@ def read(case: Case) -> authres.AuthenticationResults | authres.Fault:
 def answer(case: Case) -> tuple[str, str]:
     """Whether the field can be read, and why not."""
     parsed = read(case)
-    if isinstance(parsed, authres.Fault):
+    if isinstance(parsed, authres.FieldFault):
         return "invalid", parsed.reason
     return "valid", ""

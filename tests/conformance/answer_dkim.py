@@ -37,8 +37,8 @@ def answer(case: Case) -> tuple[str, str]:
 def evaluate(case: Case, header: Header, body: bytes) -> list[dkim.Evaluation]:
     """The evaluations of all signatures, from top to bottom."""
     options = case.get("options") or {}
-    settings = dkim.Settings(
-        min_rsa_bits=options.get("min_rsa_bits", dkim.Settings().min_rsa_bits),
+    settings = dkim.SignatureRules(
+        min_rsa_bits=options.get("min_rsa_bits", dkim.SignatureRules().min_rsa_bits),
         allow_sha1=options.get("allow_sha1", False),
         # Cases about l= ask for the cryptographic verdict; our default would answer `policy` to an unsigned tail.
         refuse_unsigned_body="l-tag" not in case.get("flags", ()),

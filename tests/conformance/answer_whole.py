@@ -19,7 +19,7 @@ from typing import Any
 
 import authres as independent
 
-from assay.cli.mta import Outcome
+from assay.cli.mta import FilterOutcome
 from assay.model.message import split_message
 from assay.model.smtp import parse_address
 from assay.protocol import authres, dkim
@@ -41,7 +41,7 @@ MAX_DAEMONS = 4  # one for each distinct DNS, because a daemon's cache outlives 
 class Answer:
     """What came out of the filter for one message."""
 
-    outcome: Outcome
+    outcome: FilterOutcome
     results: tuple[authres.MethodResult, ...]
     received_spf: tuple[str, ...]  #: the result words of the Received-SPF fields, from top to bottom
     log: str  #: the daemon's line about the message

@@ -21,7 +21,7 @@ def test_published_case(case: Case) -> None:
     expect = case["expect"]
     parsed = read(case)
     if not expect["valid"]:
-        assert isinstance(parsed, authres.Fault)
+        assert isinstance(parsed, authres.FieldFault)
         return
     assert isinstance(parsed, authres.AuthenticationResults), parsed
     assert parsed.authserv_id == expect["authserv_id"]

@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from assay.cli.mta import Mta, Outcome
+from assay.cli.mta import FilterOutcome, Mta
 from assay.model.message import split_message
 from running import Daemon
 from sending import BAD, GOOD, MESSAGE, OUR_ID, ROWS, greet, lines_of, message, results, send
@@ -143,7 +143,7 @@ def mta(daemon: Daemon) -> Iterator[Mta]:
         yield one
 
 
-def do(mta: Mta, word: str, *fields: str, queue: str, **options: Any) -> Outcome:
+def do(mta: Mta, word: str, *fields: str, queue: str, **options: Any) -> FilterOutcome:
     """A good message with the header field that a rule looks for."""
     greet(mta)
     return send(mta, message("joe@example.org", f"X-Do: {word}", *fields), queue=queue, **options)

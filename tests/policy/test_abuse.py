@@ -89,7 +89,7 @@ def test_only_a_whole_chain_makes_a_message_a_list_s(result: arc.Result) -> None
             arc=arc.Evaluation(result, "", 1, None, (sealer,)),
             author=dmarc.Author(AUTHOR),
             dmarc=dmarc.Evaluation(
-                dmarc.Result.FAIL, "", AUTHOR, policy=dmarc.Policy.REJECT, disposition=dmarc.Policy.REJECT
+                dmarc.Result.FAIL, "", AUTHOR, policy=dmarc.DmarcPolicy.REJECT, disposition=dmarc.DmarcPolicy.REJECT
             ),
         )
     )

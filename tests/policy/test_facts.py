@@ -61,7 +61,7 @@ FULL = Assessment(
         dmarc.Result.PASS,
         "aligned",
         AUTHOR,
-        dmarc.Policy.REJECT,
+        dmarc.DmarcPolicy.REJECT,
         dkim_aligned=True,
         aligned=(dmarc.Identifier(AUTHOR, "pass"),),
         organizational_domain=AUTHOR,

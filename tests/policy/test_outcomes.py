@@ -134,7 +134,7 @@ RESULTS = [
     *(("dkim", dkim_facts({"result": str(one)})) for one in dkim.Result if one is not dkim.Result.NONE),
     *(("arc", facts_of(arc={"result": str(one)})) for one in arc.Result),
     *(("senderid", facts_of(senderid={"result": str(one)})) for one in senderid.Result),
-    *(("dmarc", dmarc_facts(str(one), str(asks))) for one in dmarc.Result for asks in dmarc.Policy),
+    *(("dmarc", dmarc_facts(str(one), str(asks))) for one in dmarc.Result for asks in dmarc.DmarcPolicy),
 ]
 
 

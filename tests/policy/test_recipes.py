@@ -30,7 +30,7 @@ from assay.model.edits import AddRecipient, Change, Insert
 from assay.model.message import split_message
 from assay.model.name import Domain
 from assay.policy import Action, Facts, Stage
-from assay.policy.names import FUNCTIONS
+from assay.policy.rule_names import FUNCTIONS
 from assay.policy.vocabulary import element, is_tree, members
 from assay.protocol import arc, dkim
 from assay.resolver import LocalZone

@@ -6,8 +6,8 @@ from __future__ import annotations
 import pytest
 from msgspec.structs import replace
 
-from assay.policy import Action, Replies, Reply, check_reply, split_reply
-from assay.policy.outcomes import OUTCOMES, Outcome
+from assay.policy import Action, Reply, ReplyTexts, check_reply, split_reply
+from assay.policy.outcomes import OUTCOMES, MethodOutcome
 from assay.policy.replies import FIELDS, MAX_LINE_LENGTH
 from assay.policy.vocabulary import SenderFacts, SpfFacts, SpfIdentityFacts
 from factual import facts_of
@@ -52,20 +52,20 @@ CODES = [
 @pytest.mark.parametrize(("method", "key", "code"), CODES)
 @pytest.mark.parametrize(("action", "begins"), [(R, "550 5."), (T, "451 4.")])
 def test_each_failure_has_its_code(method: str, key: str, code: str, action: Action, begins: str) -> None:
-    reply = Replies(explain=False).of_methods(action, [(method, Outcome(key, "the reason"))], FACTS)
+    reply = ReplyTexts(explain=False).of_methods(action, [(method, MethodOutcome(key, "the reason"))], FACTS)
     assert str(reply).startswith(f"{begins}{code} ")
     assert "the reason" in reply.lines[0]
 
 
 def test_several_methods_have_a_code_of_their_own() -> None:
     """RFC 7372, 4: instead of the first one's."""
-    deciding = [("iprev", Outcome("fail", "one")), ("dmarc", Outcome("reject", "two"))]
-    assert str(Replies().of_methods(R, deciding, FACTS)) == "550 5.7.26 reverse DNS of 192.0.2.1: one; DMARC: two"
+    deciding = [("iprev", MethodOutcome("fail", "one")), ("dmarc", MethodOutcome("reject", "two"))]
+    assert str(ReplyTexts().of_methods(R, deciding, FACTS)) == "550 5.7.26 reverse DNS of 192.0.2.1: one; DMARC: two"
 
 
 @pytest.mark.parametrize("method", OUTCOMES)
 def test_every_method_has_words(method: str) -> None:
-    (line,) = Replies(explain=False).of_methods(R, [(method, Outcome("x", "the reason"))], FACTS).lines
+    (line,) = ReplyTexts(explain=False).of_methods(R, [(method, MethodOutcome("x", "the reason"))], FACTS).lines
     assert line.endswith("the reason")
 
 
@@ -81,8 +81,8 @@ VALUES = {
 
 @pytest.mark.parametrize("field", FIELDS)
 def test_each_field_may_stand_in_a_text(field: str) -> None:
-    replies = Replies({"dmarc": f"a {{{field}}} b {{{{c}}}}"})
-    reply = replies.of_methods(R, [("dmarc", Outcome("reject", "the reason"))], FACTS)
+    replies = ReplyTexts({"dmarc": f"a {{{field}}} b {{{{c}}}}"})
+    reply = replies.of_methods(R, [("dmarc", MethodOutcome("reject", "the reason"))], FACTS)
     assert reply.lines == (f"a {VALUES[field]} b {{c}}",)
 
 
@@ -98,8 +98,8 @@ TEXTS = [
 
 @pytest.mark.parametrize(("texts", "key", "line"), TEXTS)
 def test_the_most_special_text_is_used(texts: dict[str, str], key: str, line: str) -> None:
-    replies = Replies(texts, explain=False)
-    assert replies.of_methods(R, [("spf.mailfrom", Outcome(key, "why"))], FACTS).lines == (line,)
+    replies = ReplyTexts(texts, explain=False)
+    assert replies.of_methods(R, [("spf.mailfrom", MethodOutcome(key, "why"))], FACTS).lines == (line,)
 
 
 @pytest.mark.parametrize(
@@ -116,20 +116,20 @@ def test_the_most_special_text_is_used(texts: dict[str, str], key: str, line: st
 def test_the_texts_of_sender_id(action: Action, key: str, explanation: str, reply: str) -> None:
     """RFC 4406, 5.3 and 5.4; that the explanation is the sender's is added to it (RFC 7208, 6.2)."""
     facts = facts_of(senderid={"domain": "sender.example", "explanation": explanation})
-    deciding = [("senderid", Outcome(key, "192.0.2.1 may not"))]
-    assert str(Replies().of_methods(action, deciding, facts)) == reply
-    assert "explains" not in str(Replies(explain=False).of_methods(action, deciding, facts))
+    deciding = [("senderid", MethodOutcome(key, "192.0.2.1 may not"))]
+    assert str(ReplyTexts().of_methods(action, deciding, facts)) == reply
+    assert "explains" not in str(ReplyTexts(explain=False).of_methods(action, deciding, facts))
 
 
 def test_sender_id_beside_another_method() -> None:
-    deciding = [("senderid", Outcome("temperror", "one")), ("dmarc", Outcome("temperror", "two"))]
-    reply = str(Replies().of_methods(T, deciding, FACTS))
+    deciding = [("senderid", MethodOutcome("temperror", "one")), ("dmarc", MethodOutcome("temperror", "two"))]
+    reply = str(ReplyTexts().of_methods(T, deciding, FACTS))
     assert reply == "451 4.7.26 Sender ID check is temporarily unavailable: one; DMARC: two"
 
 
 def test_an_operators_text_for_sender_id_speaks_for_all_its_outcomes() -> None:
-    replies = Replies({"senderid": "S {reason}"})
-    assert replies.of_methods(T, [("senderid", Outcome("temperror", "why"))], FACTS).lines == ("S why",)
+    replies = ReplyTexts({"senderid": "S {reason}"})
+    assert replies.of_methods(T, [("senderid", MethodOutcome("temperror", "why"))], FACTS).lines == ("S why",)
 
 
 HOSTILE = [
@@ -151,12 +151,12 @@ HOSTILE = [
 @pytest.mark.parametrize("place", ["helo", "reason", "rule"])
 def test_what_strangers_write_is_printable_and_bounded(hostile: str, place: str) -> None:
     facts = replace(FACTS, helo=hostile if place == "helo" else "h")
-    outcome = Outcome("fail", hostile if place == "reason" else "why")
+    outcome = MethodOutcome("fail", hostile if place == "reason" else "why")
     if place == "rule":
         facts = replace(facts, mail_from=SenderFacts(address=hostile))
-        reply = Replies().of_rule(R, "550 5.7.1 no {sender}", "", facts)
+        reply = ReplyTexts().of_rule(R, "550 5.7.1 no {sender}", "", facts)
     else:
-        reply = Replies().of_methods(R, [("spf.helo", outcome)], facts)
+        reply = ReplyTexts().of_methods(R, [("spf.helo", outcome)], facts)
     for line in reply.lines:
         assert line.isascii()
         assert line.isprintable()
@@ -166,26 +166,26 @@ def test_what_strangers_write_is_printable_and_bounded(hostile: str, place: str)
 
 def test_an_explanation_is_marked_as_the_senders_words() -> None:
     """RFC 7208, 6.2."""
-    reply = Replies().of_methods(R, [("spf.mailfrom", Outcome("fail_all", "why"))], FACTS)
+    reply = ReplyTexts().of_methods(R, [("spf.mailfrom", MethodOutcome("fail_all", "why"))], FACTS)
     assert reply.lines == ("SPF of MAIL FROM: why", "sender.example explains: see http://why.example/")
 
 
 NO_EXPLANATION = [
-    pytest.param(Replies(explain=False), "spf.mailfrom", "fail", id="switched off"),
-    pytest.param(Replies(), "spf.mailfrom", "softfail", id="not for softfail"),
-    pytest.param(Replies(), "dmarc", "reject", id="not for DMARC"),
-    pytest.param(Replies(generic=True), "spf.mailfrom", "fail", id="not where nothing is told"),
+    pytest.param(ReplyTexts(explain=False), "spf.mailfrom", "fail", id="switched off"),
+    pytest.param(ReplyTexts(), "spf.mailfrom", "softfail", id="not for softfail"),
+    pytest.param(ReplyTexts(), "dmarc", "reject", id="not for DMARC"),
+    pytest.param(ReplyTexts(generic=True), "spf.mailfrom", "fail", id="not where nothing is told"),
 ]
 
 
 @pytest.mark.parametrize(("replies", "method", "key"), NO_EXPLANATION)
-def test_an_explanation_is_only_for_spf_fail(replies: Replies, method: str, key: str) -> None:
-    assert len(replies.of_methods(R, [(method, Outcome(key, "why"))], FACTS).lines) == 1
+def test_an_explanation_is_only_for_spf_fail(replies: ReplyTexts, method: str, key: str) -> None:
+    assert len(replies.of_methods(R, [(method, MethodOutcome(key, "why"))], FACTS).lines) == 1
 
 
 def test_both_identities_may_explain() -> None:
-    deciding = [("spf.helo", Outcome("fail", "one")), ("spf.mailfrom", Outcome("fail", "two"))]
-    reply = Replies().of_methods(R, deciding, FACTS)
+    deciding = [("spf.helo", MethodOutcome("fail", "one")), ("spf.mailfrom", MethodOutcome("fail", "two"))]
+    reply = ReplyTexts().of_methods(R, deciding, FACTS)
     assert reply.lines[1:] == (
         "helo.example explains: no such host",
         "sender.example explains: see http://why.example/",
@@ -195,22 +195,22 @@ def test_both_identities_may_explain() -> None:
 def test_a_hostile_explanation_is_harmless() -> None:
     spf = SpfIdentityFacts("fail", "s.example", explanation="x\r\n250 OK " + "y" * 1000)
     facts = replace(FACTS, spf=SpfFacts(mailfrom=spf))
-    reply = Replies().of_methods(R, [("spf.mailfrom", Outcome("fail", "why"))], facts)
+    reply = ReplyTexts().of_methods(R, [("spf.mailfrom", MethodOutcome("fail", "why"))], facts)
     assert reply.lines[1].startswith("s.example explains: x??250 OK y")
     assert len(reply.lines[1]) == MAX_LINE_LENGTH
 
 
 @pytest.mark.parametrize(
-    "deciding", [[("dmarc", Outcome("reject", "secret"))], [("iprev", Outcome("fail", "secret"))] * 2]
+    "deciding", [[("dmarc", MethodOutcome("reject", "secret"))], [("iprev", MethodOutcome("fail", "secret"))] * 2]
 )
-def test_generic_replies_tell_nothing(deciding: list[tuple[str, Outcome]]) -> None:
-    assert str(Replies(generic=True).of_methods(R, deciding, FACTS)) == "550 5.7.1 Refused by local policy"
-    assert str(Replies(generic=True).of_methods(T, deciding, FACTS)) == "451 4.7.1 Refused by local policy"
+def test_generic_replies_tell_nothing(deciding: list[tuple[str, MethodOutcome]]) -> None:
+    assert str(ReplyTexts(generic=True).of_methods(R, deciding, FACTS)) == "550 5.7.1 Refused by local policy"
+    assert str(ReplyTexts(generic=True).of_methods(T, deciding, FACTS)) == "451 4.7.1 Refused by local policy"
 
 
 def test_the_generic_text_may_be_the_operators() -> None:
-    replies = Replies({"generic": "ask postmaster about {address} {reason}"}, generic=True)
-    reply = replies.of_methods(R, [("dmarc", Outcome("reject", "secret"))], FACTS)
+    replies = ReplyTexts({"generic": "ask postmaster about {address} {reason}"}, generic=True)
+    reply = replies.of_methods(R, [("dmarc", MethodOutcome("reject", "secret"))], FACTS)
     assert reply.lines == ("ask postmaster about 192.0.2.1 ",)
     assert replies.of_rule(R, "554 5.7.0 secret", "secret", FACTS) == Reply(554, "5.7.0", reply.lines)
 
@@ -234,12 +234,12 @@ RULES = [
 
 @pytest.mark.parametrize(("text", "action", "reply"), RULES)
 def test_a_rules_reply(text: str, action: Action, reply: str) -> None:
-    assert str(Replies().of_rule(action, text, "the reason", FACTS)) == reply
+    assert str(ReplyTexts().of_rule(action, text, "the reason", FACTS)) == reply
 
 
 def test_a_rule_without_a_reason_tells_none() -> None:
-    assert str(Replies().of_rule(R, "", "", FACTS)) == "550 5.7.1 Refused by local policy"
-    assert str(Replies({"rule": "no, {helo}"}).of_rule(R, "", "", FACTS)) == "550 5.7.1 no, helo.example"
+    assert str(ReplyTexts().of_rule(R, "", "", FACTS)) == "550 5.7.1 Refused by local policy"
+    assert str(ReplyTexts({"rule": "no, {helo}"}).of_rule(R, "", "", FACTS)) == "550 5.7.1 no, helo.example"
 
 
 WRONG_CODES = [

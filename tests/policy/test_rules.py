@@ -11,7 +11,7 @@ import pytest
 
 from assay.policy import Action, Edits, Facts, Rule, RuleError, Stage, compile_rule
 from assay.policy.addresses import Entries
-from assay.policy.names import BUILT_IN, FUNCTIONS, MACROS, merge
+from assay.policy.rule_names import BUILT_IN, FUNCTIONS, MACROS, merge
 from assay.policy.rules import Reading, below, inside
 from assay.policy.vocabulary import element, is_tree, members
 from factual import facts_of

@@ -71,12 +71,12 @@ def test_nothing_is_raised_through(message: bytes, position: int, text: bytes | 
     ).map("".join)
 )
 def test_reading_raises_nothing(value: str) -> None:
-    assert isinstance(second_reading(value), authres.AuthenticationResults | authres.Fault)
+    assert isinstance(second_reading(value), authres.AuthenticationResults | authres.FieldFault)
 
 
 @pytest.mark.parametrize("value", ["(" * 100_000, "a; spf=pass " + "(" * 100_000, "a" * 1_000_000])
 def test_reading_what_is_made_to_exhaust(value: str) -> None:
-    assert isinstance(second_reading(value), authres.AuthenticationResults | authres.Fault)
+    assert isinstance(second_reading(value), authres.AuthenticationResults | authres.FieldFault)
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ from threading import Thread
 import pytest
 
 from assay.inquiry import Answer, Outcome, Record
-from assay.resolver import Cache
+from assay.resolver import AnswerCache
 from assay.resolver.cache import MAX_NEGATIVE_TTL, MAX_TEMPFAIL_TTL, MAX_TTL, MIN_TTL
 
 HERE: tuple[Record, ...] = (IPv4Address("192.0.2.1"),)
@@ -41,7 +41,7 @@ LIVES = {
 @pytest.mark.parametrize(("outcome", "ttl", "life"), LIVES.values(), ids=LIVES)
 def test_an_answer_lives_between_floor_and_ceiling(outcome: Outcome, ttl: int, life: int) -> None:
     clock = Clock()
-    cache = Cache(clock=clock)
+    cache = AnswerCache(clock=clock)
     put = cache.put("example.org/A", Answer(outcome, HERE, ttl=ttl, reason="why"))
     assert put == Answer(outcome, HERE, ttl=life, reason="why")
     clock.now += life - 0.5
@@ -52,7 +52,7 @@ def test_an_answer_lives_between_floor_and_ceiling(outcome: Outcome, ttl: int, l
 
 def test_the_ttl_told_is_what_is_left_of_it() -> None:
     clock = Clock()
-    cache = Cache(clock=clock)
+    cache = AnswerCache(clock=clock)
     cache.put("a", Answer(Outcome.FOUND, HERE, secure=True, ttl=100))
     for passed, left in ((0, 100), (0.9, 100), (1, 99), (50, 50), (99.5, 1)):
         clock.now = 1000.0 + passed
@@ -60,7 +60,7 @@ def test_the_ttl_told_is_what_is_left_of_it() -> None:
 
 
 def test_the_least_recently_used_answers_go_first() -> None:
-    cache = Cache(size=100, clock=Clock())
+    cache = AnswerCache(size=100, clock=Clock())
     for number in range(1000):
         cache.put(f"{number}", Answer(Outcome.FOUND, (), ttl=100))
         assert cache.get("0") is not None, number
@@ -69,7 +69,7 @@ def test_the_least_recently_used_answers_go_first() -> None:
 
 
 def test_a_cache_holds_as_many_usual_answers_as_it_is_made_for() -> None:
-    cache = Cache(size=1000, clock=Clock())
+    cache = AnswerCache(size=1000, clock=Clock())
     most = 0
     for number in range(5000):
         text = f"v=spf1 include:_spf{number}.example.org ip4:192.0.2.0/24 -all".encode()
@@ -79,7 +79,7 @@ def test_a_cache_holds_as_many_usual_answers_as_it_is_made_for() -> None:
 
 
 def test_long_texts_weigh_more() -> None:
-    cache = Cache(size=1000, clock=Clock())
+    cache = AnswerCache(size=1000, clock=Clock())
     for number in range(500):
         cache.put(f"{number}", Answer(Outcome.FOUND, (b"x" * 60_000,), ttl=100))
     assert len(cache) <= 10
@@ -87,14 +87,14 @@ def test_long_texts_weigh_more() -> None:
 
 @pytest.mark.parametrize("outcome", [Outcome.NODATA, Outcome.NXDOMAIN])
 def test_a_negative_answer_without_an_soa_is_not_kept(outcome: Outcome) -> None:
-    cache = Cache(clock=Clock())
+    cache = AnswerCache(clock=Clock())
     answer = Answer(outcome)
     assert cache.put("a", answer) == answer
     assert cache.get("a") is None
 
 
 def test_what_is_dropped_is_gone() -> None:
-    cache = Cache(size=4, clock=Clock())
+    cache = AnswerCache(size=4, clock=Clock())
     for number in range(3):
         cache.put(f"{number}", Answer(Outcome.FOUND, ttl=100))
     for number in range(3):
@@ -105,7 +105,7 @@ def test_what_is_dropped_is_gone() -> None:
 
 
 def test_threads_may_read_and_write_at_once() -> None:
-    cache = Cache(size=64)
+    cache = AnswerCache(size=64)
     wrong: list[object] = []
 
     def work(mine: int) -> None:

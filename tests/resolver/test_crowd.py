@@ -15,7 +15,7 @@ from assay.model.smtp import Address
 from assay.resolver import Resolver, configured
 from assay.resolver.client import PLACES, ROOM, SLOW_PLACES, STREAMS
 from assay.resolver.streams import Stream, Streams
-from assay.resolver.transport import Fault
+from assay.resolver.transport import ExchangeFault
 from nameserver import NameServer
 
 PATIENCE = 1.0  # each slow name holds a place for three times as long, in two rounds
@@ -202,7 +202,7 @@ def test_connections_over_tcp_are_bounded(monkeypatch: pytest.MonkeyPatch) -> No
     def counted(self: Streams, server: Any, asked: bytes, patience: float, done: Any, *more: Any) -> Stream:
         nonlocal open_now, most
 
-        def ended(outcome: bytes | Fault) -> None:
+        def ended(outcome: bytes | ExchangeFault) -> None:
             nonlocal open_now
             open_now -= 1
             done(outcome)

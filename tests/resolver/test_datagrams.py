@@ -13,9 +13,9 @@ import pytest
 from assay.inquiry import Question, RecordType
 from assay.resolver import Nameserver, Statistics, datagrams, wire
 from assay.resolver.datagrams import MAX_AGE, MAX_MOVES, MAX_QUERIES, MAX_SOCKETS, MAX_STRAYS, SOCKETS, Datagrams
-from assay.resolver.transport import Cause, Fault
+from assay.resolver.transport import Cause, ExchangeFault
 
-Outcomes = dict[str, bytes | Fault]
+Outcomes = dict[str, bytes | ExchangeFault]
 
 
 class Peer:
@@ -37,7 +37,7 @@ class Peer:
             asked = wire.section(Question(name, RecordType.A))
             assert asked is not None
 
-            def done(outcome: bytes | Fault, name: str = name) -> None:
+            def done(outcome: bytes | ExchangeFault, name: str = name) -> None:
                 self.outcomes[name] = outcome
 
             self.datagrams.ask(self.server, asked, self.patience, done)
@@ -164,7 +164,7 @@ def test_whoever_finds_each_new_port_gets_no_further_guesses(peer: Peer) -> None
         for number in range(MAX_STRAYS):
             peer.socket.sendto(struct.pack("!H", number + 1 ^ int.from_bytes(query[:2], "big")) + b"x" * 20, port)
         peer.run(seconds=0.1)
-    assert peer.outcomes == {"a.example": Fault(Cause.OTHER, "sent too many messages that are no answer")}
+    assert peer.outcomes == {"a.example": ExchangeFault(Cause.OTHER, "sent too many messages that are no answer")}
 
 
 def test_a_late_answer_is_no_guess(peer: Peer) -> None:
@@ -185,7 +185,7 @@ def test_a_closed_port_is_known_at_once(peer: Peer) -> None:
     peer.socket.close()
     peer.ask(*names(50))
     peer.run(lambda: len(peer.outcomes) == 50)
-    assert set(peer.outcomes.values()) == {Fault(Cause.UNREACHABLE, "could not be asked (Connection refused)")}
+    assert set(peer.outcomes.values()) == {ExchangeFault(Cause.UNREACHABLE, "could not be asked (Connection refused)")}
     (sockets,) = peer.datagrams._sockets.values()
     assert not sockets.open
 
@@ -202,4 +202,4 @@ def test_without_a_descriptor_an_open_socket_serves(peer: Peer, monkeypatch: pyt
     other = Nameserver("127.0.0.2", 9)
     peer.datagrams.ask(other, b"", 5.0, lambda outcome: peer.outcomes.update(other=outcome))
     peer.run(lambda: bool(peer.outcomes))
-    assert peer.outcomes["other"] == Fault(Cause.OTHER, "could not be asked (Too many open files)")
+    assert peer.outcomes["other"] == ExchangeFault(Cause.OTHER, "could not be asked (Too many open files)")

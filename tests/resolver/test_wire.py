@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 
 from assay.inquiry import MX, Answer, Outcome, Question, RecordType
 from assay.resolver import wire
-from assay.resolver.message import Reply, read
+from assay.resolver.message import Response, read
 from reference import by_set
 
 NAMES = {
@@ -79,31 +79,31 @@ def _split(text: str) -> tuple[str, int, str, str, list[str]]:
 
 
 SOA = "example.org.|900|SOA|ns.example.org. root.example.org. 1 2 3 4 60"
-ANSWERS: dict[str, tuple[bytes, RecordType, Reply]] = {
+ANSWERS: dict[str, tuple[bytes, RecordType, Response]] = {
     "A": (
         response("example.org", "A", "example.org.|300|A|192.0.2.1|192.0.2.2"),
         RecordType.A,
-        Reply(Answer(Outcome.FOUND, (ip_address("192.0.2.1"), ip_address("192.0.2.2")), ttl=300)),
+        Response(Answer(Outcome.FOUND, (ip_address("192.0.2.1"), ip_address("192.0.2.2")), ttl=300)),
     ),
     "AAAA": (
         response("example.org", "AAAA", "example.org.|300|AAAA|2001:db8::1|::ffff:192.0.2.1"),
         RecordType.AAAA,
-        Reply(Answer(Outcome.FOUND, (ip_address("2001:db8::1"), ip_address("::ffff:192.0.2.1")), ttl=300)),
+        Response(Answer(Outcome.FOUND, (ip_address("2001:db8::1"), ip_address("::ffff:192.0.2.1")), ttl=300)),
     ),
     "TXT strings of one record are joined": (
         response("example.org", "TXT", 'example.org.|300|TXT|"v=spf1 " "-all"|"\\200\\000"|""'),
         RecordType.TXT,
-        Reply(Answer(Outcome.FOUND, (b"v=spf1 -all", b"\xc8\0", b""), ttl=300)),
+        Response(Answer(Outcome.FOUND, (b"v=spf1 -all", b"\xc8\0", b""), ttl=300)),
     ),
     "MX, and a null MX": (
         response("example.org", "MX", "example.org.|300|MX|10 mx.example.org.|0 ."),
         RecordType.MX,
-        Reply(Answer(Outcome.FOUND, (MX(10, "mx.example.org"), MX(0, "")), ttl=300)),
+        Response(Answer(Outcome.FOUND, (MX(10, "mx.example.org"), MX(0, "")), ttl=300)),
     ),
     "PTR names of any octets": (
         response("1.example.", "PTR", '1.example.|5|PTR|a\\032b.org.|\\200.org.|a\\.b.org.|\\000\\\\\\".org.'),
         RecordType.PTR,
-        Reply(Answer(Outcome.FOUND, ("a b.org", "\udcc8.org", "a\\.b.org", '\0\\".org'), ttl=5)),
+        Response(Answer(Outcome.FOUND, ("a b.org", "\udcc8.org", "a\\.b.org", '\0\\".org'), ttl=5)),
     ),
     "a CNAME chain lives as long as its shortest link": (
         response(
@@ -114,88 +114,88 @@ ANSWERS: dict[str, tuple[bytes, RecordType, Reply]] = {
             "example.org.|300|A|192.0.2.1",
         ),
         RecordType.A,
-        Reply(Answer(Outcome.FOUND, (ip_address("192.0.2.1"),), ttl=20)),
+        Response(Answer(Outcome.FOUND, (ip_address("192.0.2.1"),), ttl=20)),
     ),
     "records of other names and types are left out": (
         response("example.org", "A", "example.net.|300|A|192.0.2.9", "example.org.|300|TXT|x", soa=SOA),
         RecordType.A,
-        Reply(Answer(Outcome.NODATA, ttl=60)),
+        Response(Answer(Outcome.NODATA, ttl=60)),
     ),
     "NODATA lives for the SOA's minimum": (
         response("example.org", "A", soa=SOA),
         RecordType.A,
-        Reply(Answer(Outcome.NODATA, ttl=60)),
+        Response(Answer(Outcome.NODATA, ttl=60)),
     ),
     "or for the SOA's TTL if that is less": (
         response("example.org", "A", soa=SOA.replace("900", "7")),
         RecordType.A,
-        Reply(Answer(Outcome.NODATA, ttl=7)),
+        Response(Answer(Outcome.NODATA, ttl=7)),
     ),
     "NODATA without an SOA lives for nothing": (
         response("example.org", "A"),
         RecordType.A,
-        Reply(Answer(Outcome.NODATA, ttl=0)),
+        Response(Answer(Outcome.NODATA, ttl=0)),
     ),
     "NXDOMAIN": (
         response("x.example.org", "A", rcode="NXDOMAIN", soa=SOA),
         RecordType.A,
-        Reply(Answer(Outcome.NXDOMAIN, ttl=60)),
+        Response(Answer(Outcome.NXDOMAIN, ttl=60)),
     ),
     "NXDOMAIN behind a CNAME": (
         response("w.example.org", "A", "w.example.org.|30|CNAME|x.example.org.", rcode="NXDOMAIN", soa=SOA),
         RecordType.A,
-        Reply(Answer(Outcome.NXDOMAIN, ttl=30)),
+        Response(Answer(Outcome.NXDOMAIN, ttl=30)),
     ),
     "NODATA behind a CNAME": (
         response("w.example.org", "A", "w.example.org.|30|CNAME|x.example.org.", soa=SOA),
         RecordType.A,
-        Reply(Answer(Outcome.NODATA, ttl=30)),
+        Response(Answer(Outcome.NODATA, ttl=30)),
     ),
     "a CNAME chain without an end has to be asked on": (
         response("w.example.org", "A", "w.example.org.|30|CNAME|x.example.net."),
         RecordType.A,
-        Reply(Answer(Outcome.NODATA, ttl=30), "x.example.net"),
+        Response(Answer(Outcome.NODATA, ttl=30), "x.example.net"),
     ),
     "SERVFAIL": (
         response("example.org", "A", rcode="SERVFAIL"),
         RecordType.A,
-        Reply(Answer(Outcome.TEMPFAIL, reason="answered SERVFAIL")),
+        Response(Answer(Outcome.TEMPFAIL, reason="answered SERVFAIL")),
     ),
     "REFUSED with records": (
         response("example.org", "A", "example.org.|300|A|192.0.2.1", rcode="REFUSED"),
         RecordType.A,
-        Reply(Answer(Outcome.TEMPFAIL, reason="answered REFUSED")),
+        Response(Answer(Outcome.TEMPFAIL, reason="answered REFUSED")),
     ),
     "an unknown RCODE": (
         response("example.org", "A")[:3] + b"\x0e" + response("example.org", "A")[4:],
         RecordType.A,
-        Reply(Answer(Outcome.TEMPFAIL, reason="answered RCODE 14")),
+        Response(Answer(Outcome.TEMPFAIL, reason="answered RCODE 14")),
     ),
     "NXDOMAIN with records": (
         response("example.org", "A", "example.org.|300|A|192.0.2.1", rcode="NXDOMAIN"),
         RecordType.A,
-        Reply(Answer(Outcome.TEMPFAIL, reason="answered NXDOMAIN with records")),
+        Response(Answer(Outcome.TEMPFAIL, reason="answered NXDOMAIN with records")),
     ),
     "a CNAME loop": (
         response("a.org", "A", "a.org.|300|CNAME|b.org.", "b.org.|300|CNAME|a.org."),
         RecordType.A,
-        Reply(Answer(Outcome.TEMPFAIL, reason="answered with too many CNAMEs")),
+        Response(Answer(Outcome.TEMPFAIL, reason="answered with too many CNAMEs")),
     ),
     "records cut off": (
         response("example.org", "A", "example.org.|300|A|192.0.2.1")[:-20],
         RecordType.A,
-        Reply(Answer(Outcome.TEMPFAIL, reason="sent a malformed message (ShortHeader)")),
+        Response(Answer(Outcome.TEMPFAIL, reason="sent a malformed message (ShortHeader)")),
     ),
     "junk behind the message": (
         response("example.org", "A", "example.org.|300|A|192.0.2.1") + b"junk",
         RecordType.A,
-        Reply(Answer(Outcome.FOUND, (ip_address("192.0.2.1"),), ttl=300)),
+        Response(Answer(Outcome.FOUND, (ip_address("192.0.2.1"),), ttl=300)),
     ),
 }
 
 
 @pytest.mark.parametrize(("message", "kind", "expected"), ANSWERS.values(), ids=ANSWERS)
-def test_a_message_is_read(message: bytes, kind: RecordType, expected: Reply) -> None:
+def test_a_message_is_read(message: bytes, kind: RecordType, expected: Response) -> None:
     got = read(message, kind)
     if "malformed" in expected.answer.reason:  # which fault dnspython meets first is its affair
         assert got.answer.reason.startswith("sent a malformed message")
@@ -243,4 +243,4 @@ def test_reading_never_raises(data: st.DataObject) -> None:
         seed[data.draw(st.integers(0, len(seed) - 1))] = data.draw(st.integers(0, 255))
     message = bytes(seed[: data.draw(st.integers(12, len(seed)))])
     for kind in RecordType:
-        assert isinstance(read(message, kind), Reply)
+        assert isinstance(read(message, kind), Response)

@@ -222,7 +222,7 @@ class TestSignatures:
         others = b"".join(self.OTHER % number for number in range(20))
         signature, rest = self.SIGNED[: -len(MESSAGE)], MESSAGE
         octets = others + signature + rest if last else signature + others + rest
-        found = judged(octets, Settings(dkim=dkim.Settings(max_signatures=3)), path="<x@elsewhere.example>")
+        found = judged(octets, Settings(dkim=dkim.SignatureRules(max_signatures=3)), path="<x@elsewhere.example>")
         assert len(found.dkim) == 3
         assert found.dkim_skipped == 18
         assert found.dmarc.result == "pass"
@@ -259,13 +259,15 @@ class TestSignatures:
 
     def test_keys_are_asked_for_no_more_signatures_than_are_tried(self) -> None:
         zone = Zone(ROWS)
-        one = session(Settings(dkim=dkim.Settings(max_signatures=3)), new_driver=lambda: zone)
+        one = session(Settings(dkim=dkim.SignatureRules(max_signatures=3)), new_driver=lambda: zone)
         greet(one)
         talk(one, b"".join(self.OTHER % number for number in range(200)) + MESSAGE)
         assert sum("_domainkey" in name for name in asked(zone)) <= 6
 
     def test_broken_ones_have_the_bound_too(self) -> None:
-        found = judged(b"DKIM-Signature: nonsense\r\n" * 200 + MESSAGE, Settings(dkim=dkim.Settings(max_signatures=3)))
+        found = judged(
+            b"DKIM-Signature: nonsense\r\n" * 200 + MESSAGE, Settings(dkim=dkim.SignatureRules(max_signatures=3))
+        )
         assert len(found.dkim) == 3
         assert found.dmarc.result == "pass"
 
@@ -301,7 +303,7 @@ class TestSignatures:
         rows = ROWS | {KEY_NAME: [["TXT", [record(rsa_key(1024))]]]}
         octets = sign_rsa(MESSAGE, include_headers=[b"from"], key=rsa_key(1024))
         assert str(judged(octets, rows=rows).dkim[0].result) == "pass"
-        strict = Settings(dkim=dkim.Settings(min_rsa_bits=2048))
+        strict = Settings(dkim=dkim.SignatureRules(min_rsa_bits=2048))
         assert str(judged(octets, strict, rows=rows).dkim[0].result) == "policy"
 
 

@@ -53,7 +53,7 @@ class MilterError(Exception):
 
 
 @dataclass(slots=True)
-class Outcome:
+class FilterOutcome:
     """What the milter said to one command, or to the whole message.
 
     `reply` is the SMTP reply the client would get. `edits` are (index, name, value) for an insertion, with `value`
@@ -102,7 +102,7 @@ class Mta:
         """Whether header values travel with the space behind the colon."""
         return bool(self.steps & _LEADING_SPACE)
 
-    def connect(self, name: str, address: Address | None, port: int = 25, **macros: str) -> Outcome:
+    def connect(self, name: str, address: Address | None, port: int = 25, **macros: str) -> FilterOutcome:
         """A client connected; without an address, over a pipe or a unix socket."""
         if address is None:
             where = b"U"
@@ -111,20 +111,20 @@ class Mta:
             where = family + struct.pack("!H", port) + str(address).encode() + b"\0"
         return self.command(b"C", name.encode() + b"\0" + where, macros)
 
-    def helo(self, name: str | bytes, **macros: str) -> Outcome:
+    def helo(self, name: str | bytes, **macros: str) -> FilterOutcome:
         """HELO or EHLO."""
         return self.command(b"H", _bytes(name) + b"\0", macros)
 
-    def mail(self, path: str | bytes, *parameters: str, **macros: str) -> Outcome:
+    def mail(self, path: str | bytes, *parameters: str, **macros: str) -> FilterOutcome:
         """MAIL FROM; `path` without angle brackets."""
         arguments = [b"<" + _bytes(path) + b">", *(parameter.encode() for parameter in parameters)]
         return self.command(b"M", b"".join(argument + b"\0" for argument in arguments), macros)
 
-    def rcpt(self, path: str | bytes, **macros: str) -> Outcome:
+    def rcpt(self, path: str | bytes, **macros: str) -> FilterOutcome:
         """RCPT TO; `path` without angle brackets."""
         return self.command(b"R", b"<" + _bytes(path) + b">\0", macros)
 
-    def message(self, header: Header, body: bytes, **macros: str) -> Outcome:
+    def message(self, header: Header, body: bytes, **macros: str) -> FilterOutcome:
         """Send a whole message and return the verdict on it, or the first refusal on the way."""
         outcome = self.command(b"T", b"", macros)
         for one in header:
@@ -141,18 +141,18 @@ class Mta:
             return outcome
         return self.end_of_message(**macros)
 
-    def header(self, one: HeaderField) -> Outcome:
+    def header(self, one: HeaderField) -> FilterOutcome:
         """One header field, with line feeds where it is folded, as MTAs send it."""
         value = one.value.replace(b"\r\n", b"\n")
         if not self.leading_space:
             value = value.removeprefix(b" ")
         return self.command(b"L", one.name + b"\0" + value + b"\0", {})
 
-    def end_of_message(self, **macros: str) -> Outcome:
+    def end_of_message(self, **macros: str) -> FilterOutcome:
         """The final dot: collect the edits up to the verdict."""
         self._macros(b"E", macros)
         self._send(b"E", b"")
-        outcome = Outcome()
+        outcome = FilterOutcome()
         while True:
             command, data = self._read()
             match command:
@@ -180,18 +180,18 @@ class Mta:
         self._stream.close()
         self._connection.close()
 
-    def command(self, command: bytes, data: bytes, macros: dict[str, str]) -> Outcome:
+    def command(self, command: bytes, data: bytes, macros: dict[str, str]) -> FilterOutcome:
         """Send one event with its macros, unless the milter does not want it, and read its reply, if it gives one."""
         if self.steps & _UNWANTED.get(command, 0):
-            return Outcome()
+            return FilterOutcome()
         self._macros(command, macros)
         self._send(command, data)
         if self.steps & _NO_REPLY.get(command, 0):
-            return Outcome()
+            return FilterOutcome()
         answer, text = self._read()
         if answer == b"s":
-            return Outcome(skip=True)
-        return Outcome(_reply(answer, text))
+            return FilterOutcome(skip=True)
+        return FilterOutcome(_reply(answer, text))
 
     def _macros(self, command: bytes, macros: dict[str, str]) -> None:
         """Macro names of more than one letter travel in braces (``smfi_getsymval``)."""

@@ -107,9 +107,9 @@ def compare_field(value: str) -> Comparison:
     """Whether authres reads in our field what it says; comments are for people and left out."""
     meant = authres.parse(value.encode("utf-8", "surrogateescape"))
     found = second_reading(value)
-    if isinstance(meant, authres.Fault):  # a fault of assay: it cannot read what it wrote
+    if isinstance(meant, authres.FieldFault):  # a fault of assay: it cannot read what it wrote
         return Comparison("authres", "", "authres", meant.reason, "", False, section="RFC 8601, 2.2")
-    if isinstance(found, authres.Fault):
+    if isinstance(found, authres.FieldFault):
         section = "RFC 6532, 3.2" if not value.isascii() else "RFC 8601, 2.2"
         return Comparison("authres", "", "authres", _count(meant), found.reason, False, section=section)
     ours = [_essence(one) for one in meant.results]

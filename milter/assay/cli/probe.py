@@ -8,7 +8,7 @@ import os
 import sys
 from typing import Any
 
-from assay.cli.mta import MilterError, Mta, Outcome, apply
+from assay.cli.mta import FilterOutcome, MilterError, Mta, apply
 from assay.cli.options import add_envelope, read_message
 from assay.cli.output import say
 from assay.config.endpoint import Endpoint, EndpointError
@@ -79,7 +79,7 @@ def _converse(mta: Mta, options: argparse.Namespace, header: Header, body: bytes
     return os.EX_OK
 
 
-def _send(mta: Mta, options: argparse.Namespace, header: Header, body: bytes) -> Outcome:
+def _send(mta: Mta, options: argparse.Namespace, header: Header, body: bytes) -> FilterOutcome:
     """All stages up to the first refusal."""
     login = {"auth_authen": options.auth, "auth_type": "PLAIN"} if options.auth else {}
     outcome = mta.connect("unknown", options.ip, j=options.mta_name, client_addr=str(options.ip))

@@ -47,7 +47,7 @@ _DEFAULT_ADDRESS = IPv4Address("127.0.0.1")  # as in Sun's tool
 _POSTMASTER = "postmaster"  # RFC 7208, 4.3
 
 
-class Query(Struct, frozen=True):
+class Subject(Struct, frozen=True):
     """What was asked on the command line. `reverse_path` is None where only HELO is checked."""
 
     address: Address
@@ -137,7 +137,7 @@ def _result(text: str) -> spf.Result:
         raise argparse.ArgumentTypeError(f"{text!r} is no result; there are {', '.join(EXIT_CODES)}") from error
 
 
-def _query(options: argparse.Namespace) -> Query:
+def _query(options: argparse.Namespace) -> Subject:
     """Which identities the options ask about; ends with EX_USAGE where it is none."""
     sender, domain = options.sender, options.domain
     if domain is not None:
@@ -154,10 +154,10 @@ def _query(options: argparse.Namespace) -> Query:
     if path is None and options.helo_domain is None:
         options.refuse("nothing to check: give a DOMAIN, a sender (-s) or a HELO name (-h)")
     helo = domain if options.helo_domain is None else options.helo_domain
-    return Query(options.ip_address, helo, path, options.helo_domain is not None)
+    return Subject(options.ip_address, helo, path, options.helo_domain is not None)
 
 
-def _run(configuration: Configuration, query: Query) -> list[Check]:
+def _run(configuration: Configuration, query: Subject) -> list[Check]:
     """Check MAIL FROM, then HELO, each with a time budget of its own, as in the daemon."""
     settings = make_settings(configuration)
     request = spf.Request(
@@ -177,7 +177,7 @@ def _run(configuration: Configuration, query: Query) -> list[Check]:
         return [_check(configuration, source, query, one) for one in requests]
 
 
-def _check(configuration: Configuration, source: resolver.Resolver, query: Query, request: spf.Request) -> Check:
+def _check(configuration: Configuration, source: resolver.Resolver, query: Subject, request: spf.Request) -> Check:
     asked: list[Asked] = []
     narrator = spf.Narrator()
     begun = time.monotonic()
@@ -218,7 +218,7 @@ def _summary(checks: list[Check]) -> Iterator[str]:
         yield from f"Received-SPF: {check.received_spf}".split("\r\n")
 
 
-def _narration(configuration: Configuration, query: Query, checks: list[Check]) -> Iterator[str]:
+def _narration(configuration: Configuration, query: Subject, checks: list[Check]) -> Iterator[str]:
     """What was set up, then each check step by step, behind the milliseconds after which the step was known."""
     settings = make_settings(configuration)
     nameservers = ", ".join(map(str, resolver.configured(configuration.dns.nameserver_texts)))
@@ -246,7 +246,7 @@ def _narration(configuration: Configuration, query: Query, checks: list[Check]) 
 
 
 def _object(
-    configuration: Configuration, query: Query, checks: list[Check], expected: spf.Result | None
+    configuration: Configuration, query: Subject, checks: list[Check], expected: spf.Result | None
 ) -> dict[str, Any]:
     """All of it as plain values, under the words of the narration."""
     network = make_trust(configuration).internal.find(query.address)

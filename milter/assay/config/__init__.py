@@ -2,10 +2,10 @@
 """The configuration: one TOML file, decoded into typed structs. `settings` says what can be set and why."""
 
 from assay.config.build import make_policy, make_resolver, make_settings, make_trust
+from assay.config.configuration import Configuration
 from assay.config.load import ConfigError, load
 from assay.config.risks import risks
 from assay.config.sample import sample, show
-from assay.config.settings import Configuration
 
 __all__ = [
     "ConfigError",

@@ -10,10 +10,10 @@ from pathlib import Path
 import msgspec
 
 from assay import files, policy, resolver, session
-from assay.config.methods import Senderid
-from assay.config.reactions import Rule, split_field
-from assay.config.settings import Configuration
-from assay.config.surroundings import Addresses
+from assay.config.configuration import Configuration
+from assay.config.methods import SenderidSection
+from assay.config.responses import RuleSection, split_field
+from assay.config.site import Addresses
 from assay.model.name import Domain, InvalidNameError
 from assay.model.network import Networks
 from assay.model.smtp import parse_address
@@ -48,7 +48,7 @@ def make_resolver(configuration: Configuration, tell: Callable[[str], None] = la
     return resolver.Resolver(
         nameservers,
         zone=zone,
-        cache=resolver.Cache(dns.cache_entries),
+        cache=resolver.AnswerCache(dns.cache_entries),
         patience=dns.timeout_seconds,
         trust_ad=dns.trust_ad,
         tell=tell,
@@ -91,7 +91,7 @@ def make_settings(configuration: Configuration) -> session.Settings:
         ),
         spf_seconds=configuration.spf.seconds or None,
         spf_best_guess=configuration.spf.best_guess.encode(),
-        dkim=dkim.Settings(
+        dkim=dkim.SignatureRules(
             min_rsa_bits=configuration.dkim.min_rsa_bits,
             max_signatures=configuration.dkim.max_signatures,
             single_fields=configuration.dkim.single_fields,
@@ -117,7 +117,7 @@ def make_policy(configuration: Configuration) -> policy.Policy:
     addresses = configuration.addresses
     lists = {name: _read_list(name, Path(path), addresses) for name, path in configuration.lists.items()}
     forwarders = Networks.parse(configuration.clients.trusted_forwarders)
-    settings = outcomes.Settings(
+    settings = outcomes.OutcomeSettings(
         strict_spf_domains=_domain_entries("spf.strict_domains", configuration.spf.strict_domains, addresses),
         stricter_dmarc=_domain_entries("dmarc.stricter_domains", configuration.dmarc.stricter_domains, addresses),
         required_fields=_lower(configuration.dkim.required_fields),
@@ -141,7 +141,7 @@ def make_policy(configuration: Configuration) -> policy.Policy:
             frozenset(name for name, section in sections.items() if getattr(section, "dry_run", False)),
             settings,
         ),
-        replies=policy.Replies(
+        replies=policy.ReplyTexts(
             configuration.replies.texts, configuration.replies.generic, configuration.replies.explain
         ),
         lists=lists,
@@ -166,7 +166,7 @@ def _tag(configuration: Configuration) -> Edits:
     return Edits(add=(split_field(headers.tag_field),) if headers.tag_field else (), subject_tag=headers.tag_subject)
 
 
-def _rule(rule: Rule, lists: policy.Lists, *, exact: bool) -> policy.Rule:
+def _rule(rule: RuleSection, lists: policy.Lists, *, exact: bool) -> policy.Rule:
     try:
         if rule.action is not None and rule.action.refuses:
             policy.check_reply("rule", policy.split_reply(rule.reply, rule.action)[2])
@@ -242,15 +242,15 @@ def _lower(texts: tuple[str, ...]) -> frozenset[str]:
     return frozenset(text.lower() for text in texts)
 
 
-def _sender_id(section: Senderid) -> senderid.Spf1 | None:
+def _sender_id(section: SenderidSection) -> senderid.Spf1 | None:
     """What v=spf1 records count for; None where Sender ID is not checked."""
     if not section.enabled:
         return None
     return senderid.Spf1.FALLBACK if section.use_spf1 else senderid.Spf1.IGNORE
 
 
-def _public_suffix(method: dmarc.Method) -> dmarc.PublicSuffix | None:
-    if method is dmarc.Method.TREEWALK:
+def _public_suffix(method: dmarc.DiscoveryMethod) -> dmarc.PublicSuffix | None:
+    if method is dmarc.DiscoveryMethod.TREEWALK:
         return None
     try:
         from publicsuffixlist import PublicSuffixList  # wanted by few, and large

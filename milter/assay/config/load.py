@@ -14,9 +14,9 @@ from typing import Any, get_args, get_type_hints
 import msgspec
 
 from assay import files
-from assay.config.reactions import Rule
+from assay.config.configuration import Configuration
+from assay.config.responses import RuleSection
 from assay.config.section import Section
-from assay.config.settings import Configuration
 
 
 class ConfigError(Exception):
@@ -60,7 +60,7 @@ def _refuse_unknown(path: Path, data: dict[str, Any]) -> None:
             for number, rule in enumerate(content, 1):
                 if not isinstance(rule, dict):
                     raise ConfigError(f"{path}: rules are several: write [[rule]] for each")
-                _refuse_unknown_keys(path, f"rule {number}", rule, Rule)
+                _refuse_unknown_keys(path, f"rule {number}", rule, RuleSection)
         elif not isinstance(content, dict):
             raise ConfigError(f"{path}: {name} is a section: write [{name}] on a line of its own")
         elif name != "lists":
@@ -108,7 +108,7 @@ def _words(key: str) -> str:
     struct: Any = Configuration
     *sections, name = key.split(".")
     for section in sections:
-        struct = Rule if section == "rule" else get_type_hints(struct).get(section)
+        struct = RuleSection if section == "rule" else get_type_hints(struct).get(section)
         if not (isinstance(struct, type) and issubclass(struct, Section)):
             return ""
     hint = get_type_hints(struct).get(name)

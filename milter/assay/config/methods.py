@@ -18,7 +18,7 @@ _FIELD_NAME = re.compile(r"[!-9;-~]+")  # RFC 5322, 2.2
 _DRY_RUN = "Only log what the actions below would have done."
 
 
-class Iprev(Section, frozen=True):
+class IprevSection(Section, frozen=True):
     """Does the client's address have a name that has that address (RFC 8601, 3)?"""
 
     enabled: Annotated[bool, Meta(description="Check it.")] = True
@@ -73,7 +73,7 @@ class SpfActions(Section, frozen=True):
     permerror: Annotated[Action, Meta(description="The record is broken.")] = Action.ACCEPT
 
 
-class Spf(Section, frozen=True):
+class SpfSection(Section, frozen=True):
     """May the client send for the domains of HELO and MAIL FROM (RFC 7208)?"""
 
     strict_domains: Annotated[
@@ -115,7 +115,7 @@ class Spf(Section, frozen=True):
                 raise ValueError(f"best_guess: {faults[0] if faults else 'does not begin with v=spf1'}")
 
 
-class Dkim(Section, frozen=True):
+class DkimSection(Section, frozen=True):
     """Do the message's signatures verify (RFC 6376)? A message has the best result of all its signatures."""
 
     min_rsa_bits: Annotated[
@@ -186,7 +186,7 @@ class Dkim(Section, frozen=True):
                 )
 
 
-class Arc(Section, frozen=True):
+class ArcSection(Section, frozen=True):
     """What did earlier hops find out, and is their chain whole (RFC 8617)? ARC is on its way to historic."""
 
     enabled: Annotated[bool, Meta(description="Validate chains.")] = True
@@ -220,7 +220,7 @@ class Arc(Section, frozen=True):
     fail: Annotated[Action, Meta(description="A broken chain. RFC 8617, 5.2: as if there were none.")] = Action.ACCEPT
 
 
-class Senderid(Section, frozen=True):
+class SenderidSection(Section, frozen=True):
     """May the client send for the purported responsible address (RFC 4406 and RFC 4407)? Historic and off by default:
     read only for those who still publish spf2.0 records, and known to fail honest mailing lists and forwarders."""
 
@@ -242,17 +242,17 @@ class Senderid(Section, frozen=True):
     permerror: Annotated[Action, Meta(description="The record is broken.")] = Action.ACCEPT
 
 
-class Dmarc(Section, frozen=True):
+class DmarcSection(Section, frozen=True):
     """Does the author's domain vouch for the message (RFC 9989)? For a message that fails, the action is chosen by
     what the domain asks for: none, quarantine or reject."""
 
     organizational_domain: Annotated[
-        dmarc.Method,
+        dmarc.DiscoveryMethod,
         Meta(
             description="How to find the organizational domain. treewalk: RFC 9989. psl: the public suffix list, to "
             "match receivers of the older RFC 7489; needs the package publicsuffixlist."
         ),
-    ] = dmarc.Method.TREEWALK
+    ] = dmarc.DiscoveryMethod.TREEWALK
     legacy_pct: Annotated[
         dmarc.LegacyPct,
         Meta(
@@ -310,7 +310,7 @@ class Dmarc(Section, frozen=True):
             raise ValueError(f"list_traffic = {self.list_traffic.value!r}: write reject, quarantine or accept")
 
     @property
-    def in_force(self) -> Dmarc:
+    def in_force(self) -> DmarcSection:
         """The same with the actions that are left out, so that what is refused has no way around it."""
         # A message that is deferred comes again, and the DNS may answer by then; one in quarantine waits for a person.
         holds = self.reject in (Action.REJECT, Action.TEMPFAIL, Action.QUARANTINE, Action.DISCARD)

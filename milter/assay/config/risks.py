@@ -6,8 +6,8 @@ from __future__ import annotations
 import socket
 from collections.abc import Iterator
 
+from assay.config.configuration import Configuration
 from assay.config.endpoint import Endpoint
-from assay.config.settings import Configuration
 from assay.policy import Action
 from assay.protocol import dkim, spf
 

@@ -9,8 +9,8 @@ from typing import Any, get_type_hints
 
 import msgspec
 
-from assay.config.reactions import Rule
-from assay.config.settings import Configuration
+from assay.config.configuration import Configuration
+from assay.config.responses import RuleSection
 
 _WIDTH = 100
 _HEAD = """\
@@ -80,13 +80,13 @@ def _section(name: str, section: msgspec.Struct, *, annotated: bool) -> str:
 
 def _rule_sample() -> str:
     """Rules have no defaults to show: their keys are described and one example given."""
-    lines = ["", *_comment(Rule.__doc__ or "")]
-    for field in msgspec.structs.fields(Rule):
+    lines = ["", *_comment(RuleSection.__doc__ or "")]
+    for field in msgspec.structs.fields(RuleSection):
         lines += [
             "",
             *(
                 f"# {field.name}: {line[2:]}" if not at else line
-                for at, line in enumerate(_description(Rule, field.name))
+                for at, line in enumerate(_description(RuleSection, field.name))
             ),
         ]
     return "\n".join(lines) + _RULE_EXAMPLE

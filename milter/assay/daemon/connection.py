@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """One connection of the MTA: translates libmilter's events for a session, and performs its verdicts.
 
-Nothing is decided here. What libmilter and pymilter do that one would not expect is told in `assay.daemon.filter`.
+Nothing is decided here. What libmilter and pymilter do that one would not expect is told in `assay.daemon.callbacks`.
 """
 
 from __future__ import annotations

@@ -17,8 +17,7 @@ import time
 
 from assay import policy
 from assay.config import Configuration, make_resolver, make_settings, make_trust
-from assay.daemon import connection
-from assay.daemon import filter as callbacks
+from assay.daemon import callbacks, connection
 from assay.daemon.child import Kind, Tether
 from assay.daemon.journal import open_journal
 from assay.daemon.listener import Listener, deafen, refuse

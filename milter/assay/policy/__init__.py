@@ -14,9 +14,9 @@ from assay.policy.course import Course
 from assay.policy.decide import Policy, decide
 from assay.policy.decision import ACCEPTED, NO_EDITS, Action, Decision, Edits, OnError, Reply, Stage
 from assay.policy.facts import facts
-from assay.policy.names import RuleError
-from assay.policy.outcomes import Method, Override, methods
-from assay.policy.replies import Replies, check_reply, split_reply
+from assay.policy.outcomes import MethodPolicy, Override, methods
+from assay.policy.replies import ReplyTexts, check_reply, split_reply
+from assay.policy.rule_names import RuleError
 from assay.policy.rules import Lists, Rule, compile_rule
 from assay.policy.standing import Direction, Standing, Trust
 from assay.policy.vocabulary import Facts
@@ -31,12 +31,12 @@ __all__ = [
     "Edits",
     "Facts",
     "Lists",
-    "Method",
+    "MethodPolicy",
     "OnError",
     "Override",
     "Policy",
-    "Replies",
     "Reply",
+    "ReplyTexts",
     "Rule",
     "RuleError",
     "Stage",

@@ -19,9 +19,9 @@ from assay.assessment import Assessment
 from assay.model.name import Domain
 from assay.policy import facts as assessed
 from assay.policy.decision import ACCEPTED, NO_EDITS, Action, Decision, Edits, Stage
-from assay.policy.names import RuleError, View, merge
-from assay.policy.outcomes import Method, Outcome
-from assay.policy.replies import Replies
+from assay.policy.outcomes import MethodOutcome, MethodPolicy
+from assay.policy.replies import ReplyTexts
+from assay.policy.rule_names import RuleError, View, merge
 from assay.policy.rules import Lists, Reading, Rule
 from assay.policy.vocabulary import Facts
 
@@ -30,8 +30,8 @@ class Policy(Struct, frozen=True):
     """All that the operator decided. `tag` is what the action TAG changes in a message."""
 
     rules: tuple[Rule, ...] = ()
-    methods: tuple[Method, ...] = ()
-    replies: Replies = field(default_factory=Replies)
+    methods: tuple[MethodPolicy, ...] = ()
+    replies: ReplyTexts = field(default_factory=ReplyTexts)
     lists: Lists = field(default_factory=dict)
     tag: Edits = NO_EDITS
     trusted_sealers: frozenset[Domain] = frozenset()
@@ -139,7 +139,9 @@ def _of_all_methods(facts: Facts, policy: Policy, stage: Stage, watched: list[De
     return _by_methods(facts, policy, acting, stage)
 
 
-def _by_methods(facts: Facts, policy: Policy, found: list[tuple[Method, Outcome]], stage: Stage) -> Decision:
+def _by_methods(
+    facts: Facts, policy: Policy, found: list[tuple[MethodPolicy, MethodOutcome]], stage: Stage
+) -> Decision:
     """The hardest action that any method asks for; overridden outcomes are mentioned and not acted on."""
     asked = [(method, outcome, *method.treat(outcome)) for method, outcome in found]
     wanted = [one for one in asked if one[3] is not Action.ACCEPT and (one[3].refuses or stage is Stage.EOM)]

@@ -27,7 +27,7 @@ class Override(StrEnum):
     STRICTER = "stricter than published"
 
 
-class Outcome(Struct, frozen=True):
+class MethodOutcome(Struct, frozen=True):
     """What one method came to: the configuration key's last word, and why.
 
     `override` names a local override that is in force for it; with `recorded` the outcome is only written down.
@@ -39,7 +39,7 @@ class Outcome(Struct, frozen=True):
     recorded: bool = False
 
 
-class Method(Struct, frozen=True):
+class MethodPolicy(Struct, frozen=True):
     """A method with the operator's actions.
 
     :param name: the configuration section, such as ``spf.mailfrom``.
@@ -51,10 +51,10 @@ class Method(Struct, frozen=True):
     name: str
     stage: Stage
     actions: Mapping[str, Action]
-    outcome: Callable[[Facts], Outcome | None]
+    outcome: Callable[[Facts], MethodOutcome | None]
     dry_run: bool = False
 
-    def treat(self, outcome: Outcome) -> tuple[str, Action]:
+    def treat(self, outcome: MethodOutcome) -> tuple[str, Action]:
         """The configuration key that speaks about an outcome, and its action.
 
         What the ``all`` mechanism decided has an action of its own only where the operator gave it one.
@@ -68,7 +68,7 @@ class Method(Struct, frozen=True):
         return any(action is not Action.ACCEPT for action in self.actions.values())
 
 
-class Settings(Struct, frozen=True):
+class OutcomeSettings(Struct, frozen=True):
     """What the operator wants to know beside the actions.
 
     `strict_spf_domains`: senders whose softfail and neutral count as fail. `stricter_dmarc`: author domains whose
@@ -87,13 +87,13 @@ class Settings(Struct, frozen=True):
     trusted_forwarder: Callable[[str], bool] = field(default=lambda _: False)
 
 
-def iprev_outcome(facts: Facts, _: Settings) -> Outcome | None:
+def iprev_outcome(facts: Facts, _: OutcomeSettings) -> MethodOutcome | None:
     """``pass``, ``fail``, ``permerror``, ``temperror``."""
     iprev = facts.iprev
-    return Outcome(iprev.result, iprev.reason) if iprev.result else None
+    return MethodOutcome(iprev.result, iprev.reason) if iprev.result else None
 
 
-def name_outcome(facts: Facts, settings: Settings) -> Outcome | None:
+def name_outcome(facts: Facts, settings: OutcomeSettings) -> MethodOutcome | None:
     """``name_mismatch`` where a name of the client has to lie in the domain of MAIL FROM and does not.
 
     Only names that lead back to the client's address count: the others are what the client says of itself.
@@ -105,10 +105,10 @@ def name_outcome(facts: Facts, settings: Settings) -> Outcome | None:
     names = confirmed[:1] if settings.iprev_names == "first" else confirmed
     if any(at_or_below(name.lower(), frozenset((domain,))) for name in names):
         return None
-    return Outcome("name_mismatch", f"no confirmed name of {facts.client.address} lies in {domain}")
+    return MethodOutcome("name_mismatch", f"no confirmed name of {facts.client.address} lies in {domain}")
 
 
-def spf_outcome(facts: Facts, spf: SpfIdentityFacts, settings: Settings) -> Outcome | None:
+def spf_outcome(facts: Facts, spf: SpfIdentityFacts, settings: OutcomeSettings) -> MethodOutcome | None:
     """SPF's result words; ``fail_all`` and ``softfail_all`` where the ``all`` mechanism decided."""
     result = spf.result
     if not result:
@@ -118,7 +118,7 @@ def spf_outcome(facts: Facts, spf: SpfIdentityFacts, settings: Settings) -> Outc
     if result in ("softfail", "neutral") and settings.strict_spf_domains.hold(spf.domain):
         result, override = "fail", override or Override.STRICTER
     suffix = "_all" if spf.by_all and result in ("fail", "softfail") else ""
-    return Outcome(result + suffix, spf.reason, override, recorded)
+    return MethodOutcome(result + suffix, spf.reason, override, recorded)
 
 
 #: From the best to the worst: a message has the best result of its signatures, for one that verifies is enough
@@ -126,38 +126,38 @@ def spf_outcome(facts: Facts, spf: SpfIdentityFacts, settings: Settings) -> Outc
 _DKIM_RANKS = ("pass", "policy", "temperror", "fail", "neutral", "permerror")
 
 
-def dkim_outcome(facts: Facts, settings: Settings) -> Outcome | None:
+def dkim_outcome(facts: Facts, settings: OutcomeSettings) -> MethodOutcome | None:
     """The best result of all signatures; ``none``, ``unsigned_fields`` or ``unaligned`` where that is what is wrong."""
     if not facts.dmarc.result:
         return None  # the end of the message is not reached
     # RFC 6376, 3.6.1: who only tests (t=y) is not treated worse than who does not sign at all.
     signatures = [one for one in facts.dkim if one.result == "pass" or not one.testing]
     if not signatures:
-        return Outcome("none", "no DKIM signature" if not facts.dkim else "no DKIM signature but in test mode")
+        return MethodOutcome("none", "no DKIM signature" if not facts.dkim else "no DKIM signature but in test mode")
     best = min(signatures, key=lambda one: _DKIM_RANKS.index(one.result))
     if best.result != "pass":
-        return Outcome(best.result, best.reason)
+        return MethodOutcome(best.result, best.reason)
     passing = [one for one in signatures if one.result == "pass"]
     if not any(settings.required_fields.issubset(one.fields) for one in passing):
-        return Outcome("unsigned_fields", "no passing DKIM signature covers all required header fields")
+        return MethodOutcome("unsigned_fields", "no passing DKIM signature covers all required header fields")
     if not any(one.aligned for one in passing):
-        return Outcome("unaligned", "no passing DKIM signature is aligned with the author domain")
-    return Outcome("pass", best.reason)
+        return MethodOutcome("unaligned", "no passing DKIM signature is aligned with the author domain")
+    return MethodOutcome("pass", best.reason)
 
 
-def arc_outcome(facts: Facts, _: Settings) -> Outcome | None:
+def arc_outcome(facts: Facts, _: OutcomeSettings) -> MethodOutcome | None:
     """``none``, ``pass``, ``fail``."""
     arc = facts.arc
-    return Outcome(arc.result, arc.reason) if arc.result else None
+    return MethodOutcome(arc.result, arc.reason) if arc.result else None
 
 
-def sender_id_outcome(facts: Facts, _: Settings) -> Outcome | None:
+def sender_id_outcome(facts: Facts, _: OutcomeSettings) -> MethodOutcome | None:
     """Sender ID's result words."""
     sender_id = facts.senderid
-    return Outcome(sender_id.result, sender_id.reason) if sender_id.result else None
+    return MethodOutcome(sender_id.result, sender_id.reason) if sender_id.result else None
 
 
-def dmarc_outcome(facts: Facts, settings: Settings) -> Outcome | None:
+def dmarc_outcome(facts: Facts, settings: OutcomeSettings) -> MethodOutcome | None:
     """For a failure what the domain asks for: ``none``, ``quarantine``, ``reject``. Else ``pass``, ``no_policy``,
     ``permerror``, ``temperror``, or ``malformed_from`` where there is no author domain to ask for."""
     dmarc = facts.dmarc
@@ -165,34 +165,34 @@ def dmarc_outcome(facts: Facts, settings: Settings) -> Outcome | None:
         case "":
             return None
         case "none":
-            return Outcome("no_policy", dmarc.reason)
+            return MethodOutcome("no_policy", dmarc.reason)
         case "permerror" if facts.author.fault:
-            return Outcome("malformed_from", facts.author.fault)
+            return MethodOutcome("malformed_from", facts.author.fault)
         case "fail":
             return _dmarc_failure(facts, settings)
         case result:
-            return Outcome(result, dmarc.reason)
+            return MethodOutcome(result, dmarc.reason)
 
 
-def _dmarc_failure(facts: Facts, settings: Settings) -> Outcome:
+def _dmarc_failure(facts: Facts, settings: OutcomeSettings) -> MethodOutcome:
     reason = f"message fails the policy of {facts.dmarc.domain}"
     asked = facts.dmarc.disposition
     if facts.arc.trusted:
-        return Outcome(asked, reason, Override.TRUSTED_SEALERS, recorded=True)
+        return MethodOutcome(asked, reason, Override.TRUSTED_SEALERS, recorded=True)
     if settings.trusted_forwarder(facts.client.address):
-        return Outcome(asked, reason, Override.TRUSTED_FORWARDER, recorded=True)
+        return MethodOutcome(asked, reason, Override.TRUSTED_FORWARDER, recorded=True)
     if any(map(settings.stricter_dmarc.hold, (facts.dmarc.domain, *facts.author.domains))):
-        return Outcome("reject", reason, "" if asked == "reject" else Override.STRICTER)
+        return MethodOutcome("reject", reason, "" if asked == "reject" else Override.STRICTER)
     through_list = facts.mailing_list.id or facts.arc.result == "pass"
     if asked == "reject" and settings.list_traffic != "reject" and through_list:
         # RFC 9989, 7.4: list software breaks signatures in good faith; what it sends names itself (RFC 2919) or seals.
         # RFC 8617, 5.2: a broken chain is as none.
         lowered = settings.list_traffic == "accept"
-        return Outcome("quarantine", reason, Override.MAILING_LIST, recorded=lowered)
-    return Outcome(asked, reason)
+        return MethodOutcome("quarantine", reason, Override.MAILING_LIST, recorded=lowered)
+    return MethodOutcome(asked, reason)
 
 
-_Reader = Callable[[Facts, Settings], Outcome | None]
+_Reader = Callable[[Facts, OutcomeSettings], MethodOutcome | None]
 #: In the order in which their facts arrive. IPREV has two questions, of which the operator may care for either.
 _READERS: tuple[tuple[str, _Reader], ...] = (
     ("iprev", iprev_outcome),
@@ -222,8 +222,8 @@ def methods(
     actions: Mapping[str, Mapping[str, Action]],
     stages: Mapping[str, Stage],
     dry_runs: frozenset[str],
-    settings: Settings,
-) -> tuple[Method, ...]:
+    settings: OutcomeSettings,
+) -> tuple[MethodPolicy, ...]:
     """The methods that act, in the order in which their facts arrive.
 
     :param actions: actions by outcome, by method.
@@ -231,7 +231,7 @@ def methods(
     :param dry_runs: methods that are only watched.
     """
     made = (
-        Method(
+        MethodPolicy(
             name,
             _stage(reader, stages.get(name, Stage.EOM)),
             _actions(reader, actions.get(name, {})),
@@ -243,7 +243,7 @@ def methods(
     return tuple(method for method in made if method.acts)
 
 
-def _read(reader: _Reader, settings: Settings, facts: Facts) -> Outcome | None:
+def _read(reader: _Reader, settings: OutcomeSettings, facts: Facts) -> MethodOutcome | None:
     return reader(facts, settings)
 
 

@@ -15,7 +15,7 @@ from msgspec import Struct, field
 
 from assay.model.printable import as_prose, marked_ascii
 from assay.policy.decision import Action, Reply
-from assay.policy.outcomes import OUTCOMES, Outcome
+from assay.policy.outcomes import OUTCOMES, MethodOutcome
 from assay.policy.vocabulary import Facts, SenderIdFacts, SpfIdentityFacts
 
 MAX_LINE_LENGTH = 400  # octets of one line; RFC 5321, 4.5.3.1.5 allows 512 with code and CRLF
@@ -70,7 +70,7 @@ _TEXTS_OF_OUTCOMES = {
 FIELDS = ("address", "helo", "sender", "sender_domain", "author_domain", "reason")
 
 
-class Replies(Struct, frozen=True):
+class ReplyTexts(Struct, frozen=True):
     """How to word replies.
 
     :param texts: templates by method, such as ``spf.mailfrom``, or by method and outcome, such as
@@ -84,7 +84,7 @@ class Replies(Struct, frozen=True):
     generic: bool = False
     explain: bool = True
 
-    def of_methods(self, action: Action, deciding: Sequence[tuple[str, Outcome]], facts: Facts) -> Reply:
+    def of_methods(self, action: Action, deciding: Sequence[tuple[str, MethodOutcome]], facts: Facts) -> Reply:
         """The reply for the methods that decided, given as (method, outcome)."""
         if self.generic:
             return _reply(action, _GENERIC, [self._text("generic").format_map(_values(facts, ""))])

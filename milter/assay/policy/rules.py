@@ -33,7 +33,7 @@ from assay.model.network import Networks
 from assay.model.smtp import parse_address
 from assay.policy.addresses import Entries, at_or_below, normal_domain
 from assay.policy.decision import NO_EDITS, Action, Edits, Stage
-from assay.policy.names import RuleError, View, check_names, samples
+from assay.policy.rule_names import RuleError, View, check_names, samples
 from assay.policy.vocabulary import Facts, members, sound
 
 if TYPE_CHECKING:

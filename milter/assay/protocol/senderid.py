@@ -21,7 +21,7 @@ from assay.inquiry import Inquiry
 from assay.model.message import Header, HeaderField
 from assay.model.name import Domain, InvalidNameError, Mailbox
 from assay.protocol import spf
-from assay.protocol.syntax.address import Fault, parse_addresses
+from assay.protocol.syntax.address import AddressFault, parse_addresses
 
 
 class Result(StrEnum):
@@ -97,7 +97,7 @@ def responsible_address(header: Header) -> ResponsibleAddress:
     name = chosen.key.decode("ascii")
     addresses = parse_addresses(chosen.value)
     # RFC 4407, 2, step 5: the field must hold one mailbox, and that must have a domain.
-    if isinstance(addresses, Fault):
+    if isinstance(addresses, AddressFault):
         return ResponsibleAddress(None, name, f"malformed {name} field: {addresses.reason}")
     if len(addresses.mailboxes) != 1 or addresses.groups:
         return ResponsibleAddress(None, name, f"{name} field does not hold exactly one mailbox")
@@ -151,7 +151,7 @@ def check_host(request: spf.Request, scope: Scope, *, field: str = "", spf1: Spf
     )
 
 
-def select_record(texts: Sequence[bytes], scope: Scope, *, spf1: Spf1) -> spf.Record | None:
+def select_record(texts: Sequence[bytes], scope: Scope, *, spf1: Spf1) -> spf.SpfRecord | None:
     """Choose the record for a scope among a domain's TXT records and read it (RFC 4406, 4.4)."""
     if spf1 is Spf1.PREFER:
         record = spf.select(texts)
@@ -166,7 +166,7 @@ def select_record(texts: Sequence[bytes], scope: Scope, *, spf1: Spf1) -> spf.Re
     if not chosen:
         return spf.select(texts) if spf1 is Spf1.FALLBACK else None
     if len(chosen) > 1:
-        return spf.Record(faults=(f"{len(chosen)} spf2.0 records for the scope {scope} where one is allowed",))
+        return spf.SpfRecord(faults=(f"{len(chosen)} spf2.0 records for the scope {scope} where one is allowed",))
     return spf.parse_terms(chosen[0])
 
 

@@ -12,16 +12,16 @@
 Only this package imports dnspython. It does not validate DNSSEC: it can believe a resolver that does.
 """
 
-from assay.resolver.cache import Cache
-from assay.resolver.driver import Driver, Observer
+from assay.resolver.cache import AnswerCache
+from assay.resolver.driver import BudgetDriver, Observer
 from assay.resolver.nameservers import Nameserver, NameserverError, configured
 from assay.resolver.service import Resolver
 from assay.resolver.statistics import Statistics
 from assay.resolver.zone import LocalZone, ZoneError
 
 __all__ = [
-    "Cache",
-    "Driver",
+    "AnswerCache",
+    "BudgetDriver",
     "LocalZone",
     "Nameserver",
     "NameserverError",

@@ -41,7 +41,7 @@ class _Entry(caches.Entry[Answer]):
         self.expires = expires
 
 
-class Cache:
+class AnswerCache:
     """A bounded map from keys to answers. Any thread may read and write."""
 
     def __init__(self, size: int = DEFAULT_SIZE, clock: Callable[[], float] = time.monotonic) -> None:

@@ -26,12 +26,12 @@ from msgspec.structs import replace
 
 from assay.inquiry import Answer, Outcome, Question
 from assay.resolver import message, transport, wire
-from assay.resolver.cache import Cache
+from assay.resolver.cache import AnswerCache
 from assay.resolver.datagrams import Datagrams
 from assay.resolver.failures import Failures
 from assay.resolver.flight import Flight, Waiter
 from assay.resolver.health import Health, Server
-from assay.resolver.message import Reply
+from assay.resolver.message import Response
 from assay.resolver.nameservers import Nameserver
 from assay.resolver.share import Place, Pool
 from assay.resolver.slow import Delays, SlowDomains, domain_of
@@ -59,14 +59,14 @@ MAX_ALIASES = 8
 TOO_MANY = Answer(Outcome.TEMPFAIL, reason="too many questions at a time")
 
 
-class Client:
+class Asking:
     """Asks the nameservers."""
 
     def __init__(
         self,
         loop: asyncio.AbstractEventLoop,
         nameservers: Sequence[Nameserver],
-        cache: Cache,
+        cache: AnswerCache,
         statistics: Statistics,
         clock: Callable[[], float],
         patience: float = PATIENCE,
@@ -216,10 +216,10 @@ class Client:
             self._next(flight)
 
     def _send(self, flight: Flight, server: Server, pool: Pool[Flight], place: Place[Flight]) -> None:
-        def done(outcome: bytes | transport.Fault) -> None:
+        def done(outcome: bytes | transport.ExchangeFault) -> None:
             flight.exchange = None
             self._free(flight)
-            if isinstance(outcome, transport.Fault):
+            if isinstance(outcome, transport.ExchangeFault):
                 self._health.failed(server, outcome, flight.since)
                 flight.over_tcp = None
                 flight.slow = flight.slow or outcome.cause is transport.Cause.TIMEOUT
@@ -299,7 +299,7 @@ class Client:
         else:
             self._drop(flight)
 
-    def _understand(self, flight: Flight, server: Server, reply: Reply) -> None:
+    def _understand(self, flight: Flight, server: Server, reply: Response) -> None:
         answer = reply.answer
         if answer.outcome is Outcome.TEMPFAIL:
             self._go_on(flight, server, None, answer.reason)

@@ -22,7 +22,7 @@ import socket
 from assay.resolver import wire
 from assay.resolver.nameservers import Nameserver
 from assay.resolver.statistics import Statistics
-from assay.resolver.transport import Cause, Done, Fault, fault
+from assay.resolver.transport import Cause, Done, ExchangeFault, fault
 
 MAX_DATAGRAM = 65_535  # octets; what UDP can carry, whatever we asked for
 #: For each nameserver: as many ports a forger has to try, and as many datagrams as its buffers hold, some hundred each.
@@ -102,7 +102,7 @@ class Query:
             self.port.forget(self)
             self.port = None
 
-    def finish(self, outcome: bytes | Fault) -> None:
+    def finish(self, outcome: bytes | ExchangeFault) -> None:
         """It has an answer, or will never have one."""
         if self.timer is not None:  # else cancelled meanwhile
             self.cancel()
@@ -124,7 +124,7 @@ class Query:
     def too_late(self) -> None:
         """Its time is over."""
         self.sockets.datagrams.statistics.timeouts += 1
-        self.finish(Fault(Cause.TIMEOUT, f"did not answer within {self.patience:g} s"))
+        self.finish(ExchangeFault(Cause.TIMEOUT, f"did not answer within {self.patience:g} s"))
 
 
 class _Sockets:
@@ -232,7 +232,7 @@ class _Port:
             self.sockets.datagrams.loop.remove_reader(self.socket.fileno())
             self.socket.close()
 
-    def fail(self, why: Fault) -> None:
+    def fail(self, why: ExchangeFault) -> None:
         """Nobody listens at the other end."""
         for query in self._abandon():
             query.finish(why)
@@ -268,6 +268,6 @@ class _Port:
         for query in self._abandon():
             query.moves += 1
             if query.moves > MAX_MOVES:
-                query.finish(Fault(Cause.OTHER, "sent too many messages that are no answer"))
+                query.finish(ExchangeFault(Cause.OTHER, "sent too many messages that are no answer"))
             else:
                 self.sockets.send(query)

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """What drives the inquiries of one message: inline while the cache can answer, then from answer to answer.
 
-`Driver.start` runs an evaluator on the calling thread until it asks what neither the local zone nor the cache knows.
-Only then it is handed to the loop's thread, which resumes it as answers come. A lock in each `Running` says who may
-touch its generator; when the time budget is spent, `result` takes the generator back and ends it on the calling
+`BudgetDriver.start` runs an evaluator on the calling thread until it asks what neither the local zone nor the cache
+knows. Only then it is handed to the loop's thread, which resumes it as answers come. A lock in each `Running` says who
+may touch its generator; when the time budget is spent, `result` takes the generator back and ends it on the calling
 thread, so it returns in time even if the loop's thread should not.
 
 The budget is the time for which anything of this driver is waiting for the DNS, added up: a client that takes a minute
@@ -51,7 +51,7 @@ class Source(Protocol):
         """An answer that was asked for is not waited for any more. In the loop's thread."""
 
 
-class Driver:
+class BudgetDriver:
     """Answers inquiries on behalf of one connection or message (`assay.inquiry.Driver`).
 
     `start` may be called from any thread, by one at a time.
@@ -173,7 +173,7 @@ class Running(Generic[T]):
 
     def __init__(
         self,
-        driver: Driver,
+        driver: BudgetDriver,
         source: Source,
         inquiry: Inquiry[T],
         batch: Sequence[Question],

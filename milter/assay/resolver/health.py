@@ -37,7 +37,7 @@ class Server:
     def __init__(self, nameserver: Nameserver) -> None:
         self.nameserver = nameserver
         self.heard = float("-inf")  # when it last answered anything
-        self.fault: transport.Fault | None = None  # why it is down; None while it is up
+        self.fault: transport.ExchangeFault | None = None  # why it is down; None while it is up
         self.retry_at = float("-inf")  # no probe before this
         self.pause = FIRST_PAUSE
         self.probe: transport.Exchange | None = None
@@ -108,7 +108,7 @@ class Health:
             self._tell(f"nameserver {server} answers again")
             self._recovered()
 
-    def failed(self, server: Server, fault: transport.Fault, since: float) -> None:
+    def failed(self, server: Server, fault: transport.ExchangeFault, since: float) -> None:
         """A query asked at `since` got no answer."""
         if server.fault is not None:
             return
@@ -135,7 +135,7 @@ class Health:
                 server.probe.cancel()
                 server.probe = None
 
-    def _down(self, server: Server, fault: transport.Fault) -> None:
+    def _down(self, server: Server, fault: transport.ExchangeFault) -> None:
         server.fault = fault
         if not self.any_up:
             self._down_since = self._clock()
@@ -152,16 +152,16 @@ class Health:
         else:
             self._changed()
 
-    def _tell_down(self, server: Server, fault: transport.Fault) -> None:
+    def _tell_down(self, server: Server, fault: transport.ExchangeFault) -> None:
         """Once, and not for a first timeout, which may be a stranger's doing."""
         if not server.told:
             server.told = True
             self._tell(f"nameserver {server} {fault.reason}")
 
     def _probe(self, server: Server) -> None:
-        def done(outcome: bytes | transport.Fault) -> None:
+        def done(outcome: bytes | transport.ExchangeFault) -> None:
             server.probe = None
-            if isinstance(outcome, transport.Fault):
+            if isinstance(outcome, transport.ExchangeFault):
                 self._rest(server)
                 self._tell_down(server, outcome)
             else:

@@ -51,7 +51,7 @@ _Span = tuple[int, int, int]
 _Name = bytes
 
 
-class Reply(Struct, frozen=True):
+class Response(Struct, frozen=True):
     """What a nameserver said. Where `alias` is not empty, it left the end of a CNAME chain unanswered: ask for that."""
 
     answer: Answer
@@ -62,7 +62,7 @@ class _FailureError(Exception):
     """A message that is no usable answer. The text completes the sentence "the server ..."."""
 
 
-def read(message: bytes, kind: RecordType, trust_ad: bool = False) -> Reply:
+def read(message: bytes, kind: RecordType, trust_ad: bool = False) -> Response:
     """Read a nameserver's answer to a question for records of this kind. Never raises.
 
     An RCODE other than NOERROR and NXDOMAIN, a message that cannot be understood, one that is beyond the bounds above
@@ -72,12 +72,12 @@ def read(message: bytes, kind: RecordType, trust_ad: bool = False) -> Reply:
     try:
         return _read(message, kind, trust_ad)
     except _FailureError as failure:
-        return Reply(Answer(Outcome.TEMPFAIL, reason=str(failure)))
+        return Response(Answer(Outcome.TEMPFAIL, reason=str(failure)))
     except (struct.error, IndexError):
-        return Reply(Answer(Outcome.TEMPFAIL, reason="sent a malformed message (it ends too soon)"))
+        return Response(Answer(Outcome.TEMPFAIL, reason="sent a malformed message (it ends too soon)"))
 
 
-def _read(message: bytes, kind: RecordType, trust_ad: bool) -> Reply:
+def _read(message: bytes, kind: RecordType, trust_ad: bool) -> Response:
     _, flags, questions, answers, authorities, additionals = _unpack_header(message)
     if flags & _KIND != _ANSWER:
         raise _FailureError("sent a message that is no answer")
@@ -112,7 +112,7 @@ def _read(message: bytes, kind: RecordType, trust_ad: bool) -> Reply:
             records = [convert(message, begin, end) for _, begin, end in spans]
             if len(records) > 1:
                 records = _distinct(message, records, spans)
-            return Reply(Answer(Outcome.FOUND, tuple(records), secure, min(ttl, min(spans)[0])))
+            return Response(Answer(Outcome.FOUND, tuple(records), secure, min(ttl, min(spans)[0])))
         if name not in aliases:
             break
         name, lives = aliases[name]
@@ -124,9 +124,9 @@ def _read(message: bytes, kind: RecordType, trust_ad: bool) -> Reply:
     outcome = Outcome.NXDOMAIN if rcode == _NXDOMAIN else Outcome.NODATA
     least = _negative_ttl(name, zones)
     if least is not None:
-        return Reply(Answer(outcome, (), secure, min(ttl, least)))
+        return Response(Answer(outcome, (), secure, min(ttl, least)))
     if name != asked and outcome is Outcome.NODATA:
-        return Reply(Answer(outcome, (), secure, ttl), text(_labels(name)))
+        return Response(Answer(outcome, (), secure, ttl), text(_labels(name)))
     # Without an SOA it proves nothing, unless the server knows: it is authoritative, or looked the name up for us. With
     # nameservers in place of the SOA, no data is a referral (RFC 2308, 2.2), but "no such name" is none (2.1).
     if not flags & _AA:
@@ -134,7 +134,7 @@ def _read(message: bytes, kind: RecordType, trust_ad: bool) -> Reply:
             raise _FailureError("referred us to other nameservers")
         if not flags & _RA:
             raise _FailureError("does not recurse for us")
-    return Reply(Answer(outcome, (), secure, 0))  # RFC 2308, 5: not to be kept
+    return Response(Answer(outcome, (), secure, 0))  # RFC 2308, 5: not to be kept
 
 
 def _answer_section(

@@ -15,9 +15,9 @@ from typing import Any, cast
 
 from assay.inquiry import Answer, Outcome, Question
 from assay.resolver import wire
-from assay.resolver.cache import Cache
-from assay.resolver.client import PATIENCE, Client
-from assay.resolver.driver import Driver, Observer, Running
+from assay.resolver.cache import AnswerCache
+from assay.resolver.client import PATIENCE, Asking
+from assay.resolver.driver import BudgetDriver, Observer, Running
 from assay.resolver.flight import Flight
 from assay.resolver.nameservers import Nameserver
 from assay.resolver.statistics import Statistics
@@ -36,7 +36,7 @@ class Resolver:
         nameservers: Sequence[Nameserver],
         *,
         zone: LocalZone | None = None,
-        cache: Cache | None = None,
+        cache: AnswerCache | None = None,
         patience: float = PATIENCE,
         trust_ad: bool = False,
         tell: Callable[[str], None] = lambda _: None,
@@ -56,7 +56,7 @@ class Resolver:
         self.closed = False
         self._nameservers = tuple(nameservers)
         self._zone = zone
-        self._cache = Cache(clock=clock) if cache is None else cache
+        self._cache = AnswerCache(clock=clock) if cache is None else cache
         self._cached = self._cache.get
         self._patience = patience
         self._trust_ad = trust_ad
@@ -65,7 +65,7 @@ class Resolver:
         self._lock = Lock()  # over the thread's beginning and end
         self._loop: asyncio.AbstractEventLoop | None = None
         self._thread: Thread | None = None
-        self._client: Client | None = None
+        self._client: Asking | None = None
 
     @property
     def flights(self) -> int:
@@ -78,13 +78,13 @@ class Resolver:
             if not self.closed and self._loop is None and self._nameservers:
                 self._start()
 
-    def driver(self, budget_seconds: float, observer: Observer | None = None) -> Driver:
+    def driver(self, budget_seconds: float, observer: Observer | None = None) -> BudgetDriver:
         """A driver for one connection or message.
 
         :param budget_seconds: how long it may wait for the DNS in all. The time runs while an inquiry is waiting.
         :param observer: is told every question with its answer, also those of zone and cache. It must not raise.
         """
-        return Driver(self, budget_seconds, self._clock, observer)
+        return BudgetDriver(self, budget_seconds, self._clock, observer)
 
     def lookup(self, question: Question) -> Answer | None:
         """The answer, if zone or cache know it or nobody can; None if the DNS has to be asked."""
@@ -129,12 +129,12 @@ class Resolver:
         asked = wire.section(_without_dot(question))
         if asked is None:
             return IMPOSSIBLE
-        client = cast(Client, self._client)  # we are in its loop's thread
+        client = cast(Asking, self._client)  # we are in its loop's thread
         return client.ask(key, question, asked, waiter, index)
 
     def withdraw(self, flight: Flight, waiter: Running[Any], index: int) -> None:
         """An answer that was asked for is not waited for any more. In the loop only."""
-        cast(Client, self._client).withdraw(flight, waiter, index)
+        cast(Asking, self._client).withdraw(flight, waiter, index)
 
     def close(self) -> None:
         """End the loop's thread. What is still waiting is answered TEMPFAIL."""
@@ -162,7 +162,7 @@ class Resolver:
 
     def _start(self) -> asyncio.AbstractEventLoop:
         loop = self._loop = asyncio.new_event_loop()
-        self._client = Client(
+        self._client = Asking(
             loop,
             self._nameservers,
             self._cache,
@@ -178,7 +178,7 @@ class Resolver:
         return loop
 
 
-def _work(loop: asyncio.AbstractEventLoop, client: Client) -> None:
+def _work(loop: asyncio.AbstractEventLoop, client: Asking) -> None:
     """The loop's thread."""
     try:
         loop.run_forever()

@@ -15,7 +15,7 @@ from contextlib import suppress
 from assay.resolver import wire
 from assay.resolver.nameservers import Nameserver
 from assay.resolver.statistics import Statistics
-from assay.resolver.transport import Cause, Done, Fault, words
+from assay.resolver.transport import Cause, Done, ExchangeFault, words
 
 
 class Streams:
@@ -45,20 +45,20 @@ class Streams:
     async def _run(
         self, server: Nameserver, identifier: int, asked: bytes, message: bytes, patience: float, done: Done
     ) -> None:
-        outcome: bytes | Fault
+        outcome: bytes | ExchangeFault
         try:
             async with asyncio.timeout(patience):
                 outcome = await _exchange(server, message)
         except TimeoutError:
             self._statistics.timeouts += 1
-            outcome = Fault(Cause.OTHER, f"did not answer over TCP within {patience:g} s")
+            outcome = ExchangeFault(Cause.OTHER, f"did not answer over TCP within {patience:g} s")
         except asyncio.IncompleteReadError:
-            outcome = Fault(Cause.OTHER, "closed the TCP connection without an answer")
+            outcome = ExchangeFault(Cause.OTHER, "closed the TCP connection without an answer")
         except OSError as error:
-            outcome = Fault(Cause.OTHER, f"could not be asked over TCP ({words(error)})")
+            outcome = ExchangeFault(Cause.OTHER, f"could not be asked over TCP ({words(error)})")
         else:
             if not wire.answers(outcome, identifier, asked):
-                outcome = Fault(Cause.OTHER, "sent a message over TCP that is no answer")
+                outcome = ExchangeFault(Cause.OTHER, "sent a message over TCP that is no answer")
         done(outcome)
 
 

@@ -28,7 +28,7 @@ class Cause(Enum):
 
 
 @dataclass(frozen=True, slots=True)
-class Fault:
+class ExchangeFault:
     """No answer, and why; `reason` completes the sentence "the server ..."."""
 
     cause: Cause
@@ -36,7 +36,7 @@ class Fault:
 
 
 #: Takes the message that answers, or why there is none.
-Done = Callable[[bytes | Fault], None]
+Done = Callable[[bytes | ExchangeFault], None]
 
 
 class Exchange(Protocol):
@@ -46,10 +46,10 @@ class Exchange(Protocol):
         """Stop; `done` will not be called any more."""
 
 
-def fault(error: OSError) -> Fault:
+def fault(error: OSError) -> ExchangeFault:
     """What became of a query that the system would not send, or says that nobody will answer."""
     cause = Cause.UNREACHABLE if error.errno in _UNREACHABLE else Cause.OTHER
-    return Fault(cause, f"could not be asked ({words(error)})")
+    return ExchangeFault(cause, f"could not be asked ({words(error)})")
 
 
 def words(error: OSError) -> str:

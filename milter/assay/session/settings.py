@@ -22,7 +22,7 @@ class Settings(Struct, frozen=True):
     spf_limits: spf.Limits = field(default_factory=spf.Limits)
     spf_seconds: float | None = None  #: the time one check of SPF may take; None for as long as a message has
     spf_best_guess: bytes = b""  #: a record for domains that have none; empty for no guess
-    dkim: dkim.Settings = field(default_factory=dkim.Settings)
+    dkim: dkim.SignatureRules = field(default_factory=dkim.SignatureRules)
     arc: bool = True
     arc_max_sets: int = 7  #: longer ARC chains fail
     arc_none: bool = False  #: arc=none is written

@@ -21,7 +21,7 @@ MAX_KEYS_AHEAD = 2
 class Signatures:
     """Collects the signatures of a message and verifies them when the body is through."""
 
-    def __init__(self, settings: dkim.Settings, inquiries: Inquiries, *, max_arc_sets: int) -> None:
+    def __init__(self, settings: dkim.SignatureRules, inquiries: Inquiries, *, max_arc_sets: int) -> None:
         """Begin with no signature.
 
         :param max_arc_sets: longer ARC chains fail; 0 for not looking at ARC at all.

@@ -270,7 +270,7 @@ def test_a_key_in_test_mode_is_a_key() -> None:
     assert isinstance(chain, arc.Chain)
     hashes = dkim.BodyHashes(chain.body_hash_specs)
     hashes.update(body)
-    settings = dkim.Settings(test_mode_counts=False)
+    settings = dkim.SignatureRules(test_mode_counts=False)
     lookups = dns.solve(arc.fetch_keys(chain, header, settings))
     assert arc.verify(chain, lookups, header, hashes, now=NOW, settings=settings).result is Result.PASS
 

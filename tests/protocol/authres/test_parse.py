@@ -131,7 +131,7 @@ FAULTS = {
 @pytest.mark.parametrize("value", FAULTS.values(), ids=FAULTS)
 def test_fault(value: bytes) -> None:
     parsed = authres.parse(value)
-    assert isinstance(parsed, authres.Fault)
+    assert isinstance(parsed, authres.FieldFault)
     assert parsed.reason
     assert not parsed.unsupported_version
 
@@ -139,7 +139,7 @@ def test_fault(value: bytes) -> None:
 @pytest.mark.parametrize("version", [b"2", b"10", b"0", b"9" * 5000])
 def test_an_unknown_version_may_mean_anything(version: bytes) -> None:
     parsed = authres.parse(b"srv.example " + version + b"; spf=pass")
-    assert isinstance(parsed, authres.Fault)
+    assert isinstance(parsed, authres.FieldFault)
     assert parsed.unsupported_version
 
 
@@ -198,6 +198,6 @@ _GRAMMAR = st.sampled_from(
 @settings(database=None, deadline=None)
 @given(st.binary() | st.lists(_GRAMMAR).map(lambda parts: "".join(parts).encode("latin-1")))
 def test_nothing_raises(value: bytes) -> None:
-    assert isinstance(authres.parse(value), AuthenticationResults | authres.Fault)
+    assert isinstance(authres.parse(value), AuthenticationResults | authres.FieldFault)
     assert authres.claims(value, {"a.example"}) in {True, False}
     assert authres.forged_received_spf(value, {"a.example"}) in {True, False}

@@ -6,7 +6,7 @@ from collections.abc import Callable
 import pytest
 
 from assay.model.name import Domain
-from assay.protocol.dkim import SINGLE_FIELDS, Result, Settings
+from assay.protocol.dkim import SINGLE_FIELDS, Result, SignatureRules
 from signing import (
     DOMAIN,
     FIELDS,
@@ -116,7 +116,7 @@ def test_testing_domain_gets_the_real_result_and_a_mark(body: bytes, result: str
 def test_a_key_in_test_mode_does_not_count_on_request(body: bytes, result: str) -> None:
     """RFC 6376, 3.6.1: as if the message were not signed."""
     (evaluation,) = evaluate(
-        sign_rsa() + body, zone(record(rsa_key(), tags="t=y;")), settings=Settings(test_mode_counts=False)
+        sign_rsa() + body, zone(record(rsa_key(), tags="t=y;")), settings=SignatureRules(test_mode_counts=False)
     )
     assert (evaluation.result, evaluation.testing) == (result, True)
     assert evaluation.policy == ("test-mode" if result == "policy" else "")
@@ -125,20 +125,20 @@ def test_a_key_in_test_mode_does_not_count_on_request(body: bytes, result: str) 
 def test_what_does_not_count_is_the_key_that_signed() -> None:
     """Another key at the same name in test mode is another's trouble."""
     both = zone(record(rsa_key(1024), tags="t=y;"), record(rsa_key()))
-    (evaluation,) = evaluate(sign_rsa(), both, settings=Settings(test_mode_counts=False))
+    (evaluation,) = evaluate(sign_rsa(), both, settings=SignatureRules(test_mode_counts=False))
     assert (evaluation.result, evaluation.testing) == ("pass", False)
 
 
 @pytest.mark.parametrize(
     ("bits", "settings", "result"),
     [
-        (1024, Settings(), "pass"),
-        (1024, Settings(min_rsa_bits=2048), "policy"),
-        (2048, Settings(min_rsa_bits=2048), "pass"),
-        (2048, Settings(max_rsa_bits=1024), "permerror"),
+        (1024, SignatureRules(), "pass"),
+        (1024, SignatureRules(min_rsa_bits=2048), "policy"),
+        (2048, SignatureRules(min_rsa_bits=2048), "pass"),
+        (2048, SignatureRules(max_rsa_bits=1024), "permerror"),
     ],
 )
-def test_key_size(bits: int, settings: Settings, result: str) -> None:
+def test_key_size(bits: int, settings: SignatureRules, result: str) -> None:
     message = sign_rsa(key=rsa_key(bits))
     (evaluation,) = evaluate(message, zone(record(rsa_key(bits))), settings=settings)
     assert evaluation.result == result
@@ -156,7 +156,7 @@ def test_a_short_key_is_not_even_tried() -> None:  # RFC 8301, 3.2
     (evaluation,) = evaluate(sign_rsa(), zone(SHORT_KEY_RECORD))
     assert evaluation.result is Result.PERMERROR
     assert "RSA key of only 512 bits" in evaluation.reason
-    (evaluation,) = evaluate(sign_rsa(), zone(SHORT_KEY_RECORD), settings=Settings(min_rsa_bits=512))
+    (evaluation,) = evaluate(sign_rsa(), zone(SHORT_KEY_RECORD), settings=SignatureRules(min_rsa_bits=512))
     assert (evaluation.result, evaluation.key_bits) == (Result.FAIL, 512)
 
 
@@ -165,7 +165,7 @@ def test_sha1_is_refused_unless_allowed(rsa_zone: Zone) -> None:  # RFC 8301, 3.
     (evaluation,) = evaluate(message, rsa_zone)
     assert evaluation.result is Result.PERMERROR
     assert "rsa-sha1" in evaluation.reason
-    assert evaluate(message, rsa_zone, settings=Settings(allow_sha1=True))[0].result is Result.PASS
+    assert evaluate(message, rsa_zone, settings=SignatureRules(allow_sha1=True))[0].result is Result.PASS
 
 
 @pytest.mark.parametrize(
@@ -182,13 +182,13 @@ def test_expiration(late: int, result: str, rsa_zone: Zone) -> None:
 @pytest.mark.parametrize(
     ("tail", "settings", "result"),
     [
-        (b"", Settings(), "pass"),
-        (b"\r\n\r\n", Settings(), "pass"),
-        (b"added\r\n", Settings(), "policy"),
-        (b"added\r\n", Settings(refuse_unsigned_body=False), "pass"),
+        (b"", SignatureRules(), "pass"),
+        (b"\r\n\r\n", SignatureRules(), "pass"),
+        (b"added\r\n", SignatureRules(), "policy"),
+        (b"added\r\n", SignatureRules(refuse_unsigned_body=False), "pass"),
     ],
 )
-def test_body_behind_its_signed_length(tail: bytes, settings: Settings, result: str, rsa_zone: Zone) -> None:
+def test_body_behind_its_signed_length(tail: bytes, settings: SignatureRules, result: str, rsa_zone: Zone) -> None:
     (evaluation,) = evaluate(sign_rsa(length=True) + tail, rsa_zone, settings=settings)
     assert evaluation.result == result, evaluation.reason
     assert evaluation.policy == ("unsigned-body" if result == "policy" else "")
@@ -205,13 +205,13 @@ def test_body_shorter_than_its_signed_length(rsa_zone: Zone) -> None:
     ("signed", "settings", "result"),
     [
         # From the bottom up, the one From that is signed is the lower one.
-        (FIELDS, Settings(), {"above": "policy", "below": "fail"}),
-        (FIELDS, Settings(single_fields=()), {"above": "pass", "below": "fail"}),
-        ((*FIELDS, b"from"), Settings(), {"above": "fail", "below": "fail"}),
+        (FIELDS, SignatureRules(), {"above": "policy", "below": "fail"}),
+        (FIELDS, SignatureRules(single_fields=()), {"above": "pass", "below": "fail"}),
+        ((*FIELDS, b"from"), SignatureRules(), {"above": "fail", "below": "fail"}),
     ],
 )
 def test_added_from(
-    place: str, signed: tuple[bytes, ...], settings: Settings, result: dict[str, str], rsa_zone: Zone
+    place: str, signed: tuple[bytes, ...], settings: SignatureRules, result: dict[str, str], rsa_zone: Zone
 ) -> None:
     message = sign_rsa(include_headers=list(signed))
     evil = b"From: evil@example.com\r\n"
@@ -265,8 +265,8 @@ class TestSecondFields:
 
     def test_which_fields_is_configurable(self, rsa_zone: Zone) -> None:
         message = b"Subject: 2\r\nX-Y: 1\r\nX-Y: 2\r\n" + sign_rsa()
-        assert evaluate(message, rsa_zone, settings=Settings(single_fields=("To",)))[0].result is Result.PASS
-        assert evaluate(message, rsa_zone, settings=Settings(single_fields=("x-y",)))[0].result is Result.POLICY
+        assert evaluate(message, rsa_zone, settings=SignatureRules(single_fields=("To",)))[0].result is Result.PASS
+        assert evaluate(message, rsa_zone, settings=SignatureRules(single_fields=("x-y",)))[0].result is Result.POLICY
 
     @pytest.mark.parametrize("name", ["Received", "Comments", "Keywords", "DKIM-Signature", "List-Id"])
     def test_what_may_stand_more_than_once(self, name: str, rsa_zone: Zone) -> None:

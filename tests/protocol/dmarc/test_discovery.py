@@ -407,7 +407,7 @@ def test_discover_by_public_suffix(
     discovery = zone(records).solve(dmarc.discover(Domain(author), public_suffix=public_suffix))
     assert (discovery.result, discovery.policy) == (result, policy)
     assert list(discovery.queries) == [f"_dmarc.{name}" for name in names]
-    assert discovery.method is dmarc.Method.PSL
+    assert discovery.method is dmarc.DiscoveryMethod.PSL
 
 
 @settings(deadline=None)  # a shared machine may pause anywhere

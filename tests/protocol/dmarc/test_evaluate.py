@@ -275,7 +275,7 @@ def test_verdict(
     assert evaluation.reason
     assert evaluation.author_domain == Domain(author)
     if result != "fail":
-        assert evaluation.disposition is dmarc.Policy.NONE
+        assert evaluation.disposition is dmarc.DmarcPolicy.NONE
 
 
 #: record of the organizational domain, author domain, published policy, what the owner asks for
@@ -405,14 +405,14 @@ SUFFIX: dict[str, tuple[str, str, str]] = {
 def test_alignment_by_public_suffix(author: str, spf: str, result: str) -> None:
     evaluation = evaluate({"example.co.uk": "p=reject"}, author, spf, "", public_suffix=public_suffix)
     assert evaluation.result == result
-    assert evaluation.method is dmarc.Method.PSL
+    assert evaluation.method is dmarc.DiscoveryMethod.PSL
     assert evaluation.organizational_domain == Domain("example.co.uk")
 
 
 def test_no_author_is_permerror() -> None:
     evaluation = dmarc.no_author("no From field")
     assert (evaluation.result, evaluation.reason) == ("permerror", "no From field")
-    assert evaluation.disposition is dmarc.Policy.NONE
+    assert evaluation.disposition is dmarc.DmarcPolicy.NONE
 
 
 LABELS = st.lists(st.sampled_from(["a", "b", "com", "example"]), min_size=1, max_size=10).map(".".join)

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from assay.protocol import dmarc
-from assay.protocol.dmarc import Alignment, Policy
+from assay.protocol.dmarc import Alignment, DmarcPolicy
 from assay.protocol.dmarc.record import MAX_TAGS, MAX_URIS
 
 RECOGNISED = {
@@ -46,7 +46,7 @@ def test_is_none_of_ours(text: bytes) -> None:
     assert not dmarc.is_record(text)
 
 
-NONE, QUARANTINE, REJECT = Policy.NONE, Policy.QUARANTINE, Policy.REJECT
+NONE, QUARANTINE, REJECT = DmarcPolicy.NONE, DmarcPolicy.QUARANTINE, DmarcPolicy.REJECT
 RUA = ("mailto:a@example.com",)
 
 READ: dict[str, tuple[str, dict[str, Any]]] = {
@@ -137,7 +137,7 @@ def test_tags_and_uris_are_bounded() -> None:
     assert len(dmarc.parse(f"v=DMARC1;p=none;rua={uris}".encode()).rua) == MAX_URIS
 
 
-POLICY_FOR: dict[str, tuple[str, Policy, Policy]] = {
+POLICY_FOR: dict[str, tuple[str, DmarcPolicy, DmarcPolicy]] = {
     "p for all": ("p=reject", REJECT, REJECT),
     "sp before p": ("p=reject; sp=none", NONE, NONE),
     "np for those that do not exist": ("p=none; np=reject", NONE, REJECT),
@@ -146,7 +146,7 @@ POLICY_FOR: dict[str, tuple[str, Policy, Policy]] = {
 
 
 @pytest.mark.parametrize(("text", "existing", "missing"), POLICY_FOR.values(), ids=POLICY_FOR)
-def test_policy_for_subdomains(text: str, existing: Policy, missing: Policy) -> None:
+def test_policy_for_subdomains(text: str, existing: DmarcPolicy, missing: DmarcPolicy) -> None:
     record = dmarc.parse(f"v=DMARC1; {text}".encode())
     assert (record.policy_for(exists=True), record.policy_for(exists=False)) == (existing, missing)
 
@@ -155,7 +155,7 @@ def test_policy_for_subdomains(text: str, existing: Policy, missing: Policy) -> 
 @given(st.one_of(st.binary(max_size=200), st.text("vpsnrua=;:,!@ \tDMARC1rejectnone", max_size=80).map(str.encode)))
 def test_never_raises(text: bytes) -> None:
     record = dmarc.parse(b"v=DMARC1;" + text)
-    assert record.p is None or record.p in Policy
+    assert record.p is None or record.p in DmarcPolicy
 
 
 HOSTILE = [b"a=b;", b";", b" ", b"mailto:a@b,", b"@", b"!1", b"0:", b"a", b"="]

@@ -9,7 +9,7 @@ from assay.protocol import spf
 from assay.protocol.spf.record import MAX_FAULTS, MAX_RECORD_LENGTH, MAX_SHOWN, Mechanism
 
 
-def terms(text: str) -> spf.Record:
+def terms(text: str) -> spf.SpfRecord:
     record = spf.parse(b"v=spf1 " + text.encode())
     assert record.faults == ()
     return record

@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from assay.protocol.syntax import address
-from assay.protocol.syntax.address import AddressList, Fault, HeaderMailbox, parse_addresses
+from assay.protocol.syntax.address import AddressFault, AddressList, HeaderMailbox, parse_addresses
 
 JANE = HeaderMailbox("", "jane", "example.com")
 
@@ -194,7 +194,7 @@ REFUSED = {
 
 @pytest.mark.parametrize(("value", "reason"), REFUSED.values(), ids=REFUSED)
 def test_is_refused(value: bytes, reason: str) -> None:
-    assert parse_addresses(value) == Fault(reason)
+    assert parse_addresses(value) == AddressFault(reason)
 
 
 def test_limits_are_inclusive() -> None:

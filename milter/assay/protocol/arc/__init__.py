@@ -6,7 +6,8 @@ operator trusts its sealers. The path of a chain: `parse_chain`, `fetch_keys`, f
 for its `body_hash_specs`, `verify`. `seal` adds a set of our own.
 """
 
-from assay.protocol.arc.chain import MAX_SETS, ARCSet, Chain, Evaluation, Result, Seal, Sealer, parse_chain
+from assay.protocol.arc.chain import MAX_SETS, ARCSet, Chain, Seal, parse_chain
+from assay.protocol.arc.result import Evaluation, Result, Sealer
 from assay.protocol.arc.seal import BODY_HASH_SPEC, fields_to_sign, recorded_results, seal
 from assay.protocol.arc.verify import Lookups, fetch_key_ahead, fetch_keys, verify
 

@@ -11,13 +11,13 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
-from enum import StrEnum
 from typing import TypeVar
 
 from msgspec import Struct
 
 from assay.model.message import Header, HeaderField
 from assay.model.name import Domain
+from assay.protocol.arc.result import Evaluation, Result, Sealer
 from assay.protocol.dkim.canonical import BodyHashSpec
 from assay.protocol.dkim.signature import (
     Algorithm,
@@ -45,46 +45,8 @@ _CFWS = rb"(?:[ \t\r\n]|\((?:[^()\\]|\\.)*+\))*+"
 _INSTANCE = re.compile(_CFWS + rb"i" + _CFWS + rb"=" + _CFWS + rb"([0-9]{1,2})" + _CFWS + rb";", re.DOTALL)
 
 
-class Result(StrEnum):
-    """The Chain Validation Status (RFC 8617, 4.4): what cv= and ``arc=`` say."""
-
-    NONE = "none"  #: the message came without ARC sets
-    FAIL = "fail"  #: the chain is broken, and will be for everybody behind us
-    #: the chain is whole: the last sealer vouches for what it received
-    PASS = "pass"
-
-
 _CV = {result.value: result for result in Result}
 T = TypeVar("T")
-
-
-class Sealer(Struct, frozen=True):
-    """Who added one ARC set, for trust decisions and reports: as[i].d, as[i].s and what was recorded then.
-
-    `payload` is the ARC-Authentication-Results field behind its instance, unfolded: authserv-id and results. It is
-    worth as much as the chain's result and the trust in every sealer from this one on.
-    """
-
-    instance: int
-    domain: Domain
-    selector: str
-    cv: Result
-    payload: str
-
-
-class Evaluation(Struct, frozen=True):
-    """What validating a chain came to (RFC 8617, 5.2).
-
-    `instance` is the number of sets, 0 without any or where the structure does not tell. `oldest_pass` is the
-    instance since which the signed content did not change, 0 where it never did, None where the chain does not pass.
-    `sealers` are from the first to the last; none where the structure is broken.
-    """
-
-    result: Result
-    reason: str
-    instance: int = 0
-    oldest_pass: int | None = None
-    sealers: tuple[Sealer, ...] = ()
 
 
 class Seal(Struct, frozen=True):

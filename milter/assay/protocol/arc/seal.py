@@ -23,11 +23,10 @@ from assay.protocol.arc.chain import (
     SEAL,
     ARCSet,
     Chain,
-    Evaluation,
-    Result,
     parse_chain,
     read_ending,
 )
+from assay.protocol.arc.result import Evaluation, Result
 from assay.protocol.dkim.canonical import (
     Canonicalization,
     canonical_field,

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from assay.protocol.arc.chain import Result
+from assay.protocol.arc.result import Result
 from assay.protocol.dkim.second import FindText, Opinion, ask
 
 #: dkimpy's word for a chain whose last sealer received it broken is none of its words.

@@ -17,7 +17,8 @@ from msgspec.structs import replace
 from assay.inquiry import Inquiry, Outcome
 from assay.model.message import Header, HeaderField
 from assay.protocol import dkim
-from assay.protocol.arc.chain import MESSAGE_SIGNATURE, SEAL, ARCSet, Chain, Evaluation, Result, Seal
+from assay.protocol.arc.chain import MESSAGE_SIGNATURE, SEAL, ARCSet, Chain, Seal
+from assay.protocol.arc.result import Evaluation, Result
 from assay.protocol.dkim.canonical import Canonicalization, canonical_field, canonical_signature_field
 from assay.protocol.dkim.key import KeyFault, key_question, read_answer
 from assay.protocol.dkim.signature import Algorithm, SignatureError, read_names
@@ -39,7 +40,7 @@ class Lookups(Struct, frozen=True):
     digests: tuple[bytes, ...] = ()
 
 
-def fetch_keys(chain: Chain, header: Header, settings: dkim.Settings = dkim.DEFAULT_SETTINGS) -> Inquiry[Lookups]:
+def fetch_keys(chain: Chain, header: Header, settings: dkim.SignatureRules = dkim.DEFAULT_RULES) -> Inquiry[Lookups]:
     """Ask for the keys of a chain: those of the newest set, and if it verifies, of all others in one batch.
 
     Anybody can write a chain that names a hundred keys of others. Whoever wants them asked for has to own a key and
@@ -90,7 +91,7 @@ def verify(
     hashes: dkim.BodyHashes,
     *,
     now: int,
-    settings: dkim.Settings = dkim.DEFAULT_SETTINGS,
+    settings: dkim.SignatureRules = dkim.DEFAULT_RULES,
 ) -> Evaluation:
     """Validate a chain.
 
@@ -129,7 +130,7 @@ def verify(
     return Evaluation(Result.PASS, reason, newest.instance, oldest_pass, chain.sealers)
 
 
-def _rules(settings: dkim.Settings) -> dkim.Settings:
+def _rules(settings: dkim.SignatureRules) -> dkim.SignatureRules:
     """Test mode is DKIM's (RFC 6376, 3.6.1): a chain counts for no more than the operator's trust in its sealers."""
     if settings.allow_sha1 or not settings.test_mode_counts:
         return replace(settings, allow_sha1=False, test_mode_counts=True)
@@ -160,14 +161,14 @@ def _seal_digests(chain: Chain) -> Iterator[bytes]:
 
 
 def _find_seal_fault(
-    arc_set: ARCSet, digest: bytes, keys: Mapping[str, dkim.KeyLookup], settings: dkim.Settings
+    arc_set: ARCSet, digest: bytes, keys: Mapping[str, dkim.KeyLookup], settings: dkim.SignatureRules
 ) -> str:
     """Verify the seal of one set; empty if it is whole."""
     fault = _find_signature_fault(arc_set.seal, digest, keys[_key_name(arc_set.seal)], settings)
     return f"{SEAL} with i={arc_set.instance}: {fault}" if fault else ""
 
 
-def _find_signature_fault(seal: Seal, digest: bytes, lookup: dkim.KeyLookup, settings: dkim.Settings) -> str:
+def _find_signature_fault(seal: Seal, digest: bytes, lookup: dkim.KeyLookup, settings: dkim.SignatureRules) -> str:
     if seal.algorithm is Algorithm.RSA_SHA1:
         return "rsa-sha1 is not accepted"  # RFC 8301, 3.1
     if lookup.outcome is Outcome.TEMPFAIL:

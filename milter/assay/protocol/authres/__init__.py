@@ -16,20 +16,20 @@ from assay.protocol.authres.render import render
 from assay.protocol.authres.result import (
     METHODS,
     AuthenticationResults,
-    Fault,
-    Method,
+    FieldFault,
     MethodResult,
     Property,
+    RegisteredMethod,
     unregistered,
 )
 
 __all__ = [
     "METHODS",
     "AuthenticationResults",
-    "Fault",
-    "Method",
+    "FieldFault",
     "MethodResult",
     "Property",
+    "RegisteredMethod",
     "claims",
     "forged_received_spf",
     "is_of_another_version",

@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import re
 
-from assay.protocol.authres.result import AuthenticationResults, Fault, MethodResult, Property
+from assay.protocol.authres.result import AuthenticationResults, FieldFault, MethodResult, Property
 
 # Octets; it bounds every loop below. Our choice: what one packet of the milter protocol holds (MILTER_CHUNK_SIZE).
 MAX_LENGTH = 65535
@@ -35,30 +35,30 @@ _WORD = re.compile(r'[^\s;()"]*')  # a value as it is written: may be empty, as 
 
 
 class _SyntaxFaultError(Exception):
-    """Where reading ended; becomes a `Fault`."""
+    """Where reading ended; becomes a `FieldFault`."""
 
 
-def parse(value: bytes) -> AuthenticationResults | Fault:
+def parse(value: bytes) -> AuthenticationResults | FieldFault:
     """Read a field's value, folded or not.
 
     :param value: what stands behind the colon, as received.
     :returns: the results, with method, result word, ptype and property in lower case, or what is wrong.
     """
     if len(value) > MAX_LENGTH:
-        return Fault(f"longer than {MAX_LENGTH} octets")
+        return FieldFault(f"longer than {MAX_LENGTH} octets")
     scanner = _Scanner(_FOLD.sub("", value.decode("utf-8", "surrogateescape")))
     try:
         authserv_id = _authserv_id(scanner)
         if authserv_id:
             if not _reads_version(scanner):
                 # RFC 8601, 2.6: what follows may mean anything.
-                return Fault("unsupported version", unsupported_version=True)
+                return FieldFault("unsupported version", unsupported_version=True)
             scanner.skip()
             if not scanner.is_at_end and not scanner.sees(";"):
                 raise _SyntaxFaultError("no semicolon behind the authserv-id")
         return AuthenticationResults(authserv_id, 1, _results(scanner))
     except _SyntaxFaultError as fault:
-        return Fault(str(fault))
+        return FieldFault(str(fault))
 
 
 def is_of_another_version(value: bytes) -> bool:

@@ -52,7 +52,7 @@ class AuthenticationResults(Struct, frozen=True):
     results: tuple[MethodResult, ...] = ()
 
 
-class Fault(Struct, frozen=True):
+class FieldFault(Struct, frozen=True):
     """Why a field could not be read, for a postmaster; it quotes nothing of the field.
 
     `unsupported_version` tells the one fault that makes the field's removal a duty on untrusted connections
@@ -63,15 +63,15 @@ class Fault(Struct, frozen=True):
     unsupported_version: bool = False
 
 
-class Method(Struct, frozen=True):
+class RegisteredMethod(Struct, frozen=True):
     """A registered method: its result words and its ``ptype.property`` names."""
 
     results: frozenset[str]
     properties: frozenset[str]
 
 
-def _method(results: str, properties: str) -> Method:
-    return Method(frozenset(results.split()), frozenset(properties.split()))
+def _method(results: str, properties: str) -> RegisteredMethod:
+    return RegisteredMethod(frozenset(results.split()), frozenset(properties.split()))
 
 
 _FULL = "none pass fail policy neutral temperror permerror"
@@ -79,7 +79,7 @@ _PLAIN = "none pass fail temperror permerror"
 
 #: IANA's registry "Email Authentication Methods" with its result names and the names of the methods' properties.
 #: The ``policy`` ptype is not in here: its names are each administration's own (RFC 8601, 2.4).
-METHODS: Mapping[str, Method] = {
+METHODS: Mapping[str, RegisteredMethod] = {
     "arc": _method("none pass fail", "header.oldest-pass smtp.remote-ip"),  # RFC 8617, 10
     "auth": _method(_PLAIN, "smtp.auth smtp.mailfrom"),  # RFC 8601, 2.7.4
     "dkim": _method(_FULL, "header.d header.i header.s header.a header.b"),  # RFC 8601, 2.7.1; RFC 6008

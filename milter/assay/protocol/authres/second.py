@@ -6,10 +6,10 @@ For whoever compares, never for a verdict: see `parse` for what the library does
 
 from __future__ import annotations
 
-from assay.protocol.authres.result import AuthenticationResults, Fault, MethodResult, Property
+from assay.protocol.authres.result import AuthenticationResults, FieldFault, MethodResult, Property
 
 
-def second_reading(value: str) -> AuthenticationResults | Fault:
+def second_reading(value: str) -> AuthenticationResults | FieldFault:
     """What the library reads in a field's value, in our types; nothing is raised through.
 
     :param value: folded with CRLF or not. The library leaves comments out, and so does what is returned.
@@ -19,7 +19,7 @@ def second_reading(value: str) -> AuthenticationResults | Fault:
     try:
         header = authres.all_features().parse_value(value.replace("\r\n", ""))
     except Exception as error:  # RecursionError too: the library goes into comments until Python's limit
-        return Fault(f"it cannot read the field: {type(error).__name__}")
+        return FieldFault(f"it cannot read the field: {type(error).__name__}")
     results = tuple(
         MethodResult(
             one.method,

@@ -5,22 +5,22 @@ The path of a signature: `parse` the field, `fetch_key`, feed the body to one `B
 """
 
 from assay.protocol.dkim.canonical import BodyHashes, BodyHashSpec, Canonicalization
-from assay.protocol.dkim.evaluation import Evaluation, Result
 from assay.protocol.dkim.key import Key, KeyFault, KeyLookup, fetch_key, parse_key
 from assay.protocol.dkim.preference import preferred
+from assay.protocol.dkim.result import Evaluation, Result
 from assay.protocol.dkim.sign import PrivateKey, load_private_key
 from assay.protocol.dkim.signature import Algorithm, Signature, parse
 from assay.protocol.dkim.verify import (
-    DEFAULT_SETTINGS,
+    DEFAULT_RULES,
     SINGLE_FIELDS,
     STANDARD_MIN_RSA_BITS,
-    Settings,
+    SignatureRules,
     find_signing_key,
     verify,
 )
 
 __all__ = [
-    "DEFAULT_SETTINGS",
+    "DEFAULT_RULES",
     "SINGLE_FIELDS",
     "STANDARD_MIN_RSA_BITS",
     "Algorithm",
@@ -33,8 +33,8 @@ __all__ = [
     "KeyLookup",
     "PrivateKey",
     "Result",
-    "Settings",
     "Signature",
+    "SignatureRules",
     "fetch_key",
     "find_signing_key",
     "load_private_key",

@@ -17,7 +17,7 @@ from msgspec import Struct
 from assay.model.message import HeaderField
 from assay.model.name import MAX_DOMAIN_LENGTH, Domain, InvalidNameError
 from assay.protocol.dkim.canonical import BodyHashSpec, Canonicalization
-from assay.protocol.dkim.evaluation import Evaluation, Result
+from assay.protocol.dkim.result import Evaluation, Result
 from assay.protocol.syntax.tags import TagListError, decode_base64, parse_tags, split_list, without_fws
 
 #: Our choice: bounds the work for one h=. Real signatures, oversigning included, name fewer than 100 fields.

@@ -19,8 +19,8 @@ from assay.protocol.dkim.canonical import (
     new_hash,
     signed_octets,
 )
-from assay.protocol.dkim.evaluation import Evaluation, Result
 from assay.protocol.dkim.key import Key, KeyFault, KeyLookup
+from assay.protocol.dkim.result import Evaluation, Result
 from assay.protocol.dkim.signature import Algorithm, Signature
 
 #: RFC 8301, 3.2: verifiers MUST NOT consider signatures with shorter RSA keys valid.
@@ -45,7 +45,7 @@ SINGLE_FIELDS = (
 )
 
 
-class Settings(Struct, frozen=True):
+class SignatureRules(Struct, frozen=True):
     """The local rules of verification."""
 
     #: Shorter RSA keys are not accepted: ``permerror`` below 1024, as RFC 8301, 3.2 has it, and ``policy`` from there
@@ -70,7 +70,7 @@ class Settings(Struct, frozen=True):
     test_mode_counts: bool = True
 
 
-DEFAULT_SETTINGS = Settings()
+DEFAULT_RULES = SignatureRules()
 
 
 def verify(
@@ -80,7 +80,7 @@ def verify(
     hashes: BodyHashes,
     *,
     now: int,
-    settings: Settings = DEFAULT_SETTINGS,
+    settings: SignatureRules = DEFAULT_RULES,
     signing_key: Key | None = None,
 ) -> Evaluation:
     """Verify one signature.
@@ -111,7 +111,7 @@ def verify(
 
 
 def find_signing_key(
-    signature: Signature, key_lookup: KeyLookup, header: Header, settings: Settings = DEFAULT_SETTINGS
+    signature: Signature, key_lookup: KeyLookup, header: Header, settings: SignatureRules = DEFAULT_RULES
 ) -> Key | Evaluation:
     """The key that made a signature over this header, before the body is there and whatever local rules say.
 
@@ -128,14 +128,14 @@ def digest(algorithm: Algorithm, data: bytes) -> bytes:
     return new_hash(algorithm.hash_name, data).digest()
 
 
-def object_to_algorithm(algorithm: Algorithm, settings: Settings) -> str:
+def object_to_algorithm(algorithm: Algorithm, settings: SignatureRules) -> str:
     """Why signatures with this algorithm are not tried; empty where they are."""
     if algorithm is Algorithm.RSA_SHA1 and not settings.allow_sha1:
         return "rsa-sha1 is not accepted any more"  # RFC 8301, 3.1: MUST NOT be used for verifying
     return ""
 
 
-def object_to_key(key: Key, algorithm: Algorithm, settings: Settings) -> str:
+def object_to_key(key: Key, algorithm: Algorithm, settings: SignatureRules) -> str:
     """Why this key cannot be tried with this algorithm; empty where it can."""
     if key.type != algorithm.key_type:
         return f"key is of another type than {algorithm}"
@@ -148,7 +148,7 @@ def object_to_key(key: Key, algorithm: Algorithm, settings: Settings) -> str:
     return ""
 
 
-def _object_to_signature(signature: Signature, now: int, settings: Settings) -> str:
+def _object_to_signature(signature: Signature, now: int, settings: SignatureRules) -> str:
     objection = object_to_algorithm(signature.algorithm, settings)
     if objection:
         return objection
@@ -166,7 +166,7 @@ class _UsableKeys(Struct, frozen=True):
     testing: bool = False
 
 
-def _usable_keys(signature: Signature, key_lookup: KeyLookup, settings: Settings) -> _UsableKeys | Evaluation:
+def _usable_keys(signature: Signature, key_lookup: KeyLookup, settings: SignatureRules) -> _UsableKeys | Evaluation:
     """The keys to try; the evaluation where there is none."""
     if key_lookup.outcome is Outcome.TEMPFAIL:
         detail = f": {key_lookup.reason}" if key_lookup.reason else ""
@@ -186,7 +186,7 @@ def _usable_keys(signature: Signature, key_lookup: KeyLookup, settings: Settings
     return _UsableKeys(tuple(keys), testing)
 
 
-def _object_to_use(key: Key, signature: Signature, settings: Settings) -> str:
+def _object_to_use(key: Key, signature: Signature, settings: SignatureRules) -> str:
     """Why this key cannot be tried with this signature; empty where it can."""
     objection = object_to_key(key, signature.algorithm, settings)
     if not objection and key.strict and signature.identity_domain != signature.domain:
@@ -205,7 +205,7 @@ def _signing_key(signature: Signature, usable: _UsableKeys, header: Header) -> K
 
 
 def _apply_rules(
-    signature: Signature, key: Key, header: Header, unsigned_octets: int, settings: Settings
+    signature: Signature, key: Key, header: Header, unsigned_octets: int, settings: SignatureRules
 ) -> tuple[str, str]:
     """The local rule that a signature which verified breaks (empty for none), and the reason to tell."""
     if key.type == "rsa" and key.bits < settings.min_rsa_bits:

@@ -8,9 +8,10 @@ verdict, or `evaluate_several` where the author domain may be one of several. `w
 
 from assay.protocol.dmarc.alignment import MAX_NAMES_AHEAD, MAX_WALKED_NAMES, walk_ahead
 from assay.protocol.dmarc.author import MAX_AUTHOR_DOMAINS, Author, author, from_fields
-from assay.protocol.dmarc.discovery import Discovery, Method, Result, discover
-from assay.protocol.dmarc.evaluate import Evaluation, Identifier, LegacyPct, evaluate, evaluate_several, no_author
-from assay.protocol.dmarc.record import Alignment, Policy, Record, is_record, parse
+from assay.protocol.dmarc.discovery import Discovery, discover
+from assay.protocol.dmarc.evaluate import LegacyPct, evaluate, evaluate_several, no_author
+from assay.protocol.dmarc.record import Alignment, DmarcPolicy, DmarcRecord, is_record, parse
+from assay.protocol.dmarc.result import DiscoveryMethod, Evaluation, Identifier, Result
 from assay.protocol.dmarc.tree import MAX_QUERIES, Found, PublicSuffix, Walk, organizational_domain, walk
 
 __all__ = [
@@ -21,14 +22,14 @@ __all__ = [
     "Alignment",
     "Author",
     "Discovery",
+    "DiscoveryMethod",
+    "DmarcPolicy",
+    "DmarcRecord",
     "Evaluation",
     "Found",
     "Identifier",
     "LegacyPct",
-    "Method",
-    "Policy",
     "PublicSuffix",
-    "Record",
     "Result",
     "Walk",
     "author",

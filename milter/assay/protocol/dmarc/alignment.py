@@ -26,7 +26,7 @@ MAX_WALKED_NAMES = MAX_QUERIES
 MAX_NAMES_AHEAD = 4
 
 
-class Verdict(Enum):
+class DomainAlignment(Enum):
     """Whether a domain is aligned. UNKNOWN: a question that decides it had no answer."""
 
     ALIGNED = "aligned"
@@ -34,17 +34,17 @@ class Verdict(Enum):
     UNKNOWN = "unknown"
 
 
-def strict(discovery: Discovery, domain: Domain) -> Verdict:
+def strict(discovery: Discovery, domain: Domain) -> DomainAlignment:
     """Strict alignment: the same name (RFC 9989, 4.4)."""
-    return Verdict.ALIGNED if domain == discovery.author_domain else Verdict.NOT_ALIGNED
+    return DomainAlignment.ALIGNED if domain == discovery.author_domain else DomainAlignment.NOT_ALIGNED
 
 
-def relaxed(discovery: Discovery, domains: Iterable[Domain]) -> Inquiry[dict[Domain, Verdict]]:
+def relaxed(discovery: Discovery, domains: Iterable[Domain]) -> Inquiry[dict[Domain, DomainAlignment]]:
     """Relaxed alignment: the same organizational domain (RFC 9989, 4.4), with all walks in one batch of questions.
 
     :param domains: the most interesting first, for no more are walked than `MAX_WALKED_NAMES` allow.
     """
-    verdicts: dict[Domain, Verdict] = {}
+    verdicts: dict[Domain, DomainAlignment] = {}
     walked: list[Domain] = []
     for domain in dict.fromkeys(domains):
         verdict = _without_walk(discovery, domain)
@@ -53,7 +53,7 @@ def relaxed(discovery: Discovery, domains: Iterable[Domain]) -> Inquiry[dict[Dom
         else:
             walked.append(domain)
     affordable = _affordable(discovery.author_domain, walked, MAX_WALKED_NAMES)
-    verdicts |= dict.fromkeys(walked[len(affordable) :], Verdict.NOT_ALIGNED)
+    verdicts |= dict.fromkeys(walked[len(affordable) :], DomainAlignment.NOT_ALIGNED)
     walked = affordable
     if not walked:
         return verdicts
@@ -62,7 +62,7 @@ def relaxed(discovery: Discovery, domains: Iterable[Domain]) -> Inquiry[dict[Dom
     for domain in walked:
         way = read_walk(domain, answers)
         if way.organizational_domain is None:
-            verdicts[domain] = Verdict.UNKNOWN
+            verdicts[domain] = DomainAlignment.UNKNOWN
         else:
             verdicts[domain] = _verdict(way.organizational_domain == discovery.organizational_domain)
     return verdicts
@@ -97,24 +97,28 @@ def _affordable(author_domain: Domain, domains: Sequence[Domain], limit: int) ->
     return affordable
 
 
-def _without_walk(discovery: Discovery, domain: Domain) -> Verdict | None:
+def _without_walk(discovery: Discovery, domain: Domain) -> DomainAlignment | None:
     """The verdict on a domain where it takes no walk, else None."""
     if domain == discovery.author_domain:
-        return Verdict.ALIGNED
+        return DomainAlignment.ALIGNED
     organizational = discovery.organizational_domain
     if organizational is None:
         # The author's walk failed. Both organizational domains are at least a top-level domain.
-        return Verdict.UNKNOWN if domain.labels[-1] == discovery.author_domain.labels[-1] else Verdict.NOT_ALIGNED
+        return (
+            DomainAlignment.UNKNOWN
+            if domain.labels[-1] == discovery.author_domain.labels[-1]
+            else DomainAlignment.NOT_ALIGNED
+        )
     if domain == organizational:
         # It publishes the last record of the author's walk, and a walk that begins with it finds the same record last;
         # or it stands below a psd=y, and its own walk ends there too.
-        return Verdict.ALIGNED
+        return DomainAlignment.ALIGNED
     if not domain.is_at_or_below(organizational):
-        return Verdict.NOT_ALIGNED
+        return DomainAlignment.NOT_ALIGNED
     if discovery.public_suffix is not None:
         return _verdict(below_suffix(domain, discovery.public_suffix) == organizational)
     return None
 
 
-def _verdict(aligned: bool) -> Verdict:
-    return Verdict.ALIGNED if aligned else Verdict.NOT_ALIGNED
+def _verdict(aligned: bool) -> DomainAlignment:
+    return DomainAlignment.ALIGNED if aligned else DomainAlignment.NOT_ALIGNED

@@ -10,32 +10,14 @@ message passes is not looked at.
 
 from __future__ import annotations
 
-from enum import StrEnum
-
 from msgspec import Struct
 from msgspec.structs import replace
 
 from assay.inquiry import Inquiry, Outcome, Question, RecordType
 from assay.model.name import Domain
-from assay.protocol.dmarc.record import Policy, Record
+from assay.protocol.dmarc.record import DmarcPolicy, DmarcRecord
+from assay.protocol.dmarc.result import DiscoveryMethod, Result
 from assay.protocol.dmarc.tree import Found, PublicSuffix, Walk, below_suffix, failure_of, owner, single_record, walk
-
-
-class Result(StrEnum):
-    """What DMARC says of a message (RFC 9989, 9.2)."""
-
-    NONE = "none"
-    PASS = "pass"
-    FAIL = "fail"
-    TEMPERROR = "temperror"
-    PERMERROR = "permerror"
-
-
-class Method(StrEnum):
-    """How organizational domains are found; the words of the reports' discovery_method (RFC 9990, 3.1.1.5)."""
-
-    TREEWALK = "treewalk"
-    PSL = "psl"
 
 
 class Discovery(Struct, frozen=True):
@@ -52,8 +34,8 @@ class Discovery(Struct, frozen=True):
     author_domain: Domain
     result: Result | None
     reason: str
-    record: Record | None = None
-    policy: Policy | None = None
+    record: DmarcRecord | None = None
+    policy: DmarcPolicy | None = None
     policy_domain: Domain | None = None
     organizational_domain: Domain | None = None
     exists: bool | None = None
@@ -63,9 +45,9 @@ class Discovery(Struct, frozen=True):
     public_suffix: PublicSuffix | None = None
 
     @property
-    def method(self) -> Method:
+    def method(self) -> DiscoveryMethod:
         """How organizational domains are found here."""
-        return Method.TREEWALK if self.public_suffix is None else Method.PSL
+        return DiscoveryMethod.TREEWALK if self.public_suffix is None else DiscoveryMethod.PSL
 
 
 def discover(author_domain: Domain, *, public_suffix: PublicSuffix | None = None) -> Inquiry[Discovery]:

@@ -15,15 +15,15 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from enum import StrEnum
 
-from msgspec import Struct
 from msgspec.structs import replace
 
 from assay.inquiry import Inquiry
 from assay.model.name import Domain
 from assay.protocol.dmarc import alignment
-from assay.protocol.dmarc.alignment import Verdict
-from assay.protocol.dmarc.discovery import Discovery, Method, Result
-from assay.protocol.dmarc.record import Alignment, Policy, Record
+from assay.protocol.dmarc.alignment import DomainAlignment
+from assay.protocol.dmarc.discovery import Discovery
+from assay.protocol.dmarc.record import Alignment, DmarcPolicy, DmarcRecord
+from assay.protocol.dmarc.result import Evaluation, Identifier, Result
 
 
 class LegacyPct(StrEnum):
@@ -36,39 +36,6 @@ class LegacyPct(StrEnum):
     IGNORE = "ignore"
     ZERO_AS_T = "zero-as-t"
     SAMPLE = "sample"
-
-
-class Identifier(Struct, frozen=True):
-    """A domain and what its mechanism said: "pass", "temperror" or any other result word (RFC 8601, 2.7)."""
-
-    domain: Domain
-    result: str
-
-
-class Evaluation(Struct, frozen=True):
-    """The verdict and what it stands on.
-
-    `policy` is what the domain owner publishes for this very name, None without a usable record. `disposition` is what
-    the owner asks for this message: ``none`` unless it failed; one level below `policy` where the record is in test
-    mode (`testing`) or the message was not drawn (`sampled_out`). `aligned` are the identifiers that passed and are
-    aligned, SPF's first. `notes` tell what was wrong with the records.
-    """
-
-    result: Result
-    reason: str
-    author_domain: Domain | None = None
-    policy: Policy | None = None
-    disposition: Policy = Policy.NONE
-    spf_aligned: bool = False
-    dkim_aligned: bool = False
-    aligned: tuple[Identifier, ...] = ()
-    policy_domain: Domain | None = None
-    organizational_domain: Domain | None = None
-    record: Record | None = None
-    testing: bool = False
-    sampled_out: bool = False
-    notes: tuple[str, ...] = ()
-    method: Method = Method.TREEWALK
 
 
 def no_author(fault: str) -> Evaluation:
@@ -102,11 +69,11 @@ def evaluate_several(
 def _strictness(judged: Evaluation) -> int:
     """How much is asked for a message that did not pass. What could not be found out may be the policy reject."""
     match judged.result, judged.disposition:
-        case Result.FAIL, Policy.REJECT:
+        case Result.FAIL, DmarcPolicy.REJECT:
             return 5
         case Result.TEMPERROR, _:
             return 4
-        case Result.FAIL, Policy.QUARANTINE:
+        case Result.FAIL, DmarcPolicy.QUARANTINE:
             return 3
         case Result.FAIL, _:
             return 2
@@ -142,7 +109,7 @@ def evaluate(
     spf_aligned = _aligned(of_spf, spf_verdicts)
     dkim_aligned = _aligned(of_dkim, dkim_verdicts)
     aligned = spf_aligned + dkim_aligned
-    disposition, sampled_out = Policy.NONE, False
+    disposition, sampled_out = DmarcPolicy.NONE, False
     if aligned:
         result, reason = Result.PASS, f"{aligned[0].domain} passed {'SPF' if spf_aligned else 'DKIM'} and is aligned"
     else:
@@ -192,8 +159,8 @@ def _relevant(identifiers: Sequence[Identifier]) -> tuple[Identifier, ...]:
 
 
 def _verdicts(
-    discovery: Discovery, record: Record, spf: Sequence[Identifier], dkim: Sequence[Identifier]
-) -> Inquiry[tuple[Mapping[Domain, Verdict], Mapping[Domain, Verdict]]]:
+    discovery: Discovery, record: DmarcRecord, spf: Sequence[Identifier], dkim: Sequence[Identifier]
+) -> Inquiry[tuple[Mapping[Domain, DomainAlignment], Mapping[Domain, DomainAlignment]]]:
     """Whether each identifier is aligned, by the record's aspf and adkim; all walks in one batch."""
     relaxed = [*spf] if record.aspf is Alignment.RELAXED else []
     relaxed += dkim if record.adkim is Alignment.RELAXED else ()
@@ -204,21 +171,21 @@ def _verdicts(
     )
 
 
-def _strict(discovery: Discovery, identifiers: Sequence[Identifier]) -> Mapping[Domain, Verdict]:
+def _strict(discovery: Discovery, identifiers: Sequence[Identifier]) -> Mapping[Domain, DomainAlignment]:
     return {one.domain: alignment.strict(discovery, one.domain) for one in identifiers}
 
 
-def _aligned(identifiers: Sequence[Identifier], verdicts: Mapping[Domain, Verdict]) -> tuple[Identifier, ...]:
-    return tuple(one for one in identifiers if one.result == "pass" and verdicts[one.domain] is Verdict.ALIGNED)
+def _aligned(identifiers: Sequence[Identifier], verdicts: Mapping[Domain, DomainAlignment]) -> tuple[Identifier, ...]:
+    return tuple(one for one in identifiers if one.result == "pass" and verdicts[one.domain] is DomainAlignment.ALIGNED)
 
 
-def _undecided(identifiers: Sequence[Identifier], verdicts: Mapping[Domain, Verdict]) -> str:
+def _undecided(identifiers: Sequence[Identifier], verdicts: Mapping[Domain, DomainAlignment]) -> str:
     """Why there may be an aligned pass that we could not see; empty where there is none (RFC 9989, 5.3.6)."""
     for one in identifiers:
         verdict = verdicts[one.domain]
-        if verdict is Verdict.UNKNOWN:
+        if verdict is DomainAlignment.UNKNOWN:
             return f"the organizational domain of {one.domain} or of the author domain could not be found out"
-        if verdict is Verdict.ALIGNED:  # it did not pass, or nobody would ask
+        if verdict is DomainAlignment.ALIGNED:  # it did not pass, or nobody would ask
             return f"{one.domain} is aligned, and its authentication had a temporary error"
     return ""
 
@@ -230,15 +197,17 @@ def _why_fail(discovery: Discovery, spf: Identifier | None, dkim: Sequence[Ident
     return f"{passed[0]} passed, but is not aligned with {discovery.author_domain}"
 
 
-def _testing(record: Record, legacy_pct: LegacyPct) -> bool:
+def _testing(record: DmarcRecord, legacy_pct: LegacyPct) -> bool:
     if not record.t and legacy_pct is LegacyPct.ZERO_AS_T:
         return _percentage(record) == 0
     return record.testing
 
 
-def _disposition(discovery: Discovery, record: Record, legacy_pct: LegacyPct, draw: float) -> tuple[Policy, bool]:
+def _disposition(
+    discovery: Discovery, record: DmarcRecord, legacy_pct: LegacyPct, draw: float
+) -> tuple[DmarcPolicy, bool]:
     """What the owner asks for a message that failed, and whether ``pct`` spared it."""
-    policy = discovery.policy or Policy.NONE
+    policy = discovery.policy or DmarcPolicy.NONE
     if _testing(record, legacy_pct):
         return policy.one_lower, False  # RFC 9989, 4.7: t=y
     if legacy_pct is LegacyPct.SAMPLE and not record.t and draw * 100 >= _percentage(record):
@@ -246,7 +215,7 @@ def _disposition(discovery: Discovery, record: Record, legacy_pct: LegacyPct, dr
     return policy, False
 
 
-def _percentage(record: Record) -> int:
+def _percentage(record: DmarcRecord) -> int:
     """The value of pct, 100 where there is none or no number from 0 to 100 (RFC 7489, 6.3)."""
     text = record.pct
     return min(int(text), 100) if text.isdigit() and len(text) <= 3 else 100

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The DMARC policy record: from the text of one TXT record to a frozen `Record` (RFC 9989, 4.5, 4.7 and 4.8).
+"""The DMARC policy record: from the text of one TXT record to a frozen `DmarcRecord` (RFC 9989, 4.5, 4.7 and 4.8).
 
 Tolerant as the RFC asks: only the version tag decides whether a text is a DMARC record at all; behind it, whatever is
-malformed or unknown is dropped in favour of the default and noted in `Record.notes`. We are laxer than the ABNF in one
-point: tag names may have any case, because deployed parsers accept it and no other reading exists.
+malformed or unknown is dropped in favour of the default and noted in `DmarcRecord.notes`. We are laxer than the ABNF
+in one point: tag names may have any case, because deployed parsers accept it and no other reading exists.
 
 Records of RFC 7489's generation are read by the same rules; their ``pct``, ``rf`` and ``ri`` are kept as text only.
 Nothing is looked up here, and nothing decided but whether the record is usable.
@@ -25,7 +25,7 @@ MAX_URIS = 20  # our choice, for each of rua and ruf: RFC 9989, 4.6 asks for "ea
 MAX_REMEMBERED = 4096  # octets of a record that is kept; our choice: nobody's is longer
 
 
-class Policy(StrEnum):
+class DmarcPolicy(StrEnum):
     """What the domain owner wants done with failing messages (RFC 9989, 4.7), from weak to strong."""
 
     NONE = "none"
@@ -33,9 +33,9 @@ class Policy(StrEnum):
     REJECT = "reject"
 
     @property
-    def one_lower(self) -> Policy:
+    def one_lower(self) -> DmarcPolicy:
         """The policy one level below, as for ``t=y`` (RFC 9989, 4.7)."""
-        return Policy.QUARANTINE if self is Policy.REJECT else Policy.NONE
+        return DmarcPolicy.QUARANTINE if self is DmarcPolicy.REJECT else DmarcPolicy.NONE
 
 
 class Alignment(StrEnum):
@@ -45,7 +45,7 @@ class Alignment(StrEnum):
     STRICT = "s"
 
 
-class Record(Struct, frozen=True):
+class DmarcRecord(Struct, frozen=True):
     """One DMARC policy record (RFC 9989, 4.7).
 
     `p` is None where the record asks for no DMARC processing at all; `malformed` then tells whether that is because a
@@ -56,9 +56,9 @@ class Record(Struct, frozen=True):
     """
 
     text: str
-    p: Policy | None
-    sp: Policy | None = None
-    np: Policy | None = None
+    p: DmarcPolicy | None
+    sp: DmarcPolicy | None = None
+    np: DmarcPolicy | None = None
     malformed: bool = False
     adkim: Alignment = Alignment.RELAXED
     aspf: Alignment = Alignment.RELAXED
@@ -77,7 +77,7 @@ class Record(Struct, frozen=True):
         """Whether the domain owner asks for the policy one level lower (``t=y``)."""
         return self.t == "y"
 
-    def policy_for(self, *, exists: bool) -> Policy | None:
+    def policy_for(self, *, exists: bool) -> DmarcPolicy | None:
         """The policy for a name below the record's own domain (RFC 9989, 4.10.1); for the domain itself it is `p`.
 
         :param exists: whether that name exists in the DNS (RFC 9989, 3.2.13).
@@ -95,7 +95,7 @@ _TAG = re.compile(rb"([A-Za-z]++)[ \t]*+=[ \t]*+([\x20-\x7e]++)")
 #: RFC 3986 characters without "," and "!", which a record must encode (RFC 9989, 4.8), and RFC 7489's size limit.
 _URI = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*+:[A-Za-z0-9\-._~:/?#\[\]@$&'()*+;=%]++)(?:![0-9]++[kmgtKMGT]?)?")
 _MAILTO = re.compile(r"mailto:[^@?]++@[^@?]++(?:\?.*)?", re.IGNORECASE)
-_POLICIES = {policy.value: policy for policy in Policy}
+_POLICIES = {policy.value: policy for policy in DmarcPolicy}
 
 
 def is_record(text: bytes) -> bool:
@@ -103,21 +103,21 @@ def is_record(text: bytes) -> bool:
     return _VERSION.match(text) is not None
 
 
-def parse(text: bytes) -> Record:
+def parse(text: bytes) -> DmarcRecord:
     """Read a text for which `is_record` holds.
 
     :param text: the character-strings of one TXT record, joined.
-    :returns: the record; never raises, see `Record.notes` for what was wrong.
+    :returns: the record; never raises, see `DmarcRecord.notes` for what was wrong.
     """
     # One message reads its organizational domain's record several times, and few records serve most of all mail.
     return _remembered(text) if len(text) <= MAX_REMEMBERED else _parse(text)
 
 
-def _parse(text: bytes) -> Record:
+def _parse(text: bytes) -> DmarcRecord:
     notes: list[str] = []
     tags = _tags(text, notes)
     rua, ruf = _uris("rua", tags, notes), _uris("ruf", tags, notes)
-    policies: dict[str, Policy | None] = {}
+    policies: dict[str, DmarcPolicy | None] = {}
     for name in ("p", "sp", "np"):
         value = tags.get(name)
         policies[name] = None if value is None else _POLICIES.get(value.lower())
@@ -127,9 +127,9 @@ def _parse(text: bytes) -> Record:
     p, sp, np = policies["p"], policies["sp"], policies["np"]
     if p is None or malformed:
         # RFC 9989, 4.10.1: with somebody to tell, act as if the record had p=none; else there is no DMARC.
-        p, sp, np = (Policy.NONE if rua else None), None, None
+        p, sp, np = (DmarcPolicy.NONE if rua else None), None, None
         notes.append("no usable policy: " + ("p=none because of rua=" if rua else "no DMARC, for there is no rua="))
-    return Record(
+    return DmarcRecord(
         text=text.decode("ascii", "backslashreplace"),
         p=p,
         sp=sp,

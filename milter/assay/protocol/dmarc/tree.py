@@ -23,7 +23,7 @@ from assay.caches import remember
 from assay.inquiry import Answer, Inquiry, Outcome, Question, RecordType
 from assay.model.name import Domain
 from assay.protocol.dmarc import record as records
-from assay.protocol.dmarc.record import Record
+from assay.protocol.dmarc.record import DmarcRecord
 
 MAX_QUERIES = 8  # a walk's, RFC 9989, 4.10
 
@@ -35,7 +35,7 @@ class Found(Struct, frozen=True):
     """A domain that publishes exactly one DMARC record."""
 
     domain: Domain
-    record: Record
+    record: DmarcRecord
 
 
 class Walk(Struct, frozen=True):
@@ -150,7 +150,7 @@ def _ancestor(domain: Domain, count: int) -> Domain:
     return Domain(".".join(domain.name.split(".")[-count:]))
 
 
-def single_record(name: str, answer: Answer, notes: list[str]) -> Record | None:
+def single_record(name: str, answer: Answer, notes: list[str]) -> DmarcRecord | None:
     """The one DMARC record at a name. RFC 9989, 4.10, steps 2 and 6: of several, all are discarded."""
     texts = [text for text in answer.texts if records.is_record(text)]
     if len(texts) == 1:

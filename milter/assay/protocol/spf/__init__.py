@@ -10,7 +10,7 @@ from assay.protocol.spf.check import check, check_host
 from assay.protocol.spf.narration import Event, Narrator, Step
 from assay.protocol.spf.observer import Observer
 from assay.protocol.spf.received import render
-from assay.protocol.spf.record import Record, parse, parse_terms, select
+from assay.protocol.spf.record import SpfRecord, parse, parse_terms, select
 from assay.protocol.spf.request import Request, Selector
 from assay.protocol.spf.result import Evaluation, Identity, Limits, Result
 
@@ -21,10 +21,10 @@ __all__ = [
     "Limits",
     "Narrator",
     "Observer",
-    "Record",
     "Request",
     "Result",
     "Selector",
+    "SpfRecord",
     "Step",
     "check",
     "check_host",

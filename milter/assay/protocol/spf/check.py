@@ -21,7 +21,7 @@ from assay.model.smtp import Address, canonical_address
 from assay.protocol.spf import macro, mechanism
 from assay.protocol.spf.mechanism import Context
 from assay.protocol.spf.observer import Observer
-from assay.protocol.spf.record import Directive, Mechanism, Record, shown
+from assay.protocol.spf.record import Directive, Mechanism, SpfRecord, shown
 from assay.protocol.spf.request import Request, Selector, is_multi_label
 from assay.protocol.spf.result import Evaluation, Match, Result, Trouble
 
@@ -110,7 +110,7 @@ class _Decision(Struct, frozen=True):
     reason: str = ""
     directive: Directive | None = None
     domain: str = ""
-    record: Record | None = None
+    record: SpfRecord | None = None
     domain_exists: bool = True
 
 
@@ -139,7 +139,7 @@ class _Walk:
         self.selector = selector
         self.observer = context.observer
         self.given: str | None = None
-        self.policies: dict[str, Record | _Decision] = {}
+        self.policies: dict[str, SpfRecord | _Decision] = {}
 
     def host(self, domain: str, depth: int) -> _Decision:
         """Evaluate the policy of one domain (RFC 7208, 4.6).
@@ -213,7 +213,7 @@ class _Walk:
             self.observer.expanded(string, expanded, self.context.values)
         return expanded
 
-    def _policy(self, domain: str) -> Record | _Decision:
+    def _policy(self, domain: str) -> SpfRecord | _Decision:
         """The record of a domain (RFC 7208, 4.3 to 4.5), or the decision where there is none to evaluate."""
         policy = self.policies.get(domain)
         if policy is not None:
@@ -230,7 +230,7 @@ class _Walk:
                     self.observer.record(text)
         return policy
 
-    def read_policy(self, domain: str, answer: Answer) -> Record | _Decision:
+    def read_policy(self, domain: str, answer: Answer) -> SpfRecord | _Decision:
         """What a TXT answer comes to (RFC 7208, 4.4 to 4.6)."""
         if answer.outcome is Outcome.FOUND:
             record = self.selector(answer.texts)
@@ -284,7 +284,7 @@ class _Walk:
         trouble = Trouble(Result.PERMERROR, decision.reason)
         return trouble if decision.result is Result.PERMERROR else _located(trouble, directive.text, domain)
 
-    def _redirect(self, record: Record, domain: str, depth: int) -> _Decision:
+    def _redirect(self, record: SpfRecord, domain: str, depth: int) -> _Decision:
         """``redirect``: the other domain's policy is this one's too, where no mechanism matched (RFC 7208, 6.1)."""
         neutral = _Decision(Result.NEUTRAL, "", None, domain, record)  # RFC 7208, 4.7
         if record.redirect is None:

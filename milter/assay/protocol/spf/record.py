@@ -97,7 +97,7 @@ class Modifier(Struct, frozen=True):
     macro_string: macro.MacroString
 
 
-class Record(Struct, frozen=True):
+class SpfRecord(Struct, frozen=True):
     """The terms of a record in their order, without the version. `faults` are all its syntax errors, told in words."""
 
     directives: tuple[Directive, ...] = ()
@@ -111,7 +111,7 @@ class TermError(ValueError):
     """A term that the grammar does not have. The message says why and quotes nothing."""
 
 
-def select(texts: Sequence[bytes]) -> Record | None:
+def select(texts: Sequence[bytes]) -> SpfRecord | None:
     """Choose the SPF record among a domain's TXT records and read it (RFC 7208, 4.5).
 
     :returns: None where there is no SPF record. Two records are one whose fault is that.
@@ -120,29 +120,29 @@ def select(texts: Sequence[bytes]) -> Record | None:
     if not chosen:
         return None
     if len(chosen) > 1:
-        return Record(faults=(f"{len(chosen)} v=spf1 records where one is allowed",))
+        return SpfRecord(faults=(f"{len(chosen)} v=spf1 records where one is allowed",))
     return parse_terms(chosen[0][len("v=spf1") :])
 
 
-def parse(text: bytes) -> Record:
-    """Read one record with its version. Never raises: see `Record.faults`."""
+def parse(text: bytes) -> SpfRecord:
+    """Read one record with its version. Never raises: see `SpfRecord.faults`."""
     if not _VERSION.match(text):
-        return Record(faults=("does not begin with v=spf1",))
+        return SpfRecord(faults=("does not begin with v=spf1",))
     return parse_terms(text[len("v=spf1") :])
 
 
-def parse_terms(text: bytes) -> Record:
-    """Read what follows the version of a record. Never raises: see `Record.faults`."""
+def parse_terms(text: bytes) -> SpfRecord:
+    """Read what follows the version of a record. Never raises: see `SpfRecord.faults`."""
     if len(text) > MAX_RECORD_LENGTH:  # RFC 7208, 3.4; before the cache: it must not keep what is too long
-        return Record(faults=(f"record is longer than {MAX_RECORD_LENGTH} octets",))
+        return SpfRecord(faults=(f"record is longer than {MAX_RECORD_LENGTH} octets",))
     return _parse(text)
 
 
 @remember("SPF records")
-def _parse(text: bytes) -> Record:
+def _parse(text: bytes) -> SpfRecord:
     # RFC 7208, 3.1 and 4.6.1: US-ASCII, and terms separated by spaces only.
     if not _PRINTABLE.fullmatch(text):
-        return Record(faults=("record has a character that is not printable ASCII",))
+        return SpfRecord(faults=("record has a character that is not printable ASCII",))
     directives: list[Directive] = []
     modifiers: dict[str, Modifier] = {}
     unknown: list[Modifier] = []
@@ -168,7 +168,7 @@ def _parse(text: bytes) -> Record:
             faults.append(f"{error} in {shown(term)}")
             if len(faults) == MAX_FAULTS:
                 break
-    return Record(
+    return SpfRecord(
         tuple(directives),
         modifiers.get("redirect"),
         modifiers.get("exp"),

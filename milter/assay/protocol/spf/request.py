@@ -14,11 +14,11 @@ from msgspec.structs import replace
 
 from assay.model.name import Domain, InvalidNameError, ReversePath
 from assay.model.smtp import Address
-from assay.protocol.spf.record import Record, select
+from assay.protocol.spf.record import SpfRecord, select
 from assay.protocol.spf.result import Identity, Limits
 
 #: How a domain's TXT records become its policy: None for no record. Sender ID has another way (RFC 4406, 4.4).
-Selector = Callable[[Sequence[bytes]], Record | None]
+Selector = Callable[[Sequence[bytes]], SpfRecord | None]
 
 _DEFAULT_LIMITS = Limits()
 

@@ -5,8 +5,8 @@ Whoever signs a message and whoever shows it to a human must see the same author
 "Composition Kills", 2020). This parser accepts the grammar of RFC 5322, section 3, with UTF-8 (RFC 6532) and with
 groups (RFC 6854); the obsolete syntax of section 4: routes, empty list elements, dots in a display name, white space
 and comments around the dots of an address; and two forms that the RFC never had and everybody shows: dots anywhere in
-a local part, and a final dot behind a domain. All else is a `Fault`, and `assay.protocol.syntax.readings` finds what
-it could be read as:
+a local part, and a final dot behind a domain. All else is an `AddressFault`, and `assay.protocol.syntax.readings`
+finds what it could be read as:
 
 - an ``@`` outside quotes in a display name, text behind ``>``, a backslash outside quotes and comments;
 - a quoted string with a quoted pair beside other words of a display name: Sendmail quotes the whole again, and of
@@ -16,8 +16,9 @@ it could be read as:
 - encoded words (RFC 2047) inside an address. In a display name they are kept as they are: nothing is ever decoded;
 - characters that become ``@``, ``<`` or ``>`` under compatibility normalisation (U+FF20 and its like) outside quotes.
 
-Invariants: never raises; time linear in the length of the value; a `Fault` quotes nothing of the value. The domain is
-what was written, without comments, white space and final dot: whether it is a domain name is the caller's question.
+Invariants: never raises; time linear in the length of the value; an `AddressFault` quotes nothing of the value. The
+domain is what was written, without comments, white space and final dot: whether it is a domain name is the caller's
+question.
 """
 
 from __future__ import annotations
@@ -53,13 +54,13 @@ class AddressList(Struct, frozen=True):
     groups: tuple[str, ...] = ()
 
 
-class Fault(Struct, frozen=True):
+class AddressFault(Struct, frozen=True):
     """Why a value is no address-list, in words for a postmaster."""
 
     reason: str
 
 
-def parse_addresses(value: bytes) -> AddressList | Fault:
+def parse_addresses(value: bytes) -> AddressList | AddressFault:
     """Read the value of a From, Sender, To or similar field.
 
     :param value: the field's value as it stood in the message, folded with CRLF.
@@ -69,22 +70,22 @@ def parse_addresses(value: bytes) -> AddressList | Fault:
     if simple is not None and len(value) <= MAX_LENGTH:
         return _simple(*simple.groups())
     if len(value) > MAX_LENGTH:
-        return Fault(f"longer than {MAX_LENGTH} octets")
+        return AddressFault(f"longer than {MAX_LENGTH} octets")
     if _CONTROL.search(value):
-        return Fault("control character")
+        return AddressFault("control character")
     if not value.isascii():
         try:
             text = value.decode("utf-8")
         except UnicodeDecodeError:
             # In GBK, Shift_JIS and others a byte of a character can be "@" or a backslash: readers that guess
             # another charset see other addresses.
-            return Fault("8-bit bytes that are no UTF-8")
+            return AddressFault("8-bit bytes that are no UTF-8")
         if _WIDE_CONTROL.search(text):
-            return Fault("control character")
+            return AddressFault("control character")
     try:
         return _Parser(tuple(_tokens(value.replace(b"\r\n", b"")))).address_list()
     except _SyntaxFault as fault:
-        return Fault(str(fault))
+        return AddressFault(str(fault))
 
 
 #: What no field may contain: control characters (obsolete syntax: RFC 5322, 4.1), and CR or LF

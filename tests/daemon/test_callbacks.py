@@ -9,8 +9,7 @@ import Milter
 import pytest
 
 from assay import policy
-from assay.daemon import connection
-from assay.daemon import filter as callbacks
+from assay.daemon import callbacks, connection
 from assay.daemon.journal import Journal
 from assay.log import Level, Log
 

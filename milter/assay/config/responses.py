@@ -35,7 +35,7 @@ def _check_plain(key: str, text: str) -> None:
         raise ValueError(f"{key} = {text!r}: write printable ASCII on one line")
 
 
-class Headers(Section, frozen=True):
+class HeadersSection(Section, frozen=True):
     """What is written into messages besides Authentication-Results."""
 
     received_spf: Annotated[
@@ -54,7 +54,7 @@ class Headers(Section, frozen=True):
         _check_plain("tag_subject", self.tag_subject)
 
 
-class Replies(Section, frozen=True):
+class RepliesSection(Section, frozen=True):
     """The texts of SMTP replies. Codes are those of RFC 7372. Fields in braces are filled in: {address}, {helo},
     {sender}, {sender_domain}, {author_domain}, {reason}."""
 
@@ -80,7 +80,7 @@ class Replies(Section, frozen=True):
             policy.check_reply(key, text)
 
 
-class Rule(Section, frozen=True):
+class RuleSection(Section, frozen=True):
     """One rule. Rules are tried in their order, before the methods' actions; the first that matches decides. Each is
     a [[rule]] of its own."""
 

@@ -18,7 +18,7 @@ from assay.model.network import Networks
 _AUTHSERV_ID = re.compile(r"[^\x00-\x20\x7f()<>@,;:\\\"/\[\]?=]+")
 
 
-class Milter(Section, frozen=True):
+class MilterSection(Section, frozen=True):
     """The socket that the MTA connects to, and the processes that serve it."""
 
     socket: Annotated[
@@ -90,7 +90,7 @@ class Milter(Section, frozen=True):
         return self.workers or len(os.sched_getaffinity(0))
 
 
-class Identity(Section, frozen=True):
+class IdentitySection(Section, frozen=True):
     """The name under which results are written."""
 
     authserv_id: Annotated[
@@ -136,7 +136,7 @@ class Addresses(Section, frozen=True):
     ] = ""
 
 
-class Clients(Section, frozen=True):
+class ClientsSection(Section, frozen=True):
     """Whose mail is not judged, or judged without consequence. It is decided at each MAIL, for AUTH may come between
     two messages. Networks may have host bits set, be IPv4-mapped, and stand several to a text, separated by commas."""
 
@@ -206,7 +206,7 @@ class Clients(Section, frozen=True):
             Networks.parse(networks)
 
 
-class Dns(Section, frozen=True):
+class DnsSection(Section, frozen=True):
     """Where answers come from, and how long they may take."""
 
     nameservers: Annotated[
@@ -263,7 +263,7 @@ class Dns(Section, frozen=True):
         return (self.nameservers,) if isinstance(self.nameservers, str) else self.nameservers
 
 
-class Log(Section, frozen=True):
+class LogSection(Section, frozen=True):
     """One line a message."""
 
     to: Annotated[str, Meta(description='"stderr", which suits systemd and containers, or "syslog".')] = "stderr"
