@@ -39,7 +39,7 @@ _NO_OUTCOMES = ("list_traffic",)
 def make_resolver(configuration: Configuration, tell: Callable[[str], None] = lambda _: None) -> resolver.Resolver:
     """A resolver, with its zone read. Close it when done.
 
-    :param tell: is told which nameserver does not answer, and that it does again.
+    :param tell: is told which nameserver does not answer, that it does again, and that the system has others.
     :raises ValueError: the zone file cannot be read or is wrong; the message names file and line.
     """
     dns = configuration.dns
@@ -51,6 +51,7 @@ def make_resolver(configuration: Configuration, tell: Callable[[str], None] = la
         cache=resolver.AnswerCache(dns.cache_entries),
         patience=dns.timeout_seconds,
         trust_ad=dns.trust_ad,
+        resolv_conf=resolver.ResolvConf(tell) if dns.nameserver_texts == (resolver.SYSTEM,) else None,
         tell=tell,
     )
 

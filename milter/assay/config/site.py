@@ -212,9 +212,9 @@ class DnsSection(Section, frozen=True):
     nameservers: Annotated[
         str | tuple[str, ...],
         Meta(
-            description='"system": those of /etc/resolv.conf. A list such as ["192.0.2.53", "[2001:db8::53]:5353"]: '
-            'these. "none": only the zone below, and what it lacks does not exist. A resolver on the same host is '
-            "fastest."
+            description='"system": those of /etc/resolv.conf, also when it changes. A list such as ["192.0.2.53", '
+            '"[2001:db8::53]:5353"]: these. "none": only the zone below, and what it lacks does not exist. A resolver '
+            "on the same host is fastest."
         ),
     ] = "system"
     budget_seconds: Annotated[

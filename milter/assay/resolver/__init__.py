@@ -14,18 +14,21 @@ Only this package imports dnspython. It does not validate DNSSEC: it can believe
 
 from assay.resolver.cache import AnswerCache
 from assay.resolver.driver import BudgetDriver, Observer
-from assay.resolver.nameservers import Nameserver, NameserverError, configured
+from assay.resolver.nameservers import SYSTEM, Nameserver, NameserverError, configured
+from assay.resolver.resolv_conf import ResolvConf
 from assay.resolver.service import Resolver
 from assay.resolver.statistics import Statistics
 from assay.resolver.zone import LocalZone, ZoneError
 
 __all__ = [
+    "SYSTEM",
     "AnswerCache",
     "BudgetDriver",
     "LocalZone",
     "Nameserver",
     "NameserverError",
     "Observer",
+    "ResolvConf",
     "Resolver",
     "Statistics",
     "ZoneError",

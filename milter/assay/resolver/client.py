@@ -33,6 +33,7 @@ from assay.resolver.flight import Flight, Waiter
 from assay.resolver.health import Health, Server
 from assay.resolver.message import Response
 from assay.resolver.nameservers import Nameserver
+from assay.resolver.resolv_conf import ResolvConf
 from assay.resolver.share import Place, Pool
 from assay.resolver.slow import Delays, SlowDomains, domain_of
 from assay.resolver.statistics import Statistics
@@ -71,6 +72,7 @@ class Asking:
         clock: Callable[[], float],
         patience: float = PATIENCE,
         trust_ad: bool = False,
+        resolv_conf: ResolvConf | None = None,
         tell: Callable[[str], None] = lambda _: None,
     ) -> None:
         self._loop = loop
@@ -80,6 +82,8 @@ class Asking:
         self._patience = patience
         self._linger = min(LINGER, patience / 4)
         self._trust_ad = trust_ad
+        self._resolv_conf = resolv_conf
+        self._tell = tell
         self._datagrams = Datagrams(loop, statistics, trust_ad)
         self._streams = Streams(loop, statistics, trust_ad)
         self._health = Health(
@@ -152,6 +156,8 @@ class Asking:
 
     def _next(self, flight: Flight) -> None:
         """Send a flight to the next server, as soon as there is a place, or end it, later, where there is none."""
+        if self._resolv_conf is not None:
+            self._follow(self._resolv_conf)
         self._health.revive()
         server = self._choose(flight)
         if server is None:
@@ -169,6 +175,16 @@ class Asking:
                 return
         flight.queued_at = self._clock()
         self._queue(flight, list(flight.waiting))
+
+    def _follow(self, resolv_conf: ResolvConf) -> None:
+        """Ask other nameservers from now on if the system's are others."""
+        found = resolv_conf.changed(self._clock())
+        if found and found != self._health.nameservers:
+            self._tell(f"nameservers are now {', '.join(map(str, found))}")
+            self._health.replace(found)
+            self._datagrams.keep(found)
+            self._recovered()
+            self._loop.call_soon(self._wake)
 
     def _choose(self, flight: Flight) -> Server | None:
         if flight.over_tcp is not None:
@@ -342,12 +358,12 @@ class Asking:
             self._stranded.pop(flight, None)
 
     def _recovered(self) -> None:
-        """A nameserver that was down answers again: what failed may succeed now."""
+        """A nameserver that was down answers again, or there is another one: what failed may succeed now."""
         for key in self._failures.clear():
             self._cache.drop(key)
 
     def _wake(self) -> None:
-        """A probe ended: let the stranded flights look again."""
+        """A probe ended, or there are other servers: let the stranded flights look again."""
         stranded, self._stranded = self._stranded, {}
         for flight in stranded:
             self._next(flight)

@@ -18,6 +18,7 @@ from __future__ import annotations
 import asyncio
 import os
 import socket
+from collections.abc import Sequence
 
 from assay.resolver import wire
 from assay.resolver.nameservers import Nameserver
@@ -70,6 +71,11 @@ class Datagrams:
         """Whether the server knows EDNS, as far as we have seen."""
         sockets = self._sockets.get(server)
         return sockets is None or sockets.extended
+
+    def keep(self, servers: Sequence[Nameserver]) -> None:
+        """No others are asked from now on: their sockets are closed as soon as nothing is in flight on them."""
+        for server in [one for one in self._sockets if one not in servers]:
+            self._sockets.pop(server).retire()
 
     def close(self) -> None:
         """Close all sockets."""
@@ -136,6 +142,7 @@ class _Sockets:
         self.current: list[_Port | None] = [None] * SOCKETS
         self.open: set[_Port] = set()
         self.extended = True  # the server knows EDNS, as far as we have seen
+        self.retired = False  # nothing more is asked
 
     def send(self, query: Query) -> None:
         loop = self.datagrams.loop
@@ -165,6 +172,11 @@ class _Sockets:
     def close(self) -> None:
         for port in list(self.open):
             port.close()
+
+    def retire(self) -> None:
+        self.retired = True
+        for port in list(self.open):
+            port.close_if_idle()
 
     def dismiss(self, port: _Port) -> None:
         """It takes no new queries."""
@@ -218,7 +230,7 @@ class _Port:
         """A query ended."""
         self.queries[query.identifier] = None
         self.busy -= 1
-        if not self.busy and self.sockets.current[self.slot] is not self:
+        if not self.busy and (self.sockets.retired or self.sockets.current[self.slot] is not self):
             self.close()
 
     def close_if_idle(self) -> None:

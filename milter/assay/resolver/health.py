@@ -79,6 +79,11 @@ class Health:
         self._later = later
 
     @property
+    def nameservers(self) -> tuple[Nameserver, ...]:
+        """Those that are watched, in the operator's order."""
+        return tuple(server.nameserver for server in self.servers)
+
+    @property
     def any_up(self) -> bool:
         """Whether some server is believed to be up."""
         return any(server.fault is None for server in self.servers)
@@ -98,6 +103,16 @@ class Health:
         """Why no server can be asked, for a postmaster."""
         return "; ".join(f"{server} {server.fault.reason}" for server in self.servers if server.fault is not None)
 
+    def replace(self, nameservers: Sequence[Nameserver]) -> None:
+        """Watch these from now on. What is known of those that stay is kept."""
+        former = {server.nameserver: server for server in self.servers}
+        self.servers = tuple(former.pop(one) if one in former else Server(one) for one in nameservers)
+        for server in former.values():
+            server.told = False  # nobody hears of it any more
+            if server.probe is not None:
+                server.probe.cancel()
+                server.probe = None
+
     def heard(self, server: Server) -> None:
         """It answered, whatever."""
         server.heard = self._clock()
@@ -110,7 +125,7 @@ class Health:
 
     def failed(self, server: Server, fault: transport.ExchangeFault, since: float) -> None:
         """A query asked at `since` got no answer."""
-        if server.fault is not None:
+        if server.fault is not None or server not in self.servers:
             return
         if fault.cause is transport.Cause.TIMEOUT and server.heard < since:
             self._down(server, fault)

@@ -88,16 +88,21 @@ def parse(text: str) -> Nameserver:
 
 
 def system(resolv_conf: Path = RESOLV_CONF) -> tuple[Nameserver, ...]:
-    """The nameservers of resolv.conf(5), the local host where it names none or cannot be read.
-
-    Lines that are no address are skipped, as the C library does.
-    """
+    """The nameservers of resolv.conf(5), the local host where it names none or cannot be read."""
     try:
-        lines = resolv_conf.read_text("ascii", "replace").splitlines()
+        text = resolv_conf.read_text("ascii", "replace")
     except OSError:
-        lines = []
+        text = ""
+    return named_in(text) or (Nameserver(LOCAL),)
+
+
+def named_in(text: str) -> tuple[Nameserver, ...]:
+    """The nameservers that the text of a resolv.conf(5) names.
+
+    Lines that are not an address are skipped, as the C library does.
+    """
     found: dict[Nameserver, None] = {}
-    for line in lines:
+    for line in text.splitlines():
         words = line.split()
         if len(words) >= 2 and words[0] == "nameserver":
             try:
@@ -105,4 +110,4 @@ def system(resolv_conf: Path = RESOLV_CONF) -> tuple[Nameserver, ...]:
             except ValueError:
                 continue
             found[Nameserver(words[1])] = None
-    return tuple(found) or (Nameserver(LOCAL),)
+    return tuple(found)

@@ -20,6 +20,7 @@ from assay.resolver.client import PATIENCE, Asking
 from assay.resolver.driver import BudgetDriver, Observer, Running
 from assay.resolver.flight import Flight
 from assay.resolver.nameservers import Nameserver
+from assay.resolver.resolv_conf import ResolvConf
 from assay.resolver.statistics import Statistics
 from assay.resolver.zone import LocalZone
 
@@ -39,6 +40,7 @@ class Resolver:
         cache: AnswerCache | None = None,
         patience: float = PATIENCE,
         trust_ad: bool = False,
+        resolv_conf: ResolvConf | None = None,
         tell: Callable[[str], None] = lambda _: None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
@@ -48,8 +50,9 @@ class Resolver:
         :param cache: where answers are kept; a new one of the default size if left out.
         :param patience: seconds to wait for a nameserver before the next one is asked.
         :param trust_ad: the nameservers validate and the way to them is safe: believe their AD bit (RFC 4035, 4.9.3).
-        :param tell: is told, in the loop's thread, which nameserver does not answer, that it does again, and for which
-            clients questions wait too long for their turn.
+        :param resolv_conf: what the nameservers come from, to be followed; None where they stay as they are.
+        :param tell: is told, in the loop's thread, which nameserver does not answer, that it does again, that there
+            are others, and for which clients questions wait too long for their turn.
         :param clock: seconds that never go back; the same one as the cache's.
         """
         self.statistics = Statistics()
@@ -60,6 +63,7 @@ class Resolver:
         self._cached = self._cache.get
         self._patience = patience
         self._trust_ad = trust_ad
+        self._resolv_conf = resolv_conf
         self._tell = tell
         self._clock = clock
         self._lock = Lock()  # over the thread's beginning and end
@@ -170,6 +174,7 @@ class Resolver:
             self._clock,
             self._patience,
             self._trust_ad,
+            self._resolv_conf,
             self._tell,
         )
         # A daemon thread: a program that forgot to close shall end nevertheless.
