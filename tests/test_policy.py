@@ -72,9 +72,13 @@ def test_only_fail_of_spf_acts(result: str) -> None:
     assert decide(assessment(None, result), HARD) == Decision()
 
 
-@pytest.mark.parametrize("result", [one.value for one in dmarc.Result if one is not dmarc.Result.FAIL])
+@pytest.mark.parametrize("result", ["none", "pass", "permerror"])
 def test_only_fail_of_dmarc_acts(result: str) -> None:
     assert decide(assessment(None, None, result, "reject"), HARD) == Decision()
+
+
+def test_a_temporary_error_of_dmarc_defers_where_a_failure_is_rejected() -> None:
+    assert decide(assessment(None, None, "temperror", "reject"), HARD).action is Action.TEMPFAIL
 
 
 def test_the_helo_identity_never_acts() -> None:

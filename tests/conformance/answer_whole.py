@@ -51,7 +51,7 @@ class Answer:
         one = self._deciding(key)
         match key:
             case "policy":
-                return one.comment.removeprefix("p=") if one else ""
+                return one.comment.removeprefix("p=").partition(",")[0] if one else ""
             case "received_spf":
                 return self.received_spf[0] if self.received_spf else ""
             case "arc":

@@ -91,7 +91,7 @@ def test_on_error_is_followed_and_the_bug_logged_once(method: str, on_error: pol
     assert len(lines) == 1
     assert lines[0].startswith(f"queue=4ABC action={on_error} bug=\"RuntimeError('a bug\\\\nassay")
     assert "\n" not in lines[0]
-    assert "at=test_filter.py:" in lines[0]
+    assert "at=test_callbacks.py:" in lines[0]
 
 
 @pytest.mark.parametrize("method", ["mail", "rcpt", "end_of_message"])

@@ -259,8 +259,8 @@ def test_a_trusted_forwarder_is_recorded_and_not_acted_on(daemon: Daemon, mta: M
     greet(mta, FORWARDER)
     outcome = send(mta, queue="4O")
     assert outcome.code == 250
-    assert "dmarc=fail (p=reject, trusted forwarder)" in results(outcome)
-    assert "policy.dmarc=none" in results(outcome)
+    assert "dmarc=fail (p=reject, accepted: trusted forwarder)" in results(outcome)
+    assert "policy.dmarc=reject" in results(outcome)
     assert 'reason="spf.mailfrom.fail, dmarc.reject not acted on: trusted forwarder"' in daemon.wait_for_log("queue=4O")
 
 

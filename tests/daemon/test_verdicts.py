@@ -67,8 +67,7 @@ def test_quarantine_keeps_the_evidence(rejecting: Daemon) -> None:
     outcome = run(rejecting, OTHER, NEUTRAL, "a@none.example")
     assert outcome.code == 250
     assert outcome.quarantine == "dmarc.none: message fails the policy of none.example"
-    assert "dmarc=fail" in results(outcome)
-    assert "policy.dmarc=quarantine" in results(outcome)
+    assert "dmarc=fail (p=none, quarantined)" in results(outcome)
 
 
 def test_a_refused_message_does_not_hurt_the_next_one(rejecting: Daemon) -> None:
@@ -145,9 +144,9 @@ def test_one_message_one_line(rejecting: Daemon) -> None:
 @pytest.mark.parametrize(
     ("queue", "helo", "path", "has"),
     [
-        ("4L2", "x\r\nassay[1]: queue=4L2 action=accept", "joe@example.org", r'helo="x\x0d\x0aassay[1]: queue=4L2 '),
-        ("4L3", "x action=reject", "joe@example.org", 'helo="x action=reject"'),
-        ("4L4", 'x" action="reject', "joe@example.org", r'helo="x\" action=\"reject"'),
+        ("4L2", "x\r\nassay[1]: queue=4L2 action=accept", "joe@example.org", r'helo="x\x0d\x0aassay[1]: queue\x3d4L2 '),
+        ("4L3", "x action=reject", "joe@example.org", r'helo="x action\x3dreject"'),
+        ("4L4", 'x" action="reject', "joe@example.org", r'helo="x\" action\x3d\"reject"'),
         ("4L5", b"x\x1b[2J\x07", "joe@example.org", r'helo="x\x1b[2J\x07"'),
         ("4L6", "x", 'joe\n"@example.org', r'from="<joe\x0a\"@example.org>"'),
         ("4L7", "x", b"\xff@example.org", r'from="<\xff@example.org>"'),
@@ -164,4 +163,4 @@ def test_a_stranger_cannot_write_our_log(rejecting: Daemon, queue: str, helo: An
     assert len(lines) == 1
     assert has in lines[0]
     assert len(lines[0]) < 1500
-    assert lines[0].count(" action=") == 1 + helo.count(" action=") if isinstance(helo, str) else True
+    assert lines[0].count(" action=") == 1
