@@ -68,7 +68,8 @@ def open_log(to: str, facility: str, level: str) -> Log:
     """
     number = getattr(syslog, f"LOG_{facility.upper()}", None)
     if facility.upper() not in _FACILITIES or number is None:
-        raise ValueError(f"log.facility = {facility!r}: no such syslog facility; try mail, daemon or local0")
+        known = ", ".join(sorted(_FACILITIES)).lower()
+        raise ValueError(f"log.facility: {facility!r} is not one of {known}")
     if to == "stderr":
         return Log(_to_stderr, Level[level.upper()])
     syslog.openlog("assay", syslog.LOG_PID, number)

@@ -295,15 +295,15 @@ class TestProbe:
 class TestConfig:
     def test_check(self, config: str) -> None:
         ended = assay("config", "check", "-c", config)
-        assert (ended.returncode, ended.stdout) == (0, f"{config}: good\n".encode())
-        assert assay("config", "check").stdout == b"defaults: good\n"
+        assert (ended.returncode, ended.stdout) == (0, f"OK: {config}\n".encode())
+        assert assay("config", "check").stdout == b"OK: no configuration file, built-in defaults\n"
 
     @pytest.mark.parametrize("headers", [True, False])
     def test_check_warns_of_a_dry_run_that_leaves_forged_results(self, config: str, headers: bool) -> None:
         with open(config, "a") as file:
             file.write(f"[milter]\ndry_run = true\ndry_run_headers = {str(headers).lower()}\n")
         ended = assay("config", "check", "-c", config)
-        assert (ended.returncode, ended.stdout) == (0, f"{config}: good\n".encode())
+        assert (ended.returncode, ended.stdout) == (0, f"OK: {config}\n".encode())
         assert (b"warning: milter.dry_run: forged " in ended.stderr) is not headers
 
     @pytest.mark.parametrize("socket", ["inet:8890@localhost", "inet:8890@127.0.0.1", "inet6:8890@[::1]", "inet:8890"])

@@ -275,7 +275,7 @@ class TestReload:
             daemon.signal(signal.SIGHUP)
             daemon.wait_for_log("a worker with the new one cannot serve")
             writer.join()
-            assert "cannot serve: ZoneError" in daemon.log()
+            assert "cannot serve: SettingError" in daemon.log()
             with daemon.mta() as mta:
                 greet(mta)
                 assert "dmarc=pass" in results(send(mta))
@@ -388,11 +388,15 @@ class TestSocket:
     @pytest.mark.parametrize(
         ("path", "reason"),
         [
-            pytest.param("file", "is no socket", id="a file is not overwritten"),
-            pytest.param("folder", "is no socket", id="a directory"),
-            pytest.param("link", "is no socket", id="a symbolic link"),
-            pytest.param("missing/assay.sock", "No such file or directory", id="a missing directory"),
-            pytest.param("x" * 120, "too long", id="a path beyond what sockets can carry"),
+            pytest.param(
+                "file", ": not a socket; remove the file, or write another path", id="a file is not overwritten"
+            ),
+            pytest.param("folder", ": not a socket; remove the file, or write another path", id="a directory"),
+            pytest.param("link", ": not a socket; remove the file, or write another path", id="a symbolic link"),
+            pytest.param(
+                "missing/assay.sock", "No such file or directory; create the directory ", id="a missing directory"
+            ),
+            pytest.param("x" * 120, "too long; write a shorter path", id="a path beyond what sockets can carry"),
         ],
     )
     def test_a_path_that_cannot_be_had(self, tmp_path: Path, path: str, reason: str) -> None:
@@ -401,6 +405,7 @@ class TestSocket:
         (tmp_path / "link").symlink_to(tmp_path / "file")
         ended = serve(tmp_path, f'[milter]\nsocket = "unix:{tmp_path}/{path}"\n')
         assert ended.returncode == 69
+        assert f"other.toml: milter.socket: unix:{tmp_path}/{path}: " in ended.stderr
         assert reason in ended.stderr
         assert "Traceback" not in ended.stderr
         assert (tmp_path / "file").read_text() == "precious"
@@ -416,13 +421,16 @@ class TestSocket:
     def test_an_unknown_group(self, tmp_path: Path) -> None:
         ended = serve(tmp_path, f'[milter]\nsocket = "unix:{tmp_path}/s"\nsocket_group = "no-such-group"\n')
         assert ended.returncode == 69
-        assert "milter.socket_group = 'no-such-group': no such group" in ended.stderr
+        assert "other.toml: milter.socket_group: 'no-such-group' is not a group of this host; create it" in ended.stderr
         assert [path.name for path in tmp_path.iterdir()] == ["other.toml"]
 
     def test_an_address_that_is_not_ours(self, tmp_path: Path) -> None:
         ended = serve(tmp_path, '[milter]\nsocket = "inet:8899@192.0.2.1"\n')
         assert ended.returncode == 69
-        assert "Cannot assign requested address" in ended.stderr
+        assert (
+            "milter.socket: inet:8899@192.0.2.1: Cannot assign requested address; write an address of this host"
+            in ended.stderr
+        )
 
     def test_a_broken_configuration(self, tmp_path: Path) -> None:
         ended = serve(tmp_path, "[milter]\nsocket = 1\n")

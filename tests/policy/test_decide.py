@@ -247,7 +247,7 @@ def test_an_entry_that_could_never_match_names_file_and_line(tmp_path: Any) -> N
     [
         ("spf", "strict_domains", "joe@example.org", "'joe@example.org' is not a domain"),
         ("dmarc", "stricter_domains", "a b", "'a b' is not an address, a domain"),
-        ("clients", "exempt_senders", "192.0.2.1", "'192.0.2.1' is not an address or a domain"),
+        ("clients", "exempt_senders", "192.0.2.1", "'192.0.2.1' is an IP address"),
         ("clients", "exempt_recipients", "joe@", "'joe@' is not an address, a domain"),
     ],
 )
@@ -259,19 +259,19 @@ def test_a_key_that_could_never_match_is_an_error(section: str, key: str, entry:
 
 FAULTS = [
     ({"when": "heloo == ''"} | R, "rule 'r1': when: line 1, column 1: unknown fact heloo; did you mean helo?"),
-    ({"reply": "451 later"} | R, "rule 'r1': reply '451 later': a reject needs a code that begins with 5"),
-    ({"reply": "{foo}"} | R, "rule 'r1': {foo} in a reply: known fields are {address}"),
-    ({"action": "quarantine", "reply": "550 x"}, "rule 'r1': reply: only reject and tempfail send one"),
-    ({"action": "quarantine", "stage": "mail"}, "rule 'r1': quarantine needs the whole message"),
-    ({"tag_subject": "x", "stage": "mail"} | R, "rule 'r1': a message can only be changed at stage eom"),
-    ({}, "rule 'r1': has neither an action nor a change to make"),
-    ({"add_fields": ["no field"]}, "'no field' is no header field"),
-    ({"add_fields": ["X: a\r\nBcc: b"]}, "is no header field"),
-    ({"remove_fields": ["X:"]}, "remove_fields: 'X:' is no name of a header field"),
+    ({"reply": "451 later"} | R, "rule 'r1': reply: '451 later' does not fit reject; write a code that begins with 5"),
+    ({"reply": "{foo}"} | R, "rule 'r1': reply: '{foo}': {foo} is not one of the fields {address}"),
+    ({"action": "quarantine", "reply": "550 x"}, "rule 'r1': reply: '550 x' is never sent; write action = "),
+    ({"action": "quarantine", "stage": "mail"}, "rule 'r1': stage: 'mail' is too early for quarantine"),
+    ({"tag_subject": "x", "stage": "mail"} | R, "rule 'r1': stage: 'mail' is too early to change a message"),
+    ({}, "rule 'r1': action: missing; write an action, or a change"),
+    ({"add_fields": ["no field"]}, "'no field' is not a header field"),
+    ({"add_fields": ["X: a\r\nBcc: b"]}, "is not a header field"),
+    ({"remove_fields": ["X:"]}, "remove_fields: 'X:' is not a header field name"),
     ({"tag_subject": "a\r\nBcc: b"}, "write printable ASCII on one line"),
     ({"reason": "a\nb"} | R, "write printable ASCII on one line"),
-    ({"add_recipients": ["<a@b.example>"]}, "add_recipients: '<a@b.example>': write an address"),
-    ({"add_recipients": ["a"]}, "add_recipients: 'a': write an address"),
+    ({"add_recipients": ["<a@b.example>"]}, "add_recipients: '<a@b.example>' is not an address"),
+    ({"add_recipients": ["a"]}, "add_recipients: 'a' is not an address"),
 ]
 
 

@@ -101,7 +101,7 @@ def test_a_recipient_speaks_for_itself_at_rcpt_in_any_order(one: Session, order:
 )
 def test_a_stage_that_does_not_know_the_method_yet_is_an_error(section: str, stage: str, earliest: str) -> None:
     configuration = msgspec.convert({"spf": {section: {"stage": stage}}}, Configuration)
-    with pytest.raises(ValueError, match=rf"spf\.{section}\.stage = '{stage}': not known before {earliest}"):
+    with pytest.raises(ValueError, match=rf"spf\.{section}\.stage: '{stage}' is too early; write {earliest}"):
         make_settings(configuration)
 
 

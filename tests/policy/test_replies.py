@@ -243,12 +243,12 @@ def test_a_rule_without_a_reason_tells_none() -> None:
 
 
 WRONG_CODES = [
-    ("451 later", R, "needs a code that begins with 5"),
-    ("550 never", T, "needs a code that begins with 4"),
-    ("250 fine", R, "needs a code that begins with 5"),
-    ("550 4.7.1 later", R, "needs an enhanced status code that begins with 5"),
-    ("451 5.7.1 never", T, "needs an enhanced status code that begins with 4"),
-    ("2.0.0 fine", R, "needs an enhanced status code that begins with 5"),
+    ("451 later", R, "write a code that begins with 5"),
+    ("550 never", T, "write a code that begins with 4"),
+    ("250 fine", R, "write a code that begins with 5"),
+    ("550 4.7.1 later", R, "write an enhanced status code that begins with 5"),
+    ("451 5.7.1 never", T, "write an enhanced status code that begins with 4"),
+    ("2.0.0 fine", R, "write an enhanced status code that begins with 5"),
 ]
 
 
@@ -267,19 +267,19 @@ def test_a_text_for_every_method_and_outcome(key: str) -> None:
 
 
 BAD_TEXTS = [
-    ("spf", "x", "methods are iprev, spf.helo"),
-    ("dmarcc", "x", "methods are"),
-    ("rule.x", "x", "methods are"),
-    ("dmarc.fail", "x", "outcomes of dmarc are none, quarantine"),
-    ("spf.mailfrom.failed", "x", "outcomes of spf.mailfrom are"),
-    ("dmarc", "{from}", "known fields are {address}"),
-    ("dmarc", "{}", "known fields are"),
-    ("dmarc", "{reason!r}", "known fields are"),
-    ("dmarc", "{reason:>9}", "known fields are"),
-    ("dmarc", "{reason.x}", "known fields are"),
-    ("dmarc", "{reason[0]}", "known fields are"),
-    ("dmarc", "{reason", "expected '}'"),
-    ("dmarc", "reason}", "Single '}'"),
+    ("spf", "x", "is not one of the methods: iprev, spf.helo"),
+    ("dmarcc", "x", "is not one of the methods:"),
+    ("rule.x", "x", "is not one of the methods:"),
+    ("dmarc.fail", "x", "outcomes of dmarc: none, quarantine"),
+    ("spf.mailfrom.failed", "x", "outcomes of spf.mailfrom:"),
+    ("dmarc", "{from}", "is not one of the fields {address}"),
+    ("dmarc", "{}", "is not one of the fields"),
+    ("dmarc", "{reason!r}", "is not one of the fields"),
+    ("dmarc", "{reason:>9}", "is not one of the fields"),
+    ("dmarc", "{reason.x}", "is not one of the fields"),
+    ("dmarc", "{reason[0]}", "is not one of the fields"),
+    ("dmarc", "{reason", "has an unbalanced brace"),
+    ("dmarc", "reason}", "has an unbalanced brace"),
 ]
 
 

@@ -158,9 +158,9 @@ UNKNOWN = [
     ("exists(one, true)", "exists needs something before it"),
 ]
 UNUSABLE = [
-    ("helo", "must be a condition, true or false; this is str"),
-    ("size(rcpt)", "must be a condition"),
-    ("dkim.map(one, one.aligned)", "must be a condition"),
+    ("helo", "not a condition: it gives str, not true or false"),
+    ("size(rcpt)", "is not a condition"),
+    ("dkim.map(one, one.aligned)", "is not a condition"),
     ("helo ==", "not a valid CEL expression"),
     ("(helo == ''", "not a valid CEL expression"),
     ("", "not a valid CEL expression"),
@@ -178,7 +178,7 @@ UNUSABLE = [
     ("headers(helo).size() == 0", "the last argument of headers must be a plain text"),
     ("helo < 5", "No such overload"),
     ("size(dkim) + helo == from.domain", "(No such overload|Unsupported operation)"),
-    ("dkim[0].domain == ''", "a list may be empty: ask for its size"),
+    ("dkim[0].domain == ''", "a list may be empty, so check its size"),
     ("helo.matches('(')", "not a valid regex"),
     ("inside(client.address, '192.0.2.0/33')", "'192.0.2.0/33' is no IP address and no network"),
     ("helo != '' && inside(client.address, 'localhost')", "'localhost' is no IP address"),
@@ -292,11 +292,11 @@ def test_each_fact_is_refused_just_before_it_is_known(fact: str) -> None:
 
 
 FRUITLESS = [
-    (Stage.EOM, {"action": None}, "has neither an action nor a change to make"),
-    (Stage.MAIL, {"action": Action.QUARANTINE}, "quarantine needs the whole message"),
-    (Stage.RCPT, {"action": Action.TAG}, "tag needs the whole message"),
-    (Stage.CONNECT, {"action": Action.DISCARD}, "discard needs the whole message"),
-    (Stage.MAIL, {"edits": Edits(subject_tag="x")}, "a message can only be changed at stage eom"),
+    (Stage.EOM, {"action": None}, "action: missing; write an action"),
+    (Stage.MAIL, {"action": Action.QUARANTINE}, "is too early for quarantine"),
+    (Stage.RCPT, {"action": Action.TAG}, "is too early for tag"),
+    (Stage.CONNECT, {"action": Action.DISCARD}, "is too early for discard"),
+    (Stage.MAIL, {"edits": Edits(subject_tag="x")}, "is too early to change a message"),
 ]
 
 

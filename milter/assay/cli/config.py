@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""``assay config check | show | sample``: try a configuration, print it, print all there is to configure."""
+"""``assay config check | show | sample``: check a configuration, print it, print all keys."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ def add_to(commands: Any) -> None:
         (
             "check",
             _check,
-            "read the configuration and try all of it, as a start or a reload would; warn of settings that open a door",
+            "check a configuration as a start or a reload does; warn about settings that open a hole",
         ),
         ("show", _show, "print the values in force, defaults included"),
-        ("sample", _sample, "print every key with its default and the reason for it"),
+        ("sample", _sample, "print every key with its default and the reason for the default"),
     ):
         verb = verbs.add_parser(name, help=text, description=text[0].upper() + text[1:] + ".")
         if run is not _sample:
@@ -49,10 +49,10 @@ def _check(options: argparse.Namespace) -> int:
         print(f"assay config check: {fault}", file=sys.stderr)
     if wrong:
         return os.EX_UNAVAILABLE
-    print(f"{options.config or 'defaults'}: good")
+    print(f"OK: {options.config or 'no configuration file, built-in defaults'}")
     for key in ("temperror", "malformed_from"):
         if getattr(configuration.dmarc, key) is None and configuration.dmarc.reject is not Action.ACCEPT:
-            print(f"dmarc.{key} is left out: {getattr(configuration.dmarc.in_force, key)}, after dmarc.reject")
+            print(f"dmarc.{key} is left out: {getattr(configuration.dmarc.in_force, key)}, because of dmarc.reject")
     return os.EX_OK
 
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""``assay serve``: the daemon, in the foreground, as systemd and containers want it."""
+"""``assay serve``: the daemon, in the foreground, as systemd and containers expect."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from assay.daemon.listener import ListenerError, open_listener
 from assay.daemon.supervisor import Supervisor
 from assay.log import Log, open_log
 
-#: Descriptors of one worker; a session needs one. More than an MTA host has SMTP clients at a time.
+#: Descriptors of one worker; a session needs one. More than the SMTP clients that an MTA has at a time.
 _DESCRIPTORS = 65536
 
 
@@ -43,13 +43,18 @@ def run(options: argparse.Namespace) -> int:
             Endpoint.parse(milter.socket), mode=int(milter.socket_mode, 8), group=milter.socket_group
         )
     except ListenerError as error:
-        log.error(str(error))
+        log.error(f"{name(options.config)}: {error}")
         return os.EX_UNAVAILABLE
     return Supervisor(listener, configuration, lambda: read_for_serving(options.config), log).run()
 
 
+def name(path: Path | None) -> str:
+    """A configuration file as messages name it."""
+    return str(path or "built-in defaults")
+
+
 def read_configuration(path: Path | None) -> tuple[Configuration, Log]:
-    """Read the configuration and try all of it that the evaluation of a message needs.
+    """Read the configuration and check all that the evaluation of a message needs.
 
     :raises ConfigError: it cannot be used.
     """
@@ -60,11 +65,11 @@ def read_configuration(path: Path | None) -> tuple[Configuration, Log]:
         make_trust(configuration)
         return configuration, open_log(configuration.log.to, configuration.log.facility, configuration.log.level)
     except ValueError as error:
-        raise ConfigError(f"{path or 'defaults'}: {error}") from error
+        raise ConfigError(f"{name(path)}: {error}") from error
 
 
 def read_for_serving(path: Path | None) -> tuple[Configuration, Log]:
-    """Read the configuration and try all of it, so that neither a start nor a reload fails half-way.
+    """Read the configuration and check all of it, so that neither a start nor a reload fails half-way.
 
     :raises ConfigError: it cannot be used.
     """
@@ -72,14 +77,14 @@ def read_for_serving(path: Path | None) -> tuple[Configuration, Log]:
     try:
         check_facts(configuration.log.facts)
     except ValueError as error:
-        raise ConfigError(f"{path or 'defaults'}: {error}") from error
+        raise ConfigError(f"{name(path)}: {error}") from error
     return configuration, log
 
 
 def _raise_descriptor_limit() -> None:
-    """Let each worker have many sessions: the usual soft limit of 1,024 is there for the sake of select(2)."""
+    """Allow each worker many sessions: the usual soft limit of 1,024 exists for select(2) only."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     wanted = _DESCRIPTORS if hard == resource.RLIM_INFINITY else min(hard, _DESCRIPTORS)
     if soft != resource.RLIM_INFINITY and soft < wanted:
-        with contextlib.suppress(OSError, ValueError):  # forbidden here: it has to do with fewer
+        with contextlib.suppress(OSError, ValueError):  # forbidden here: fewer sessions
             resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The configuration: one TOML file, decoded into typed structs. `settings` says what can be set and why."""
+"""The configuration: one TOML file, decoded into typed structs. `configuration` lists all keys with their reasons."""
 
 from assay.config.build import make_policy, make_resolver, make_settings, make_trust
 from assay.config.configuration import Configuration

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Turn a configuration into what the floors below want: plain settings without any file, name or text to parse."""
+"""Turn a configuration into the settings of the floors below, with files read, names resolved and text parsed."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from assay import files, policy, resolver, session
 from assay.config.configuration import Configuration
 from assay.config.methods import SenderidSection
 from assay.config.responses import RuleSection, split_field
+from assay.config.section import SettingError
 from assay.config.site import Addresses
 from assay.model.name import Domain, InvalidNameError
 from assay.model.network import Networks
@@ -22,7 +23,7 @@ from assay.policy.addresses import Entries
 from assay.policy.vocabulary import known_from
 from assay.protocol import dkim, dmarc, senderid, spf
 
-#: Where each method's actions stand.
+#: The section with each method's actions.
 _METHODS: dict[str, Callable[[Configuration], msgspec.Struct]] = {
     "iprev": lambda configuration: configuration.iprev,
     "spf.helo": lambda configuration: configuration.spf.helo,
@@ -32,19 +33,23 @@ _METHODS: dict[str, Callable[[Configuration], msgspec.Struct]] = {
     "senderid": lambda configuration: configuration.senderid,
     "dmarc": lambda configuration: configuration.dmarc.in_force,
 }
-#: Keys that hold an action and are no outcome.
+#: Keys that hold an action but are not outcomes.
 _NO_OUTCOMES = ("list_traffic",)
 
 
 def make_resolver(configuration: Configuration, tell: Callable[[str], None] = lambda _: None) -> resolver.Resolver:
     """A resolver, with its zone read. Close it when done.
 
-    :param tell: is told which nameserver does not answer, that it does again, and that the system has others.
-    :raises ValueError: the zone file cannot be read or is wrong; the message names file and line.
+    :param tell: gets a message when a nameserver stops answering, when it answers again, and when the system's
+        nameservers change.
+    :raises ValueError: the zone file cannot be read or is invalid; the message names file and line.
     """
     dns = configuration.dns
     nameservers = resolver.configured(dns.nameserver_texts)
-    zone = resolver.LocalZone.load(Path(dns.zone), authoritative=not nameservers) if dns.zone else None
+    try:
+        zone = resolver.LocalZone.load(Path(dns.zone), authoritative=not nameservers) if dns.zone else None
+    except resolver.ZoneError as error:
+        raise SettingError("dns.zone", str(error)) from error
     return resolver.Resolver(
         nameservers,
         zone=zone,
@@ -57,7 +62,7 @@ def make_resolver(configuration: Configuration, tell: Callable[[str], None] = la
 
 
 def make_trust(configuration: Configuration) -> policy.Trust:
-    """Whose mail is not judged, as the session wants it.
+    """Build the rules for whose mail is not judged, for the session.
 
     :raises ValueError: an entry that could never match.
     """
@@ -74,10 +79,10 @@ def make_trust(configuration: Configuration) -> policy.Trust:
 
 
 def make_settings(configuration: Configuration) -> session.Settings:
-    """What the evaluation of a message wants to know.
+    """Build the settings for the evaluation of a message.
 
-    :raises ValueError: a list cannot be read, a rule cannot be used, a domain is none, or the public suffix list is
-        wanted and not installed.
+    :raises ValueError: an unreadable list, an invalid rule or domain, or the public suffix list is configured but not
+        installed.
     """
     return session.Settings(
         authserv_id=configuration.identity.authserv_id,
@@ -133,7 +138,7 @@ def make_policy(configuration: Configuration) -> policy.Policy:
     for name, stage in stages.items():
         _, known = known_from(name)
         if stage.rank < known.rank:
-            raise ValueError(f"{name}.stage = {stage.value!r}: not known before {known.value}")
+            raise SettingError(f"{name}.stage", f"{stage.value!r} is too early; write {known.value} or a later stage")
     return policy.Policy(
         rules=tuple(_rule(rule, lists, exact=addresses.exact_local_parts) for rule in configuration.rule),
         methods=policy.methods(
@@ -154,7 +159,7 @@ def make_policy(configuration: Configuration) -> policy.Policy:
 
 
 def _actions(section: msgspec.Struct) -> dict[str, Action]:
-    """The actions of a method by outcome, where there is one."""
+    """The actions of a method, by outcome."""
     return {
         field.name: value
         for field in msgspec.structs.fields(section)
@@ -170,9 +175,12 @@ def _tag(configuration: Configuration) -> Edits:
 def _rule(rule: RuleSection, lists: policy.Lists, *, exact: bool) -> policy.Rule:
     try:
         if rule.action is not None and rule.action.refuses:
-            policy.check_reply("rule", policy.split_reply(rule.reply, rule.action)[2])
+            try:
+                policy.check_reply("rule", policy.split_reply(rule.reply, rule.action)[2])
+            except ValueError as error:
+                raise SettingError("reply", str(error)) from error
         elif rule.reply:
-            raise ValueError("reply: only reject and tempfail send one")
+            raise SettingError("reply", f"{rule.reply!r} is never sent; write action = 'reject' or 'tempfail'")
         edits = Edits(
             tuple(map(split_field, rule.add_fields)), rule.remove_fields, rule.tag_subject, rule.add_recipients
         )
@@ -186,13 +194,13 @@ def _rule(rule: RuleSection, lists: policy.Lists, *, exact: bool) -> policy.Rule
 
 
 def _read_list(name: str, path: Path, addresses: Addresses) -> Entries:
-    """One entry a line; ``#`` begins a comment."""
+    """Read a list file: one entry per line; ``#`` begins a comment."""
     try:
         text = files.read_text(path)
     except OSError as error:
-        raise ValueError(f"lists.{name}: {path}: {error.strerror}") from error
+        raise SettingError(f"lists.{name}", f"{path}: cannot be read: {error.strerror}") from error
     except UnicodeDecodeError as error:
-        raise ValueError(f"lists.{name}: {path} is no UTF-8 text (octet {error.start})") from error
+        raise SettingError(f"lists.{name}", f"{path}: not UTF-8 text (octet {error.start})") from error
     lines = [(number, line.partition("#")[0].strip()) for number, line in enumerate(text.splitlines(), 1)]
     entries: dict[str, int] = {}
     for number, line in lines:
@@ -201,7 +209,7 @@ def _read_list(name: str, path: Path, addresses: Addresses) -> Entries:
     try:
         return _entries("", entries, addresses)
     except ValueError:
-        for entry, number in entries.items():  # which of them it is
+        for entry, number in entries.items():  # find the wrong one
             _entries(f"lists.{name}: {path}:{number}", (entry,), addresses)
         raise
 
@@ -210,7 +218,7 @@ def _mailboxes(key: str, texts: tuple[str, ...], addresses: Addresses) -> Entrie
     """Addresses and domains of senders or recipients."""
     entries = _entries(key, texts, addresses)
     if odd := [entry for entry in entries.addresses if "@" not in entry]:
-        raise ValueError(f"{key}: {odd[0]!r} is not an address or a domain")
+        raise SettingError(key, f"{odd[0]!r} is an IP address; write a mail address or a domain")
     return entries
 
 
@@ -218,7 +226,7 @@ def _domain_entries(key: str, texts: tuple[str, ...], addresses: Addresses) -> E
     """Domains alone."""
     entries = _entries(key, texts, addresses)
     if entries.addresses:
-        raise ValueError(f"{key}: {min(entries.addresses)!r} is not a domain")
+        raise SettingError(key, f"{min(entries.addresses)!r} is not a domain; write one such as example.org")
     return entries
 
 
@@ -226,7 +234,7 @@ def _entries(key: str, texts: Iterable[str], addresses: Addresses) -> Entries:
     try:
         return Entries.parse(texts, exact=addresses.exact_local_parts, delimiters=addresses.subaddress_delimiters)
     except ValueError as error:
-        raise ValueError(f"{key}: {error}") from error
+        raise SettingError(key, str(error)) from error
 
 
 def _domains(key: str, texts: tuple[str, ...]) -> frozenset[str]:
@@ -235,7 +243,7 @@ def _domains(key: str, texts: tuple[str, ...]) -> frozenset[str]:
         try:
             names.add(Domain.parse_host(text.lstrip(".")).name)
         except InvalidNameError as error:
-            raise ValueError(f"{key}: {text!r} is no domain: {error}") from error
+            raise SettingError(key, f"{text!r} is not a domain: {error}") from error
     return frozenset(names)
 
 
@@ -244,7 +252,7 @@ def _lower(texts: tuple[str, ...]) -> frozenset[str]:
 
 
 def _sender_id(section: SenderidSection) -> senderid.Spf1 | None:
-    """What v=spf1 records count for; None where Sender ID is not checked."""
+    """How v=spf1 records count; None if Sender ID is not checked."""
     if not section.enabled:
         return None
     return senderid.Spf1.FALLBACK if section.use_spf1 else senderid.Spf1.IGNORE
@@ -254,8 +262,10 @@ def _public_suffix(method: dmarc.DiscoveryMethod) -> dmarc.PublicSuffix | None:
     if method is dmarc.DiscoveryMethod.TREEWALK:
         return None
     try:
-        from publicsuffixlist import PublicSuffixList  # wanted by few, and large
+        from publicsuffixlist import PublicSuffixList  # few need it, and it is large
     except ImportError as error:
-        raise ValueError("dmarc.organizational_domain = 'psl' needs the Python package publicsuffixlist") from error
+        raise SettingError(
+            "dmarc.organizational_domain", "'psl' needs a Python package; install publicsuffixlist"
+        ) from error
     suffixes = PublicSuffixList()
     return lambda name: suffixes.publicsuffix(name)

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The whole configuration file. Each section's struct says what can be set, with what default, and why.
+"""The whole configuration file. Each section's struct lists its keys, their defaults and the reasons.
 
-The sample file is generated from these structs, so a description there is what an operator reads. A struct checks what
-its types cannot: a ``ValueError`` in ``__post_init__`` becomes a message that names the section.
+The sample file is generated from these structs, so operators read the descriptions. A struct checks what its types
+cannot: a `SettingError` in ``__post_init__`` becomes a message that names file, section, key and value.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from assay.config.site import Addresses, ClientsSection, DnsSection, IdentitySec
 
 
 class Configuration(Section, frozen=True):
-    """The whole file. Every section may be left out."""
+    """The whole file. Every section is optional."""
 
     milter: MilterSection = MilterSection()
     identity: IdentitySection = IdentitySection()

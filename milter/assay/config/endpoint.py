@@ -9,12 +9,12 @@ import socket
 from msgspec import Struct
 
 _PORT_AND_HOST = re.compile(r"([0-9]{1,5})(?:@([^\x00-\x20]+))?")
-#: Postfix's main.cf has them the other way round: inet:host:port.
+#: Postfix's main.cf uses the reverse order: inet:host:port.
 _HOST_AND_PORT = re.compile(r"(inet6?):\[?([^\x00-\x20@\[\]]+)\]?:([0-9]{1,5})")
 
 
 class EndpointError(ValueError):
-    """A text that names no milter socket. The message quotes it and shows the forms."""
+    """A text that is not the address of a milter socket. The message quotes it and shows the forms."""
 
 
 class Endpoint(Struct, frozen=True):
@@ -27,7 +27,7 @@ class Endpoint(Struct, frozen=True):
 
     @classmethod
     def parse(cls, text: str) -> Endpoint:
-        """Read ``inet:PORT@HOST``, ``inet6:PORT@HOST``, ``unix:PATH`` or ``local:PATH``; the host may be left out.
+        """Parse ``inet:PORT@HOST``, ``inet6:PORT@HOST``, ``unix:PATH`` or ``local:PATH``. The host is optional.
 
         :raises EndpointError: anything else.
         """
@@ -37,10 +37,12 @@ class Endpoint(Struct, frozen=True):
             return cls(socket.AF_UNIX, "", 0, rest)
         match = _PORT_AND_HOST.fullmatch(rest)
         if kind not in ("inet", "inet6") or match is None or not 0 < int(match[1]) < 65536:
-            raise EndpointError(f"{text!r}: write inet:PORT@HOST, inet6:PORT@HOST or unix:PATH{_meant(text)}")
+            raise EndpointError(
+                f"{text!r} is not a socket address; write inet:PORT@HOST, inet6:PORT@HOST or unix:PATH{_meant(text)}"
+            )
         host = (match[2] or "").strip("[]")
         if kind == "inet" and ":" in host:
-            raise EndpointError(f"{text!r}: for an IPv6 address write inet6:{match[1]}@{host}")
+            raise EndpointError(f"{text!r} has an IPv6 address; write inet6:{match[1]}@{host}")
         return cls(socket.AF_INET if kind == "inet" else socket.AF_INET6, host, int(match[1]), "")
 
     def __str__(self) -> str:
@@ -50,10 +52,10 @@ class Endpoint(Struct, frozen=True):
         return f"{kind}:{self.port}@{self.host}" if self.host else f"{kind}:{self.port}"
 
     def connect(self, timeout: float) -> socket.socket:
-        """Connect to it as an MTA does.
+        """Connect as an MTA does.
 
         :param timeout: seconds, for the connection and each read and write after it.
-        :raises OSError: nobody listens there.
+        :raises OSError: nothing listens there.
         """
         connection = socket.socket(self.family)
         try:
@@ -66,10 +68,10 @@ class Endpoint(Struct, frozen=True):
 
 
 def _meant(text: str) -> str:
-    """What somebody meant who wrote Postfix's notation, or a bare path."""
+    """The likely intent behind Postfix's notation or a bare path, as a hint; empty if there is none."""
     if text.startswith("/"):
-        return f"; here, unix:{text}"
+        return f", here unix:{text}"
     if match := _HOST_AND_PORT.fullmatch(text):
         kind = "inet6" if ":" in match[2] else match[1]
-        return f"; here, {kind}:{match[3]}@{match[2]}"
+        return f", here {kind}:{match[3]}@{match[2]}"
     return ""

@@ -1,12 +1,11 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Read the configuration file. Every fault ends in one sentence that names the file, the key and the mend."""
+"""Read the configuration file. Each error is one sentence that names file, key and value, and the fix."""
 
 from __future__ import annotations
 
 import difflib
 import re
 import tomllib
-from enum import Enum
 from pathlib import Path
 from types import NoneType, UnionType
 from typing import Any, get_args, get_type_hints
@@ -16,18 +15,20 @@ import msgspec
 from assay import files
 from assay.config.configuration import Configuration
 from assay.config.responses import RuleSection
-from assay.config.section import Section
+from assay.config.section import Section, SettingError
+
+MAX_SHOWN = 80  # characters of a value in a message, our choice: the key stays on the same line
 
 
 class ConfigError(Exception):
-    """The configuration cannot be used. The message is for the operator, complete."""
+    """The configuration cannot be used. The message is complete, for the operator."""
 
 
 def load(path: Path | None) -> Configuration:
     """Read and check a configuration file.
 
-    :param path: the TOML file; None for the defaults.
-    :raises ConfigError: unreadable file, TOML syntax, unknown key, wrong type, value out of range.
+    :param path: the TOML file; None for the built-in defaults.
+    :raises ConfigError: unreadable file, invalid TOML, unknown key, wrong type, value out of range.
     """
     if path is None:
         return Configuration()
@@ -36,33 +37,34 @@ def load(path: Path | None) -> Configuration:
     except OSError as error:
         raise ConfigError(f"{path}: cannot be read: {error.strerror}") from error
     except UnicodeDecodeError as error:
-        raise ConfigError(f"{path}: is no UTF-8 text (octet {error.start})") from error
+        raise ConfigError(f"{path}: not UTF-8 text (octet {error.start})") from error
     except tomllib.TOMLDecodeError as error:
-        raise ConfigError(f"{path}: is no TOML: {error}{_hint(str(error))}") from error
+        raise ConfigError(f"{path}: not valid TOML: {error}{_hint(str(error))}") from error
     except RecursionError as error:  # brackets in brackets, thousands deep
-        raise ConfigError(f"{path}: is no TOML: nested too deeply") from error
+        raise ConfigError(f"{path}: not valid TOML: nested too deeply") from error
     _refuse_unknown(path, data)
     try:
         return msgspec.convert(data, Configuration)
     except msgspec.ValidationError as error:
-        raise ConfigError(f"{path}: {_in_our_words(str(error))}") from error
+        raise ConfigError(f"{path}: {_in_our_words(error, data)}") from error
 
 
 def _refuse_unknown(path: Path, data: dict[str, Any]) -> None:
-    """Name each misspelt section and key, with the nearest known one."""
+    """Refuse misspelt sections and keys, and suggest the nearest known name."""
     sections = {field.name: field.type for field in msgspec.structs.fields(Configuration)}
+    several = "rule is an array of tables; write [[rule]] on a line of its own for each rule"
     for name, content in data.items():
         if name not in sections:
             raise ConfigError(f"{path}: unknown section [{name}]{_nearest(name, sections)}")
         if name == "rule":
             if not isinstance(content, list):
-                raise ConfigError(f"{path}: rules are several: write [[rule]] for each")
+                raise ConfigError(f"{path}: {several}, not rule = {_shown(content)}")
             for number, rule in enumerate(content, 1):
                 if not isinstance(rule, dict):
-                    raise ConfigError(f"{path}: rules are several: write [[rule]] for each")
+                    raise ConfigError(f"{path}: {several}, not rule = {_shown(content)}")
                 _refuse_unknown_keys(path, f"rule {number}", rule, RuleSection)
         elif not isinstance(content, dict):
-            raise ConfigError(f"{path}: {name} is a section: write [{name}] on a line of its own")
+            raise ConfigError(f"{path}: {_section_wanted(name, content)}")
         elif name != "lists":
             _refuse_unknown_keys(path, name, content, sections[name])
 
@@ -74,12 +76,22 @@ def _refuse_unknown_keys(path: Path, place: str, table: Any, struct: Any) -> Non
             raise ConfigError(f"{path}: unknown key {place}.{key}{_nearest(key, known)}")
         if isinstance(known[key], type) and issubclass(known[key], Section):
             if not isinstance(value, dict):
-                raise ConfigError(f"{path}: {place}.{key} is a section: write [{place}.{key}] on a line of its own")
+                raise ConfigError(f"{path}: {_section_wanted(f'{place}.{key}', value)}")
             _refuse_unknown_keys(path, f"{place}.{key}", value, known[key])
 
 
+def _section_wanted(name: str, value: Any) -> str:
+    return f"{name} is a section; write [{name}] on a line of its own, not {name} = {_shown(value)}"
+
+
+def _shown(value: Any) -> str:
+    """A value for a message, cut to a length that fits on a line."""
+    text = str(value).lower() if isinstance(value, bool) else repr(value)
+    return text if len(text) <= MAX_SHOWN else text[:MAX_SHOWN] + "..."
+
+
 def _hint(fault: str) -> str:
-    """What is usually meant by a fault that TOML's own words leave dark."""
+    """The usual cause of an error that TOML's parser does not explain."""
     if "Invalid value" in fault:
         return '; write text in "quotes", a switch as true or false'
     if "Expected '=' after a key" in fault:
@@ -92,28 +104,58 @@ def _nearest(word: str, known: Any) -> str:
     return f"; did you mean {near[0]}?" if near else f"; known are {', '.join(sorted(known))}"
 
 
-def _in_our_words(message: str) -> str:
-    """Turn msgspec's ``Expected `int`, got `str` - at `$.milter.workers``` into ``milter.workers: expected int...``."""
-    text, _, place = message.partition(" - at ")
-    place = place.strip("`").removeprefix("$").removeprefix(".")
-    key = re.sub(r"\[\.\.\.\]|\[\d+\]", "", place)
-    text = text.replace("`", "") + _words(key)
-    if number := re.match(r"rule\[(\d+)\]", place):  # operators count from 1
-        key = f"rule {int(number[1]) + 1}{key.removeprefix('rule')}"
-    return f"{key}: {text[0].lower()}{text[1:]}" if key else text
+def _in_our_words(error: msgspec.ValidationError, data: dict[str, Any]) -> str:
+    """A message of msgspec, such as ``Expected `int`, got `str` - at `$.milter.workers```, in ours, such as
+    ``milter.workers: expected an integer, not '2'``."""
+    text, _, place = str(error).partition(" - at ")
+    names = [name for name in re.split(r"[.\[\]]+", place.strip("`").removeprefix("$")) if name not in ("", "...")]
+    key = ".".join(name for name in names if not name.isdecimal())
+    shown = key
+    if len(names) > 1 and names[0] == "rule":  # operators count from 1
+        shown = ".".join([f"rule {int(names[1]) + 1}", *names[2:3]])
+    if isinstance(cause := error.__cause__, SettingError):
+        return f"{shown}.{cause.key}: {cause.message}"
+    if match := _MISSING.fullmatch(text):
+        return f"{shown}.{match[1]}: required, but missing"
+    value = _value_at(data, names)
+    if match := _BAD_WORD.fullmatch(text):
+        return f"{shown}: {match[1]} is not one of {', '.join(_words(key))}"
+    text = text.partition(", got ")[0].replace("Expected ", "expected ")
+    text = re.sub(r"`([^`]*)`", lambda quoted: _types(quoted[1]), text)
+    return f"{shown}: {text}, not {_shown(value)}"
 
 
-def _words(key: str) -> str:
-    """The words that a key with a fixed vocabulary takes."""
+_MISSING = re.compile(r"Object missing required field `(.+)`")
+_BAD_WORD = re.compile(r"Invalid enum value (.+)")
+#: msgspec's names of types, in TOML's words.
+_TYPES = {
+    "int": "an integer",
+    "float": "a number",
+    "str": "a string",
+    "bool": "true or false",
+    "array": "an array",
+    "object": "a table",
+}
+
+
+def _types(names: str) -> str:
+    """``int >= 0`` as ``an integer >= 0``, ``str | array`` as ``a string or an array``."""
+    return re.sub(r"[a-z]+", lambda word: _TYPES.get(word[0], word[0]), names).replace(" | ", " or ")
+
+
+def _value_at(data: Any, names: list[str]) -> Any:
+    for name in names:
+        data = data[int(name)] if isinstance(data, list) else data[name]
+    return data
+
+
+def _words(key: str) -> list[str]:
+    """The allowed words of a key with a fixed vocabulary."""
     struct: Any = Configuration
     *sections, name = key.split(".")
     for section in sections:
-        struct = RuleSection if section == "rule" else get_type_hints(struct).get(section)
-        if not (isinstance(struct, type) and issubclass(struct, Section)):
-            return ""
-    hint = get_type_hints(struct).get(name)
+        struct = RuleSection if section == "rule" else get_type_hints(struct)[section]
+    hint = get_type_hints(struct)[name]
     if isinstance(hint, UnionType):  # such as Action | None
-        hint = next((one for one in get_args(hint) if one is not NoneType), None)
-    if isinstance(hint, type) and issubclass(hint, Enum):
-        return "; known are " + ", ".join(member.value for member in hint)
-    return ""
+        hint = next(choice for choice in get_args(hint) if choice is not NoneType)
+    return [member.value for member in hint]

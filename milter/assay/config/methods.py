@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The sections of the methods: how each is evaluated, and what its outcomes lead to. Nothing is refused by default."""
+"""The sections of the methods: how each is evaluated, and the action for each outcome. Defaults refuse nothing."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Annotated
 import msgspec.structs
 from msgspec import Meta
 
-from assay.config.section import Section
+from assay.config.section import Section, SettingError
 from assay.policy import Action, Stage
 from assay.protocol import arc, dkim, dmarc, spf
 
@@ -41,7 +41,7 @@ class IprevSection(Section, frozen=True):
 
     def __post_init__(self) -> None:
         if self.names_in_mail_from not in ("", "first", "any"):
-            raise ValueError(f'names_in_mail_from = {self.names_in_mail_from!r}: write "first", "any" or ""')
+            raise SettingError("names_in_mail_from", f"{self.names_in_mail_from!r} is not one of first, any, ''")
 
 
 class SpfActions(Section, frozen=True):
@@ -112,7 +112,8 @@ class SpfSection(Section, frozen=True):
         if self.best_guess:
             faults = spf.parse(self.best_guess.encode()).faults
             if faults or not self.best_guess.lower().startswith("v=spf1"):
-                raise ValueError(f"best_guess: {faults[0] if faults else 'does not begin with v=spf1'}")
+                fault = faults[0] if faults else "it does not begin with v=spf1"
+                raise SettingError("best_guess", f"{self.best_guess!r} is not a valid SPF record: {fault}")
 
 
 class DkimSection(Section, frozen=True):
@@ -177,12 +178,12 @@ class DkimSection(Section, frozen=True):
         for key, names in (("single_fields", self.single_fields), ("required_fields", self.required_fields)):
             for name in names:
                 if not _FIELD_NAME.fullmatch(name):
-                    raise ValueError(f'{key}: {name!r} is not the name of a header field; write it as "Subject"')
+                    raise SettingError(key, f"{name!r} is not a header field name; write a name such as Subject")
         for key in ("none", "fail", "policy", "neutral", "permerror", "unsigned_fields", "unaligned"):
-            # RFC 6376, 6.3: a failed verification MUST NOT lead to a 4xx reply. It would be the same tomorrow.
+            # RFC 6376, 6.3: a failed verification MUST NOT lead to a 4xx reply. A retry would get the same result.
             if getattr(self, key) is Action.TEMPFAIL:
-                raise ValueError(
-                    f"{key} = 'tempfail': only temperror may be deferred; write reject, quarantine, tag or accept"
+                raise SettingError(
+                    key, "'tempfail' is allowed for temperror only; write reject, discard, quarantine, tag or accept"
                 )
 
 
@@ -307,12 +308,12 @@ class DmarcSection(Section, frozen=True):
 
     def __post_init__(self) -> None:
         if self.list_traffic not in (Action.REJECT, Action.QUARANTINE, Action.ACCEPT):
-            raise ValueError(f"list_traffic = {self.list_traffic.value!r}: write reject, quarantine or accept")
+            raise SettingError("list_traffic", f"{self.list_traffic.value!r} is not one of reject, quarantine, accept")
 
     @property
     def in_force(self) -> DmarcSection:
-        """The same with the actions that are left out, so that what is refused has no way around it."""
-        # A message that is deferred comes again, and the DNS may answer by then; one in quarantine waits for a person.
+        """The same section with defaults for omitted actions, so that a refusal cannot be bypassed."""
+        # A deferred message is sent again, and the DNS may answer by then. A quarantined one waits for a person.
         holds = self.reject in (Action.REJECT, Action.TEMPFAIL, Action.QUARANTINE, Action.DISCARD)
         return msgspec.structs.replace(
             self,

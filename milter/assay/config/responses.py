@@ -10,29 +10,36 @@ import msgspec
 from msgspec import Meta
 
 from assay import policy
-from assay.config.section import Section
+from assay.config.section import Section, SettingError
 from assay.policy import Action, Stage
 
 _NAME = re.compile(r"[!-9;-~]+")  # RFC 5322, 2.2
-_PLAIN = re.compile(r"[ -~]*")  # printable ASCII on one line: what every program on the way reads alike
-_RECIPIENT = re.compile(r"[!-;=?-~]+@[!-;=?-~]+")  # no white space and no angle brackets, which come around it
+_PLAIN = re.compile(r"[ -~]*")  # printable ASCII on one line: every program on the way reads it alike
+_RECIPIENT = re.compile(r"[!-;=?-~]+@[!-;=?-~]+")  # no white space, no angle brackets: these are added around it
 _FIELD = re.compile(r"([!-9;-~]+):[ \t]*([ -~]*)")  # RFC 5322, 2.2: a field name and printable ASCII on one line
 
 
 def split_field(text: str) -> tuple[str, str]:
-    """Take ``Name: value`` apart.
+    """Split ``Name: value``.
 
-    :raises ValueError: it is no header field; the message quotes it.
+    :raises ValueError: not a header field; the message quotes it.
     """
     match = _FIELD.fullmatch(text)
     if match is None:
-        raise ValueError(f'{text!r} is no header field: write "Name: value" in printable ASCII')
+        raise ValueError(f'{text!r} is not a header field; write "Name: value" in printable ASCII')
     return match[1], match[2]
 
 
 def _check_plain(key: str, text: str) -> None:
     if not _PLAIN.fullmatch(text):
-        raise ValueError(f"{key} = {text!r}: write printable ASCII on one line")
+        raise SettingError(key, f"{text!r} is not plain text; write printable ASCII on one line")
+
+
+def _check_field(key: str, text: str) -> None:
+    try:
+        split_field(text)
+    except ValueError as error:
+        raise SettingError(key, str(error)) from error
 
 
 class HeadersSection(Section, frozen=True):
@@ -50,7 +57,7 @@ class HeadersSection(Section, frozen=True):
 
     def __post_init__(self) -> None:
         if self.tag_field:
-            split_field(self.tag_field)
+            _check_field("tag_field", self.tag_field)
         _check_plain("tag_subject", self.tag_subject)
 
 
@@ -77,7 +84,10 @@ class RepliesSection(Section, frozen=True):
 
     def __post_init__(self) -> None:
         for key, text in self.texts.items():
-            policy.check_reply(key, text)
+            try:
+                policy.check_reply(key, text)
+            except ValueError as error:
+                raise SettingError(f'texts."{key}"', str(error)) from error
 
 
 class RuleSection(Section, frozen=True):
@@ -103,10 +113,14 @@ class RuleSection(Section, frozen=True):
         for key in ("name", "reason", "reply", "tag_subject"):
             _check_plain(key, getattr(self, key))
         for text in self.add_fields:
-            split_field(text)
+            _check_field("add_fields", text)
         for name in self.remove_fields:
             if not _NAME.fullmatch(name):
-                raise ValueError(f"remove_fields: {name!r} is no name of a header field")
+                raise SettingError(
+                    "remove_fields", f"{name!r} is not a header field name; write a name such as Subject"
+                )
         for path in self.add_recipients:
             if not _RECIPIENT.fullmatch(path):
-                raise ValueError(f"add_recipients: {path!r}: write an address such as postmaster@example.org")
+                raise SettingError(
+                    "add_recipients", f"{path!r} is not an address; write one such as postmaster@example.org"
+                )

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Settings that are allowed, and open a door which the operator may not see or go against a standard."""
+"""Settings that are valid, but open a hole that the operator may not see, or violate a standard."""
 
 from __future__ import annotations
 
@@ -13,32 +13,32 @@ from assay.protocol import dkim, spf
 
 
 def risks(configuration: Configuration) -> Iterator[str]:
-    """Each risk in one sentence that names the key, what may happen, and what to write instead."""
+    """Describe each risk in one sentence: the key, what may happen, and what to write instead."""
     milter = configuration.milter
     if Endpoint.parse(milter.socket).family != socket.AF_UNIX:
         yield (
             f"milter.socket = {milter.socket!r}: while the daemon is down or drains, any user of this host may bind "
-            "the port, and the MTA hands it the mail; write unix:PATH unless the host has no other users"
+            "the port, and the MTA hands it the mail; write unix:PATH unless this host has no other users"
         )
     if milter.dry_run and not milter.dry_run_headers:
         yield (
             "milter.dry_run: forged Authentication-Results and Received-SPF fields stay in the messages; "
-            "let nothing behind believe them, or set milter.dry_run_headers"
+            "set milter.dry_run_headers, or make sure that no later program trusts them"
         )
     yield from _risks_of_spf(configuration)
     if configuration.dkim.min_rsa_bits < dkim.STANDARD_MIN_RSA_BITS:
         yield (
             f"dkim.min_rsa_bits = {configuration.dkim.min_rsa_bits}: such keys can be broken, and RFC 8301, 3.2 "
-            f"forbids to accept them; write {dkim.STANDARD_MIN_RSA_BITS} or more"
+            f"forbids accepting them; write {dkim.STANDARD_MIN_RSA_BITS} or more"
         )
     for key, action in _temporary(configuration):
         if action in (Action.REJECT, Action.DISCARD):
-            yield f"{key} = '{action}': mail is lost whenever the DNS does not answer; write tempfail or accept"
+            yield f"{key} = '{action}': mail is lost when the DNS does not answer; write tempfail or accept"
     lists = configuration.dmarc.list_traffic
     if configuration.dmarc.stricter_domains and lists is not Action.REJECT:
         yield (
-            f"dmarc.list_traffic = '{lists}': mail of dmarc.stricter_domains that comes through a list is refused "
-            "all the same; leave one of the two out"
+            f"dmarc.list_traffic = '{lists}': mail of dmarc.stricter_domains is refused even if it comes through "
+            "a list; remove one of the two"
         )
 
 
@@ -47,18 +47,18 @@ def _risks_of_spf(configuration: Configuration) -> Iterator[str]:
     for key in ("dns_terms", "void_lookups"):
         value, limit = getattr(section, key), getattr(standard, key)
         if value > limit:
-            yield f"spf.{key} = {value}: records make us ask more than RFC 7208, 4.6.4 allows; write {limit}"
+            yield f"spf.{key} = {value}: records can cause more DNS lookups than RFC 7208, 4.6.4 allows; write {limit}"
     for identity in ("helo", "mailfrom"):
         actions = getattr(section, identity)
         if actions.neutral is not actions.none:
             yield (
-                f"spf.{identity}.neutral = '{actions.neutral}': RFC 7208, 8.2 wants neutral treated exactly as none; "
-                f"write '{actions.none}', as spf.{identity}.none has it"
+                f"spf.{identity}.neutral = '{actions.neutral}': RFC 7208, 8.2 requires the same treatment as none; "
+                f"write '{actions.none}', the value of spf.{identity}.none"
             )
 
 
 def _temporary(configuration: Configuration) -> Iterator[tuple[str, Action | None]]:
-    """The actions on a temporary error, by key."""
+    """The actions for a temporary error, by key."""
     for key in ("iprev", "dkim", "senderid", "dmarc"):
         yield f"{key}.temperror", getattr(configuration, key).temperror
     yield "spf.helo.temperror", configuration.spf.helo.temperror

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Write configurations: the annotated sample with every default, and the values in force."""
+"""Write configurations: the annotated sample with all defaults, and the values in force."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ _LISTS = """
 
 
 def sample() -> str:
-    """The annotated sample: every section and key, what it is for, its default commented out."""
+    """The annotated sample: every section and key with its purpose and its default, commented out."""
     parts = []
     for name, value in _sections(Configuration()):
         match value:
@@ -44,7 +44,7 @@ def sample() -> str:
 
 
 def show(configuration: Configuration) -> str:
-    """The values in force, as a file that could be loaded again."""
+    """The values in force, as a file that `load` accepts."""
     parts = []
     for name, value in _sections(configuration):
         match value:
@@ -79,7 +79,7 @@ def _section(name: str, section: msgspec.Struct, *, annotated: bool) -> str:
 
 
 def _rule_sample() -> str:
-    """Rules have no defaults to show: their keys are described and one example given."""
+    """Rules have no defaults: the sample describes their keys and gives one example."""
     lines = ["", *_comment(RuleSection.__doc__ or "")]
     for field in msgspec.structs.fields(RuleSection):
         lines += [
@@ -111,14 +111,14 @@ def _description(section: type, key: str) -> list[str]:
 
 
 def _sample_value(key: str, value: object) -> list[str]:
-    """The default, commented out; a key that follows another one while it is left out has no value to show."""
+    """The default, commented out. A key that takes its default from another key has no value to show."""
     if value is None:
         return [f"# {key} is left out"]
     line = f"#{key} = {toml(value)}"
     if len(line) <= _WIDTH or not isinstance(value, tuple):
         return [line]
     indent = "#" + " " * 4
-    # No default of this length has a member with a space in it, where the text would be broken too.
+    # textwrap also breaks at a space inside a member. No default of this length has one.
     members = textwrap.wrap(
         toml(value)[1:-1], _WIDTH, initial_indent=indent, subsequent_indent=indent, break_on_hyphens=False
     )
@@ -126,7 +126,7 @@ def _sample_value(key: str, value: object) -> list[str]:
 
 
 def _choices(hint: Any) -> str:
-    """The words that a key with a fixed vocabulary takes."""
+    """The allowed words of a key with a fixed vocabulary."""
     words = getattr(hint.__origin__, "__members__", None)
     if words is None:
         return ""
@@ -138,7 +138,7 @@ def _comment(text: str) -> list[str]:
 
 
 def toml(value: object) -> str:
-    """A value as TOML writes it; only the kinds that the settings use."""
+    """A value in TOML syntax. Handles the types that the settings use."""
     match value:
         case bool():
             return str(value).lower()
@@ -151,16 +151,16 @@ def toml(value: object) -> str:
         case tuple():
             return "[" + ", ".join(toml(item) for item in value) + "]"
         case _:
-            raise TypeError(f"no TOML form for {value!r}")
+            raise TypeError(f"cannot write {value!r} as TOML")
 
 
 def _key(name: str) -> str:
-    """A key, in quotes where TOML wants them."""
+    """A key, in quotes where TOML requires them."""
     return name if name.replace("_", "").replace("-", "").isalnum() and name.isascii() else toml(name)
 
 
 def _escape(character: str) -> str:
-    """A character of a basic string (TOML 1.0): what is special or does not print is escaped."""
+    """A character of a basic string (TOML 1.0), escaped if it is special or not printable."""
     if character in '"\\':
         return "\\" + character
     return character if character.isprintable() else f"\\U{ord(character):08x}"

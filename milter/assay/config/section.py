@@ -1,9 +1,21 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What all sections of the configuration file have in common."""
+"""What all sections of the configuration file share."""
 
 from __future__ import annotations
 
 import msgspec
+
+
+class SettingError(ValueError):
+    """A key has a value that it cannot have. The message quotes the value and says what to write.
+
+    :ivar key: the key, below its section.
+    """
+
+    def __init__(self, key: str, message: str) -> None:
+        super().__init__(f"{key}: {message}")
+        self.key = key
+        self.message = message
 
 
 class Section(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

@@ -10,11 +10,11 @@ from typing import Annotated
 from msgspec import Meta
 
 from assay import policy, resolver
-from assay.config.endpoint import Endpoint
-from assay.config.section import Section
+from assay.config.endpoint import Endpoint, EndpointError
+from assay.config.section import Section, SettingError
 from assay.model.network import Networks
 
-#: RFC 8601, 2.2: a token, in UTF-8 too. The quoted-string that it might be as well is no host's name.
+#: RFC 8601, 2.2: a token, UTF-8 included. The RFC also allows a quoted-string, but that is never a host name.
 _AUTHSERV_ID = re.compile(r"[^\x00-\x20\x7f()<>@,;:\\\"/\[\]?=]+")
 
 
@@ -80,9 +80,12 @@ class MilterSection(Section, frozen=True):
             mode_fits = 0 <= int(self.socket_mode, 8) <= 0o777
         except ValueError:
             mode_fits = False
-        Endpoint.parse(self.socket)
+        try:
+            Endpoint.parse(self.socket)
+        except EndpointError as error:
+            raise SettingError("socket", str(error)) from error
         if not mode_fits:
-            raise ValueError(f"socket_mode = {self.socket_mode!r}: write octal digits, such as '0660'")
+            raise SettingError("socket_mode", f"{self.socket_mode!r} is not a mode; write octal digits such as '0660'")
 
     @property
     def worker_count(self) -> int:
@@ -111,7 +114,7 @@ class IdentitySection(Section, frozen=True):
     def __post_init__(self) -> None:
         for key, name in (("authserv_id", self.authserv_id or "-"), *(("strip", name) for name in self.strip)):
             if not _AUTHSERV_ID.fullmatch(name):
-                raise ValueError(f"{key} = {name!r}: write a name such as mx.example.org")
+                raise SettingError(key, f"{name!r} is not a host name; write a name such as mx.example.org")
 
 
 class Addresses(Section, frozen=True):
@@ -202,8 +205,11 @@ class ClientsSection(Section, frozen=True):
     ] = ()
 
     def __post_init__(self) -> None:
-        for networks in (self.internal, self.trusted_results, self.trusted_forwarders, self.relays):
-            Networks.parse(networks)
+        for key in ("internal", "trusted_results", "trusted_forwarders", "relays"):
+            try:
+                Networks.parse(getattr(self, key))
+            except ValueError as error:
+                raise SettingError(key, str(error)) from error
 
 
 class DnsSection(Section, frozen=True):
@@ -255,11 +261,14 @@ class DnsSection(Section, frozen=True):
     ] = ""
 
     def __post_init__(self) -> None:
-        resolver.configured(self.nameserver_texts)
+        try:
+            resolver.configured(self.nameserver_texts)
+        except resolver.NameserverError as error:
+            raise SettingError("nameservers", str(error)) from error
 
     @property
     def nameserver_texts(self) -> tuple[str, ...]:
-        """The nameservers as a list, of which one may be a word."""
+        """The nameservers as a list. It may consist of one word, such as ``system``."""
         return (self.nameservers,) if isinstance(self.nameservers, str) else self.nameservers
 
 
@@ -294,6 +303,6 @@ class LogSection(Section, frozen=True):
 
     def __post_init__(self) -> None:
         if self.to not in ("stderr", "syslog"):
-            raise ValueError(f'to = {self.to!r}: write "stderr" or "syslog"')
+            raise SettingError("to", f"{self.to!r} is not one of stderr, syslog")
         if self.level not in ("error", "warning", "info", "debug"):
-            raise ValueError(f'level = {self.level!r}: write "error", "warning", "info" or "debug"')
+            raise SettingError("level", f"{self.level!r} is not one of error, warning, info, debug")

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""One message, one line: what the log says about a verdict, in the words of the configuration and the headers.
+"""One message, one line: a verdict in the log, in the words of the configuration and the headers.
 
-Beside the line there may be two more records of the same verdict: the facts as JSON, for ``assay policy try``, and for
-a refusal an event in RFC 5424's structured data, for tools that watch logs.
+There are two optional records of the same verdict: the facts as JSON, for ``assay policy try``, and for a refusal an
+event in RFC 5424's structured data, for tools that watch logs.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ _FACTS_MODE = 0o640  # the facts hold addresses of users
 class Journal(Struct, frozen=True):
     """Where verdicts are recorded.
 
-    `facts` is the descriptor of the facts' file, -1 for none; `enterprise` is the private enterprise number of the
+    `facts` is the descriptor of the facts log, -1 for none; `enterprise` is the private enterprise number of the
     structured data, 0 for none.
     """
 
@@ -53,7 +53,7 @@ class Journal(Struct, frozen=True):
             self._append(facts_line(verdict, time.time()))
 
     def _append(self, line: bytes) -> None:
-        """Append to the facts. What cannot be written is told and lost: the verdict does not wait for a disk."""
+        """Append to the facts log. A failure is logged and the line lost: the verdict does not wait for a disk."""
         try:
             written = os.write(self.facts, line)
         except OSError as error:
@@ -66,24 +66,24 @@ class Journal(Struct, frozen=True):
 def open_journal(to: log.Log, facts: str, enterprise: int) -> Journal:
     """Open the records that the configuration names.
 
-    :param facts: a path, empty for none. Several processes append to it, one line at a write.
+    :param facts: a path, empty for none. Several processes append to it, one line per write.
     :raises ValueError: it cannot be opened; the message names it.
     """
     if not facts:
         return Journal(to, -1, enterprise)
-    # Not blocking: a pipe that nobody reads is an error then, not an endless wait. Files do not mind.
+    # Non-blocking, so that a pipe without a reader is an error and not an endless wait. Files are not affected.
     flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NONBLOCK
     try:
         descriptor = os.open(facts, flags, _FACTS_MODE)
     except OSError as error:
-        raise ValueError(f"log.facts = {facts!r}: {error.strerror}") from error
+        raise ValueError(f"log.facts: {facts}: cannot be written: {error.strerror}") from error
     return Journal(to, descriptor, enterprise)
 
 
 def check_facts(facts: str) -> None:
-    """Try whether a worker could open the facts, and leave no file behind that would be somebody else's.
+    """Check that a worker can open the facts log. Does not create it, since it would belong to another user.
 
-    :raises ValueError: it could not; the message names the path.
+    :raises ValueError: it cannot be opened; the message names the path.
     """
     if not facts:
         return
@@ -93,7 +93,7 @@ def check_facts(facts: str) -> None:
         folder = os.path.dirname(facts) or "."
         number = errno.ENOENT if not os.path.isdir(folder) else 0 if os.access(folder, os.W_OK) else errno.EACCES
     if number:
-        raise ValueError(f"log.facts = {facts!r}: {os.strerror(number)}")
+        raise ValueError(f"log.facts: {facts}: cannot be written: {os.strerror(number)}")
 
 
 def message_line(verdict: Verdict, *, waited: float) -> str:
@@ -120,7 +120,7 @@ def message_line(verdict: Verdict, *, waited: float) -> str:
 
 
 def _not_done(verdict: Verdict) -> str | None:
-    """What would have been done: by the decision in a dry run of all, or by keys and rules that are only watched."""
+    """What would have been done: by the decision if all is a dry run, or by single keys and rules in dry run."""
     texts = [_would(decision) for decision in verdict.decision.watched]
     if verdict.decision.action is not verdict.action:
         texts.insert(0, str(verdict.decision.action))
@@ -133,7 +133,7 @@ def _would(decision: Decision) -> str:
 
 
 def event(verdict: Verdict, enterprise: int) -> str:
-    """A refusal as an RFC 5424 structured data element (6.3). Values are escaped as 6.3.3 asks."""
+    """A refusal as an RFC 5424 structured data element (6.3). Values are escaped as 6.3.3 requires."""
     assessment = verdict.assessment
     parameters = (
         ("client", assessment.client.address or ""),
@@ -148,13 +148,13 @@ def event(verdict: Verdict, enterprise: int) -> str:
 
 
 def _parameter(value: str) -> str:
-    """RFC 5424, 6.3.3: backslash, quote and bracket are escaped; what cannot be printed becomes a question mark."""
+    """RFC 5424, 6.3.3: backslash, quote and bracket are escaped. What is not printable is marked."""
     cut = without_claims(marked(value[: log.MAX_VALUE_LENGTH]))
     return cut.replace("\\", "\\\\").replace('"', '\\"').replace("]", "\\]")
 
 
 def facts_line(verdict: Verdict, now: float) -> bytes:
-    """The facts and what was decided, as one line of JSON."""
+    """The facts and the decision, as one line of JSON."""
     record: dict[str, Any] = {
         "time": round(now, 3),
         "queue": verdict.assessment.envelope.queue_id,
@@ -169,7 +169,7 @@ def facts_line(verdict: Verdict, now: float) -> bytes:
 
 
 def _evaluations(assessment: Assessment) -> Iterator[tuple[str, object]]:
-    """What was found, in the order of the stages; findings with the same key in one entry."""
+    """The findings in the order of the stages; those with the same key in one entry."""
     if assessment.author is not None:
         yield "author", ",".join(map(str, assessment.author.domains)) or "-"
     for key, of_key in groupby(sorted(findings(assessment), key=lambda one: one.stage.rank), key=lambda one: one.key):

@@ -1,24 +1,25 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The listening socket: opened once by the supervisor, shared by all workers, never gone while the daemon lives.
+"""The listening socket: opened once by the supervisor, shared by all workers, open as long as the daemon runs.
 
-libmilter opens the socket itself and keeps the descriptor secret, so it is found again among our descriptors. Four
-facts about libmilter 8.17 shape this file:
+libmilter opens the socket itself and does not return the descriptor, so we search for it. Five facts about libmilter
+8.17 shape this file:
 
-- workers that share a blocking socket fall asleep in ``accept()`` when they lose a race: it is made non-blocking
-  before the first fork;
-- on inet, Nagle's algorithm against delayed acknowledgements costs a session 40 ms: TCP_NODELAY on the listening
-  descriptor is inherited by the accepted ones;
-- the first worker that ends unlinks the path of a unix socket: it is bound to a temporary path and then renamed, so
-  that libmilter unlinks a name that is not there;
-- stopping libmilter resets the sessions it still has: to drain, a worker's descriptor is replaced by a socket that
-  nobody can reach (`deafen`), and libmilter goes on serving what it has;
-- its ``poll()`` holds the replaced socket for up to 5 s more, in which connections would be taken and never served:
-  where no other worker stays to take them, it is shut down as well (`refuse`).
+- Workers that share a blocking socket hang in ``accept()`` when they lose a race. We make it non-blocking before the
+  first fork.
+- On inet, Nagle's algorithm and delayed acknowledgements together cost a session 40 ms. Accepted sockets inherit
+  TCP_NODELAY from the listening one.
+- The first worker that ends unlinks the path of a unix socket. We bind to a temporary path and rename it, so that
+  libmilter unlinks a name that does not exist.
+- Stopping libmilter resets its open sessions. To drain, we replace a worker's descriptor by a socket that is not
+  reachable (`deafen`), and libmilter goes on serving its sessions.
+- Its ``poll()`` holds the replaced socket for up to 5 s more, and connections that arrive then are never served. If no
+  other worker serves on, we shut the socket down as well (`refuse`).
 """
 
 from __future__ import annotations
 
 import contextlib
+import errno
 import grp
 import os
 import socket
@@ -29,12 +30,12 @@ from msgspec import Struct
 
 from assay.config.endpoint import Endpoint
 
-BACKLOG = 1024  # connections that may wait; the kernel's somaxconn bounds it again
-_MAX_DESCRIPTORS = 256  # where to look for the one libmilter opened; the supervisor has a dozen
+BACKLOG = 1024  # connections that may wait; the kernel's somaxconn bounds it too
+_MAX_DESCRIPTORS = 256  # range of the search for the one libmilter opened; the supervisor has a dozen
 
 
 class ListenerError(Exception):
-    """The socket cannot be opened. The message names it and says why."""
+    """The socket cannot be opened. The message names the key, the socket, the cause and the fix."""
 
 
 class Listener(Struct, frozen=True):
@@ -42,10 +43,10 @@ class Listener(Struct, frozen=True):
 
     endpoint: Endpoint
     descriptor: int
-    inode: int = 0  # of a unix socket's path, to remove no other's
+    inode: int = 0  # of a unix socket's path, so that we remove only our own
 
     def remove(self) -> None:
-        """Remove the path of a unix socket, unless somebody else has put theirs there."""
+        """Remove the path of a unix socket, unless another process has replaced it."""
         if self.endpoint.family != socket.AF_UNIX:
             return
         with contextlib.suppress(FileNotFoundError):
@@ -71,7 +72,7 @@ def open_listener(endpoint: Endpoint, *, mode: int, group: str) -> Listener:
     try:
         Milter.opensocket(True)
     except Milter.error as error:
-        raise ListenerError(f"{endpoint}: {_why(endpoint)}") from error
+        raise ListenerError(f"milter.socket: {endpoint}: {_why(endpoint)}") from error
     (descriptor,) = _listening() - before
     os.set_blocking(descriptor, False)
     if endpoint.family == socket.AF_UNIX:
@@ -82,16 +83,16 @@ def open_listener(endpoint: Endpoint, *, mode: int, group: str) -> Listener:
 
 
 def deafen(descriptor: int) -> None:
-    """Replace the listening socket of this process by one that nobody can reach; the others keep theirs."""
+    """Replace the listening socket of this process by an unreachable one. Other processes keep theirs."""
     with socket.socket(socket.AF_UNIX) as deaf:
-        deaf.bind("")  # an abstract name the kernel picks, which nobody is told
+        deaf.bind("")  # an abstract name that the kernel picks
         deaf.listen()
         deaf.setblocking(False)
         os.dup2(deaf.fileno(), descriptor)
 
 
 def refuse(descriptor: int) -> None:
-    """Have the shared listening socket refuse connections, in all processes that still hold it."""
+    """Make the shared listening socket refuse connections, in all processes that still hold it."""
     with socket.socket(fileno=os.dup(descriptor)) as duplicate, contextlib.suppress(OSError):  # another worker did it
         duplicate.shutdown(socket.SHUT_RDWR)
 
@@ -112,35 +113,48 @@ def _listening() -> set[int]:
 
 
 def _refuse_used(endpoint: Endpoint) -> None:
-    """Do not take a path away from a daemon that still answers there; a stale one is replaced by the rename."""
+    """Refuse a path on which another daemon still answers. The rename replaces a stale socket."""
     try:
         mode = os.lstat(endpoint.path).st_mode
     except OSError:
         return
     if not stat.S_ISSOCK(mode):
-        raise ListenerError(f"{endpoint}: the path exists and is no socket")
+        raise ListenerError(f"milter.socket: {endpoint}: not a socket; remove the file, or write another path")
     with contextlib.suppress(OSError):
         endpoint.connect(timeout=1).close()
-        raise ListenerError(f"{endpoint}: another daemon listens there")
+        raise ListenerError(f"milter.socket: {endpoint}: another daemon serves on it; stop it, or write another path")
 
 
 def _publish(temporary: str, path: str, mode: int, group: str) -> int:
     try:
         os.chmod(temporary, mode)
         if group:
-            os.chown(temporary, -1, grp.getgrnam(group).gr_gid)
+            _set_group(temporary, group)
         os.rename(temporary, path)
-    except KeyError:
-        os.unlink(temporary)
-        raise ListenerError(f"milter.socket_group = {group!r}: no such group") from None
     except OSError as error:
         os.unlink(temporary)
-        raise ListenerError(f"unix:{path}: {error.strerror}") from error
+        raise ListenerError(f"milter.socket: unix:{path}: {error.strerror}") from error
+    except ListenerError:
+        os.unlink(temporary)
+        raise
     return os.stat(path).st_ino
 
 
+def _set_group(path: str, group: str) -> None:
+    try:
+        number = grp.getgrnam(group).gr_gid
+    except KeyError:
+        raise ListenerError(f"milter.socket_group: {group!r} is not a group of this host; create it") from None
+    try:
+        os.chown(path, -1, number)
+    except OSError as error:
+        raise ListenerError(
+            f"milter.socket_group: {group!r}: {error.strerror}; add the daemon's user to this group"
+        ) from error
+
+
 def _why(endpoint: Endpoint) -> str:
-    """libmilter logs the cause to syslog only: find it again by trying what it tried."""
+    """The cause, and the fix. libmilter logs the cause to syslog only, so repeat what it tried."""
     try:
         with socket.socket(endpoint.family) as probe:
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -152,5 +166,25 @@ def _why(endpoint: Endpoint) -> str:
                 probe.bind((endpoint.host, endpoint.port))
                 probe.listen()
     except OSError as error:
-        return error.strerror or str(error)
-    return "cannot be opened; the system log has libmilter's reason"
+        return f"{error.strerror or error}{_fix(endpoint, error)}"
+    return "cannot be opened; see the system log for libmilter's reason"
+
+
+def _fix(endpoint: Endpoint, error: OSError) -> str:
+    """The fix for an error, as a clause; empty if there is no usual one."""
+    folder = os.path.dirname(endpoint.path) or "."
+    is_unix = endpoint.family == socket.AF_UNIX
+    match error.errno:
+        case errno.ENOENT | errno.ENOTDIR:
+            return f"; create the directory {folder}, writable for the daemon's user"
+        case errno.EACCES | errno.EROFS if is_unix:
+            return f"; make the directory {folder} writable for the daemon's user"
+        case errno.EACCES:
+            return "; write a port above 1023, or give the daemon CAP_NET_BIND_SERVICE"
+        case errno.EADDRINUSE:
+            return f"; find the program that has the port with: ss -ltnp 'sport = :{endpoint.port}'"
+        case errno.EADDRNOTAVAIL:
+            return "; write an address of this host"
+    if isinstance(error, socket.gaierror):
+        return "; write an address of this host"
+    return "; write a shorter path" if is_unix else ""

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The SMTP replies: codes by RFC 7372, texts that the operator may word.
+"""The SMTP replies: codes by RFC 7372, texts that the operator may change.
 
-A text is a template with named fields in braces. Whatever a sender wrote reaches a reply only as printable ASCII of
-bounded length, and SPF's explanation is marked as the sender's words (RFC 7208, 6.2 and 8.4).
+A text is a template with named fields in braces. Text from a sender reaches a reply only as printable ASCII of bounded
+length, and SPF's explanation is marked as the sender's words (RFC 7208, 6.2 and 8.4).
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ _STATUS_CODE = re.compile(r"[0-9]\.[0-9]{1,3}\.[0-9]{1,3}")
 _STATUS = {
     "iprev": "7.25",  # RFC 7372, 3.3
     "spf.helo": "7.1",
-    "spf.helo.fail": "7.23",  # RFC 7372, 3.2: for fail and nothing else
+    "spf.helo.fail": "7.23",  # RFC 7372, 3.2: for fail only
     "spf.helo.temperror": "7.24",
     "spf.helo.permerror": "7.24",
     "spf.mailfrom": "7.1",
@@ -46,10 +46,10 @@ _STATUS = {
     "dmarc": "7.1",  # RFC 9989, 7.2
     "dmarc.malformed_from": "6.0",  # RFC 3463, 3.7: content that cannot be handled
 }
-#: RFC 4406, 5.4: where another code than the usual one is asked for.
+#: Codes other than the usual 451 (RFC 4406, 5.4).
 _TEMPORARY_CODES = {"senderid.temperror": 450}
-SEVERAL = "7.26"  # RFC 7372, 3.4 and 4: several methods failed, to be used instead of the first one's
-_GENERIC = "7.1"  # RFC 3463, 3.8: not authorised, nothing said of why
+SEVERAL = "7.26"  # RFC 7372, 3.4 and 4: several methods failed; replaces the code of the first one
+_GENERIC = "7.1"  # RFC 3463, 3.8: not authorised, no reason given
 
 _TEXTS = {
     "iprev": "reverse DNS of {address}: {reason}",
@@ -66,17 +66,17 @@ _TEXTS = {
 _TEXTS_OF_OUTCOMES = {
     "senderid.temperror": "Sender ID check is temporarily unavailable: {reason}",  # RFC 4406, 5.4
 }
-#: The fields that a text may name.
+#: The fields that a text may use.
 FIELDS = ("address", "helo", "sender", "sender_domain", "author_domain", "reason")
 
 
 class ReplyTexts(Struct, frozen=True):
-    """How to word replies.
+    """The texts of replies.
 
     :param texts: templates by method, such as ``spf.mailfrom``, or by method and outcome, such as
         ``spf.mailfrom.fail``; ``rule`` for rules without a reply of their own; ``generic`` for the one text of
-        `generic`. Where there is none the default is used.
-    :param generic: say nothing about the reason: one code and text for all (RFC 7372, 5).
+        `generic`. The default applies to all others.
+    :param generic: give no reason: one code and text for all refusals (RFC 7372, 5).
     :param explain: add the domain's explanation to a reply for a failure of SPF or Sender ID.
     """
 
@@ -119,7 +119,7 @@ class ReplyTexts(Struct, frozen=True):
 
 
 def check_reply(key: str, text: str) -> None:
-    """Refuse a template that would never be used or could fail later.
+    """Refuse a template that is never used or can fail later.
 
     :param key: a method, a method and an outcome, ``rule`` or ``generic``.
     :raises ValueError: unknown method or outcome, unknown field, unbalanced brace, or more than a plain ``{field}``.
@@ -128,28 +128,34 @@ def check_reply(key: str, text: str) -> None:
     if key not in _TEXTS and outcome not in OUTCOMES.get(method, ()):
         known = OUTCOMES.get(method)
         kind, words = (f"outcomes of {method}", known) if known else ("methods", tuple(_TEXTS))
-        raise ValueError(f"reply for {key!r}: {kind} are {', '.join(words)}")
-    for _, name, specification, conversion in string.Formatter().parse(text):
+        raise ValueError(f"{key!r} is not one of the {kind}: {', '.join(words)}")
+    try:
+        parts = list(string.Formatter().parse(text))
+    except ValueError as error:
+        raise ValueError(f"{text!r} has an unbalanced brace; write {{{{ or }}}} for a brace itself") from error
+    for _, name, specification, conversion in parts:
         if name is not None and (name not in FIELDS or specification or conversion):
-            raise ValueError(f"{{{name}}} in a reply: known fields are {', '.join(f'{{{one}}}' for one in FIELDS)}")
+            fields = ", ".join(f"{{{field_name}}}" for field_name in FIELDS)
+            raise ValueError(f"{text!r}: {{{name}}} is not one of the fields {fields}")
 
 
 def split_reply(text: str, action: Action) -> tuple[int, str, str]:
-    """Take ``550 5.7.1 Text`` apart; code and enhanced status code may be left out.
+    """Split ``550 5.7.1 Text``; code and enhanced status code are optional.
 
-    :raises ValueError: a code that does not fit the action: 5yz for reject, 4yz for tempfail (libmilter ignores such).
+    :raises ValueError: a code that does not fit the action: 5yz for reject, 4yz for tempfail (libmilter ignores
+        others).
     """
     first = "5" if action is Action.REJECT else "4"
     code, status = (550, "5.7.1") if action is Action.REJECT else (451, "4.7.1")
     word, _, rest = text.partition(" ")
     if len(word) == 3 and word.isascii() and word.isdigit():
         if word[0] != first:
-            raise ValueError(f"reply {text!r}: a {action} needs a code that begins with {first}")
+            raise ValueError(f"{text!r} does not fit {action}; write a code that begins with {first}")
         code, text = int(word), rest
         word, _, rest = text.partition(" ")
     if _STATUS_CODE.fullmatch(word):
         if word[0] != first:
-            raise ValueError(f"reply {text!r}: a {action} needs an enhanced status code that begins with {first}")
+            raise ValueError(f"{text!r} does not fit {action}; write an enhanced status code that begins with {first}")
         status, text = word, rest
     return code, status, text
 
@@ -163,7 +169,7 @@ def _lookup(table: Mapping[str, str], method: str, outcome: str) -> str:
 
 
 def _explanation(method: str, facts: Facts) -> str:
-    """What the domain says to a failure, empty for nothing."""
+    """The domain's explanation of a failure, or an empty string."""
     found: SpfIdentityFacts | SenderIdFacts
     match method:
         case "spf.helo":
@@ -176,12 +182,12 @@ def _explanation(method: str, facts: Facts) -> str:
             return ""
     if not found.explanation:
         return ""
-    # RFC 7208, 6.2: it has to be clear that these are not the receiver's words.
+    # RFC 7208, 6.2: it must be clear that these are not the receiver's words.
     return f"{found.domain} explains: {as_prose(found.explanation)}"
 
 
 def _values(facts: Facts, reason: str) -> dict[str, str]:
-    """What a text may name. MTAs log replies, and programs read logs: nothing in it passes for a part of the line."""
+    """The values of the fields. MTAs log replies and programs read logs: no value can pass for a part of the line."""
     values = {
         "address": facts.client.address,
         "helo": facts.helo,

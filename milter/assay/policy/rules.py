@@ -1,19 +1,19 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """The operator's rules: CEL expressions over the facts, compiled and checked at start.
 
-CEL (the Common Expression Language) has no loops, no assignments and no side effects: a rule ends, and does nothing
-but answer. Beside CEL's own functions there are six:
+CEL (the Common Expression Language) has no loops, no assignments and no side effects, so a rule always ends and only
+returns a value. Rules have six functions in addition to CEL's own:
 
 - ``inside(address, "192.0.2.0/24, 2001:db8::/32")``: whether an address lies in one of the networks;
 - ``below(domain, "example.org")``: whether a domain is that one or lies below it;
-- ``listed(address, "partners")``: whether an address, its domain or one above stands in the file of that list;
-- ``header("List-Id")``: the first field of that name, unfolded, empty for none;
+- ``listed(address, "partners")``: whether that list has an address, its domain or a domain above it;
+- ``header("List-Id")``: the first field of that name, unfolded, or an empty string;
 - ``headers("List-Id")``: all fields of that name, from top to bottom;
 - ``header_count("List-Id")``: how many there are.
 
-Names are checked against `vocabulary.Facts`, so a misspelt one is an error at start and not a rule that never matches.
-Operand types are checked by trial runs, which CEL's short cuts let some faults pass; a rule that fails on a message
-does not match it, and says so in the log.
+Names are checked against `vocabulary.Facts`, so a misspelt name is an error at start and not a rule that never matches.
+Operand types are checked by trial runs. CEL's short-circuit evaluation hides some errors from these; a rule that fails
+on a message does not match it, and the log reports it.
 """
 
 from __future__ import annotations
@@ -41,15 +41,15 @@ if TYPE_CHECKING:
 
 Lists = Mapping[str, Entries]
 
-#: How CEL's parser reports a fault.
+#: The form of an error of CEL's parser.
 _SYNTAX = re.compile(r"<input>:(\d+):(\d+): (?:Syntax error: )?(.*)")
-#: What CEL's library raises where an expression cannot be evaluated.
+#: The exceptions of CEL's library for an expression that cannot be evaluated.
 _FAULTS = (ValueError, TypeError, RuntimeError, LookupError, ArithmeticError)
 
 
 class Rule(Struct, frozen=True):
-    """One rule. Without an action it only makes its edits. `reply` is the text as written, empty for the default;
-    `reason` says why, for log and headers."""
+    """One rule. Without an action it only makes its edits. `reply` is the text as written, empty for the default.
+    `reason` goes to log and headers."""
 
     name: str
     stage: Stage
@@ -60,17 +60,17 @@ class Rule(Struct, frozen=True):
     edits: Edits = NO_EDITS
     dry_run: bool = False
     header_names: frozenset[str] = frozenset()
-    view: View = {}  #: the facts that the expression looks at
+    view: View = {}  #: the facts that the expression reads
     program: Any = None
 
 
 class Reading:
-    """One message, or one stage of it, as rules read it.
+    """The facts of one message, or of one stage of it, for all rules.
 
-    CEL is handed the facts that some rule looks at and nothing more, each when a rule first names it: to convert a
-    message's facts takes longer than to evaluate a rule.
+    CEL gets only the facts that some rule reads, each when a rule first names it: converting all facts of a message
+    takes longer than evaluating a rule.
 
-    :param view: what the rules look at together (`names.merge`).
+    :param view: the facts that the rules read together (`rule_names.merge`).
     """
 
     __slots__ = ("_context", "_facts", "_given", "_view")
@@ -104,25 +104,25 @@ class Reading:
             raise RuleError(f"rule {rule.name!r} cannot be evaluated: {_one_line(error)}") from error
 
     def evaluate(self, rule: Rule) -> Any:
-        """What a rule's expression comes to; raises what CEL's library does."""
+        """Evaluate a rule's expression. Raises the exceptions of CEL's library."""
         for name in rule.view:
             if name in self._given:
                 continue
             value = _shown(getattr(self._facts, members(Facts)[name].attribute), self._view[name])
             try:
                 self._context.add_variable(name, value)
-            except ValueError:  # octets that are not UTF-8, which any sender can put into HELO: too rare to look first
+            except ValueError:  # octets that are not UTF-8, as any sender can put into HELO; too rare to check first
                 self._context.add_variable(name, sound(value))
             self._given.add(name)
         return rule.program.execute(self._context)
 
 
 def _shown(value: Any, view: View | None) -> Any:
-    """A fact as plain values, as far as rules look at it."""
+    """The part of a fact that rules read, as plain values."""
     if view is None:
         return value if type(value) is str else to_builtins(value)
     if isinstance(value, tuple):
-        return [_shown(one, view) for one in value]
+        return [_shown(item, view) for item in value]
     kind: Any = type(value)
     facts = members(kind)
     return {name: _shown(getattr(value, facts[name].attribute), part) for name, part in view.items()}
@@ -130,9 +130,9 @@ def _shown(value: Any, view: View | None) -> Any:
 
 @cache
 def _cel() -> Any:
-    """The library, loaded only where there are rules.
+    """The library, loaded only if there are rules.
 
-    Of its package only the extension module is loaded: the package itself imports a command line with its toolkits,
+    Loads only the extension module of the package: the package itself imports a command-line tool with its libraries,
     which takes 30 MiB of each worker instead of 4.
     """
     package = find_spec("cel")
@@ -145,7 +145,7 @@ def _cel() -> Any:
 
 
 def inside(address: str, networks: str) -> bool:
-    """Whether an address lies in one of the networks, which are separated by commas."""
+    """Whether an address lies in one of the networks, separated by commas."""
     parsed = parse_address(address)
     return parsed is not None and _networks(networks).find(parsed) is not None
 
@@ -156,7 +156,7 @@ def _networks(text: str) -> Networks:
 
 
 def below(domain: str, other: str) -> bool:
-    """Whether a domain is another one or lies below it."""
+    """Whether a domain is the other one or lies below it."""
     return at_or_below(normal_domain(domain), frozenset((normal_domain(other.strip(".")),)))
 
 
@@ -165,8 +165,8 @@ def compile_rule(rule: Rule, lists: Lists, *, exact: bool = False) -> Rule:
 
     :param exact: local parts of addresses differ by case.
     :raises RuleError: CEL syntax; an unknown fact, function or list, with the nearest known one; a fact that is not
-        known yet at the rule's stage; an expression that is no yes or no; an action that its stage cannot carry out;
-        nothing to do at all.
+        known yet at the rule's stage; an expression that is not a condition; an action that its stage cannot carry
+        out; neither an action nor a change.
     """
     _check_action(rule)
     try:
@@ -179,27 +179,29 @@ def compile_rule(rule: Rule, lists: Lists, *, exact: bool = False) -> Rule:
         try:
             result = Reading(sample, lists, names.view).evaluate(compiled)
         except IndexError as error:
-            raise RuleError(f"when: {_one_line(error)}; a list may be empty: ask for its size() first") from error
+            raise RuleError(f"when: {_one_line(error)}; a list may be empty, so check its size() first") from error
         except _FAULTS as error:
             raise RuleError(f"when: {_one_line(error)}") from error
         if not isinstance(result, bool):
-            raise RuleError(f"when: must be a condition, true or false; this is {type(result).__name__}")
+            raise RuleError(
+                f"when: {rule.when!r} is not a condition: it gives {type(result).__name__}, not true or false"
+            )
     return compiled
 
 
 def _check_action(rule: Rule) -> None:
     if rule.action is None and rule.edits == NO_EDITS:
-        raise RuleError("has neither an action nor a change to make")
+        raise RuleError("action: missing; write an action, or a change such as add_fields")
     if rule.stage is Stage.EOM:
         return
     if rule.edits != NO_EDITS:
-        raise RuleError("a message can only be changed at stage eom")
+        raise RuleError(f"stage: {rule.stage.value!r} is too early to change a message; write 'eom' or leave it out")
     if rule.action not in (Action.ACCEPT, Action.TEMPFAIL, Action.REJECT):
-        raise RuleError(f"{rule.action} needs the whole message: leave out the stage, or write stage = 'eom'")
+        raise RuleError(f"stage: {rule.stage.value!r} is too early for {rule.action}; write 'eom' or leave it out")
 
 
 def _syntax(error: ValueError) -> str:
-    """What CEL's parser says first, with its place."""
+    """The first error of CEL's parser, with its position."""
     match = _SYNTAX.search(str(error))
     if match is None:
         return f"not a valid CEL expression: {_one_line(error)}"
