@@ -1,12 +1,12 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What to do with a message: an assessment and the operator's rules in, one decision out.
+"""What to do with a message: from an assessment and the operator's rules to one decision.
 
-Every local override of what the protocols say has its place here and a name. The default follows RFC 9989, 7.4 and 8:
-evaluate everything, write it down, and refuse nothing until the operator says so.
+Every local override of the protocols' results is here and has a name. The default follows RFC 9989, 7.4 and 8: evaluate
+everything, record it, and refuse nothing until the operator says so.
 
-`vocabulary` has the operator's own words, and `facts` puts an assessment into them; `outcomes` maps each method's
-outcome to an action; `rules` are the operator's CEL expressions, and `names` checks what they name; `replies` word the
-SMTP replies; `decide` brings them together. `standing` says whose mail a message is, and `course` walks it through the
+`vocabulary` has the names of facts, and `facts` derives them from an assessment. `outcomes` maps each method's outcome
+to an action. `rules` are the operator's CEL expressions, and `rule_names` checks the names in them. `replies` has the
+SMTP replies. `decide` combines them all. `standing` is whose mail a message is, and `course` walks it through the
 stages.
 """
 

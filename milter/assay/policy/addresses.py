@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Addresses and domains as rules and lists compare them: by what they name, not by how they are spelled.
+"""Addresses and domains as rules and lists compare them: by what they name, not by their spelling.
 
 ``Ann@EXAMPLE.net``, ``"Ann"@example.net.`` and ``@relay.example:Ann@example.net`` are one mailbox (RFC 5321, 2.3.11 and
-4.1.2), and U-labels name what their A-labels do (RFC 5890, 2.3.2.4). Whether ``Ann`` and ``ann`` are one is up to their
-host; practically every host says so, hence lists and rules do, unless the operator wants local parts exact.
+4.1.2), and U-labels name what their A-labels do (RFC 5890, 2.3.2.4). Whether ``Ann`` and ``ann`` are one mailbox is up
+to their host. Almost every host treats them so, and so do lists and rules, unless the operator wants exact local parts.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ _NOT_LOCAL = re.compile(r"[\s<>]")
 
 
 def normal_mailbox(mailbox: Mailbox, *, exact: bool = False) -> str:
-    """A mailbox in the form in which it is compared.
+    """A mailbox in normal form, for comparison.
 
     :param exact: local parts differ by case.
     """
@@ -30,7 +30,7 @@ def normal_mailbox(mailbox: Mailbox, *, exact: bool = False) -> str:
 
 
 def normal_address(text: str, *, exact: bool = False) -> str:
-    """An address of the envelope in the form in which it is compared; what is not a mailbox as nearly as can be.
+    """An address of the envelope in normal form, for comparison; as near to it as possible if it is not a mailbox.
 
     :param exact: local parts differ by case.
     """
@@ -40,7 +40,7 @@ def normal_address(text: str, *, exact: bool = False) -> str:
 
 @remember("addresses")
 def _forms(text: str) -> tuple[str, str]:
-    """The form without the case of the local part, and the one with it."""
+    """The form with a lower-case local part, and the one with its case kept."""
     try:
         mailbox = parse_mailbox(text)
     except InvalidNameError:  # such as Postmaster, which needs no domain (RFC 5321, 4.1.1.3), or an address literal
@@ -51,7 +51,7 @@ def _forms(text: str) -> tuple[str, str]:
 
 
 def normal_domain(text: str) -> str:
-    """A domain in the form in which it is compared: A-labels in lower case, no final dot."""
+    """A domain in normal form, for comparison: A-labels in lower case, no final dot."""
     if not text.isascii():
         try:
             return Domain.parse(text).name
@@ -61,7 +61,7 @@ def normal_domain(text: str) -> str:
 
 
 def at_or_below(domain: str, domains: frozenset[str]) -> bool:
-    """Whether a domain or one that it lies below is listed."""
+    """Whether a domain or a domain above it is listed."""
     while domain:
         if domain in domains:
             return True
@@ -73,9 +73,9 @@ class Entries(Struct, frozen=True):
     """A list of addresses and domains.
 
     ``joe@example.org`` is that mailbox, ``example.org`` and ``.example.org`` that domain with all below it,
-    ``@example.org`` that domain alone, ``*.example.org`` what lies below it; an IP address is itself.
+    ``@example.org`` that domain alone, ``*.example.org`` all domains below it; an IP address is itself.
 
-    `delimiters` are the characters that begin a sub-address: with ``+`` the entry ``joe@example.org`` holds
+    `delimiters` are the characters that begin a sub-address: with ``+`` the entry ``joe@example.org`` matches
     ``joe+news@example.org`` too.
     """
 
@@ -88,7 +88,7 @@ class Entries(Struct, frozen=True):
 
     @classmethod
     def parse(cls, texts: Iterable[str], *, exact: bool = False, delimiters: str = "") -> Entries:
-        """Read entries, each with or without angle brackets.
+        """Parse entries, each with or without angle brackets.
 
         :param exact: local parts differ by case.
         :raises ValueError: an entry that could never match; the message quotes it.
@@ -100,7 +100,7 @@ class Entries(Struct, frozen=True):
         return cls(**{kind: frozenset(entries) for kind, entries in found.items()}, exact=exact, delimiters=delimiters)
 
     def hold(self, text: str) -> bool:
-        """Whether an address, its domain, or a domain above is listed; for a domain likewise."""
+        """Whether an address, its domain, or a domain above it is listed; likewise for a domain."""
         if text.startswith("<") and text.endswith(">"):
             text = text[1:-1]
         if "@" in text:
@@ -119,14 +119,14 @@ class Entries(Struct, frozen=True):
         )
 
     def _without_detail(self, address: str) -> str:
-        """The address without its sub-address, which begins at the first delimiter behind the first character."""
+        """The address without its sub-address, which begins at the first delimiter after the first character."""
         local, _, domain = address.rpartition("@")
-        cut = min((at for one in self.delimiters if (at := local.find(one, 1)) > 0), default=len(local))
+        cut = min((at for sign in self.delimiters if (at := local.find(sign, 1)) > 0), default=len(local))
         return f"{local[:cut]}@{domain}"
 
 
 def _entry(text: str, exact: bool) -> tuple[str, str]:
-    """What an entry names: the field of `Entries` that it belongs to, and its form there."""
+    """The field of `Entries` that an entry belongs to, and its form there."""
     entry = text.strip()
     if entry.startswith("<") and entry.endswith(">"):
         entry = entry[1:-1]

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The course of a connection and its messages through the stages of SMTP: what is decided where.
+"""The course of a connection and its messages through the stages of SMTP: which decisions are made where.
 
-The daemon walks it with facts as they come, ``assay policy try`` with facts that were logged. At each stage the caller
-offers a function that gives the facts, which is called only if something is decided there: facts have to be waited for.
+The daemon walks it with facts as they arrive, ``assay policy try`` with logged facts. At each stage the caller passes a
+function that returns the facts. It is called only if the policy acts at that stage, since it may have to wait.
 """
 
 from __future__ import annotations
@@ -27,20 +27,20 @@ class Course:
     )  # fmt: skip
 
     def __init__(self, policy: Policy, trust: Trust, *, carries_out: bool = True) -> None:
-        """:param carries_out: whether refusals are carried out; in a dry run the message goes on."""
+        """:param carries_out: whether refusals are carried out. In a dry run the message continues."""
         self._policy = policy
         self._trust = trust
         self._carries_out = carries_out
         self._client = Standing()
-        self._accepted: dict[Stage, Decision] = {}  # by rules that said accept before MAIL
+        self._accepted: dict[Stage, Decision] = {}  # of rules that accept before MAIL
         self._begin(Standing())
 
     def _begin(self, standing: Standing) -> None:
-        self.message = standing  #: how the current message stands
-        self._relayed = standing.relayed  # whether the earlier stages had nobody to judge
-        self._final: Decision | None = None  # by a rule that said accept: nothing later judges this message
-        self._spared = ""  # why failures are not acted on: every recipient wants the message whatever it is
-        self._taken = False  # whether there is a recipient
+        self.message = standing  #: the standing of the current message
+        self._relayed = standing.relayed  # whether the client was unknown at the earlier stages
+        self._final: Decision | None = None  # of a rule that accepts: no later stage judges this message
+        self._spared = ""  # why failures are only recorded: all recipients are exempt
+        self._taken = False  # whether a recipient was accepted
 
     def connect(self, address: Address | None, daemon: str, *, local: bool = True) -> Standing:
         """A client connected. See `Trust.of_client`."""
@@ -49,11 +49,11 @@ class Course:
         return self._client
 
     def greeted(self) -> None:
-        """HELO was given, perhaps another one: what was decided about the former is void."""
+        """A new HELO replaces the former one, and voids the decision about it."""
         self._accepted.pop(Stage.HELO, None)
 
     def at_connection(self, stage: Stage, facts: FactsNow) -> Decision:
-        """What is decided at CONNECT or HELO."""
+        """Decide at CONNECT or HELO."""
         if self._client.exempt or self._client.relayed or Stage.CONNECT in self._accepted:
             return ACCEPTED
         decision = self._at(stage, facts)
@@ -68,7 +68,7 @@ class Course:
         return self.message
 
     def at_mail(self, facts: FactsNow) -> Decision:
-        """What is decided at MAIL."""
+        """Decide at MAIL."""
         if self._goes_on:
             return ACCEPTED
         decision = self._spare(self._at(Stage.MAIL, facts), self.message.spared)
@@ -77,8 +77,8 @@ class Course:
         return decision
 
     def at_rcpt(self, recipient: str, facts: FactsNow) -> Decision:
-        """What is decided about one recipient. A message ends in one way for all its recipients, so it is spared only
-        where each of them is: else a stranger would name such a recipient beside his victim.
+        """Decide about one recipient. A message has one outcome for all recipients, so it is spared only if each of
+        them is. Otherwise a stranger could add an exempt recipient to a message for somebody else.
 
         :param recipient: the forward-path without angle brackets.
         """
@@ -93,17 +93,17 @@ class Course:
         return decision
 
     def relayed(self, address: Address | None) -> bool:
-        """A Received field told who gave the message to a relay of ours. See `Trust.of_relayed`.
+        """A Received field names the client of one of our relays. See `Trust.of_relayed`.
 
-        :returns: whether that is the one to judge.
+        :returns: whether this is the client to judge.
         """
         self.message = self._trust.of_relayed(self.message, address)
         return not self.message.relayed
 
     def end(self, facts: Facts | None) -> Decision:
-        """What becomes of the message.
+        """Decide at the end of the message.
 
-        :param facts: may be left out where nothing is decided at the end.
+        :param facts: may be None if the policy does not act at the end.
         """
         if self.message.exempt:
             return ACCEPTED
@@ -116,7 +116,7 @@ class Course:
 
     @property
     def _goes_on(self) -> bool:
-        """Whether nothing is decided about this message before its end."""
+        """Whether no decision is made about this message before its end."""
         return bool(self.message.exempt) or self.message.relayed or self._final is not None
 
     def _at(self, stage: Stage, facts: FactsNow) -> Decision:

@@ -1,11 +1,11 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Bring rules and methods together: one decision for a message, or for a stage of it.
+"""Combine rules and methods into one decision for a message, or for a stage of it.
 
-Rules come first, in the operator's order; the first that matches decides, and ``accept`` ends judgement. Then each
-method's outcome is looked up, and the hardest action that any of them asks for wins.
+Rules come first, in the operator's order. The first that matches decides, and ``accept`` ends judgement. Then comes the
+outcome of each method, and the hardest action wins.
 
-Before the end of the message only a refusal can be carried out: at an earlier stage everything gentler waits, and is
-found again at the end, where all facts of the earlier stages are still known.
+Before the end of the message only a refusal can be carried out. Gentler actions wait for the end, where all facts of
+the earlier stages are still known.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from assay.policy.vocabulary import Facts
 
 
 class Policy(Struct, frozen=True):
-    """All that the operator decided. `tag` is what the action TAG changes in a message."""
+    """All decisions of the operator. `tag` holds the edits of the action TAG."""
 
     rules: tuple[Rule, ...] = ()
     methods: tuple[MethodPolicy, ...] = ()
@@ -36,8 +36,8 @@ class Policy(Struct, frozen=True):
     tag: Edits = NO_EDITS
     trusted_sealers: frozenset[Domain] = frozenset()
     exact_local_parts: bool = False  #: local parts of addresses differ by case
-    logs_facts: bool = False  #: the facts are wanted even where nothing acts on them
-    view: View = {}  #: the facts that rules look at; made from `rules` whatever is given for it
+    logs_facts: bool = False  #: the facts are needed even if nothing acts on them
+    view: View = {}  #: the facts that rules read; always derived from `rules`
     header_names: frozenset[str] = frozenset()  #: the header fields that rules ask for; likewise
 
     def __post_init__(self) -> None:
@@ -45,20 +45,20 @@ class Policy(Struct, frozen=True):
         force_setattr(self, "header_names", frozenset().union(*(rule.header_names for rule in self.rules)))
 
     def acts_at(self, stage: Stage) -> bool:
-        """Whether anything is decided at this stage; where not, it costs nothing and needs no reply."""
+        """Whether anything is decided at this stage. If not, it costs nothing and needs no reply."""
         if stage is Stage.EOM:
             return bool(self.rules or self.methods)
         return any(rule.stage is stage for rule in self.rules) or any(method.stage is stage for method in self.methods)
 
     def may(self, action: Action) -> bool:
-        """Whether anything that is more than watched asks for this action."""
+        """Whether any rule or method, dry runs excepted, can lead to this action."""
         return any(rule.action is action for rule in self.rules if not rule.dry_run) or any(
             action in method.actions.values() for method in self.methods if not method.dry_run
         )
 
     @property
     def possible_edits(self) -> Edits:
-        """All that decisions may change in a message, together."""
+        """All edits that decisions can lead to."""
         edits = self.tag if self.may(Action.TAG) else NO_EDITS
         for rule in self.rules:
             if not rule.dry_run:
@@ -78,7 +78,7 @@ class Policy(Struct, frozen=True):
 def decide(facts: Facts, policy: Policy, stage: Stage, *, late: bool = False) -> Decision:
     """Apply the policy at one stage.
 
-    :param late: the earlier stages had nobody to judge, as behind a relay of ours: their rules are tried as well.
+    :param late: the client was unknown at the earlier stages, as behind a relay of ours. Apply their rules too.
     """
     watched: list[Decision] = []
     edits = NO_EDITS
@@ -98,7 +98,7 @@ def decide(facts: Facts, policy: Policy, stage: Stage, *, late: bool = False) ->
 
 
 def _matching(facts: Facts, policy: Policy, rules: list[Rule], watched: list[Decision]) -> Iterator[Rule]:
-    """Those of the rules that match, in order. One that cannot be evaluated does not, and is told of."""
+    """The rules that match, in order. A rule that cannot be evaluated does not match, and is reported in `watched`."""
     if not rules:
         return
     reading = Reading(facts, policy.lists, policy.view)
@@ -124,7 +124,7 @@ def _of_rule(facts: Facts, policy: Policy, rule: Rule) -> Decision:
 
 
 def _of_all_methods(facts: Facts, policy: Policy, stage: Stage, watched: list[Decision]) -> Decision:
-    """What the methods ask for together, and to `watched` what those in dry run would have."""
+    """The decision of all methods. Decisions of methods in dry run go to `watched`."""
     acting = []
     for method in policy.methods:
         if method.stage is not stage and stage is not Stage.EOM:
@@ -142,16 +142,16 @@ def _of_all_methods(facts: Facts, policy: Policy, stage: Stage, watched: list[De
 def _by_methods(
     facts: Facts, policy: Policy, found: list[tuple[MethodPolicy, MethodOutcome]], stage: Stage
 ) -> Decision:
-    """The hardest action that any method asks for; overridden outcomes are mentioned and not acted on."""
+    """The hardest action of any method. Overridden outcomes are recorded but not acted on."""
     asked = [(method, outcome, *method.treat(outcome)) for method, outcome in found]
-    wanted = [one for one in asked if one[3] is not Action.ACCEPT and (one[3].refuses or stage is Stage.EOM)]
-    acting = [one for one in wanted if not one[1].recorded]
+    wanted = [row for row in asked if row[3] is not Action.ACCEPT and (row[3].refuses or stage is Stage.EOM)]
+    acting = [row for row in wanted if not row[1].recorded]
     override = "; ".join(dict.fromkeys(outcome.override for _, outcome, _, _ in wanted if outcome.override))
     if not acting:
         keys = ", ".join(key for _, _, key, _ in wanted)
         return Decision(reason=f"{keys} not acted on: {override}", override=override) if wanted else ACCEPTED
-    action = max((asks for _, _, _, asks in acting), key=lambda one: one.rank)
-    deciding = [one for one in acting if one[3] is action]
+    action = max((asks for _, _, _, asks in acting), key=lambda asks: asks.rank)
+    deciding = [row for row in acting if row[3] is action]
     outcomes = [(method.name, outcome) for method, outcome, _, _ in deciding]
     return Decision(
         action,

@@ -9,7 +9,7 @@ from msgspec import Struct
 
 
 class Stage(StrEnum):
-    """The SMTP stages at which something can be decided, in their order."""
+    """The SMTP stages at which decisions are possible, in order."""
 
     CONNECT = "connect"
     HELO = "helo"
@@ -27,13 +27,13 @@ _ORDER = {stage: rank for rank, stage in enumerate(Stage)}
 
 
 class Action(StrEnum):
-    """What the MTA is told to do, from the gentlest to the hardest."""
+    """The actions, from the gentlest to the hardest."""
 
     ACCEPT = "accept"
     TAG = "tag"  #: accept, with the configured header field and Subject tag
     QUARANTINE = "quarantine"  #: Postfix: the hold queue. Sendmail: a quarantined queue item.
     TEMPFAIL = "tempfail"
-    DISCARD = "discard"  #: say 250 and throw it away; leaves the sender in the dark (RFC 9989, 7.2)
+    DISCARD = "discard"  #: reply 250 and delete it; the sender never learns of it (RFC 9989, 7.2)
     REJECT = "reject"
 
     @property
@@ -51,7 +51,7 @@ _HARDNESS = {action: rank for rank, action in enumerate(Action)}
 
 
 class OnError(StrEnum):
-    """What to do with a message that a fault of our own keeps us from judging. Nothing harder would be safe."""
+    """What to do with a message that we cannot judge because of a bug in assay. Harder actions would not be safe."""
 
     ACCEPT = "accept"
     TEMPFAIL = "tempfail"
@@ -69,7 +69,7 @@ class Reply(Struct, frozen=True):
 
 
 class Edits(Struct, frozen=True):
-    """What a decision changes in a message that is accepted, beside the trace fields.
+    """The edits of a decision to an accepted message, in addition to the trace fields.
 
     `add` are (name, value) of new fields, `remove` are names of fields to remove, all of them; `subject_tag` goes in
     front of the Subject; `recipients` are added to the envelope.
@@ -95,12 +95,11 @@ NO_EDITS = Edits()
 class Decision(Struct, frozen=True):
     """What to do, and why.
 
-    `reply` is there when the action refuses. `reason` is one clause for the log, the MTA's quarantine and
-    Authentication-Results; `by` is the configuration key or the rule's name that decided. Both are empty when nothing
-    asked for more than ACCEPT. `final` means that a rule said accept: nothing later judges this message again.
-    `override` names what was done otherwise than a protocol said, for trace fields and reports. `kept` are those of
-    the `edits` that rules without an action asked for: they hold whatever becomes of the message.
-    `watched` are decisions that would have been, had their key or rule not been in dry run.
+    `reply` is set if the action refuses. `reason` is one clause for the log, the MTA's quarantine and
+    Authentication-Results; `by` is the configuration key or the name of the rule that decided. Both are empty for a
+    plain ACCEPT. `final` means that a rule accepted the message, and no later stage judges it. `override` names a local
+    deviation from a protocol's result, for trace fields and reports. `kept` are the `edits` of rules without an action:
+    they apply whatever the outcome. `watched` are the decisions of keys and rules in dry run.
     """
 
     action: Action = Action.ACCEPT
@@ -114,7 +113,7 @@ class Decision(Struct, frozen=True):
     watched: tuple[Decision, ...] = ()
 
     def spared(self, why: str) -> Decision:
-        """The decision for a message whose failures are recorded and not acted on."""
+        """The decision for a message whose failures are recorded but not acted on."""
         return Decision(
             reason=f"not acted on: {why}",
             override=why,

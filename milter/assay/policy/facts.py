@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""An assessment in the operator's own words (`assay.policy.vocabulary`)."""
+"""The facts of an assessment, in the operator's words (`assay.policy.vocabulary`)."""
 
 from __future__ import annotations
 
@@ -27,11 +27,11 @@ from assay.protocol import arc, authres, dkim, dmarc, iprev, senderid, spf
 
 MAX_FIELD_OCTETS = 998  # of one field's value that a rule sees: a line (RFC 5322, 2.1.1)
 MAX_TEXT = 998  # of one text of the envelope that a rule sees, our choice: an SMTP line is shorter (RFC 5321, 4.5.3.1)
-#: Our choice: how many fields of a signature's h= are told, each once. Real ones name fewer than 50; a stranger's 1,000
-#: would make every line of the facts as long as he likes.
+#: Our choice: how many fields of a signature's h= are shown, each once. Real signatures name fewer than 50. Without a
+#: bound a stranger controls the length of each line of the facts log.
 MAX_FIELD_NAMES = 100
-MAX_NAME_LENGTH = 64  # our choice; a longer name in h= is left out. The registry's longest has half of that.
-MAX_FIELDS = 100  # of one name that a rule sees: no honest message has more hops, and one name costs at most 100 kB
+MAX_NAME_LENGTH = 64  # our choice; longer names in h= are omitted. The registry's longest is half as long.
+MAX_FIELDS = 100  # of one name that a rule sees: real messages have fewer hops, and one name costs at most 100 kB
 
 
 def facts(
@@ -43,9 +43,9 @@ def facts(
 ) -> Facts:
     """The facts of one message, as far as they are known at this stage.
 
-    :param header_names: lower-case names of the fields that rules ask for.
+    :param header_names: lower-case names of the fields that rules read.
     :param trusted_sealers: domains whose ARC seals the operator trusts.
-    :param exact: local parts of addresses differ by case; else they are in lower case.
+    :param exact: local parts of addresses differ by case; otherwise they are in lower case.
     """
     client, envelope, header = assessment.client, assessment.envelope, assessment.header
     lists = header.all("List-Id")
@@ -53,20 +53,20 @@ def facts(
         ClientFacts(str(client.address or ""), client.name[:MAX_TEXT], client.daemon),
         client.helo[:MAX_TEXT],
         _sender(envelope.reverse_path, envelope.authenticated, exact),
-        tuple([normal_address(one[:MAX_TEXT], exact=exact) for one in envelope.recipients]),
+        tuple([normal_address(path[:MAX_TEXT], exact=exact) for path in envelope.recipients]),
         _iprev(assessment.iprev),
         SpfFacts(_spf(assessment.spf_helo), _spf(assessment.spf_mail_from)),
         _author(assessment.author, assessment.dmarc, exact),
-        tuple([_dkim(one, assessment.dmarc) for one in assessment.dkim]),
+        tuple([_dkim(signature, assessment.dmarc) for signature in assessment.dkim]),
         _arc(assessment.arc, trusted_sealers, assessment.author),
         _sender_id(assessment.sender_id),
         _dmarc(assessment.dmarc),
         ListFacts(_text(lists[0])) if lists else _NO_LIST,
-        {name: tuple([_text(one) for one in header.all(name)[:MAX_FIELDS]]) for name in header_names},
+        {name: tuple([_text(field) for field in header.all(name)[:MAX_FIELDS]]) for name in header_names},
     )
 
 
-#: What was not evaluated, made once.
+#: The facts of methods that were not evaluated, made once.
 _NO_IPREV, _NO_SPF, _NO_AUTHOR, _NO_ARC = IprevFacts(), SpfIdentityFacts(), AuthorFacts(), ArcFacts()
 _NO_SENDER_ID, _NO_DMARC, _NO_LIST = SenderIdFacts(), DmarcFacts(), ListFacts()
 
@@ -118,7 +118,7 @@ def _spf(evaluation: spf.Evaluation | None) -> SpfIdentityFacts:
 def _author(author: dmarc.Author | None, judged: dmarc.Evaluation | None, exact: bool) -> AuthorFacts:
     if author is None:
         return _NO_AUTHOR
-    # Of several domains the one whose policy applies, so that a rule about a domain sees what DMARC sees.
+    # Of several domains the one whose policy applies, so that rules and DMARC see the same domain.
     domain = author.domain or (judged.author_domain if judged is not None else None)
     return AuthorFacts(
         str(domain or ""),
@@ -129,7 +129,7 @@ def _author(author: dmarc.Author | None, judged: dmarc.Evaluation | None, exact:
 
 
 def _dkim(evaluation: dkim.Evaluation, judged: dmarc.Evaluation | None) -> SignatureFacts:
-    # SPF's identifier comes first, and what is aligned by aspf= need not be by adkim=.
+    # SPF's identifier comes first. One that is aligned by aspf= may not be aligned by adkim=.
     identifiers = judged.aligned[judged.spf_aligned :] if judged is not None else ()
     aligned = evaluation.domain in {one.domain for one in identifiers}
     return SignatureFacts(
@@ -146,7 +146,7 @@ def _dkim(evaluation: dkim.Evaluation, judged: dmarc.Evaluation | None) -> Signa
 
 
 def _field_names(names: Sequence[str]) -> tuple[str, ...]:
-    """The names in h=, each once, without those that no real signature has."""
+    """The names in h=, each once, without names of excessive length."""
     return tuple([name for name in dict.fromkeys(names) if len(name) <= MAX_NAME_LENGTH][:MAX_FIELD_NAMES])
 
 
@@ -164,8 +164,8 @@ def _arc(evaluation: arc.Evaluation | None, trusted: Collection[Domain], author:
 def _vouched(evaluation: arc.Evaluation, trusted: Collection[Domain], author: dmarc.Author | None) -> bool:
     """Whether sealers that are all trusted vouch for the author (RFC 8617, 7.2.1).
 
-    A whole chain says who handled the message and nothing about its author: the first sealer must have recorded that
-    the message passed DMARC for the domain that still is its author's.
+    A valid chain shows who handled the message, but nothing about its author. So the first sealer must have recorded
+    that the message passed DMARC for the domain that is still its author's.
     """
     if evaluation.result is not arc.Result.PASS or author is None or author.domain is None:
         return False
@@ -174,7 +174,7 @@ def _vouched(evaluation: arc.Evaluation, trusted: Collection[Domain], author: dm
     recorded = authres.parse(evaluation.sealers[0].payload.encode("utf-8", "surrogateescape"))
     if not isinstance(recorded, authres.AuthenticationResults):
         return False
-    # A message has one result of DMARC. Where there are two, a stranger may have written one through a value.
+    # A message has one DMARC result. If there are two, a stranger may have injected one through a value.
     results = [one for one in recorded.results if one.method == "dmarc"]
     return len(results) == 1 and results[0].result == "pass" and _names(results[0], author.domain)
 

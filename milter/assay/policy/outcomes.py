@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Each method's outcome, and the action the operator set for it.
+"""Each method's outcome, and the operator's action for it.
 
-A method is a row of outcomes with an action each; its outcome is read from the facts. What several methods ask for is
-brought together in `assay.policy.decide`.
+A method has a set of outcomes with an action each. Its outcome is read from the facts. `assay.policy.decide` combines
+several methods.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from assay.policy.vocabulary import Facts, SpfIdentityFacts
 
 
 class Override(StrEnum):
-    """Names of the local overrides of what a protocol said, as they appear in the log and in trace fields."""
+    """Names of the local overrides of a protocol's result, as they appear in the log and in trace fields."""
 
     TRUSTED_SEALERS = "trusted ARC sealers"
     TRUSTED_FORWARDER = "trusted forwarder"
@@ -28,9 +28,9 @@ class Override(StrEnum):
 
 
 class MethodOutcome(Struct, frozen=True):
-    """What one method came to: the configuration key's last word, and why.
+    """The outcome of one method: the last part of the configuration key, and the reason.
 
-    `override` names a local override that is in force for it; with `recorded` the outcome is only written down.
+    `override` names a local override that applies. With `recorded` the outcome is recorded but not acted on.
     """
 
     key: str
@@ -43,9 +43,9 @@ class MethodPolicy(Struct, frozen=True):
     """A method with the operator's actions.
 
     :param name: the configuration section, such as ``spf.mailfrom``.
-    :param stage: from which stage on it may refuse. What is not a refusal waits for the end of the message.
-    :param actions: by outcome; an outcome that is not listed is accepted.
-    :param outcome: reads the outcome from the facts; None where the method was not tried.
+    :param stage: the first stage at which it may refuse. Other actions wait for the end of the message.
+    :param actions: by outcome. An outcome that is not listed is accepted.
+    :param outcome: reads the outcome from the facts; returns None if the method was not evaluated.
     """
 
     name: str
@@ -55,28 +55,28 @@ class MethodPolicy(Struct, frozen=True):
     dry_run: bool = False
 
     def treat(self, outcome: MethodOutcome) -> tuple[str, Action]:
-        """The configuration key that speaks about an outcome, and its action.
+        """The configuration key for an outcome, and its action.
 
-        What the ``all`` mechanism decided has an action of its own only where the operator gave it one.
+        The outcomes of the ``all`` mechanism have actions of their own only if the operator sets them.
         """
         key = outcome.key if outcome.key in self.actions else outcome.key.removesuffix("_all")
         return f"{self.name}.{key}", self.actions.get(key, Action.ACCEPT)
 
     @property
     def acts(self) -> bool:
-        """Whether any outcome asks for more than ACCEPT. A method that does not costs nothing."""
+        """Whether any outcome has an action other than ACCEPT. Otherwise the method costs nothing."""
         return any(action is not Action.ACCEPT for action in self.actions.values())
 
 
 class OutcomeSettings(Struct, frozen=True):
-    """What the operator wants to know beside the actions.
+    """The operator's settings for outcomes, other than the actions.
 
     `strict_spf_domains`: senders whose softfail and neutral count as fail. `stricter_dmarc`: author domains whose
-    failures are treated as if they asked for rejection. `required_fields`: lower-case names that a passing DKIM
+    failures are treated as if their policy were reject. `required_fields`: lower-case names that a passing DKIM
     signature must cover. `iprev_names`: which of the client's names must lie in the domain of MAIL FROM: "first",
-    "any" or "" for no such check. `list_traffic`: what becomes of a DMARC rejection of mailing list mail: "reject",
-    "quarantine" or "accept". `trusted_forwarder` tells of an address whether it
-    is one whose SPF and DMARC failures are recorded and not acted on.
+    "any" or "" for no such check. `list_traffic`: what a DMARC rejection of mailing list mail becomes: "reject",
+    "quarantine" or "accept". `trusted_forwarder` returns whether SPF and DMARC failures of a client address are
+    recorded but not acted on.
     """
 
     strict_spf_domains: Entries = Entries()
@@ -94,9 +94,9 @@ def iprev_outcome(facts: Facts, _: OutcomeSettings) -> MethodOutcome | None:
 
 
 def name_outcome(facts: Facts, settings: OutcomeSettings) -> MethodOutcome | None:
-    """``name_mismatch`` where a name of the client has to lie in the domain of MAIL FROM and does not.
+    """``name_mismatch`` if a name of the client must lie in the domain of MAIL FROM and does not.
 
-    Only names that lead back to the client's address count: the others are what the client says of itself.
+    Only names that resolve to the client's address count. The others are the client's own claims.
     """
     domain = facts.mail_from.domain
     if not settings.iprev_names or not domain or facts.iprev.result in ("", "temperror"):
@@ -109,7 +109,7 @@ def name_outcome(facts: Facts, settings: OutcomeSettings) -> MethodOutcome | Non
 
 
 def spf_outcome(facts: Facts, spf: SpfIdentityFacts, settings: OutcomeSettings) -> MethodOutcome | None:
-    """SPF's result words; ``fail_all`` and ``softfail_all`` where the ``all`` mechanism decided."""
+    """SPF's result words; ``fail_all`` and ``softfail_all`` if the ``all`` mechanism decided."""
     result = spf.result
     if not result:
         return None
@@ -121,26 +121,26 @@ def spf_outcome(facts: Facts, spf: SpfIdentityFacts, settings: OutcomeSettings) 
     return MethodOutcome(result + suffix, spf.reason, override, recorded)
 
 
-#: From the best to the worst: a message has the best result of its signatures, for one that verifies is enough
+#: From the best to the worst. A message has the best result of its signatures: one that verifies is enough
 #: (RFC 6376, 6.1).
 _DKIM_RANKS = ("pass", "policy", "temperror", "fail", "neutral", "permerror")
 
 
 def dkim_outcome(facts: Facts, settings: OutcomeSettings) -> MethodOutcome | None:
-    """The best result of all signatures; ``none``, ``unsigned_fields`` or ``unaligned`` where that is what is wrong."""
+    """The best result of all signatures, or ``none``, ``unsigned_fields`` or ``unaligned``."""
     if not facts.dmarc.result:
-        return None  # the end of the message is not reached
-    # RFC 6376, 3.6.1: who only tests (t=y) is not treated worse than who does not sign at all.
-    signatures = [one for one in facts.dkim if one.result == "pass" or not one.testing]
+        return None  # before the end of the message
+    # RFC 6376, 3.6.1: mail of a signer in test mode (t=y) is not treated worse than unsigned mail.
+    signatures = [signature for signature in facts.dkim if signature.result == "pass" or not signature.testing]
     if not signatures:
         return MethodOutcome("none", "no DKIM signature" if not facts.dkim else "no DKIM signature but in test mode")
-    best = min(signatures, key=lambda one: _DKIM_RANKS.index(one.result))
+    best = min(signatures, key=lambda signature: _DKIM_RANKS.index(signature.result))
     if best.result != "pass":
         return MethodOutcome(best.result, best.reason)
-    passing = [one for one in signatures if one.result == "pass"]
-    if not any(settings.required_fields.issubset(one.fields) for one in passing):
+    passing = [signature for signature in signatures if signature.result == "pass"]
+    if not any(settings.required_fields.issubset(signature.fields) for signature in passing):
         return MethodOutcome("unsigned_fields", "no passing DKIM signature covers all required header fields")
-    if not any(one.aligned for one in passing):
+    if not any(signature.aligned for signature in passing):
         return MethodOutcome("unaligned", "no passing DKIM signature is aligned with the author domain")
     return MethodOutcome("pass", best.reason)
 
@@ -158,8 +158,8 @@ def sender_id_outcome(facts: Facts, _: OutcomeSettings) -> MethodOutcome | None:
 
 
 def dmarc_outcome(facts: Facts, settings: OutcomeSettings) -> MethodOutcome | None:
-    """For a failure what the domain asks for: ``none``, ``quarantine``, ``reject``. Else ``pass``, ``no_policy``,
-    ``permerror``, ``temperror``, or ``malformed_from`` where there is no author domain to ask for."""
+    """For a failure the domain's policy: ``none``, ``quarantine``, ``reject``. Otherwise ``pass``, ``no_policy``,
+    ``permerror``, ``temperror``, or ``malformed_from`` if there is no author domain."""
     dmarc = facts.dmarc
     match dmarc.result:
         case "":
@@ -185,15 +185,15 @@ def _dmarc_failure(facts: Facts, settings: OutcomeSettings) -> MethodOutcome:
         return MethodOutcome("reject", reason, "" if asked == "reject" else Override.STRICTER)
     through_list = facts.mailing_list.id or facts.arc.result == "pass"
     if asked == "reject" and settings.list_traffic != "reject" and through_list:
-        # RFC 9989, 7.4: list software breaks signatures in good faith; what it sends names itself (RFC 2919) or seals.
-        # RFC 8617, 5.2: a broken chain is as none.
+        # RFC 9989, 7.4: list software breaks signatures in good faith. It adds a List-Id (RFC 2919) or seals.
+        # RFC 8617, 5.2: a broken chain counts as none.
         lowered = settings.list_traffic == "accept"
         return MethodOutcome("quarantine", reason, Override.MAILING_LIST, recorded=lowered)
     return MethodOutcome(asked, reason)
 
 
 _Reader = Callable[[Facts, OutcomeSettings], MethodOutcome | None]
-#: In the order in which their facts arrive. IPREV has two questions, of which the operator may care for either.
+#: In the order in which their facts arrive. IPREV has two checks, and the operator may use either.
 _READERS: tuple[tuple[str, _Reader], ...] = (
     ("iprev", iprev_outcome),
     ("spf.helo", lambda facts, settings: spf_outcome(facts, facts.spf.helo, settings)),
@@ -204,7 +204,7 @@ _READERS: tuple[tuple[str, _Reader], ...] = (
     ("senderid", sender_id_outcome),
     ("dmarc", dmarc_outcome),
 )
-#: The outcomes that operators give actions to, by method.
+#: The outcomes that have an action, by method.
 OUTCOMES: Mapping[str, tuple[str, ...]] = {
     "iprev": ("fail", "permerror", "temperror", "name_mismatch"),
     **dict.fromkeys(
@@ -227,8 +227,8 @@ def methods(
     """The methods that act, in the order in which their facts arrive.
 
     :param actions: actions by outcome, by method.
-    :param stages: from which stage on a method may refuse; the end of the message where it is not listed.
-    :param dry_runs: methods that are only watched.
+    :param stages: the first stage at which a method may refuse; the end of the message if it is not listed.
+    :param dry_runs: methods in dry run.
     """
     made = (
         MethodPolicy(
@@ -248,11 +248,11 @@ def _read(reader: _Reader, settings: OutcomeSettings, facts: Facts) -> MethodOut
 
 
 def _stage(reader: _Reader, stage: Stage) -> Stage:
-    return max(stage, Stage.MAIL, key=lambda one: one.rank) if reader is name_outcome else stage
+    return max(stage, Stage.MAIL, key=lambda candidate: candidate.rank) if reader is name_outcome else stage
 
 
 def _actions(reader: _Reader, actions: Mapping[str, Action]) -> Mapping[str, Action]:
-    """Of IPREV's actions those that this one of its two readers can ask for."""
+    """The actions that a reader can lead to: IPREV has two readers."""
     if reader not in (iprev_outcome, name_outcome):
         return actions
     return {key: action for key, action in actions.items() if (key == "name_mismatch") is (reader is name_outcome)}

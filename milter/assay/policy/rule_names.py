@@ -1,10 +1,9 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What a rule's CEL expression names, checked before any message comes: facts, functions, lists, header fields.
+"""The names in a rule's CEL expression, checked at start: facts, functions, lists, header fields.
 
-CEL itself takes an unknown name for an error of the message at hand, and one inside a macro over an empty list for
-nothing at all. Here the expression is walked over with the types of `vocabulary.Facts`, macros' variables included. It
-has been parsed by CEL before, so the walk may trust its syntax; what it cannot type, such as a literal's members, it
-leaves to CEL.
+CEL itself reports an unknown name only when it evaluates a message, and never inside a macro over an empty list. Here
+we walk over the expression with the types of `vocabulary.Facts`, macros' variables included. CEL has parsed it before,
+so the walk trusts the syntax. It leaves to CEL what it cannot type, such as a literal's members.
 """
 
 from __future__ import annotations
@@ -22,7 +21,7 @@ from assay.policy.addresses import normal_address, normal_domain
 from assay.policy.decision import Stage
 from assay.policy.vocabulary import Facts, element, is_tree, known_from, members
 
-#: The functions that rules have beside CEL's own: the number of their arguments, and the type of what they give.
+#: The functions that rules have in addition to CEL's own: number of arguments, type of the result.
 FUNCTIONS: Mapping[str, tuple[int, Any]] = {
     "inside": (2, bool),
     "below": (2, bool),
@@ -31,19 +30,19 @@ FUNCTIONS: Mapping[str, tuple[int, Any]] = {
     "headers": (1, tuple[str, ...]),
     "header_count": (1, int),
 }
-#: CEL's own functions, alone or behind a dot, as far as the library has them.
+#: CEL's own functions, as functions or methods, as far as the library has them.
 BUILT_IN = frozenset(
     (
         *("bytes", "contains", "double", "duration", "dyn", "endsWith", "has", "int", "matches", "size", "startsWith"),
         *("string", "timestamp", "type", "uint"),
     )
 )
-#: Its macros, which bind a variable to each element in turn.
+#: CEL's macros, which bind a variable to each element in turn.
 MACROS = frozenset(("all", "exists", "exists_one", "filter", "map"))
 _WORDS = frozenset(("true", "false", "null", "in"))
 _TYPES = frozenset(("bool", "bytes", "double", "int", "list", "map", "string", "type", "uint", "null_type"))
 
-#: No alternative repeats what another could begin with, so this is linear.
+#: No two alternatives can match the same beginning, so this is linear.
 _TOKEN = re.compile(
     r"""(?P<comment>//[^\n]*)"""
     r"""|(?P<string>[rRbB]{0,2}(?:\"{3}.*?\"{3}|'{3}.*?'{3}|"(?:[^"\\]|\\.)*"|'(?:[^'\\]|\\.)*'))"""
@@ -55,25 +54,25 @@ _TOKEN = re.compile(
 
 
 class RuleError(ValueError):
-    """A rule that cannot be used. The message says what is wrong with it, and how to fix it."""
+    """An invalid rule. The message describes the error and the fix."""
 
 
-#: The part of the facts that an expression looks at, by name; None for all below a name.
+#: The part of the facts that an expression reads, by name; None for everything below a name.
 View = dict[str, "View | None"]
 
 
 class Names(Struct, frozen=True):
-    """What an expression names: the facts it looks at, and header fields in lower case."""
+    """The names in an expression: the facts it reads, and header fields in lower case."""
 
     view: View
     headers: frozenset[str]
 
 
 class _Operand(Struct, frozen=True):
-    """What the walk knows of an operand.
+    """What the walk knows about an operand.
 
-    `kind` is a type of the vocabulary, None where it is not known; `path` is how the expression calls it; `origin` are
-    the names that lead to it from the top of the facts, None for what is not a fact.
+    `kind` is a type of the vocabulary, None if unknown. `path` is its name in the expression. `origin` are the names
+    that lead to it from the top of the facts, None if it is not a fact.
     """
 
     kind: Any = None
@@ -87,8 +86,8 @@ def check_names(expression: str, stage: Stage, lists: Collection[str], *, exact:
     :param lists: the names of the operator's lists.
     :param exact: local parts of addresses differ by case.
     :raises RuleError: an unknown fact, function or list, with the nearest known one; an argument of `inside` that does
-        not name networks, or of `below` that does not name a domain; an address or domain spelled as no fact is; a
-        pattern that is not written out; a fact that is not known yet at this stage.
+        not name networks, or of `below` that does not name a domain; an address or domain not in
+        normal form; a pattern that is not a literal; a fact that is not known yet at this stage.
     """
     walk = _Walk(expression, stage, lists, exact)
     walk.group("")
@@ -96,7 +95,7 @@ def check_names(expression: str, stage: Stage, lists: Collection[str], *, exact:
 
 
 def merge(views: Collection[View]) -> View:
-    """The view of several expressions together."""
+    """Combine the views of several expressions."""
     merged: View = {}
     for view in views:
         for name, part in view.items():
@@ -112,7 +111,7 @@ class _Walk:
         self.view: View = {}
         self.headers: set[str] = set()
         self._expression = expression
-        self._tokens = [one for one in _TOKEN.finditer(expression) if one["comment"] is None]
+        self._tokens = [token for token in _TOKEN.finditer(expression) if token["comment"] is None]
         self._at = 0
         self._stage = stage
         self._lists = lists
@@ -120,7 +119,7 @@ class _Walk:
         self._bound: dict[str, _Operand] = {}
 
     def _error(self, message: str, back: int = 1) -> RuleError:
-        """An error at the token that was taken last, or further back."""
+        """An error at the last token taken, or further back."""
         offset = self._tokens[min(self._at, len(self._tokens)) - back].start()
         before = self._expression[:offset]
         column = offset - before.rfind("\n")
@@ -140,7 +139,7 @@ class _Walk:
         return token
 
     def group(self, closer: str) -> int:
-        """Walk up to the bracket that closes, or the end; the number of arguments in between."""
+        """Walk up to the closing bracket or the end. Returns the number of arguments in between."""
         began, commas = self._at, 0
         while (sign := self._peek()) != closer:
             commas += sign == ","
@@ -150,7 +149,7 @@ class _Walk:
         return 0 if empty else commas + 1
 
     def _operand(self) -> None:
-        """One operand with all that hangs on it, or one operator."""
+        """Walk over one operand with its members and methods, or one operator."""
         if self._is("name") and self._peek() not in _WORDS:
             operand = self._root()
         else:
@@ -179,7 +178,7 @@ class _Walk:
             self._check_choice(operand)
 
     def _look_at(self, operand: _Operand, *, elements: bool = False) -> None:
-        """A fact is looked at, with all below it, or only its elements one by one: the stage must know it."""
+        """Note that a fact is read, with all below it, or only its elements one by one. The stage must know it."""
         if operand.origin is None:
             return
         self._require(".".join(operand.origin))
@@ -196,7 +195,7 @@ class _Walk:
             view.setdefault(last, {})
 
     def _compare(self, operand: _Operand) -> None:
-        """A fact that is compared with a literal of another type: CEL would call them unequal, and the rule void."""
+        """Refuse to compare a fact with a literal of another type: CEL calls them unequal, so the rule never matches."""
         if operand.kind not in (str, bool, int) or self._peek() not in ("==", "!="):
             return
         other = self._peek(1)
@@ -216,14 +215,14 @@ class _Walk:
             self._check_spelling(operand, other)
 
     def _check_choice(self, operand: _Operand) -> None:
-        """The texts in the brackets behind ``in``."""
+        """Check the texts in the brackets after ``in``."""
         ahead = 2
         while self._is("string", ahead):
             self._check_spelling(operand, self._peek(ahead))
             ahead += 2
 
     def _check_spelling(self, operand: _Operand, literal: str) -> None:
-        """An address or domain that is spelled otherwise than facts could never be one."""
+        """Refuse an address or domain not in normal form: facts never have that form."""
         text = _unquoted(literal)
         if operand.origin in _ADDRESSES:
             normal = normal_address(text, exact=self._exact)
@@ -235,13 +234,13 @@ class _Walk:
             raise self._error(f"{operand.path} is never {literal}: write '{normal}'")
 
     def _root(self) -> _Operand:
-        """The name that an operand begins with."""
+        """Take the name that an operand begins with."""
         name = self._take()
         if self._peek() == "(":
             if name in MACROS:
                 raise self._error(f"{name} needs something before it, such as dkim.{name}(...)")
             self._call(name)
-            return _Operand(FUNCTIONS[name][1], f"what {name} gives") if name in FUNCTIONS else _Operand()
+            return _Operand(FUNCTIONS[name][1], f"the result of {name}") if name in FUNCTIONS else _Operand()
         if name in self._bound:
             return self._bound[name]
         if name in FACTS:
@@ -253,7 +252,7 @@ class _Walk:
         raise self._error(f"unknown fact {name}{nearest(name, (*self._bound, *FACTS))}")
 
     def _member(self, operand: _Operand, name: str) -> _Operand:
-        """What lies below a dot."""
+        """The member of an operand."""
         kind, path = operand.kind, f"{operand.path}.{name}".lstrip(".")
         if kind is None:
             return _Operand(None, path, operand.origin)
@@ -265,7 +264,7 @@ class _Walk:
         raise self._error(f"unknown fact {path}{nearest(name, members(kind) if is_tree(kind) else ())}")
 
     def _method(self, operand: _Operand) -> _Operand:
-        """What is called behind a dot; what is known of what it gives."""
+        """Walk over a method call. Returns what is known of its result."""
         name = self._take()
         self._look_at(operand, elements=name in MACROS and is_tree(element(operand.kind)))
         if name not in MACROS:
@@ -282,7 +281,7 @@ class _Walk:
         return operand if name == "filter" else _Operand()
 
     def _call(self, name: str) -> None:
-        """The arguments of a function, and what must be right about them."""
+        """Walk over the arguments of a function and check them."""
         if name not in FUNCTIONS and name not in BUILT_IN:
             raise self._error(f"unknown function {name}{nearest(name, (*FUNCTIONS, *BUILT_IN, *MACROS))}")
         self._at += 1
@@ -296,7 +295,7 @@ class _Walk:
             _CHECKS[name](self, self._last_text(name))
 
     def _check_below(self) -> None:
-        """The domain that is to lie above, where it is written out."""
+        """Check the upper domain, if it is a literal."""
         text = self._tokens[self._at - 2]["string"]
         if text is None or self._tokens[self._at - 3][0] != ",":
             return
@@ -306,7 +305,7 @@ class _Walk:
             raise self._error(f"below: {text} is not a domain: {error}", 2) from error
 
     def _last_text(self, name: str) -> str:
-        """The last argument of the call that was walked over: it must be known now."""
+        """The last argument of the call, which must be a literal."""
         last, before = self._tokens[self._at - 2], self._tokens[self._at - 3][0]
         text = last["string"]
         if text is None or before not in (",", "(") or ("\\" in text and name != "matches"):
@@ -314,36 +313,36 @@ class _Walk:
         return _unquoted(text)
 
     def check_header(self, text: str) -> None:
-        """A field's name."""
+        """Note the name of a header field."""
         self.headers.add(text.lower())
         self._require("header")
 
     def check_listed(self, text: str) -> None:
-        """A list's name."""
+        """Check the name of a list."""
         if text not in self._lists:
             raise self._error(f"unknown list {text!r}{nearest(text, self._lists)}", 2)
 
     def check_inside(self, text: str) -> None:
-        """Networks."""
+        """Check networks."""
         try:
             Networks.parse((text,))
         except ValueError as error:
             raise self._error(f"inside: {error}", 2) from error
 
     def check_pattern(self, _: str) -> None:
-        """A pattern only has to be written out: one that a message brings along costs what its sender likes."""
+        """A pattern must only be a literal: one from a message could be arbitrarily expensive."""
 
     def _require(self, path: str) -> None:
-        """The stage must know the fact."""
+        """Refuse a fact that is not known yet at the stage."""
         fact, known = known_from(path)
         if known.rank > self._stage.rank:
             raise self._error(f"{fact} is not known at stage {self._stage}, only from {known} on")
 
 
-#: The facts that are named without a function.
+#: The facts that an expression names directly, without a function.
 FACTS = {name: fact for name, fact in members(Facts).items() if name != "header"}
 
-#: The facts that are addresses, and what facts are called that are domains.
+#: The facts that are addresses, and the last names of facts that are domains.
 _ADDRESSES = (("mail_from", "address"), ("rcpt",), ("from", "address"))
 _DOMAINS = ("domain", "domains", "organizational_domain", "sealers")
 
@@ -364,7 +363,7 @@ def _unquoted(literal: str) -> str:
 
 
 def nearest(word: str, known: Collection[str]) -> str:
-    """A hint to the nearest known word, or to all of them."""
+    """A hint: the nearest known word, or all of them."""
     near = difflib.get_close_matches(word, list(known), n=1, cutoff=0.5)
     if near:
         return f"; did you mean {near[0]}?"
@@ -372,7 +371,7 @@ def nearest(word: str, known: Collection[str]) -> str:
 
 
 def samples() -> Iterator[Facts]:
-    """Facts for a trial run: lists once empty, and once with one element."""
+    """Facts for trial runs: lists first empty, then with one element."""
     for size in (0, 1):
         yield _sample(Facts, size)
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Whose mail a message is: which way it goes, and how its origin stands with us."""
+"""Whose mail a message is: its direction, and the standing of its origin."""
 
 from __future__ import annotations
 
@@ -13,19 +13,19 @@ from assay.policy.addresses import Entries
 
 
 class Direction(StrEnum):
-    """Which way a message goes, and so which strands of a transaction it has."""
+    """The direction of a message, which determines the strands of its transaction."""
 
     INBOUND = "inbound"  #: from outside: it is judged
     OUTBOUND = "outbound"  #: from our own hosts and users: it is not judged
-    RETURNED = "returned"  #: from an MTA of ours that wrote results in our name already: it is left alone
+    RETURNED = "returned"  #: from an MTA of ours that already wrote results in our name: not changed
 
 
 class Standing(Struct, frozen=True):
-    """How a message's origin stands with us.
+    """The standing of a message's origin.
 
-    `exempt` says why the message is not judged, and is empty for one that is. `spared` says why failures of a message
-    that is judged are recorded and not acted on. `cleaned`: whether fields that claim our name are removed. `relayed`:
-    the client is a relay of ours, and the one to judge is in its Received field.
+    `exempt` is why the message is not judged, empty if it is. `spared` is why failures of a judged message are recorded
+    but not acted on. `cleaned`: whether fields that claim our name are removed. `relayed`: the client is a relay of
+    ours, and the client to judge is in its Received field.
     """
 
     direction: Direction = Direction.INBOUND
@@ -36,10 +36,10 @@ class Standing(Struct, frozen=True):
 
 
 class Trust(Struct, frozen=True):
-    """What the operator says about who sends: whose mail is not judged, or is judged and spared.
+    """The operator's settings about senders: whose mail is not judged, or is judged and spared.
 
-    `daemon_names` are names of the MTA's own services that take mail from our users. `trusted_results` are networks of
-    MTAs whose results in our name are ours. Mail of `exempt_senders` and to `exempt_recipients` is judged and
+    `daemon_names` are names of the MTA's own services that accept mail from our users. `trusted_results` are networks
+    of MTAs whose results in our name are genuine. Mail from `exempt_senders` and to `exempt_recipients` is judged and
     spared.
     """
 
@@ -52,10 +52,10 @@ class Trust(Struct, frozen=True):
     exempt_recipients: Entries = Entries()
 
     def of_client(self, address: Address | None, daemon: str, *, local: bool = True) -> Standing:
-        """How mail from this client stands, before anything is known of the message.
+        """The standing of this client's mail, before the message is known.
 
-        :param daemon: the name of the MTA's service that took the connection.
-        :param local: what it means where there is no address: mail from the MTA's own host, or from nobody knows where.
+        :param daemon: the name of the MTA's service that accepted the connection.
+        :param local: whether a missing address means the MTA's own host, and not an unknown client.
         """
         results = address is not None and self.trusted_results.find(address) is not None  # RFC 8601, 5
         exempt = self._why_internal(address, daemon, local=local)
@@ -73,7 +73,7 @@ class Trust(Struct, frozen=True):
         return f"internal network {network}" if network is not None else ""
 
     def of_message(self, client: Standing, sender: str, authenticated: str) -> Standing:
-        """How a message from this client stands.
+        """The standing of a message from this client.
 
         :param sender: the reverse-path without angle brackets, empty for the null one.
         :param authenticated: the login name (RFC 4954), empty for none.
@@ -86,13 +86,13 @@ class Trust(Struct, frozen=True):
         return Standing(spared=spared, cleaned=client.cleaned, relayed=client.relayed)
 
     def of_relayed(self, message: Standing, address: Address | None) -> Standing:
-        """How a message stands once its Received field told who gave it to a relay of ours.
+        """The standing of a message once its Received field names the client of our relay.
 
-        :param address: of that client; None where the field does not tell it.
+        :param address: of that client; None if the field has none.
         """
         if address is not None and (address.is_loopback or self.relays.find(address) is not None):
-            # The next Received is that one's. A loopback address is the relay's own and never ours: a content filter
-            # that hands all mail back to it, a stranger's too.
+            # The next Received field is from that relay. A loopback address is that of the relay's own host, not of
+            # ours: a content filter that returns all mail to the relay, strangers' mail included.
             return message
         network = self.internal.find(address) if address is not None else None
         if network is None:
@@ -100,7 +100,7 @@ class Trust(Struct, frozen=True):
         return Standing(Direction.OUTBOUND, f"internal network {network}, behind a relay", cleaned=message.cleaned)
 
     def spares_recipient(self, recipient: str) -> str:
-        """Why failures of a message to this recipient are not acted on; empty where they are.
+        """Why failures of a message to this recipient are not acted on; empty if they are.
 
         :param recipient: the forward-path without angle brackets.
         """

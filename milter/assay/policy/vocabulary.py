@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The operator's own words for what is known of a message: those of rules, of the JSON log and of the documentation.
+"""The facts of a message as rules, the JSON log and the documentation name them.
 
-`Facts` is the vocabulary, with its types. Its JSON form is the one of the facts log, so that a logged message can be
-judged again by another configuration (``assay policy try``). A rule that names anything else is an error at start.
+`Facts` is the vocabulary, with its types. Its JSON form is that of the facts log, so that another configuration can
+judge a logged message again (``assay policy try``). A rule that names anything else is an error at start.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ _CONNECT, _HELO, _MAIL, _RCPT, _EOM = (Meta(extra={"stage": stage}) for stage in
 
 
 class ClientFacts(Struct, frozen=True):
-    """The client: its address, the name that the MTA found for it, and the MTA's service that took it."""
+    """The client: its address, the name that the MTA found for it, and the MTA's service that accepted it."""
 
     address: str = ""
     name: str = ""
@@ -28,7 +28,7 @@ class ClientFacts(Struct, frozen=True):
 
 
 class SenderFacts(Struct, frozen=True):
-    """MAIL FROM, and the login name where the client authenticated."""
+    """MAIL FROM, and the login name if the client authenticated."""
 
     address: str = ""
     local_part: str = ""
@@ -37,7 +37,7 @@ class SenderFacts(Struct, frozen=True):
 
 
 class IprevFacts(Struct, frozen=True):
-    """IPREV: the name that was verified, all names, and those of them that lead back to the client."""
+    """IPREV: the verified name, all names, and those that resolve to the client's address."""
 
     result: str = ""
     name: str = ""
@@ -66,7 +66,7 @@ class SpfFacts(Struct, frozen=True):
 
 
 class AuthorFacts(Struct, frozen=True):
-    """The author, or why there is not just one."""
+    """The author, or why there is not exactly one."""
 
     domain: str = ""
     domains: tuple[str, ...] = ()
@@ -126,10 +126,10 @@ class ListFacts(Struct, frozen=True):
 
 
 class Facts(Struct, frozen=True):
-    """Every fact. What is not known is empty or false.
+    """All facts. Unknown facts are empty or false.
 
-    Each top-level fact is annotated with the stage from which on it is known; those of SPF by identity. `header` holds
-    the values of the fields that rules ask for, by lower-case name, from top to bottom.
+    Each top-level fact is annotated with the stage at which it becomes known; SPF's, by identity. `header` has the
+    values of the fields that rules read, by lower-case name, from top to bottom.
     """
 
     client: Annotated[ClientFacts, _CONNECT] = ClientFacts()
@@ -148,9 +148,9 @@ class Facts(Struct, frozen=True):
 
 
 class Fact(Struct, frozen=True):
-    """One name of the vocabulary: the attribute that holds it, its type, and the stage from which on it is known.
+    """One name of the vocabulary: its attribute, its type, and the stage at which it becomes known.
 
-    The stage is None where it is that of the fact around it.
+    The stage is None if it is that of the enclosing fact.
     """
 
     attribute: str
@@ -160,7 +160,7 @@ class Fact(Struct, frozen=True):
 
 @cache
 def members(kind: Any) -> Mapping[str, Fact]:
-    """The facts that a struct of the vocabulary holds, by the names that rules and the log use."""
+    """The facts in a struct of the vocabulary, by the names that rules and the log use."""
     return {field.encode_name: _fact(field.name, field.type) for field in msgspec.structs.fields(kind)}
 
 
@@ -172,17 +172,17 @@ def _fact(attribute: str, annotation: Any) -> Fact:
 
 
 def is_tree(kind: Any) -> bool:
-    """Whether a type of the vocabulary holds facts by name."""
+    """Whether a type of the vocabulary has facts by name."""
     return isinstance(kind, type) and issubclass(kind, Struct)
 
 
 def element(kind: Any) -> Any:
-    """The type of a list's elements; None for what is not a list."""
+    """The type of a list's elements; None if it is not a list."""
     return get_args(kind)[0] if get_origin(kind) is tuple else None
 
 
 def known_from(path: str) -> tuple[str, Stage]:
-    """The stage from which on a fact is known.
+    """The stage at which a fact becomes known.
 
     :param path: such as ``helo`` or ``spf.helo.result``.
     :returns: the part of the path that the stage belongs to, such as ``spf.helo``, and the stage.
