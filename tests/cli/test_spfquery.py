@@ -183,7 +183,7 @@ def test_verbose_tells_what_was_asked_for_nothing(tool: Tool) -> None:
 
 
 def test_verbose_tells_that_there_was_nothing_to_ask(tool: Tool) -> None:
-    assert "     0.0 ms  => none: HELO is no fully qualified domain name" in tool("-v", "-h", "localhost").lines
+    assert "     0.0 ms  => none: HELO is not a fully qualified domain name" in tool("-v", "-h", "localhost").lines
 
 
 def test_a_daemon_that_judges_no_mail_of_the_client_is_told(tool: Tool) -> None:

@@ -470,7 +470,7 @@ def test_a_guess_is_marked_everywhere_and_counts_for_nothing(tmp_path: Path) -> 
         assert received is not None
         text = " ".join(received.decode().split())
         assert text.startswith(
-            "pass (mx.example.net: best guess, for guess.example has no record: guess.example permits"
+            "pass (mx.example.net: best guess, because guess.example has no record: guess.example permits"
         )
         assert "spf.mailfrom=pass guessed=yes" in daemon.wait_for_log("queue=4B")
         assert facts_of(daemon, "4B")["facts"]["spf"]["mailfrom"]["guessed"] is True

@@ -13,16 +13,16 @@ from collections.abc import Iterable, Iterator
 from msgspec import Struct
 from msgspec.structs import force_setattr
 
-_NO_FIELD_NAME = re.compile(rb"[\x00-\x20\x7f]")  # RFC 5322, 2.2: printable ASCII; the colon is looked for apart
+_NO_FIELD_NAME = re.compile(rb"[\x00-\x20\x7f]")  # RFC 5322, 2.2: printable ASCII; the colon is checked separately
 _MBOX_LINE = re.compile(rb"From [ \t]*+[^: \t]")
 
 
 class HeaderField(Struct, frozen=True):
     """One header field (RFC 5322, 2.2).
 
-    `name` is what stands before the colon. `value` is everything behind it, the leading space included, folded with
+    `name` is what stands before the colon. `value` is everything after it, the leading space included, folded with
     CRLF, without the final CRLF. `key` is the name to compare by: lower case, without the white space that may stand
-    before the colon; it is made from `name` whatever is given for it.
+    before the colon; it is always made from `name`, whatever is passed in.
     """
 
     name: bytes
@@ -34,7 +34,7 @@ class HeaderField(Struct, frozen=True):
 
     @property
     def raw(self) -> bytes:
-        """The field as it stood in the message, with its final CRLF."""
+        """The field as it was in the message, with its final CRLF."""
         return b"%s:%s\r\n" % (self.name, self.value)
 
     @property
@@ -47,14 +47,14 @@ class Header(Struct, frozen=True):
     """The fields of a message from top to bottom."""
 
     fields: tuple[HeaderField, ...] = ()
-    _index: dict[bytes, tuple[HeaderField, ...]] = {}  # by key; made from `fields` whatever is given for it
-    #: The names in lower case of which there is more than one field; made from `fields` likewise.
+    _index: dict[bytes, tuple[HeaderField, ...]] = {}  # by key; always made from `fields`
+    #: The names, in lower case, that more than one field has; always made from `fields`.
     repeated: frozenset[str] = frozenset()
 
     def __post_init__(self) -> None:
         index: dict[bytes, list[HeaderField]] = {}
-        for one in self.fields:
-            index.setdefault(one.key, []).append(one)
+        for field in self.fields:
+            index.setdefault(field.key, []).append(field)
         force_setattr(self, "_index", {key: tuple(fields) for key, fields in index.items()})
         repeated = (key.decode("ascii", "replace") for key, fields in index.items() if len(fields) > 1)
         force_setattr(self, "repeated", frozenset(repeated))
@@ -77,17 +77,17 @@ NO_HEADER = Header()
 
 
 def field_from_milter(name: bytes, value: bytes) -> HeaderField:
-    """Make a field of what libmilter hands over, where a folded value has LF line ends (design of the protocol)."""
+    """Make a field from what libmilter passes, where a folded value has LF line ends (design of the protocol)."""
     return HeaderField(name, value.replace(b"\r\n", b"\n").replace(b"\n", b"\r\n") if b"\n" in value else value)
 
 
 def split_message(message: bytes) -> tuple[Header, bytes]:
-    """Take a saved message apart into header and body, as an MTA does.
+    """Split a saved message into header and body, as an MTA does.
 
-    The first line tells how lines end. CRLF: the message is as it was on the wire, where a bare CR or LF is data,
-    which signatures cover (RFC 6376, 3.4) and which smuggled messages are made of. LF: it is a Unix file, and each line
+    The first line shows how lines end. CRLF: the message is as it was on the wire, where a bare CR or LF is data,
+    which signatures cover (RFC 6376, 3.4) and smuggled messages are made of. LF: it is a Unix file, and each line
     end is read as CRLF. The first line that is neither a field nor a continuation ends the header and, unless it is
-    empty, begins the body, as in Postfix. An mbox ``From `` line on top is dropped; a field ``From :`` is none.
+    empty, starts the body, as in Postfix. An mbox ``From `` line at the top is dropped; ``From :`` is a field.
 
     :returns: the header, and the body with CRLF line ends.
     """

@@ -2,10 +2,10 @@
 """Domains and mailboxes in one normalised form each.
 
 A domain is kept as lower-case A-labels without a final dot, so that U-labels and A-labels of one name compare equal
-(RFC 5890, 2.3.2.4; RFC 8616, 3; RFC 9989, 5.3.1). A local part is kept as it was written: only its own host may
+(RFC 5890, 2.3.2.4; RFC 8616, 3; RFC 9989, 5.3.1). A local part is kept as written: only its own host may
 interpret it (RFC 5321, 2.3.11).
 
-Bytes that are no UTF-8 travel inside ``str`` as lone surrogates (``surrogateescape``), so nothing is lost on the way
+Bytes that are not UTF-8 travel inside ``str`` as lone surrogates (``surrogateescape``), so nothing is lost on the way
 in and out.
 """
 
@@ -19,7 +19,7 @@ from msgspec import Struct
 MAX_DOMAIN_LENGTH = 253  # octets in presentation form; RFC 1035, 2.3.4 allows 255 on the wire
 MAX_LABEL_LENGTH = 63  # octets; RFC 1035, 2.3.4
 
-#: A label of atoms (RFC 5322, 3.2.3), which is what a domain may hold in a From field. Host names have letters, digits
+#: A label of atoms (RFC 5322, 3.2.3), which a domain in a From field may contain. Host names have letters, digits
 #: and inner hyphens only, but the DNS carries the others too, a wildcard answers for them, and an SPF check
 #: asks for every name that is not malformed (RFC 7208, 4.3).
 _LABEL_PATTERN = r"[a-z0-9!#$%&'*+/=?^_`{|}~-]{1,63}"
@@ -27,12 +27,12 @@ _LABEL = re.compile(_LABEL_PATTERN)
 _NAME = re.compile(rf"{_LABEL_PATTERN}(?:\.{_LABEL_PATTERN})*+")
 _HOST_LABEL_PATTERN = r"[a-z0-9_](?:[a-z0-9_-]*[a-z0-9_])?"
 _HOST_NAME = re.compile(rf"{_HOST_LABEL_PATTERN}(?:\.{_HOST_LABEL_PATTERN})*+")
-#: What UTS 46 takes for a dot.
+#: What UTS 46 treats as a dot.
 _DOT = re.compile("[.\u3002\uff0e\uff61]")
 
 
 class InvalidNameError(ValueError):
-    """A text that is no domain or mailbox. The message says why, for a postmaster, and quotes nothing."""
+    """A text that is not a domain or mailbox. The message tells a postmaster why, and quotes nothing."""
 
 
 class Domain(Struct, frozen=True, order=True):
@@ -45,11 +45,11 @@ class Domain(Struct, frozen=True, order=True):
         """Read a domain in U-labels, A-labels or both, in any case, with or without a final dot.
 
         :param text: what the sender wrote; ``surrogateescape`` bytes are allowed and refused as non-UTF-8.
-        :raises InvalidNameError: an empty or overlong label, a label with other characters than an atom has, an
+        :raises InvalidNameError: an empty or overlong label, a label with characters that an atom cannot have, an
             overlong name, an address literal, or U-labels that IDNA 2008 (RFC 5891) does not allow even after UTS 46
             mapping.
         """
-        if len(text) > MAX_DOMAIN_LENGTH + 1:  # of a name in U-labels these are characters: no A-label is shorter
+        if len(text) > MAX_DOMAIN_LENGTH + 1:  # for U-labels, this counts characters: no A-label is shorter
             raise InvalidNameError(f"domain longer than {MAX_DOMAIN_LENGTH} octets")
         name = text.removesuffix(".").lower() if text.isascii() else _to_a_labels(text)
         if not name:
@@ -62,9 +62,9 @@ class Domain(Struct, frozen=True, order=True):
 
     @classmethod
     def parse_host(cls, text: str) -> Domain:
-        """Read a domain that has only what host names have, as `is_host_name` says.
+        """Read a domain that is a host name (see `is_host_name`).
 
-        :raises InvalidNameError: as `parse`, or another character in a label.
+        :raises InvalidNameError: as `parse`, or a label has another character.
         """
         domain = cls.parse(text)
         if not domain.is_host_name:
@@ -75,7 +75,7 @@ class Domain(Struct, frozen=True, order=True):
 
     @property
     def is_host_name(self) -> bool:
-        """Whether its labels are those of hosts (RFC 952), or of services with their underscore (RFC 8552)."""
+        """Whether its labels are those of hosts (RFC 952), or of services, with an underscore (RFC 8552)."""
         return _HOST_NAME.fullmatch(self.name) is not None
 
     @property
@@ -112,7 +112,7 @@ def _to_a_label(label: str) -> str:
         raise InvalidNameError(f"label longer than {MAX_LABEL_LENGTH} characters")
     try:
         return idna.encode(label, uts46=True).decode("ascii").lower()
-    except UnicodeError as error:  # idna.IDNAError is one; so is what a lone surrogate raises
+    except UnicodeError as error:  # idna.IDNAError is one; a lone surrogate raises one too
         raise InvalidNameError("not an internationalised domain name (IDNA 2008)") from error
 
 
@@ -123,7 +123,7 @@ def _fault(name: str) -> str:
         return "empty label"
     if len(label) > MAX_LABEL_LENGTH:
         return f"label longer than {MAX_LABEL_LENGTH} octets"
-    return "label with a character that no domain name has"
+    return "label with a character that a domain name cannot have"
 
 
 class Mailbox(Struct, frozen=True):
@@ -139,8 +139,8 @@ class Mailbox(Struct, frozen=True):
 class ReversePath(Struct, frozen=True):
     """The argument of MAIL FROM (RFC 5321, 4.1.1.2).
 
-    `text` is what stood between the angle brackets, exactly: empty for the null reverse-path. `mailbox` is absent for
-    the null reverse-path and where `fault` says why the text is no mailbox.
+    `text` is exactly what was between the angle brackets, empty for the null reverse-path. `mailbox` is absent for
+    the null reverse-path and where `fault` says why the text is not a mailbox.
     """
 
     text: str
@@ -168,7 +168,7 @@ class ReversePath(Struct, frozen=True):
 def parse_mailbox(text: str) -> Mailbox:
     """Read an envelope mailbox: ``local@domain`` or ``"quoted"@domain``; a source route is dropped.
 
-    :raises InvalidNameError: no local part, no or an invalid domain, or a broken quoted string.
+    :raises InvalidNameError: no local part, no domain or an invalid one, or a broken quoted string.
     """
     if text.startswith("@"):  # RFC 5321, 4.1.2 and appendix C: a source route SHOULD be ignored
         text = text.partition(":")[2]
@@ -194,7 +194,7 @@ def _unquote(text: str) -> str:
 
 
 def quote_local_part(local_part: str) -> str:
-    """The local part as it is written in an address: as it is where it is a dot-atom, else as a quoted string."""
+    """The local part as written in an address: unchanged if it is a dot-atom, else as a quoted string."""
     if _DOT_ATOM.fullmatch(local_part):
         return local_part
     return '"' + re.sub(r'(["\\])', r"\\\1", local_part) + '"'

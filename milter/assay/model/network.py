@@ -14,7 +14,7 @@ _MAPPED_PREFIX = 96  # bits before the IPv4 address in ::ffff:a.b.c.d (RFC 4291,
 
 
 class Networks(Struct, frozen=True):
-    """A set of networks to look an address up in."""
+    """A set of networks, in which an address can be looked up."""
 
     members: tuple[IPv4Network | IPv6Network, ...] = ()
 
@@ -22,12 +22,12 @@ class Networks(Struct, frozen=True):
     def parse(cls, texts: Iterable[str]) -> Networks:
         """Read networks; one text may hold several, separated by commas.
 
-        :raises ValueError: a text that is no address and no network; the message quotes it.
+        :raises ValueError: a text that is neither an address nor a network; the message quotes it.
         """
         return cls(tuple(_network(part.strip()) for text in texts for part in text.split(",") if part.strip()))
 
     def find(self, address: Address) -> IPv4Network | IPv6Network | None:
-        """The first network that holds `address`."""
+        """The first network that contains `address`."""
         for network in self.members:
             if address.version == network.version and address in network:
                 return network
@@ -38,7 +38,7 @@ def _network(text: str) -> IPv4Network | IPv6Network:
     try:
         network = ip_network(text.removeprefix("[").replace("]", ""), strict=False)
     except ValueError:
-        raise ValueError(f"{text!r} is no IP address and no network such as 192.0.2.0/24 or 2001:db8::/32") from None
+        raise ValueError(f"{text!r} is not an IP address or a network such as 192.0.2.0/24 or 2001:db8::/32") from None
     mapped = network.network_address.ipv4_mapped if isinstance(network, IPv6Network) else None
     if mapped is not None and network.prefixlen >= _MAPPED_PREFIX:
         # Clients are compared in their IPv4 form (assay.model.smtp.canonical_address).

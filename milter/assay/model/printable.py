@@ -1,19 +1,19 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""A stranger's text where people and programs read it: in a header field, an SMTP reply, the log, on a terminal.
+"""A stranger's text where people and programs read it: in a header field, an SMTP reply, the log or a terminal.
 
-Two things must not happen. The text must not steer: no control (C0, DEL, C1), no format such as a bidirectional
-override, no lone surrogate (an octet that was not UTF-8) gets out, and no line ends. And it must not be read as a
-result of ours by a program that knows less of the grammar than we do: one that splits at semicolons, does not know
-quotes or comments, or searches for ``dmarc=pass``. Where the grammar leaves the choice of how to write a text, it is
-written so that such a program is right too.
+Two things must not happen. The text must not control its reader: no control character (C0, DEL, C1), no format
+character such as a bidirectional override, no lone surrogate (an octet that was not UTF-8) and no line end gets out.
+And it must not be read as a result of ours by a program that knows less of the grammar than we do: one that splits at
+semicolons, does not know quotes or comments, or searches for ``dmarc=pass``. Where the grammar leaves a choice of how
+to write a text, it is written so that such a program is right too.
 """
 
 from __future__ import annotations
 
 import re
 
-#: What a naive reader takes for the beginning of a result, a property, a key of Received-SPF or a word of our log line.
-#: The methods (RFC 8601, 2.7) that a search finds in any word; those that are in honest words count as whole ones.
+#: What a naive reader takes for the start of a result, a property, a key of Received-SPF or a word of our log line.
+#: The methods (RFC 8601, 2.7) match inside any word; those that honest words contain match as whole words only.
 _CLAIM = re.compile(
     r"(?:dmarc|dkim(?:-adsp|-atps)?|spf|iprev|sender-?id|domainkeys|dnswl|smime"
     r"|(?<![a-z0-9])(?:arc|auth|rrvs|vbr"
@@ -29,7 +29,7 @@ _AS_PROSE = str.maketrans('"\\;()', "'/,[]")
 
 
 def escape(character: str) -> str:
-    """A character by its number: an octet as ``\\xNN``, whatever else as ``\\uNNNN``."""
+    """A character as its number: an octet as ``\\xNN``, any other as ``\\uNNNN``."""
     number = ord(character)
     if 0xDC80 <= number <= 0xDCFF:  # surrogateescape: an octet that was not UTF-8
         number -= 0xDC00
@@ -37,39 +37,39 @@ def escape(character: str) -> str:
 
 
 def escaped(text: str, keep: str = "") -> str:
-    """The text with `escape` for what does not print, but for the characters to keep. Nothing is lost."""
+    """The text with `escape` for what does not print, except the characters to keep. Nothing is lost."""
     if text.isprintable():
         return text
-    return "".join(one if one.isprintable() or one in keep else escape(one) for one in text)
+    return "".join(char if char.isprintable() or char in keep else escape(char) for char in text)
 
 
 def without_surrogates(text: str) -> str:
     """The text with `escape` for lone surrogates, which no encoder takes, and nothing else."""
-    return _SURROGATE.sub(lambda one: escape(one[0]), text)
+    return _SURROGATE.sub(lambda match: escape(match[0]), text)
 
 
 def marked(text: str) -> str:
     """The text with ``?`` for what does not print."""
-    return text if text.isprintable() else "".join(one if one.isprintable() else "?" for one in text)
+    return text if text.isprintable() else "".join(char if char.isprintable() else "?" for char in text)
 
 
 def marked_ascii(text: str) -> str:
     """The text with ``?`` for what is not printable ASCII."""
     if text.isascii() and text.isprintable():
         return text
-    return "".join(one if " " <= one <= "~" else "?" for one in text)
+    return "".join(char if " " <= char <= "~" else "?" for char in text)
 
 
 def without_claims(text: str, equals: str = "?") -> str:
-    """The text with another sign for the ``=`` of what reads as a result of ours."""
+    """The text with another character for the ``=`` of anything that reads as a result of ours."""
     return _CLAIM.sub(lambda claim: claim[0][:-1] + equals, text) if "=" in text else text
 
 
 def as_value(text: str) -> str:
-    """The text as a value that claims to be the stranger's: each character that would structure a field is ``?``."""
+    """The text as a value of the stranger's: each character that would structure a field becomes ``?``."""
     return without_claims(marked(text).translate(_AS_VALUE))
 
 
 def as_prose(text: str) -> str:
-    """The text as a part of what we say in our own words: what would structure a field is another punctuation mark."""
+    """The text as part of our own words: characters that would structure a field become other punctuation."""
     return without_claims(marked(text).translate(_AS_PROSE))

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What the MTA told us: the connection's client and the transaction's envelope.
+"""What the MTA reports: the connection's client and the transaction's envelope.
 
-They are two objects because they live differently: a client outlives every message on its connection, an envelope
-begins with MAIL and ends with the message (RFC 5321, 3.3).
+They are two objects because their lifetimes differ: a client outlives every message on its connection, an envelope
+starts with MAIL and ends with the message (RFC 5321, 3.3).
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ Address = IPv4Address | IPv6Address
 def parse_address(text: str) -> Address | None:
     """Read an address as MTAs write it: bare, ``IPv6:`` tagged, in brackets, with a zone.
 
-    An IPv4-mapped IPv6 address is the IPv4 address it stands for (RFC 4291, 2.5.5.2): a dual-stack MTA reports its
-    IPv4 clients so. Returns None for a text that is no address.
+    An IPv4-mapped IPv6 address becomes the IPv4 address it stands for (RFC 4291, 2.5.5.2): a dual-stack MTA reports
+    its IPv4 clients that way. Returns None for a text that is not an address.
     """
     text = text.strip().strip("[]")
     if text[:5].lower() == "ipv6:":
@@ -44,7 +44,7 @@ class Client(Struct, frozen=True):
     """The SMTP client of a connection.
 
     `address` is None where there is none (a local pipe or an unknown address family). `name` is what the MTA resolved
-    for it, empty where it did not. `helo` is the last HELO or EHLO argument as it was sent, empty before that. `daemon`
+    for it, empty where it did not. `helo` is the last HELO or EHLO argument as sent, empty before that. `daemon`
     is the name of the MTA's own service that took the connection (macro ``{daemon_name}``).
     """
 
@@ -62,7 +62,7 @@ class Envelope(Struct, frozen=True):
     """One transaction's envelope.
 
     `recipients` are as in RCPT TO, without angle brackets. `authenticated` is the SASL login name, empty for none
-    (RFC 4954). `smtputf8` tells whether MAIL asked for it (RFC 6531, 3.4).
+    (RFC 4954). `smtputf8` is whether MAIL asked for it (RFC 6531, 3.4).
     """
 
     reverse_path: ReversePath

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """IPREV: does the client's address have a name, and does that name lead back to the address? (RFC 8601, 3)
 
-It says that whoever runs the address block and whoever runs the name agree, and nothing about the message. The name
-that HELO gave plays no part in it.
+A pass says that the owner of the address block and the owner of the name agree. It says nothing about the message. The
+HELO name plays no part.
 
 Invariants: two batches of questions at most, one for the PTR records and one for all forward lookups; the record
 type of the latter follows the client's address family, since only that one can confirm it.
@@ -21,7 +21,7 @@ MAX_PTR_NAMES = 10  # RFC 7208, 4.6.4 has this bound for SPF's "ptr"; RFC 8601 l
 
 
 class Result(StrEnum):
-    """RFC 8601, 2.7.3. There is no "none": who was not looked up has no result."""
+    """RFC 8601, 2.7.3. There is no "none": a client that was not looked up has no result."""
 
     PASS = "pass"
     FAIL = "fail"
@@ -33,9 +33,9 @@ class Evaluation(Struct, frozen=True):
     """What the reverse and forward lookups gave.
 
     `name` is the confirmed name, else the first name the address has, else empty. `names` are all that were looked
-    at, as the DNS gave them: a stranger writes them, so they need escaping wherever they are shown. `confirmed` are
-    those of them that have the address; whoever has the address's reverse zone can write any name into it, so only
-    these say whose the client is.
+    up, as the DNS gave them: a stranger writes them, so escape them wherever they are shown. `confirmed` are those of
+    them that have the address. The owner of the reverse zone can write any name into it, so only the confirmed names
+    say whose client this is.
     """
 
     result: Result
@@ -52,7 +52,7 @@ def evaluate(address: Address) -> Inquiry[Evaluation]:
     (pointers,) = yield [Question(address.reverse_pointer, RecordType.PTR)]
     if pointers.outcome is Outcome.TEMPFAIL:
         return Evaluation(Result.TEMPERROR, address, "", (), (), f"PTR lookup of {address} failed: {pointers.reason}")
-    # Every name is looked at once, in the order of the answer. The root is no name of a host.
+    # Each name is looked up once, in the order of the answer. The root is not a host name.
     names = tuple(dict.fromkeys(name for name in pointers.names if name))[:MAX_PTR_NAMES]
     if pointers.outcome is not Outcome.FOUND or not names:
         return Evaluation(Result.PERMERROR, address, "", (), (), f"{address} has no PTR record")
@@ -67,7 +67,7 @@ def evaluate(address: Address) -> Inquiry[Evaluation]:
         reason = f"{confirmed[0]} has the address {address}"
         return Evaluation(Result.PASS, address, confirmed[0], names, confirmed, reason)
     for name, answer in zip(names, answers, strict=True):
-        if answer.outcome is Outcome.TEMPFAIL:  # the name we could not look up may be the one
+        if answer.outcome is Outcome.TEMPFAIL:  # the name that we could not look up may be the right one
             reason = f"{kind} lookup of {name} failed: {answer.reason}"
             return Evaluation(Result.TEMPERROR, address, names[0], names, (), reason)
     return Evaluation(Result.FAIL, address, names[0], names, (), _mismatch(address, names, kind))

@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """Sender ID (RFC 4406) and the purported responsible address it checks (PRA, RFC 4407).
 
-Both RFCs are historic, and the method is deprecated in RFC 8601. It is here for those who still publish ``spf2.0``
+Both RFCs are historic, and the method is deprecated in RFC 8601. It is here for domains that still publish ``spf2.0``
 records. The policy language and its evaluation are SPF's; what differs is the address that is checked, the choice of
 the record and the answer for a domain that does not exist. The positional modifiers of RFC 4406, 3.3 were never
-defined by anybody: like all unknown modifiers they are read and ignored.
+defined: like all unknown modifiers they are read and ignored.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ class Result(StrEnum):
 
 
 class Scope(StrEnum):
-    """Which address a record speaks about (RFC 4406, 3.1)."""
+    """Which address a record applies to (RFC 4406, 3.1)."""
 
     MFROM = "mfrom"
     PRA = "pra"
@@ -46,7 +46,7 @@ class Scope(StrEnum):
 class Spf1(StrEnum):
     """What a ``v=spf1`` record counts for."""
 
-    IGNORE = "ignore"  #: nothing: who published it meant SPF's identities (the IESG's note on RFC 4406)
+    IGNORE = "ignore"  #: nothing: its publisher meant SPF's identities (the IESG's note on RFC 4406)
     FALLBACK = "fallback"  #: it stands in where there is no spf2.0 record for the scope (RFC 4406, 3.4 and 4.4)
     PREFER = "prefer"  #: it wins over spf2.0, so that scope mfrom never contradicts SPF (RFC 7208 is the newer)
 
@@ -55,7 +55,7 @@ class ResponsibleAddress(Struct, frozen=True):
     """The outcome of the PRA algorithm (RFC 4407, 2).
 
     `field` is the name of the chosen header field in lower case, as the ``header.`` property of RFC 8601 wants it; it
-    is empty where no field could be chosen. `mailbox` is None where `fault` says why there is no PRA.
+    is empty if no field could be chosen. `mailbox` is None where `fault` says why there is no PRA.
     """
 
     mailbox: Mailbox | None
@@ -66,7 +66,7 @@ class ResponsibleAddress(Struct, frozen=True):
 class Evaluation(Struct, frozen=True):
     """What Sender ID found out. The members that SPF has too mean the same as in `spf.Evaluation`.
 
-    `domain` and `sender` are of the PRA, or of whatever address the `scope` speaks about.
+    `domain` and `sender` are of the PRA, or of the address that the `scope` applies to.
     """
 
     result: Result
@@ -90,7 +90,7 @@ _TRACE_FIELDS = (b"received", b"return-path")
 
 
 def responsible_address(header: Header) -> ResponsibleAddress:
-    """Find the address of who most recently put this message on its way (RFC 4407, 2)."""
+    """Find the address that most recently sent this message on its way (RFC 4407, 2)."""
     chosen = _choose_field(header)
     if isinstance(chosen, str):
         return ResponsibleAddress(None, "", chosen)
@@ -112,7 +112,7 @@ def check_pra(header: Header, request: spf.Request, *, spf1: Spf1 = Spf1.IGNORE)
     """Check whether this client may send for the purported responsible address.
 
     :param request: the client, and how to check it; what identity it names does not matter.
-    :param spf1: RFC 4406, 4.4 wants `Spf1.FALLBACK`, and its IESG note tells whom that harms.
+    :param spf1: RFC 4406, 4.4 wants `Spf1.FALLBACK`, and its IESG note says whom that harms.
     """
     found = responsible_address(header)
     if found.mailbox is None:
@@ -171,16 +171,16 @@ def select_record(texts: Sequence[bytes], scope: Scope, *, spf1: Spf1) -> spf.Sp
 
 
 def _choose_field(header: Header) -> HeaderField | str:
-    """Steps 1 to 4 of RFC 4407, 2: the field that tells, or why none does.
+    """Steps 1 to 4 of RFC 4407, 2: the field that has the PRA, or why there is none.
 
-    Sender and From are different from the Resent- fields: there may be one only, so a second one is no older layer but
-    an attempt to show somebody else another sender than us.
+    Unlike the Resent- fields, Sender and From may occur only once, so a second one is not an older layer but an attempt
+    to show another reader another sender.
     """
     resent = _choose_resent(header)
     if resent is not None:
         return resent
     for name in ("Sender", "From"):
-        fields = [field for field in header.all(name) if _tells(field)]
+        fields = [field for field in header.all(name) if _has_value(field)]
         if len(fields) > 1:
             return f"{len(fields)} {name} fields where one is allowed"
         if fields:
@@ -191,23 +191,23 @@ def _choose_field(header: Header) -> HeaderField | str:
 def _choose_resent(header: Header) -> HeaderField | None:
     """Steps 1 and 2: the topmost Resent-Sender, unless it belongs to an older resending than a Resent-From above.
 
-    Who resends a message puts fields on top of it, and each hop a Received above those. So a trace field between the
-    two tells that they were put there by different people.
+    A resender puts fields on top of the message, and each hop puts a Received above those. So a trace field between the
+    two shows that different people added them.
     """
     resent_from: HeaderField | None = None
     trace_below = False
     for field in header:
         if field.key in _TRACE_FIELDS:
             trace_below = resent_from is not None
-        elif field.key == b"resent-from" and _tells(field):
+        elif field.key == b"resent-from" and _has_value(field):
             resent_from = resent_from or field
-        elif field.key == b"resent-sender" and _tells(field):
+        elif field.key == b"resent-sender" and _has_value(field):
             if not trace_below:
                 return field
             break
     return resent_from
 
 
-def _tells(field: HeaderField) -> bool:
+def _has_value(field: HeaderField) -> bool:
     """Whether a field is not empty (RFC 4407, 2)."""
     return bool(field.unfolded)

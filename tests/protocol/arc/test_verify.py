@@ -222,7 +222,7 @@ def test_a_change_and_a_replaced_seal_are_found(dns: Zone) -> None:
     ("records", "reason"),
     [
         ({}, "no key at"),
-        ({KEY_NAME: [["SERVFAIL", "TXT"]]}, "failed for now"),
+        ({KEY_NAME: [["SERVFAIL", "TXT"]]}, "failed temporarily"),
         ({KEY_NAME: [["TXT", ["v=DKIM1; p="]]]}, "key revoked"),
         ({KEY_NAME: [["TXT", [record(ed25519_key())]]]}, "another type"),
     ],

@@ -101,7 +101,7 @@ DROPPED: dict[str, tuple[bytes, dict[str, Any], str]] = {
     "tag with a digit": (b"p=none; a1=b", {"p": NONE}, "malformed tag 'a1' is dropped"),
     "non-ASCII value": (b"p=none; adkim=\xff", {"adkim": Alignment.RELAXED}, "malformed tag 'adkim' is dropped"),
     "control character": (b"p=none; t=y\x00", {"t": ""}, "malformed tag 't' is dropped"),
-    "second p": (b"p=none; p=reject", {"p": NONE}, "p= stands twice: the first one counts"),
+    "second p": (b"p=none; p=reject", {"p": NONE}, "p= occurs twice: the first one counts"),
     "bad adkim": (b"p=none; adkim=strict", {"adkim": Alignment.RELAXED}, "adkim= is not one of r, s"),
     "bad t": (b"p=none; t=x", {"t": ""}, "t= is not one of y, n"),
     "bad psd": (b"p=none; psd=yes", {"psd": "u"}, "psd= is not one of y, n, u"),
@@ -112,11 +112,11 @@ DROPPED: dict[str, tuple[bytes, dict[str, Any], str]] = {
     "no scheme": (
         b"p=none; rua=a@example.com,mailto:a@b",
         {"rua": ("mailto:a@b",)},
-        "rua= has something that is no URI",
+        "rua= has something that is not a URI",
     ),
-    "mailto without @": (b"p=none; rua=mailto:example.com", {"rua": ()}, "rua= has something that is no URI"),
-    "! inside": (b"p=none; rua=mailto:a!b@example.com", {"rua": ()}, "rua= has something that is no URI"),
-    "space inside": (b"p=none; rua=mailto:a @example.com", {"rua": ()}, "rua= has something that is no URI"),
+    "mailto without @": (b"p=none; rua=mailto:example.com", {"rua": ()}, "rua= has something that is not a URI"),
+    "! inside": (b"p=none; rua=mailto:a!b@example.com", {"rua": ()}, "rua= has something that is not a URI"),
+    "space inside": (b"p=none; rua=mailto:a @example.com", {"rua": ()}, "rua= has something that is not a URI"),
 }
 
 

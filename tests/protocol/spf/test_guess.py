@@ -51,7 +51,7 @@ def evaluate(path: str, guess: bytes = GUESS, narrator: spf.Narrator | None = No
 def test_it_is_made_only_for_a_domain_that_exists_and_has_no_record(path: str, result: str, guessed: bool) -> None:
     evaluation = evaluate(path)
     assert (evaluation.result, evaluation.guessed) == (result, guessed)
-    assert evaluation.reason.startswith("best guess, for ") is guessed
+    assert evaluation.reason.startswith("best guess, because ") is guessed
     assert evaluation.identity is spf.Identity.MAILFROM
 
 

@@ -182,7 +182,7 @@ def test_what_the_policy_comes_to_is_told_behind_it() -> None:
     [
         (["%{i} is bad"], ["expands to 192.0.2.1 is bad (%{i} = 192.0.2.1)", "explanation: 192.0.2.1 is bad"]),
         (["bad"], ["explanation: bad"]),
-        (["100% bad"], ["no explain-string: bad macro", "no explanation"]),
+        (["100% bad"], ["not an explain-string: bad macro", "no explanation"]),
         ([], ["no explanation"]),
         (["a", "b"], ["no explanation"]),
     ],

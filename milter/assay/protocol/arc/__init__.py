@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""ARC (RFC 8617): what earlier hops found out about a message, if one trusts them.
+"""ARC (RFC 8617): what earlier hops found out about a message, for those who trust them.
 
 ARC is on its way to historic; no other protocol imports this package, and nothing follows from a chain unless the
 operator trusts its sealers. The path of a chain: `parse_chain`, `fetch_keys`, feed the body to `dkim.BodyHashes` made
-for its `body_hash_specs`, `verify`. `seal` adds a set of our own.
+for its `body_hash_specs`, `verify`. `seal` adds our own set.
 """
 
 from assay.protocol.arc.chain import MAX_SETS, ARCSet, Chain, Seal, parse_chain

@@ -1,9 +1,8 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """The ARC sets of a message, parsed once into a chain (RFC 8617, 4 and 5.2, steps 1 to 3).
 
-A chain that comes out of here is structurally whole: only keys, hashes and signatures can still break it. Whatever is
-wrong with its structure is an evaluation at once, before any DNS question, because RFC 8617, 5.2.1 makes every failure
-a permanent one.
+A parsed chain is structurally whole: only keys, hashes and signatures can still break it. A wrong structure becomes an
+evaluation at once, before any DNS question, because RFC 8617, 5.2.1 makes every failure permanent.
 """
 
 from __future__ import annotations
@@ -39,8 +38,8 @@ MESSAGE_SIGNATURE = "ARC-Message-Signature"
 SEAL = "ARC-Seal"
 
 _POSITION = re.compile(r"[0-9]{1,2}")  # RFC 8617, 4.2.1
-#: RFC 8617, 4.1.1: the instance comes first and ends with a semicolon. CFWS may stand around it; of comments, those
-#: are read that do not nest. Each octet can be matched in one way only.
+#: RFC 8617, 4.1.1: the instance comes first and ends with a semicolon. CFWS may surround it; nested
+#: comments are not read. Each octet can be matched in one way only.
 _CFWS = rb"(?:[ \t\r\n]|\((?:[^()\\]|\\.)*+\))*+"
 _INSTANCE = re.compile(_CFWS + rb"i" + _CFWS + rb"=" + _CFWS + rb"([0-9]{1,2})" + _CFWS + rb";", re.DOTALL)
 
@@ -63,8 +62,8 @@ class Seal(Struct, frozen=True):
 class ARCSet(Struct, frozen=True):
     """The three fields that one sealer added (RFC 8617, 4).
 
-    `message_signature` is None where the ARC-Message-Signature cannot be tried, for which `fault` is the reason: that
-    breaks the chain only in the last set.
+    `message_signature` is None if the ARC-Message-Signature cannot be tried, and `fault` is the reason. That breaks the
+    chain only in the last set.
     """
 
     instance: int
@@ -77,7 +76,7 @@ class ARCSet(Struct, frozen=True):
 
     @property
     def sealer(self) -> Sealer:
-        """Who added it."""
+        """The sealer that added it."""
         return Sealer(self.instance, self.seal.domain, self.seal.selector.name, self.seal.cv, self.payload)
 
 
@@ -99,14 +98,14 @@ class Chain(Struct, frozen=True):
 
 
 class ChainError(ValueError):
-    """A header whose ARC fields are no chain. The message says why, for a postmaster."""
+    """A header whose ARC fields are not a chain. The message tells a postmaster why."""
 
 
 def parse_chain(header: Header, *, max_sets: int = MAX_SETS) -> Chain | Evaluation:
     """Find the ARC sets of a message and check their structure.
 
-    :param max_sets: longer chains fail; a lower bound than the RFC's saves two DNS questions a set.
-    :returns: a chain to validate, or what is known without: ``none`` without ARC fields, else ``fail``.
+    :param max_sets: longer chains fail; a lower bound than the RFC's saves two DNS questions for each set.
+    :returns: a chain to validate, or the evaluation: ``none`` without ARC fields, else ``fail``.
     """
     fields = {name: header.all(name) for name in (AUTHENTICATION_RESULTS, MESSAGE_SIGNATURE, SEAL)}
     count = max(map(len, fields.values()))
@@ -123,7 +122,7 @@ def parse_chain(header: Header, *, max_sets: int = MAX_SETS) -> Chain | Evaluati
 
 
 def read_ending(header: Header) -> tuple[int, bool]:
-    """How the chain of a message ends, however broken it is: what a sealer needs of it (RFC 8617, 5.1).
+    """How the chain of a message ends, however broken it is: what a sealer needs to know (RFC 8617, 5.1).
 
     :returns: the highest instance of any ARC field, 0 without one, and whether a seal of that instance says cv=fail.
     """
@@ -181,7 +180,7 @@ def _parse_results(field: HeaderField) -> tuple[int, tuple[HeaderField, str]]:
     """Read an ARC-Authentication-Results field: its instance, and the rest as text."""
     match = _INSTANCE.match(field.value)
     if match is None:
-        raise ChainError(f"{AUTHENTICATION_RESULTS} field that does not begin with i=")
+        raise ChainError(f"{AUTHENTICATION_RESULTS} field that does not start with i=")
     payload = field.value[match.end() :].replace(b"\r\n", b"").strip(b" \t")
     return _check_instance(AUTHENTICATION_RESULTS, int(match[1])), (field, payload.decode("utf-8", "surrogateescape"))
 
@@ -206,13 +205,13 @@ def _check_instance(name: str, instance: int) -> int:
 
 
 def _read_message_signature(field: HeaderField, tags: Mapping[str, str]) -> tuple[Signature | None, str]:
-    """Read an ARC-Message-Signature (RFC 8617, 4.1.2): a DKIM signature whose i= is no identity and that has no v=."""
+    """Read an ARC-Message-Signature (RFC 8617, 4.1.2): a DKIM signature without v= whose i= is not an identity."""
     try:
         signature = read(field, tags, identity=None)
     except SignatureError as error:
         return None, error.reason
-    # RFC 8617, 4.1.2 forbids all ARC fields in h=. Sealers that sign the other two exist, and it harms nobody; an
-    # ARC-Seal there would be of an older set, for the new one is made last.
+    # RFC 8617, 4.1.2 forbids all ARC fields in h=. Some sealers sign the other two, which is harmless; an
+    # ARC-Seal there would be of an older set, because the new one is made last.
     if SEAL.lower() in signature.signed_fields:
         return None, f"h= names {SEAL}"
     return signature, ""
@@ -227,7 +226,7 @@ def _read_seal(instance: int, field: HeaderField, tags: Mapping[str, str]) -> Se
         if cv is None:
             raise ChainError(f"{SEAL} with i={instance} has an unknown cv=")
         domain, selector = read_names(tags)
-        read_time(tags, "t")  # RFC 8617, 4.1.3: optional, but nothing else than a time
+        read_time(tags, "t")  # RFC 8617, 4.1.3: optional, but must be a time
         return Seal(field, domain, selector, read_algorithm(tags), read_base64(tags, "b"), cv)
     except SignatureError as error:
         raise ChainError(f"{SEAL} with i={instance}: {error.reason}") from None

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What validating an ARC chain came to (RFC 8617, 4.4 and 5.2)."""
+"""The result of validating an ARC chain (RFC 8617, 4.4 and 5.2)."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ from assay.model.name import Domain
 class Result(StrEnum):
     """The Chain Validation Status (RFC 8617, 4.4): what cv= and ``arc=`` say."""
 
-    NONE = "none"  #: the message came without ARC sets
-    FAIL = "fail"  #: the chain is broken, and will be for everybody behind us
+    NONE = "none"  #: the message has no ARC sets
+    FAIL = "fail"  #: the chain is broken, and will be for every later hop
     #: the chain is whole: the last sealer vouches for what it received
     PASS = "pass"
 
 
 class Sealer(Struct, frozen=True):
-    """Who added one ARC set, for trust decisions and reports: as[i].d, as[i].s and what was recorded then.
+    """The sealer of one ARC set, for trust decisions and reports: as[i].d, as[i].s and what it recorded.
 
-    `payload` is the ARC-Authentication-Results field behind its instance, unfolded: authserv-id and results. It is
-    worth as much as the chain's result and the trust in every sealer from this one on.
+    `payload` is the ARC-Authentication-Results field after its instance, unfolded: authserv-id and results. It is worth
+    as much as the chain's result and the trust in every sealer from this one on.
     """
 
     instance: int
@@ -34,9 +34,9 @@ class Sealer(Struct, frozen=True):
 
 
 class Evaluation(Struct, frozen=True):
-    """What validating a chain came to (RFC 8617, 5.2).
+    """The result of validating a chain (RFC 8617, 5.2).
 
-    `instance` is the number of sets, 0 without any or where the structure does not tell. `oldest_pass` is the
+    `instance` is the number of sets, 0 without any or if the structure is unclear. `oldest_pass` is the
     instance since which the signed content did not change, 0 where it never did, None where the chain does not pass.
     `sealers` are from the first to the last; none where the structure is broken.
     """

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Sealing: adding an ARC set of our own (RFC 8617, 5.1).
+"""Sealing: adding our own ARC set (RFC 8617, 5.1).
 
-A pure function of the message as it leaves us, of what its chain came to when it arrived, and of the results recorded
-in between. It does not decide whether to seal: sealing is always safe (RFC 8617, 5.1.5), but only useful behind the
+A pure function of the message as it leaves us, the validation of its chain when it arrived, and the results recorded
+in between. It does not decide whether to seal: sealing is always safe (RFC 8617, 5.1.5), but only useful after the
 last change. Old sets are never touched.
 """
 
@@ -39,8 +39,8 @@ from assay.protocol.dkim.verify import digest
 #: The body hash of every seal that is made here.
 BODY_HASH_SPEC = dkim.BodyHashSpec(Canonicalization.RELAXED, "sha256")
 
-#: Fields to sign where they are present, each as often as it is: those of RFC 6376, 5.4.1, and DKIM-Signature, which
-#: RFC 8617, 4.1.2 asks for. From is signed once more than it is present, so that none can be added.
+#: Fields to sign if present, each as often as it occurs: those of RFC 6376, 5.4.1, and DKIM-Signature, which RFC 8617,
+#: 4.1.2 asks for. From is signed once more than it occurs, so that none can be added.
 SIGNED_FIELDS = (
     "from",
     "reply-to",
@@ -65,7 +65,7 @@ SIGNED_FIELDS = (
     "dkim-signature",
 )
 
-#: RFC 8617, 4.1.2: MUST NOT be in h=, for they change or go on the way.
+#: RFC 8617, 4.1.2: MUST NOT be in h=, because they change or disappear on the way.
 _NEVER_SIGNED = {
     "authentication-results",
     *(name.lower() for name in (AUTHENTICATION_RESULTS, MESSAGE_SIGNATURE, SEAL)),
@@ -73,8 +73,8 @@ _NEVER_SIGNED = {
 
 _LINE = 78  # RFC 5322, 2.1.1: what lines SHOULD not exceed
 
-#: What the semicolons of an Authentication-Results field separate: made of comments, quoted strings and anything else.
-#: A comment or string that never ends is taken up to where it cannot go on, so no octet is looked at twice.
+#: What the semicolons of an Authentication-Results field separate: comments, quoted strings and anything else. An
+#: unterminated comment or string is read as far as it can go, so no octet is read twice.
 _RESULT = re.compile(rb"(?:[^;(\"]|\((?:[^()\\]|\\.)*+\)?+|\"(?:[^\"\\]|\\.)*+\"?+)++", re.DOTALL)
 _VERSION = re.compile(rb"(?<![ \t])[ \t]++1\Z")  # RFC 8601, 2.2: authres-version; there is one
 
@@ -95,15 +95,15 @@ def seal(
     """Make the ARC set of this hop (RFC 8617, 5.1).
 
     :param header: the header as it leaves, without the set to make.
-    :param hashes: made for a set of specs that holds `BODY_HASH_SPEC`, and fed with the body as it leaves.
-    :param validation: what the chain came to when the message arrived.
-    :param authentication_results: every result of this ADMD as it stands in Authentication-Results, one a string, for
-        instance from `recorded_results`; none means that nothing was checked.
+    :param hashes: made for a set of specs that includes `BODY_HASH_SPEC`, and fed with the body as it leaves.
+    :param validation: the validation of the chain when the message arrived.
+    :param authentication_results: every result of this ADMD as in Authentication-Results, one per string, for instance
+        from `recorded_results`; empty if nothing was checked.
     :param timestamp: the time in Unix seconds.
-    :param sign_headers: the names for h= in their order, of which those that ARC forbids are left out; None for
+    :param sign_headers: the names for h= in their order, without those that ARC forbids; None for
         `fields_to_sign`.
-    :returns: ARC-Seal, ARC-Message-Signature and ARC-Authentication-Results, to stand on top of the header in this
-        order; or nothing where no set may be added: the last sealer found the chain broken, or it has 50 sets.
+    :returns: ARC-Seal, ARC-Message-Signature and ARC-Authentication-Results, to insert at the top of the header in this
+        order; or nothing if no set may be added: the last sealer found the chain broken, or it has 50 sets.
     """
     last_instance, failed = read_ending(header)
     if failed or last_instance >= MAX_SETS:  # RFC 8617, 5.1, steps 2 and 3
@@ -140,7 +140,7 @@ def seal(
 
 
 def fields_to_sign(header: Header) -> tuple[str, ...]:
-    """The names for h= of a message: `SIGNED_FIELDS` as often as they are present, and From once more."""
+    """The names for h= of a message: `SIGNED_FIELDS` as often as they occur, and From once more."""
     counts = Counter({name: len(header.all(name)) for name in SIGNED_FIELDS})
     counts["from"] += 1
     return tuple(counts.elements())
@@ -149,7 +149,7 @@ def fields_to_sign(header: Header) -> tuple[str, ...]:
 def recorded_results(header: Header, authserv_id: str) -> tuple[str, ...]:
     """The results of all Authentication-Results fields with our `authserv_id` (RFC 8617, 4.1.1 wants them in one).
 
-    Whoever calls this has removed the forged ones. Comments are kept; a field that says ``none`` adds nothing.
+    The caller has removed the forged ones. Comments are kept; a field that says ``none`` adds nothing.
     """
     found: list[str] = []
     for field in header.all("Authentication-Results"):
@@ -169,12 +169,12 @@ def _continue_chain(header: Header, validation: Evaluation, last_instance: int) 
     chain = parse_chain(header)
     if validation.result is Result.PASS and isinstance(chain, Chain) and len(chain.sets) == validation.instance:
         return Result.PASS, chain.sets
-    # RFC 8617, 5.1.2: of a broken chain, only our own set is sealed, as if it were the only one.
+    # RFC 8617, 5.1.2: for a broken chain, only our own set is sealed, as if it were the only one.
     return Result.FAIL, ()
 
 
 def _sealed_octets(earlier: Iterable[ARCSet], own: Iterable[HeaderField], unsealed: HeaderField) -> bytes:
-    """What a seal is made over (RFC 8617, 5.1.1): all sets in the order they were added, then itself."""
+    """The octets that a seal signs (RFC 8617, 5.1.1): all sets in the order they were added, then itself."""
     fields = [
         field
         for arc_set in earlier
@@ -189,7 +189,7 @@ def _field(name: str, value: str) -> HeaderField:
 
 
 def _results_value(instance: int, authserv_id: str, results: Sequence[str]) -> str:
-    # A line end inside a result could begin a field of its own.
+    # A line end inside a result could start a new field.
     lines = [re.sub(r"[\r\n]+[ \t]*", " ", text) for text in (authserv_id, *(results or ("none",)))]
     return f" i={instance}; " + ";\r\n ".join(lines)
 
@@ -197,7 +197,7 @@ def _results_value(instance: int, authserv_id: str, results: Sequence[str]) -> s
 def _tags_value(name: str, tags: dict[str, str]) -> str:
     """Write a tag list, i= first and folded between its tags.
 
-    It is never folded inside b= and bh=: seals to come cover this field with its white space, so the less of it the
+    It is never folded inside b= and bh=: later seals cover this field with its white space, so the less the
     better. A line with a signature of 4096 bits has 690 octets, which RFC 5322, 2.1.1 allows.
     """
     lines = [""]
@@ -214,7 +214,7 @@ def _tags_value(name: str, tags: dict[str, str]) -> str:
 
 
 def _order(tags: Iterable[str]) -> list[str]:
-    """i= first, as the grammar of RFC 8617, 4.1.2 and 4.1.3 has it; the others by name."""
+    """i= first, as the grammar of RFC 8617, 4.1.2 and 4.1.3 requires; the others by name."""
     return sorted(tags, key=lambda tag: (tag != "i", tag))
 
 

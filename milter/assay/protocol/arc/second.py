@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""A second opinion about a chain: dkimpy's. What holds for `assay.protocol.dkim.second` holds here."""
+"""A second opinion about a chain: dkimpy's, with the same limits as `assay.protocol.dkim.second`."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ from typing import Any
 from assay.protocol.arc.result import Result
 from assay.protocol.dkim.second import FindText, Opinion, ask
 
-#: dkimpy's word for a chain whose last sealer received it broken is none of its words.
+#: dkimpy has no word for a chain that its last sealer received broken.
 _RESULTS = {b"pass": Result.PASS, b"none": Result.NONE}
 #: Where two validators differ: RFC 8617 has one section for all of it.
 SECTION = "RFC 8617, 5.2"
 
 
 def second_opinion(message: bytes, find_text: FindText) -> Opinion[Result]:
-    """What dkimpy makes of the chain.
+    """dkimpy's result for the chain.
 
     :param message: as on the wire, with CRLF.
     """

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """Validating a chain (RFC 8617, 5.2, steps 4 to 7).
 
-Every failure is permanent, also one of the DNS (RFC 8617, 5.2.1): the sealer behind us will record it, so that nobody
-can find the chain whole again. Whom to trust among the sealers is not judged here.
+Every failure is permanent, even one of the DNS (RFC 8617, 5.2.1): the next sealer will record it, so that the chain can
+never pass again. Which sealers to trust is not decided here.
 """
 
 from __future__ import annotations
@@ -27,10 +27,10 @@ from assay.protocol.syntax.tags import TagListError, parse_tags
 
 
 class Lookups(Struct, frozen=True):
-    """What the DNS gave for a chain, and what its newest set came to as far as that takes no body.
+    """The key lookups for a chain, and what is known of its newest set without the body.
 
-    `keys` are the lookups by the name of the key record. `fault` tells why the newest set does not verify; the keys of
-    the older sets were not asked for then. `signing_key` made the newest ARC-Message-Signature. `digests` are what the
+    `keys` are the lookups by the name of the key record. `fault` says why the newest set does not verify; the keys of
+    the older sets were then not looked up. `signing_key` made the newest ARC-Message-Signature. `digests` are what the
     seals sign, from the first set on.
     """
 
@@ -43,8 +43,8 @@ class Lookups(Struct, frozen=True):
 def fetch_keys(chain: Chain, header: Header, settings: dkim.SignatureRules = dkim.DEFAULT_RULES) -> Inquiry[Lookups]:
     """Ask for the keys of a chain: those of the newest set, and if it verifies, of all others in one batch.
 
-    Anybody can write a chain that names a hundred keys of others. Whoever wants them asked for has to own a key and
-    sign for it. The signature and the seal are over the header alone, so the batches need not wait for the body.
+    Anybody can write a chain that names a hundred keys of others. To make us look them up, a sender must own a key and
+    sign with it. The signature and the seal cover the header alone, so the batches need not wait for the body.
 
     :param header: the header that the chain was parsed from, as received.
     :param settings: as for `verify`.
@@ -77,7 +77,7 @@ def _ask(sets: Sequence[ARCSet]) -> Inquiry[dict[str, dkim.KeyLookup]]:
 def fetch_key_ahead(field: HeaderField) -> Inquiry[None]:
     """Ask for the key of one ARC-Message-Signature or ARC-Seal while the header still arrives.
 
-    The answer is dropped: it is then there when `fetch_keys` asks again. A field that cannot be read asks nothing.
+    The answer is dropped here, but in the cache when `fetch_keys` asks again. A malformed field causes no question.
     """
     with suppress(TagListError, SignatureError):
         domain, selector = read_names(parse_tags(field.value))
@@ -95,9 +95,9 @@ def verify(
 ) -> Evaluation:
     """Validate a chain.
 
-    :param lookups: what `fetch_keys` found for it.
+    :param lookups: the result of `fetch_keys` for it.
     :param header: the header that the chain was parsed from, as received.
-    :param hashes: made for a set of specs that holds the chain's `body_hash_specs`, and fed with the whole body.
+    :param hashes: made for a set of specs that includes the chain's `body_hash_specs`, and fed with the whole body.
     :param now: the time of arrival in Unix seconds.
     :param settings: the rules for keys and signatures. SHA-1 is never accepted: ARC is younger than RFC 8301.
     """
@@ -121,7 +121,7 @@ def verify(
         fault = _find_seal_fault(arc_set, digest, lookups.keys, rules)
         if fault:
             return _fail(chain, fault)
-    oldest_pass = 0  # step 5, which does not touch the status, so only for a chain that passes
+    oldest_pass = 0  # step 5 does not affect the status, so only for a chain that passes
     for arc_set in reversed(older):
         if fault_of(arc_set):
             oldest_pass = arc_set.instance + 1
@@ -131,7 +131,7 @@ def verify(
 
 
 def _rules(settings: dkim.SignatureRules) -> dkim.SignatureRules:
-    """Test mode is DKIM's (RFC 6376, 3.6.1): a chain counts for no more than the operator's trust in its sealers."""
+    """Test mode is DKIM's (RFC 6376, 3.6.1): a chain counts only as far as the operator trusts its sealers."""
     if settings.allow_sha1 or not settings.test_mode_counts:
         return replace(settings, allow_sha1=False, test_mode_counts=True)
     return settings
@@ -146,7 +146,7 @@ def _key_name(signer: dkim.Signature | Seal) -> str:
 
 
 def _seal_digests(chain: Chain) -> Iterator[bytes]:
-    """What each seal signs, from the first set on.
+    """The digests that the seals sign, from the first set on.
 
     ARC-Seal i covers the sets 1 to i in that order (RFC 8617, 5.1.1), so one running hash serves them all.
     """

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""DKIM (RFC 6376, RFC 8301, RFC 8463, RFC 8616): who took responsibility for this message by signing it.
+"""DKIM (RFC 6376, RFC 8301, RFC 8463, RFC 8616): who took responsibility for a message by signing it.
 
 The path of a signature: `parse` the field, `fetch_key`, feed the body to one `BodyHashes` for all, `verify`.
 """

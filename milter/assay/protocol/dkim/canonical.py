@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Canonicalization (RFC 6376, 3.4): what of a message is hashed, and the hashes of its body.
+"""Canonicalization (RFC 6376, 3.4): which octets of a message are hashed, and the hashes of its body.
 
 A header is small and complete, so its fields are canonicalized as bytes. A body may be large, so it is hashed as it
-comes: `BodyHashes` keeps a few octets and a count, whatever the body's size and however it is cut into chunks.
+arrives: `BodyHashes` keeps a few octets and a count, whatever the body's size and however it is cut into chunks.
 
-Nothing is repaired on the way: a bare CR or LF is an octet like any other, and only CRLF ends a line.
+Nothing is repaired: a bare CR or LF is an octet like any other, and only CRLF ends a line.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ class Canonicalization(StrEnum):
 
 
 class BodyHashSpec(Struct, frozen=True):
-    """Which hash of the body a signature wants.
+    """Which hash of the body a signature needs.
 
     `hash_name` is ``sha256`` or ``sha1``. `length` is l=, the octets of the canonical body that are hashed; None for
     all of them.
@@ -38,8 +38,8 @@ class BodyHashSpec(Struct, frozen=True):
     length: int | None = None
 
 
-#: The b= tag of a signature field with its value, behind the semicolon that every tag has in front of it here. Each
-#: octet is looked at once: no part can match another's octets.
+#: The b= tag of a signature field with its value, after the semicolon that precedes every tag here. Each octet is read
+#: once: no part can match another's octets.
 _B_TAG = re.compile(rb"(;[ \t\r\n]*b[ \t\r\n]*=)[^;]*")
 
 
@@ -52,7 +52,7 @@ def canonical_field(field: HeaderField, canonicalization: Canonicalization) -> b
 
 def canonical_signature_field(field: HeaderField, canonicalization: Canonicalization) -> bytes:
     """The signature's own field as it is hashed: b= emptied, no final CRLF (RFC 6376, 3.7)."""
-    # RFC 6376, 3.5: the value goes with all white space around it, so up to the semicolon; what is before stays.
+    # RFC 6376, 3.5: the value is removed with all white space around it, so up to the semicolon; what precedes stays.
     emptied = HeaderField(field.name, _B_TAG.sub(rb"\1", b";" + field.value, count=1)[1:])
     return canonical_field(emptied, canonicalization)[:-2]
 
@@ -60,9 +60,9 @@ def canonical_signature_field(field: HeaderField, canonicalization: Canonicaliza
 def select_fields(names: Sequence[str], header: Header, own: HeaderField) -> list[HeaderField]:
     """The fields that h= names, in its order (RFC 6376, 5.4.2).
 
-    Each name takes the next instance from the bottom up; a name with none left adds nothing, which is how a signer
-    forbids that one be added. `own`, the signature's own field, is never taken (RFC 6376, 3.5, h=): only an equal
-    *object* is it, because a copy of a signature is another field.
+    Each name selects the next instance from the bottom up; a name with none left adds nothing, which is how a signer
+    forbids adding one. `own`, the signature's own field, is never selected (RFC 6376, 3.5, h=). It is compared by
+    identity, because a copy of a signature is another field.
     """
     left: dict[str, list[HeaderField]] = {}
     selected = []
@@ -76,7 +76,7 @@ def select_fields(names: Sequence[str], header: Header, own: HeaderField) -> lis
 
 
 def signed_octets(names: Sequence[str], header: Header, own: HeaderField, canonicalization: Canonicalization) -> bytes:
-    """What a signature field `own` with this h= is made over (RFC 6376, 3.7): the fields it names, then itself."""
+    """The octets that a signature field `own` with this h= signs (RFC 6376, 3.7): the fields it names, then itself."""
     fields = select_fields(names, header, own)
     octets = [canonical_field(field, canonicalization) for field in fields]
     octets.append(canonical_signature_field(own, canonicalization))
@@ -84,14 +84,14 @@ def signed_octets(names: Sequence[str], header: Header, own: HeaderField, canoni
 
 
 def new_hash(name: str, data: bytes = b"") -> hashlib._Hash:
-    """Begin a hash: ``sha256`` or ``sha1``, the latter also where a system's policy forbids it for what is secret."""
+    """Start a hash: ``sha256`` or ``sha1``, the latter even if the system's policy forbids it for security."""
     return hashlib.sha256(data) if name == "sha256" else hashlib.sha1(data, usedforsecurity=False)
 
 
 class BodyHashes:
     """The hashes of one body: each distinct `BodyHashSpec` once, fed with the body as it arrives.
 
-    Ask for digests when the whole body has been fed; after that no more of it may come.
+    Ask for digests after the whole body has been fed; then no more of it can be fed.
     """
 
     __slots__ = ("_bodies", "_ended", "_sinks")
@@ -109,9 +109,9 @@ class BodyHashes:
         self._ended = False
 
     def update(self, chunk: bytes) -> None:
-        """Feed the next part of the body: CRLF line ends, cut anywhere, also inside a CRLF.
+        """Feed the next part of the body: CRLF line ends, cut anywhere, even inside a CRLF.
 
-        :raises ValueError: a digest or a length was asked for already.
+        :raises ValueError: a digest or a length has already been asked for.
         """
         if self._ended:
             raise ValueError("the body has ended")
@@ -122,14 +122,14 @@ class BodyHashes:
     def digest(self, spec: BodyHashSpec) -> bytes:
         """The hash.
 
-        :raises KeyError: `spec` is none of those that this object was made for.
+        :raises KeyError: this object was not made for `spec`.
         """
         sink = self._sinks[spec]
         self._end()
         return sink.hash.digest()
 
     def length(self, canonicalization: Canonicalization) -> int:
-        """The octets of the whole canonical body, what l= is measured against.
+        """The octets of the whole canonical body, against which l= is measured.
 
         :raises KeyError: no spec had this canonicalization.
         """
@@ -138,7 +138,7 @@ class BodyHashes:
         return body.length
 
     def unsigned_octets(self, spec: BodyHashSpec) -> int:
-        """How many octets of the canonical body lie behind l=; negative where l= promises more than there is.
+        """How many octets of the canonical body follow l=; negative if l= is larger than the body.
 
         :raises KeyError: as for `digest`.
         """
@@ -153,7 +153,7 @@ class BodyHashes:
 
 
 class _Sink:
-    """One hash, which takes no more than l= octets."""
+    """One hash, of no more than l= octets."""
 
     __slots__ = ("hash", "room", "spec")
 
@@ -171,21 +171,21 @@ class _Sink:
             self.hash.update(data)
 
 
-_CRLF_BLOCK = b"\r\n" * 4096  # withheld empty lines are a count: a body of nothing else must not fill the memory
+_CRLF_BLOCK = b"\r\n" * 4096  # withheld empty lines are only counted: a body of nothing else must not fill memory
 
 
 class _Body:
-    """What both algorithms share: empty lines are withheld until something follows them."""
+    """Common to both algorithms: empty lines are withheld until something follows them."""
 
     __slots__ = ("_carry", "_lines", "_updates", "length")
 
     def __init__(self, sinks: list[_Sink]) -> None:
-        # Most hashes take everything: a large body is fed to them without a call of ours in between.
+        # Most hashes take everything: feed a large body to them directly.
         self._updates: list[Callable[[bytes], None]] = [
             sink.hash.update if sink.room is None else sink.update for sink in sinks
         ]
         self._carry = b""  # the last octets, whose meaning depends on what follows
-        self._lines = 0  # CRLFs withheld because they may be the body's end
+        self._lines = 0  # CRLFs withheld because they may end the body
         self.length = 0
 
     def _take(self, data: bytes) -> None:
@@ -220,28 +220,28 @@ class _SimpleBody(_Body):
         self._take(data[:-1] if self._carry else data)
 
     def end(self) -> None:
-        if self._carry:  # a bare CR after all
+        if self._carry:  # it was a bare CR
             self._take(self._carry + b"\r\n")
-        self._emit(b"\r\n")  # also where there is no body at all
+        self._emit(b"\r\n")  # even if there is no body at all
 
 
 class _RelaxedBody(_Body):
     """RFC 6376, 3.4.4: white space runs are one space, or nothing at the end of a line; then as simple.
 
-    But a body of nothing but empty lines is nothing.
+    But a body of only empty lines is empty.
     """
 
     __slots__ = ()
 
     def update(self, chunk: bytes) -> None:
         data = self._carry + chunk if self._carry else chunk
-        if b" " in data or b"\t" in data:  # which an attachment in base64 has not
+        if b" " in data or b"\t" in data:  # base64 attachments have none
             data = _one_space(data).replace(b" \r\n", b"\r\n")
-        if data[-1] not in b" \r\n":  # nothing has to wait for the next chunk, and nothing is copied
+        if data[-1] not in b" \r\n":  # nothing waits for the next chunk, and nothing is copied
             self._carry = b""
             self._take_content(data)
             return
-        # The one space that is left may end its line, and the CR may begin a line end: the next chunk will tell.
+        # The one space that is left may end its line, and the CR may start a line end: the next chunk decides.
         cut = len(data) - data.endswith(b"\r")
         cut -= data.endswith(b" ", 0, cut)
         self._carry = data[cut:]
@@ -260,14 +260,14 @@ def _content_end(data: bytes) -> int:
         return len(data)
     last = len(data.rstrip(b"\r\n"))
     tail = data[last:]
-    # Bare CRs and LFs are content. The longest alternating end begins behind the last doubled octet, found at memory
+    # Bare CRs and LFs are content. The longest alternating end starts after the last doubled octet, found at memory
     # speed: a regular expression, or a loop, would make a megabyte of line feeds expensive.
     cut = max(tail.rfind(b"\n\n"), tail.rfind(b"\r\r")) + 1
     return last + cut + tail.startswith(b"\n", cut)
 
 
 def _one_space(data: bytes) -> bytes:
-    """The data with each run of white space as one space; at memory speed, which no regular expression has."""
+    """The data with each run of white space as one space; at memory speed, unlike a regular expression."""
     if b"\t" in data:
         data = data.replace(b"\t", b" ")
     if b" " in data and b"  " in data:  # one octet is found ten times as fast as two

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Key records (RFC 6376, 3.6; RFC 8463, 4.2): where they are, what they say, and the arithmetic of their keys.
+"""Key records (RFC 6376, 3.6; RFC 8463, 4.2): where they are, what they say, and verifying with their keys.
 
-The DNS may hold several records at one name, of which RFC 6376, 3.6.2.2 leaves the meaning open: all are kept, and the
-verifier tries those that fit. Parsed records are cached with the loaded key, because loading costs as much as
+The DNS may have several records at one name, which RFC 6376, 3.6.2.2 leaves undefined: all are kept, and the verifier
+tries those that fit. Parsed records are cached with the loaded key, because loading costs as much as
 verifying and the same few keys sign most of a day's mail.
 """
 
@@ -26,17 +26,17 @@ from assay.model.name import Domain
 from assay.protocol.dkim.signature import Algorithm, Signature, key_name
 from assay.protocol.syntax.tags import TagListError, decode_base64, parse_tags, split_list
 
-#: Our choice: the key of the longest modulus that we accept takes 1,500 octets.
+#: Our choice: the key with the longest modulus that we accept takes 1,500 octets.
 MAX_RECORD_LENGTH = 4096
 
-#: Our choice: two are seen while a key is exchanged; each one more is an RSA operation that a stranger orders.
+#: Our choice: there are two while a key is replaced; each further one lets a stranger cause an RSA operation.
 MAX_RECORDS = 4
 
-#: As OpenSSL has it for long moduli. Real exponents have 2 or 17 bits; one as long as its modulus would make a
+#: As in OpenSSL for long moduli. Real exponents have 2 or 17 bits; one as long as its modulus would make a
 #: verification a hundred times as expensive.
 MAX_EXPONENT_BITS = 64
 
-#: Octets that OpenSSL takes for a key that was verified with, beside four times its modulus (measured).
+#: Octets that OpenSSL uses for a key after its first verification, besides four times its modulus (measured).
 _LOADED = 1_500
 
 _PADDING: Final = PKCS1v15()
@@ -70,13 +70,13 @@ class Key(Struct, frozen=True):
 
 
 class KeyFault(Struct, frozen=True):
-    """A TXT record that holds no usable key, and why."""
+    """A TXT record without a usable key, and why."""
 
     reason: str
 
 
 class KeyLookup(Struct, frozen=True):
-    """What was found at `name`. `secure` tells that the DNS answer was validated (DNSSEC)."""
+    """What was found at `name`. `secure` is whether the DNS answer was validated (DNSSEC)."""
 
     name: str
     outcome: Outcome
@@ -93,7 +93,7 @@ def fetch_key(signature: Signature) -> Inquiry[KeyLookup]:
 
 
 def key_question(domain: Domain, selector: Domain) -> Question:
-    """The question for a key (RFC 6376, 3.6.2.1). That the name is not too long was checked with the signature."""
+    """The question for a key (RFC 6376, 3.6.2.1). The length of the name was checked with the signature."""
     return Question(key_name(domain, selector), RecordType.TXT)
 
 
@@ -111,14 +111,14 @@ def parse_key(record: bytes) -> Key | KeyFault:
 
 
 def _bounded(records: Sequence[bytes]) -> Sequence[bytes]:
-    """As many records as are tried; other TXT records at the name (a wildcard's) come behind those with a key."""
+    """The records to try; other TXT records at the name (a wildcard's) come after those with a key."""
     if len(records) <= MAX_RECORDS:
         return records
     return sorted(records, key=lambda record: b"p=" not in record)[:MAX_RECORDS]
 
 
 def _weigh(key: Key | KeyFault) -> int:
-    """What the arithmetic of a key takes, which Python does not see."""
+    """The memory of a key in OpenSSL, which Python does not see."""
     return _LOADED + key.bits // 2 if isinstance(key, Key) else 0
 
 
@@ -159,18 +159,18 @@ def _parse_key(record: bytes) -> Key | KeyFault:
 def _load(key_type: str, octets: bytes) -> RSAPublicKey | Ed25519PublicKey | KeyFault:
     if key_type == "ed25519":
         try:
-            return Ed25519PublicKey.from_public_bytes(octets)  # RFC 8463, 4.2: the bare key, no SubjectPublicKeyInfo
+            return Ed25519PublicKey.from_public_bytes(octets)  # RFC 8463, 4.2: the bare key, not SubjectPublicKeyInfo
         except (ValueError, UnsupportedAlgorithm):
             return KeyFault("not an Ed25519 key of 32 octets")
     if key_type != "rsa":
         return KeyFault("unknown key type in k=")
     try:
-        # RFC 6376, 3.6.1 says RSAPublicKey (PKCS #1), everybody publishes SubjectPublicKeyInfo: this reads both.
+        # RFC 6376, 3.6.1 says RSAPublicKey (PKCS #1), but SubjectPublicKeyInfo is what is published: this reads both.
         public = load_der_public_key(octets)
     except (ValueError, UnsupportedAlgorithm):
         return KeyFault("malformed RSA key")
     if not isinstance(public, RSAPublicKey):
-        return KeyFault("k= says RSA, but p= holds another kind of key")
+        return KeyFault("k= says RSA, but p= is another kind of key")
     if public.public_numbers().e.bit_length() > MAX_EXPONENT_BITS:
         return KeyFault(f"RSA key with an exponent longer than {MAX_EXPONENT_BITS} bits")
     return public

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """Which signatures of a message come first (RFC 6376, 6.1 leaves order and number to the verifier).
 
-A stranger may put thousands on his message, and a mailing list's or forwarder's message has some of others in front of
-the author's. So the order is found by one look at each d=, and only what comes first in it is parsed.
+A stranger may put thousands on a message, and mailing lists and forwarders put theirs in front of the author's. So one
+look at each d= gives the order, and only the first ones are parsed.
 """
 
 from __future__ import annotations
@@ -13,16 +13,16 @@ from collections.abc import Sequence
 from assay.model.message import HeaderField
 from assay.model.name import Domain
 
-#: The d= tag with its value, behind the semicolon that every tag has in front of it here. Each octet is looked at once:
-#: no part can match another's octets.
+#: The d= tag with its value, after the semicolon that precedes every tag here. Each octet is read once: no part can
+#: match another's octets.
 _D_TAG = re.compile(rb";[ \t\r\n]*d[ \t\r\n]*=[ \t\r\n]*([^; \t\r\n]*)")
 
 
 def preferred(fields: Sequence[HeaderField], author_domain: Domain | None) -> list[int]:
-    """The places of DKIM-Signature fields in the order to try them.
+    """The positions of DKIM-Signature fields in the order to try them.
 
-    Those of the author's domain come first, for they decide DMARC, then those above or below it, then those that may
-    have its organizational domain, then all others; among equals the upper one.
+    Those of the author's domain come first, because they decide DMARC, then those above or below it, then those that
+    may share its organizational domain, then all others; among equals, the upper one.
 
     :param author_domain: the domain of the From field, None where there is no single one.
     """
@@ -34,7 +34,7 @@ def preferred(fields: Sequence[HeaderField], author_domain: Domain | None) -> li
 def _distance(field: HeaderField, author_domain: Domain) -> int:
     """How far the domain of a signature is from the author's, from 0 for the same to 3 for a stranger's.
 
-    A d= with U-labels may be any, and to convert it costs more than to try it: it is taken for one above or below.
+    A d= with U-labels may be any, and converting it costs more than trying it: it counts as one above or below.
     """
     match = _D_TAG.search(b";" + field.value)
     if match is None:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What verifying one DKIM signature came to, in the words of RFC 8601, 2.7.1."""
+"""The result of verifying one DKIM signature, in the words of RFC 8601, 2.7.1."""
 
 from __future__ import annotations
 
@@ -18,18 +18,18 @@ class Result(StrEnum):
     #: the signature verified and no local rule objects
     PASS = "pass"
     FAIL = "fail"  #: the key could be used, but the body hash or the signature did not verify
-    POLICY = "policy"  #: it verified, but a local rule does not accept it: see `Evaluation.policy`
-    NEUTRAL = "neutral"  #: its syntax is wrong or it asks for something that this verifier does not know
-    TEMPERROR = "temperror"  #: the key could not be looked up now
+    POLICY = "policy"  #: it verified, but a local rule refuses it: see `Evaluation.policy`
+    NEUTRAL = "neutral"  #: its syntax is wrong, or it needs something that this verifier does not support
+    TEMPERROR = "temperror"  #: the key lookup failed temporarily
     PERMERROR = "permerror"  #: it can never verify: no key, a revoked one, a required tag missing, expired, too weak
 
 
 class Evaluation(Struct, frozen=True):
     """One signature's evaluation: the evidence for Authentication-Results, DMARC, the log and the reports.
 
-    What a signature that could not be parsed does not tell is empty. `domain` is d= and `identity` is i=, both with
-    A-labels in the domain; `selector` is s= likewise; `algorithm` is a= and `b` the whole b= without white space
-    (RFC 6008 wants a unique prefix of it). `testing` tells of t=y in the key record. `body_length` is l=, None where
+    Members that could not be parsed are empty. `domain` is d= and `identity` is i=, both with A-labels in the domain;
+    `selector` is s= likewise; `algorithm` is a= and `b` the whole b= without white space (RFC 6008 wants a unique
+    prefix of it). `testing` is whether the key record has t=y. `body_length` is l=, None where
     absent. `policy` names the local rule behind the result ``policy``. `key_bits` is the size of the key that was
     used last, 0 for none. `signed_fields` are the names of h= in lower case.
     """

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """A second opinion about a signature: dkimpy's, which shares no code with ours.
 
-For whoever compares, never for a verdict. dkimpy is imported when it is asked and gets our answers for its questions.
-It is a library for signers of honest mail, and what it makes of hostile mail is not ours: whatever it raises becomes
-an opinion that says so. It reads the clock itself.
+For comparison only, never for a verdict. dkimpy is imported on demand and gets our answers to its DNS questions. It is
+written for honest mail, and hostile mail may make it raise anything: that becomes an opinion that says so. It reads the
+clock itself.
 """
 
 from __future__ import annotations
@@ -15,13 +15,12 @@ from typing import Any, Generic, TypeVar
 from msgspec import Struct
 
 T = TypeVar("T")
-#: Gives the first TXT record of a name, None where there is none; raises `NoAnswerError`.
+#: Returns the first TXT record of a name, None if there is none; raises `NoAnswerError`.
 FindText = Callable[[str], bytes | None]
 _NEEDS = "pynacl module required"  # dkimpy's words
-MAX_REASON = 200  # characters of a foreign reason; our choice: it may quote a whole field
+MAX_REASON = 200  # characters of the library's reason; our choice: it may quote a whole field
 
-#: Which section decides where two verifiers differ, by words of the one that does not say pass. The first that fits
-#: counts.
+#: The section that decides where two verifiers differ, by words of the one that does not pass. The first match counts.
 SECTIONS = (
     ("rsa-sha1 is not accepted", "RFC 8301, 3.1"),
     ("RSA key of", "RFC 8301, 3.2"),
@@ -38,15 +37,15 @@ SECTIONS = (
     ("did not verify", "RFC 6376, 3.7"),
     ("body hash mismatch", "RFC 6376, 3.7"),
 )
-OTHERWISE = "RFC 6376, 3.5"  # all that is left speaks of a tag of the field
+OTHERWISE = "RFC 6376, 3.5"  # all other reasons are about a tag of the field
 
 
 class NoAnswerError(Exception):
-    """The DNS has no answer now."""
+    """The DNS lookup failed temporarily."""
 
 
 class Opinion(Struct, Generic[T], frozen=True):
-    """What a foreign library says: `value` is None where it cannot say, and `reason` is then why not."""
+    """The answer of another library: `value` is None if it has none, and `reason` is then why."""
 
     value: T | None
     reason: str = ""
@@ -66,17 +65,17 @@ def second_opinion(message: bytes, position: int, find_text: FindText) -> Opinio
 
 
 def section(reason: str) -> str:
-    """The section that decides about a signature for which one verifier gives this reason and the other a pass."""
+    """The section that decides about a signature that one verifier refuses for this reason and the other passes."""
     return next((section for words, section in SECTIONS if words in reason), OTHERWISE)
 
 
 def ask(question: Callable[[Any, Any, Any], T], find_text: FindText, *, refused: T) -> Opinion[T]:
-    """Put a question to dkimpy; nothing is raised through.
+    """Ask dkimpy; its exceptions become opinions.
 
-    :param question: is given the library, what it may use as a logger, and its ``dnsfunc``.
-    :param refused: the answer where the library raises an error of its own.
+    :param question: called with the library, a logger for it, and its ``dnsfunc``.
+    :param refused: the answer if the library raises one of its own errors.
     """
-    import dkim  # a second opinion is seldom wanted, and it takes as long to import as ten messages to judge
+    import dkim  # seldom needed, and importing it takes as long as judging ten messages
 
     notes = _Notes()
 
@@ -97,7 +96,7 @@ def ask(question: Callable[[Any, Any, Any], T], find_text: FindText, *, refused:
 
 
 class _Notes:
-    """A logger as dkimpy uses one, which keeps the last error: there it says why it returns False."""
+    """A logger for dkimpy that keeps the last error, which says why it returns False."""
 
     error_text = ""
 
@@ -112,6 +111,6 @@ class _Notes:
 
 
 def _plain(text: str) -> str:
-    """A foreign reason on one line, bounded."""
+    """The library's reason on one line, bounded."""
     cut = re.sub(r"\s+", " ", text[: 2 * MAX_REASON]).strip()
     return cut if len(cut) <= MAX_REASON else cut[:MAX_REASON] + "..."

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The arithmetic of signing: what ARC sealing needs of DKIM (RFC 6376, 5; RFC 8301; RFC 8463).
+"""The cryptography of signing: what ARC sealing needs from DKIM (RFC 6376, 5; RFC 8301; RFC 8463).
 
 No DKIM-Signature is made here.
 """
@@ -18,7 +18,7 @@ from cryptography.hazmat.primitives.serialization import load_pem_private_key
 
 from assay.protocol.dkim.signature import Algorithm
 
-#: RFC 8301, 3.2: signers MUST use at least 1024 bits, and verifiers need not take more than 4096.
+#: RFC 8301, 3.2: signers MUST use at least 1024 bits, and verifiers need not accept more than 4096.
 MIN_RSA_BITS = 1024
 MAX_RSA_BITS = 4096
 
@@ -31,7 +31,7 @@ _PREHASHED: Final = Prehashed(SHA256())
 def load_private_key(pem: bytes) -> PrivateKey:
     """Load a private key from PEM (PKCS #1 or PKCS #8, without a password).
 
-    :raises ValueError: no such key, or an RSA key that verifiers need not accept.
+    :raises ValueError: not such a key, or an RSA key that verifiers need not accept.
     """
     try:
         key = load_pem_private_key(pem, password=None)

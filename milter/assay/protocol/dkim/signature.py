@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """The DKIM-Signature header field, parsed once (RFC 6376, 3.5; RFC 8616, 5).
 
-A signature that comes out of here is complete and consistent in itself: only keys, hashes, time and local rules can
-still speak against it. Everything is checked before any DNS question, so that no name reaches a resolver that is no
-host name. ARC-Message-Signature and ARC-Seal share the tags' syntax: `read` and its helpers serve `assay.protocol.arc`.
+A parsed signature is complete and consistent in itself: only keys, hashes, time and local rules can still make it
+fail. Everything is checked before any DNS question, so that only host names reach a resolver. ARC-Message-Signature and
+ARC-Seal share the tags' syntax: `assay.protocol.arc` uses `read` and its helpers too.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from assay.protocol.syntax.tags import TagListError, decode_base64, parse_tags, 
 #: Our choice: bounds the work for one h=. Real signatures, oversigning included, name fewer than 100 fields.
 MAX_SIGNED_FIELDS = 1000
 
-#: Our choice: an address has 64 octets before the @ and 255 behind it (RFC 5321, 4.5.3.1), and quoted-printable makes
+#: Our choice: an address has 64 octets before the @ and 255 after it (RFC 5321, 4.5.3.1), and quoted-printable makes
 #: three of each. It is copied into the header and the facts.
 MAX_IDENTITY_LENGTH = 1000
 
@@ -36,9 +36,9 @@ _DNS_TXT = "dns/txt"
 
 
 class Algorithm(StrEnum):
-    """The algorithms of a= (RFC 6376, 3.3; RFC 8463, 3). Whether SHA-1 is still accepted is for the verifier to say.
+    """The algorithms of a= (RFC 6376, 3.3; RFC 8463, 3). The verifier decides whether SHA-1 is still accepted.
 
-    `key_type` is the k= that a key record for it has; `hash_name` the hash of header and body, as `hashlib` and h= of a
+    `key_type` is the k= of a key record for it; `hash_name` is the hash of header and body, as `hashlib` and h= of a
     key record name it.
     """
 
@@ -50,7 +50,7 @@ class Algorithm(StrEnum):
     RSA_SHA1 = "rsa-sha1"
 
     def __new__(cls, word: str) -> Algorithm:
-        """A member, with what its word is made of."""
+        """A member, with the parts of its word."""
         member = str.__new__(cls, word)
         member._value_ = word
         member.key_type, _, member.hash_name = word.partition("-")
@@ -64,9 +64,9 @@ _CANONICALIZATIONS = {canonicalization.value: canonicalization for canonicalizat
 class Signature(Struct, frozen=True):
     """A signature that is worth a key lookup.
 
-    `field` is the field it was parsed from; the object itself tells verification which field not to hash. `identity`
+    `field` is the field it was parsed from; verification compares it by identity to skip it. `identity`
     is i= decoded, or ``@`` and the domain. `signed_fields` are the names of h= in lower case. `timestamp` and
-    `expiration` are Unix seconds, None where absent. `body_hash_spec` is the body hash that has to be computed for it.
+    `expiration` are Unix seconds, None where absent. `body_hash_spec` is the body hash to compute for it.
     """
 
     field: HeaderField
@@ -86,7 +86,7 @@ class Signature(Struct, frozen=True):
 
 
 class SignatureError(ValueError):
-    """A field that cannot be tried as a signature, and the result that this means for DKIM."""
+    """A field that cannot be tried as a signature, and the DKIM result for it."""
 
     def __init__(self, result: Result, reason: str) -> None:
         super().__init__(reason)
@@ -95,7 +95,7 @@ class SignatureError(ValueError):
 
 
 def parse(field: HeaderField) -> Signature | Evaluation:
-    """Parse a DKIM-Signature field. What cannot be tried is an evaluation at once, with what of it is readable."""
+    """Parse a DKIM-Signature field. One that cannot be tried becomes an evaluation, with its readable parts."""
     try:
         tags = parse_tags(field.value)
     except TagListError as error:
@@ -117,14 +117,14 @@ def read(field: HeaderField, tags: Mapping[str, str], *, identity: str | None) -
     """Read the tags that DKIM-Signature and ARC-Message-Signature share.
 
     :param identity: the value of DKIM's i=, None where it is absent or, as in ARC, means something else.
-    :returns: a signature whose `signed_fields` may be empty or without From: ARC has no such rule.
-    :raises SignatureError: what RFC 6376, 6.1.1 asks to be refused before any key lookup.
+    :returns: a signature whose `signed_fields` may be empty or lack From: ARC has no such rule.
+    :raises SignatureError: for what RFC 6376, 6.1.1 refuses before any key lookup.
     """
     for name in _REQUIRED:
         require(tags, name)
     algorithm = read_algorithm(tags)
     header_canonicalization, body_canonicalization = _read_canonicalizations(tags.get("c", "simple/simple"))
-    # RFC 6376, 3.5, q=: methods that are not known are ignored, and there is one that is.
+    # RFC 6376, 3.5, q=: unknown methods are ignored; only one is known.
     if _DNS_TXT not in split_list(tags.get("q", _DNS_TXT)):
         raise SignatureError(Result.NEUTRAL, "q= does not offer dns/txt")
     domain, selector = read_names(tags)
@@ -162,7 +162,7 @@ def require(tags: Mapping[str, str], name: str) -> str:
 
 
 def read_algorithm(tags: Mapping[str, str]) -> Algorithm:
-    """The algorithm of a=, in lower case as RFC 6376, 3.2 has it for every value.
+    """The algorithm of a=, in lower case, because RFC 6376, 3.2 makes values case-sensitive.
 
     :raises SignatureError: it is absent or unknown.
     """
@@ -175,7 +175,7 @@ def read_algorithm(tags: Mapping[str, str]) -> Algorithm:
 def read_names(tags: Mapping[str, str]) -> tuple[Domain, Domain]:
     """The domain of d= and the selector of s=, in A-labels for the DNS (RFC 8616, 5).
 
-    :raises SignatureError: one of them is absent or no host name, or the key's name would be too long for the DNS.
+    :raises SignatureError: one of them is absent or not a host name, or the key's name would be too long for the DNS.
     """
     domain, selector = _read_name(tags, "d"), _read_name(tags, "s")
     if len(domain.labels) < 2:  # RFC 6376, 3.5: domain-name = sub-domain 1*("." sub-domain)
@@ -193,7 +193,7 @@ def key_name(domain: Domain, selector: Domain) -> str:
 def read_base64(tags: Mapping[str, str], name: str) -> bytes:
     """The octets of a required base64 tag.
 
-    :raises SignatureError: it is absent, empty or no base64.
+    :raises SignatureError: it is absent, empty or not base64.
     """
     try:
         return decode_base64(require(tags, name))
@@ -204,7 +204,7 @@ def read_base64(tags: Mapping[str, str], name: str) -> bytes:
 def read_time(tags: Mapping[str, str], name: str) -> int | None:
     """The Unix seconds of t= or x=, None where it is absent.
 
-    :raises SignatureError: it is no number of at most 12 digits.
+    :raises SignatureError: it is not a number of at most 12 digits.
     """
     return _read_number(tags, name, _TIME)
 
@@ -221,17 +221,17 @@ def _read_number(tags: Mapping[str, str], name: str, pattern: re.Pattern[str]) -
 def _read_name(tags: Mapping[str, str], name: str) -> Domain:
     value = require(tags, name)
     try:
-        if value.endswith("."):  # RFC 6376, 3.5: no grammar for names has it
+        if value.endswith("."):  # RFC 6376, 3.5: not in the grammar for names
             raise InvalidNameError("name with a final dot")
         return Domain.parse_host(value)  # RFC 6376, 3.5: sub-domain of RFC 5321, 4.1.2; underscores are in use
     except InvalidNameError as error:
-        raise SignatureError(Result.PERMERROR, f"{name}= is no host name: {error}") from None
+        raise SignatureError(Result.PERMERROR, f"{name}= is not a host name: {error}") from None
 
 
 def _read_canonicalizations(value: str) -> tuple[Canonicalization, Canonicalization]:
     header, slash, body = value.partition("/")
     try:
-        # RFC 6376, 3.5, c=: the body's is simple where only the header's is named.
+        # RFC 6376, 3.5, c=: the body's is simple if only the header's is named.
         return _CANONICALIZATIONS[header], _CANONICALIZATIONS[body if slash else "simple"]
     except KeyError:
         raise SignatureError(Result.NEUTRAL, "unknown canonicalization in c=") from None
@@ -261,14 +261,14 @@ def _read_identity(value: str | None, domain: Domain) -> tuple[str, Domain]:
     try:
         identity_domain = Domain.parse(identity_domain_text)
     except InvalidNameError as error:
-        raise SignatureError(Result.PERMERROR, f"the domain of i= is no host name: {error}") from None
+        raise SignatureError(Result.PERMERROR, f"the domain of i= is not a host name: {error}") from None
     if not identity_domain.is_at_or_below(domain):
         raise SignatureError(Result.PERMERROR, "the domain of i= is not at or below d=")
     return f"{local_part}@{identity_domain.name}", identity_domain
 
 
 def _decode_quoted_printable(value: str) -> str:
-    """RFC 6376, 2.11: no line ends but those of folding, upper-case hexadecimal digits, UTF-8 (RFC 8616, 5)."""
+    """RFC 6376, 2.11: no line ends except those of folding, upper-case hexadecimal digits, UTF-8 (RFC 8616, 5)."""
     if "=" in value:
         octets = value.encode()
         if any(match[1] is None for match in _QUOTED_OCTET.finditer(value)):
@@ -277,13 +277,13 @@ def _decode_quoted_printable(value: str) -> str:
             value = re.sub(rb"=(..)", lambda match: bytes([int(match[1], 16)]), octets).decode()
         except UnicodeDecodeError:
             raise SignatureError(Result.NEUTRAL, "i= is not UTF-8") from None
-    if not value.isprintable():  # what is reported in a header must not be able to end a line
+    if not value.isprintable():  # it is reported in a header and must not end a line
         raise SignatureError(Result.NEUTRAL, "control character in i=")
     return value
 
 
 def _cannot_be_tried(field: HeaderField, tags: Mapping[str, str], error: SignatureError) -> Evaluation:
-    """The evaluation of a field that is no usable signature, with those of its names that are names."""
+    """The evaluation of a field that is not a usable signature, with its names if they are valid."""
     try:
         domain, selector = read_names(tags)
     except SignatureError:

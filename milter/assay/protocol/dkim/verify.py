@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Verifying a signature (RFC 6376, 6.1; RFC 8301; RFC 8463), and what local rules say to one that verifies.
+"""Verifying a signature (RFC 6376, 6.1; RFC 8301; RFC 8463), and the local rules for one that verifies.
 
-The order is the RFC's: the signature itself, the key, the body, the header. Failures before the arithmetic are
-``permerror`` or ``temperror``, in the arithmetic ``fail``; a signature that verifies but breaks a local rule is
+The order is the RFC's: the signature itself, the key, the body, the header. Failures before the cryptography are
+``permerror`` or ``temperror``, in the cryptography ``fail``; a signature that verifies but breaks a local rule is
 ``policy`` and names the rule. What a result means for a message is not judged here.
 """
 
@@ -26,8 +26,8 @@ from assay.protocol.dkim.signature import Algorithm, Signature
 #: RFC 8301, 3.2: verifiers MUST NOT consider signatures with shorter RSA keys valid.
 STANDARD_MIN_RSA_BITS = 1024
 
-#: RFC 5322, 3.6: what may stand once in a header; RFC 2045, 4, 5 and 6: what says how to read the body.
-#: Bcc is not here: signers leave it out, and readers do not show it.
+#: RFC 5322, 3.6: fields that may occur once; RFC 2045, 4, 5 and 6: fields that say how to read the body.
+#: Bcc is not here: signers omit it, and readers do not show it.
 SINGLE_FIELDS = (
     "From",
     "Sender",
@@ -48,25 +48,25 @@ SINGLE_FIELDS = (
 class SignatureRules(Struct, frozen=True):
     """The local rules of verification."""
 
-    #: Shorter RSA keys are not accepted: ``permerror`` below 1024, as RFC 8301, 3.2 has it, and ``policy`` from there
-    #: on, for who wants more. Below 1024 for nothing but archived mail.
+    #: Shorter RSA keys are not accepted: ``permerror`` below 1024 (RFC 8301, 3.2), else ``policy``, for operators who
+    #: want more. Set it below 1024 for archived mail only.
     min_rsa_bits: int = STANDARD_MIN_RSA_BITS
-    #: Longer RSA keys are not tried: their arithmetic is paid by us and ordered by a stranger. RFC 8301, 3.2 asks for
-    #: 4096; 8192 costs four times that and has been seen.
+    #: Longer RSA keys are not tried: a stranger chooses them, and we pay for the computation. RFC 8301, 3.2 asks for
+    #: 4096; 8192 costs four times that and occurs.
     max_rsa_bits: int = 8192
     #: Accept rsa-sha1, against RFC 8301, 3.1: for archived mail only.
     allow_sha1: bool = False
-    #: How many signatures of a message are tried (RFC 6376, 6.1 lets us limit them). Real mail has one to four.
+    #: How many signatures of a message are tried (RFC 6376, 6.1 allows a limit). Real mail has one to four.
     max_signatures: int = 10
-    #: Seconds after x= in which a signature is still accepted: what clocks of decent hosts differ by.
+    #: Seconds after x= for which a signature is still accepted: clocks of well-kept hosts differ by no more.
     clock_skew: int = 300
-    #: Whether a body that goes on behind l= is refused with ``policy`` (RFC 6376, 8.2): what follows can be anything.
+    #: Whether a body that goes on after l= is refused with ``policy`` (RFC 6376, 8.2): what follows can be anything.
     refuse_unsigned_body: bool = True
-    #: Fields that may stand once. Where one stands more than once and more often than h= names it, the result is
+    #: Fields that may occur once. If one occurs more than once and more often than h= names it, the result is
     #: ``policy``: a signature covers the lower ones (RFC 6376, 5.4.2), and readers see the upper one (RFC 6376, 8.15).
     single_fields: tuple[str, ...] = SINGLE_FIELDS
-    #: Whether a signature that verifies with a key in test mode is ``pass``. RFC 6376, 3.6.1 has such mail treated as
-    #: if it were not signed; the result is ``policy`` then, which does not count for anything.
+    #: Whether a signature that verifies with a key in test mode is ``pass``. RFC 6376, 3.6.1 treats such mail as if
+    #: it were not signed; the result is then ``policy``, which does not count for anything.
     test_mode_counts: bool = True
 
 
@@ -85,11 +85,11 @@ def verify(
 ) -> Evaluation:
     """Verify one signature.
 
-    :param key_lookup: what `assay.protocol.dkim.fetch_key` found for it.
+    :param key_lookup: the result of `assay.protocol.dkim.fetch_key` for it.
     :param header: the whole header as received, with the object `signature.field` in it.
-    :param hashes: made for a set of specs that holds `signature.body_hash_spec`, and fed with the whole body.
+    :param hashes: made for a set of specs that includes `signature.body_hash_spec`, and fed with the whole body.
     :param now: the time of arrival in Unix seconds.
-    :param signing_key: what `find_signing_key` found for it, where that was looked for before.
+    :param signing_key: the result of `find_signing_key`, if that was called before.
     """
     objection = _object_to_signature(signature, now, settings)
     if objection:
@@ -113,9 +113,9 @@ def verify(
 def find_signing_key(
     signature: Signature, key_lookup: KeyLookup, header: Header, settings: SignatureRules = DEFAULT_RULES
 ) -> Key | Evaluation:
-    """The key that made a signature over this header, before the body is there and whatever local rules say.
+    """The key that made a signature over this header, before the body is there and regardless of local rules.
 
-    :returns: the evaluation where there is no such key: it cannot get better by the body.
+    :returns: the evaluation if there is no such key: the body cannot improve it.
     """
     usable = _usable_keys(signature, key_lookup, settings)
     if isinstance(usable, Evaluation):
@@ -129,14 +129,14 @@ def digest(algorithm: Algorithm, data: bytes) -> bytes:
 
 
 def object_to_algorithm(algorithm: Algorithm, settings: SignatureRules) -> str:
-    """Why signatures with this algorithm are not tried; empty where they are."""
+    """Why signatures with this algorithm are not tried; empty if they are."""
     if algorithm is Algorithm.RSA_SHA1 and not settings.allow_sha1:
         return "rsa-sha1 is not accepted any more"  # RFC 8301, 3.1: MUST NOT be used for verifying
     return ""
 
 
 def object_to_key(key: Key, algorithm: Algorithm, settings: SignatureRules) -> str:
-    """Why this key cannot be tried with this algorithm; empty where it can."""
+    """Why this key cannot be tried with this algorithm; empty if it can."""
     if key.type != algorithm.key_type:
         return f"key is of another type than {algorithm}"
     if key.hash_names is not None and algorithm.hash_name not in key.hash_names:
@@ -152,8 +152,8 @@ def _object_to_signature(signature: Signature, now: int, settings: SignatureRule
     objection = object_to_algorithm(signature.algorithm, settings)
     if objection:
         return objection
-    # RFC 6376, 3.5, t=: a timestamp in the future MAY make a signature be ignored. It does not here: it says that a
-    # clock is wrong and nothing about who signed.
+    # RFC 6376, 3.5, t=: a signature with a timestamp in the future MAY be ignored. It is not ignored here: the
+    # timestamp says that a clock is wrong, and nothing about who signed.
     if signature.expiration is not None and signature.expiration + settings.clock_skew < now:
         return "signature expired"
     return ""
@@ -167,10 +167,10 @@ class _UsableKeys(Struct, frozen=True):
 
 
 def _usable_keys(signature: Signature, key_lookup: KeyLookup, settings: SignatureRules) -> _UsableKeys | Evaluation:
-    """The keys to try; the evaluation where there is none."""
+    """The keys to try; the evaluation if there is none."""
     if key_lookup.outcome is Outcome.TEMPFAIL:
         detail = f": {key_lookup.reason}" if key_lookup.reason else ""
-        return _evaluation(signature, Result.TEMPERROR, f"key lookup of {key_lookup.name} failed for now{detail}")
+        return _evaluation(signature, Result.TEMPERROR, f"key lookup of {key_lookup.name} failed temporarily{detail}")
     if not key_lookup.keys:
         return _evaluation(signature, Result.PERMERROR, f"no key at {key_lookup.name}")
     keys, objections = [], []
@@ -187,7 +187,7 @@ def _usable_keys(signature: Signature, key_lookup: KeyLookup, settings: Signatur
 
 
 def _object_to_use(key: Key, signature: Signature, settings: SignatureRules) -> str:
-    """Why this key cannot be tried with this signature; empty where it can."""
+    """Why this key cannot be tried with this signature; empty if it can."""
     objection = object_to_key(key, signature.algorithm, settings)
     if not objection and key.strict and signature.identity_domain != signature.domain:
         return "i= is in a subdomain, which the key does not allow (t=s)"  # RFC 6376, 3.6.1, t=
@@ -207,7 +207,7 @@ def _signing_key(signature: Signature, usable: _UsableKeys, header: Header) -> K
 def _apply_rules(
     signature: Signature, key: Key, header: Header, unsigned_octets: int, settings: SignatureRules
 ) -> tuple[str, str]:
-    """The local rule that a signature which verified breaks (empty for none), and the reason to tell."""
+    """The local rule that a verified signature breaks (empty for none), and the reason to report."""
     if key.type == "rsa" and key.bits < settings.min_rsa_bits:
         return "key-size", f"verified, but an RSA key of {key.bits} bits is shorter than {settings.min_rsa_bits}"
     if unsigned_octets and settings.refuse_unsigned_body:
@@ -221,9 +221,9 @@ def _apply_rules(
 
 
 def _find_second_field(name: str, signature: Signature, header: Header) -> str:
-    """What is wrong with several fields of a name that may stand once; empty for nothing.
+    """What is wrong with several fields of a name that may occur once; empty for nothing.
 
-    Copies of one value are harmless, whichever of them is signed: all readers see the same.
+    Copies of one value are harmless, whichever is signed: all readers see the same.
     """
     fields = header.all(name)
     unsigned = len(fields) - signature.signed_fields.count(name.lower())

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """DMARC: who really sent the message, by the domain in its From field (RFC 9989).
 
-The way of one message: `author` finds the author domain, `discover` the record that applies to it, `evaluate` the
+The path of a message: `author` finds the author domain, `discover` the record that applies to it, `evaluate` the
 verdict, or `evaluate_several` where the author domain may be one of several. `walk_ahead` warms the cache for them;
 `walk` and `organizational_domain` are for the reports.
 """

@@ -2,11 +2,11 @@
 """Identifier alignment: does an authenticated domain belong to the author domain? (RFC 9989, 4.4 and 4.10.2)
 
 Strict alignment compares names. Relaxed alignment compares organizational domains, which costs a tree walk for each
-identifier. Three facts save most of them, and change no verdict: equal names have equal organizational domains; an
-organizational domain is its own one; and it is at or above its name, so a name that is not at or below the author's
+identifier. Three facts save most of them without changing a verdict: equal names have equal organizational domains; an
+organizational domain is its own; and it is at or above its name, so a name that is not at or below the author's
 organizational domain cannot have the same one.
 
-Nothing here looks at what SPF or DKIM said; that is `evaluate`'s part.
+Nothing here looks at SPF or DKIM results; `evaluate` does.
 """
 
 from __future__ import annotations
@@ -19,10 +19,10 @@ from assay.model.name import Domain
 from assay.protocol.dmarc.discovery import Discovery
 from assay.protocol.dmarc.tree import MAX_QUERIES, answers_by_name, below_suffix, questions, read_walk, targets
 
-#: Our choice: the names that the walks of one message may ask for, the author's own apart. It is as much as the longest
-#: walk has, and honest domains need one to three each. Further domains are taken as not aligned.
+#: Our choice: the names that the walks of one message may ask for, besides the author's own. It is as many as the
+#: longest walk has, and honest domains need one to three each. Further domains count as not aligned.
 MAX_WALKED_NAMES = MAX_QUERIES
-#: The same for what is asked before it is known whether it matters.
+#: The same for questions that are asked before it is known whether they matter.
 MAX_NAMES_AHEAD = 4
 
 
@@ -42,7 +42,7 @@ def strict(discovery: Discovery, domain: Domain) -> DomainAlignment:
 def relaxed(discovery: Discovery, domains: Iterable[Domain]) -> Inquiry[dict[Domain, DomainAlignment]]:
     """Relaxed alignment: the same organizational domain (RFC 9989, 4.4), with all walks in one batch of questions.
 
-    :param domains: the most interesting first, for no more are walked than `MAX_WALKED_NAMES` allow.
+    :param domains: the most important first, because `MAX_WALKED_NAMES` bounds how many are walked.
     """
     verdicts: dict[Domain, DomainAlignment] = {}
     walked: list[Domain] = []
@@ -69,10 +69,10 @@ def relaxed(discovery: Discovery, domains: Iterable[Domain]) -> Inquiry[dict[Dom
 
 
 def walk_ahead(author_domain: Domain, domains: Iterable[Domain]) -> Inquiry[None]:
-    """Ask what `relaxed` may have to know of some domains, before it is known whether they matter.
+    """Ask what `relaxed` may need about some domains, before it is known whether they matter.
 
-    Only of domains that look related to the author's: others cannot be aligned. A relation that is not seen here costs
-    time at the end and changes no verdict.
+    Only for domains that look related to the author's: others cannot be aligned. A relation that is missed here costs
+    time at the end but changes no verdict.
     """
     related = [
         domain
@@ -85,7 +85,7 @@ def walk_ahead(author_domain: Domain, domains: Iterable[Domain]) -> Inquiry[None
 
 
 def _affordable(author_domain: Domain, domains: Sequence[Domain], limit: int) -> list[Domain]:
-    """The first of some domains, whose walks ask together for no more than `limit` names beside the author's."""
+    """The first domains whose walks together ask for no more than `limit` names besides the author's."""
     own = set(targets(author_domain))
     names: set[str] = set()
     affordable = []
@@ -98,7 +98,7 @@ def _affordable(author_domain: Domain, domains: Sequence[Domain], limit: int) ->
 
 
 def _without_walk(discovery: Discovery, domain: Domain) -> DomainAlignment | None:
-    """The verdict on a domain where it takes no walk, else None."""
+    """The verdict on a domain if it needs no walk, else None."""
     if domain == discovery.author_domain:
         return DomainAlignment.ALIGNED
     organizational = discovery.organizational_domain
@@ -110,8 +110,8 @@ def _without_walk(discovery: Discovery, domain: Domain) -> DomainAlignment | Non
             else DomainAlignment.NOT_ALIGNED
         )
     if domain == organizational:
-        # It publishes the last record of the author's walk, and a walk that begins with it finds the same record last;
-        # or it stands below a psd=y, and its own walk ends there too.
+        # It publishes the last record of the author's walk, and a walk that starts at it finds the same record last; or
+        # it is right below a psd=y, and its own walk ends there too.
         return DomainAlignment.ALIGNED
     if not domain.is_at_or_below(organizational):
         return DomainAlignment.NOT_ALIGNED

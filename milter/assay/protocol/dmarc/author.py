@@ -1,11 +1,11 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The author domain: whose name the message bears in its From field (RFC 9989, 4.2 and 5.3.1).
+"""The author domain: the domain in the message's From field (RFC 9989, 4.2 and 5.3.1).
 
-A message has one author domain where everybody who reads it finds the same one: two mailboxes in one domain are fine,
-in U-labels or A-labels, and a group counts by its mailboxes (RFC 6854). Where the field is not what RFC 5322 has, or
-programs read it differently, or where there are several, every domain that any program could take for the author's is
-collected, because an attacker lives on the difference (RFC 9989, 4.4 and 11.5). If that is one, in whatever form, it is
-the author domain. If there are several, the message cannot pass for any, and the strictest of their policies applies
+A message has one author domain if every reader finds the same one: two mailboxes in one domain are fine, in U-labels or
+A-labels, and a group counts by its mailboxes (RFC 6854). If the field is not valid by RFC 5322, or programs read it
+differently, or there are several, every domain that any program could take for the author's is collected, because
+attackers exploit the difference (RFC 9989, 4.4 and 11.5). If that is one, in whatever form, it is the author domain.
+If there are several, the message cannot pass for any, and the strictest of their policies applies
 (`evaluate_several`). If there is none, or too many to ask for, DMARC cannot be applied, and the operator decides.
 """
 
@@ -21,22 +21,22 @@ from assay.model.name import MAX_DOMAIN_LENGTH, MAX_LABEL_LENGTH, Domain, Invali
 from assay.protocol.syntax.address import AddressList, HeaderMailbox, parse_addresses
 from assay.protocol.syntax.readings import MAX_READINGS, possible_addresses
 
-#: Our choice, for each costs the questions of a tree walk (RFC 9989, 11.5: "a small number"). No honest message needs
-#: more than two.
+#: Our choice: each costs the questions of a tree walk (RFC 9989, 11.5: "a small number"). No honest message needs more
+#: than two.
 MAX_AUTHOR_DOMAINS = 4
-MAX_FROM_FIELDS = 10  # our choice, for each is parsed; RFC 5322, 3.6 has exactly one
+MAX_FROM_FIELDS = 10  # our choice: each is parsed; RFC 5322, 3.6 allows exactly one
 
-#: What surrounds a field's name only where somebody wants two programs to disagree on which fields are From fields.
+#: Found around a field's name only if the sender wants programs to disagree on which fields are From fields.
 _PADDING = b" \t\r\n\0"
 
 
 class Author(Struct, frozen=True):
-    """Who the message says it is from.
+    """The author that the message names.
 
     `domain` is the author domain, or None where `fault` says why there is not just one. `mailbox` is the first address
-    as text, and as long as the sender likes; empty without a domain, or where its local part cannot be told.
-    `display_name` is what stands before it, encoded words as they are. `domains` are all that a program could take for
-    the author domain: the one, several, or none where there are more than MAX_AUTHOR_DOMAINS.
+    as text, of any length; empty without a domain, or where its local part is not clear. `display_name` is the text
+    before it, with encoded words unchanged. `domains` are all that a program could take for the author domain: the
+    one, several, or none where there are more than MAX_AUTHOR_DOMAINS.
     """
 
     domain: Domain | None
@@ -49,7 +49,7 @@ class Author(Struct, frozen=True):
 def author(fields: Sequence[HeaderField]) -> Author:
     """Find the author domain.
 
-    :param fields: the From fields of the message, or all its fields; fields with another name are passed over.
+    :param fields: the From fields of the message, or all its fields; fields with another name are ignored.
     :returns: exactly one domain or the fault that says why there is none. Never raises.
     """
     found = from_fields(fields)
@@ -64,13 +64,13 @@ def author(fields: Sequence[HeaderField]) -> Author:
     addresses: list[HeaderMailbox] = []
     domains: dict[Domain, None] = {}
     fault = ""
-    for one in found:
-        read = parse_addresses(one.value)
+    for field in found:
+        read = parse_addresses(field.value)
         if isinstance(read, AddressList):
             mailboxes, names = read.mailboxes, _names(read.mailboxes)
             fault = fault or ("" if mailboxes else "group without a mailbox")
         else:
-            mailboxes = possible_addresses(one.value)
+            mailboxes = possible_addresses(field.value)
             if len(mailboxes) > MAX_READINGS:
                 return Author(None, fault=f"malformed From field: more than {MAX_READINGS} possible addresses")
             names = _likely(_names(mailboxes))
@@ -91,21 +91,20 @@ def author(fields: Sequence[HeaderField]) -> Author:
 
 
 def _usual(field: HeaderField) -> Author | None:
-    """The author of what nearly every field is: one mailbox at a host name. The long way finds the same."""
+    """The author in the usual field: one mailbox at a host name. The general way finds the same."""
     read = parse_addresses(field.value)
     if not isinstance(read, AddressList) or len(read.mailboxes) != 1:
         return None
-    one = read.mailboxes[0]
-    domain = _parsed(one.domain)
+    mailbox = read.mailboxes[0]
+    domain = _parsed(mailbox.domain)
     if domain is None or not domain.is_host_name:
         return None
-    return Author(
-        domain, str(Mailbox(one.local_part, domain)) if one.local_part else "", "", one.display_name, (domain,)
-    )
+    address = str(Mailbox(mailbox.local_part, domain)) if mailbox.local_part else ""
+    return Author(domain, address, "", mailbox.display_name, (domain,))
 
 
 def from_fields(fields: Sequence[HeaderField]) -> list[HeaderField]:
-    """Those that some reader could take for a From field."""
+    """The fields that some reader could take for a From field."""
     return [field for field in fields if field.key.strip(_PADDING) == b"from"]
 
 
@@ -120,36 +119,36 @@ def _several(domains: int, fields: int, fault: str) -> str:
 
 
 def _is_sure(addresses: Sequence[HeaderMailbox], fault: str) -> bool:
-    """Whether the first address is the one that everybody reads: where the field is malformed, if there is no other."""
+    """Whether every reader reads the first address: in a malformed field, only if there is no other."""
     return bool(addresses[0].local_part) and (not fault or len({one.local_part for one in addresses}) == 1)
 
 
 def _likely(domains: list[Domain]) -> list[Domain]:
-    """Of what merely could be read those with several labels, if there are any.
+    """Of several possible domains, those with more than one label, if there are any.
 
-    A word behind an "@" in a malformed display name is not a mail domain, and must not take the author from an honest
+    A word after an "@" in a malformed display name is not a mail domain, and must not hide the author of an honest
     message.
     """
-    return [one for one in domains if "." in one.name] or domains
+    return [domain for domain in domains if "." in domain.name] or domains
 
 
 def _names(mailboxes: Iterable[HeaderMailbox]) -> list[Domain]:
     """The domains of mailboxes, each once."""
-    texts = dict.fromkeys(one.domain for one in mailboxes)
+    texts = dict.fromkeys(mailbox.domain for mailbox in mailboxes)
     return list(dict.fromkeys(name for text in texts for name in _names_of(text)))
 
 
 def _names_of(text: str) -> list[Domain]:
-    """The names that a domain stands for, as somebody wrote it: none for an address literal."""
+    """The names that a domain, as written, can stand for: none for an address literal."""
     if text.startswith("["):
         return []
     name = _parsed(text)
     if name is not None and name.is_host_name:
         return [name]
-    # Some programs do not read on behind an empty label or a character that no host name has.
+    # Some programs stop reading at an empty label or a character that a host name cannot have.
     first = _BREAK.split(text.lstrip("."), maxsplit=1)[0].rstrip(".")
     found = (name or _carried(text), _carried(first) if "." in first else None)
-    return [one for one in found if one is not None]
+    return [domain for domain in found if domain is not None]
 
 
 def _parsed(text: str) -> Domain | None:
@@ -159,20 +158,20 @@ def _parsed(text: str) -> Domain | None:
         return None
 
 
-#: All but what a host name is written with, in any script.
+#: What a host name cannot contain, in any script.
 _BREAK = re.compile("[.\u3002\uff0e\uff61]{2}|[!#$%&'*+/=?^`{|}~]")
-#: Whatever is done about them, it is not the same everywhere: Sendmail, for one, expands its own macros there.
+#: Programs treat them differently: Sendmail, for example, expands its own macros there.
 _UNDECODED = re.compile("[\udc80-\udcff]")
 _DOT = re.compile("[.\u3002\uff0e\uff61]+")
-#: In octets: what is left of a U-label that has no A-label becomes at most three times as long by Punycode.
+#: In octets: Punycode makes what is kept of a U-label without an A-label at most three times as long.
 _MAX_STAND_IN = 18
 
 
 def _carried(text: str) -> Domain | None:
-    """The name nearest to a text that the DNS cannot carry as it is, below the same domain.
+    """For a text that the DNS cannot carry, the nearest name below the same domain.
 
-    Nobody can publish anything at such a name, but the domain above it may have a policy, also for what does not exist
-    (RFC 9989, 4.10.1), and that applies to the name that stands in.
+    Nothing can be published at such a name, but the domain above it may have a policy, also for names that do not exist
+    (RFC 9989, 4.10.1), and that applies to this stand-in.
     """
     name = ""
     for label in reversed(_DOT.split(text[-4 * MAX_DOMAIN_LENGTH :])):

@@ -1,11 +1,11 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Policy discovery: which record applies to an author domain, and what policy it has for it (RFC 9989, 4.10.1).
+"""Policy discovery: which record applies to an author domain, and which of its policies (RFC 9989, 4.10.1).
 
 The author domain's own record comes first, then its organizational domain's, then its public suffix's. With a public
-suffix list at hand it is RFC 7489's order instead: the author domain's, then its organizational domain's.
+suffix list the order is RFC 7489's instead: the author domain's, then its organizational domain's.
 
-What ends without a record to evaluate against ends here with its result: none, temperror or permerror. Whether the
-message passes is not looked at.
+If there is no record to evaluate against, discovery ends with the result: none, temperror or permerror. It does not
+look at whether the message passes.
 """
 
 from __future__ import annotations
@@ -25,10 +25,10 @@ class Discovery(Struct, frozen=True):
 
     `result` is None where there is a record to evaluate against, else the result DMARC ends with: none, temperror or
     permerror. `reason` says why, or where the record was found. `policy` is the published policy for this very name;
-    it is None without a record, and where the answer on which np= or sp= depends is missing. `policy_domain` is where
+    it is None without a record, and while the answer that np= or sp= depends on is missing. `policy_domain` is where
     the record was found. `organizational_domain` is None where a question failed. `exists` is whether the author domain
-    exists, None where nobody had to know. `queries` are the names that policy discovery consults, in order. `failure`
-    is the question without an answer, where one was. `notes` tell what was wrong with the records, for a postmaster.
+    exists, None if that did not matter. `queries` are the names that policy discovery queries, in order. `failure`
+    names a question that had no answer. `notes` tell a postmaster what was wrong with the records.
     """
 
     author_domain: Domain
@@ -83,9 +83,9 @@ def discover(author_domain: Domain, *, public_suffix: PublicSuffix | None = None
 
 def _applicable(way: Walk) -> Found | None:
     """The record for a domain that has none itself: its organizational domain's, else its public suffix's (4.10.1)."""
-    for one in way.found:
-        if one.domain == way.organizational_domain:
-            return one
+    for found in way.found:
+        if found.domain == way.organizational_domain:
+            return found
     # RFC 9989, 4.10.1: a public suffix's policy is for organizational domains that publish none. If records were found
     # and none is the organizational domain's, the last one has the psd=y above it.
     return way.found[-1] if way.found else None
@@ -154,6 +154,6 @@ def _discover_by_suffix(author_domain: Domain, public_suffix: PublicSuffix) -> I
             return _applied(discovery, Found(domain, record))
         if record is not None:
             return (yield from _applied_to_subdomain(discovery, Found(domain, record)))
-        if notes:  # RFC 7489, 6.6.3, step 5: several records end discovery, other than in RFC 9989
+        if notes:  # RFC 7489, 6.6.3, step 5: several records end discovery, unlike in RFC 9989
             break
     return _without_record(discovery)

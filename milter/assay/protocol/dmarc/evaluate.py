@@ -1,13 +1,13 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """The DMARC verdict on one message (RFC 9989, 5.3).
 
-In: what discovery found, and what SPF said of MAIL FROM and DKIM of each signature. Out: pass where any passed and is
-aligned; fail where none is; temperror where that could not be found out (RFC 9989, 5.3.6). `Evaluation.disposition` is
-what the domain owner asks for. What is done with the message is the operator's policy and not decided here: RFC 9989,
-7.4 forbids to reject for ``p=reject`` alone.
+In: what discovery found, SPF's result for MAIL FROM, and DKIM's for each signature. Out: pass if any passed and is
+aligned; fail if none is; temperror if that could not be determined (RFC 9989, 5.3.6). `Evaluation.disposition` is what
+the domain owner asks for. What happens to the message is the operator's policy and not decided here: RFC 9989, 7.4
+forbids rejecting for ``p=reject`` alone.
 
-A pass that is established is not undone by the temporary error of another mechanism. Both the SPF and the DKIM verdict
-are always found out, because the reports need both (RFC 9990, 3.1.1.9).
+A temporary error of one mechanism does not undo the pass of another. Both the SPF and the DKIM verdict are always
+determined, because the reports need both (RFC 9990, 3.1.1.9).
 """
 
 from __future__ import annotations
@@ -27,10 +27,10 @@ from assay.protocol.dmarc.result import Evaluation, Identifier, Result
 
 
 class LegacyPct(StrEnum):
-    """What to make of RFC 7489's ``pct``, which RFC 9989 removed (C.5.2). A record with ``t=`` is never asked for it.
+    """How to read RFC 7489's ``pct``, which RFC 9989 removed (C.5.2). In a record with ``t=`` it is always ignored.
 
-    ``ignore``: nothing, as RFC 9989 says. ``zero-as-t``: ``pct=0`` is read as ``t=y``, which is what those who
-    published it meant. ``sample``: as in RFC 7489, 6.6.4, a message that is not drawn gets the policy one level lower.
+    ``ignore``: ignore it, as RFC 9989 says. ``zero-as-t``: read ``pct=0`` as ``t=y``, which is what its publishers
+    meant. ``sample``: as in RFC 7489, 6.6.4, a message that is not drawn gets the policy one level lower.
     """
 
     IGNORE = "ignore"
@@ -50,16 +50,16 @@ def evaluate_several(
     legacy_pct: LegacyPct = LegacyPct.IGNORE,
     draw: float = 0.0,
 ) -> Inquiry[Evaluation]:
-    """Evaluate a message with several domains of which each could be its author's (RFC 9989, 11.5).
+    """Evaluate a message with several domains, each of which could be its author's (RFC 9989, 11.5).
 
     It passes for none of them, whatever SPF and DKIM say, and the strictest of their policies applies.
 
-    :param discoveries: what `discover` found for each of the domains, one at least.
+    :param discoveries: what `discover` found for each of the domains; at least one.
     :param fault: why there is not just one.
     """
     judged: list[Evaluation] = []
-    for one in discoveries:
-        judged.append((yield from evaluate(one, None, (), legacy_pct=legacy_pct, draw=draw)))
+    for discovery in discoveries:
+        judged.append((yield from evaluate(discovery, None, (), legacy_pct=legacy_pct, draw=draw)))
     strictest = max(judged, key=_strictness)
     if strictest.result is not Result.FAIL:
         return strictest
@@ -67,7 +67,7 @@ def evaluate_several(
 
 
 def _strictness(judged: Evaluation) -> int:
-    """How much is asked for a message that did not pass. What could not be found out may be the policy reject."""
+    """How strict the policy is for a message that did not pass. A temperror may hide the policy reject."""
     match judged.result, judged.disposition:
         case Result.FAIL, DmarcPolicy.REJECT:
             return 5
@@ -94,10 +94,10 @@ def evaluate(
     """Evaluate one message (RFC 9989, 5.3).
 
     :param discovery: what `discover` found for the author domain.
-    :param spf: the MAIL FROM domain and what SPF said of it; with a null reverse-path that is the HELO domain
-        (RFC 9989, 4.4.2). None where SPF said nothing. Never the HELO identity's own result.
-    :param dkim: the ``d=`` of every signature and what DKIM said of it.
-    :param legacy_pct: what to make of a ``pct`` in the record.
+    :param spf: the MAIL FROM domain and its SPF result; with a null reverse-path that is the HELO domain
+        (RFC 9989, 4.4.2). None without an SPF result. Never the HELO identity's own result.
+    :param dkim: the ``d=`` of every signature and its DKIM result.
+    :param legacy_pct: how to read a ``pct`` in the record.
     :param draw: a number from 0 to below 1, drawn for this message; used for ``LegacyPct.SAMPLE`` only.
     """
     record = discovery.record
@@ -153,9 +153,9 @@ def _ended(discovery: Discovery) -> Evaluation:
 
 
 def _relevant(identifiers: Sequence[Identifier]) -> tuple[Identifier, ...]:
-    """Those that passed, and behind them those that might have (RFC 9989, 5.3.6): all others cannot matter."""
-    passed = tuple(one for one in identifiers if one.result == "pass")
-    return passed + tuple(one for one in identifiers if one.result == "temperror")
+    """Those that passed, then those that might have (RFC 9989, 5.3.6): no others can matter."""
+    passed = tuple(identifier for identifier in identifiers if identifier.result == "pass")
+    return passed + tuple(identifier for identifier in identifiers if identifier.result == "temperror")
 
 
 def _verdicts(
@@ -164,7 +164,7 @@ def _verdicts(
     """Whether each identifier is aligned, by the record's aspf and adkim; all walks in one batch."""
     relaxed = [*spf] if record.aspf is Alignment.RELAXED else []
     relaxed += dkim if record.adkim is Alignment.RELAXED else ()
-    walked = yield from alignment.relaxed(discovery, [one.domain for one in _relevant(relaxed)])
+    walked = yield from alignment.relaxed(discovery, [identifier.domain for identifier in _relevant(relaxed)])
     return (
         walked if record.aspf is Alignment.RELAXED else _strict(discovery, spf),
         walked if record.adkim is Alignment.RELAXED else _strict(discovery, dkim),
@@ -172,26 +172,31 @@ def _verdicts(
 
 
 def _strict(discovery: Discovery, identifiers: Sequence[Identifier]) -> Mapping[Domain, DomainAlignment]:
-    return {one.domain: alignment.strict(discovery, one.domain) for one in identifiers}
+    return {identifier.domain: alignment.strict(discovery, identifier.domain) for identifier in identifiers}
 
 
 def _aligned(identifiers: Sequence[Identifier], verdicts: Mapping[Domain, DomainAlignment]) -> tuple[Identifier, ...]:
-    return tuple(one for one in identifiers if one.result == "pass" and verdicts[one.domain] is DomainAlignment.ALIGNED)
+    return tuple(
+        identifier
+        for identifier in identifiers
+        if identifier.result == "pass" and verdicts[identifier.domain] is DomainAlignment.ALIGNED
+    )
 
 
 def _undecided(identifiers: Sequence[Identifier], verdicts: Mapping[Domain, DomainAlignment]) -> str:
-    """Why there may be an aligned pass that we could not see; empty where there is none (RFC 9989, 5.3.6)."""
-    for one in identifiers:
-        verdict = verdicts[one.domain]
+    """Why there may be an aligned pass that could not be determined; empty if there is none (RFC 9989, 5.3.6)."""
+    for identifier in identifiers:
+        verdict = verdicts[identifier.domain]
         if verdict is DomainAlignment.UNKNOWN:
-            return f"the organizational domain of {one.domain} or of the author domain could not be found out"
-        if verdict is DomainAlignment.ALIGNED:  # it did not pass, or nobody would ask
-            return f"{one.domain} is aligned, and its authentication had a temporary error"
+            return f"the organizational domain of {identifier.domain} or of the author domain could not be determined"
+        if verdict is DomainAlignment.ALIGNED:  # it did not pass, or this would not be called
+            return f"{identifier.domain} is aligned, but its authentication had a temporary error"
     return ""
 
 
 def _why_fail(discovery: Discovery, spf: Identifier | None, dkim: Sequence[Identifier]) -> str:
-    passed = [one.domain.name for one in (*(() if spf is None else (spf,)), *dkim) if one.result == "pass"]
+    identifiers = (*(() if spf is None else (spf,)), *dkim)
+    passed = [identifier.domain.name for identifier in identifiers if identifier.result == "pass"]
     if not passed:
         return "neither SPF nor DKIM passed"
     return f"{passed[0]} passed, but is not aligned with {discovery.author_domain}"
@@ -216,6 +221,6 @@ def _disposition(
 
 
 def _percentage(record: DmarcRecord) -> int:
-    """The value of pct, 100 where there is none or no number from 0 to 100 (RFC 7489, 6.3)."""
+    """The value of pct; 100 if it is absent or not a number from 0 to 100 (RFC 7489, 6.3)."""
     text = record.pct
     return min(int(text), 100) if text.isdigit() and len(text) <= 3 else 100

@@ -1,12 +1,12 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """The DMARC policy record: from the text of one TXT record to a frozen `DmarcRecord` (RFC 9989, 4.5, 4.7 and 4.8).
 
-Tolerant as the RFC asks: only the version tag decides whether a text is a DMARC record at all; behind it, whatever is
+Tolerant as the RFC asks: only the version tag decides whether a text is a DMARC record at all; after it, anything
 malformed or unknown is dropped in favour of the default and noted in `DmarcRecord.notes`. We are laxer than the ABNF
 in one point: tag names may have any case, because deployed parsers accept it and no other reading exists.
 
 Records of RFC 7489's generation are read by the same rules; their ``pct``, ``rf`` and ``ri`` are kept as text only.
-Nothing is looked up here, and nothing decided but whether the record is usable.
+Nothing is looked up here, and nothing is decided except whether the record is usable.
 """
 
 from __future__ import annotations
@@ -20,13 +20,13 @@ from msgspec import Struct
 from assay.caches import remember
 
 MAX_TAGS = 64  # our choice: fifteen tags are known; what follows the 64th is dropped
-MAX_URIS = 20  # our choice, for each of rua and ruf: RFC 9989, 4.6 asks for "each" and knows local limits
+MAX_URIS = 20  # our choice, for each of rua and ruf: RFC 9989, 4.6 asks for "each" and allows local limits
 
-MAX_REMEMBERED = 4096  # octets of a record that is kept; our choice: nobody's is longer
+MAX_REMEMBERED = 4096  # octets of a record that is kept; our choice: no real record is longer
 
 
 class DmarcPolicy(StrEnum):
-    """What the domain owner wants done with failing messages (RFC 9989, 4.7), from weak to strong."""
+    """What the domain owner wants done with failing messages (RFC 9989, 4.7), from lenient to strict."""
 
     NONE = "none"
     QUARANTINE = "quarantine"
@@ -48,10 +48,10 @@ class Alignment(StrEnum):
 class DmarcRecord(Struct, frozen=True):
     """One DMARC policy record (RFC 9989, 4.7).
 
-    `p` is None where the record asks for no DMARC processing at all; `malformed` then tells whether that is because a
-    policy tag has a value that is no policy. Where RFC 9989, 4.10.1 says to act as if it were ``p=none``, that is what
-    `p`, `sp` and `np` hold. `psd` is "y", "n" or "u". `t` is "y", "n" or empty where it is absent. `fo` holds the
-    options in the order they stand in. `rua` and `ruf` are the usable URIs, without the size limits of RFC 7489. `pct`,
+    `p` is None where the record asks for no DMARC processing at all; `malformed` is whether that is because a
+    policy tag has a value that is not a policy. Where RFC 9989, 4.10.1 says to act as if it were ``p=none``, `p`, `sp`
+    and `np` are set to that. `psd` is "y", "n" or "u". `t` is "y", "n" or empty where it is absent. `fo` has the
+    options in their order. `rua` and `ruf` are the usable URIs, without the size limits of RFC 7489. `pct`,
     `rf` and `ri` are as published, empty where absent. `notes` are for a postmaster: what was dropped, and why.
     """
 
@@ -99,17 +99,17 @@ _POLICIES = {policy.value: policy for policy in DmarcPolicy}
 
 
 def is_record(text: bytes) -> bool:
-    """Whether a TXT record is a DMARC record (RFC 9989, 4.5): other texts at the same name are none of ours."""
+    """Whether a TXT record is a DMARC record (RFC 9989, 4.5); other texts at the same name are ignored."""
     return _VERSION.match(text) is not None
 
 
 def parse(text: bytes) -> DmarcRecord:
-    """Read a text for which `is_record` holds.
+    """Read a text that `is_record` accepts.
 
     :param text: the character-strings of one TXT record, joined.
     :returns: the record; never raises, see `DmarcRecord.notes` for what was wrong.
     """
-    # One message reads its organizational domain's record several times, and few records serve most of all mail.
+    # One message reads its organizational domain's record several times, and a few records serve most mail.
     return _remembered(text) if len(text) <= MAX_REMEMBERED else _parse(text)
 
 
@@ -126,9 +126,9 @@ def _parse(text: bytes) -> DmarcRecord:
     malformed = any(name in tags and policy is None for name, policy in policies.items())
     p, sp, np = policies["p"], policies["sp"], policies["np"]
     if p is None or malformed:
-        # RFC 9989, 4.10.1: with somebody to tell, act as if the record had p=none; else there is no DMARC.
+        # RFC 9989, 4.10.1: if reports can be sent, act as if the record had p=none; else there is no DMARC.
         p, sp, np = (DmarcPolicy.NONE if rua else None), None, None
-        notes.append("no usable policy: " + ("p=none because of rua=" if rua else "no DMARC, for there is no rua="))
+        notes.append("no usable policy: " + ("p=none because of rua=" if rua else "no DMARC, because there is no rua="))
     return DmarcRecord(
         text=text.decode("ascii", "backslashreplace"),
         p=p,
@@ -153,7 +153,7 @@ _remembered = remember("DMARC records")(_parse)
 
 
 def _tags(text: bytes, notes: list[str]) -> dict[str, str]:
-    """The tags behind the version, by lower-case name. RFC 9989, 4.8: what breaks the syntax is dropped."""
+    """The tags after the version, by lower-case name. RFC 9989, 4.8: malformed tags are dropped."""
     tags: dict[str, str] = {}
     pieces = text.split(b";", MAX_TAGS + 1)
     if len(pieces) > MAX_TAGS + 1:
@@ -171,7 +171,7 @@ def _tags(text: bytes, notes: list[str]) -> dict[str, str]:
                 tags.setdefault(name, "")
         elif name in tags:
             # RFC 9989 is silent; RFC 6376, 3.2, whose syntax it borrows, would refuse the whole record.
-            notes.append(f"{name}= stands twice: the first one counts")
+            notes.append(f"{name}= occurs twice: the first one counts")
         else:
             tags[name] = match[2].decode("ascii")
     return tags
@@ -202,12 +202,12 @@ def _failure_options(tags: Mapping[str, str], notes: list[str]) -> tuple[str, ..
 
 
 def _uris(name: str, tags: Mapping[str, str], notes: list[str]) -> tuple[str, ...]:
-    """The usable URIs of rua or ruf in order (RFC 9989, 4.6 and 4.7); schemes are the reporter's affair."""
+    """The usable URIs of rua or ruf in order (RFC 9989, 4.6 and 4.7); the reporter checks their schemes."""
     found: list[str] = []
     for text in tags.get(name, "").split(",", MAX_URIS)[:MAX_URIS]:
         match = _URI.fullmatch(text.strip(" \t"))
         if match and (match[1][:7].lower() != "mailto:" or _MAILTO.fullmatch(match[1])):
             found.append(match[1])
         elif name in tags:
-            notes.append(f"{name}= has something that is no URI")
+            notes.append(f"{name}= has something that is not a URI")
     return tuple(dict.fromkeys(found))

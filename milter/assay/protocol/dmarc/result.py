@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What DMARC says of a message, and what it stands on (RFC 9989, 5.3 and 9.2)."""
+"""The DMARC result of a message, and its grounds (RFC 9989, 5.3 and 9.2)."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from assay.protocol.dmarc.record import DmarcPolicy, DmarcRecord
 
 
 class Result(StrEnum):
-    """What DMARC says of a message (RFC 9989, 9.2)."""
+    """The DMARC results (RFC 9989, 9.2)."""
 
     NONE = "none"
     PASS = "pass"
@@ -29,19 +29,19 @@ class DiscoveryMethod(StrEnum):
 
 
 class Identifier(Struct, frozen=True):
-    """A domain and what its mechanism said: "pass", "temperror" or any other result word (RFC 8601, 2.7)."""
+    """A domain and the result of its mechanism: "pass", "temperror" or any other result word (RFC 8601, 2.7)."""
 
     domain: Domain
     result: str
 
 
 class Evaluation(Struct, frozen=True):
-    """The verdict and what it stands on.
+    """The verdict and its grounds.
 
     `policy` is what the domain owner publishes for this very name, None without a usable record. `disposition` is what
     the owner asks for this message: ``none`` unless it failed; one level below `policy` where the record is in test
     mode (`testing`) or the message was not drawn (`sampled_out`). `aligned` are the identifiers that passed and are
-    aligned, SPF's first. `notes` tell what was wrong with the records.
+    aligned, SPF's first. `notes` say what was wrong with the records.
     """
 
     result: Result

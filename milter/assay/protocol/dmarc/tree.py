@@ -1,11 +1,11 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The DNS tree walk, and the organizational domain it leads to (RFC 9989, 4.10).
+"""The DNS tree walk, and the organizational domain it finds (RFC 9989, 4.10).
 
 A walk asks for the DMARC records of a domain and its parents, at most eight. All are asked in one batch and then read
-in the RFC's order, so the answers behind the point where the RFC stops have no influence, not even where they failed.
+in the RFC's order, so answers after the point where the RFC stops have no influence, not even if they failed.
 
-For comparison, and for those who are not ready for the walk, there is RFC 7489's way, the public suffix list. It is
-handed in as a function, because nothing here reads files; PyPI's ``publicsuffixlist`` has one::
+For comparison, and for sites that are not ready for the walk, there is RFC 7489's method, the public suffix list. It is
+passed in as a function, because nothing here reads files; PyPI's ``publicsuffixlist`` has one::
 
     public_suffix = publicsuffixlist.PublicSuffixList().publicsuffix
 
@@ -43,7 +43,7 @@ class Walk(Struct, frozen=True):
 
     `queries` are the names in the order the RFC asks for them, up to where it stops. `found` goes from the longest
     domain to the shortest. `organizational_domain` is None where `failure` says which question had no answer.
-    `proves_existence` is whether the answers prove that `start` exists in the DNS. `notes` tell of records that were
+    `proves_existence` is whether the answers prove that `start` exists in the DNS. `notes` report records that were
     discarded.
     """
 
@@ -73,7 +73,7 @@ def organizational_domain(domain: Domain, *, public_suffix: PublicSuffix | None 
 def targets(domain: Domain) -> tuple[str, ...]:
     """The names whose records a walk may need, longest first: never more than MAX_QUERIES (RFC 9989, 4.10).
 
-    Above the name itself come its parents with seven labels and less; of a longer name those between are skipped.
+    The name itself, then its parents with seven labels or fewer; parents with more labels are skipped.
     """
     labels = domain.name.split(".")
     first = max(1, len(labels) - (MAX_QUERIES - 1))
@@ -81,7 +81,7 @@ def targets(domain: Domain) -> tuple[str, ...]:
 
 
 def questions(domains: Sequence[Domain]) -> tuple[Question, ...]:
-    """The questions of the walks from all these domains, each once; `answers_by_name` belongs to it."""
+    """The questions of the walks from all these domains, each once. `answers_by_name` reads their answers."""
     names = dict.fromkeys(name for domain in domains for name in targets(domain))
     return tuple(Question(owner(name), RecordType.TXT) for name in names)
 
@@ -92,9 +92,9 @@ def answers_by_name(asked: Sequence[Question], answers: Sequence[Answer]) -> dic
 
 
 def read_walk(start: Domain, answers: Mapping[str, Answer]) -> Walk:
-    """Walk from `start` over answers that are there already.
+    """Walk from `start` over answers that are already there.
 
-    :param answers: for each of the `targets` the answer of its TXT question.
+    :param answers: for each of the `targets`, the answer to its TXT question.
     """
     queries: list[str] = []
     found: list[Found] = []
@@ -118,14 +118,14 @@ def read_walk(start: Domain, answers: Mapping[str, Answer]) -> Walk:
         tuple(found),
         None if failure else _organizational(start, found),
         failure,
-        # RFC 8020: what has a name below it exists. NXDOMAIN for the name below says nothing.
+        # RFC 8020: a name with a name below it exists. NXDOMAIN for the name below says nothing.
         proves_existence=answers[start.name].outcome in (Outcome.FOUND, Outcome.NODATA),
         notes=tuple(notes),
     )
 
 
 def below_suffix(domain: Domain, public_suffix: PublicSuffix) -> Domain:
-    """RFC 7489's organizational domain: the public suffix and one label more (RFC 7489, 3.2)."""
+    """RFC 7489's organizational domain: the public suffix and one more label (RFC 7489, 3.2)."""
     suffix = public_suffix(domain.name)
     if not suffix or not domain.name.endswith("." + suffix):
         return domain  # it is a public suffix itself
@@ -141,7 +141,7 @@ def owner(name: str) -> str:
 
 
 def failure_of(name: str, answer: Answer) -> str:
-    """What to tell of a question for a domain's record that had no usable answer."""
+    """The reason to report for a record lookup that had no usable answer."""
     return f"TXT lookup of {owner(name)} failed: {answer.reason}"
 
 
@@ -166,6 +166,6 @@ def _organizational(start: Domain, found: Sequence[Found]) -> Domain:
         return start
     last = found[-1]
     if last.record.psd == "y" and last.domain != start:
-        # "One label below" is counted on the name the walk began with, and may be a level nobody asked about.
+        # "One label below" counts from the name the walk started at, and may be a level that was never queried.
         return _ancestor(start, last.domain.name.count(".") + 2)
     return last.domain  # psd=n, or the record with the fewest labels

@@ -3,7 +3,7 @@
 
 A `Request` names the client and one of the two identities of a transaction; `check` is the inquiry that ends in an
 `Evaluation`, and a `Narrator` sees each of its steps. `render` writes an evaluation as the value of a Received-SPF
-field. `parse` reads a record, for those who publish one.
+field. `parse` reads a record, for its publisher.
 """
 
 from assay.protocol.spf.check import check, check_host

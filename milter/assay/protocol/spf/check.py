@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""check_host() (RFC 7208, 4) as an inquiry: one domain's policy, evaluated for one client.
+"""check_host() (RFC 7208, 4) as an inquiry: one domain's policy evaluated for one client.
 
 The policy is evaluated from its start with the answers at hand, in order, exactly as the RFC says. Where an answer is
-missing, the evaluation goes on as if that term did not match, only to see what else may be asked in the same batch;
+missing, the evaluation goes on as if that term did not match, only to find what else can be asked in the same batch;
 then it starts again with more answers. So a chain of includes costs as many rounds as it is deep, and no result,
-limit or count ever rests on a guess. An evaluation takes microseconds; a round takes milliseconds.
+limit or count ever depends on a guess. An evaluation takes microseconds, a round takes milliseconds.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from assay.protocol.spf.result import Evaluation, Match, Result, Trouble
 MAX_EXPLANATION = 450  # characters; our choice: with a reply code it still fits a line of 512 (RFC 5321, 4.5.3.1.5)
 MAX_MECHANISM = 200  # characters of a term that are kept in an evaluation; our choice
 
-#: How a reason tells what a match means (RFC 7208, 2.6).
+#: How a reason states what a match means (RFC 7208, 2.6).
 _VERBS: Mapping[Result, str] = {
     Result.PASS: "permits",
     Result.FAIL: "does not permit",
@@ -40,7 +40,7 @@ _VERBS: Mapping[Result, str] = {
 def check(request: Request, observer: Observer | None = None) -> Inquiry[Evaluation]:
     """Check one identity: by the domain's own record, else by the request's best guess.
 
-    :param observer: is handed what the check does, as it does it.
+    :param observer: is called with each event of the check, as it happens.
     """
     found = yield from check_host(request, observer)
     if not request.best_guess or found.result is not Result.NONE or found.domain is None or not found.domain_exists:
@@ -49,8 +49,8 @@ def check(request: Request, observer: Observer | None = None) -> Inquiry[Evaluat
     return replace(
         guess,
         guessed=True,
-        reason=f"best guess, for {found.domain} has no record: {guess.reason}",
-        explanation="",  # what an exp= of ours says would be taken for the domain's words
+        reason=f"best guess, because {found.domain} has no record: {guess.reason}",
+        explanation="",  # an exp= of ours would be taken for the domain's words
         uses_macros=found.uses_macros or guess.uses_macros,
     )
 
@@ -99,11 +99,11 @@ def check_host(request: Request, observer: Observer | None = None) -> Inquiry[Ev
 
 
 class _Decision(Struct, frozen=True):
-    """How the evaluation of one domain's policy ended.
+    """The outcome of the evaluation of one domain's policy.
 
-    `directive` is the one that matched, in the `record` of `domain`, which are those a redirect led to. Without a
-    directive, a record tells that nothing in it matched. Without a record there is a `reason`; with one, it is written
-    when the whole check is over, because most decisions are of includes and nobody reads theirs.
+    `directive` is the one that matched, in the `record` of `domain`, both after any redirect. A record without a
+    directive means that nothing in it matched. Without a record there is a `reason`; with one, the reason is written
+    when the whole check is over, because most decisions are of includes, whose reasons nobody reads.
     """
 
     result: Result
@@ -114,7 +114,7 @@ class _Decision(Struct, frozen=True):
     domain_exists: bool = True
 
 
-#: The policy has to be asked for. Never seen outside, for then an answer is missing.
+#: The policy must be looked up first. Never seen outside: an answer is missing then.
 _UNKNOWN = _Decision(Result.NONE)
 
 _HOST_MECHANISMS: Mapping[Mechanism, Callable[[Context, Directive, str], Match]] = {
@@ -128,8 +128,8 @@ _HOST_MECHANISMS: Mapping[Mechanism, Callable[[Context, Directive, str], Match]]
 class _Walk:
     """The walk through the policies of one check.
 
-    `policies` holds what each domain's TXT answer came to, so that walking again does not read it again. `given` is the
-    domain whose policy the caller brought along.
+    `policies` caches what was read from each domain's TXT answer, so that the next walk need not read it again.
+    `given` is the domain whose policy the caller supplied.
     """
 
     __slots__ = ("context", "given", "observer", "policies", "selector")
@@ -144,14 +144,14 @@ class _Walk:
     def host(self, domain: str, depth: int) -> _Decision:
         """Evaluate the policy of one domain (RFC 7208, 4.6).
 
-        `depth` tells how many includes lead here. It is bounded by `Limits.dns_terms`, for each include counts.
+        `depth` is how many includes lead here. `Limits.dns_terms` bounds it, because each include counts.
         """
         observer = self.observer
         if observer is None:
             return self._host(domain, depth)
         observer.policy(depth, domain)
         if domain != self.given:
-            self.policies.pop(domain, None)  # so that the lookup is seen, also when an earlier round made it
+            self.policies.pop(domain, None)  # so that the lookup is reported, even if an earlier round made it
         decision = self._host(domain, depth)
         observer.decided(depth, domain, decision.result, _reason(decision, self.context.address))
         return decision
@@ -161,7 +161,7 @@ class _Walk:
         if isinstance(record, _Decision):
             return record
         for directive in record.directives:  # bounded by the length of a record
-            if directive.ip_version:  # most terms of most records: no detour for them
+            if directive.ip_version:  # most terms of most records: keep them fast
                 match: Match = mechanism.network(context, directive)
             else:
                 match = self._match(directive, domain, depth)
@@ -174,10 +174,10 @@ class _Walk:
         return self._redirect(record, domain, depth)
 
     def explanation(self, decision: _Decision, default: str) -> str:
-        """What the sender says about a fail (RFC 7208, 6.2), else our own text.
+        """The sender's explanation of a fail (RFC 7208, 6.2), else our own text.
 
-        It counts for no limit, and no error in it changes the result. An ``exp=`` in an included record is never seen
-        here, and one before a redirect neither: `decision` has the record that decided.
+        It does not count for any limit, and an error in it does not change the result. An ``exp=`` in an included
+        record or in one that redirects is never used: `decision` has the record that decided.
         """
         record, context = decision.record, self.context
         if decision.result is not Result.FAIL or record is None:
@@ -199,15 +199,15 @@ class _Walk:
         return text
 
     def _expand(self, text: str, domain: str) -> str:
-        """Make an explain-string the text of a reply, or nothing where it cannot be one."""
+        """Expand an explain-string to the text of a reply; empty if it cannot be one."""
         try:
             string = macro.parse(text, explanation=True)
         except macro.MacroError as error:
             if self.observer is not None:
-                self.observer.not_expanded(f"no explain-string: {error}")
+                self.observer.not_expanded(f"not an explain-string: {error}")
             return ""  # RFC 7208, 6.2: a syntax error, or a character that is not ASCII
         expanded = self.context.expand(string, domain) or ""
-        # The grammar keeps the text printable; what its macros stand for the sender of this mail chose.
+        # The grammar keeps the text printable, but the sender of this mail chose what its macros stand for.
         expanded = marked_ascii(expanded[:MAX_EXPLANATION])
         if self.observer is not None:
             self.observer.expanded(string, expanded, self.context.values)
@@ -219,7 +219,7 @@ class _Walk:
         if policy is not None:
             return policy
         if not is_multi_label(domain):  # RFC 7208, 4.3
-            return _Decision(Result.NONE, f"{shown(domain) or 'nothing'} is no fully qualified domain name")
+            return _Decision(Result.NONE, f"{shown(domain) or 'nothing'} is not a fully qualified domain name")
         answer = self.context.lookup(domain, RecordType.TXT)
         if answer is None:
             return _UNKNOWN
@@ -231,7 +231,7 @@ class _Walk:
         return policy
 
     def read_policy(self, domain: str, answer: Answer) -> SpfRecord | _Decision:
-        """What a TXT answer comes to (RFC 7208, 4.4 to 4.6)."""
+        """Read a TXT answer (RFC 7208, 4.4 to 4.6)."""
         if answer.outcome is Outcome.FOUND:
             record = self.selector(answer.texts)
             if record is not None and not record.faults:
@@ -264,7 +264,7 @@ class _Walk:
         return _located(match, directive.text, domain) if isinstance(match, Trouble) else match
 
     def _include(self, directive: Directive, domain: str, depth: int) -> Match:
-        """``include``: the client passes the policy of another domain (RFC 7208, 5.2, whose table this is)."""
+        """``include``: the client passes the policy of another domain (the table of RFC 7208, 5.2)."""
         if depth >= self.context.limits.nested_includes:
             reason = f"includes nest more than {self.context.limits.nested_includes} deep"
             return _located(Trouble(Result.PERMERROR, reason), directive.text, domain)
@@ -285,7 +285,7 @@ class _Walk:
         return trouble if decision.result is Result.PERMERROR else _located(trouble, directive.text, domain)
 
     def _redirect(self, record: SpfRecord, domain: str, depth: int) -> _Decision:
-        """``redirect``: the other domain's policy is this one's too, where no mechanism matched (RFC 7208, 6.1)."""
+        """``redirect``: use the other domain's policy if no mechanism matched (RFC 7208, 6.1)."""
         neutral = _Decision(Result.NEUTRAL, "", None, domain, record)  # RFC 7208, 4.7
         if record.redirect is None:
             return neutral
@@ -295,7 +295,7 @@ class _Walk:
         if trouble is not None:
             return _Decision(trouble.result, _located(trouble, record.redirect.text, domain).reason)
         target = self.context.target(record.redirect.macro_string, domain)
-        if target is None:  # RFC 8616, 4: what has a local part that is not ASCII is as if it were not there
+        if target is None:  # RFC 8616, 4: ignore it if its local part is not ASCII
             return neutral
         if self.observer is not None:
             self.observer.continues(target)
@@ -307,19 +307,19 @@ class _Walk:
 
 
 def _located(trouble: Trouble, term: str, domain: str) -> Trouble:
-    """The same trouble, with the term that ran into it."""
+    """The same trouble, with the term that caused it."""
     return Trouble(trouble.result, f"{trouble.reason}, in {shown(term)} of {shown(domain)}")
 
 
 def _mechanism(decision: _Decision) -> str:
-    """What the ``mechanism`` key of a trace field says (RFC 7208, 9.1)."""
+    """The ``mechanism`` key of a trace field (RFC 7208, 9.1)."""
     if decision.directive is not None:
         return decision.directive.text[:MAX_MECHANISM]
     return "default" if decision.record is not None else ""
 
 
 def _reason(decision: _Decision, address: Address) -> str:
-    """Why it came out so, in one clause: who says what about which client, and in which words."""
+    """The reason for the result, in one clause: which domain says what about which client, by which term."""
     if decision.directive is not None:
         verb = _VERBS[decision.result]
         return f"{shown(decision.domain)} {verb} {address}, by {shown(decision.directive.text)}"
@@ -329,7 +329,7 @@ def _reason(decision: _Decision, address: Address) -> str:
 
 
 def _domain_or_none(name: str) -> Domain | None:
-    """The domain as a value, where it is one that mail could have; check_host() takes any name."""
+    """The domain as a value if it is valid in mail; check_host() takes any name."""
     try:
         return Domain.parse(name)
     except InvalidNameError:
@@ -339,13 +339,13 @@ def _domain_or_none(name: str) -> Domain | None:
 def _values(
     address: Address, local_part: str, sender_domain: str, helo: str, receiver: str, now: int
 ) -> dict[str, str]:
-    """What the macro letters stand for (RFC 7208, 7.2), but for ``d`` and ``p``, which depend on the record."""
+    """The values of the macro letters (RFC 7208, 7.2), except ``d`` and ``p``, which depend on the record."""
     is_ip4 = address.version == 4
     return {
         "s": f"{local_part}@{sender_domain}",
         "l": local_part,
         "o": sender_domain,
-        # RFC 7208, 7.3: of an IPv6 address the nibbles, with dots. In a name their case does not matter.
+        # RFC 7208, 7.3: for an IPv6 address, its nibbles with dots. In a name their case does not matter.
         "i": str(address) if is_ip4 else ".".join(f"{int(address):032X}"),
         "v": "in-addr" if is_ip4 else "ip6",
         "h": helo,

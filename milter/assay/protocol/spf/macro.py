@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """Macro strings (RFC 7208, 7): read once into pieces, expanded as often as a check needs them.
 
-Reading finds every syntax error; expanding cannot fail. What the letters stand for is the caller's affair: `expand`
-takes their values. A value may hold any character the sender chose; whoever uses an expansion as a name or as text
-looks at it first.
+Reading finds every syntax error; expanding cannot fail. The caller knows what the letters stand for: `expand`
+takes their values. A value may contain any character that the sender chose, so check an expansion before using it as a
+name or as text.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from msgspec import Struct
 EXPLANATION_LETTERS = frozenset("crt")
 LETTERS = frozenset("slodipvh")
 
-#: More parts than any value has; keeps a number of a thousand digits from being computed.
+#: More parts than any value has; a number of a thousand digits is never computed.
 MAX_PARTS = 1_000_000
 
 #: In one string; our choice. A name has 127 labels at most, and what strangers make us build must stay small.
@@ -30,12 +30,12 @@ _LITERAL = re.compile(r"[\x21-\x24\x26-\x7e]+")
 _EXPLANATION_LITERAL = re.compile(r"[\x20-\x24\x26-\x7e]+")
 _CHARACTERS = {"%": "%", "_": " ", "-": "%20"}
 
-# RFC 7208, 7.1: a toplabel is no number and has no hyphen at an end.
+# RFC 7208, 7.1: a toplabel is not a number and has no hyphen at an end.
 _TOPLABEL = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9-]*[A-Za-z0-9])?")
 
 
 class MacroError(ValueError):
-    """A text that is no macro string. The message says why and quotes nothing."""
+    """A text that is not a macro string. The message says why and quotes nothing."""
 
 
 class Macro(Struct, frozen=True):
@@ -49,12 +49,12 @@ class Macro(Struct, frozen=True):
 
     @property
     def transforms(self) -> bool:
-        """Whether the value is taken apart at all."""
+        """Whether the value is transformed at all."""
         return bool(self.parts or self.reverse or self.delimiters)
 
 
 class MacroString(Struct, frozen=True):
-    """A macro string in pieces. `literal` is the whole text where there is nothing to expand."""
+    """A macro string in pieces. `literal` is the whole text if there is nothing to expand."""
 
     pieces: tuple[str | Macro, ...]
     literal: str | None
@@ -65,7 +65,7 @@ class MacroString(Struct, frozen=True):
 def parse(text: str, *, explanation: bool = False) -> MacroString:
     """Read a macro-string, or an explain-string where `explanation` allows spaces and three more letters.
 
-    :raises MacroError: a character or a ``%`` that the grammar does not have (RFC 7208, 7.1).
+    :raises MacroError: a character or a ``%`` that the grammar does not allow (RFC 7208, 7.1).
     """
     return _compose(_pieces(text, explanation=explanation))
 
@@ -78,20 +78,19 @@ def parse_domain_spec(text: str) -> MacroString:
     if not text:
         raise MacroError("empty domain")
     pieces = _pieces(text, explanation=False)
-    # The characters behind the last macro ("%%", "%_" and "%-" are macros too): both the dot and the toplabel must be
-    # among them.
+    # The characters after the last macro ("%%", "%_" and "%-" are macros too) must include the dot and the toplabel.
     tail = _EXPAND.split(text)[-1]
     if tail:
         _, dot, toplabel = tail.removesuffix(".").rpartition(".")
         if not dot or not _TOPLABEL.fullmatch(toplabel) or toplabel.isdigit():
-            raise MacroError("domain that ends neither in a macro nor in a dot and a top-level label (no number)")
+            raise MacroError("domain that ends neither in a macro nor in a dot and a top-level label (not a number)")
     return _compose(pieces)
 
 
 def expand(string: MacroString, values: Mapping[str, str], *, tail: int | None = None) -> str:
     """Put the `values` of the letters (lower case) into the string (RFC 7208, 7.3).
 
-    :param tail: how many characters at the end are wanted, None for all: what lies before them may be missing. So a
+    :param tail: how many characters at the end are needed, None for all; the text before them may be missing. So a
         hundred macros over a long value cost no more than what fits into a name.
     """
     if string.literal is not None:
@@ -107,18 +106,18 @@ def expand(string: MacroString, values: Mapping[str, str], *, tail: int | None =
 
 
 def write(macro: Macro) -> str:
-    """A macro as it is written in a record; one that keeps more than a million parts, as one that keeps all."""
+    """A macro as written in a record; one that keeps more than a million parts is written as one that keeps all."""
     letter = macro.letter.upper() if macro.escape else macro.letter
     parts = str(macro.parts) if 0 < macro.parts < MAX_PARTS else ""
     return f"%{{{letter}{parts}{'r' if macro.reverse else ''}{macro.delimiters}}}"
 
 
 def _pieces(text: str, *, explanation: bool) -> list[str | Macro]:
-    """Cut a macro string into literals and macros (RFC 7208, 7.1), or raise."""
+    """Split a macro string into literals and macros (RFC 7208, 7.1), or raise."""
     literal = _EXPLANATION_LITERAL if explanation else _LITERAL
     pieces: list[str | Macro] = []
     at = 0
-    while at < len(text):  # every turn takes at least one character
+    while at < len(text):  # each turn takes at least one character
         match = literal.match(text, at)
         if match is not None:
             pieces.append(match[0])
@@ -132,7 +131,7 @@ def _pieces(text: str, *, explanation: bool) -> list[str | Macro]:
 
 
 def _macro(match: re.Match[str], *, explanation: bool) -> Macro:
-    """Read ``%{...}``, whose form is right, and see whether it means something (RFC 7208, 7.2 and 7.3)."""
+    """Read a well-formed ``%{...}``, and check that it has a meaning (RFC 7208, 7.2 and 7.3)."""
     letter = match[1].lower()
     if letter not in LETTERS and not (explanation and letter in EXPLANATION_LETTERS):
         where = "outside an explanation" if letter in EXPLANATION_LETTERS else "anywhere"
@@ -163,11 +162,11 @@ def _value(macro: Macro, value: str) -> str:
     """Transform what a letter stands for (RFC 7208, 7.3): split, reverse, keep the right, join, escape."""
     if macro.transforms:
         delimiter = macro.delimiters[:1] or "."
-        for other in macro.delimiters[1:]:  # each of them splits: make them all the same one
+        for other in macro.delimiters[1:]:  # each of them splits: make them all the same
             value = value.replace(other, delimiter)
         parts = value.split(delimiter)
         if macro.reverse:
             parts.reverse()
         value = ".".join(parts[-macro.parts :])  # -0 keeps them all
-    # RFC 7208, 7.3: all but the unreserved characters of RFC 3986, which are the ones quote() never touches.
+    # RFC 7208, 7.3: all but the unreserved characters of RFC 3986, which quote() never changes.
     return quote(value, safe="", errors="surrogateescape") if macro.escape else value

@@ -2,8 +2,8 @@
 """The mechanisms that look hosts up (RFC 7208, 5.3 to 5.7), and the context they share.
 
 Nothing here waits. `Context.lookup` returns an answer that is at hand, or notes the question as missing and returns
-None; a mechanism then says "no match", and whoever runs the check asks all that is missing and evaluates again. So
-everything behind the first missing answer is guesswork: good for asking ahead, never for a result.
+None; a mechanism then reports "no match", and the check asks all missing questions and evaluates again. So everything
+after the first missing answer is a guess: good for asking ahead, never for a result.
 """
 
 from __future__ import annotations
@@ -19,13 +19,13 @@ from assay.protocol.spf.observer import Observer
 from assay.protocol.spf.record import Directive, shown
 from assay.protocol.spf.result import Limits, Match, Result, Trouble
 
-#: However generous `Limits.dns_terms` is: each include is a level of recursion here.
+#: Bounds even a generous `Limits.dns_terms`: each include is a level of recursion here.
 MAX_DNS_TERMS = 100
 
-# A name that the DNS can carry and that is no trap for whoever logs it. Each label excludes the dot: linear.
+# A name that the DNS can carry and that is safe to log. Each label excludes the dot: linear.
 _NAME = re.compile(r"[\x20-\x2d\x2f-\x7e]{1,63}(?:\.[\x20-\x2d\x2f-\x7e]{1,63})*")
 
-#: RFC 7208, 4.8: what an expanded name that is none comes to is left to us: it does not exist, and nobody is asked.
+#: RFC 7208, 4.8 leaves the result of an expansion that is not a name to us: it does not exist, without a question.
 _NO_SUCH_NAME = Answer(Outcome.NXDOMAIN)
 
 
@@ -102,7 +102,7 @@ class Context:
         return None
 
     def lookup(self, name: str, kind: RecordType) -> Answer | None:
-        """The answer, or None where it is not at hand and has to be asked or guessed around."""
+        """The answer, or None if it is not at hand and must be asked for."""
         answer = self._known(name, kind)
         if answer is not None and self.observer is not None:
             self.observer.looked_up(name, kind, answer)
@@ -125,7 +125,7 @@ class Context:
         return None
 
     def questions(self) -> tuple[Question, ...]:
-        """What has to be asked before the next evaluation."""
+        """The questions to ask before the next evaluation."""
         return tuple(Question(name, kind) for name, kind in self.missing)
 
     def answered(self, answers: Sequence[Answer]) -> None:
@@ -135,7 +135,7 @@ class Context:
     def void(self, answer: Answer) -> Match:
         """Count the current term as one whose lookup found nothing: once, however many lookups it makes.
 
-        RFC 7208, 4.6.4 speaks of terms and not of lookups. Counting every lookup would make any ``mx`` with three
+        RFC 7208, 4.6.4 counts terms, not lookups. Counting every lookup would make any ``mx`` with three
         names that have no IPv6 address a permerror for IPv6 clients. A name that was never asked is not counted.
         """
         if not self.term_is_void and answer is not _NO_SUCH_NAME:
@@ -153,7 +153,7 @@ class Context:
             return domain
         name = self._target(domain_spec, domain)
         if self.observer is not None:
-            if name is None:  # or an answer is missing, and this will be forgotten
+            if name is None:  # or an answer is missing, and this will be discarded
                 self.observer.not_expanded("not expanded: the local part is not ASCII (RFC 8616)")
             else:
                 self.observer.expanded(domain_spec, name, self.values)
@@ -180,7 +180,7 @@ class Context:
         return name
 
     def expand(self, string: macro.MacroString, domain: str, *, tail: int | None = None) -> str | None:
-        """Expand a macro string in the record of `domain`, or None while ``%{p}`` is not known. See `macro.expand`."""
+        """Expand a macro string in the record of `domain`; None while ``%{p}`` is not known. See `macro.expand`."""
         if string.literal is None:
             self.uses_macros = True
         if string.uses_local_part:
@@ -196,7 +196,7 @@ class Context:
     def matches(self, answer: Answer, directive: Directive) -> bool:
         """Whether the client is in one of the networks around the found addresses (RFC 7208, 5).
 
-        No address never matches, not even with a prefix length of 0 (RFC 7208, 5.3).
+        An empty answer never matches, not even with a prefix length of 0 (RFC 7208, 5.3).
         """
         shift = directive.ip4_host_bits if self.ip_version == 4 else directive.ip6_host_bits
         number = self.number >> shift
@@ -205,15 +205,15 @@ class Context:
         return any(int(address) >> shift == number for address in answer.addresses)
 
     def reverse_lookup(self) -> Answer | None:
-        """The names that the client's address is said to have."""
+        """The names that the reverse zone gives for the client's address."""
         return self.lookup(self.address.reverse_pointer, RecordType.PTR)
 
     def reverse_names(self, answer: Answer) -> list[str]:
-        """Those names that may be looked at: all behind the first ten are ignored (RFC 7208, 4.6.4)."""
+        """The names that may be looked up: all after the first ten are ignored (RFC 7208, 4.6.4)."""
         return [name.lower().removesuffix(".") for name in answer.names[: self.limits.ptr_names]]
 
     def validated(self, names: Sequence[str]) -> list[str] | None:
-        """Those of the names that have the client's address (RFC 7208, 5.5), or None while one is not known."""
+        """The names that have the client's address (RFC 7208, 5.5), or None while an answer is missing."""
         answers = [(name, self.lookup(name, self.address_type)) for name in names]
         valid = None
         if all(answer is not None for _, answer in answers):
@@ -234,7 +234,7 @@ class Context:
 
 
 def network(context: Context, directive: Directive) -> bool:
-    """``ip4`` and ``ip6``: the client is in the network (RFC 7208, 5.6). Asks nobody."""
+    """``ip4`` and ``ip6``: the client is in the network (RFC 7208, 5.6). Needs no lookup."""
     # RFC 7208, 5: an IPv4 client never matches ip6, not even as an IPv4-mapped address.
     if directive.ip_version != context.ip_version:
         return False
@@ -262,13 +262,13 @@ def mx(context: Context, directive: Directive, domain: str) -> Match:
         return context.void(answer)
     if len(answer.exchanges) > context.limits.mx_names:
         return Trouble(Result.PERMERROR, f"{shown(target)} has more than {context.limits.mx_names} MX names")
-    # RFC 7505, 3: a null MX has no host. No name: no fallback to an address either (RFC 7208, 5.4).
-    ordered = sorted((one.preference, one.exchange) for one in answer.exchanges if one.exchange)
+    # RFC 7505, 3: a null MX has no host. Without a name there is no fallback to an address either (RFC 7208, 5.4).
+    ordered = sorted((mx.preference, mx.exchange) for mx in answer.exchanges if mx.exchange)
     for position, (_, name) in enumerate(ordered):
         match = _has_address(context, directive, name)
         if match:
             return match
-        if context.missing:  # the answers for all the names come at once, then they are looked at in order
+        if context.missing:  # ask for all the names at once; their answers are then read in order
             for _, later in ordered[position + 1 :]:
                 context.lookup(later, context.address_type)
             return False
@@ -281,12 +281,12 @@ def ptr(context: Context, directive: Directive, domain: str) -> Match:
         return False
     target = context.target(directive.domain_spec, domain)
     answer = None if target is None else context.reverse_lookup()
-    # RFC 7208, 5.5: here a lookup that fails is no error but no match.
+    # RFC 7208, 5.5: here a failed lookup is not an error but no match.
     if target is None or answer is None or answer.outcome is Outcome.TEMPFAIL:
         return False
     if answer.outcome is not Outcome.FOUND:
         return context.void(answer)
-    # RFC 7208, 5.5 looks the addresses of all names up; those of names that could not match change nothing.
+    # RFC 7208, 5.5 looks up the addresses of all names; those of names that could not match change nothing.
     target = target.lower() if target.isascii() else ""
     below = "." + target
     names = [name for name in context.reverse_names(answer) if name == target or name.endswith(below)]
@@ -294,7 +294,7 @@ def ptr(context: Context, directive: Directive, domain: str) -> Match:
 
 
 def exists(context: Context, directive: Directive, domain: str) -> Match:
-    """``exists``: the target name has any IPv4 address, also where the client has IPv6 (RFC 7208, 5.7)."""
+    """``exists``: the target name has any IPv4 address, even if the client has IPv6 (RFC 7208, 5.7)."""
     target = context.target(directive.domain_spec, domain)
     answer = None if target is None else context.lookup(target, RecordType.A)
     if target is None or answer is None:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""A check told step by step, for whoever wants to see why a result came out so."""
+"""A check step by step, to show why it came to its result."""
 
 from __future__ import annotations
 
@@ -20,15 +20,15 @@ class Event(StrEnum):
 
     LOOKUP = "lookup"  #: a question and its answer
     RECORD = "record"  #: a published text that is, or claims to be, the policy of `Step.domain`
-    TERM = "term"  #: a term is looked at
-    COUNT = "count"  #: what was just reported counts for a limit (RFC 7208, 4.6.4)
-    EXPANSION = "expansion"  #: what the macros of the term came to
-    COMPARISON = "comparison"  #: what was compared with what, and what came of it
-    OUTCOME = "outcome"  #: what came of the term, or of the whole policy where `Step.term` is empty
+    TERM = "term"  #: a term is evaluated
+    COUNT = "count"  #: the previous step counts for a limit (RFC 7208, 4.6.4)
+    EXPANSION = "expansion"  #: what the macros of the term expanded to
+    COMPARISON = "comparison"  #: what was compared, and with what result
+    OUTCOME = "outcome"  #: the result of the term, or of the whole policy where `Step.term` is empty
 
 
 class Step(NamedTuple):
-    """One thing that a check did. Texts are as the stranger wrote them: escape them before printing."""
+    """One step of a check. Texts are as the stranger wrote them: escape them before printing."""
 
     depth: int
     """How many includes lead here."""
@@ -37,7 +37,7 @@ class Step(NamedTuple):
     """Whose policy is evaluated."""
 
     term: str
-    """The term at hand as written; empty before the first one and after the last one."""
+    """The current term as written; empty before the first one and after the last one."""
 
     event: Event
     text: str = ""
@@ -51,18 +51,18 @@ _NOBODY = IPv4Address(0)
 
 
 class Narrator:
-    """Keeps the events of a check as steps (`assay.protocol.spf.observer.Observer`)."""
+    """Records the events of a check as steps (`assay.protocol.spf.observer.Observer`)."""
 
     def __init__(self) -> None:
         self._finished: tuple[Step, ...] = ()  # of the checks before this one, as before a best guess
         self._steps: list[Step] = []
-        self._at: tuple[int, str, str] = (0, "", "")  # depth, domain and term that events are about
+        self._at: tuple[int, str, str] = (0, "", "")  # depth, domain and term of the next events
         self._address: Address = _NOBODY  # the client's
         self._given: tuple[str, bytes] | None = None
 
     @property
     def steps(self) -> tuple[Step, ...]:
-        """What was done so far."""
+        """The steps so far."""
         return (*self._finished, *self._steps)
 
     def begins(self, address: Address, given: tuple[str, bytes] | None) -> None:

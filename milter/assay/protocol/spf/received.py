@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The Received-SPF trace field (RFC 7208, 9.1), written only: nothing that a stranger sent is believed for having one.
+"""The Received-SPF trace field (RFC 7208, 9.1). It is only written: a stranger's field is never believed.
 
-Whatever the client or the sender chose is made harmless first, because RFC 7208, 11.5 has seen the attack: nothing
+All text that the client or the sender chose is made harmless first, because RFC 7208, 11.5 knows the attack: nothing
 that can be misread (see `assay.model.printable`), nothing longer than a mailbox may be, and so no way out of the quotes
 or the comment.
 """
@@ -25,14 +25,14 @@ _ERRORS = (Result.TEMPERROR, Result.PERMERROR)
 # RFC 5322, 3.2.3 with RFC 6532, 3.2: a dot-atom needs no quotes. The dot is in no atext: linear.
 _ATEXT = r"[A-Za-z0-9!#$%&'*+/=?^_`{|}~\x80-\U0010ffff-]"
 _DOT_ATOM = re.compile(rf"{_ATEXT}+(?:\.{_ATEXT}+)*")
-_PLAIN = re.compile(r"[A-Za-z0-9_-]+(?:\.[A-Za-z0-9_-]+)*")  # what most values are
+_PLAIN = re.compile(r"[A-Za-z0-9_-]+(?:\.[A-Za-z0-9_-]+)*")  # most values
 
 
 def render(evaluation: Evaluation, *, client_address: Address, helo: str, envelope_from: str, receiver: str) -> str:
     """Write the value of a Received-SPF field, folded with CRLF and a tab, without the name and the last CRLF.
 
-    :param helo: the HELO argument as it was sent.
-    :param envelope_from: the reverse-path without angle brackets, empty for the null one.
+    :param helo: the HELO argument as sent.
+    :param envelope_from: the reverse-path without angle brackets, empty for the null reverse-path.
     :param receiver: our own host name.
     """
     pairs = [
@@ -62,14 +62,14 @@ def _value(text: str) -> str:
 
 
 def _cut(text: str, most: int) -> str:
-    """The text, cut to so many octets."""
+    """The text, cut to `most` octets."""
     if len(text) * 4 > most:  # a character has four octets at most
         text = text.encode()[:most].decode(errors="ignore")
     return text
 
 
 def _fold(words: list[str]) -> str:
-    """Put words on lines. A word is never broken: folding a quoted string would change it (RFC 5322, 3.2.4)."""
+    """Fold words into lines. A word is never broken: folding a quoted string would change it (RFC 5322, 3.2.4)."""
     lines: list[str] = []
     line, length = "", len(FIELD_NAME) + 1
     for word in words:

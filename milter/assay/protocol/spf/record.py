@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""SPF records (RFC 7208, 3, 4.5, 4.6, 5, 6): choose the one, and read it once into frozen terms.
+"""SPF records (RFC 7208, 3, 4.5, 4.6, 5, 6): choose the record, and read it once into frozen terms.
 
-The whole record is read before anything is evaluated, because an error anywhere is a permerror even behind a match
-(RFC 7208, 4.6). All errors are found, not only the first, so that they can be shown to whoever publishes the record.
+The whole record is read before anything is evaluated, because an error anywhere is a permerror even after a match
+(RFC 7208, 4.6). All errors are found, not only the first, so that the publisher of the record can see them all.
 Whether a name makes sense after its macros are expanded is not known here.
 """
 
@@ -25,16 +25,16 @@ from assay.protocol.spf.result import Result
 #: the longest takes four milliseconds.
 MAX_RECORD_LENGTH = 8192
 MAX_SHOWN = 80  # characters of a stranger's term in a message of ours
-MAX_FAULTS = 20  # that are told; whoever made more will come back
+MAX_FAULTS = 20  # that are reported; a publisher with more can fix these first
 
 _VERSION = re.compile(rb"v=spf1(?: |\Z)", re.IGNORECASE)  # RFC 7208, 4.5: a space or the end, nothing else
 _PRINTABLE = re.compile(rb"[\x20-\x7e]*")
 
-# RFC 7208, 4.6.1. A name is the same for both kinds of terms; an "=" right behind it makes a modifier.
+# RFC 7208, 4.6.1. A name is the same for both kinds of terms; an "=" right after it makes a modifier.
 _MODIFIER = re.compile(r"([A-Za-z][A-Za-z0-9._-]*)=(.*)", re.DOTALL)
 _DIRECTIVE = re.compile(r"([-+?~]?)([A-Za-z][A-Za-z0-9._-]*)(?:([:/])(.*))?", re.DOTALL)
 
-# RFC 7208, 5.6: no leading zero in a length. Searched only behind a slash, from the right.
+# RFC 7208, 5.6: no leading zero in a length. Searched only after a slash, from the right.
 _LENGTH = re.compile(r"0|[1-9][0-9]{0,2}")
 _IP4_TEXT = re.compile(r"[0-9.]{7,15}")
 _IP6_TEXT = re.compile(r"[0-9A-Fa-f:.]{2,45}")  # the longest form has 45; no zone identifiers (RFC 4007)
@@ -75,7 +75,7 @@ class Directive(Struct, frozen=True):
     """A qualifier and a mechanism (RFC 7208, 4.6.1).
 
     `text` is the term as written, `result` what a match means. `ip4_host_bits` and `ip6_host_bits` are how many bits
-    at the right are not compared. Of ``ip4`` and ``ip6``, `ip_version` is 4 or 6, else 0, and `network` is the number
+    at the right are not compared. For ``ip4`` and ``ip6``, `ip_version` is 4 or 6, else 0, and `network` is the number
     of the network without its host bits.
     """
 
@@ -98,7 +98,7 @@ class Modifier(Struct, frozen=True):
 
 
 class SpfRecord(Struct, frozen=True):
-    """The terms of a record in their order, without the version. `faults` are all its syntax errors, told in words."""
+    """The terms of a record in their order, without the version. `faults` are all its syntax errors, in words."""
 
     directives: tuple[Directive, ...] = ()
     redirect: Modifier | None = None
@@ -108,13 +108,13 @@ class SpfRecord(Struct, frozen=True):
 
 
 class TermError(ValueError):
-    """A term that the grammar does not have. The message says why and quotes nothing."""
+    """A term that the grammar does not allow. The message says why and quotes nothing."""
 
 
 def select(texts: Sequence[bytes]) -> SpfRecord | None:
     """Choose the SPF record among a domain's TXT records and read it (RFC 7208, 4.5).
 
-    :returns: None where there is no SPF record. Two records are one whose fault is that.
+    :returns: None where there is no SPF record. More than one gives a record with that fault.
     """
     chosen = [text for text in texts if _VERSION.match(text)]
     if not chosen:
@@ -127,7 +127,7 @@ def select(texts: Sequence[bytes]) -> SpfRecord | None:
 def parse(text: bytes) -> SpfRecord:
     """Read one record with its version. Never raises: see `SpfRecord.faults`."""
     if not _VERSION.match(text):
-        return SpfRecord(faults=("does not begin with v=spf1",))
+        return SpfRecord(faults=("does not start with v=spf1",))
     return parse_terms(text[len("v=spf1") :])
 
 
@@ -147,7 +147,7 @@ def _parse(text: bytes) -> SpfRecord:
     modifiers: dict[str, Modifier] = {}
     unknown: list[Modifier] = []
     faults: list[str] = []
-    # A term that stands there twice is read once. No more faults are looked for than are told.
+    # A repeated term is read once. Reading stops when enough faults are found.
     terms: dict[str, Directive | Modifier] = {}
     for term in text.decode("ascii").split(" "):  # bounded by MAX_RECORD_LENGTH
         if not term:
@@ -178,7 +178,7 @@ def _parse(text: bytes) -> SpfRecord:
 
 
 def shown(text: str) -> str:
-    """A stranger's text as it may stand in a message of ours: printable ASCII without quotes, and not long."""
+    """A stranger's text made safe for a message of ours: printable ASCII without quotes, and not long."""
     if len(text) > MAX_SHOWN:
         text = text[: MAX_SHOWN - 3] + "..."
     return marked_ascii(text)
@@ -189,7 +189,7 @@ def _term(term: str) -> Directive | Modifier:
     match = _MODIFIER.fullmatch(term)
     if match is not None:
         name = match[1].lower()
-        # RFC 7208, 6.1 and 6.2 give the known ones a domain-spec; 6: any other has a macro-string.
+        # RFC 7208, 6.1 and 6.2: the known ones have a domain-spec; 6: any other has a macro-string.
         read = macro.parse_domain_spec if name in ("redirect", "exp") else macro.parse
         return Modifier(term, name, read(match[2]))
     match = _DIRECTIVE.fullmatch(term)
@@ -211,7 +211,7 @@ def _term(term: str) -> Directive | Modifier:
 
 
 def _host_directive(term: str, result: Result, mechanism: Mechanism, separator: str, argument: str) -> Directive:
-    """Read what has a domain-spec: ``include``, ``a``, ``mx``, ``ptr`` or ``exists`` (RFC 7208, 5.2 to 5.5, 5.7)."""
+    """Read a term with a domain-spec: ``include``, ``a``, ``mx``, ``ptr`` or ``exists`` (RFC 7208, 5.2 to 5.5, 5.7)."""
     ip4_length, ip6_length = IP4_BITS, IP6_BITS
     if mechanism in _WITH_DUAL_LENGTH:
         tail = argument if separator == ":" else separator + argument
@@ -234,9 +234,9 @@ def _host_directive(term: str, result: Result, mechanism: Mechanism, separator: 
 
 
 def _split_dual_length(text: str) -> tuple[str, int, int]:
-    """Take ``/24``, ``//64`` or ``/24//64`` off the end (RFC 7208, 5.3).
+    """Split ``/24``, ``//64`` or ``/24//64`` off the end (RFC 7208, 5.3).
 
-    A slash may also stand in a domain-spec, so only a slash with nothing but digits behind it begins a length.
+    A domain-spec may have a slash too, so only a slash with nothing but digits after it starts a length.
     """
     ip4_length, ip6_length = IP4_BITS, IP6_BITS
     head, slashes, digits = text.rpartition("//")
@@ -268,7 +268,7 @@ def _network_directive(term: str, result: Result, mechanism: Mechanism, argument
 
 
 def _number(text: str, form: re.Pattern[str], kind: type[IPv4Address] | type[IPv6Address]) -> int:
-    """The number of an address. `form` keeps out what the library knows and the RFC does not, such as zones."""
+    """The number of an address. `form` refuses what the library accepts and the RFC does not, such as zones."""
     try:
         if form.fullmatch(text):
             return int(kind(text))

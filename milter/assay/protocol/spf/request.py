@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What a check of SPF is asked (RFC 7208, 4.1): which client, which identity, and how to check it.
+"""The request for an SPF check (RFC 7208, 4.1): which client, which identity, and how to check it.
 
-A receiver makes one request for a client and derives those of the two identities of a transaction from it (RFC 7208,
+A receiver makes one request for a client and derives from it those for the two identities of a transaction (RFC 7208,
 2.3 and 2.4): which domain and which sender an identity stands for, and when there is nothing to check.
 """
 
@@ -17,7 +17,7 @@ from assay.model.smtp import Address
 from assay.protocol.spf.record import SpfRecord, select
 from assay.protocol.spf.result import Identity, Limits
 
-#: How a domain's TXT records become its policy: None for no record. Sender ID has another way (RFC 4406, 4.4).
+#: Chooses a domain's policy among its TXT records: None for no record. Sender ID does it differently (RFC 4406, 4.4).
 Selector = Callable[[Sequence[bytes]], SpfRecord | None]
 
 _DEFAULT_LIMITS = Limits()
@@ -31,10 +31,10 @@ class Request(Struct, frozen=True):
 
     address: Address
     helo: str
-    """The argument of HELO or EHLO as it was sent."""
+    """The argument of HELO or EHLO as sent."""
 
     domain: str = ""
-    """``<domain>``; any name the DNS can carry, also one that no mail domain could be."""
+    """``<domain>``; any name the DNS can carry, even one that cannot be a mail domain."""
 
     sender: str = ""
     """``<sender>``, the local part not quoted. Without a local part it is the postmaster's (RFC 7208, 4.3)."""
@@ -51,8 +51,8 @@ class Request(Struct, frozen=True):
 
     limits: Limits = _DEFAULT_LIMITS
     best_guess: bytes = b""
-    """A record for a domain that exists and publishes none, version included; empty for no guess. RFC 7208 knows no
-    such thing, so the evaluation is marked as `Evaluation.guessed`."""
+    """A record for a domain that exists and publishes none, version included; empty for no guess. RFC 7208 has no
+    such guess, so the evaluation is marked as `Evaluation.guessed`."""
 
     record: bytes | None = None
     """A policy to use in place of the domain's own, version included."""
@@ -85,13 +85,13 @@ class Request(Struct, frozen=True):
 
 
 def is_multi_label(name: str) -> bool:
-    """Whether this is at least two labels and no address (RFC 7208, 4.3). What else a name may be the DNS decides."""
+    """Whether this has at least two labels and is not an address (RFC 7208, 4.3). The DNS decides about the rest."""
     _, dot, toplabel = name.rpartition(".")
     return bool(dot) and not toplabel.isdigit() and not name.startswith("[")
 
 
 def _helo_domain(helo: str) -> tuple[Domain | None, str]:
-    """The domain that a HELO argument names, or why it names none (RFC 7208, 2.3)."""
+    """The domain that a HELO argument names, or why it does not name one (RFC 7208, 2.3)."""
     if not helo:
         return None, "no HELO name"
     if not helo.isascii():  # RFC 8616, 4: HELO has A-labels
@@ -99,9 +99,9 @@ def _helo_domain(helo: str) -> tuple[Domain | None, str]:
     try:
         domain = Domain.parse(helo)
     except InvalidNameError as error:
-        return None, f"HELO is no domain name: {error}"
+        return None, f"HELO is not a domain name: {error}"
     if not is_multi_label(domain.name):  # RFC 7208, 2.3 and 4.3
-        return None, "HELO is no fully qualified domain name"
+        return None, "HELO is not a fully qualified domain name"
     return domain, ""
 
 
@@ -113,7 +113,7 @@ def _mail_from(helo: str, reverse_path: ReversePath) -> tuple[str, Domain | None
     if reverse_path.mailbox is not None:
         local_part, domain = reverse_path.mailbox.local_part, reverse_path.mailbox.domain
     else:
-        # No mailbox, but often there is a domain all the same, and only that decides (RFC 7208, 4.3).
+        # Not a mailbox, but often there is still a domain, and only that decides (RFC 7208, 4.3).
         local_part, _, text = reverse_path.text.rpartition("@")
         try:
             domain = Domain.parse(text)

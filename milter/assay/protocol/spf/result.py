@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The words in which SPF answers (RFC 7208, 2.6): the result, what was checked, and why it came out so.
+"""The vocabulary of SPF's answers (RFC 7208, 2.6): the result, what was checked, and the reason.
 
-Values only. What a result means for the message is the policy's affair, not SPF's (RFC 7208, 8).
+Values only. What a result means for the message is for the policy to decide, not for SPF (RFC 7208, 8).
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ class Identity(StrEnum):
 
 
 class Limits(Struct, frozen=True, cache_hash=True):
-    """What one check may cost (RFC 7208, 4.6.4). The defaults are the RFC's own numbers; fewer break good senders."""
+    """What one check may cost (RFC 7208, 4.6.4). The defaults are the RFC's numbers; lower ones break good senders."""
 
     dns_terms: int = 10
     """Terms that ask the DNS: include, a, mx, ptr, exists and redirect, over all included records. MUST be 10."""
@@ -43,7 +43,7 @@ class Limits(Struct, frozen=True, cache_hash=True):
     """Terms whose lookups may find nothing (NXDOMAIN or no data). SHOULD be 2, and MAY be made configurable."""
 
     mx_names: int = 10
-    """Names one ``mx`` may have; one with more is a permerror. MUST be 10."""
+    """Names that one ``mx`` may have; more are a permerror. MUST be 10."""
 
     ptr_names: int = 10
     """Names of the client's address that ``ptr`` and ``%{p}`` look at; the rest is ignored. MUST be 10."""
@@ -70,7 +70,7 @@ Match = bool | Trouble
 class Evaluation(Struct, frozen=True):
     """What SPF found out about one identity of one transaction.
 
-    All text that the sender chose is printable and bounded here, except `sender`, which is as it came.
+    All text that the sender chose is printable and bounded here, except `sender`, which is unchanged.
     """
 
     result: Result
@@ -90,24 +90,24 @@ class Evaluation(Struct, frozen=True):
 
     explanation: str = ""
     """What the sender says to a rejected client by ``exp=`` (RFC 7208, 6.2), in printable ASCII. It is third-party
-    text, unless the caller gave a default for those who say nothing."""
+    text, unless it is the caller's default for domains without one."""
 
     dns_terms: int = 0
     void_lookups: int = 0
     all_matched: bool = False
-    """Whether ``all`` decided in the domain's record or the one it redirects to, and not a more special mechanism."""
+    """Whether ``all``, and not a more specific mechanism, decided in the domain's record or the one it redirects to."""
 
     uses_local_part: bool = False
     """Whether an evaluated term had ``%{l}`` or ``%{s}``: only then may a trace name the local part (RFC 8601,
     2.7.2)."""
 
     uses_macros: bool = False
-    """Whether a macro was expanded on the way, to become a name or a part of an explanation. If not, neither HELO nor
-    local part, receiver or time had a say, and `sender` only stands here as it was given."""
+    """Whether a macro was expanded, for a name or an explanation. If not, HELO, local part, receiver and time had no
+    influence, and `sender` is only repeated here as given."""
 
     domain_exists: bool = True
     """False where the DNS says that `domain` does not exist (NXDOMAIN)."""
 
     guessed: bool = False
-    """Whether a record of the receiver's own choice decided, for a domain that has none. Nobody vouches for such a
+    """Whether a record of the receiver's own choice decided, because the domain has none. Nobody vouches for such a
     result, so it must not be taken for the domain's word."""

@@ -4,21 +4,21 @@ r"""Address lists of a header field (RFC 5322, 3.4), read byte by byte, as far a
 Whoever signs a message and whoever shows it to a human must see the same author (J. Chen, V. Paxson, J. Jiang,
 "Composition Kills", 2020). This parser accepts the grammar of RFC 5322, section 3, with UTF-8 (RFC 6532) and with
 groups (RFC 6854); the obsolete syntax of section 4: routes, empty list elements, dots in a display name, white space
-and comments around the dots of an address; and two forms that the RFC never had and everybody shows: dots anywhere in
-a local part, and a final dot behind a domain. All else is an `AddressFault`, and `assay.protocol.syntax.readings`
+and comments around the dots of an address; and two forms that the RFC never had and every program shows: dots anywhere
+in a local part, and a final dot after a domain. All else is an `AddressFault`, and `assay.protocol.syntax.readings`
 finds what it could be read as:
 
-- an ``@`` outside quotes in a display name, text behind ``>``, a backslash outside quotes and comments;
-- a quoted string with a quoted pair beside other words of a display name: Sendmail quotes the whole again, and of
-  ``"A\" <b@c> "' <d@e>`` it makes ``"\"A\\" <b@c> \"'" <d@e>``;
-- white space or a comment inside a domain behind what is a whole domain already (``b.example .c.example``);
-- control characters, bare CR or LF, NUL, bytes that are no UTF-8;
-- encoded words (RFC 2047) inside an address. In a display name they are kept as they are: nothing is ever decoded;
-- characters that become ``@``, ``<`` or ``>`` under compatibility normalisation (U+FF20 and its like) outside quotes.
+- an ``@`` outside quotes in a display name, text after ``>``, a backslash outside quotes and comments;
+- a quoted string with a quoted pair beside other words of a display name: Sendmail quotes the whole again, and turns
+  ``"A\" <b@c> "' <d@e>`` into ``"\"A\\" <b@c> \"'" <d@e>``;
+- white space or a comment inside a domain, after what is already a whole domain (``b.example .c.example``);
+- control characters, bare CR or LF, NUL, bytes that are not UTF-8;
+- encoded words (RFC 2047) inside an address. In a display name they are kept unchanged: nothing is ever decoded;
+- characters that become ``@``, ``<`` or ``>`` under compatibility normalisation (U+FF20 for example) outside quotes.
 
 Invariants: never raises; time linear in the length of the value; an `AddressFault` quotes nothing of the value. The
-domain is what was written, without comments, white space and final dot: whether it is a domain name is the caller's
-question.
+domain is as written, without comments, white space and final dot: whether it is a domain name is for the caller to
+check.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ class AddressList(Struct, frozen=True):
 
 
 class AddressFault(Struct, frozen=True):
-    """Why a value is no address-list, in words for a postmaster."""
+    """Why a value is not an address-list, in words for a postmaster."""
 
     reason: str
 
@@ -63,8 +63,8 @@ class AddressFault(Struct, frozen=True):
 def parse_addresses(value: bytes) -> AddressList | AddressFault:
     """Read the value of a From, Sender, To or similar field.
 
-    :param value: the field's value as it stood in the message, folded with CRLF.
-    :returns: the addresses, or why they cannot be told for sure (RFC 5322, 3.4, 3.6.2 and 4.4).
+    :param value: the field's value as it was in the message, folded with CRLF.
+    :returns: the addresses, or why they cannot be determined for certain (RFC 5322, 3.4, 3.6.2 and 4.4).
     """
     simple = _SIMPLE.fullmatch(value)
     if simple is not None and len(value) <= MAX_LENGTH:
@@ -79,7 +79,7 @@ def parse_addresses(value: bytes) -> AddressList | AddressFault:
         except UnicodeDecodeError:
             # In GBK, Shift_JIS and others a byte of a character can be "@" or a backslash: readers that guess
             # another charset see other addresses.
-            return AddressFault("8-bit bytes that are no UTF-8")
+            return AddressFault("8-bit bytes that are not UTF-8")
         if _WIDE_CONTROL.search(text):
             return AddressFault("control character")
     try:
@@ -108,9 +108,9 @@ _COMMENT_EDGE = re.compile(rb"\\.|[()]", re.DOTALL)
 _QUOTED_PAIR = re.compile(rb"\\(.)", re.DOTALL)
 _ENCODED_WORD = re.compile(rb"=\?[^?]*+\?[^?]*+\?[^?]*+\?=")
 
-#: What nearly every From field is: one mailbox in ASCII, without folding, comments, backslashes and encoded words in
-#: its address, with a display name of atoms and dots or of one quoted string. It is read at once; `_Parser` reads all
-#: the rest, and would read this to the same result.
+#: What nearly every From field is: one mailbox in ASCII, without folding, comments, backslashes or encoded words in
+#: its address, with a display name of atoms and dots or of one quoted string. It is read in one step; `_Parser` reads
+#: all the rest, and would read this with the same result.
 _SIMPLE = re.compile(
     rb"""[ ]*+
     (?:(?:(?P<words>[A-Za-z0-9!#$%&'*+/=?^_`{|}~-][A-Za-z0-9!#$%&'*+/=?^_`{|}~. -]*+)
@@ -126,11 +126,11 @@ _SIMPLE = re.compile(
 #: All characters that are "@", "<" or ">" under NFKC. Normalising the text itself would be quadratic in its length.
 LOOKALIKE = re.compile("[\ufe64\ufe65\ufe6b\uff1c\uff1e\uff20]")
 
-_STRAY = {b'"': "quoted string without an end", b"[": "broken address literal", b"\\": "backslash outside quotes"}
+_STRAY = {b'"': "unterminated quoted string", b"[": "broken address literal", b"\\": "backslash outside quotes"}
 
 
 def _simple(words: bytes | None, quoted: bytes | None, _: bytes | None, local: bytes, domain: bytes) -> AddressList:
-    """What `_SIMPLE` found."""
+    """The address that `_SIMPLE` matched."""
     name = quoted if words is None else b" ".join(words.split())
     mailbox = HeaderMailbox((name or b"").decode(), local.decode(), domain.decode())
     return AddressList((mailbox,))
@@ -141,7 +141,7 @@ class _SyntaxFault(Exception):  # noqa: N818 - it never leaves this module
 
 
 class _Token(NamedTuple):
-    """A word or a special. `glued` tells that neither white space nor a comment stands before it."""
+    """A word or a special. `glued` is whether it directly follows the one before, without white space or a comment."""
 
     kind: str
     text: bytes
@@ -152,7 +152,7 @@ _END = _Token("end", b"", False)
 
 
 def _tokens(value: bytes) -> Iterator[_Token]:
-    """Cut an unfolded value into words and specials; white space and comments only leave their trace in `glued`."""
+    """Split an unfolded value into words and specials; white space and comments only show in `glued`."""
     at, glued = 0, False
     while at < len(value):
         match = _TOKEN.match(value, at)
@@ -172,7 +172,7 @@ def _tokens(value: bytes) -> Iterator[_Token]:
 
 
 def _comment_end(value: bytes, at: int) -> int:
-    """Where the comment ends whose "(" stands before `at` (RFC 5322, 3.2.2: comments nest)."""
+    """Where the comment ends whose "(" is just before `at` (RFC 5322, 3.2.2: comments nest)."""
     depth = 1
     for edge in _COMMENT_EDGE.finditer(value, at):
         if edge[0] == b"(":
@@ -183,11 +183,11 @@ def _comment_end(value: bytes, at: int) -> int:
             depth -= 1
             if not depth:
                 return edge.end()
-    raise _SyntaxFault("comment without an end")
+    raise _SyntaxFault("unterminated comment")
 
 
 class _Parser:
-    """The grammar of RFC 5322, 3.4 over tokens; every token is looked at once."""
+    """The grammar of RFC 5322, 3.4 over tokens; each token is read once."""
 
     __slots__ = ("_at", "_groups", "_mailboxes", "_tokens")
 
@@ -205,7 +205,7 @@ class _Parser:
                 break
             self._address()
             if self._peek() is not _END and self._peek().text != b",":
-                raise _SyntaxFault("text behind an address")
+                raise _SyntaxFault("text after an address")
         if not self._mailboxes and not self._groups:
             raise _SyntaxFault("no address")
         return AddressList(tuple(self._mailboxes), tuple(self._groups))
@@ -218,14 +218,14 @@ class _Parser:
         self._next()
         self._groups.append(_phrase(words, "group without a name"))
         while True:
-            self._skip_commas()  # RFC 5322, 3.4: a group may be empty; 4.4 obs-group-list: and hold nothing but commas
+            self._skip_commas()  # RFC 5322, 3.4: a group may be empty; 4.4 obs-group-list: or have only commas
             if self._peek().text == b";":
                 self._next()
                 return
             self._mailbox(self._words())
             token = self._peek()
             if token.text not in (b",", b";"):
-                raise _SyntaxFault("group without an end" if token is _END else "text behind an address in a group")
+                raise _SyntaxFault("unterminated group" if token is _END else "text after an address in a group")
 
     def _skip_commas(self) -> None:
         """RFC 5322, 4.4 obs-mbox-list and obs-addr-list: elements may be empty."""
@@ -233,7 +233,7 @@ class _Parser:
             self._at += 1
 
     def _mailbox(self, words: list[_Token]) -> None:
-        """mailbox = name-addr / addr-spec, of which `words` are read already."""
+        """mailbox = name-addr / addr-spec, of which `words` have already been read."""
         if len(self._mailboxes) >= MAX_MAILBOXES:
             raise _SyntaxFault(f"more than {MAX_MAILBOXES} addresses")
         token = self._next()
@@ -247,11 +247,11 @@ class _Parser:
                 raise _SyntaxFault("no @ between < and >")
             self._mailboxes.append(HeaderMailbox(display_name, _local_part(words), self._domain()))
             if self._next().text != b">":
-                raise _SyntaxFault("no > behind an address")
+                raise _SyntaxFault("no > after an address")
         elif words:
             raise _SyntaxFault("address without @")
         else:
-            raise _SyntaxFault("group without an end" if token is _END else "empty address")
+            raise _SyntaxFault("unterminated group" if token is _END else "empty address")
 
     def _skip_route(self) -> None:
         """obs-route = obs-domain-list ":" (RFC 5322, 4.4), which SHOULD be ignored."""
@@ -261,7 +261,7 @@ class _Parser:
             if token.text == b"@":
                 self._domain()
             elif token.text != b",":
-                raise _SyntaxFault("route without an end")
+                raise _SyntaxFault("unterminated route")
 
     def _domain(self) -> str:
         """domain = dot-atom / domain-literal / obs-domain (RFC 5322, 3.4.1 and 4.4)."""
@@ -275,7 +275,7 @@ class _Parser:
         return _domain_of(words).decode()
 
     def _words(self) -> list[_Token]:
-        """The run of atoms, quoted strings and dots from here on."""
+        """The run of atoms, quoted strings and dots that starts here."""
         start = self._at
         while self._peek().kind in ("atom", "quoted") or self._peek().text == b".":
             self._at += 1
@@ -291,9 +291,9 @@ class _Parser:
 
 
 def _phrase(words: list[_Token], fault: str) -> str:
-    """phrase (RFC 5322, 3.2.5), with the dots of obs-phrase: they must not come first."""
+    """phrase (RFC 5322, 3.2.5), with the dots of obs-phrase, which must not come first."""
     if not words or words[0].text == b".":
-        raise _SyntaxFault(fault or "display name that begins with a dot")
+        raise _SyntaxFault(fault or "display name that starts with a dot")
     parts: list[bytes] = []
     for word in words:
         if word.kind == "atom":
@@ -307,7 +307,7 @@ def _phrase(words: list[_Token], fault: str) -> str:
 
 
 def _local_part(words: list[_Token]) -> str:
-    """local-part = dot-atom / quoted-string / obs-local-part (RFC 5322, 3.4.1 and 4.4), with dots wherever they are."""
+    """local-part = dot-atom / quoted-string / obs-local-part (RFC 5322, 3.4.1 and 4.4), with dots anywhere."""
     parts: list[bytes] = []
     follows_dot = True
     for word in words:
@@ -326,14 +326,14 @@ def _local_part(words: list[_Token]) -> str:
 
 
 def _domain_of(words: list[_Token]) -> bytes:
-    """dot-atom-text (RFC 5322, 3.2.3) or obs-domain (4.4): atoms with single dots between them, perhaps one behind."""
+    """dot-atom-text (RFC 5322, 3.2.3) or obs-domain (4.4): atoms with single dots between them, maybe a final one."""
     is_whole = False
     for position, word in enumerate(words):
         if position and not word.glued:
             if word.kind == "atom" and words[position - 1].kind == "atom":
-                raise _SyntaxFault("text behind an address")
-            if is_whole:  # for a program that reads no farther
-                raise _SyntaxFault("white space or comment behind a domain that could end there")
+                raise _SyntaxFault("text after an address")
+            if is_whole:  # for a program that stops reading there
+                raise _SyntaxFault("white space or comment after a domain that could end there")
         if word.kind != ("special" if position % 2 else "atom"):
             raise _SyntaxFault("misplaced dot in a domain")
         if word.kind == "atom":
@@ -345,14 +345,14 @@ def _domain_of(words: list[_Token]) -> bytes:
 
 
 def _refuse_encoded_word(part: bytes) -> bytes:
-    """The same part of an address, without an encoded word in it: some readers decode them even there."""
+    """The same part of an address; refuse an encoded word in it: some readers decode them even there."""
     if _ENCODED_WORD.search(part):  # RFC 2047, 5 (3): not within an addr-spec, nor within a quoted string
         raise _SyntaxFault("encoded word inside an address")
     return part
 
 
 def _refuse_lookalikes(atom: bytes) -> None:
-    """Refuse what a reader that normalises (NFKC) takes for the syntax of another address."""
+    """Refuse what a reader that normalises (NFKC) would take for the syntax of another address."""
     if not atom.isascii() and LOOKALIKE.search(atom.decode()):
         raise _SyntaxFault("character that looks like @, < or >")
 

@@ -1,12 +1,12 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What programs could take for the addresses of a field that they read differently.
+"""The addresses that programs could find in a field that they read differently.
 
-For the value of a From field that `parse_addresses` refuses. No program is imitated: whatever may follow an ``@`` as a
-domain is collected, in quotes and comments too, with and without what some programs drop or decode. So what any of
-them shows is among it, and often more than that, which is the safe side: an author that cannot be told for sure must
-not be vouched for (RFC 9989, 4.4).
+For the value of a From field that `parse_addresses` refuses. No program is imitated: everything that could be the
+domain after an ``@`` is collected, in quotes and comments too, with and without what some programs drop or decode. So
+the result has what any of them shows, and often more, which is the safe side: an author that cannot be determined for
+certain must not be vouched for (RFC 9989, 4.4).
 
-Invariants: never raises; time linear in the length of the value; little more than `MAX_READINGS`.
+Invariants: never raises; time linear in the length of the value; little more than `MAX_READINGS` results.
 """
 
 from __future__ import annotations
@@ -24,80 +24,80 @@ MAX_READINGS = 20  # our choice: bounds the conversions of names; honest fields 
 MAX_BACKWARDS = 256  # our choice, in characters: a local part has 64 octets (RFC 5321, 4.5.3.1), a domain 253
 
 _AT = re.compile(f"@|{LOOKALIKE.pattern}")
-#: What a domain may consist of (RFC 5322, 3.2.3 and RFC 6532, 3.2), octets that are no UTF-8 included.
+#: What a domain may consist of (RFC 5322, 3.2.3 and RFC 6532, 3.2), octets that are not UTF-8 included.
 _TEXT = r"(?:[A-Za-z0-9!#$%&'*+/=?^_`{|}~.-]|[^\x00-\x7f\ufe64\ufe65\ufe6b\uff1c\uff1e\uff20])++"
 _GAP = r"(?:[ \t]++|\([^()]*+\))"
-#: A domain behind the "@", with white space and comments around its dots. Quotes and the like in front of it are
-#: passed over by some. Possessive quantifiers: hostile input cannot backtrack.
+#: A domain after the "@", with white space and comments around its dots. Some programs skip quotes and the like in
+#: front of it. Possessive quantifiers: hostile input cannot backtrack.
 _DOMAIN = re.compile(
     rf"""(?:{_GAP}|["\\<\[\]])*+(?P<first>{_TEXT})(?P<rest>(?:(?:(?<=\.){_GAP}++|{_GAP}++(?=\.)){_TEXT})*+)"""
 )
-_WORDS_BEHIND = re.compile(rf"(?:{_GAP}++{_TEXT})*+")
+_WORDS_AFTER = re.compile(rf"(?:{_GAP}++{_TEXT})*+")
 _NEXT = re.compile(rf"{_GAP}*+(.?)", re.DOTALL)
 _GAPS = re.compile(_GAP)
 #: A local part, backwards from the "@".
 _LOCAL_BACKWARDS = re.compile(r"[ \t]*+([A-Za-z0-9!#$%&'*+/=?^_`{|}~.\x80-\U0010ffff-]*+)")
-#: Some programs take these out of what they read: controls, signs of quoting, closing brackets that nothing opened.
+#: Some programs drop these from what they read: controls, quoting characters, unmatched closing brackets.
 _DROPPED = re.compile(r'[\x00-\x08\x0a-\x1f\x7f-\x9f"\\)>\u2028\u2029]+')
 _PARENTHESIS = re.compile("[()]")
-#: Sendmail makes ``user@host`` of ``host!user`` and ``user%host`` where no "@" follows. The first host, backwards.
+#: Sendmail rewrites ``host!user`` and ``user%host`` to ``user@host`` where no "@" follows. The first host, backwards.
 _BANG = re.compile(r"!(?=[^\x00-\x20])")
 _HOST_BACKWARDS = re.compile(r"[ \t]*+([A-Za-z0-9#$&'*+/=?^_`{|}~. \t\x80-\U0010ffff-]*+)")
 _PERCENT = re.compile(r"%([A-Za-z0-9_. \t\x80-\U0010ffff-]++)")
 
 _ENCODED_WORD = re.compile(r"=\?([^?]*+)\?([QqBb])\?([^?]*+)\?=")
-_BETWEEN_ENCODED_WORDS = re.compile(r"(?<=\?=)[ \t]++(?==\?)")  # is not part of the text
-#: Charsets in which "@" and dots may be other octets than in ASCII.
+_BETWEEN_ENCODED_WORDS = re.compile(r"(?<=\?=)[ \t]++(?==\?)")  # not part of the text
+#: Charsets in which "@" and dots may have other octets than in ASCII.
 _WIDE_CHARSETS = frozenset(("utf-7", "utf-16", "utf-16be", "utf-16le", "utf-32", "utf-32be", "utf-32le"))
 
 
 def possible_addresses(value: bytes) -> tuple[HeaderMailbox, ...]:
-    """Collect what could be an address, each once.
+    """Collect everything that could be an address, each once.
 
-    :param value: the field's value as it stood in the message, folded with CRLF.
-    :returns: mailboxes without a display name. `domain` is what follows the ``@`` and may be no name at all;
-        `local_part` is empty where none can be told. If they are more than MAX_READINGS, there may be others.
+    :param value: the field's value as it was in the message, folded with CRLF.
+    :returns: mailboxes without a display name. `domain` is what follows the ``@`` and need not be a name;
+        `local_part` is empty where there is no clear one. If there are more than MAX_READINGS, others may be missing.
     """
     found: dict[HeaderMailbox, None] = {}
     for text in _texts(value):
-        for one in chain(_scan(text), _scan_old(text)):
-            found[one] = None
+        for mailbox in chain(_scan(text), _scan_old(text)):
+            found[mailbox] = None
             if len(found) > MAX_READINGS:
                 return tuple(found)
     return tuple(found)
 
 
 def _texts(value: bytes) -> Iterator[str]:
-    """The value as it is, and as it is after what some programs do to it first."""
+    """The value unchanged, and after each change that some programs make to it first."""
     text = value.replace(b"\r\n", b"").decode("utf-8", "surrogateescape")
     yield text
     decoded = _ENCODED_WORD.sub(_decode, _BETWEEN_ENCODED_WORDS.sub("", text)) if "=?" in text else text
     if decoded != text:
         yield decoded
-    for one in {text, decoded}:
-        plain = _DROPPED.sub("", one)
-        if plain != one:
+    for reading in {text, decoded}:
+        plain = _DROPPED.sub("", reading)
+        if plain != reading:
             yield plain
-        if "(" in one:
-            yield _DROPPED.sub("", _without_comments(one))
+        if "(" in reading:
+            yield _DROPPED.sub("", _without_comments(reading))
 
 
 def _without_comments(text: str) -> str:
     """The text outside parentheses, which nest."""
     pieces: list[str] = []
     depth = at = 0
-    for one in _PARENTHESIS.finditer(text):
+    for parenthesis in _PARENTHESIS.finditer(text):
         if not depth:
-            pieces.append(text[at : one.start()])
-        depth = depth + 1 if one[0] == "(" else max(0, depth - 1)
-        at = one.end()
+            pieces.append(text[at : parenthesis.start()])
+        depth = depth + 1 if parenthesis[0] == "(" else max(0, depth - 1)
+        at = parenthesis.end()
     if not depth:
         pieces.append(text[at:])
     return " ".join(pieces)
 
 
 def _scan(text: str) -> Iterator[HeaderMailbox]:
-    """What stands around each "@"."""
+    """The addresses around each "@"."""
     for at in _AT.finditer(text):
         domain = _DOMAIN.match(text, at.end())
         if domain is None:
@@ -107,11 +107,11 @@ def _scan(text: str) -> Iterator[HeaderMailbox]:
         yield HeaderMailbox("", local_part, whole)
         if domain["rest"] and _is_whole(first):
             yield HeaderMailbox("", local_part, first)
-        behind = _WORDS_BEHIND.match(text, domain.end())
-        if behind is not None and behind[0]:
-            words = _GAPS.sub(" ", behind[0]).split()
+        after = _WORDS_AFTER.match(text, domain.end())
+        if after is not None and after[0]:
+            words = _GAPS.sub(" ", after[0]).split()
             yield HeaderMailbox("", local_part, whole + "".join(words))  # as Python's email package reads it
-            if _follows(text, behind.end()) != "<":
+            if _follows(text, after.end()) != "<":
                 yield HeaderMailbox("", local_part, ".".join((whole, *words)))  # as Sendmail rewrites it (BlankSub)
 
 
@@ -141,7 +141,7 @@ def _follows(text: str, at: int) -> str:
 
 
 def _is_whole(text: str) -> bool:
-    """Whether a program that reads no farther has a domain of several labels already."""
+    """Whether a program that stops reading here already has a domain of several labels."""
     return "." in text.strip(".")
 
 
@@ -152,7 +152,7 @@ def _decode(word: re.Match[str]) -> str:
         octets = quopri.decodestring(octets, header=True) if word[2] in "Qq" else base64.b64decode(octets + b"==")
     except (binascii.Error, ValueError):
         return word[0]
-    charset = word[1].lower().partition("*")[0].replace("_", "-")  # a language may stand behind
+    charset = word[1].lower().partition("*")[0].replace("_", "-")  # a language may follow
     text = octets.decode("utf-8", "surrogateescape")
     if charset in _WIDE_CHARSETS:
         return text + octets.decode(charset, "ignore")

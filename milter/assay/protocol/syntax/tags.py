@@ -2,9 +2,9 @@
 """Tag lists (RFC 6376, 3.2): the syntax of DKIM-Signature, of DKIM key records and of two of the three ARC fields.
 
 Strict: what the grammar does not allow is an error with a reason, never a guess. It does not know any tag's meaning,
-with one exception: base64 values (RFC 6376, 3.5) are decoded here because DKIM and ARC both need it.
+except that base64 values (RFC 6376, 3.5) are decoded here, because DKIM and ARC both need it.
 
-Non-ASCII is allowed in values where it is UTF-8, as RFC 8616, 5 asks for d=, i= and s=.
+Values may have non-ASCII in UTF-8, as RFC 8616, 5 requires for d=, i= and s=.
 """
 
 from __future__ import annotations
@@ -12,11 +12,11 @@ from __future__ import annotations
 import binascii
 import re
 
-#: Our choice: the registries of DKIM and ARC know 20 tags together; 100 bounds what a stranger can make us keep.
+#: Our choice: the registries of DKIM and ARC have 20 tags together; 100 bounds what a stranger can make us keep.
 MAX_TAGS = 100
 
-#: FWS as it reaches us. Its CRLF belongs to folding in a field. In a key record there is no folding, yet published
-#: records carry a stray CR or LF from the file they were pasted from, and no implementation minds.
+#: FWS as it reaches us. In a field, its CRLF is folding. A key record has no folding, but published records carry a
+#: stray CR or LF from the file they were pasted from, and all implementations accept it.
 _FWS = " \t\r\n"
 _WITHOUT_FWS = str.maketrans("", "", _FWS)
 
@@ -26,14 +26,14 @@ _BASE64 = re.compile(r"[A-Za-z0-9+/]+={0,2}")
 
 
 class TagListError(ValueError):
-    """A text that is no tag list, or a value that is no base64. The message says why, for a postmaster."""
+    """A text that is not a tag list, or a value that is not base64. The message tells a postmaster why."""
 
 
 def parse_tags(text: bytes) -> dict[str, str]:
-    """Take a tag list apart (RFC 6376, 3.2).
+    """Split a tag list into its tags (RFC 6376, 3.2).
 
     :param text: a field's value, folded or not, or the joined strings of a TXT record.
-    :returns: the values by tag name, in the order of the text. White space around a value is gone, inside it is kept.
+    :returns: the values by tag name, in the order of the text. White space around a value is dropped, inside it kept.
     :raises TagListError: a control character, bytes that are not UTF-8, an empty or malformed tag, a duplicate, or
         more than `MAX_TAGS` tags.
     """
@@ -64,7 +64,7 @@ def parse_tags(text: bytes) -> dict[str, str]:
 def without_fws(value: str) -> str:
     """The value without any folding white space, as base64 and colon-separated lists are read."""
     if value.isascii():
-        # `parse_tags` lets no other white space of ASCII through; this is a tenth of the cost for a long base64 value.
+        # `parse_tags` lets no other ASCII white space through; for a long base64 value this costs a tenth.
         return "".join(value.split())
     return value.translate(_WITHOUT_FWS)
 
@@ -75,9 +75,9 @@ def split_list(value: str) -> list[str]:
 
 
 def decode_base64(value: str) -> bytes:
-    """Decode a base64string (RFC 6376, 3.5), where white space may stand anywhere and the padding may be missing.
+    """Decode a base64string (RFC 6376, 3.5), where white space may be anywhere and the padding may be missing.
 
-    :raises TagListError: an empty value, a foreign character, or a length that no octets have.
+    :raises TagListError: an empty value, a character that is not base64, or an impossible length.
     """
     compact = without_fws(value)
     if not _BASE64.fullmatch(compact):
@@ -86,4 +86,4 @@ def decode_base64(value: str) -> bytes:
     try:
         return binascii.a2b_base64(unpadded + "=" * (-len(unpadded) % 4))
     except binascii.Error:
-        raise TagListError("not base64") from None  # one character is left over: six bits are no octet
+        raise TagListError("not base64") from None  # one character is left over: six bits are not an octet
