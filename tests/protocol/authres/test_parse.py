@@ -114,7 +114,7 @@ FAULTS = {
     "white space and comments only": b" (a) \r\n\t(b)",
     "an id alone": b"srv.example",
     "an id and a semicolon": b"srv.example;",
-    "no semicolon behind the id": b"srv.example spf=pass",
+    "no semicolon after the id": b"srv.example spf=pass",
     "a method without result": b"srv.example; spf",
     "a result beside none": b"srv.example; none; spf=pass",
     "a second none": b"srv.example; none; none",

@@ -7,7 +7,7 @@
     authres.parse(field.value)
     authres.claims(field.value, {"mx.example.org"})
 
-It decides nothing: which results are reported, and which field may be believed, is the policy's matter.
+It decides nothing: the policy decides which results are reported, and which field may be believed.
 """
 
 from assay.protocol.authres.forged import claims, forged_received_spf

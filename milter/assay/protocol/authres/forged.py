@@ -1,16 +1,17 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """Spot the trace fields that arrived with a message and claim to be our own (RFC 8601, 5; RFC 7208, 9.1).
 
-Whoever sits behind us believes such a field by the name in it, so each one must go before we add ours. The reader that
-must not be fooled is not ours: it may know no nested comments, end at a NUL, or take quotes off late. So we look at the
-field as any of them might, and remove it when our name comes first in one of these readings. Readers that decode
-encoded-words (Python's email package) disagree in what one is and know more charsets than could be tried. Encoded-words
-have no place in these fields (RFC 2047, 5), so one that could bring a name to the front counts as ours, undecoded.
+Programs after us believe such a field by the name in it, so each one must be removed before we add ours. The reader
+that must not be fooled is not ours: it may not know nested comments, may end at a NUL, or may remove quotes late. So we
+read the field as any of them might, and remove it if our name comes first in one of these readings. Readers that decode
+encoded-words (Python's email package) disagree about what one is and know more charsets than could be tried.
+Encoded-words are not allowed in these fields (RFC 2047, 5), so one that could bring a name to the front counts as ours,
+undecoded.
 
-The other error, to remove a stranger's field, costs little and needs a field made for it; a name that merely contains
-ours (``example.com.evil.test``), or ours further behind, is not taken.
+The opposite error, removing a stranger's field, costs little and needs a field made for it; a name that merely contains
+ours (``example.com.evil.test``), or ours later in the field, does not match.
 
-Only the head of a field is looked at, so a field costs a bounded time, however long it is.
+Only the head of a field is read, so a field costs a bounded time, however long it is.
 """
 
 from __future__ import annotations
@@ -30,19 +31,19 @@ MAX_COMMENT_MARKS = 60  # parentheses and backslashes in it. Our choice: bounds 
 MAX_RECEIVED_SPF_LENGTH = 4096
 MAX_RECEIVERS = 20  # different names in it. Our choice: bounds the work; RFC 7208, 9.1 has two, other forms a few more
 
-#: A field as nearly everyone writes it: one plain word, and no room for a second reading.
-#: Possessive, or a run of digits would be split between id and version in every way.
+#: A field in its usual form: one plain word, which has only one reading.
+#: Possessive, or a run of digits would be split between id and version in every possible way.
 _PLAIN = re.compile(rb"(?:\r?\n)?[ \t]*+([A-Za-z0-9._-]++)[ \t]*+(?:[0-9]++[ \t]*+)?;")
 
-#: Where a decoder begins to read something else than stands there: an encoded-word (RFC 2047, 2), or what may be one
-#: for somebody lenient, or an escape sequence of ISO 2022.
+#: Where a decoder starts to read something other than the text: an encoded-word (RFC 2047, 2), or what a lenient reader
+#: takes for one, or an escape sequence of ISO 2022.
 _DECODED = re.compile(r"=\?|\x1b")
 _ENCODED_WORD = re.compile(r"=\?[^?]*\?\s*[bBqQ]\s*\?|\x1b")
 _FOLD = re.compile(r"\r?\n[ \t]+")
 _COMMENT_MARK = re.compile(r"[()\\]")
 _QUOTED = re.compile(r'\s*"((?:[^"\\]|\\.)*)"', re.DOTALL)
 _QUOTED_PAIR = re.compile(r"\\(.)", re.DOTALL)
-_STRUCTURE = re.compile(r'[()"\\]')  # makes a semicolon another thing for another reader
+_STRUCTURE = re.compile(r'[()"\\]')  # may change the meaning of a semicolon for some readers
 _SPECIALS = r"\s()<>@,;:\\\"/\[\]?="  # RFC 2045, 5.1: tspecials end a token
 _FIRST_WORD = re.compile(rf"[{_SPECIALS}]*([^{_SPECIALS}]+)")
 _RECEIVER = re.compile(rf'(?<![^{_SPECIALS}])receiver\s*=[\s"<]*([^{_SPECIALS}]+)', re.IGNORECASE)
@@ -52,9 +53,9 @@ _COMMENT_HEAD = re.compile(rf'\([\s"<]*([^{_SPECIALS}]+)')
 def claims(value: bytes, authserv_ids: Collection[str], subdomains_of: Collection[str] = ()) -> bool:
     """Whether an Authentication-Results field claims to be from one of our services (RFC 8601, 5).
 
-    :param value: what stands behind the colon, as received.
+    :param value: the text after the colon, as received.
     :param authserv_ids: our ids, in any case, as U-labels or A-labels.
-    :param subdomains_of: domains of which every name at or below them counts as ours.
+    :param subdomains_of: domains; every name at or below one of them counts as ours.
     """
     ours = _Names(authserv_ids, subdomains_of)
     plain = _PLAIN.match(value)
@@ -70,19 +71,19 @@ def claims(value: bytes, authserv_ids: Collection[str], subdomains_of: Collectio
     for text in _readings(head):
         word = _FIRST_WORD.match(text)
         if is_cut and (word is None or _may_go_on(text, word)):
-            return True  # our name may be behind the cut
+            return True  # our name may be after the cut
         if word is None:
             continue
         if ours.hold(word[1]):
             return True
-        quoted = _QUOTED.match(text)  # an id that is no token, such as one with a space
+        quoted = _QUOTED.match(text)  # an id that is not a token, such as one with a space
         if quoted is not None and ours.hold(_QUOTED_PAIR.sub(r"\1", quoted[1])):
             return True
     return False
 
 
 def _may_decode_to_a_name(text: str) -> bool:
-    """Whether a decoder may read another first word than stands there: always, but behind a word and its semicolon."""
+    """Whether a decoder may read another first word than the text has: always, but after a word and its semicolon."""
     mark = _DECODED.search(text)
     if mark is None:
         return False
@@ -91,7 +92,7 @@ def _may_decode_to_a_name(text: str) -> bool:
 
 
 def _may_go_on(text: str, word: re.Match[str]) -> bool:
-    """Whether the first word of a cut text may be longer than what is seen of it."""
+    """Whether the first word of a cut text may be longer than its visible part."""
     if word.end() == len(text):
         return True
     return '"' in text[: word.start(1)] and _QUOTED.match(text) is None
@@ -100,9 +101,9 @@ def _may_go_on(text: str, word: re.Match[str]) -> bool:
 def forged_received_spf(value: bytes, receivers: Collection[str]) -> bool:
     """Whether a Received-SPF field claims to be written by us (RFC 7208, 9.1).
 
-    It does when its ``receiver`` key or the first word of a comment, ``(name: explanation)``, is one of our names.
+    It does if its ``receiver`` key or the first word of a comment, ``(name: explanation)``, is one of our names.
 
-    :param value: what stands behind the colon, as received.
+    :param value: the text after the colon, as received.
     :param receivers: our names, in any case, as U-labels or A-labels.
     """
     if len(value) > MAX_RECEIVED_SPF_LENGTH:
@@ -121,7 +122,7 @@ def forged_received_spf(value: bytes, receivers: Collection[str]) -> bool:
 
 
 def _receivers(text: str) -> Iterator[str]:
-    """What may be meant as the name of a receiver, in any reading."""
+    """What could be the name of a receiver, in any reading."""
     for plain in _without_controls(text):
         for match in _COMMENT_HEAD.finditer(plain):
             yield match[1]
@@ -145,16 +146,16 @@ class _Names:
         self._parents = [_configured(name) for name in parents]
 
     def hold(self, word: str) -> bool:
-        """Whether a word of a stranger's names us. One too long to be any honest name does where it is no ASCII.
+        """Whether a stranger's word is one of our names. A non-ASCII word too long for an honest name counts as one.
 
-        The reason is that normalising is quadratic in the length where combining characters follow each other.
+        The reason is that normalising a sequence of combining characters is quadratic in its length.
         """
         if len(word) > MAX_DOMAIN_LENGTH and not word.isascii():
             return True
         return self._hold(_comparable(word))
 
     def hold_plain(self, word: str) -> bool:
-        """The same for a word of letters, digits, dots and hyphens, without the way through `Domain`."""
+        """The same for a word of letters, digits, dots and hyphens, without using `Domain`."""
         return self._hold(word.strip(".").lower())
 
     def _hold(self, name: str) -> bool:
@@ -162,7 +163,7 @@ class _Names:
 
 
 def _comparable(text: str) -> str:
-    """A-labels without final dot (RFC 8601, 5 asks for one form); an id that is no domain: case folded."""
+    """A-labels without final dot (RFC 8601, 5 asks for one form); an id that is not a domain is case folded."""
     text = unicodedata.normalize("NFKC", text).strip(". \t\r\n")
     try:
         return Domain.parse(text).name
@@ -170,12 +171,12 @@ def _comparable(text: str) -> str:
         return text.casefold()
 
 
-#: The names of the configuration never change within a worker; a stranger's words do not pass here.
+#: The names in the configuration never change within a worker; strangers' words are not cached.
 _configured = remember("own names")(_comparable)
 
 
 def _readings(text: str) -> Iterator[str]:
-    """The text as different programs read it: controls, comments and quoted-pairs taken out in different ways."""
+    """The text as different programs read it: with controls, comments and quoted-pairs removed in different ways."""
     for plain in _without_controls(text):
         for reading in dict.fromkeys(_without_comments(plain)):
             yield reading
@@ -184,7 +185,7 @@ def _readings(text: str) -> Iterator[str]:
 
 
 def _without_controls(text: str) -> list[str]:
-    """The text without controls, formats and bytes that are no UTF-8: with white space for them, or nothing."""
+    """The text with controls, formats and bytes that are not UTF-8 removed, or replaced by white space."""
     if text.replace("\t", " ").isprintable():
         return [text]
     unfolded = _FOLD.sub(" ", text).replace("\t", " ")
@@ -195,7 +196,7 @@ def _without_controls(text: str) -> list[str]:
 
 
 def _without_comments(text: str) -> Iterator[str]:
-    """The text without its comments, for readers that know nested ones and quoted-pairs, or not."""
+    """The text without its comments, for readers with and without support for nesting and quoted-pairs."""
     if not text.lstrip().startswith("("):
         yield text
     if "(" not in text:
@@ -207,7 +208,7 @@ def _without_comments(text: str) -> Iterator[str]:
                 kept.append(text[at:start])
                 at = _end_of_comment(text, start, nesting=nesting, pairs=pairs)
                 if not at:
-                    yield text  # a comment without end: perhaps it was none
+                    yield text  # an unterminated comment may not be one
                     break
             else:
                 kept.append(text[at:])
@@ -216,7 +217,7 @@ def _without_comments(text: str) -> Iterator[str]:
 
 
 def _end_of_comment(text: str, start: int, *, nesting: bool, pairs: bool) -> int:
-    """Where the comment that begins at `start` is over; 0 for nowhere."""
+    """Where the comment that starts at `start` ends; 0 if it does not."""
     depth, quoted_at = 0, -1
     for mark in _COMMENT_MARK.finditer(text, start):
         at = mark.start()

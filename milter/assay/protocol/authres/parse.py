@@ -1,15 +1,15 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Read the value of an Authentication-Results field (RFC 8601, 2.2), in linear time, whatever is in it.
+"""Read the value of an Authentication-Results field (RFC 8601, 2.2), in linear time for any input.
 
-Comments and folding may stand around every token (RFC 8601, appendix B.7). Beyond the ABNF we take what large
+Comments and folding are allowed around every token (RFC 8601, appendix B.7). Beyond the ABNF we accept what large
 providers write: no authserv-id (Office 365), a final or doubled ``;``, unquoted values with ``/``, ``=`` or ``:``,
-a reason behind the properties, and ``name=value`` without a ptype, which is passed over. An unclosed comment or
+a reason after the properties, and ``name=value`` without a ptype, which is skipped. An unclosed comment or
 quoted-string and an unopened ``)`` are faults, because two readers would see different results.
 
-Nothing is believed here. Whether the field may be trusted is its place's and its authserv-id's matter: see `forged`.
+Nothing is believed here. Whether to trust the field depends on its position and its authserv-id: see `forged`.
 
-The library authres does not parse for us: it recurses into nested comments until Python's limit, copies the rest of
-the text at every token, knows no ``dns`` ptype and no UTF-8, and keeps the backslashes of a quoted-string.
+We do not parse with the library authres: it recurses into nested comments until Python's limit, copies the rest of
+the text at every token, does not know the ``dns`` ptype or UTF-8, and keeps the backslashes of a quoted-string.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ import re
 
 from assay.protocol.authres.result import AuthenticationResults, FieldFault, MethodResult, Property
 
-# Octets; it bounds every loop below. Our choice: what one packet of the milter protocol holds (MILTER_CHUNK_SIZE).
+# Octets; it bounds every loop below. Our choice: the size of one packet of the milter protocol (MILTER_CHUNK_SIZE).
 MAX_LENGTH = 65535
 
 _FOLD = re.compile(r"\r?\n(?=[ \t])")
@@ -28,20 +28,20 @@ _QUOTED = re.compile(r'"((?:[^"\\]|\\.)*)"', re.DOTALL)
 _QUOTED_PAIR = re.compile(r"\\(.)", re.DOTALL)
 _NONE = re.compile(r"none(?=[\s;(]|\Z)", re.IGNORECASE)
 _KEYWORD = re.compile(r"[A-Za-z0-9_-]+")
-_PROPERTY = re.compile(r"[A-Za-z0-9_.-]+")  # dots: header.ams.d and its like were written once
+_PROPERTY = re.compile(r"[A-Za-z0-9_.-]+")  # dots: names such as header.ams.d were once in use
 _DIGITS = re.compile(r"[0-9]+")
 _SERVICE = re.compile(r'[^\s;()"=]+')
-_WORD = re.compile(r'[^\s;()"]*')  # a value as it is written: may be empty, as the null reverse-path is
+_WORD = re.compile(r'[^\s;()"]*')  # a value as written; may be empty, as the null reverse-path is
 
 
 class _SyntaxFaultError(Exception):
-    """Where reading ended; becomes a `FieldFault`."""
+    """Ends reading; becomes a `FieldFault`."""
 
 
 def parse(value: bytes) -> AuthenticationResults | FieldFault:
     """Read a field's value, folded or not.
 
-    :param value: what stands behind the colon, as received.
+    :param value: the text after the colon, as received.
     :returns: the results, with method, result word, ptype and property in lower case, or what is wrong.
     """
     if len(value) > MAX_LENGTH:
@@ -55,14 +55,14 @@ def parse(value: bytes) -> AuthenticationResults | FieldFault:
                 return FieldFault("unsupported version", unsupported_version=True)
             scanner.skip()
             if not scanner.is_at_end and not scanner.sees(";"):
-                raise _SyntaxFaultError("no semicolon behind the authserv-id")
+                raise _SyntaxFaultError("no semicolon after the authserv-id")
         return AuthenticationResults(authserv_id, 1, _results(scanner))
     except _SyntaxFaultError as fault:
         return FieldFault(str(fault))
 
 
 def is_of_another_version(value: bytes) -> bool:
-    """Whether a field says that it is of a version which is not ours, without reading further than that."""
+    """Whether a field says that it has a version that we do not support; the rest is not read."""
     scanner = _Scanner(_FOLD.sub("", value[:MAX_LENGTH].decode("utf-8", "surrogateescape")))
     try:
         return bool(_authserv_id(scanner)) and not _reads_version(scanner)
@@ -71,13 +71,13 @@ def is_of_another_version(value: bytes) -> bool:
 
 
 def _reads_version(scanner: _Scanner) -> bool:
-    """Read the version that may follow the id; whether it is the one that we know, or absent (RFC 8601, 2.6)."""
+    """Read the version that may follow the id, and return whether it is supported or absent (RFC 8601, 2.6)."""
     version = scanner.take(_DIGITS)
     return not version or version.lstrip("0") == "1"
 
 
 def _authserv_id(scanner: _Scanner) -> str:
-    """The id and the white space behind it; empty, and nothing read, where the field begins with a result."""
+    """Read the id and the white space after it; empty, with nothing read, if the field starts with a result."""
     scanner.skip()
     start = scanner.at
     authserv_id = scanner.quoted() if scanner.sees('"') else scanner.take(_SERVICE)
@@ -91,7 +91,7 @@ def _authserv_id(scanner: _Scanner) -> str:
 
 
 def _results(scanner: _Scanner) -> tuple[MethodResult, ...]:
-    """RFC 8601, 2.2: ``( no-result / 1*resinfo )``, with empty ones passed over."""
+    """RFC 8601, 2.2: ``( no-result / 1*resinfo )``; empty ones are skipped."""
     results: list[MethodResult] = []
     count = nones = 0
     while not scanner.is_at_end:
@@ -103,11 +103,11 @@ def _results(scanner: _Scanner) -> tuple[MethodResult, ...]:
             nones += 1
             scanner.skip()
         else:
-            one = _resinfo(scanner)
-            if one is not None:
-                results.append(one)
+            result = _resinfo(scanner)
+            if result is not None:
+                results.append(result)
         if not scanner.is_at_end and not scanner.sees(";"):
-            raise _SyntaxFaultError("text that belongs to no result")
+            raise _SyntaxFaultError("text that does not belong to a result")
     if not count:
         raise _SyntaxFaultError("no result")
     if nones and count > 1:
@@ -116,7 +116,7 @@ def _results(scanner: _Scanner) -> tuple[MethodResult, ...]:
 
 
 def _resinfo(scanner: _Scanner) -> MethodResult | None:
-    """One result, up to its ``;``; None for one that a reader has to pass over."""
+    """One result, up to its ``;``; None for one that a reader must ignore."""
     method = scanner.keyword("method")
     version = "1"
     if scanner.accept("/"):
@@ -142,14 +142,14 @@ def _resinfo(scanner: _Scanner) -> MethodResult | None:
             if name == "reason":
                 reason = " ".join(text.split())
     # RFC 8601, 2.6: a method of another version is another method. Amazon SES writes SPF's evidence as if it were
-    # results ("envelope-from=a@b.example"); what is no keyword is no result word.
+    # results ("envelope-from=a@b.example"); a result word must be a keyword.
     if version.lstrip("0") != "1" or not _KEYWORD.fullmatch(result):
         return None
     return MethodResult(method, result.lower(), reason, comment, tuple(properties))
 
 
 class _Scanner:
-    """A place in a text that only moves forward; `skip` takes comments and white space."""
+    """A position in a text that only moves forward; `skip` takes comments and white space."""
 
     __slots__ = ("at", "text")
 
@@ -171,13 +171,13 @@ class _Scanner:
         return True
 
     def expect(self, character: str) -> None:
-        """Take a separator and what may be skipped behind it."""
+        """Take a separator and any CFWS after it."""
         if not self.accept(character):
-            raise _SyntaxFaultError(f'no "{character}" where one must be')
+            raise _SyntaxFaultError(f'no "{character}" where one is required')
         self.skip()
 
     def take(self, pattern: re.Pattern[str]) -> str:
-        """What matches here, taken; empty where nothing does."""
+        """Take what matches here; empty if nothing does."""
         match = pattern.match(self.text, self.at)
         if match is None:
             return ""
@@ -185,24 +185,24 @@ class _Scanner:
         return match[0]
 
     def keyword(self, what: str) -> str:
-        """A keyword in lower case and what may be skipped behind it."""
+        """Take a keyword, in lower case, and any CFWS after it."""
         word = self.take(_KEYWORD)
         if not word:
-            raise _SyntaxFaultError(f"no {what} where one must be")
+            raise _SyntaxFaultError(f"no {what} where one is required")
         self.skip()
         return word.lower()
 
     def quoted(self) -> str:
-        """The content of the quoted-string that begins here (RFC 5322, 3.2.4)."""
+        """Take a quoted-string, and return its content (RFC 5322, 3.2.4)."""
         match = _QUOTED.match(self.text, self.at)
         if match is None:
-            raise _SyntaxFaultError("quoted-string without end")
+            raise _SyntaxFaultError("unterminated quoted-string")
         self.at = match.end()
         content = match[1]
         return _QUOTED_PAIR.sub(r"\1", content) if "\\" in content else content
 
     def pvalue(self) -> str:
-        """A value or an e-mail identity, and what may be skipped behind it."""
+        """Take a value or an e-mail identity, and any CFWS after it."""
         start = self.at
         if self.sees('"'):
             value = self.quoted()
@@ -215,7 +215,7 @@ class _Scanner:
         return value
 
     def skip(self) -> str:
-        """Skip CFWS (RFC 5322, 3.2.2) and give the first comment's text, or nothing."""
+        """Skip CFWS (RFC 5322, 3.2.2), and return the text of the first comment; empty if there is none."""
         first = ""
         while True:
             self.take(_WHITE)
@@ -235,4 +235,4 @@ class _Scanner:
                 if not depth:
                     self.at = mark.end()
                     return " ".join(_QUOTED_PAIR.sub(r"\1", self.text[start : mark.start()]).split())
-        raise _SyntaxFaultError("comment without end")
+        raise _SyntaxFaultError("unterminated comment")

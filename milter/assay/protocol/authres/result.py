@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What an Authentication-Results field says, as types (RFC 8601, 2.2), and which of its words are registered.
+"""The content of an Authentication-Results field as types (RFC 8601, 2.2), and the registered words.
 
 The same types are rendered and parsed. A field that we write may use registered words only (RFC 8601, 2.7 and 6);
-one that we read may use any, since a consumer has to pass over words it does not know (RFC 8601, 4.1).
+one that we read may use any, because a consumer must ignore words that it does not know (RFC 8601, 4.1).
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from msgspec import Struct
 class Property(Struct, frozen=True):
     """One ``ptype.property=pvalue`` (RFC 8601, 2.2 and 2.3).
 
-    `ptype` and `name` are lower case. `value` carries no quoting of the field, but an e-mail identity is written as in
+    `ptype` and `name` are lower case. `value` is without the field's quoting, but an e-mail identity is written as in
     an address: ``"a b"@example.org`` keeps the quotes of its local part.
     """
 
@@ -29,7 +29,7 @@ class MethodResult(Struct, frozen=True):
     """One resinfo: a method, its result word, and what the result is about (RFC 8601, 2.2).
 
     `reason` and `comment` are plain text for people, without quoting, empty where absent; runs of white space in them
-    count as one space. `comment` is the one right behind the result word.
+    count as one space. `comment` is the one right after the result word.
     """
 
     method: str
@@ -42,9 +42,9 @@ class MethodResult(Struct, frozen=True):
 class AuthenticationResults(Struct, frozen=True):
     """A parsed field.
 
-    `authserv_id` is as it was written, without quotes, and empty in the fields of writers that leave it out
-    (Office 365 does). `results` holds only those that a reader may use: a result of an unknown method version is
-    left out (RFC 8601, 2.6). No results: the service did no check, ``none``.
+    `authserv_id` is as written, without quotes, and empty in the fields of writers that omit it (Office 365). `results`
+    has only those that a reader may use: a result of an unknown method version is omitted (RFC 8601, 2.6). It is empty
+    if the service did no check (``none``).
     """
 
     authserv_id: str
@@ -55,8 +55,8 @@ class AuthenticationResults(Struct, frozen=True):
 class FieldFault(Struct, frozen=True):
     """Why a field could not be read, for a postmaster; it quotes nothing of the field.
 
-    `unsupported_version` tells the one fault that makes the field's removal a duty on untrusted connections
-    (RFC 8601, 5).
+    `unsupported_version` marks the one fault for which the field must be removed on untrusted connections (RFC 8601,
+    5).
     """
 
     reason: str
@@ -64,7 +64,7 @@ class FieldFault(Struct, frozen=True):
 
 
 class RegisteredMethod(Struct, frozen=True):
-    """A registered method: its result words and its ``ptype.property`` names."""
+    """The result words and ``ptype.property`` names of a registered method."""
 
     results: frozenset[str]
     properties: frozenset[str]
@@ -78,7 +78,7 @@ _FULL = "none pass fail policy neutral temperror permerror"
 _PLAIN = "none pass fail temperror permerror"
 
 #: IANA's registry "Email Authentication Methods" with its result names and the names of the methods' properties.
-#: The ``policy`` ptype is not in here: its names are each administration's own (RFC 8601, 2.4).
+#: The ``policy`` ptype is not here: each administration has its own names for it (RFC 8601, 2.4).
 METHODS: Mapping[str, RegisteredMethod] = {
     "arc": _method("none pass fail", "header.oldest-pass smtp.remote-ip"),  # RFC 8617, 10
     "auth": _method(_PLAIN, "smtp.auth smtp.mailfrom"),  # RFC 8601, 2.7.4
@@ -103,20 +103,20 @@ METHODS: Mapping[str, RegisteredMethod] = {
 _KEYWORD = re.compile(r"[a-z0-9](?:[a-z0-9-]*[a-z0-9])?")  # RFC 5321, 4.1.2 "Keyword": Ldh-str
 
 
-def unregistered(one: MethodResult) -> str:
-    """What in a result is not registered, in words, or nothing.
+def unregistered(found: MethodResult) -> str:
+    """What in a result is not registered, in words; empty for nothing.
 
-    For whoever repeats results of others in a field of our own (RFC 8617, 4.1.1); `render` refuses such a result.
+    For callers that repeat results of others in our own field (RFC 8617, 4.1.1); `render` refuses such a result.
     """
-    method = METHODS.get(one.method)
+    method = METHODS.get(found.method)
     if method is None:
         return "the method is not registered"
-    if one.result not in method.results:
-        return f"the result is not one of {one.method}'s"
-    for each in one.properties:
-        if each.ptype == "policy":  # RFC 8601, 2.4: names below "policy" need no registration
-            if not _KEYWORD.fullmatch(each.name):
-                return "a policy property's name is no keyword"
-        elif f"{each.ptype}.{each.name}" not in method.properties:
-            return f"a property is not one of {one.method}'s"
+    if found.result not in method.results:
+        return f"the result is not one of {found.method}'s"
+    for evidence in found.properties:
+        if evidence.ptype == "policy":  # RFC 8601, 2.4: names below "policy" need no registration
+            if not _KEYWORD.fullmatch(evidence.name):
+                return "a policy property's name is not a keyword"
+        elif f"{evidence.ptype}.{evidence.name}" not in method.properties:
+            return f"a property is not one of {found.method}'s"
     return ""

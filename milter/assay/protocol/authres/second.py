@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """A second reading of a field: the library authres's, which shares no parser with ours.
 
-For whoever compares, never for a verdict: see `parse` for what the library does with hostile fields.
+For comparison only, never for a verdict: see `parse` for what the library does with hostile fields.
 """
 
 from __future__ import annotations
@@ -10,23 +10,23 @@ from assay.protocol.authres.result import AuthenticationResults, FieldFault, Met
 
 
 def second_reading(value: str) -> AuthenticationResults | FieldFault:
-    """What the library reads in a field's value, in our types; nothing is raised through.
+    """The library's reading of a field's value, in our types. Never raises.
 
-    :param value: folded with CRLF or not. The library leaves comments out, and so does what is returned.
+    :param value: folded with CRLF or not. The library drops comments, so the result has none.
     """
-    import authres  # imported by whoever writes a field, but only in part
+    import authres  # `render` imports only a part of it
 
     try:
         header = authres.all_features().parse_value(value.replace("\r\n", ""))
-    except Exception as error:  # RecursionError too: the library goes into comments until Python's limit
+    except Exception as error:  # RecursionError too: the library recurses into comments until Python's limit
         return FieldFault(f"it cannot read the field: {type(error).__name__}")
     results = tuple(
         MethodResult(
-            one.method,
-            one.result,
-            reason=one.reason or "",
-            properties=tuple(Property(each.type, each.name, each.value) for each in one.properties),
+            result.method,
+            result.result,
+            reason=result.reason or "",
+            properties=tuple(Property(evidence.type, evidence.name, evidence.value) for evidence in result.properties),
         )
-        for one in header.results
+        for result in header.results
     )
     return AuthenticationResults(header.authserv_id, int(header.version or 1), results)
