@@ -18,7 +18,7 @@ from assay.inquiry import Inquiry, Outcome, Question, RecordType
 from assay.resolver import Nameserver, ResolvConf, Resolver, Statistics, configured
 from assay.resolver.health import Health
 from assay.resolver.resolv_conf import PAUSE
-from assay.resolver.transport import Cause, TransportFault
+from assay.resolver.transport import Cause, ExchangeFault
 from nameserver import NameServer, closed_port
 
 PATIENCE = 0.3
@@ -216,13 +216,13 @@ def test_nobody_hears_of_a_former_nameserver() -> None:
         [former], datagrams, Statistics(), time.monotonic, 1.0, lambda: None, lambda: None, told.append, lambda *_: None
     )
     (server,) = health.servers
-    health.failed(server, TransportFault(Cause.UNREACHABLE, "is gone"), 0.0)
+    health.failed(server, ExchangeFault(Cause.UNREACHABLE, "is gone"), 0.0)
     server.retry_at = 0.0  # the pause is over
     health.revive()
     health.replace([new])
     assert probe.cancelled
     health.heard(server)
-    health.failed(server, TransportFault(Cause.UNREACHABLE, "is gone again"), 2.0)
+    health.failed(server, ExchangeFault(Cause.UNREACHABLE, "is gone again"), 2.0)
     assert (health.any_up, told) == (True, ["nameserver 192.0.2.1 is gone"])
 
 
@@ -230,7 +230,7 @@ def test_what_is_known_of_a_nameserver_that_stays_is_kept() -> None:
     former, stays = Nameserver("192.0.2.1"), Nameserver("192.0.2.2")
     none: Any = None
     health = Health([former, stays], none, Statistics(), lambda: 1.0, 1.0, none, none, lambda _: None, lambda *_: None)
-    health.failed(health.servers[1], TransportFault(Cause.UNREACHABLE, "is gone"), 0.0)
+    health.failed(health.servers[1], ExchangeFault(Cause.UNREACHABLE, "is gone"), 0.0)
     health.replace([stays, Nameserver("192.0.2.3")])
     assert [server.fault is None for server in health.servers] == [False, True]
 
