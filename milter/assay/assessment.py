@@ -31,4 +31,5 @@ class Assessment(Struct, frozen=True):
     arc: arc.Evaluation | None = None
     sender_id: senderid.Evaluation | None = None
     dmarc: dmarc.Evaluation | None = None
+    unread_received: bytes = b""  #: the value of a relay's Received field that does not say who its client is
     header: Header = NO_HEADER

@@ -26,8 +26,29 @@ from assay.policy import Action, Decision, Stage
 from assay.policy.vocabulary import sound
 from assay.session import Verdict
 
+#: Seconds between two warnings about a relay's field: each of its messages has one.
+SELDOM = 60.0
 MAX_SHOWN = 5  # findings with one key; the header names them all
 _FACTS_MODE = 0o640  # the facts hold addresses of users
+
+
+class Seldom:
+    """Lets something happen once in `SELDOM` seconds."""
+
+    __slots__ = ("_next",)
+
+    def __init__(self) -> None:
+        self._next = float("-inf")
+
+    def due(self, now: float) -> bool:
+        """Whether it may happen now.
+
+        :param now: seconds that never go back.
+        """
+        if now < self._next:
+            return False
+        self._next = now + SELDOM
+        return True
 
 
 class Journal(Struct, frozen=True):
@@ -40,6 +61,7 @@ class Journal(Struct, frozen=True):
     log: log.Log
     facts: int = -1
     enterprise: int = 0
+    unread: Seldom = msgspec.field(default_factory=Seldom)
 
     def enter(self, verdict: Verdict, *, waited: float) -> None:
         """Record a verdict.
@@ -47,6 +69,9 @@ class Journal(Struct, frozen=True):
         :param waited: seconds from the end of the message to the verdict.
         """
         self.log.info(message_line(verdict, waited=waited))
+        received = verdict.assessment.unread_received
+        if received and verdict.stage is Stage.EOM and self.unread.due(time.monotonic()):
+            self.log.warning(unread_line(verdict.assessment.envelope.queue_id, received))
         if self.enterprise and verdict.action.refuses:
             self.log.info(event(verdict, self.enterprise))
         if self.facts >= 0 and verdict.stage is Stage.EOM and verdict.facts is not None:
@@ -94,6 +119,12 @@ def check_facts(facts: str) -> None:
         number = errno.ENOENT if not os.path.isdir(folder) else 0 if os.access(folder, os.W_OK) else errno.EACCES
     if number:
         raise ValueError(f"log.facts: {facts}: cannot be written: {os.strerror(number)}")
+
+
+def unread_line(queue_id: str, received: bytes) -> str:
+    """A Received field of a relay that does not say who its client is: SPF and IPREV were not evaluated."""
+    text = " ".join(received.decode("utf-8", "surrogateescape").split())
+    return "relay does not report its client: " + log.pairs((("queue", queue_id or "-"), ("received", text)))
 
 
 def message_line(verdict: Verdict, *, waited: float) -> str:

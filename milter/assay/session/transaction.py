@@ -71,6 +71,7 @@ class Transaction:
         self._inquiries = inquiries
         self._authserv_id = authserv_id
         self._recipients: list[str] = []
+        self._unread_received = b""
         names = (authserv_id, *settings.further_authserv_ids)
         self._fields = Fields(trace.Forgeries(names) if course.message.cleaned else None)
         self._header = NO_HEADER
@@ -101,6 +102,8 @@ class Transaction:
     def _relay_reported(self, judging: Judging, field: HeaderField) -> None:
         """A Received of our own relay: its client is the one to judge, unless that is a relay of ours again."""
         address, helo = parse_received(field.value) or (None, "")
+        if address is None:
+            self._unread_received = field.value
         if not self._course.relayed(address):
             return
         unknown = replace(self._client, address=None, name="", helo="")
@@ -136,7 +139,7 @@ class Transaction:
         envelope = replace(self._envelope, queue_id=queue_id, recipients=tuple(self._recipients))
         if found is None:
             return Assessment(self._client, envelope, self._course.message.exempt)
-        return replace(found, envelope=envelope)
+        return replace(found, envelope=envelope, unread_received=self._unread_received)
 
     def end_of_message(self, *, queue_id: str, now: int, draw: float) -> Verdict:
         """Join everything, judge, and say what to do. Waits for answers at most the driver's time budget.
