@@ -195,7 +195,7 @@ class _Walk:
             view.setdefault(last, {})
 
     def _compare(self, operand: _Operand) -> None:
-        """Refuse to compare a fact with a literal of another type: CEL calls them unequal, so the rule never matches."""
+        """Refuse to compare a fact with a literal of another type: it would never match."""
         if operand.kind not in (str, bool, int) or self._peek() not in ("==", "!="):
             return
         other = self._peek(1)
@@ -240,7 +240,7 @@ class _Walk:
             if name in MACROS:
                 raise self._error(f"{name} needs something before it, such as dkim.{name}(...)")
             self._call(name)
-            return _Operand(FUNCTIONS[name][1], f"the result of {name}") if name in FUNCTIONS else _Operand()
+            return _Operand(FUNCTIONS[name][1], f"{name}(...)") if name in FUNCTIONS else _Operand()
         if name in self._bound:
             return self._bound[name]
         if name in FACTS:
