@@ -6,13 +6,16 @@ from __future__ import annotations
 import grp
 import os
 import pwd
+import re
+import smtplib
+import socket
 import stat
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from mta.base import UnavailableError
+from mta.base import HOST, PROJECT, UnavailableError, free_port
 from mta.laws import ROWS, Laws, Site, fields, message, result_of, signed
 from mta.postfix import OWNER, SNIPPET, Postfix
 from running import Daemon
@@ -70,6 +73,64 @@ class TestPostfix(Laws):
         stored = site.send(raw)
         assert result_of(stored, "dmarc") == "pass"
         assert dict(fields(stored))["From"] == " alice@example.com"
+
+
+RELAYS = PROJECT / "docs" / "relays.md"
+
+
+class WithProxy(Postfix):
+    """Postfix with a port for a proxy, configured as docs/relays.md says."""
+
+    def configure(self) -> None:
+        super().configure()
+        self.proxied = free_port()
+        entry = re.search(r"^10025 .*\n(?:  -o .*\n)+", RELAYS.read_text(), re.MULTILINE)
+        assert entry is not None
+        lines = entry[0].replace("10025", f"{HOST}:{self.proxied}").replace("-       y ", "-       n ")
+        with (self.directory / "etc/master.cf").open("a") as services:
+            services.write(lines)
+
+
+class Proxied(smtplib.SMTP):
+    """A client behind a proxy that sends this line first."""
+
+    def __init__(self, line: str, port: int) -> None:
+        self._line = line
+        super().__init__(HOST, port, local_hostname="mail.example.com", timeout=20)
+
+    def _get_socket(self, host: str, port: int, timeout: float) -> socket.socket:
+        made = socket.create_connection((host, port), timeout)
+        made.sendall(self._line.encode())
+        return made
+
+
+@pytest.mark.parametrize(("client", "spf"), [("192.0.2.25", "pass"), ("192.0.2.66", "fail")])
+def test_the_client_behind_a_tcp_proxy(tmp_path: Path, client: str, spf: str) -> None:
+    """docs/relays.md: the PROXY protocol."""
+    try:
+        Postfix.check()
+    except UnavailableError as missing:
+        pytest.skip(str(missing))
+    port = free_port()
+    with Daemon(tmp_path, ROWS, socket=f"inet:{port}@{HOST}"), WithProxy(f"inet:{HOST}:{port}") as mta:
+        with Proxied(f"PROXY TCP4 {client} 127.0.0.1 40000 25\r\n", mta.proxied) as session:
+            session.sendmail("alice@example.com", ["proxied@example.org"], message())
+        (stored,) = mta.wait_for(1, "proxied@example.org")
+        assert result_of(stored, "spf") == spf
+
+
+def test_xclient_is_for_the_hosts_that_are_named() -> None:
+    """docs/relays.md: the parameter with the proxy's address; with another one, nobody is believed."""
+    try:
+        Postfix.check()
+    except UnavailableError as missing:
+        pytest.skip(str(missing))
+    (line,) = re.findall(r"^smtpd_authorized_xclient_hosts = .*$", RELAYS.read_text(), re.MULTILINE)
+    name, _, value = line.partition(" = ")
+    for hosts, believed in ((value, False), (HOST, True)):
+        with Postfix(extra={name: hosts}) as mta, smtplib.SMTP(HOST, mta.port) as session:
+            session.ehlo()
+            assert session.has_extn("xclient") is believed
 
 
 def test_the_socket_of_the_snippet_is_found_below_the_queue_directory(tmp_path: Path) -> None:

@@ -185,7 +185,7 @@ class ClientsSection(Section, frozen=True):
         tuple[str, ...],
         Meta(
             description="Networks of your own relays in front of this MTA, such as a secondary MX. The client's "
-            "address and HELO are taken from the Received field that the relay wrote on top."
+            "address and HELO are taken from the Received field that the relay wrote on top; docs/relays.md says how."
         ),
     ] = ()
     exempt_senders: Annotated[
