@@ -51,6 +51,8 @@ deep.example.                   TXT  "v=spf1 include:one.deep.example ?all"
 one.deep.example.               TXT  "v=spf1 include:two.deep.example ?all"
 two.deep.example.               TXT  "v=spf1 exists:void1.example exists:void2.example ip4:192.0.2.0/24 -all"
 plain.example.                  A    192.0.2.77
+mx2.example.net.                A    192.0.2.88
+88.2.0.192.in-addr.arpa.        PTR  mx2.example.net.
 77.2.0.192.in-addr.arpa.        PTR  plain.example.
 99.2.0.192.in-addr.arpa.        PTR  plain.example.
 strict.example.                 TXT  "v=spf1 -all exp=why.strict.example"
@@ -93,6 +95,7 @@ MORE: list[dict[str, Any]] = [
     {"ip": "192.0.2.77", "mail_from": "", "octets": fields("ARC-Seal: i=2", "ARC-Seal: i=1", "From: ann@list.example")},
     {
         "ip": "192.0.2.88",
+        "name": "mx2.example.net",
         "mail_from": "ann@example.org",
         "octets": fields(
             "Received: from mail.example.org (mail.example.org [192.0.2.10]) by mx2.example.net (Postfix)",
@@ -395,6 +398,7 @@ EFFECTS: list[tuple[str, Any, Callable[[World], object], Mapping[str, Any]]] = [
     ("clients.daemon_names", ("submission",), words("exempt"), {}),
     ("clients.judge_authenticated", True, words("exempt"), {}),
     ("clients.trusted_forwarders", ("203.0.113.0/24",), message, REFUSE_DMARC),
+    ("clients.relay_names", ("MX2.example.net.",), words("client"), {}),
     ("clients.relays", ("192.0.2.88",), words("client"), {}),
     ("clients.exempt_senders", ("attacker.example",), message, REFUSE_DMARC),
     ("clients.exempt_recipients", ("ann@example.net",), message, REFUSE_DMARC),

@@ -5,15 +5,17 @@ from __future__ import annotations
 
 import pytest
 
+from assay.config.site import ClientsSection
 from assay.daemon import journal
 from assay.daemon.journal import SELDOM, Journal, Seldom
 from assay.log import Level, Log
 from assay.model.network import Networks
+from assay.model.smtp import parse_address
 from assay.policy import Trust
 from assay.session import Session, Settings
 from sending import ROWS, message
 from talking import greet, talk
-from zone import Zone
+from zone import Rows, Zone
 
 RELAY = "192.0.2.99"
 
@@ -46,6 +48,47 @@ def test_the_field_is_logged_as_a_strangers_word() -> None:
     assert "\x1b" not in line
     assert "dmarc=pass" not in line
     assert len(line) < 600
+
+
+NAME = "mx2.example.net"
+POINTER = "99.2.0.192.in-addr.arpa"
+HONEST = {POINTER: [["PTR", NAME]], NAME: [["A", RELAY]]}
+
+
+@pytest.mark.parametrize(
+    ("name", "rows", "relayed"),
+    [
+        pytest.param(NAME, HONEST, True, id="confirmed"),
+        pytest.param("MX2.Example.NET.", HONEST, True, id="in another spelling"),
+        pytest.param(NAME, HONEST | {NAME: [["A", "192.0.2.98"]]}, False, id="a PTR that a stranger wrote"),
+        pytest.param(NAME, {}, False, id="the MTA's word alone"),
+        pytest.param("", HONEST, False, id="a name that the MTA does not report"),
+        pytest.param("x." + NAME, {POINTER: [["PTR", "x." + NAME]], "x." + NAME: [["A", RELAY]]}, False, id="below"),
+        pytest.param(NAME, HONEST | {NAME: [["SERVFAIL", "A"]]}, False, id="the DNS fails"),
+    ],
+)
+def test_a_relay_is_known_by_a_name_that_leads_back(name: str, rows: Rows, relayed: bool) -> None:
+    one = Session(Settings(), Trust(relay_names=frozenset((NAME,))), lambda: Zone({**ROWS, **rows}))
+    one.connect(parse_address(RELAY), name)
+    one.helo(NAME)
+    received = "Received: from mail.example.org (mail.example.org [192.0.2.1]) by mx2"
+    verdict = talk(one, message("joe@example.org", received))
+    assert str(verdict.assessment.client.address) == ("192.0.2.1" if relayed else RELAY)
+
+
+def test_nothing_more_is_asked_about_clients_that_do_not_claim_to_be_a_relay() -> None:
+    zones = [Zone(ROWS), Zone(ROWS)]
+    for zone, trust in zip(zones, (Trust(), Trust(relay_names=frozenset((NAME,)))), strict=True):
+        one = Session(Settings(), trust, lambda zone=zone: zone)
+        greet(one)
+        talk(one)
+    assert zones[0].asked == zones[1].asked
+
+
+@pytest.mark.parametrize("name", ["*.example.net", ".example.net", "net", "a b.example", "192.0.2.99", "@example.net"])
+def test_what_does_not_name_a_host_is_an_error(name: str) -> None:
+    with pytest.raises(ValueError, match="relay_names"):
+        ClientsSection(relay_names=(name,))
 
 
 @pytest.mark.parametrize("client", [RELAY, "192.0.2.1"])

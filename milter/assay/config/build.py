@@ -70,6 +70,7 @@ def make_trust(configuration: Configuration) -> policy.Trust:
     return policy.Trust(
         internal=Networks.parse(clients.internal),
         relays=Networks.parse(clients.relays),
+        relay_names=frozenset(Domain.parse_host(name).name for name in clients.relay_names),
         trusted_results=Networks.parse(clients.trusted_results),
         daemon_names=frozenset(clients.daemon_names),
         judge_authenticated=clients.judge_authenticated,

@@ -12,7 +12,9 @@ from msgspec import Meta
 from assay import policy, resolver
 from assay.config.endpoint import Endpoint, EndpointError
 from assay.config.section import Section, SettingError
+from assay.model.name import Domain, InvalidNameError
 from assay.model.network import Networks
+from assay.model.smtp import parse_address
 
 #: RFC 8601, 2.2: a token, UTF-8 included. The RFC also allows a quoted-string, but that is never a host name.
 _AUTHSERV_ID = re.compile(r"[^\x00-\x20\x7f()<>@,;:\\\"/\[\]?=]+")
@@ -188,6 +190,15 @@ class ClientsSection(Section, frozen=True):
             "address and HELO are taken from the Received field that the relay wrote on top; docs/relays.md says how."
         ),
     ] = ()
+    relay_names: Annotated[
+        tuple[str, ...],
+        Meta(
+            description="Names of such relays, for those whose address changes. Whole names of hosts; what lies below "
+            "one is not meant. The MTA must report the name, and the name must have the client's address in the DNS "
+            "(RFC 8601, 3), for anybody can give his address any name. While the DNS does not confirm it, the relay is "
+            "a stranger, so prefer networks."
+        ),
+    ] = ()
     exempt_senders: Annotated[
         tuple[str, ...],
         Meta(
@@ -210,6 +221,13 @@ class ClientsSection(Section, frozen=True):
                 Networks.parse(getattr(self, key))
             except ValueError as error:
                 raise SettingError(key, str(error)) from error
+        for name in self.relay_names:
+            try:
+                whole = "." in Domain.parse_host(name).name and parse_address(name) is None
+            except InvalidNameError:
+                whole = False
+            if not whole:
+                raise SettingError("relay_names", f"{name!r} is not a host's whole name, such as mx2.example.org")
 
 
 class DnsSection(Section, frozen=True):

@@ -7,7 +7,7 @@ function that returns the facts. It is called only if the policy acts at that st
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 
 from assay.model.smtp import Address
 from assay.policy.decide import Policy, decide
@@ -42,10 +42,12 @@ class Course:
         self._spared = ""  # why failures are only recorded: all recipients are exempt
         self._taken = False  # whether a recipient was accepted
 
-    def connect(self, address: Address | None, daemon: str, *, local: bool = True) -> Standing:
+    def connect(
+        self, address: Address | None, daemon: str, *, local: bool = True, confirmed: Collection[str] = ()
+    ) -> Standing:
         """A client connected. See `Trust.of_client`."""
         self._accepted = {}
-        self._client = self._trust.of_client(address, daemon, local=local)
+        self._client = self._trust.of_client(address, daemon, local=local, confirmed=confirmed)
         return self._client
 
     def greeted(self) -> None:

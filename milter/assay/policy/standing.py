@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from enum import StrEnum
 
 from msgspec import Struct, field
@@ -45,24 +46,33 @@ class Trust(Struct, frozen=True):
 
     internal: Networks = field(default_factory=Networks)
     relays: Networks = field(default_factory=Networks)
+    relay_names: frozenset[str] = frozenset()
     trusted_results: Networks = field(default_factory=Networks)
     daemon_names: frozenset[str] = frozenset()
     judge_authenticated: bool = False
     exempt_senders: Entries = Entries()
     exempt_recipients: Entries = Entries()
 
-    def of_client(self, address: Address | None, daemon: str, *, local: bool = True) -> Standing:
+    def names_relay(self, name: str) -> bool:
+        """Whether this is the name of a relay. Anybody may claim it: see `of_client`."""
+        return bool(self.relay_names) and name.removesuffix(".").lower() in self.relay_names
+
+    def of_client(
+        self, address: Address | None, daemon: str, *, local: bool = True, confirmed: Collection[str] = ()
+    ) -> Standing:
         """The standing of this client's mail, before the message is known.
 
         :param daemon: the name of the MTA's service that accepted the connection.
         :param local: whether a missing address means the MTA's own host, and not an unknown client.
+        :param confirmed: names of the address that lead back to it. Others count for nothing: whoever has the reverse
+            zone of an address can write any name into it.
         """
         results = address is not None and self.trusted_results.find(address) is not None  # RFC 8601, 5
         exempt = self._why_internal(address, daemon, local=local)
         if exempt:
             return Standing(Direction.RETURNED if results else Direction.OUTBOUND, exempt, cleaned=not results)
         relayed = address is not None and self.relays.find(address) is not None
-        return Standing(cleaned=not results, relayed=relayed)
+        return Standing(cleaned=not results, relayed=relayed or any(map(self.names_relay, confirmed)))
 
     def _why_internal(self, address: Address | None, daemon: str, *, local: bool) -> str:
         if daemon in self.daemon_names:

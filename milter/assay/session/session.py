@@ -8,12 +8,13 @@ operator's policy acts at that stage; else it waits for nothing.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 
 from msgspec.structs import replace
 
 from assay import policy
 from assay.assessment import Assessment
+from assay.inquiry import Urgency
 from assay.memory import Memory
 from assay.model.message import HeaderField
 from assay.model.name import ReversePath
@@ -21,6 +22,7 @@ from assay.model.smtp import Address, Client, Envelope
 from assay.policy import Action, Decision, Stage
 from assay.session.inquiries import Inquiries, NewDriver
 from assay.session.origin import Origin
+from assay.session.remembered import check_iprev
 from assay.session.settings import Settings
 from assay.session.transaction import Transaction, Verdict
 
@@ -37,6 +39,7 @@ class Session:
         """
         self._settings = settings
         self._memory = Memory() if memory is None else memory
+        self._trust = trust
         self._course = policy.Course(settings.policy, trust, carries_out=not settings.dry_run)
         self._new_driver = new_driver
         self._inquiries = Inquiries(new_driver)
@@ -64,12 +67,21 @@ class Session:
         self._inquiries.on_behalf_of(address)
         if mta_name:
             self._set_name(mta_name)
-        standing = self._course.connect(address, daemon, local=local)
+        standing = self._course.connect(address, daemon, local=local, confirmed=self._confirmed(address, name))
         self._judged = not standing.exempt and not standing.relayed
         if not self._judged:
             return None
         self._origin.connected(self._client)
         return self._at_connection(Stage.CONNECT)
+
+    def _confirmed(self, address: Address | None, name: str) -> Collection[str]:
+        """The names that lead back to a client that may be a relay of ours, waited for; none for all other clients.
+
+        The MTA's word is not enough: not every MTA looks whether the name leads back.
+        """
+        if address is None or not self._trust.names_relay(name):
+            return ()
+        return self._inquiries.start(check_iprev(self._memory, address), urgency=Urgency.VERDICT).result().confirmed
 
     def helo(self, name: str) -> Verdict | None:
         """HELO or EHLO was given, perhaps for the second time after STARTTLS. Starts SPF of the HELO identity."""
