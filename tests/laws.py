@@ -373,7 +373,10 @@ def responsible_address(data: bytes) -> None:
     " from a.example (b.example [192.0.2.1]) by c",
     " from [192.0.2.1] (helo=a.example)",
     "from a ([IPv6:2001:db8::1] helo=b)",
-    tokens="from by ( ) [ ] IPv6: helo= 192.0.2.1",
+    "from a (HELO b) (c@192.0.2.1) by d",
+    "from [192.0.2.1] (192.0.2.2) by c (192.0.2.3) with Microsoft SMTP Server",
+    "from [192.0.2.1] by c with esmtps (TLS1.3) tls X (Exim 4.96)",
+    tokens="from by with ( ) [ ] @ IPv6: helo= HELO Exim 192.0.2.1",
 )
 def received(data: bytes) -> None:
     told = parse_received(data)
