@@ -66,15 +66,50 @@ FIELDS = {
             ),
         ),
     ),
-    "a null reverse-path as Exchange writes it": (
-        b"spf=none (sender IP is 192.0.2.1)\r\n smtp.mailfrom=; dkim=none (message not signed)\r\n header.d=none;",
+    "no id, as Exchange writes it": (
+        b"spf=none (sender IP is 192.0.2.1)\r\n smtp.helo=h.example; dkim=none (message not signed)\r\n header.d=none;",
         "",
         (
             MethodResult(
-                "spf", "none", comment="sender IP is 192.0.2.1", properties=(Property("smtp", "mailfrom", ""),)
+                "spf", "none", comment="sender IP is 192.0.2.1", properties=(Property("smtp", "helo", "h.example"),)
             ),
             MethodResult("dkim", "none", comment="message not signed", properties=(Property("header", "d", "none"),)),
         ),
+    ),
+    "an id and a version without results": (b"srv.example 1", "srv.example", ()),
+    "the same with comments": (b" srv.example (a) 1 (b)\r\n ", "srv.example", ()),
+    "methods with dots as Gmail writes them": (
+        b"srv.example; gateway.spf=softfail smtp.mailfrom=a@b.example; gateway.dkim/1=pass",
+        "srv.example",
+        (
+            MethodResult("gateway.spf", "softfail", properties=(Property("smtp", "mailfrom", "a@b.example"),)),
+            MethodResult("gateway.dkim", "pass"),
+        ),
+    ),
+    "equals signs and slashes in values": (
+        b"srv.example; dkim=pass header.b=a/b+c== header.i=@a.example; spf=pass smtp.mailfrom=a+b=c.example@d.example",
+        "srv.example",
+        (
+            MethodResult(
+                "dkim", "pass", properties=(Property("header", "b", "a/b+c=="), Property("header", "i", "@a.example"))
+            ),
+            MethodResult("spf", "pass", properties=(Property("smtp", "mailfrom", "a+b=c.example@d.example"),)),
+        ),
+    ),
+    "a pair before the first semicolon as Yahoo writes it": (
+        b"srv.example  from=a.example; domainkeys=neutral (no sig); from=a.example; dkim=pass (ok)",
+        "srv.example",
+        (MethodResult("domainkeys", "neutral", comment="no sig"), MethodResult("dkim", "pass", comment="ok")),
+    ),
+    "what stands before the first semicolon is no result": (
+        b"srv.example 1 dmarc=pass (a) spf=pass; dkim=fail",
+        "srv.example",
+        (MethodResult("dkim", "fail"),),
+    ),
+    "empty values in quotes": (
+        b'srv.example; spf=fail reason="" smtp.mailfrom=""',
+        "srv.example",
+        (MethodResult("spf", "fail", properties=(Property("smtp", "mailfrom", ""),)),),
     ),
     "Amazon's evidence among the results": (
         b"ses.example; spf=pass (ok) client-ip=192.0.2.1; envelope-from=a@c.example; helo=h.c.example; dmarc=none",
@@ -116,6 +151,18 @@ FAULTS = {
     "an id and a semicolon": b"srv.example;",
     "no semicolon after the id": b"srv.example spf=pass",
     "a method without result": b"srv.example; spf",
+    "a method with nothing behind it": b"srv.example; abc=",
+    "the same before a comment": b"srv.example; abc=(a); spf=pass",
+    "the same before another result": b"srv.example; spf=; dkim=pass",
+    "a name with nothing behind it": b"srv.example; spf=pass abc=",
+    "a reason with nothing behind it": b"srv.example; spf=fail reason= ; dkim=pass",
+    "a property with nothing behind it": b"srv.example; spf=pass smtp.mailfrom=; dkim=pass",
+    "a property whose value is a comment": b"srv.example; spf=pass smtp.mailfrom=(a)",
+    "a property without an equals sign": b"srv.example; spf=pass smtp.mailfrom",
+    "a ptype without a property": b"srv.example; spf=pass smtp.=a",
+    "nothing behind a name before the first semicolon": b"srv.example from=; spf=pass",
+    "a word before the first semicolon": b"srv.example from; spf=pass",
+    "only a pair before the first semicolon": b"srv.example from=a.example;",
     "a result beside none": b"srv.example; none; spf=pass",
     "a second none": b"srv.example; none; none",
     "an unclosed comment": b"srv.example; spf=pass (a smtp.helo=b",

@@ -2,9 +2,11 @@
 """Read the value of an Authentication-Results field (RFC 8601, 2.2), in linear time for any input.
 
 Comments and folding are allowed around every token (RFC 8601, appendix B.7). Beyond the ABNF we accept what large
-providers write: no authserv-id (Office 365), a final or doubled ``;``, unquoted values with ``/``, ``=`` or ``:``,
-a reason after the properties, and ``name=value`` without a ptype, which is skipped. An unclosed comment or
-quoted-string and an unopened ``)`` are faults, because two readers would see different results.
+providers write: no authserv-id (Office 365), an id and a version without any result, a final or doubled ``;``, methods
+with dots (``gateway.spf`` of Gmail), unquoted values with ``/``, ``=`` or ``:``, a reason after the properties, and
+``name=value`` without a ptype, which is skipped, as are such pairs between the id and the first ``;`` (Yahoo). An
+unclosed comment or quoted-string, an unopened ``)`` and a name without a value are faults, because two readers would
+see different results.
 
 Nothing is believed here. Whether to trust the field depends on its position and its authserv-id: see `forged`.
 
@@ -28,10 +30,10 @@ _QUOTED = re.compile(r'"((?:[^"\\]|\\.)*)"', re.DOTALL)
 _QUOTED_PAIR = re.compile(r"\\(.)", re.DOTALL)
 _NONE = re.compile(r"none(?=[\s;(]|\Z)", re.IGNORECASE)
 _KEYWORD = re.compile(r"[A-Za-z0-9_-]+")
-_PROPERTY = re.compile(r"[A-Za-z0-9_.-]+")  # dots: names such as header.ams.d were once in use
+_DOTTED = re.compile(r"[A-Za-z0-9_.-]+")  # the method gateway.spf; properties such as header.ams.d
 _DIGITS = re.compile(r"[0-9]+")
 _SERVICE = re.compile(r'[^\s;()"=]+')
-_WORD = re.compile(r'[^\s;()"]*')  # a value as written; may be empty, as the null reverse-path is
+_WORD = re.compile(r'[^\s;()"]+')  # a value as written
 
 
 class _SyntaxFaultError(Exception):
@@ -50,12 +52,14 @@ def parse(value: bytes) -> AuthenticationResults | FieldFault:
     try:
         authserv_id = _authserv_id(scanner)
         if authserv_id:
-            if not _reads_version(scanner):
+            version = scanner.take(_DIGITS)
+            if not _is_ours(version):
                 # RFC 8601, 2.6: what follows may mean anything.
                 return FieldFault("unsupported version", unsupported_version=True)
             scanner.skip()
-            if not scanner.is_at_end and not scanner.sees(";"):
-                raise _SyntaxFaultError("no semicolon after the authserv-id")
+            if version and scanner.is_at_end:
+                return AuthenticationResults(authserv_id)
+            _skip_pairs(scanner)
         return AuthenticationResults(authserv_id, 1, _results(scanner))
     except _SyntaxFaultError as fault:
         return FieldFault(str(fault))
@@ -65,15 +69,24 @@ def is_of_another_version(value: bytes) -> bool:
     """Whether a field says that it has a version that we do not support; the rest is not read."""
     scanner = _Scanner(_FOLD.sub("", value[:MAX_LENGTH].decode("utf-8", "surrogateescape")))
     try:
-        return bool(_authserv_id(scanner)) and not _reads_version(scanner)
+        return bool(_authserv_id(scanner)) and not _is_ours(scanner.take(_DIGITS))
     except _SyntaxFaultError:
         return False
 
 
-def _reads_version(scanner: _Scanner) -> bool:
-    """Read the version that may follow the id, and return whether it is supported or absent (RFC 8601, 2.6)."""
-    version = scanner.take(_DIGITS)
+def _is_ours(version: str) -> bool:
+    """Whether a version is supported or absent (RFC 8601, 2.6)."""
     return not version or version.lstrip("0") == "1"
+
+
+def _skip_pairs(scanner: _Scanner) -> None:
+    """Skip ``name=value`` between the id and the first ``;``: Yahoo wrote ``from=`` there."""
+    while not scanner.is_at_end and not scanner.sees(";"):
+        if not scanner.take(_KEYWORD):
+            raise _SyntaxFaultError("no semicolon after the authserv-id")
+        scanner.skip()
+        scanner.expect("=")
+        scanner.value()
 
 
 def _authserv_id(scanner: _Scanner) -> str:
@@ -117,7 +130,7 @@ def _results(scanner: _Scanner) -> tuple[MethodResult, ...]:
 
 def _resinfo(scanner: _Scanner) -> MethodResult | None:
     """One result, up to its ``;``; None for one that a reader must ignore."""
-    method = scanner.keyword("method")
+    method = scanner.word(_DOTTED, "method")
     version = "1"
     if scanner.accept("/"):
         scanner.skip()
@@ -125,20 +138,21 @@ def _resinfo(scanner: _Scanner) -> MethodResult | None:
         scanner.skip()
     scanner.expect("=")
     result = scanner.take(_WORD)
+    if not result:
+        raise _SyntaxFaultError("no result after a method")
     comment = scanner.skip()
     reason = ""
     properties: list[Property] = []
     while not scanner.is_at_end and not scanner.sees(";"):
-        name = scanner.keyword("property")
+        name = scanner.word(_KEYWORD, "property")
         if scanner.accept("."):
             scanner.skip()
-            qualified = scanner.take(_PROPERTY).lower()
-            scanner.skip()
+            qualified = scanner.word(_DOTTED, "property")
             scanner.expect("=")
-            properties.append(Property(name, qualified, scanner.pvalue()))
+            properties.append(Property(name, qualified, scanner.value()))
         else:
             scanner.expect("=")
-            text = scanner.pvalue()
+            text = scanner.value()
             if name == "reason":
                 reason = " ".join(text.split())
     # RFC 8601, 2.6: a method of another version is another method. Amazon SES writes SPF's evidence as if it were
@@ -184,9 +198,9 @@ class _Scanner:
         self.at = match.end()
         return match[0]
 
-    def keyword(self, what: str) -> str:
-        """Take a keyword, in lower case, and any CFWS after it."""
-        word = self.take(_KEYWORD)
+    def word(self, pattern: re.Pattern[str], what: str) -> str:
+        """Take a required word, in lower case, and any CFWS after it."""
+        word = self.take(pattern)
         if not word:
             raise _SyntaxFaultError(f"no {what} where one is required")
         self.skip()
@@ -201,8 +215,8 @@ class _Scanner:
         content = match[1]
         return _QUOTED_PAIR.sub(r"\1", content) if "\\" in content else content
 
-    def pvalue(self) -> str:
-        """Take a value or an e-mail identity, and any CFWS after it."""
+    def value(self) -> str:
+        """Take a value or an e-mail identity, empty in quotes only (RFC 8601, 2.2), and any CFWS after it."""
         start = self.at
         if self.sees('"'):
             value = self.quoted()
@@ -211,6 +225,8 @@ class _Scanner:
                 value = self.text[start : self.at]
         else:
             value = self.take(_WORD)
+            if not value:
+                raise _SyntaxFaultError("a name without a value")
         self.skip()
         return value
 
