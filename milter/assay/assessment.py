@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Floor 3: all evaluations of one message, frozen. What policy judges, the trace tells and the log records."""
+"""Floor 3: all evaluations of one message, frozen. Policy judges it, the trace fields report it, the log records it."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from assay.protocol import arc, dkim, dmarc, iprev, senderid, spf
 
 
 class Assessment(Struct, frozen=True):
-    """Who the message claims to be from and what each method says to that.
+    """Who the message claims to be from, and the result of each method.
 
-    `exempt` tells why nothing was evaluated (``"internal network 10.0.0.0/8"``); it is empty for a message that was
+    `exempt` says why nothing was evaluated (``"internal network 10.0.0.0/8"``); it is empty for a message that was
     judged. `dkim` has one evaluation for each signature, and is empty for a message without any. Another evaluation is
-    None where its method was not tried: the message is exempt, the method is switched off, or there was nothing to
-    ask about (no client address).
+    None if its method was not tried: the message is exempt, the method is switched off, or there was nothing to check
+    (no client address).
     """
 
     client: Client

@@ -1,15 +1,15 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Floor 1, what is kept: caches that take no more memory than one table allows them.
+"""Floor 1, what is kept: caches that take no more memory than one table allows.
 
 Strangers choose most of what a worker keeps: names, records, keys. So a cache is bounded by octets and not by entries,
-and what an entry takes is measured when it is kept. `BOUNDS` is what a worker keeps from one message to the next, with
+and each entry is measured when it is kept. `BOUNDS` is all that a worker keeps from one message to the next, besides
 two lists of names in the resolver that are bounded by their number (half a megabyte each). A test fills each cache with
-what takes most and holds it to its bound.
+the largest entries and checks its bound.
 
-The least recently used entries go first, in two generations: what is asked for moves to the young one; when that has
-half of the octets, it becomes the old one, and the old one is dropped whole. So whoever reads a young entry writes
-nothing: one ``dict.get``. There is no lock: each step is one operation of a dict or an attribute, between which CPython
-may switch threads, and the worst that a switch can do is to drop a generation early.
+The least recently used entries go first, in two generations: an entry that is read moves to the young one; when that
+has half of the octets, it becomes the old one, and the old one is dropped whole. So reading a young entry writes
+nothing: it is one ``dict.get``. There is no lock: each step is one operation of a dict or an attribute, between which CPython
+may switch threads, and the worst that a switch can do is drop a generation early.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ _MIB = 1 << 20
 #: What each cache of a worker may take, in octets, by what it keeps.
 BOUNDS = MappingProxyType(
     {
-        #: Twenty thousand answers of usual size: `dns.cache_entries`. What a new sender costs in time is the DNS.
+        #: Twenty thousand answers of usual size: `dns.cache_entries`. The DNS is what makes a new sender slow.
         "DNS answers": 12_800_000,
         #: Four thousand, with the questions and answers that led to them.
         "evaluations": 8 * _MIB,
@@ -49,13 +49,13 @@ BOUNDS = MappingProxyType(
         "networks": _MIB,
         #: Two thousand, mostly of the operator's own users, as rules and lists compare them.
         "addresses": _MIB,
-        #: The names of the configuration that forged results are recognised by.
+        #: The names in the configuration by which forged results are recognised.
         "own names": _MIB // 4,
     }
 )
-#: Octets of an entry beside key and value: its place in a dict that has just grown, and what `_Entry` takes.
+#: Octets of an entry besides key and value: its slot in a dict that has just grown, and its `Entry`.
 ENTRY = 200
-#: Of an address, the number that it holds; of an entry, its weight.
+#: Octets of a number: the value of an address, or the weight of an entry.
 _NUMBER = 48
 
 _ALIVE = (Enum, bool, type)
@@ -66,7 +66,7 @@ living: WeakSet[Cache[Any, Any]] = WeakSet()
 
 
 class Entry(Generic[V]):
-    """What is kept under a key. `weight` is in octets."""
+    """The value under a key. `weight` is in octets."""
 
     __slots__ = ("value", "weight")
 
@@ -76,12 +76,12 @@ class Entry(Generic[V]):
 
 
 class Cache(Generic[K, V]):
-    """A map from keys to values that takes no more than its bound. Any thread may read and write."""
+    """A map from keys to values with a bound on its memory. Any thread may read and write."""
 
     def __init__(self, name: str, octets: int | None = None) -> None:
         """
         :param name: what is kept, a key of `BOUNDS`.
-        :param octets: how much it may take, where it is not what the table says.
+        :param octets: its bound, if not the one in the table.
         """
         self.name = name
         self._half = (BOUNDS[name] if octets is None else octets) // 2
@@ -91,11 +91,11 @@ class Cache(Generic[K, V]):
         living.add(self)
 
     def __len__(self) -> int:
-        """How many values are kept."""
+        """The number of values."""
         return len(self._young.keys() | self._old.keys())
 
     def find(self, key: K) -> Entry[V] | None:
-        """The entry of a key, which is now among the last to go."""
+        """The entry of a key, which then counts as recently used."""
         entry = self._young.get(key)
         if entry is None:
             entry = self._old.get(key)
@@ -104,12 +104,12 @@ class Cache(Generic[K, V]):
         return entry
 
     def keep(self, key: K, entry: Entry[V]) -> None:
-        """Keep an entry, unless it alone would take half of all."""
+        """Keep an entry, unless it alone exceeds half of the bound."""
         if self._weight + entry.weight > self._half:
             if entry.weight > self._half:
                 return
             self._old, self._young, self._weight = self._young, {}, 0
-        # What is replaced is weighed twice: the generation ends a little early, never late.
+        # A replaced entry counts twice: the generation ends a little early, never late.
         self._young[key] = entry
         self._weight += entry.weight
 
@@ -130,10 +130,10 @@ def clear() -> None:
 
 
 def remember(name: str, weigh: Callable[[Any], int] = lambda _: 0) -> Callable[[Callable[[K], V]], Callable[[K], V]]:
-    """Have a function of one argument remember its results.
+    """Make a function of one argument remember its results.
 
     :param name: what they are, a key of `BOUNDS`.
-    :param weigh: octets that a result takes and `measure` cannot see.
+    :param weigh: octets of a result that `measure` cannot see.
     """
 
     def decorate(function: Callable[[K], V]) -> Callable[[K], V]:
@@ -155,9 +155,9 @@ def remember(name: str, weigh: Callable[[Any], int] = lambda _: 0) -> Callable[[
 
 
 def measure(*values: object) -> int:
-    """How many octets values take, with all that they hold. A struct that they hold twice is counted once.
+    """The octets of values, with all that they contain. A struct that occurs twice is counted once.
 
-    Members of enumerations, classes and small numbers live anyway and are not counted.
+    Members of enumerations, classes and small numbers exist anyway and are not counted.
     """
     octets = 0
     seen: set[int] = set()

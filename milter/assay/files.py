@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Read a file that somebody named, up to a bound: a wrong path such as /dev/zero must not eat the machine's memory.
+"""Read a named file, up to a bound: a wrong path such as /dev/zero must not exhaust the machine's memory.
 
-Pipes are read as files are, so that a shell's ``<(command)`` may stand for a file.
+Pipes are read like files, so that a shell's ``<(command)`` can be used for a file.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import errno
 from pathlib import Path
 from typing import BinaryIO
 
-MAX_TEXT_OCTETS = 64 * 1024 * 1024  # configuration, zone, list; our choice: a million domains are a third of it
+MAX_TEXT_OCTETS = 64 * 1024 * 1024  # configuration, zone, list; our choice: a million domains take a third of it
 _CHUNK_OCTETS = 1024 * 1024
 
 
@@ -18,17 +18,17 @@ def read_text(path: Path) -> str:
     """A text of at most `MAX_TEXT_OCTETS`, without the byte order mark that some editors write.
 
     :raises OSError: it cannot be read or is larger; ``strerror`` says so.
-    :raises UnicodeDecodeError: it is no UTF-8.
+    :raises UnicodeDecodeError: it is not UTF-8.
     """
     with path.open("rb") as file:
         return read(file, MAX_TEXT_OCTETS).decode("utf-8-sig").replace("\r\n", "\n")
 
 
 def read(file: BinaryIO, most: int) -> bytes:
-    """All that a file holds.
+    """The whole content of a file.
 
-    :param most: octets.
-    :raises OSError: it cannot be read or holds more; ``strerror`` says so.
+    :param most: its bound in octets.
+    :raises OSError: it cannot be read or is larger; ``strerror`` says so.
     """
     chunks = []
     size = 0

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Floor 3: an assessment as one list of findings: what each method says, in the words of all who report it.
+"""Floor 3: an assessment as one list of findings: each method's result, for everything that reports it.
 
 Authentication-Results, the log line and ``assay check`` iterate over this list, and none of them knows a method by
-name. A new method is its room in `assay.protocol`, a function here, its section of the configuration and its outcomes.
+name. A new method is a room in `assay.protocol`, a function here, a section of the configuration and its outcomes.
 """
 
 from __future__ import annotations
@@ -20,12 +20,12 @@ from assay.protocol.authres import Property
 class Finding(Struct, frozen=True):
     """What one method found about one thing.
 
-    `method` is registered (RFC 8601, 2.7), and so are `result` and `properties`. `about` says whom the result is
-    about, for people: an identity, a domain, a key; empty for the message. `comment` is for Authentication-Results,
-    `reason` for everybody. `written` is False for what Authentication-Results leaves out.
+    `method` is registered (RFC 8601, 2.7), and so are `result` and `properties`. `about` is what the result
+    is about, for people: an identity, a domain, a key; empty for the message. `comment` is for Authentication-Results,
+    `reason` for all. `written` is False if Authentication-Results omits the finding.
 
-    `key` and `word` are the log's: findings with the same key share one entry. `more` are further entries behind it.
-    `stage` is the one from which on the result is known, and the log's order.
+    `key` and `word` are the log's: findings with the same key share one entry. `more` are further entries after it.
+    `stage` is when the result becomes known, and the order in the log.
     """
 
     method: str
@@ -43,7 +43,7 @@ class Finding(Struct, frozen=True):
 
 def findings(assessment: Assessment) -> list[Finding]:
     """All findings, in the order of Authentication-Results."""
-    return [one for of in METHODS for one in of(assessment)] if not assessment.exempt else []
+    return [finding for method in METHODS for finding in method(assessment)] if not assessment.exempt else []
 
 
 def _iprev(assessment: Assessment) -> Iterator[Finding]:
@@ -63,7 +63,7 @@ def _iprev(assessment: Assessment) -> Iterator[Finding]:
 def _spf(assessment: Assessment) -> Iterator[Finding]:
     """RFC 8601, 2.7.2: one result for each identity, and never one that could be read as the other's.
 
-    MAIL FROM's comes first: a reader that knows one result only takes the first. With a null reverse-path that identity
+    MAIL FROM's comes first: a reader of only one result takes the first. With a null reverse-path that identity
     is postmaster at the HELO name (RFC 7208, 2.4), so one result under smtp.helo stands for both.
     """
     mail_from, helo = assessment.spf_mail_from, assessment.spf_helo
@@ -73,7 +73,7 @@ def _spf(assessment: Assessment) -> Iterator[Finding]:
             properties = (Property("smtp", "helo", assessment.client.helo),)
         else:
             domain = str(mail_from.domain) if mail_from.domain else path.text
-            # RFC 7208, 9.2: the local part stays out unless the record looked at it.
+            # RFC 7208, 9.2: the local part is omitted unless the record used it.
             identity = mail_from.sender if mail_from.domain and mail_from.uses_local_part else domain
             properties = (Property("smtp", "mailfrom", identity),)
         written = not path.is_null or helo is None
@@ -102,7 +102,7 @@ def _dkim(assessment: Assessment) -> Iterator[Finding]:
     if not assessment.dkim:
         yield Finding("dkim", dkim.Result.NONE, about="no signature", key="dkim", more=skipped)
         return
-    prefix = _b_prefix(one.b for one in assessment.dkim)
+    prefix = _b_prefix(evaluation.b for evaluation in assessment.dkim)
     for number, evaluation in enumerate(assessment.dkim):
         where = f"{evaluation.domain}/{evaluation.selector}" if evaluation.domain else ""
         yield Finding(
@@ -132,11 +132,11 @@ def _dkim_properties(evaluation: dkim.Evaluation, prefix: int) -> Iterator[Prope
         yield Property("policy", evaluation.policy, "violated")  # RFC 8601, 2.4
 
 
-MAX_B_PREFIX = 64  # our choice: what is equal beyond that was made so, and would cost more than it says
+MAX_B_PREFIX = 64  # our choice: longer equal prefixes are deliberate, and would cost more than they tell
 
 
 def _b_prefix(signatures: Iterable[str]) -> int:
-    """How many characters of b= tell the signatures apart: eight, more where those are equal (RFC 6008, 4)."""
+    """How many characters of b= distinguish the signatures: eight, or more if those are equal (RFC 6008, 4)."""
     different = {b for b in signatures if b}
     length = 8
     while length < MAX_B_PREFIX and len({b[:length] for b in different}) < len(different):

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Floor 1, the questions: all that an evaluator may ask of the DNS, and how it asks.
+"""Floor 1, the questions: what an evaluator may ask the DNS, and how it asks.
 
 An evaluator is a generator. It yields a *batch* of questions, is sent the answers in the same order, and returns its
 evaluation::
@@ -8,10 +8,9 @@ evaluation::
         (answer,) = yield [Question(domain.name, RecordType.TXT)]
         return answer.texts
 
-So the protocols know no socket, no thread and no clock; parallel lookups are data. Who answers is the driver's
-affair: the resolver in a worker, a plain loop on the command line, a dict in the tests. When a message's time budget
-is spent, the driver answers TEMPFAIL at once to all that is still asked, and each evaluator ends by its own RFC's
-rules.
+So the protocols need no socket, thread or clock; parallel lookups are data. A driver answers: the resolver in a worker,
+a plain loop on the command line, a dict in the tests. When a message's time budget is spent, the driver answers
+TEMPFAIL at once to all further questions, and each evaluator ends by its own RFC's rules.
 """
 
 from __future__ import annotations
@@ -42,7 +41,7 @@ class Question(Struct, frozen=True):
     """One DNS question: `name` without a final dot, as the evaluator built it.
 
     The driver compares names without regard to case. A name that the DNS cannot carry (an empty or overlong label, an
-    overlong name) is answered NXDOMAIN without asking anybody.
+    overlong name) is answered NXDOMAIN without a query.
     """
 
     name: str
@@ -55,7 +54,7 @@ class Outcome(Enum):
     FOUND = "found"  #: at least one record of the type, after CNAMEs
     NODATA = "nodata"  #: the name exists, the type does not (RFC 2308, 2.2)
     NXDOMAIN = "nxdomain"  #: the name does not exist, nor anything below it (RFC 8020)
-    TEMPFAIL = "tempfail"  #: no usable answer: timeout, SERVFAIL, REFUSED, or no time left to ask
+    TEMPFAIL = "tempfail"  #: no usable answer: timeout, SERVFAIL, REFUSED, or no time left
 
 
 class MX(Struct, frozen=True):
@@ -69,12 +68,12 @@ Record = Address | MX | bytes | str
 
 
 class Answer(Struct, frozen=True):
-    """What came back for one question.
+    """The answer to one question.
 
     `records` are of the asked type only, CNAMEs already followed: an address for A and AAAA, an `MX`, a name without
     final dot for PTR, and for TXT the character-strings of one record joined without a separator (RFC 7208, 3.3;
-    RFC 6376, 3.6.2.2). `secure` is a trusted validating resolver's AD bit (RFC 4035, 3.2.3). `ttl` is in seconds, what
-    is left of it. `reason` tells a postmaster why a TEMPFAIL happened.
+    RFC 6376, 3.6.2.2). `secure` is a trusted validating resolver's AD bit (RFC 4035, 3.2.3). `ttl` is what is
+    left of it, in seconds. `reason` tells a postmaster why a TEMPFAIL happened.
     """
 
     outcome: Outcome
@@ -90,7 +89,7 @@ class Answer(Struct, frozen=True):
 
     @property
     def exchanges(self) -> tuple[MX, ...]:
-        """The records of an MX answer, in no order."""
+        """The records of an MX answer, unordered."""
         return cast(tuple[MX, ...], self.records)
 
     @property
@@ -109,7 +108,7 @@ Inquiry = Generator[Sequence[Question], Sequence[Answer], T]
 
 
 def solve(inquiry: Inquiry[T], answer: Callable[[Question], Answer]) -> T:
-    """Run an evaluator to its end where every answer is there at once."""
+    """Run an evaluator to its end with answers that are available at once."""
     try:
         batch = next(inquiry)
         while True:
@@ -122,14 +121,14 @@ class Pending(Protocol[T_co]):
     """An evaluation that was started."""
 
     def result(self) -> T_co:
-        """The evaluation, waited for at most until the driver's time budget is spent."""
+        """Wait for the evaluation, at most until the driver's time budget is spent."""
 
     def cancel(self) -> None:
-        """Nobody will ask for the result: stop working for it."""
+        """The result is not needed: stop working for it."""
 
 
 class Asker(Struct, frozen=True, eq=False):
-    """On whose behalf is asked: one message, or one connection before its messages. Each equals itself alone.
+    """For whom a question is asked: one message, or one connection before its messages. Each equals only itself.
 
     Where not all questions can be asked at once, each client has its turn, and each of its messages (`client` None:
     all without a network client take turns as one).
@@ -138,20 +137,20 @@ class Asker(Struct, frozen=True, eq=False):
     client: Address | None = None
 
 
-#: For whoever asks alone.
+#: For a caller that is alone.
 ANYBODY = Asker()
 
 
 class Urgency(IntEnum):
-    """What of one message's questions is asked first where not all can be asked at once."""
+    """Which of a message's questions come first if not all can be asked at once."""
 
-    VERDICT = 0  #: without the answer nothing can be said: SPF and the author's DMARC policy
+    VERDICT = 0  #: there is no verdict without the answer: SPF and the author's DMARC policy
     EVIDENCE = 1  #: keys, and the names of clients
-    AHEAD = 2  #: what may turn out not to be needed
+    AHEAD = 2  #: may turn out not to be needed
 
 
 class Driver(Protocol):
-    """What answers inquiries within one time budget."""
+    """Answers inquiries within one time budget."""
 
     def start(self, inquiry: Inquiry[T], asker: Asker = ANYBODY, urgency: Urgency = Urgency.EVIDENCE, /) -> Pending[T]:
-        """Start an evaluation, in the background where it has to wait."""
+        """Start an evaluation, in the background if it must wait."""

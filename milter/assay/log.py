@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The log: one line a message, key=value, to stderr or syslog.
+"""The log: one line per message, key=value, to stderr or syslog.
 
 Levels say whose fault it is: *error* ours, *warning* a broken set-up around us, *info* the line of a message, *debug*
-the life of the processes. Nothing that a stranger sent gets in unescaped or unbounded.
+the life of the processes. A stranger's text is always escaped and bounded.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ _PLAIN = re.compile(r"[a-zA-Z0-9@._:/+\-<>\[\]%,~!#$&*?^{}|]+")
 
 
 class Level(IntEnum):
-    """How serious, in syslog's numbers (RFC 5424, 6.2.1)."""
+    """Severities, with syslog's numbers (RFC 5424, 6.2.1)."""
 
     ERROR = syslog.LOG_ERR
     WARNING = syslog.LOG_WARNING
@@ -32,13 +32,13 @@ class Level(IntEnum):
 
 
 class Log(Struct, frozen=True):
-    """A log that drops what is less serious than `level` and hands the rest to `write`."""
+    """A log that drops lines less severe than `level` and passes the rest to `write`."""
 
     write: Callable[[Level, str], None]
     level: Level = Level.INFO
 
     def error(self, text: str) -> None:
-        """A fault of our own."""
+        """Our own fault."""
         self._log(Level.ERROR, text)
 
     def warning(self, text: str) -> None:
@@ -84,20 +84,20 @@ _FACILITIES = frozenset(
 def _to_stderr(level: Level, text: str) -> None:
     """Write one whole line at once, so that lines of several threads and processes do not mix."""
     line = f"assay[{os.getpid()}]: {text}" if level == Level.INFO else f"assay[{os.getpid()}]: {level.name}: {text}"
-    with contextlib.suppress(OSError):  # a full disk or a reader that went away: mail is worth more than its log
+    with contextlib.suppress(OSError):  # a full disk or a closed pipe: mail matters more than its log
         os.write(2, line.encode("utf-8", "backslashreplace") + b"\n")
 
 
 def pairs(items: Iterable[tuple[str, object]]) -> str:
-    """Write key=value pairs on one line; a value that is not plain is put in quotes and escaped. None is left out."""
+    """Write key=value pairs on one line; a value that is not plain is quoted and escaped. None is omitted."""
     return " ".join([f"{key}={quote(str(value))}" for key, value in items if value is not None])
 
 
 def quote(value: str) -> str:
     """One value for the log: bounded, printable, and in double quotes unless it is plain.
 
-    Backslash and quote are escaped with a backslash, what does not print as `assay.model.printable` has it, and so is
-    the ``=`` of what reads as a word of the line: whoever searches the log for ``dmarc=pass`` finds no stranger's HELO.
+    Backslash and quote are escaped with a backslash. Unprintable characters are escaped as in `assay.model.printable`,
+    and so is the ``=`` of text that reads as a word of the line: a search for ``dmarc=pass`` finds no stranger's HELO.
     """
     if len(value) > MAX_VALUE_LENGTH:
         value = value[:MAX_VALUE_LENGTH] + "..."

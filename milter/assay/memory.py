@@ -1,11 +1,11 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Evaluations that were made before, so that the same one need not be made again.
+"""Earlier evaluations, so that the same one need not be made again.
 
-An evaluation is a function of its arguments and of the answers it is given: with the same arguments it asks the same
-first questions, and as long as it gets the same answers it asks the same next ones. So it is enough to ask again, batch
-by batch, and to compare: if nothing has changed, neither has the evaluation. If something has, it is made anew with the
-answers that are there by then, as if nobody had remembered anything. What is asked, in which order and how often, is
-the same in either case, and how long an answer holds is the resolver's affair alone.
+An evaluation is a function of its arguments and of the answers it gets: with the same arguments it asks the same first
+questions, and as long as it gets the same answers it asks the same next ones. So it is enough to ask again, batch by
+batch, and to compare: if nothing has changed, neither has the evaluation. If something has, it is made again with the
+answers so far, as if nothing had been remembered. The questions, their order and their number are the same in either
+case, and only the resolver decides how long an answer is valid.
 """
 
 from __future__ import annotations
@@ -21,8 +21,7 @@ from assay.inquiry import Answer, Inquiry, Outcome, Question
 T = TypeVar("T")
 _Batch = tuple[Sequence[Question], Sequence[Answer]]
 
-#: Octets that an evaluation takes at most that is kept, with all that it asked and was answered; usual policies take
-#: two to six KiB.
+#: The largest evaluation to keep, in octets, with all its questions and answers; usual policies take two to six KiB.
 MAX_OCTETS = 16_384
 
 
@@ -34,26 +33,26 @@ class _Past(Struct, frozen=True):
 
 
 class Memory:
-    """What was evaluated lately."""
+    """Recent evaluations."""
 
     __slots__ = ("_kept",)
 
     def __init__(self, octets: int | None = None) -> None:
-        """:param octets: how much it may take, where it is not what `assay.caches` says."""
+        """:param octets: its bound, if not the one in `assay.caches`."""
         self._kept: Cache[Hashable, _Past] = Cache("evaluations", octets)
 
     def __len__(self) -> int:
-        """How many evaluations are kept."""
+        """The number of evaluations."""
         return len(self._kept)
 
     def again(
         self, key: Hashable, evaluate: Callable[[], Inquiry[T]], worth_keeping: Callable[[T], bool] = lambda _: True
     ) -> Inquiry[T]:
-        """Evaluate, or find that a former evaluation still holds.
+        """Evaluate, or find that an earlier evaluation is still valid.
 
-        :param key: all that the evaluation depends on beside the answers.
-        :param evaluate: begins it.
-        :param worth_keeping: is told the evaluation: whether it depends on nothing but `key` and the answers.
+        :param key: all that the evaluation depends on besides the answers.
+        :param evaluate: starts it.
+        :param worth_keeping: whether the evaluation depends on nothing but `key` and the answers.
         """
         found = self._kept.find(key)
         batches: list[_Batch] = []
@@ -75,7 +74,7 @@ class Memory:
 
 
 def _make(inquiry: Inquiry[T], batches: list[_Batch]) -> Inquiry[T]:
-    """Make an evaluation whose first `batches` are answered already, and note those that follow."""
+    """Make an evaluation whose first `batches` have been answered, and note those that follow."""
     try:
         questions = next(inquiry)
         for _, answers in batches:
@@ -89,7 +88,7 @@ def _make(inquiry: Inquiry[T], batches: list[_Batch]) -> Inquiry[T]:
 
 
 def _same(answer: Answer, former: Answer) -> bool:
-    """Whether an answer says what the former one did; its TTL is nothing that an evaluation depends on."""
+    """Whether an answer says the same as the earlier one; no evaluation depends on its TTL."""
     return answer is former or (
         answer.outcome is former.outcome
         and answer.records == former.records

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The trace header fields of one message: what was found, as fields to insert, and forged ones, as fields to remove.
+"""The trace header fields of one message: results as fields to insert, and forged fields to remove.
 
 One Authentication-Results with every result (RFC 8601) and a Received-SPF for each SPF identity that was checked
 (RFC 7208, 9.1). All of it is data: the filter performs the edits at end of message.
@@ -21,15 +21,15 @@ from assay.protocol import authres, dmarc, spf
 
 
 class Forgeries(Struct, frozen=True):
-    """Recognises fields that claim to be ours, and those that no stranger may send, one field after another."""
+    """Recognises fields that claim to be ours, and those that a stranger must not send, one field at a time."""
 
     authserv_ids: tuple[str, ...]
 
     def claims(self, field: HeaderField) -> bool:
         """Whether the field must be removed because only we may write it (RFC 8601, 5; RFC 7208, 9.1).
 
-        Whoever claims them, results of a version that we do not know go too: RFC 8601, 5 has it as a MUST for what
-        comes from outside, since readers behind us might take such a field for anything.
+        Results of an unsupported version are removed too, whoever they name: RFC 8601, 5 has it as a MUST for mail from
+        outside, because later readers might interpret such a field in any way.
         """
         match field.key:
             case b"authentication-results":
@@ -41,7 +41,7 @@ class Forgeries(Struct, frozen=True):
 
 
 def remove_edits(header: Header, names: Iterable[str], forged: Iterable[tuple[str, int]]) -> tuple[Remove, ...]:
-    """Edits that remove fields, of each name the last occurrence first.
+    """Edits that remove fields; for each name, the last occurrence first.
 
     MTAs renumber the fields of a name after each removal, so a removal from the top would hit the wrong field of the
     next one (CVE-2022-48521).
@@ -68,7 +68,7 @@ def decision_edits(header: Header, edits: Edits) -> Iterator[Edit]:
 
 
 def _tagged_subject(header: Header, tag: str) -> Edit:
-    """The tag in front of the Subject, unless it is there already; a Subject of its own for a message without one."""
+    """Put the tag in front of the Subject, unless it is already there; add a Subject to a message without one."""
     subjects = header.all("Subject")
     if not subjects:
         return Insert("Subject", tag.rstrip())
@@ -79,7 +79,7 @@ def _tagged_subject(header: Header, tag: str) -> Edit:
 def insert_edits(
     assessment: Assessment, decision: Decision, authserv_id: str, *, received_spf: bool, arc_none: bool
 ) -> tuple[Insert, ...]:
-    """The fields that tell what was found, in the order in which to insert them: the last one ends up on top.
+    """The fields that report the results, in the order in which to insert them: the last one ends up on top.
 
     :param arc_none: whether to write ``arc=none`` for a message without a chain.
     """
@@ -99,19 +99,19 @@ def insert_edits(
     return tuple(reversed(fields))
 
 
-#: Our choice, of one method: with as many as the default of dkim.max_signatures lets through, a hostile field stays
-#: below 40 KiB.
+#: Our choice, for one method: with as many as the default of dkim.max_signatures allows, a hostile field stays below
+#: 40 KiB.
 MAX_RESULTS = 20
 
 
 def _results(assessment: Assessment, decision: Decision, *, arc_none: bool) -> list[authres.MethodResult]:
-    """All findings that the field tells. Of a method with more than `MAX_RESULTS`, those that passed come first."""
+    """All findings to report. For a method with more than `MAX_RESULTS`, those that passed come first."""
     results: list[authres.MethodResult] = []
-    for _, of_method in groupby(findings(assessment), key=lambda one: one.method):
-        found = [one for one in of_method if one.written or (arc_none and one.method == "arc")]
+    for _, of_method in groupby(findings(assessment), key=lambda finding: finding.method):
+        found = [finding for finding in of_method if finding.written or (arc_none and finding.method == "arc")]
         if len(found) > MAX_RESULTS:
-            found = sorted(found, key=lambda one: one.result != _PASS)[:MAX_RESULTS]
-        results.extend(_result(one, decision) for one in found)
+            found = sorted(found, key=lambda finding: finding.result != _PASS)[:MAX_RESULTS]
+        results.extend(_result(finding, decision) for finding in found)
     return results
 
 
@@ -126,14 +126,14 @@ def _result(found: Finding, decision: Decision) -> authres.MethodResult:
     return authres.MethodResult(found.method, found.result, reason, comment, found.properties)
 
 
-#: What becomes of a message that gets trace fields, in a comment's words.
+#: What happens to a message that gets trace fields, as words of a comment.
 _ACTS = {Action.ACCEPT: "accepted", Action.TAG: "tagged", Action.QUARANTINE: "quarantined"}
 
 
 def _local(found: Finding, decision: Decision) -> str:
-    """What was done with a failure here, whatever its owner asks for (RFC 9989, 5.4; RFC 8617, 7.2.1).
+    """What was done here about a failure, whatever its owner asks for (RFC 9989, 5.4; RFC 8617, 7.2.1).
 
-    A rule of the operator's is told whatever DMARC says, for no other result would.
+    An operator's rule is always reported here, because no other result would.
     """
     if found.result == dmarc.Result.FAIL and decision.action in _ACTS:
         return ": ".join(filter(None, (_ACTS[decision.action], decision.override)))

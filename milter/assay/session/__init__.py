@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """Floor 4: one connection and its messages on their way through the SMTP stages. Events in, verdicts out.
 
-A `Session` is one SMTP connection as a milter sees it; it begins a transaction for each message. `deliver` plays a
-whole message to it. Nothing here knows a milter library, a thread or a clock.
+A `Session` is one SMTP connection as a milter sees it; it starts a transaction for each message. `deliver` plays a
+whole message to it. Nothing here uses a milter library, a thread or a clock.
 """
 
 from assay.session.delivery import Delivery, deliver

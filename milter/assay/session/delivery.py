@@ -13,11 +13,11 @@ from assay.policy import Stage
 from assay.session.session import Session
 from assay.session.transaction import Verdict
 
-_CHUNK_OCTETS = 65_535  # of the body at a time, as libmilter hands it over
+_CHUNK_OCTETS = 65_535  # of the body at a time, as libmilter passes it
 
 
 class Delivery(Struct, frozen=True):
-    """One message and its envelope, and what the MTA says about the client.
+    """One message and its envelope, and what the MTA reports about the client.
 
     :param address: of the client; None where there is no network client.
     :param name: the client's name as the MTA resolved it, empty for unknown.
@@ -41,10 +41,10 @@ class Delivery(Struct, frozen=True):
 
 
 def deliver(session: Session, delivery: Delivery, *, past_refusals: bool = False) -> list[Verdict]:
-    """Play a message to a session that nothing was played to before.
+    """Play a message to a new session.
 
-    :param past_refusals: play on after a refusal: what comes behind it is worth knowing too.
-    :returns: the verdicts of the stages that had one, in order. The message ends with the last, unless `past_refusals`.
+    :param past_refusals: go on after a refusal, to show what would follow.
+    :returns: the verdicts of the stages that had one, in order. The last ends the message, unless `past_refusals`.
     """
     verdicts: list[Verdict] = []
     left = len(delivery.recipients)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The header of one message as it arrives: kept once for both strands, bounded, and searched for forged fields."""
+"""The header of one message as it arrives: kept once for both strands, bounded, and checked for forged fields."""
 
 from __future__ import annotations
 
@@ -7,16 +7,16 @@ from assay import policy, trace
 from assay.model.message import Header, HeaderField
 from assay.policy import Action, Decision
 
-#: Our choice: twenty fields as long as Postfix lets one be (header_size_limit, 102,400). Sendmail stops at 32 KiB
-#: altogether. It bounds what the signatures of a message may have us hash.
+#: Our choice: twenty fields as long as Postfix allows (header_size_limit, 102,400). Sendmail allows 32 KiB in all. It
+#: bounds what the signatures of a message can make us hash.
 MAX_HEADER_OCTETS = 20 * 102_400
-#: Our choice: an honest message has some hundreds at most, and the shortest field takes a hundred octets of memory.
+#: Our choice: an honest message has a few hundred at most, and the shortest field takes a hundred octets of memory.
 MAX_HEADER_FIELDS = 10_000
-#: Our choice, of each name: an honest message has some for each of its hops. What comes behind is removed unread, for
+#: Our choice, for each name: an honest message has a few for each of its hops. Further ones are removed unread, because
 #: a field that is made to be ambiguous costs milliseconds to read, and a message has room for ten thousand.
 MAX_TRACE_FIELDS = 100
 
-#: Our choice, of both names together. An MTA looks for each field to be removed from the top (Postfix: in the queue
+#: Our choice, for both names together. An MTA searches from the top for each field to remove (Postfix: in the queue
 #: file), so ten thousand of them, which take 150 KB, keep it busy for minutes.
 MAX_FORGED = 1000
 
@@ -25,10 +25,10 @@ _OURS = frozenset((b"authentication-results", b"received-spf"))
 
 
 def _flood(by: str, fault: str) -> Decision:
-    """A message beyond a bound of the header is refused whatever the policy says.
+    """Refuse a message that exceeds a bound of the header, whatever the policy says.
 
-    It is nothing but an attack, and what stands behind the bound is not known: it can be neither judged nor cleaned,
-    and must not pass as if it were malformed, for that is the operator's to accept.
+    It can only be an attack, and the fields beyond the bound are unknown: the message can be neither judged nor
+    cleaned. It must not count as malformed, because operators may accept malformed messages.
     """
     return Decision(Action.REJECT, policy.Reply(550, "5.6.0", (fault,)), fault, by)  # RFC 3463, 3.7
 
@@ -42,14 +42,14 @@ _FLOOD_OF_FORGERIES = _flood("forged trace fields", f"more than {MAX_FORGED} tra
 class Fields:
     """Collects the fields of one header.
 
-    `forged` are (name, occurrence) of the fields that claim to be ours, from the top. `flood` is why a message that is
-    judged is refused, and `flood_of_forgeries` why any message is; nothing is kept behind either.
+    `forged` are (name, occurrence) of the fields that claim to be ours, from the top. `flood` is why a judged
+    message is refused, and `flood_of_forgeries` why any message is; after either, no more is kept.
     """
 
     __slots__ = ("_fields", "_forgeries", "_occurrences", "_octets", "flood", "flood_of_forgeries", "forged")
 
     def __init__(self, forgeries: trace.Forgeries | None) -> None:
-        """:param forgeries: recognises forged fields; None where fields that claim our name stay."""
+        """:param forgeries: recognises forged fields; None if fields that claim our name are not removed."""
         self.forged: list[tuple[str, int]] = []
         self.flood: Decision | None = None
         self.flood_of_forgeries: Decision | None = None
@@ -59,7 +59,7 @@ class Fields:
         self._octets = 0
 
     def add(self, field: HeaderField) -> bool:
-        """Take the next field; whether it was kept."""
+        """Take the next field, and return whether it was kept."""
         if self.flood_of_forgeries is not None:
             return False
         if field.key in _OURS and self._forgeries is not None:
@@ -75,17 +75,17 @@ class Fields:
         return True
 
     def _note_forged(self, field: HeaderField, forgeries: trace.Forgeries) -> None:
-        """Remember a field that claims to be ours by its place among the fields of its name."""
+        """Note a field that claims to be ours, by its position among the fields of its name."""
         occurrence = self._occurrences[field.key] = self._occurrences.get(field.key, 0) + 1
         if occurrence > MAX_TRACE_FIELDS or forgeries.claims(field):
-            # Without the white space before the colon, which no MTA takes for a part of the name.
+            # Without the white space before the colon, which is not part of the name for any MTA.
             self.forged.append((field.name.rstrip(b" \t").decode("ascii", "replace"), occurrence))
             if len(self.forged) > MAX_FORGED:
                 self.flood = self.flood_of_forgeries = _FLOOD_OF_FORGERIES
                 self._fields = []
 
     def complete(self) -> Header:
-        """All fields that were kept; none where they were too many."""
+        """All fields that were kept; none if there were too many."""
         header = Header(tuple(self._fields))
         self._fields = []
         return header

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The inquiries in flight for one connection or one message: started together, given up together."""
+"""The inquiries in flight for one connection or one message: started together, cancelled together."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ T = TypeVar("T")
 
 
 class NewDriver(Protocol):
-    """Makes a driver with a fresh time budget: `seconds` of it, or as much as a message has where that is None."""
+    """Makes a driver with a fresh time budget: `seconds`, or a message's budget if that is None."""
 
     def __call__(self, seconds: float | None = None, /) -> Driver: ...
 
 
 class Inquiries:
-    """Starts inquiries and remembers them, so that an abort can cancel what nobody will ask for."""
+    """Starts inquiries and keeps track of them, so that an abort can cancel those still running."""
 
     __slots__ = ("_asker", "_new_driver", "_pending")
 
@@ -31,13 +31,13 @@ class Inquiries:
         self._pending: list[Pending[object]] = []
 
     def on_behalf_of(self, client: Address | None) -> None:
-        """From now on it is this client's."""
+        """Start further inquiries for this client."""
         self._asker = Asker(client)
 
     def driver(self, seconds: float | None = None) -> Driver:
-        """A driver whose budget several inquiries may share.
+        """A driver whose budget several inquiries can share.
 
-        :param seconds: the budget; a message's where it is None.
+        :param seconds: the budget; None for a message's.
         """
         return self._new_driver() if seconds is None else self._new_driver(seconds)
 
@@ -46,7 +46,7 @@ class Inquiries:
     ) -> Pending[T]:
         """Start an inquiry in the background.
 
-        :param driver: whose budget to use; a fresh one if left out.
+        :param driver: whose budget to use; a new one by default.
         :param urgency: how much depends on it.
         """
         pending = (driver or self._new_driver()).start(inquiry, self._asker, urgency)
@@ -54,12 +54,12 @@ class Inquiries:
         return pending
 
     def give_up(self, pending: Pending[object]) -> None:
-        """Stop working for one of them, and forget it."""
+        """Cancel one of them, and forget it."""
         pending.cancel()
-        self._pending = [one for one in self._pending if one is not pending]
+        self._pending = [other for other in self._pending if other is not pending]
 
     def cancel(self) -> None:
-        """Stop working for all of them."""
+        """Cancel all of them."""
         for pending in self._pending:
             pending.cancel()
         self._pending = []

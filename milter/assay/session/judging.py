@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The judging strand of a transaction: evaluations started as their facts arrive, and joined once at the end."""
+"""The judging strand of a transaction: evaluations start as their input arrives, and are joined once at the end."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ class Judging:
         authserv_id: str,
         now: int,
     ) -> None:
-        """Begin with MAIL.
+        """Start at MAIL.
 
         :param now: Unix time in seconds, for SPF's ``%{t}`` (RFC 7208, 7.3).
         """
@@ -67,7 +67,7 @@ class Judging:
             self._spf = self._inquiries.start(inquiry, driver, Urgency.VERDICT)
 
     def _spf_request(self) -> spf.Request | None:
-        """A request that names no identity yet; None where there is no client to check."""
+        """A request without an identity; None if there is no client to check."""
         if self.client.address is None:
             return None
         return spf.Request(
@@ -80,10 +80,10 @@ class Judging:
         )
 
     def client_is(self, client: Client) -> None:
-        """The client to judge is another: the one that gave the message to a relay of ours, as far as it is known."""
+        """Judge another client: the one that sent the message to our relay, as far as it is known."""
         self.client = client
         if client.address is None:
-            return  # nobody to judge by address; DKIM and DMARC still tell
+            return  # no address to judge; DKIM and DMARC still apply
         self._inquiries.on_behalf_of(client.address)
         self._origin = Origin(self._settings, self._inquiries, self._memory, self._authserv_id)
         self._origin.connected(client)
@@ -91,7 +91,7 @@ class Judging:
         self.check_mail_from()
 
     def field(self, field: HeaderField) -> None:
-        """A header field arrived: start what it makes possible."""
+        """A header field arrived: start the evaluations that it allows."""
         key = field.key
         if key == b"from":
             self._author_arrived(field)
@@ -121,7 +121,7 @@ class Judging:
             self._sender_id = self._inquiries.start(senderid.check_pra(header, request, spf1=spf1))
 
     def _walk_ahead(self, author_domain: Domain) -> None:
-        """Relaxed alignment may compare organizational domains at the end (RFC 9989, 4.10.2): have them by then."""
+        """Look up the organizational domains that relaxed alignment may compare at the end (RFC 9989, 4.10.2)."""
         mailbox = self._envelope.reverse_path.mailbox
         domains = self._signatures.domains if mailbox is None else [mailbox.domain, *self._signatures.domains]
         self._inquiries.start(dmarc.walk_ahead(author_domain, domains), urgency=Urgency.AHEAD)
@@ -131,7 +131,7 @@ class Judging:
         self._signatures.body(chunk)
 
     def so_far(self) -> Assessment:
-        """What is known before the end of the message, waited for; of the envelope what was known at MAIL."""
+        """Wait for what can be known before the end of the message, with the envelope as known at MAIL."""
         return Assessment(
             self.client,
             self._envelope,
@@ -141,15 +141,15 @@ class Judging:
         )
 
     def join(self, now: int, draw: float) -> Assessment:
-        """All evaluations, waited for at most the time budget of a message; of the envelope what was known at MAIL.
+        """Wait for all evaluations, at most a message's time budget, with the envelope as known at MAIL.
 
         :param now: Unix time in seconds, for the signatures' t= and x= (RFC 6376, 3.5).
         :param draw: a number from 0 to below 1, drawn for this message (RFC 7489, 6.6.4).
         """
-        driver = self._inquiries.driver()  # its time budget is that of the whole join
+        driver = self._inquiries.driver()  # its time budget is for the whole join
         author = self._author_of_message()
-        # SPF has the longest way, from record to record; keys are there after one answer. So signatures are verified
-        # while SPF may still be waiting.
+        # SPF takes longest, from record to record; keys take one answer. So signatures are verified while SPF may still
+        # be waiting.
         signatures = self._signatures.verify(now)
         chain = self._signatures.verify_chain(now)
         found = self.so_far()
@@ -184,7 +184,7 @@ class Judging:
             self._discoveries.get(domain) or self._inquiries.start(self._discover(domain), driver, Urgency.VERDICT)
             for domain in author.domains
         ]
-        discoveries = [one.result() for one in pending]
+        discoveries = [discovery.result() for discovery in pending]
         if author.domain is None:
             several = dmarc.evaluate_several(discoveries, author.fault, legacy_pct=self._settings.legacy_pct, draw=draw)
             return self._inquiries.start(several, driver, Urgency.VERDICT).result()
@@ -192,7 +192,11 @@ class Judging:
         by_spf = None
         if mail_from is not None and mail_from.domain is not None:
             by_spf = dmarc.Identifier(mail_from.domain, spf.Result.NONE if mail_from.guessed else mail_from.result)
-        by_dkim = [dmarc.Identifier(one.domain, one.result) for one in signatures if one.domain is not None]
+        by_dkim = [
+            dmarc.Identifier(signature.domain, signature.result)
+            for signature in signatures
+            if signature.domain is not None
+        ]
         judged = dmarc.evaluate(discoveries[0], by_spf, by_dkim, legacy_pct=self._settings.legacy_pct, draw=draw)
         return self._inquiries.start(judged, driver, Urgency.VERDICT).result()
 

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What is asked about a client itself: IPREV of its address and SPF of its HELO name.
+"""The evaluations of a client itself: IPREV of its address and SPF of its HELO name.
 
-It belongs to the connection and serves all its messages; behind a relay of our own, where each message has a client of
-its own, it belongs to the message.
+They belong to the connection and serve all its messages. Behind our own relay each message has its own client, so there
+they belong to the message.
 """
 
 from __future__ import annotations
@@ -28,12 +28,12 @@ class Origin:
         self._spf_helo: Pending[spf.Evaluation] | None = None
 
     def connected(self, client: Client) -> None:
-        """Start what the client's address makes possible."""
+        """Start the evaluations of the client's address."""
         if self._settings.iprev and client.address is not None:
             self._iprev = self._inquiries.start(check_iprev(self._memory, client.address))
 
     def greeted(self, client: Client) -> None:
-        """Start what its HELO name makes possible; a second one, after STARTTLS, replaces the first."""
+        """Start the evaluation of its HELO name; a second one, after STARTTLS, replaces the first."""
         if self._spf_helo is not None:
             self._inquiries.give_up(self._spf_helo)
             self._spf_helo = None
@@ -45,9 +45,9 @@ class Origin:
             self._spf_helo = self._inquiries.start(check_spf(self._memory, request), driver, Urgency.VERDICT)
 
     def iprev(self) -> iprev.Evaluation | None:
-        """IPREV, waited for; None where it was not tried."""
+        """Wait for IPREV; None if it was not tried."""
         return self._iprev.result() if self._iprev is not None else None
 
     def spf_helo(self) -> spf.Evaluation | None:
-        """SPF of the HELO identity, waited for; None where it was not tried."""
+        """Wait for SPF of the HELO identity; None if it was not tried."""
         return self._spf_helo.result() if self._spf_helo is not None else None

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The outgoing strand of a transaction: what is kept of a message of our own hosts and users, for those who sign it."""
+"""The outgoing strand of a transaction: what is kept of a message from our own hosts and users, for signing."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ class Outgoing:
     __slots__ = ("_wanted", "hashes", "header")
 
     def __init__(self, wanted: Sequence[dkim.BodyHashSpec] = ()) -> None:
-        """:param wanted: the body hashes that signatures need; without any the body is not looked at."""
+        """:param wanted: the body hashes that signatures need; without any, the body is not read."""
         self.header = NO_HEADER
         self.hashes = dkim.BodyHashes(())
         self._wanted = wanted

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The evaluations that a worker remembers: for each, all that it depends on beside the answers of the DNS.
+"""The evaluations that a worker remembers: for each, all that it depends on besides the answers of the DNS.
 
-A key that lacks something would let one message have another's evaluation, so all keys are in this place.
+An incomplete key would give one message another's evaluation, so all keys are in one place.
 """
 
 from __future__ import annotations
@@ -21,11 +21,11 @@ def check_iprev(memory: Memory, address: Address) -> Inquiry[iprev.Evaluation]:
 
 
 def check_spf(memory: Memory, request: spf.Request) -> Inquiry[spf.Evaluation]:
-    """SPF of one identity. Where no macro was expanded, all senders at a domain have the same evaluation."""
+    """SPF of one identity. If no macro was expanded, all senders at a domain have the same evaluation."""
     if request.fault:
         return (yield from spf.check(request))
     key = ("spf", request.identity, request.domain, request.address.packed, request.limits, request.best_guess)
-    found = yield from memory.again(key, lambda: spf.check(request), _is_anybodys)
+    found = yield from memory.again(key, lambda: spf.check(request), _is_same_for_all)
     return found if found.sender == request.sender else replace(found, sender=request.sender)
 
 
@@ -38,6 +38,6 @@ def discover_policy(
     )
 
 
-def _is_anybodys(evaluation: spf.Evaluation) -> bool:
-    """Whether it is the same for every sender at this domain and client: only macros see sender and HELO."""
+def _is_same_for_all(evaluation: spf.Evaluation) -> bool:
+    """Whether it is the same for every sender at this domain and client: only macros use sender and HELO."""
     return not evaluation.uses_macros

@@ -2,8 +2,8 @@
 """Floor 4: one SMTP connection as a milter sees it. Events in, verdicts out.
 
 The session owns what belongs to the connection (the client, IPREV, SPF of HELO) and one transaction at a time. It
-knows no milter library, no thread and no clock. A stage before the end of the message gives a verdict only where the
-operator's policy acts at that stage; else it waits for nothing.
+uses no milter library, thread or clock. A stage before the end of the message has a verdict only if the operator's
+policy acts at that stage; else it does not wait.
 """
 
 from __future__ import annotations
@@ -28,14 +28,14 @@ from assay.session.transaction import Transaction, Verdict
 
 
 class Session:
-    """One connection. Call the methods in SMTP's order; each fact may be missing."""
+    """One connection. Call the methods in SMTP's order; any of them may be left out."""
 
     def __init__(
         self, settings: Settings, trust: policy.Trust, new_driver: NewDriver, memory: Memory | None = None
     ) -> None:
         """
-        :param new_driver: called at each stage that asks something.
-        :param memory: former evaluations, of all sessions with these settings; of this one alone if left out.
+        :param new_driver: called at each stage that asks questions.
+        :param memory: earlier evaluations, of all sessions with these settings; by default, of this one alone.
         """
         self._settings = settings
         self._memory = Memory() if memory is None else memory
@@ -44,7 +44,7 @@ class Session:
         self._new_driver = new_driver
         self._inquiries = Inquiries(new_driver)
         self._client = Client()
-        self._judged = True  # whether the client is one to judge
+        self._judged = True  # whether to judge the client
         self._set_name(settings.fallback_authserv_id)
         self._transaction: Transaction | None = None
 
@@ -58,7 +58,7 @@ class Session:
         """A client connected. Starts IPREV.
 
         :param address: None where there is no network client, such as mail from the MTA's own command line.
-        :param name: what the MTA resolved for it, empty for unknown.
+        :param name: the name that the MTA resolved for it, empty for unknown.
         :param mta_name: the MTA's own name (macro ``j``), which is the authserv-id unless one is configured.
         :param daemon: the name of the MTA's service that took the connection (macro ``{daemon_name}``).
         :param local: whether a client without an address is the MTA's own host, and not one that a proxy hides.
@@ -84,7 +84,7 @@ class Session:
         return self._inquiries.start(check_iprev(self._memory, address), urgency=Urgency.VERDICT).result().confirmed
 
     def helo(self, name: str) -> Verdict | None:
-        """HELO or EHLO was given, perhaps for the second time after STARTTLS. Starts SPF of the HELO identity."""
+        """HELO or EHLO was sent, perhaps again after STARTTLS. Starts SPF of the HELO identity."""
         self._client = self._client.greeted(name)
         self._course.greeted()
         if not self._judged:
@@ -105,7 +105,7 @@ class Session:
         )
 
     def mail(self, path: str, *, authenticated: str = "", smtputf8: bool = False, now: int) -> Verdict | None:
-        """MAIL was given: a new envelope. Whether it is judged is decided here, anew for each message.
+        """MAIL was sent: a new envelope. Whether to judge it is decided here, for each message.
 
         :param path: the reverse-path, with or without angle brackets.
         :param authenticated: the SASL login name (RFC 4954), empty for none; AUTH may come between two messages.
@@ -129,7 +129,7 @@ class Session:
         return moment.verdict(self._course.at_mail(moment.facts), Stage.MAIL)
 
     def rcpt(self, path: str) -> Verdict | None:
-        """A recipient was given."""
+        """RCPT was sent."""
         transaction = self._transaction
         if transaction is None:
             return None
@@ -145,10 +145,10 @@ class Session:
             transaction.recipient(path)
         return verdict
 
-    def header(self, one: HeaderField) -> None:
+    def header(self, field: HeaderField) -> None:
         """A header field arrived."""
         if self._transaction is not None:
-            self._transaction.header(one)
+            self._transaction.header(field)
 
     def end_of_header(self) -> None:
         """The header is complete."""
@@ -161,10 +161,10 @@ class Session:
             self._transaction.body(chunk)
 
     def end_of_message(self, *, queue_id: str, now: int, draw: float = 0.0) -> Verdict | None:
-        """The message is complete: its verdict, or None where there was no MAIL.
+        """The message is complete: its verdict, or None if there was no MAIL.
 
         :param now: Unix time in seconds.
-        :param draw: a number from 0 to below 1, drawn for this message; only a sampled DMARC policy looks at it.
+        :param draw: a number from 0 to below 1, drawn for this message; only a sampled DMARC policy uses it.
         """
         transaction = self._transaction
         if transaction is None:
@@ -187,7 +187,7 @@ class Session:
 
 
 class _Moment:
-    """A stage before the end of the message: what is known then, found out only if something is decided by it."""
+    """A stage before the end of the message: its facts, evaluated only if a decision needs them."""
 
     def __init__(self, settings: Settings, assess: Callable[[], Assessment]) -> None:
         self._settings = settings
@@ -195,14 +195,14 @@ class _Moment:
         self._known: tuple[Assessment, policy.Facts] | None = None
 
     def facts(self) -> policy.Facts:
-        """The facts of this stage, waited for."""
+        """Wait for the facts of this stage."""
         assessment = self._assess()
         facts = self._settings.policy.facts(assessment)
         self._known = assessment, facts
         return facts
 
     def verdict(self, decision: Decision, stage: Stage) -> Verdict | None:
-        """The verdict of this stage; there is one only if somebody should hear of it."""
+        """The verdict of this stage; None if there is nothing to report."""
         if self._known is None or decision == policy.ACCEPTED:
             return None
         assessment, facts = self._known

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What the operator decides about how a message is evaluated."""
+"""The operator's settings for how a message is evaluated."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ from assay.protocol import dkim, dmarc, senderid, spf
 
 
 class Settings(Struct, frozen=True):
-    """What the operator decides about evaluation. `authserv_id` empty: the MTA's own name is used."""
+    """The operator's settings for evaluation. With an empty `authserv_id`, the MTA's own name is used."""
 
     authserv_id: str = ""
-    fallback_authserv_id: str = "localhost"  #: where the MTA does not tell its name
+    fallback_authserv_id: str = "localhost"  #: used if the MTA does not report its name
     further_authserv_ids: tuple[str, ...] = ()
     received_spf: bool = True
     iprev: bool = True
     spf_limits: spf.Limits = field(default_factory=spf.Limits)
-    spf_seconds: float | None = None  #: the time one check of SPF may take; None for as long as a message has
+    spf_seconds: float | None = None  #: the time one check of SPF may take; None for a message's budget
     spf_best_guess: bytes = b""  #: a record for domains that have none; empty for no guess
     dkim: dkim.SignatureRules = field(default_factory=dkim.SignatureRules)
     arc: bool = True
@@ -31,7 +31,7 @@ class Settings(Struct, frozen=True):
     legacy_pct: dmarc.LegacyPct = dmarc.LegacyPct.IGNORE
     policy: policy.Policy = field(default_factory=policy.Policy)
     dry_run: bool = False
-    dry_run_headers: bool = False  #: trace fields are written in a dry run all the same
+    dry_run_headers: bool = False  #: trace fields are written even in a dry run
 
     @property
     def possible_edits(self) -> frozenset[type[Edit]]:

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The signatures of one message, DKIM's and ARC's: the first looked up as they arrive, all others once the header is
-complete, and verified at the end.
+"""The signatures of one message, DKIM's and ARC's: the first keys are looked up as they arrive, all others once the
+header is complete; all signatures are verified at the end.
 
-The body is hashed once for each distinct way in which the signatures want it, and never kept.
+The body is hashed once for each distinct hash that the signatures need, and never kept.
 """
 
 from __future__ import annotations
@@ -13,24 +13,24 @@ from assay.model.name import Domain
 from assay.protocol import arc, dkim
 from assay.session.inquiries import Inquiries
 
-#: Signatures whose keys are asked for before the header is complete: honest mail has one or two. Which of more matter
-#: is known only with the From field, and it follows within milliseconds.
+#: Signatures whose keys are looked up before the header is complete: honest mail has one or two. If there are more, the
+#: From field decides which of them matter, and it follows within milliseconds.
 MAX_KEYS_AHEAD = 2
 
 
 class Signatures:
-    """Collects the signatures of a message and verifies them when the body is through."""
+    """Collects the signatures of a message and verifies them at the end of the body."""
 
     def __init__(self, settings: dkim.SignatureRules, inquiries: Inquiries, *, max_arc_sets: int) -> None:
-        """Begin with no signature.
+        """Start without signatures.
 
-        :param max_arc_sets: longer ARC chains fail; 0 for not looking at ARC at all.
+        :param max_arc_sets: longer ARC chains fail; 0 to ignore ARC.
         """
         self.skipped = 0  #: signatures beyond the bound, not tried
         self._settings = settings
         self._inquiries = inquiries
         self._max_arc_sets = max_arc_sets
-        # DKIM signatures go by their place among the fields of that name, from the top.
+        # DKIM signatures are numbered by their position among the fields of that name, from the top.
         self._fields: list[HeaderField] = []
         self._parsed: dict[int, dkim.Signature | dkim.Evaluation] = {}
         self._keys: dict[int, Pending[dkim.KeyLookup]] = {}
@@ -80,9 +80,9 @@ class Signatures:
         self._hashes = dkim.BodyHashes(specs)
 
     def _choose(self, author_domain: Domain | None) -> list[dkim.BodyHashSpec]:
-        """Look up as many signatures as are tried, those that can matter for DMARC first, and bound what is parsed.
+        """Look up the signatures to try, those that can matter for DMARC first, and bound how many are parsed.
 
-        :returns: the body hashes that they want.
+        :returns: the body hashes that they need.
         """
         specs = []
         limit = self._settings.max_signatures
@@ -105,7 +105,7 @@ class Signatures:
         self._hashes.update(chunk)
 
     def verify(self, now: int) -> tuple[dkim.Evaluation, ...]:
-        """One evaluation for each signature that was tried, and behind them those that could not be parsed."""
+        """One evaluation for each signature that was tried, then those that could not be parsed."""
         return tuple(self._verify(place, now) for place in (*self._tried, *self._unusable))
 
     def _verify(self, place: int, now: int) -> dkim.Evaluation:
@@ -116,7 +116,7 @@ class Signatures:
         return dkim.verify(parsed, lookup, self._header, self._hashes, now=now, settings=self._settings)
 
     def verify_chain(self, now: int) -> arc.Evaluation | None:
-        """The evaluation of the ARC chain; None where ARC is switched off."""
+        """The evaluation of the ARC chain; None if ARC is switched off."""
         if isinstance(self._chain, arc.Chain) and self._arc_lookups is not None:
             lookups = self._arc_lookups.result()
             return arc.verify(self._chain, lookups, self._header, self._hashes, now=now, settings=self._settings)

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """One message on its way through the SMTP stages, from MAIL to its end or an abort.
 
-A transaction has two strands, each of which may be absent: mail from outside is *judged*, mail of our own hosts and
+A transaction has two strands, each of which may be absent: mail from outside is *judged*, mail from our own hosts and
 users is *outgoing*. Fields and body are read once for both. The header is kept (DKIM needs it whole), the body never.
 """
 
@@ -25,13 +25,13 @@ from assay.session.origin import Origin
 from assay.session.outgoing import Outgoing
 from assay.session.settings import Settings
 
-MAX_RECIPIENTS = 1000  # our choice; RFC 5321, 4.5.3.1.8 asks MTAs for 100 at least
+MAX_RECIPIENTS = 1000  # our choice; RFC 5321, 4.5.3.1.8 requires at least 100 of MTAs
 
 
 class Verdict(Struct, frozen=True):
-    """What the MTA is to do at one stage, complete: the filter performs it and adds nothing.
+    """What the MTA is to do at one stage. It is complete: the filter performs it and adds nothing.
 
-    With a dry run in force `action` is ACCEPT, `edits` is empty, and `decision` still tells what would have been.
+    In a dry run, `action` is ACCEPT, `edits` is empty, and `decision` still says what would have been done.
     """
 
     action: Action
@@ -59,9 +59,9 @@ class Transaction:
         authserv_id: str,
         now: int,
     ) -> None:
-        """Begin with MAIL. Starts SPF for it.
+        """Start at MAIL, with SPF for it.
 
-        :param course: how the message stands, and what was decided so far.
+        :param course: the standing of the message, and the decisions so far.
         :param now: Unix time in seconds, for SPF's ``%{t}`` (RFC 7208, 7.3).
         """
         self._client = client
@@ -92,7 +92,7 @@ class Transaction:
             self._recipients.append(path.removeprefix("<").removesuffix(">"))
 
     def header(self, field: HeaderField) -> None:
-        """Take the next header field, and start what it makes possible."""
+        """Take the next header field, and start the evaluations that it allows."""
         if self._fields.add(field) and self.judging is not None:
             if self._course.message.relayed and field.key == b"received":
                 self._relay_reported(self.judging, field)
@@ -100,7 +100,7 @@ class Transaction:
                 self.judging.field(field)
 
     def _relay_reported(self, judging: Judging, field: HeaderField) -> None:
-        """A Received of our own relay: its client is the one to judge, unless that is a relay of ours again."""
+        """A Received of our own relay: judge its client, unless that is our own relay too."""
         address, helo = parse_received(field.value) or (None, "")
         if address is None:
             self._unread_received = field.value
@@ -116,7 +116,7 @@ class Transaction:
     def end_of_header(self) -> None:
         """All fields are there."""
         self._header = self._fields.complete()
-        if self._fields.flood is not None:  # refused if it is judged, and sent on as it is if it is ours
+        if self._fields.flood is not None:  # refused if it is judged, sent on unchanged if it is ours
             self.outgoing = None
             return
         if self.judging is not None:
@@ -132,7 +132,7 @@ class Transaction:
             self.outgoing.body(chunk)
 
     def so_far(self, *, queue_id: str = "") -> Assessment:
-        """What is known before the end of the message, waited for."""
+        """Wait for what can be known before the end of the message."""
         return self._with_envelope(None if self.judging is None else self.judging.so_far(), queue_id)
 
     def _with_envelope(self, found: Assessment | None, queue_id: str) -> Assessment:
@@ -142,7 +142,7 @@ class Transaction:
         return replace(found, envelope=envelope, unread_received=self._unread_received)
 
     def end_of_message(self, *, queue_id: str, now: int, draw: float) -> Verdict:
-        """Join everything, judge, and say what to do. Waits for answers at most the driver's time budget.
+        """Join all evaluations, and decide. Waits for answers at most the driver's time budget.
 
         :param now: Unix time in seconds, for the signatures' t= and x= (RFC 6376, 3.5).
         :param draw: a number from 0 to below 1, drawn for this message (RFC 7489, 6.6.4).
@@ -166,13 +166,13 @@ class Transaction:
         return Verdict(decision.action, decision.reply, edits, decision, assessment, facts=facts)
 
     def _refusal_of_flood(self, assessment: Assessment, decision: Decision) -> Verdict:
-        """In a dry run too it has no edits: there is no knowing all that would have to go."""
+        """It has no edits, not even in a dry run: not all fields to remove are known."""
         if self._settings.dry_run:
             return Verdict(Action.ACCEPT, None, (), decision, assessment)
         return Verdict(decision.action, decision.reply, (), decision, assessment)
 
     def _edits(self, assessment: Assessment, decision: Decision) -> tuple[Edit, ...]:
-        """Forged fields and what the decision wants gone first, then what is added; the trace fields end up on top."""
+        """First remove forged fields and those that the decision names, then insert; the trace fields end up on top."""
         edits: tuple[Edit, ...] = trace.remove_edits(self._header, decision.edits.remove, self._fields.forged)
         edits += tuple(trace.decision_edits(self._header, decision.edits))
         if self.judging is None:
@@ -186,5 +186,5 @@ class Transaction:
         )
 
     def cancel(self) -> None:
-        """The message is over or will never be: stop working for it."""
+        """The message is over or was aborted: stop working for it."""
         self._inquiries.cancel()
