@@ -13,7 +13,7 @@ from assay.config.section import Section, SettingError
 from assay.policy import Action, Stage
 from assay.protocol import arc, dkim, dmarc, spf
 
-_STAGE = "From which SMTP stage on it may refuse: connect, helo, mail, rcpt or eom (end of message, the default)."
+_STAGE = "The first SMTP stage at which it may refuse: connect, helo, mail, rcpt or eom (end of message)."
 _FIELD_NAME = re.compile(r"[!-9;-~]+")  # RFC 5322, 2.2
 _DRY_RUN = "Only log what the actions below would have done."
 
@@ -21,23 +21,24 @@ _DRY_RUN = "Only log what the actions below would have done."
 class IprevSection(Section, frozen=True):
     """Does the client's address have a name that has that address (RFC 8601, 3)?"""
 
-    enabled: Annotated[bool, Meta(description="Check it.")] = True
+    enabled: Annotated[bool, Meta(description="Run this check.")] = True
     stage: Annotated[Stage, Meta(description=_STAGE)] = Stage.EOM
     dry_run: Annotated[bool, Meta(description=_DRY_RUN)] = False
     names_in_mail_from: Annotated[
         str,
         Meta(
-            description='"first" or "any": that name of the client, of those that have its address, must lie in the '
-            "domain of MAIL FROM, else the outcome is name_mismatch. Empty: no such check. Most honest mail fails it."
+            description='"first" or "any": of the client\'s names that have its address, the first or any one '
+            "must be in the domain of MAIL FROM; otherwise the outcome is name_mismatch. Empty: no such check. "
+            "Most honest mail fails it."
         ),
     ] = ""
     fail: Annotated[
         Action,
-        Meta(description="Action when the names do not have the address. Many honest small servers fail this."),
+        Meta(description="Action if the names do not have the address. Many honest small servers fail this."),
     ] = Action.ACCEPT
-    permerror: Annotated[Action, Meta(description="Action when the address has no name.")] = Action.ACCEPT
-    temperror: Annotated[Action, Meta(description="Action when the DNS did not answer.")] = Action.ACCEPT
-    name_mismatch: Annotated[Action, Meta(description="Action when names_in_mail_from is not met.")] = Action.ACCEPT
+    permerror: Annotated[Action, Meta(description="Action if the address has no name.")] = Action.ACCEPT
+    temperror: Annotated[Action, Meta(description="Action if the DNS did not answer.")] = Action.ACCEPT
+    name_mismatch: Annotated[Action, Meta(description="Action if names_in_mail_from is not met.")] = Action.ACCEPT
 
     def __post_init__(self) -> None:
         if self.names_in_mail_from not in ("", "first", "any"):
@@ -56,18 +57,20 @@ class SpfActions(Section, frozen=True):
     fail: Annotated[
         Action,
         Meta(
-            description="The record says that the client may not. Rejecting before the end of the message hides "
-            "forwarded mail with a good DKIM signature from DMARC (RFC 9989, 7.1)."
+            description="The record says that the client is not authorized. Rejecting before the end of the "
+            "message hides forwarded mail with a good DKIM signature from DMARC (RFC 9989, 7.1)."
         ),
     ] = Action.ACCEPT
     fail_all: Annotated[
         Action | None,
-        Meta(description="The same, where it is the record's final -all that says so. Left out: as fail."),
+        Meta(description="The same, if the final -all of the record says so. If not set, as fail."),
     ] = None
-    softfail: Annotated[Action, Meta(description="The record says that it probably may not.")] = Action.ACCEPT
+    softfail: Annotated[Action, Meta(description="The record says that the client is probably not authorized.")] = (
+        Action.ACCEPT
+    )
     softfail_all: Annotated[
         Action | None,
-        Meta(description="The same, where it is the record's final ~all that says so. Left out: as softfail."),
+        Meta(description="The same, if the final ~all of the record says so. If not set, as softfail."),
     ] = None
     temperror: Annotated[Action, Meta(description="The DNS did not answer.")] = Action.ACCEPT
     permerror: Annotated[Action, Meta(description="The record is broken.")] = Action.ACCEPT
@@ -78,31 +81,31 @@ class SpfSection(Section, frozen=True):
 
     strict_domains: Annotated[
         tuple[str, ...],
-        Meta(description="Domains, and those below them, whose softfail and neutral count as fail."),
+        Meta(description="Domains whose softfail and neutral count as fail, and all domains below them."),
     ] = ()
     best_guess: Annotated[
         str,
         Meta(
-            description='A record for domains that have none, such as "v=spf1 a/24 mx/24 ptr -all". Its result is '
-            "marked as a guess and never counts for DMARC. Empty: no guess."
+            description='A record for domains that have none, such as "v=spf1 a/24 mx/24 ptr -all". Its result '
+            "is marked as a guess and never counts for DMARC. Empty: no guess."
         ),
     ] = ""
     dns_terms: Annotated[
-        int, Meta(ge=1, le=100, description="Terms of a record that may ask the DNS before it is a permerror (4.6.4).")
+        int, Meta(ge=1, le=100, description="Terms of a record that may query the DNS; more are a permerror (4.6.4).")
     ] = 10
     void_lookups: Annotated[
-        int, Meta(ge=0, le=100, description="Lookups that may find nothing before it is a permerror (4.6.4).")
+        int, Meta(ge=0, le=100, description="Lookups that may find nothing; more are a permerror (4.6.4).")
     ] = 2
     nested_includes: Annotated[
-        int, Meta(ge=0, le=100, description="How deep records may include each other before it is a permerror.")
+        int, Meta(ge=0, le=100, description="How deep includes may be nested; deeper is a permerror.")
     ] = 10
     seconds: Annotated[
         float,
         Meta(
             ge=0,
             le=250,
-            description="How long one check may wait for the DNS before it is a temperror; RFC 7208, 4.6.4 asks for "
-            "20 at least. 0: as long as dns.budget_seconds.",
+            description="How long one check may wait for the DNS; longer is a temperror. RFC 7208, 4.6.4 "
+            "recommends at least 20. 0: as long as dns.budget_seconds.",
         ),
     ] = 0.0
     helo: SpfActions = SpfActions()
@@ -121,57 +124,60 @@ class DkimSection(Section, frozen=True):
 
     min_rsa_bits: Annotated[
         int,
-        Meta(ge=512, le=4096, description="RSA keys below this do not count. RFC 8301, 3.2 asks for 1024 at least."),
+        Meta(ge=512, le=4096, description="Shorter RSA keys do not count. RFC 8301, 3.2 requires at least 1024."),
     ] = 1024
     max_signatures: Annotated[
         int,
         Meta(
             ge=1,
             le=100,
-            description="Signatures verified in one message, the author domain's first. Bounds what a stranger can "
-            "make us compute.",
+            description="Signatures verified in one message, those of the author domain first. Bounds what a "
+            "stranger can make us compute.",
         ),
     ] = 10
     single_fields: Annotated[
         tuple[str, ...],
         Meta(
-            description="Header fields that may stand once (RFC 5322, 3.6). Where one of them stands several times "
-            "with different values, and h= names it less often, the result is policy: anybody on the way can put a "
-            "second Subject on top of a signed message, and readers see that one (RFC 6376, 8.15). It breaks an ARC "
-            "chain too. Empty: no such check."
+            description="Header fields that may occur once (RFC 5322, 3.6). If one occurs several times with "
+            "different values, and h= names it fewer times, the result is policy: anyone on the way can put a "
+            "second Subject on top of a signed message, and readers see that one (RFC 6376, 8.15). It also "
+            "breaks an ARC chain. Empty: no such check."
         ),
     ] = dkim.SINGLE_FIELDS
     required_fields: Annotated[
         tuple[str, ...],
         Meta(
-            description='Header fields that a signature must cover to be good, such as ["From", "Subject"]; else the '
+            description='Header fields that a signature must cover, such as ["From", "Subject"]; otherwise the '
             "outcome is unsigned_fields."
         ),
     ] = ()
     test_mode_counts: Annotated[
         bool,
         Meta(
-            description="A signature that verifies counts, for DMARC too, although the key is in test mode (t=y). RFC "
-            "6376, 3.6.1 has such mail treated as if it were not signed, but many forget the flag for years, and DMARC "
-            "would fail their honest mail. false: such a signature is policy, which counts for nothing. One that "
-            "does not verify is treated as no signature either way."
+            description="A signature that verifies counts, also for DMARC, even if its key is in test mode "
+            "(t=y). RFC 6376, 3.6.1 treats such mail as unsigned, but many domains forget the flag for years, "
+            "and DMARC would fail their honest mail. false: the result of such a signature is policy, which "
+            "counts for nothing. Either way, a signature that does not verify is treated as no signature."
         ),
     ] = True
     dry_run: Annotated[bool, Meta(description=_DRY_RUN)] = False
     none: Annotated[Action, Meta(description="No signature. Most mail of small senders has none.")] = Action.ACCEPT
     fail: Annotated[
         Action,
-        Meta(description="Verified wrong. RFC 6376, 6.3: treat it as if it were not there; lists break signatures."),
+        Meta(
+            description="The signature does not verify. RFC 6376, 6.3: treat it as if it were absent; mailing "
+            "lists break signatures."
+        ),
     ] = Action.ACCEPT
-    policy: Annotated[
-        Action, Meta(description="It verifies, but a local rule is not met, such as content behind l=.")
-    ] = Action.ACCEPT
-    neutral: Annotated[Action, Meta(description="It cannot be read.")] = Action.ACCEPT
-    temperror: Annotated[Action, Meta(description="The key's DNS did not answer.")] = Action.ACCEPT
+    policy: Annotated[Action, Meta(description="It verifies, but violates a local rule, such as content after l=.")] = (
+        Action.ACCEPT
+    )
+    neutral: Annotated[Action, Meta(description="It cannot be parsed.")] = Action.ACCEPT
+    temperror: Annotated[Action, Meta(description="The DNS did not answer for the key.")] = Action.ACCEPT
     permerror: Annotated[Action, Meta(description="It can never verify: no key, revoked, expired.")] = Action.ACCEPT
     unsigned_fields: Annotated[Action, Meta(description="required_fields is not met.")] = Action.ACCEPT
     unaligned: Annotated[
-        Action, Meta(description="It verifies, but nothing that verifies is of the author's organizational domain.")
+        Action, Meta(description="Signatures verify, but none of them is of the author's organizational domain.")
     ] = Action.ACCEPT
 
     def __post_init__(self) -> None:
@@ -188,7 +194,7 @@ class DkimSection(Section, frozen=True):
 
 
 class ArcSection(Section, frozen=True):
-    """What did earlier hops find out, and is their chain whole (RFC 8617)? ARC is on its way to historic."""
+    """What did earlier hops find, and is their chain valid (RFC 8617)? ARC is becoming historic."""
 
     enabled: Annotated[bool, Meta(description="Validate chains.")] = True
     max_sets: Annotated[
@@ -196,47 +202,51 @@ class ArcSection(Section, frozen=True):
         Meta(
             ge=1,
             le=arc.MAX_SETS,
-            description="ARC sets in one message; a chain with more fails. Each forwarder adds one, so real chains "
-            "have one to three, rarely five. RFC 8617, 4.2.1 allows 50, by which one message could aim 100 DNS "
-            "questions at somebody.",
+            description="ARC sets in one message; a chain with more fails. Each forwarder adds one, so real "
+            "chains have one to three, rarely five. RFC 8617, 4.2.1 allows 50, with which one message could "
+            "direct 100 DNS questions at a victim.",
         ),
     ] = 7
     trusted_sealers: Annotated[
         tuple[str, ...],
         Meta(
-            description="Domains of sealers you trust. A passing chain that only they sealed, and whose first one "
-            "recorded dmarc=pass for the author's domain, overrides a DMARC failure; header and log say so. They can "
-            "vouch for anything, so list few."
+            description="Domains of sealers that you trust. A passing chain that only they sealed, and whose "
+            "first sealer recorded dmarc=pass for the author domain, overrides a DMARC failure; header and log "
+            "say so. They can vouch for anything, so list few."
         ),
     ] = ()
     write_none: Annotated[
         bool,
         Meta(
-            description="Write arc=none where there is no chain, for programs behind that tell no chain from no check "
-            "by it. By default it is left out: most mail has none, and the result says nothing about a message."
+            description="Write arc=none if there is no chain, for downstream programs that need to distinguish "
+            "no chain from no check. By default it is left out: most mail has no chain, and the result says "
+            "nothing about a message."
         ),
     ] = False
     dry_run: Annotated[bool, Meta(description=_DRY_RUN)] = False
     none: Annotated[Action, Meta(description="No chain.")] = Action.ACCEPT
-    fail: Annotated[Action, Meta(description="A broken chain. RFC 8617, 5.2: as if there were none.")] = Action.ACCEPT
+    fail: Annotated[Action, Meta(description="A broken chain. RFC 8617, 5.2: treat it as no chain.")] = Action.ACCEPT
 
 
 class SenderidSection(Section, frozen=True):
     """May the client send for the purported responsible address (RFC 4406 and RFC 4407)? Historic and off by default:
-    read only for those who still publish spf2.0 records, and known to fail honest mailing lists and forwarders."""
+    it is useful only for domains that still publish spf2.0 records, and it fails honest mailing lists and
+    forwarders."""
 
-    enabled: Annotated[bool, Meta(description="Check it.")] = False
+    enabled: Annotated[bool, Meta(description="Run this check.")] = False
     use_spf1: Annotated[
         bool,
         Meta(
-            description="Where a domain has no spf2.0 record for the purported responsible address, its v=spf1 record "
-            "stands in (RFC 4406, 3.4 and 4.4). By default it does not: who published it meant other identities, and "
-            "the mailing lists and forwarders that its users write to would fail."
+            description="If a domain has no spf2.0 record for the purported responsible address, use its "
+            "v=spf1 record (RFC 4406, 3.4 and 4.4). Off by default: the record was published for other "
+            "identities, and the mailing lists and forwarders that its users write to would fail."
         ),
     ] = False
     dry_run: Annotated[bool, Meta(description=_DRY_RUN)] = False
-    fail: Annotated[Action, Meta(description="The record says that the client may not.")] = Action.ACCEPT
-    softfail: Annotated[Action, Meta(description="The record says that it probably may not.")] = Action.ACCEPT
+    fail: Annotated[Action, Meta(description="The record says that the client is not authorized.")] = Action.ACCEPT
+    softfail: Annotated[Action, Meta(description="The record says that the client is probably not authorized.")] = (
+        Action.ACCEPT
+    )
     neutral: Annotated[Action, Meta(description="The record says nothing about the client.")] = Action.ACCEPT
     none: Annotated[Action, Meta(description="No record.")] = Action.ACCEPT
     temperror: Annotated[Action, Meta(description="The DNS did not answer.")] = Action.ACCEPT
@@ -244,8 +254,8 @@ class SenderidSection(Section, frozen=True):
 
 
 class DmarcSection(Section, frozen=True):
-    """Does the author's domain vouch for the message (RFC 9989)? For a message that fails, the action is chosen by
-    what the domain asks for: none, quarantine or reject."""
+    """Does the author domain vouch for the message (RFC 9989)? For a message that fails, the policy of the domain
+    selects the action: none, quarantine or reject."""
 
     organizational_domain: Annotated[
         dmarc.DiscoveryMethod,
@@ -257,52 +267,56 @@ class DmarcSection(Section, frozen=True):
     legacy_pct: Annotated[
         dmarc.LegacyPct,
         Meta(
-            description="What to make of pct=, which RFC 9989 dropped. ignore: nothing. zero-as-t: pct=0 is test "
-            "mode. sample: as RFC 7489 had it, failing messages that are not drawn get the next gentler policy."
+            description="How to treat pct=, which RFC 9989 removed. ignore: not at all. zero-as-t: pct=0 is "
+            "test mode. sample: as in RFC 7489, failing messages outside the sample get the next weaker policy."
         ),
     ] = dmarc.LegacyPct.IGNORE
     stricter_domains: Annotated[
         tuple[str, ...],
         Meta(
-            description="Author domains, and those below them, whose failures count as if they asked for reject, "
-            "whatever they publish."
+            description="Author domains whose failures count as if they published p=reject, whatever they "
+            "publish, and all domains below them."
         ),
     ] = ()
     list_traffic: Annotated[
         Action,
         Meta(
-            description="What becomes of a failure for which the domain asks reject, where the message came through "
-            "a mailing list (List-Id) or an ARC sealer (RFC 9989, 7.4): reject: nothing else than otherwise. "
-            "quarantine: treated as if quarantine were asked. accept: recorded only. Anybody can write a List-Id or "
-            "seal: what is lowered here is lowered for forgers too."
+            description="How to treat a failure with p=reject if the message came through a mailing list "
+            "(List-Id) or an ARC sealer (RFC 9989, 7.4). reject: as any other. quarantine: as a failure with "
+            "p=quarantine. accept: only record it. Anyone can write a List-Id or a seal: what is relaxed here "
+            "is relaxed for forgers too."
         ),
     ] = Action.REJECT
     dry_run: Annotated[bool, Meta(description=_DRY_RUN)] = False
-    none: Annotated[Action, Meta(description="It fails, and the domain asks for nothing (p=none).")] = Action.ACCEPT
-    quarantine: Annotated[Action, Meta(description="It fails, and the domain asks for quarantine.")] = Action.ACCEPT
+    none: Annotated[Action, Meta(description="The message fails, and the domain requests nothing (p=none).")] = (
+        Action.ACCEPT
+    )
+    quarantine: Annotated[Action, Meta(description="The message fails, and the domain requests quarantine.")] = (
+        Action.ACCEPT
+    )
     reject: Annotated[
         Action,
         Meta(
-            description="It fails, and the domain asks for rejection. Mailing lists break DMARC, so RFC 9989, 7.4 "
-            "warns of rejecting for this alone; most large receivers do it."
+            description="The message fails, and the domain requests rejection. Mailing lists break DMARC, so "
+            "RFC 9989, 7.4 warns against rejecting for this alone; most large receivers do."
         ),
     ] = Action.ACCEPT
-    no_policy: Annotated[Action, Meta(description="The author's domain has no DMARC record.")] = Action.ACCEPT
+    no_policy: Annotated[Action, Meta(description="The author domain has no DMARC record.")] = Action.ACCEPT
     temperror: Annotated[
         Action | None,
         Meta(
-            description="The DNS did not answer. Left out: tempfail where reject (above) keeps a message from its "
-            "recipient, else as reject. Who lets these pass lets forgers pass: an attacker may know a name below a "
-            "domain whose servers fail, or be able to keep them busy."
+            description="The DNS did not answer. If not set: tempfail if reject (above) keeps a message from "
+            "its recipient, otherwise as reject. Letting these pass lets forgers pass: an attacker may know a "
+            "name below a domain whose servers fail, or be able to overload them."
         ),
     ] = None
     permerror: Annotated[Action, Meta(description="The record is broken.")] = Action.ACCEPT
     malformed_from: Annotated[
         Action | None,
         Meta(
-            description="There is no author domain to ask for: no From, none with a domain, or one that could name "
-            "more domains than anybody honest does. Left out: as reject (above), for such mail never passes, and "
-            "programs show it as anybody's."
+            description="There is no author domain: no From, none with a domain, or one that could name more "
+            "domains than honest mail does. If not set, as reject (above): such mail never passes, and mail "
+            "programs may display any author for it."
         ),
     ] = None
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The sections about what is written into messages, what senders are told, and the operator's own rules."""
+"""The sections for what is written into messages, for SMTP replies, and for the operator's own rules."""
 
 from __future__ import annotations
 
@@ -52,7 +52,10 @@ class HeadersSection(Section, frozen=True):
         str, Meta(description='The field that the action tag adds, as "Name: value". Empty: none.')
     ] = "X-Assay-Tag: suspicious"
     tag_subject: Annotated[
-        str, Meta(description='What the action tag puts in front of the Subject, such as "[suspicious] ". Empty: none.')
+        str,
+        Meta(
+            description='The text that the action tag inserts before the Subject, such as "[suspicious] ". Empty: none.'
+        ),
     ] = ""
 
     def __post_init__(self) -> None:
@@ -62,17 +65,19 @@ class HeadersSection(Section, frozen=True):
 
 
 class RepliesSection(Section, frozen=True):
-    """The texts of SMTP replies. Codes are those of RFC 7372. Fields in braces are filled in: {address}, {helo},
+    """The texts of SMTP replies. The codes are those of RFC 7372. Fields in braces are replaced: {address}, {helo},
     {sender}, {sender_domain}, {author_domain}, {reason}."""
 
     generic: Annotated[
-        bool, Meta(description="Do not tell senders why: one code, 5.7.1, and one text for all (RFC 7372, 5).")
+        bool,
+        Meta(
+            description="Do not give senders the reason: use one code, 5.7.1, and one text for all refusals "
+            "(RFC 7372, 5)."
+        ),
     ] = False
     explain: Annotated[
         bool,
-        Meta(
-            description="Add what the domain itself says to a failure of SPF or Sender ID (exp=), marked as its words."
-        ),
+        Meta(description="Add the domain's own explanation of an SPF or Sender ID failure (exp=), marked as such."),
     ] = True
     texts: Annotated[
         dict[str, str],
@@ -91,22 +96,22 @@ class RepliesSection(Section, frozen=True):
 
 
 class RuleSection(Section, frozen=True):
-    """One rule. Rules are tried in their order, before the methods' actions; the first that matches decides. Each is
-    a [[rule]] of its own."""
+    """One rule. Rules are tried in order, before the actions of the methods; the first that matches decides. Each rule
+    is a separate [[rule]]."""
 
-    name: Annotated[str, Meta(min_length=1, description="How log and headers call it.")]
+    name: Annotated[str, Meta(min_length=1, description="The name in the log and in headers.")]
     when: Annotated[str, Meta(min_length=1, description="A CEL expression over the facts; see docs/policy.md.")]
-    stage: Annotated[Stage, Meta(description="At which SMTP stage: connect, helo, mail, rcpt or eom.")] = Stage.EOM
+    stage: Annotated[Stage, Meta(description="The SMTP stage: connect, helo, mail, rcpt or eom.")] = Stage.EOM
     action: Annotated[
         Action | None,
-        Meta(description="What to do. accept ends judgement. Left out: make the changes below and go on."),
+        Meta(description="What to do. accept ends judging. If not set: make the changes below and continue."),
     ] = None
-    reason: Annotated[str, Meta(description="Why, for the log, the reply and Authentication-Results.")] = ""
+    reason: Annotated[str, Meta(description="The reason, for the log, the reply and Authentication-Results.")] = ""
     reply: Annotated[str, Meta(description='The SMTP reply, such as "550 5.7.1 No mail from {helo}".')] = ""
     add_fields: Annotated[tuple[str, ...], Meta(description='Header fields to add, as "Name: value".')] = ()
     remove_fields: Annotated[tuple[str, ...], Meta(description="Names of header fields to remove.")] = ()
-    tag_subject: Annotated[str, Meta(description="What to put in front of the Subject.")] = ""
-    add_recipients: Annotated[tuple[str, ...], Meta(description="Addresses to send the message to as well.")] = ()
+    tag_subject: Annotated[str, Meta(description="The text to insert before the Subject.")] = ""
+    add_recipients: Annotated[tuple[str, ...], Meta(description="Additional recipients of the message.")] = ()
     dry_run: Annotated[bool, Meta(description="Only log that it would have matched.")] = False
 
     def __post_init__(self) -> None:

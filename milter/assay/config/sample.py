@@ -14,14 +14,14 @@ from assay.config.responses import RuleSection
 
 _WIDTH = 100
 _HEAD = """\
-# Every key of assay's configuration with its default. All of it may be left out.
+# Every configuration key of assay, with its default. All keys are optional.
 # After a change: "assay config check -c FILE", then reload the daemon (SIGHUP).
 """
 
 
 _LISTS = """
-# Lists that rules can look names and addresses up in, as name = "file". A file has one entry a line, as described in
-# [addresses]; "#" begins a comment. Files are read again at a reload.
+# Lists in which rules can look up names and addresses, as name = "file". A file has one entry per line, as described in
+# [addresses]; "#" begins a comment. A reload reads the files again.
 [lists]
 
 # Example:
@@ -113,7 +113,7 @@ def _description(section: type, key: str) -> list[str]:
 def _sample_value(key: str, value: object) -> list[str]:
     """The default, commented out. A key that takes its default from another key has no value to show."""
     if value is None:
-        return [f"# {key} is left out"]
+        return [f"# {key} is not set"]
     line = f"#{key} = {toml(value)}"
     if len(line) <= _WIDTH or not isinstance(value, tuple):
         return [line]

@@ -26,31 +26,33 @@ class MilterSection(Section, frozen=True):
     socket: Annotated[
         str,
         Meta(
-            description="Where the MTA finds us, as in its own milter settings: inet:PORT@HOST, inet6:PORT@HOST or "
-            "unix:PATH. Changing it needs a restart. A unix socket by default: any local user may bind a port that the "
-            "daemon has left, and would be handed the mail. For Postfix in a chroot put it below /var/spool/postfix."
+            description="Where the MTA connects, as in its own milter settings: inet:PORT@HOST, "
+            "inet6:PORT@HOST or unix:PATH. A change requires a restart. The default is a unix socket, because "
+            "any local user can bind a TCP port while the daemon is down, and would receive the mail. For "
+            "Postfix in a chroot, put it below /var/spool/postfix."
         ),
     ] = "unix:/run/assay/assay.sock"
     socket_mode: Annotated[
-        str, Meta(description="Permissions of a unix socket, in octal. The MTA needs to read and write.")
+        str, Meta(description="Permissions of a unix socket, in octal. The MTA must be able to read and write.")
     ] = "0660"
     socket_group: Annotated[
         str,
-        Meta(description="Group of a unix socket, such as the one the MTA runs with. Empty: the daemon's own group."),
+        Meta(description="Group of a unix socket, such as the group of the MTA. Empty: the daemon's own group."),
     ] = ""
     workers: Annotated[
         int,
         Meta(
             ge=0,
             le=256,
-            description="Worker processes, each of which keeps to one core. 0: one for each core the daemon may use.",
+            description="Number of worker processes, each of which uses one core. 0: one per core that the "
+            "daemon may use.",
         ),
     ] = 0
     on_error: Annotated[
         policy.OnError,
         Meta(
-            description="What to do with a message that a fault of our own keeps us from judging. "
-            "Accepting loses no mail and is what an MTA does when no milter answers (milter_default_action=accept)."
+            description="What to do with a message that cannot be judged because of a bug in assay. accept "
+            "loses no mail, and is what an MTA does with milter_default_action=accept if no milter answers."
         ),
     ] = policy.OnError.ACCEPT
     drain_seconds: Annotated[
@@ -58,22 +60,23 @@ class MilterSection(Section, frozen=True):
         Meta(
             gt=0,
             le=3600,
-            description="How long a worker that is to end waits for the sessions it still has. The default outlasts "
+            description="How long a draining worker waits for its open sessions. The default is longer than "
             "Postfix's milter_content_timeout.",
         ),
     ] = 330.0
     dry_run: Annotated[
         bool,
         Meta(
-            description="Judge and log every message, but change nothing and refuse nothing. FORGED RESULTS IN OUR "
-            "NAME STAY in the messages: let no program behind believe them, or switch dry_run_headers on as well."
+            description="Judge and log every message, but change nothing and refuse nothing. FORGED RESULTS IN "
+            "OUR NAME STAY in the messages: make sure that no downstream program trusts them, or also set "
+            "dry_run_headers."
         ),
     ] = False
     dry_run_headers: Annotated[
         bool,
         Meta(
-            description="In a dry run, write the trace fields and remove forged ones all the same. A message with more "
-            "forged fields or more header than can be looked at, which is refused otherwise, is let through as it is."
+            description="In a dry run, still write the trace fields and remove forged ones. A message with too "
+            "many forged fields or too large a header, which is otherwise refused, passes unchanged."
         ),
     ] = False
 
@@ -102,14 +105,14 @@ class IdentitySection(Section, frozen=True):
         str,
         Meta(
             description="The authserv-id in Authentication-Results (RFC 8601, 2.5). Empty: the MTA's own name, "
-            "which it tells us in the macro j. Set one name for all your border MTAs."
+            "from its macro j. Use one name for all your border MTAs."
         ),
     ] = ""
     strip: Annotated[
         tuple[str, ...],
         Meta(
-            description="Further names under which your systems write results. Fields that come from outside and "
-            "claim one of them, or the authserv_id, are removed (RFC 8601, 5)."
+            description="Other names under which your systems write results. Fields from outside that claim "
+            "one of them, or the authserv_id, are removed (RFC 8601, 5)."
         ),
     ] = ()
 
@@ -120,74 +123,75 @@ class IdentitySection(Section, frozen=True):
 
 
 class Addresses(Section, frozen=True):
-    """How addresses are compared, in rules, in lists, and in the exempt keys of [clients]. Domains compare by what they
-    name, in any spelling. Entries may be joe@example.org; example.org, with all below it; @example.org, that domain
-    alone; *.example.org, what lies below it."""
+    """How addresses are compared in rules, in lists, and in the exempt keys of [clients]. Different spellings of the
+    same domain are equal. An entry is joe@example.org; example.org, for the domain and all domains below it;
+    @example.org, for the domain alone; or *.example.org, for the domains below it."""
 
     exact_local_parts: Annotated[
         bool,
         Meta(
-            description="joe@ and Joe@ are two mailboxes. Only their own host can know (RFC 5321, 2.4), and next to no "
-            "host tells them apart; where yours does, rules and lists can too."
+            description="Treat joe@ and Joe@ as two mailboxes. Only their own host knows (RFC 5321, 2.4), and "
+            "almost no host distinguishes them. Set this if yours does."
         ),
     ] = False
     subaddress_delimiters: Annotated[
         str,
         Meta(
-            description='What begins a sub-address, such as "+" (Postfix: recipient_delimiter). An entry '
-            "joe@example.org then stands for joe+news@example.org too. Empty: nothing does, for elsewhere a plus sign "
-            "may be part of a name."
+            description='Characters that begin a sub-address, such as "+" (Postfix: recipient_delimiter). The '
+            "entry joe@example.org then also matches joe+news@example.org. Empty: none, because on other hosts "
+            "a plus sign may be part of a name."
         ),
     ] = ""
 
 
 class ClientsSection(Section, frozen=True):
-    """Whose mail is not judged, or judged without consequence. It is decided at each MAIL, for AUTH may come between
-    two messages. Networks may have host bits set, be IPv4-mapped, and stand several to a text, separated by commas."""
+    """Whose mail is not judged, or is judged without consequence. This is decided at each MAIL, because AUTH may come
+    between two messages. Networks may have host bits set or be IPv4-mapped, and one string may list several, separated
+    by commas."""
 
     internal: Annotated[
         tuple[str, ...],
         Meta(
-            description="Networks of your own hosts. Their mail is not judged; fields that claim our name are removed "
-            "from it all the same. Mail from the MTA's own command line counts as internal too."
+            description="Networks of your own hosts. Their mail is not judged, but fields that claim our name "
+            "are still removed from it. Mail from the MTA's own command line also counts as internal."
         ),
     ] = ("127.0.0.0/8", "::1")
     trusted_results: Annotated[
         tuple[str, ...],
         Meta(
-            description="Networks of MTAs that write results in our name before they hand mail to this one, such as "
-            "border MTAs in front of it, or 127.0.0.1 for a content filter that hands mail back to a port that has "
-            "milters. Fields that claim our name stay in their mail, in all of it: no user or stranger may reach this "
-            "MTA from such an address. By default nobody is trusted, because whoever reads the results behind us would "
-            "believe a user's forgery as well as a stranger's (RFC 8601, 5)."
+            description="Networks of MTAs that write results in our name before they pass mail to this one, "
+            "such as border MTAs in front of it, or 127.0.0.1 for a content filter that returns mail to a port "
+            "with milters. Fields that claim our name stay in all mail from them, so no user or stranger may "
+            "be able to reach this MTA from such an address. By default no network is trusted, because "
+            "downstream programs would believe a user's forgery as readily as a stranger's (RFC 8601, 5)."
         ),
     ] = ()
     daemon_names: Annotated[
         tuple[str, ...],
         Meta(
-            description="Names of the MTA's own services whose mail counts as internal, such as a submission port "
-            "(Postfix: milter_macro_daemon_name in master.cf; Sendmail: the Name of DaemonPortOptions)."
+            description="Names of MTA services whose mail counts as internal, such as a submission port "
+            "(Postfix: milter_macro_daemon_name in master.cf; Sendmail: the Name in DaemonPortOptions)."
         ),
     ] = ()
     judge_authenticated: Annotated[
         bool,
         Meta(
-            description="Judge mail of authenticated users too. By default it is not judged, since they send from "
-            "anywhere; fields that claim our name are removed from it all the same."
+            description="Also judge mail from authenticated users. By default it is not judged, since they "
+            "send from anywhere, but fields that claim our name are still removed from it."
         ),
     ] = False
     trusted_forwarders: Annotated[
         tuple[str, ...],
         Meta(
-            description="Networks of hosts that forward mail to you on your users' behalf. Their SPF and DMARC "
-            "failures are recorded and not acted on."
+            description="Networks of hosts that forward mail to you on behalf of your users. Their SPF and "
+            "DMARC failures are recorded and not acted on."
         ),
     ] = ()
     relays: Annotated[
         tuple[str, ...],
         Meta(
             description="Networks of your own relays in front of this MTA, such as a secondary MX. The client's "
-            "address and HELO are taken from the Received field that the relay wrote on top; docs/relays.md says how."
+            "address and HELO are taken from the topmost Received field, which the relay wrote; see docs/relays.md."
         ),
     ] = ()
     relay_names: Annotated[
@@ -202,16 +206,17 @@ class ClientsSection(Section, frozen=True):
     exempt_senders: Annotated[
         tuple[str, ...],
         Meta(
-            description="Addresses and domains of MAIL FROM whose failures are recorded and not acted on. Anybody can "
-            "write them, so a network is safer."
+            description="Addresses and domains in MAIL FROM whose failures are recorded and not acted on. "
+            "Anyone can forge them, so a network is safer."
         ),
     ] = ()
     exempt_recipients: Annotated[
         tuple[str, ...],
         Meta(
-            description="Addresses and domains of recipients who want their mail whatever it is, such as "
-            "abuse@example.org. Failures of a message to nobody else are recorded and not acted on. One that goes to "
-            "others too is judged, for it can end in one way only: anybody could name such a recipient beside another."
+            description="Addresses and domains of recipients who accept any mail, such as abuse@example.org. "
+            "If a message has only such recipients, its failures are recorded and not acted on. If it has "
+            "others too, its failures count, because one decision applies to the whole message: otherwise "
+            "anyone could add such a recipient to get mail through to another."
         ),
     ] = ()
 
@@ -236,9 +241,9 @@ class DnsSection(Section, frozen=True):
     nameservers: Annotated[
         str | tuple[str, ...],
         Meta(
-            description='"system": those of /etc/resolv.conf, also when it changes. A list such as ["192.0.2.53", '
-            '"[2001:db8::53]:5353"]: these. "none": only the zone below, and what it lacks does not exist. A resolver '
-            "on the same host is fastest."
+            description='"system": those in /etc/resolv.conf, also when it changes. A list such as ["192.0.2.53", '
+            '"[2001:db8::53]:5353"]: these. "none": only the zone below; names that are not in it do not '
+            "exist. A resolver on the same host is fastest."
         ),
     ] = "system"
     budget_seconds: Annotated[
@@ -246,9 +251,10 @@ class DnsSection(Section, frozen=True):
         Meta(
             gt=0,
             le=250,
-            description="How long each part of an evaluation may wait for the DNS; the end of a message waits for all "
-            "of them at once, and then once more for DMARC. What is still open then is a temperror. Keep it below the "
-            "MTA's milter timeouts (Postfix: milter_content_timeout, 300 s).",
+            description="How long each part of an evaluation may wait for the DNS; the end of a message waits "
+            "for all parts at once, and then once more for DMARC. A part that is still open then is a "
+            "temperror. Keep this below the milter timeouts of the MTA (Postfix: milter_content_timeout, 300 "
+            "s).",
         ),
     ] = 20.0
     timeout_seconds: Annotated[
@@ -259,22 +265,22 @@ class DnsSection(Section, frozen=True):
         Meta(
             ge=0,
             le=10_000_000,
-            description="Answers of usual size each worker keeps; they take 640 octets each, and larger ones count for "
-            "several. Those that were not asked for the longest go first.",
+            description="How many answers of typical size each worker caches; each takes 640 octets, and "
+            "larger ones count as several. The least recently used ones are dropped first.",
         ),
     ] = 20_000
     trust_ad: Annotated[
         bool,
         Meta(
-            description="Believe the nameservers' word that an answer is DNSSEC-secure (the AD bit). Only for "
-            "validating resolvers that are reached over a trusted path, such as the same host."
+            description="Trust the nameservers' statement that an answer is DNSSEC-secure (the AD bit). Only "
+            "for validating resolvers reached over a trusted path, such as on the same host."
         ),
     ] = False
     zone: Annotated[
         str,
         Meta(
-            description="A zone file (RFC 1035, 5) of your own that answers before the DNS, for tests or to replace "
-            "somebody's broken record. Empty: none."
+            description="A local zone file (RFC 1035, 5) that is used before the DNS, for tests or to replace "
+            "a broken record of another domain. Empty: none."
         ),
     ] = ""
 
@@ -291,31 +297,32 @@ class DnsSection(Section, frozen=True):
 
 
 class LogSection(Section, frozen=True):
-    """One line a message."""
+    """One line per message."""
 
     to: Annotated[str, Meta(description='"stderr", which suits systemd and containers, or "syslog".')] = "stderr"
     facility: Annotated[str, Meta(description="The syslog facility.")] = "mail"
     level: Annotated[
         str,
         Meta(
-            description='"error": our faults. "warning": also broken set-ups around us. "info": also each message. '
-            '"debug": also the processes\' life.'
+            description='"error": faults of assay. "warning": also problems in its environment. "info": also '
+            'each message. "debug": also the life cycle of processes.'
         ),
     ] = "info"
 
     facts: Annotated[
         str,
         Meta(
-            description="A file to which the facts of every judged message are appended, one JSON object a line, for "
-            '"assay policy try". Empty: none. It holds addresses of your users: mind who can read it.'
+            description="A file to which the facts of every judged message are appended, one JSON object per "
+            'line, for "assay policy try". Empty: none. It contains addresses of your users, so restrict who '
+            "can read it."
         ),
     ] = ""
     enterprise: Annotated[
         int,
         Meta(
             ge=0,
-            description="Log each refusal also as RFC 5424 structured data, for tools such as fail2ban, under this "
-            "private enterprise number. 0: no such line. 32473 is the number for examples (RFC 5612).",
+            description="Also log each refusal as RFC 5424 structured data, for tools such as fail2ban, under "
+            "this private enterprise number. 0: no such line. 32473 is the number for examples (RFC 5612).",
         ),
     ] = 0
 
