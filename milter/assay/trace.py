@@ -72,8 +72,10 @@ def _tagged_subject(header: Header, tag: str) -> Edit:
     subjects = header.all("Subject")
     if not subjects:
         return Insert("Subject", tag.rstrip())
-    text = subjects[0].unfolded.decode("utf-8", "replace")
-    return Change("Subject", 1, text if text.startswith(tag) else tag + text)
+    start = tag.encode()
+    if subjects[0].unfolded.startswith(start):
+        return Change("Subject", 1, subjects[0].value.lstrip(b" \t\r\n"))
+    return Change("Subject", 1, start + subjects[0].value.lstrip(b" \t\r\n"))
 
 
 def insert_edits(

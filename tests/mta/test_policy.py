@@ -140,6 +140,12 @@ class Policy:
         assert ("X-Assay-Tag", " suspicious") in found
         assert "rule odd: odd" in " ".join(found[0][1].split())
 
+    @pytest.mark.parametrize("subject", [b"caf\xe9 \xa3", b"\xb9\xe3\xb8\xe6\r\n \xc4\xe3", "grün".encode()])
+    def test_a_tagged_subject_keeps_its_octets(self, site: Site, subject: bytes) -> None:
+        raw = message().replace(b"one\r\n\ttwo\r\n   three \t", subject)
+        stored = site.send(raw, sender="odd@example.com")
+        assert b"Subject: [odd] " + subject.replace(b"\r\n", b"\n") in stored.replace(b"\r\n", b"\n")
+
     def test_a_message_without_a_subject_gets_one(self, site: Site) -> None:
         raw = message().replace(b"Subject: one\r\n\ttwo\r\n   three \t\r\n", b"")
         assert ("Subject", " [odd]") in fields(site.send(raw, sender="odd@example.com"))

@@ -200,7 +200,7 @@ def test_a_recipe_does_what_the_page_says(recipe: Recipe, case: str, tmp_path: P
     if expected["field"]:
         name, _, value = expected["field"].partition(": ")
         written = [
-            " ".join(edit.value.split())
+            " ".join((edit.value.decode() if isinstance(edit.value, bytes) else edit.value).split())
             for edit in verdict.edits
             if isinstance(edit, Insert | Change) and edit.name == name
         ]

@@ -19,7 +19,6 @@ Facts about libmilter and pymilter 1.0.5 that shape it:
 
 from __future__ import annotations
 
-import ctypes
 import os
 import sys
 from collections.abc import Callable
@@ -28,6 +27,7 @@ from typing import Any
 
 import Milter
 
+from assay.daemon import libmilter
 from assay.daemon.connection import Connection, Service, macro
 from assay.log import Log, pairs
 
@@ -110,9 +110,7 @@ def serve(log: Log) -> int:
 def _take_long_events(log: Log) -> None:
     """Have libmilter take events of `_MAX_EVENT_OCTETS`, which pymilter has no word for."""
     try:
-        with open("/proc/self/maps") as maps:  # the very library that pymilter uses, whatever it is called here
-            path = next(line.split()[-1] for line in maps if "/libmilter." in line)
-        ctypes.CDLL(path).smfi_setmaxdatasize(ctypes.c_size_t(_MAX_EVENT_OCTETS))
+        libmilter.take_events_of(_MAX_EVENT_OCTETS)
     except (OSError, StopIteration, AttributeError):
         log.warning("libmilter cannot be told to take header fields beyond 65,535 octets: it hangs up on them")
 

@@ -18,6 +18,7 @@ import Milter
 from msgspec import Struct
 
 from assay import policy
+from assay.daemon import libmilter
 from assay.daemon.journal import Journal
 from assay.log import Log, pairs
 from assay.model.edits import AddRecipient, Change, Edit, Insert, Remove
@@ -255,12 +256,17 @@ class Connection:
         match edit:
             case Remove(name, occurrence):
                 context.chgheader(name, occurrence, None)
-            case Change(name, occurrence, value):
-                context.chgheader(name, occurrence, self.field_value(value))
+            case Change(name, occurrence, octets):
+                libmilter.change_field(context, name, occurrence, self.field_octets(octets))
             case Insert(name, value):
                 context.addheader(name, self.field_value(value), 0)
             case AddRecipient(path):
                 context.addrcpt(f"<{path}>")
+
+    def field_octets(self, value: bytes) -> bytes:
+        """The same as `field_value` for octets."""
+        octets = value.replace(b"\r\n", b"\n")
+        return b" " + octets if self.leading_space else octets
 
     def field_value(self, value: str) -> str:
         """A value as libmilter wants it: bare line feeds, and our own leading space where the MTA adds none."""

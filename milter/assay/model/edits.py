@@ -24,11 +24,14 @@ class Remove(Struct, frozen=True):
 
 
 class Change(Struct, frozen=True):
-    """Give the `occurrence`-th field of this name another value, folded with CRLF."""
+    """Give the `occurrence`-th field of this name another value, folded with CRLF.
+
+    The value is octets: what a stranger wrote may be in any charset, and is kept as it is.
+    """
 
     name: str
     occurrence: int
-    value: str
+    value: bytes
 
 
 class AddRecipient(Struct, frozen=True):
