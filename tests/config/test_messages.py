@@ -106,6 +106,13 @@ ROWS = {
         for value in ("10.0.0.0/33", "localhost")
     },
     **{
+        f"clients.relay_names: {value}": (
+            f"[clients]\nrelay_names = ['{value}']\n",
+            f"clients.relay_names: '{value}' is not a host's whole name, such as mx2.example.org",
+        )
+        for value in ("*.example.org", "localhost", "192.0.2.99")
+    },
+    **{
         f"clients.{key}: {value}": (f"[clients]\n{key} = ['{value}']\n", f"clients.{key}: '{value}' is {message}")
         for key in ("exempt_senders", "exempt_recipients")
         for value, message in (
