@@ -71,7 +71,7 @@ def read_by_dnspython(octets: bytes, kind: RecordType, trust_ad: bool = False) -
             word = dns.rcode.to_text(rcode)
             return _failed(f"answered RCODE {word}" if word.isdigit() else f"answered {word}")
         if not isinstance(parsed, dns.message.QueryMessage):
-            return _failed("sent a message that is no answer")
+            return _failed("sent a message that is not an answer")
         chain = parsed.resolve_chaining()
     except (dns.exception.DNSException, ValueError) as error:
         return _failed(f"sent a malformed message ({type(error).__name__})")

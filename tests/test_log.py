@@ -82,5 +82,5 @@ def test_standard_error_gets_whole_lines(capfd: pytest.CaptureFixture[str]) -> N
 
 @pytest.mark.parametrize("facility", ["nowhere", "", "PID", "upto", "log_mail"])
 def test_an_unknown_facility(facility: str) -> None:
-    with pytest.raises(ValueError, match=r"log\.facility = .*try mail"):
+    with pytest.raises(ValueError, match=r"log\.facility: .* is not one of .*mail"):
         open_log("syslog", facility, "info")

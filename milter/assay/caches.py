@@ -8,8 +8,8 @@ the largest entries and checks its bound.
 
 The least recently used entries go first, in two generations: an entry that is read moves to the young one; when that
 has half of the octets, it becomes the old one, and the old one is dropped whole. So reading a young entry writes
-nothing: it is one ``dict.get``. There is no lock: each step is one operation of a dict or an attribute, between which CPython
-may switch threads, and the worst that a switch can do is drop a generation early.
+nothing: it is one ``dict.get``. There is no lock: each step is one operation of a dict or an attribute, between which
+CPython may switch threads, and the worst that a switch can do is drop a generation early.
 """
 
 from __future__ import annotations

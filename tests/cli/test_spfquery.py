@@ -280,7 +280,7 @@ class TestConfiguration:
         (["-e", "maybe", "example.org"], 64, "'maybe' is no result; there are pass, fail"),
         (["joe@example.org"], 64, "give an address with -s"),
         (["example.org", "example.com"], 64, "unrecognized arguments: example.com"),
-        (["--nameserver", "ns.example", "example.org"], 64, "'ns.example' is no nameserver address"),
+        (["--nameserver", "ns.example", "example.org"], 64, "'ns.example' is not a nameserver address"),
         (["--nameserver", "127.0.0.1:99999", "example.org"], 64, "port"),
         (["--nameserver", "none", "--nameserver", "127.0.0.1", "example.org"], 64, "'none' must stand alone"),
         (["-c", "/nonexistent/assay.toml", "example.org"], 78, "/nonexistent/assay.toml: cannot be read"),

@@ -220,7 +220,7 @@ EXPECTED: dict[str, str] = {
             "a pointer forwards",
             "an SOA without names",
         ),
-        "sent a message that is no answer": (
+        "sent a message that is not an answer": (
             "a query",
             "another opcode",
         ),

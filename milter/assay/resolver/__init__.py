@@ -4,12 +4,12 @@
 ::
 
     resolver = Resolver(configured(["system"]))     # in the worker, after the fork
-    driver = resolver.driver(budget_seconds=20)     # one a message
+    driver = resolver.driver(budget_seconds=20)     # one per message
     pending = driver.start(evaluator())             # returns at once
     evaluation = pending.result()                   # at most until the budget is spent
     resolver.close()
 
-Only this package imports dnspython. It does not validate DNSSEC: it can believe a resolver that does.
+Only this package imports dnspython. It does not validate DNSSEC: it can trust a resolver that does.
 """
 
 from assay.resolver.cache import AnswerCache

@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Answers kept for as long as their publishers allow, shared by all messages of a worker.
+"""Answers, kept for as long as their publishers allow and shared by all messages of a worker.
 
 Positive answers live for their TTL (RFC 2181, 5.2), negative ones for the SOA's minimum (RFC 2308, 5), failures for a
 few seconds (RFC 2308, 7.1), all between the named floors and ceilings below.
 
-How much is kept and what goes first is the affair of `assay.caches`.
+`assay.caches` decides how much is kept and what goes first.
 """
 
 from __future__ import annotations
@@ -17,16 +17,16 @@ from typing import cast
 from assay import caches
 from assay.inquiry import Answer, Outcome
 
-#: Seconds. Even a TTL of 0 holds for the message at hand, whose evaluators ask the same names several times.
+#: Seconds. Even a TTL of 0 is valid for the current message, whose evaluators ask the same names several times.
 MIN_TTL = 10
 #: Seconds. unbound's and BIND's caps are a day and a week; nobody revokes a key and waits longer than a day.
 MAX_TTL = 86_400
 #: Seconds. RFC 2308, 5: "values of one to three hours have been found to work well".
 MAX_NEGATIVE_TTL = 3_600
-#: Seconds. The most that RFC 2308, 7.1 allows for a failure; how long one is really kept is said by `failures`.
+#: Seconds. The most that RFC 2308, 7.1 allows for a failure; `failures` decides how long one is really kept.
 MAX_TEMPFAIL_TTL = 300
 
-#: Octets that an answer of usual size takes with all that belongs to it, such as a domain's SPF record.
+#: Octets of an answer of usual size with all its parts, such as a domain's SPF record.
 USUAL = 640
 DEFAULT_SIZE = caches.BOUNDS["DNS answers"] // USUAL
 
@@ -54,11 +54,11 @@ class AnswerCache:
         self._find = self._kept.find
 
     def __len__(self) -> int:
-        """How many answers are kept, ended ones included."""
+        """The number of answers, expired ones included."""
         return len(self._kept)
 
     def get(self, key: str) -> Answer | None:
-        """The answer, with what is left of its TTL, or None where none is known (any more)."""
+        """The answer, with what is left of its TTL; None if there is none or it has expired."""
         entry = cast(_Entry | None, self._find(key))
         if entry is None:
             return None
@@ -72,7 +72,7 @@ class AnswerCache:
         return answer
 
     def put(self, key: str, answer: Answer) -> Answer:
-        """Keep an answer, if it may be kept; returns it with the TTL it is kept for."""
+        """Keep an answer if it may be kept, and return it with the TTL for which it is kept."""
         ttl = lifetime(answer)
         if ttl != answer.ttl:
             answer = Answer(answer.outcome, answer.records, answer.secure, ttl, answer.reason)
@@ -87,12 +87,12 @@ class AnswerCache:
 
 
 def lifetime(answer: Answer) -> int:
-    """For how many seconds an answer may be kept."""
+    """How many seconds an answer may be kept."""
     match answer.outcome:
         case Outcome.FOUND:
             return min(max(answer.ttl, MIN_TTL), MAX_TTL)
         case Outcome.NODATA | Outcome.NXDOMAIN:
-            # RFC 2308, 5: one without an SOA, which has no TTL, is not to be kept.
+            # RFC 2308, 5: one without an SOA has no TTL and must not be kept.
             return min(max(answer.ttl, MIN_TTL), MAX_NEGATIVE_TTL) if answer.ttl else 0
         case Outcome.TEMPFAIL:
             return min(answer.ttl, MAX_TEMPFAIL_TTL)

@@ -1,18 +1,18 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Lookups: one flight for each name and type, however many ask, from nameserver to nameserver until one answers.
+"""Lookups: one flight for each name and type, shared by all askers, goes from nameserver to nameserver.
 
 A flight asks each server that is up once, in the operator's order; those that let the first query time out are asked
 once more with more patience, since a recursive resolver may itself be waiting for a slow one. NOERROR and NXDOMAIN end
 it; any other RCODE sends it to the next server. When all servers have gone down, flights wait some seconds for one to
 come back (see `health`), so that the restart of a nameserver fails no lookup.
 
-For each query a flight needs a place, which it gets in its asker's turn (see `share`). There are `PLACES`; a query that
+Each query of a flight needs a place, which it gets in its asker's turn (see `share`). There are `PLACES`; a query that
 is not answered within `LINGER` moves to one of `SLOW_PLACES` if its asker has a share of these left, and domains that
 were slow before ask there alone. So what is slow leaves places for what is fast. TCP has `STREAMS` of its own.
 
-A question that nobody waits for any more leaves the queue at once. One that is in flight keeps its place until the
-answer or the end of its patience, and no other server is asked: the nameserver works for it all the same, so who gives
-up early could else keep it busier than his share allows.
+A question that nobody waits for leaves the queue at once. One that is in flight keeps its place until the
+answer or the end of its patience, and no other server is asked: the nameserver still works on it, so an asker that
+gives up early could otherwise keep it busier than its share allows.
 
 Everything runs in the loop's thread. `ask` never calls back before it returns.
 """
@@ -39,22 +39,22 @@ from assay.resolver.slow import Delays, SlowDomains, domain_of
 from assay.resolver.statistics import Statistics
 from assay.resolver.streams import Streams
 
-#: Seconds for the first answer of a server; resolvers give up on one authoritative server after about as many.
+#: Seconds to wait for the first answer of a server; resolvers give up on an authoritative server after about as long.
 PATIENCE = 2.0
 #: The second round is this much more patient.
 SECOND_ROUND = 2
 #: Queries in flight at a time. With the slow ones a thousand, which is what one thread of unbound works on.
 PLACES = 700
-#: Further ones for what is slow.
+#: Further ones for slow queries.
 SLOW_PLACES = 300
 #: Further ones over TCP: each takes a descriptor of the SMTP side's 1,024, and up to 64 KiB for its answer. Long
 #: answers are rare, and the nameserver has them at hand by then.
 STREAMS = 100
 #: Questions that wait for a place, some 10 MiB: as many as a thousand places answer in a minute if all are slow.
 ROOM = 10_000
-#: Seconds after which a query is slow. Most of what a resolver has to look up itself takes a tenth.
+#: Seconds after which a query is slow. Most that a resolver must look up itself take a tenth.
 LINGER = 0.5
-#: CNAMEs followed by ourselves, for servers that leave it to us. What the server followed is bounded where it is read.
+#: CNAMEs that we follow, for servers that leave it to us. Those that the server followed are bounded where it is read.
 MAX_ALIASES = 8
 
 TOO_MANY = Answer(Outcome.TEMPFAIL, reason="too many questions at a time")
@@ -110,15 +110,15 @@ class Asking:
 
     @property
     def flights(self) -> int:
-        """How many lookups are on their way or wait."""
+        """The number of lookups in flight or waiting."""
         return len(self._flights)
 
     def ask(self, key: str, question: Question, asked: bytes, waiter: Waiter, index: int) -> Flight:
-        """Have a question answered, later.
+        """Ask a question; the answer is delivered later.
 
-        :param key: what equal questions have in common, and the cache's key.
+        :param key: the same for equal questions, and the cache's key.
         :param asked: the question section.
-        :returns: what to tell `withdraw`.
+        :returns: the flight, for `withdraw`.
         """
         flight = self._flights.get(key)
         if flight is None:
@@ -134,7 +134,7 @@ class Asking:
         return flight
 
     def withdraw(self, flight: Flight, waiter: Waiter, index: int) -> None:
-        """An answer is not waited for any more."""
+        """Stop waiting for an answer."""
         last = flight.part(waiter, index)
         if last and flight.queued and flight.pool is not None:
             self._delays.note(waiter.asker, flight.question.name, self._clock() - flight.queued_at)
@@ -143,7 +143,7 @@ class Asking:
             self._drop(flight)
 
     def close(self) -> None:
-        """Stop all exchanges, and answer TEMPFAIL to whoever waits."""
+        """Stop all exchanges, and answer TEMPFAIL to all that wait."""
         self._health.close()
         flights, self._flights = self._flights, {}
         self._stranded.clear()
@@ -155,7 +155,7 @@ class Asking:
             _deliver(flight, Answer(Outcome.TEMPFAIL, reason="resolver closed"))
 
     def _next(self, flight: Flight) -> None:
-        """Send a flight to the next server, as soon as there is a place, or end it, later, where there is none."""
+        """Send a flight to the next server as soon as there is a place; if there is no server, end it later."""
         if self._resolv_conf is not None:
             self._follow(self._resolv_conf)
         self._health.revive()
@@ -177,7 +177,7 @@ class Asking:
         self._queue(flight, list(flight.waiting))
 
     def _follow(self, resolv_conf: ResolvConf) -> None:
-        """Ask other nameservers from now on if the system's are others."""
+        """Change the nameservers if the system's have changed."""
         found = resolv_conf.changed(self._clock())
         if found and found != self._health.nameservers:
             self._tell(f"nameservers are now {', '.join(map(str, found))}")
@@ -209,7 +209,7 @@ class Asking:
         return self._fast
 
     def _queue(self, flight: Flight, waiting: Sequence[tuple[Waiter, int]]) -> None:
-        """Let a flight wait for a place, on behalf of each of these; refuse those that have their share of the room."""
+        """Let a flight wait for a place, for each of these waiters; refuse those that have used up their room."""
         pool = flight.pool
         if pool is None:
             return
@@ -222,7 +222,7 @@ class Asking:
             self._drop(flight)
 
     def _serve(self, pool: Pool[Flight] | None) -> None:
-        """Give the free places to those whose turn it is."""
+        """Give free places to the flights whose turn it is."""
         while pool is not None and (flight := pool.next()) is not None:
             waited = self._clock() - flight.queued_at
             for asker in flight.askers:
@@ -263,7 +263,7 @@ class Asking:
                 self._watch = self._loop.call_later(self._linger, self._look_for_slow)
 
     def _free(self, flight: Flight) -> None:
-        """Give a flight's place to whoever waits for one, before it asks for another."""
+        """Release a flight's place to those that wait, before it asks for another."""
         pool, place = flight.pool, flight.place
         flight.pool = flight.place = None
         self._young.pop(flight, None)
@@ -272,7 +272,7 @@ class Asking:
             self._serve(pool)
 
     def _look_for_slow(self) -> None:
-        """Move what has become slow out of the fast places."""
+        """Move slow queries out of the fast places."""
         self._watch = None
         now = self._clock()
         while self._young:
@@ -300,7 +300,7 @@ class Asking:
             self._slow_domains.discard(domain_of(flight.question.name))
 
     def _go_on(self, flight: Flight, server: Server, cause: transport.Cause | None, reason: str) -> None:
-        """This server has no answer: ask the next one, if it is still wanted."""
+        """This server has no answer: ask the next one if the answer is still needed."""
         if not flight.waiting:
             self._drop(flight)
             return
@@ -338,7 +338,7 @@ class Asking:
             self._next(flight)
 
     def _fail(self, flight: Flight) -> None:
-        if self._flights.get(flight.key) is flight:  # else closed or dropped meanwhile
+        if self._flights.get(flight.key) is flight:  # else it was closed or dropped
             reason = "; ".join(dict.fromkeys(flight.reasons)) or self._health.reason
             self._end(flight, Answer(Outcome.TEMPFAIL, reason=reason))
 
@@ -352,18 +352,18 @@ class Asking:
         _deliver(flight, self._cache.put(flight.key, answer))
 
     def _drop(self, flight: Flight) -> None:
-        """Nobody waits for it."""
+        """Drop a flight that nobody waits for."""
         if self._flights.get(flight.key) is flight:
             del self._flights[flight.key]
             self._stranded.pop(flight, None)
 
     def _recovered(self) -> None:
-        """A nameserver that was down answers again, or there is another one: what failed may succeed now."""
+        """A nameserver answers again, or there is a new one: failed lookups may succeed now."""
         for key in self._failures.clear():
             self._cache.drop(key)
 
     def _wake(self) -> None:
-        """A probe ended, or there are other servers: let the stranded flights look again."""
+        """A probe ended, or there are other servers: let the stranded flights try again."""
         stranded, self._stranded = self._stranded, {}
         for flight in stranded:
             self._next(flight)

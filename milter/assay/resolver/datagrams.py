@@ -28,15 +28,15 @@ from assay.resolver.transport import Cause, Done, ExchangeFault, fault
 MAX_DATAGRAM = 65_535  # octets; what UDP can carry, whatever we asked for
 #: For each nameserver: as many ports a forger has to try, and as many datagrams as its buffers hold, some hundred each.
 SOCKETS = 16
-#: On one socket, so that a port which somebody found out is of no use for long.
+#: On one socket, so that a port that somebody found out is not useful for long.
 MAX_QUERIES = 100
-#: Seconds that a socket takes new queries; to find out a port from outside takes longer.
+#: Seconds for which a socket takes new queries; finding out a port from outside takes longer.
 MAX_AGE = 10.0
-#: Sockets of one nameserver, with those that only wait for late answers. Beyond it they are not replaced.
+#: Sockets of one nameserver, with those that only wait for late answers. Beyond that they are not replaced.
 MAX_SOCKETS = 128
-#: Datagrams on one socket that answer nothing, before it is closed: someone is guessing (RFC 5452, 5).
+#: Datagrams on one socket that answer no query, before it is closed: someone is guessing (RFC 5452, 5).
 MAX_STRAYS = 100
-#: How often a query moves to another socket for that reason, before it is given up.
+#: How often a query moves to another socket for that reason, before it is abandoned.
 MAX_MOVES = 3
 
 
@@ -68,13 +68,13 @@ class Datagrams:
         return query
 
     def extends(self, server: Nameserver) -> bool:
-        """Whether the server knows EDNS, as far as we have seen."""
+        """Whether the server supports EDNS, as far as we know."""
         sockets = self._sockets.get(server)
         return sockets is None or sockets.extended
 
     def keep(self, servers: Sequence[Nameserver]) -> None:
-        """No others are asked from now on: their sockets are closed as soon as nothing is in flight on them."""
-        for server in [one for one in self._sockets if one not in servers]:
+        """Keep only these servers: the sockets of others are closed as soon as nothing is in flight on them."""
+        for server in [former for former in self._sockets if former not in servers]:
             self._sockets.pop(server).retire()
 
     def close(self) -> None:
@@ -100,7 +100,7 @@ class Query:
         self.timer: asyncio.Handle | None = None
 
     def cancel(self) -> None:
-        """Stop; nobody is told any more."""
+        """Stop; `done` will not be called."""
         if self.timer is not None:
             self.timer.cancel()
             self.timer = None
@@ -109,15 +109,15 @@ class Query:
             self.port = None
 
     def finish(self, outcome: bytes | ExchangeFault) -> None:
-        """It has an answer, or will never have one."""
-        if self.timer is not None:  # else cancelled meanwhile
+        """End with an answer or without one."""
+        if self.timer is not None:  # else it was cancelled
             self.cancel()
             self.done(outcome)
 
     def answered(self, message: bytes) -> None:
-        """Take an answer, or ask again without EDNS where the server does not know it (RFC 6891, 6.2.2)."""
+        """Take an answer, or ask again without EDNS if the server does not support it (RFC 6891, 6.2.2)."""
         if not wire.refuses_extension(message):
-            # What answers only without is remembered, but not for one question that it never understands.
+            # A server that answers only without EDNS is remembered, but not for one question that it never understands.
             self.sockets.extended = self.extended
         elif self.extended and self.port is not None:
             self.extended = False
@@ -128,7 +128,7 @@ class Query:
         self.finish(message)
 
     def too_late(self) -> None:
-        """Its time is over."""
+        """Its time has run out."""
         self.sockets.datagrams.statistics.timeouts += 1
         self.finish(ExchangeFault(Cause.TIMEOUT, f"did not answer within {self.patience:g} s"))
 
@@ -141,8 +141,8 @@ class _Sockets:
         self.server = server
         self.current: list[_Port | None] = [None] * SOCKETS
         self.open: set[_Port] = set()
-        self.extended = True  # the server knows EDNS, as far as we have seen
-        self.retired = False  # nothing more is asked
+        self.extended = True  # the server supports EDNS, as far as we know
+        self.retired = False  # no more queries
 
     def send(self, query: Query) -> None:
         loop = self.datagrams.loop
@@ -162,7 +162,7 @@ class _Sockets:
             port.socket.send(wire.query(identifier, query.asked, self.datagrams.authentic, query.extended))
         except OSError as error:
             failed = fault(error)
-            if failed.cause is Cause.UNREACHABLE:  # that is about all that were sent before
+            if failed.cause is Cause.UNREACHABLE:  # applies to all that were sent before
                 loop.call_soon(port.fail, failed)
             else:
                 loop.call_soon(query.finish, failed)
@@ -184,7 +184,7 @@ class _Sockets:
             self.current[port.slot] = None
 
     def _port(self, slot: int) -> _Port:
-        """The socket at this place, a new one where it is used up."""
+        """The socket in this slot; a new one if it is used up."""
         port = self.current[slot]
         if port is not None:
             fresh = len(port.queries) < MAX_QUERIES and self.datagrams.loop.time() < port.ends
@@ -194,7 +194,7 @@ class _Sockets:
             port.close_if_idle()
         try:
             port = self.current[slot] = _Port(self, slot)
-        except OSError:  # no descriptor is left: then one that we have
+        except OSError:  # no descriptor is left: use an existing one
             port = next((other for other in self.current if other is not None), None)
             if port is None:
                 raise
@@ -209,7 +209,7 @@ class _Port:
     def __init__(self, sockets: _Sockets, slot: int) -> None:
         self.sockets = sockets
         self.slot = slot
-        #: By number, in flight or, as None, ended: what still comes for these is late and no guess.
+        #: By number, in flight or, as None, ended: answers to ended ones are late, not guesses.
         self.queries: dict[int, Query | None] = {}
         self.busy = 0  # of them, in flight
         self.strays = 0
@@ -222,7 +222,7 @@ class _Port:
         except OSError:
             self.socket.close()
             raise
-        # By number: asked for a socket that it does not know, a selector describes it, addresses and all, in vain.
+        # By number: for an unknown socket, a selector would format its addresses for an error that is discarded.
         loop.add_reader(self.socket.fileno(), self._readable)
         sockets.open.add(self)
 
@@ -245,12 +245,12 @@ class _Port:
             self.socket.close()
 
     def fail(self, why: ExchangeFault) -> None:
-        """Nobody listens at the other end."""
+        """Nothing listens at the other end."""
         for query in self._abandon():
             query.finish(why)
 
     def _abandon(self) -> list[Query]:
-        """Close the socket; its queries are in flight nowhere then."""
+        """Close the socket; its queries are then no longer in flight."""
         queries = [query for query in self.queries.values() if query is not None]
         self.close()
         self.queries = {}

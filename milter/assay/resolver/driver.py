@@ -2,13 +2,13 @@
 """What drives the inquiries of one message: inline while the cache can answer, then from answer to answer.
 
 `BudgetDriver.start` runs an evaluator on the calling thread until it asks what neither the local zone nor the cache
-knows. Only then it is handed to the loop's thread, which resumes it as answers come. A lock in each `Running` says who
-may touch its generator; when the time budget is spent, `result` takes the generator back and ends it on the calling
-thread, so it returns in time even if the loop's thread should not.
+knows. Only then it is passed to the loop's thread, which resumes it as answers arrive. A lock in each `Running` guards
+its generator; when the time budget is spent, `result` takes the generator back and ends it on the calling thread, so it
+returns in time even if the loop's thread does not.
 
-The budget is the time for which anything of this driver is waiting for the DNS, added up: a client that takes a minute
-to send its body spends nothing of it. Answers from the zone and the cache cost no time and are given even when it is
-spent; only what would have to be waited for is answered TEMPFAIL then.
+The budget is the total time during which any inquiry of this driver waits for the DNS: a client that takes a minute to
+send its body uses none of it. Answers from the zone and the cache cost no time and are given even when it is spent;
+only questions that would have to wait are then answered TEMPFAIL.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from assay.resolver.flight import Flight
 from assay.resolver.statistics import Statistics
 
 T = TypeVar("T")
-#: Is told each question, its answer and the seconds between; called in the thread that has the answer.
+#: Called with each question, its answer and the seconds between, in the thread that has the answer.
 Observer = Callable[[Question, Answer, float], None]
 
 SPENT = Answer(Outcome.TEMPFAIL, reason="time budget spent")
@@ -33,22 +33,22 @@ CLOSED = Answer(Outcome.TEMPFAIL, reason="resolver closed")
 
 
 class Source(Protocol):
-    """Where answers come from: the resolver, as far as a driver needs it."""
+    """The source of answers: the part of the resolver that a driver needs."""
 
     closed: bool
     statistics: Statistics
 
     def lookup(self, question: Question) -> Answer | None:
-        """The answer, if nobody need be asked. In any thread."""
+        """The answer, if it needs no query. In any thread."""
 
     def hand_over(self, call: Callable[[], None]) -> bool:
-        """Have a function called in the loop's thread; False where the resolver is closed. In any thread."""
+        """Call a function in the loop's thread; False if the resolver is closed. In any thread."""
 
     def ask(self, question: Question, waiter: Running[Any], index: int) -> Answer | Flight:
-        """Have a question answered by the DNS, unless the answer came meanwhile. In the loop's thread."""
+        """Ask the DNS, unless the answer has arrived in the meantime. In the loop's thread."""
 
     def withdraw(self, flight: Flight, waiter: Running[Any], index: int) -> None:
-        """An answer that was asked for is not waited for any more. In the loop's thread."""
+        """Stop waiting for an answer. In the loop's thread."""
 
 
 class BudgetDriver:
@@ -72,7 +72,7 @@ class BudgetDriver:
         self._lock = Lock()
 
     def start(self, inquiry: Inquiry[T], asker: Asker = ANYBODY, urgency: Urgency = Urgency.EVIDENCE) -> Pending[T]:
-        """Start an evaluation, in the background from where it has to wait."""
+        """Start an evaluation; it goes on in the background once it must wait."""
         lookup = self._lookup
         try:
             batch = next(inquiry)
@@ -88,7 +88,7 @@ class BudgetDriver:
                 batch = inquiry.send(answers)
         except StopIteration as end:
             return Solved(end.value)
-        except Exception as error:  # an evaluator's bug: it belongs to whoever asks for the result
+        except Exception as error:  # an evaluator's bug: `result` raises it
             return Failed(error)
 
     @property
@@ -122,14 +122,14 @@ class BudgetDriver:
 
 
 def _give_way() -> None:
-    """Let the loop's thread, which waits for this core and for the interpreter, send its questions now: else it does so
-    when this thread has to wait itself, after all of a message that is there."""
-    with suppress(OSError, AttributeError):  # forbidden here, or no such system: then a little later
+    """Let the loop's thread, which waits for this core and for the interpreter, send its questions now: else it would
+    wait until this thread has processed all that has arrived of the message."""
+    with suppress(OSError, AttributeError):  # not permitted or not supported: then a little later
         os.sched_yield()
 
 
 class Solved(Generic[T]):
-    """An evaluation that is already there."""
+    """An evaluation that has already ended."""
 
     __slots__ = ("_value",)
 
@@ -141,11 +141,11 @@ class Solved(Generic[T]):
         return self._value
 
     def cancel(self) -> None:
-        """Nothing is left to be stopped."""
+        """There is nothing to stop."""
 
 
 class Failed:
-    """An evaluation that will never be there, since its evaluator has a bug."""
+    """An evaluation that failed because its evaluator has a bug."""
 
     __slots__ = ("_error",)
 
@@ -157,13 +157,13 @@ class Failed:
         raise self._error
 
     def cancel(self) -> None:
-        """Nothing is left to be stopped."""
+        """There is nothing to stop."""
 
 
 class Running(Generic[T]):
     """An evaluation that had to wait for the DNS.
 
-    Whoever holds `_lock` may touch the generator and the other attributes. After `_ended`, late answers are dropped.
+    `_lock` guards the generator and the other attributes. After `_ended`, late answers are dropped.
     """
 
     __slots__ = (
@@ -181,7 +181,7 @@ class Running(Generic[T]):
         asker: Asker,
         urgency: Urgency,
     ) -> None:
-        """Take over an inquiry; `known` are the answers to the first of `batch`, the next one has to be waited for."""
+        """Take over an inquiry; `known` are the answers to the first of `batch`; the next one must be waited for."""
         self.asker = asker
         self.urgency = urgency
         self._driver = driver
@@ -201,7 +201,7 @@ class Running(Generic[T]):
                 self._run(may_ask=False)
 
     def result(self) -> T:
-        """The evaluation, waited for at most until the driver's time budget is spent.
+        """Wait for the evaluation, at most until the driver's time budget is spent.
 
         :raises Exception: what the evaluator raised, a bug.
         :raises concurrent.futures.CancelledError: after `cancel`.
@@ -215,7 +215,7 @@ class Running(Generic[T]):
         return cast(T, self._value)
 
     def cancel(self) -> None:
-        """Close the evaluator. What it asked, and nobody else waits for, leaves the queue of the resolver's client."""
+        """Close the evaluator. Its questions that nobody else waits for leave the queue of the resolver's client."""
         with self._lock:
             if not self._ended:
                 self._finish(error=CancelledError("the evaluation was cancelled"))
@@ -229,20 +229,20 @@ class Running(Generic[T]):
             self._asked.pop(index, None)
             try:
                 self._set(index, answer)
-            except Exception as error:  # the observer's bug; the others who wait for this answer shall not suffer
+            except Exception as error:  # the observer's bug must not affect others that wait for this answer
                 self._finish(error=error)
                 return
             if not self._missing:
                 self._run(may_ask=True)
 
     def _begin(self) -> None:
-        """The hand-over has arrived in the loop's thread."""
+        """Start in the loop's thread."""
         with self._lock:
             if not self._ended:
                 self._run(may_ask=True)
 
     def _run(self, may_ask: bool) -> None:
-        """Drive the generator until it has to wait or has ended."""
+        """Drive the generator until it must wait or has ended."""
         try:
             while True:
                 if self._missing:
@@ -259,7 +259,7 @@ class Running(Generic[T]):
             self._finish(error=error)
 
     def _take(self, batch: Sequence[Question], answers: list[Answer | None]) -> None:
-        """Begin a batch: look up what is not among `answers` yet."""
+        """Start a batch: look up what is not yet among `answers`."""
         self._since = self._driver._clock()
         for question in batch[len(answers) :]:
             answers.append(self._driver._lookup(question))
@@ -277,7 +277,7 @@ class Running(Generic[T]):
                     self._asked[index] = asked
 
     def _refuse(self) -> None:
-        """Answer what is open: there is no time left, or nobody to ask."""
+        """Answer the open questions: there is no time left, or the resolver is closed."""
         closed = self._source.closed
         for index, answer in enumerate(self._answers):
             if answer is None:
@@ -299,7 +299,7 @@ class Running(Generic[T]):
             self._source.hand_over(self._withdraw)
 
     def _withdraw(self) -> None:
-        """Nobody waits for the answers any more. In the loop's thread."""
+        """Stop waiting for the answers. In the loop's thread."""
         asked, self._asked = self._asked, {}
         for index, flight in asked.items():
             self._source.withdraw(flight, self, index)

@@ -1,20 +1,20 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""For how long a failed lookup is not tried again: longer each time it fails, and not at all once the cause is gone.
+"""How long to wait before a failed lookup is tried again: longer after each failure, reset once the cause is gone.
 
-A first failure is kept for a second, so that a name which fails in passing costs one message and not all of the next
-seconds; a name that keeps failing is asked less and less often. No socket; the time is an argument.
+A first failure is kept for a second, so that a name which fails briefly costs one message and not all of the next
+seconds; a name that keeps failing is asked for less and less often. No socket; the time is an argument.
 """
 
 from __future__ import annotations
 
-#: Seconds that a first failure is kept. The evaluators of one message ask the same names several times within it.
+#: Seconds for which a first failure is kept. The evaluators of one message ask the same names several times within it.
 FIRST_TTL = 1
-#: Seconds that a name which keeps failing is kept for. RFC 2308, 7.1 allows five minutes; a sender's retry shall find
-#: the repaired server.
+#: Seconds that a name which keeps failing is kept for. RFC 2308, 7.1 allows five minutes; a sender's retry should
+#: find the repaired server.
 MAX_TTL = 60
 #: Seconds without a failure after which the next one is a first one again.
 FORGET = 300.0
-#: Names remembered, the one that failed last the longest.
+#: Names remembered; the one that failed longest ago goes first.
 MAX_NAMES = 2_000
 
 
@@ -28,7 +28,7 @@ class Failures:
         return len(self._names)
 
     def failed(self, key: str, now: float) -> int:
-        """A lookup failed: for how many seconds not to try it again."""
+        """A lookup failed: return for how many seconds not to try it again."""
         ttl, before = self._names.pop(key, (0, now))
         ttl = FIRST_TTL if not ttl or now - before > FORGET else min(2 * ttl, MAX_TTL)
         if len(self._names) >= MAX_NAMES:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""One lookup on its way from nameserver to nameserver, and who waits for it."""
+"""One lookup on its way from nameserver to nameserver, and the waiters for it."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from assay.resolver.share import Place, Pool
 
 
 class Waiter(Protocol):
-    """Who waits for an answer."""
+    """One that waits for an answer."""
 
     @property
     def asker(self) -> Asker:
-        """On whose behalf."""
+        """For whom it waits."""
 
     @property
     def urgency(self) -> Urgency:
@@ -43,7 +43,7 @@ class Flight:
         self.question = question
         self.asked = asked
         self.waiting: dict[tuple[Waiter, int], None] = {}
-        self.askers: dict[Asker, int] = {}  # with how many of `waiting`
+        self.askers: dict[Asker, int] = {}  # the count of each in `waiting`
         self.pool: Pool[Flight] | None = None
         self.place: Place[Flight] | None = None
         self.queued_at = 0.0
@@ -65,12 +65,12 @@ class Flight:
         return self.pool is not None and self.place is None
 
     def join(self, waiter: Waiter, index: int) -> None:
-        """One more waits for it."""
+        """Add a waiter."""
         self.waiting[waiter, index] = None
         self.askers[waiter.asker] = self.askers.get(waiter.asker, 0) + 1
 
     def part(self, waiter: Waiter, index: int) -> bool:
-        """One waits no more; whether it was the last of its asker."""
+        """Remove a waiter; return whether it was the last of its asker."""
         if (waiter, index) not in self.waiting:
             return False
         del self.waiting[waiter, index]
@@ -81,11 +81,11 @@ class Flight:
         return True
 
     def may_ask_again(self, cause: transport.Cause) -> None:
-        """Servers that failed for this reason may be asked once more."""
+        """Allow servers that failed for this reason to be asked once more."""
         self.faults = {server: why for server, why in self.faults.items() if why is not cause}
 
     def follow(self, question: Question, asked: bytes, answer: Answer) -> None:
-        """Go on with what a CNAME leads to."""
+        """Go on with the target of a CNAME."""
         self.aliases += 1
         self.ttl, self.secure = answer.ttl, answer.secure
         self.question, self.asked = question, asked

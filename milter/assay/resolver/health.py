@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """Which nameservers are up, so that a dead one costs one timeout and not one for each lookup.
 
-A server that let a query time out, while nothing else was heard from it either, is *down* until it answers a probe. A
+A server that let a query time out, and sent nothing else in that time, is *down* until it answers a probe. A
 probe asks for the root's nameservers, which every resolver knows: so a stranger whose own nameservers are slow cannot
 make ours look dead for longer than one round trip. At most one probe a server is in flight, and after each vain one the
 server is left alone twice as long, up to `MAX_PAUSE`.
@@ -18,19 +18,19 @@ from assay.resolver.datagrams import Datagrams
 from assay.resolver.nameservers import Nameserver
 from assay.resolver.statistics import Statistics
 
-#: Seconds between a first vain probe and the next one. Short: one small query, and mail waits for its end.
+#: Seconds between a first failed probe and the next one. Short: one small query, and mail waits for its end.
 FIRST_PAUSE = 0.1
-#: Seconds between two vain probes at most, and so from a repair to the first answer.
+#: Seconds between two failed probes at most, and so from a repair to the first answer.
 MAX_PAUSE = 1.0
 #: So many times the patience for one server, lookups wait for servers that are all down to come back. A nameserver is
-#: restarted within seconds; in a longer outage mail shall not wait in vain.
+#: restarted within seconds; in a longer outage mail must not wait for nothing.
 GRACE = 2
-#: Seconds to wait for the answer to a probe. It is in every resolver's memory; this is for the way to it.
+#: Seconds to wait for the answer to a probe. It is in every resolver's memory; this is for the path to it.
 PROBE_PATIENCE = 1.0
 
 
 class Server:
-    """A nameserver and what we know of its health."""
+    """A nameserver and its known health."""
 
     __slots__ = ("fault", "heard", "nameserver", "pause", "probe", "retry_at", "told")
 
@@ -41,7 +41,7 @@ class Server:
         self.retry_at = float("-inf")  # no probe before this
         self.pause = FIRST_PAUSE
         self.probe: transport.Exchange | None = None
-        self.told = False  # whether the operator has been told that it is down
+        self.told = False  # whether it was reported to be down
 
     def __str__(self) -> str:
         return str(self.nameserver)
@@ -80,7 +80,7 @@ class Health:
 
     @property
     def nameservers(self) -> tuple[Nameserver, ...]:
-        """Those that are watched, in the operator's order."""
+        """The watched servers, in the operator's order."""
         return tuple(server.nameserver for server in self.servers)
 
     @property
@@ -90,7 +90,7 @@ class Health:
 
     @property
     def may_recover(self) -> bool:
-        """Whether all servers are down and some may be up in a moment: it was, or it has not been probed so far."""
+        """Whether all servers are down and one may be up soon: it was up before, or it has not been probed yet."""
         if self.any_up:
             return False
         if any(server.probe is not None and not server.told for server in self.servers):
@@ -104,17 +104,17 @@ class Health:
         return "; ".join(f"{server} {server.fault.reason}" for server in self.servers if server.fault is not None)
 
     def replace(self, nameservers: Sequence[Nameserver]) -> None:
-        """Watch these from now on. What is known of those that stay is kept."""
+        """Watch these servers from now on. The health of those that stay is kept."""
         former = {server.nameserver: server for server in self.servers}
-        self.servers = tuple(former.pop(one) if one in former else Server(one) for one in nameservers)
+        self.servers = tuple(former.pop(address) if address in former else Server(address) for address in nameservers)
         for server in former.values():
-            server.told = False  # nobody hears of it any more
+            server.told = False  # it is not reported any more
             if server.probe is not None:
                 server.probe.cancel()
                 server.probe = None
 
     def heard(self, server: Server) -> None:
-        """It answered, whatever."""
+        """It answered anything."""
         server.heard = self._clock()
         server.fault = None
         server.pause = FIRST_PAUSE
@@ -129,7 +129,7 @@ class Health:
             return
         if fault.cause is transport.Cause.TIMEOUT and server.heard < since:
             self._down(server, fault)
-            server.retry_at = float("-inf")  # ask at once whether it was the question's fault
+            server.retry_at = float("-inf")  # probe at once: it may have been the question's fault
             self.revive()
         elif fault.cause is transport.Cause.UNREACHABLE:
             self._down(server, fault)
@@ -156,7 +156,7 @@ class Health:
             self._down_since = self._clock()
 
     def _rest(self, server: Server) -> None:
-        """Leave a server alone for a while, and then probe it if lookups wait for it."""
+        """Pause for a while, and then probe the server if lookups wait for it."""
         server.retry_at = self._clock() + server.pause
         self._later(server.pause, self._revive_if_waited_for)
         server.pause = min(2 * server.pause, MAX_PAUSE)
@@ -168,7 +168,7 @@ class Health:
             self._changed()
 
     def _tell_down(self, server: Server, fault: transport.ExchangeFault) -> None:
-        """Once, and not for a first timeout, which may be a stranger's doing."""
+        """Report it once, and not for a first timeout, which a stranger may have caused."""
         if not server.told:
             server.told = True
             self._tell(f"nameserver {server} {fault.reason}")

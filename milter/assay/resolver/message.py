@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Reads answers straight from their octets (RFC 1035, 4), in time that is bounded whatever a stranger's server sends.
+"""Reads answers straight from their octets (RFC 1035, 4), in bounded time whatever a stranger's server sends.
 
 An object for each part of a message is most of what a lookup would cost, and compression makes names cheap to send and
 dear to read: 64 KiB can hold five thousand names of 127 labels. So a record costs what it takes to step over it, a
@@ -34,32 +34,32 @@ _A, _NS, _CNAME, _SOA, _PTR, _MX, _TXT, _AAAA, _OPT = 1, 2, 5, 6, 12, 15, 16, 28
 _NOERROR, _NXDOMAIN = 0, 3
 _MAX_TTL = 0x7FFF_FFFF  # seconds; RFC 2181, 8
 _MAX_NAME = 254  # octets without the root's; RFC 1035, 2.3.4
-_MAX_POINTER = 0x3FFF  # octets from the message's beginning; RFC 1035, 4.1.4
+_MAX_POINTER = 0x3FFF  # octets from the start of the message; RFC 1035, 4.1.4
 #: Of the header's flags: an answer (QR) to a standard query (OPCODE 0); AA, RA (RFC 1035, 4.1.1), AD (RFC 4035, 3.2.3).
 _KIND, _ANSWER, _AA, _RA, _AD = 0xF800, 0x8000, 0x0400, 0x0080, 0x0020
 
 _unpack_header = struct.Struct("!HHHHHH").unpack_from
-_unpack_question = struct.Struct("!HH").unpack_from  # behind its name: type, class
-_unpack_record = struct.Struct("!HHIH").unpack_from  # behind its owner: type, class, TTL, length
+_unpack_question = struct.Struct("!HH").unpack_from  # after its name: type, class
+_unpack_record = struct.Struct("!HHIH").unpack_from  # after its owner: type, class, TTL, length
 _unpack_preference = struct.Struct("!H").unpack_from
 _unpack_minimum = struct.Struct("!I").unpack_from
 
-#: A record that was stepped over: its TTL, where its data begin and where they end.
+#: A record that was skipped: its TTL, where its data start and where they end.
 _Span = tuple[int, int, int]
 #: A name as it goes over the wire, whole, in lower case and without the root's octet. Lower-casing cannot hit a length:
-#: lengths are below 64, letters begin at 65.
+#: lengths are below 64, letters start at 65.
 _Name = bytes
 
 
 class Response(Struct, frozen=True):
-    """What a nameserver said. Where `alias` is not empty, it left the end of a CNAME chain unanswered: ask for that."""
+    """A nameserver's answer. If `alias` is not empty, the end of a CNAME chain is unanswered: ask for that name."""
 
     answer: Answer
     alias: str = ""
 
 
 class _FailureError(Exception):
-    """A message that is no usable answer. The text completes the sentence "the server ..."."""
+    """A message that is not a usable answer. The text completes the sentence "the server ..."."""
 
 
 def read(message: bytes, kind: RecordType, trust_ad: bool = False) -> Response:
@@ -80,7 +80,7 @@ def read(message: bytes, kind: RecordType, trust_ad: bool = False) -> Response:
 def _read(message: bytes, kind: RecordType, trust_ad: bool) -> Response:
     _, flags, questions, answers, authorities, additionals = _unpack_header(message)
     if flags & _KIND != _ANSWER:
-        raise _FailureError("sent a message that is no answer")
+        raise _FailureError("sent a message that is not an answer")
     if answers + authorities + additionals > MAX_RECORDS:
         raise _FailureError(f"answered with more than {MAX_RECORDS} records")
     if questions > 1:
@@ -99,7 +99,7 @@ def _read(message: bytes, kind: RecordType, trust_ad: bool) -> Response:
     if rcode not in (_NOERROR, _NXDOMAIN):
         word = dns.rcode.to_text(dns.rcode.Rcode.make(rcode))  # a bare number for one without a name
         raise _FailureError(f"answered RCODE {word}" if word.isdigit() else f"answered {word}")
-    if not questions:  # the server did not understand it (RFC 1035, 4.1.1), and should have said so
+    if not questions:  # the server did not understand it (RFC 1035, 4.1.1), and should have reported that
         raise _malformed("no question")
 
     name, ttl = asked, _MAX_TTL
@@ -197,7 +197,7 @@ def _authority_section(message: bytes, at: int, count: int) -> tuple[int, dict[_
 
 
 def _upper_rcode(message: bytes, at: int, count: int) -> int:
-    """The upper bits of the RCODE, which an OPT record has (RFC 6891, 6.1.3). All else is stepped over."""
+    """The upper bits of the RCODE, which an OPT record has (RFC 6891, 6.1.3). All else is skipped."""
     upper, extended = 0, False
     for _ in range(count):
         kind, _, ttl, _, at = _step(message, at)
@@ -209,12 +209,12 @@ def _upper_rcode(message: bytes, at: int, count: int) -> int:
 
 
 def _bounded(ttl: int) -> int:
-    """A TTL with its highest bit set is none at all (RFC 2181, 8)."""
+    """A TTL with its highest bit set counts as 0 (RFC 2181, 8)."""
     return ttl if ttl <= _MAX_TTL else 0
 
 
 def _negative_ttl(name: _Name, zones: Mapping[_Name, int]) -> int | None:
-    """How long it holds that there is nothing at a name, by the SOA of the zone that it lies in; None without one."""
+    """How long a negative answer for a name is valid, by the SOA of its zone; None without one."""
     at = 0
     while zones:
         ttl = zones.get(name[at:])
@@ -231,7 +231,7 @@ def _malformed(what: str) -> _FailureError:
 
 
 def _step(message: bytes, at: int) -> tuple[int, int, int, int, int]:
-    """Step over a record: its type, class and TTL, where its data begin and where they end."""
+    """Skip a record: its type, class and TTL, where its data start and where they end."""
     while length := message[at]:
         if length >= 192:  # a pointer (RFC 1035, 4.1.4)
             at += 1
@@ -247,7 +247,7 @@ def _step(message: bytes, at: int) -> tuple[int, int, int, int, int]:
 
 
 def _name(message: bytes, at: int, end: int) -> tuple[_Name, int]:
-    """The name that begins here and ends before `end`, as it is spelled, and where it ends (RFC 1035, 4.1.4)."""
+    """The name that starts here and ends before `end`, as spelled, and where it ends (RFC 1035, 4.1.4)."""
     begin, behind = at, 0
     name = b""
     pointers = 0
@@ -272,7 +272,7 @@ def _name(message: bytes, at: int, end: int) -> tuple[_Name, int]:
             raise _malformed("a name of too many pointers")
         pointers += 1
         behind = behind or at + 2
-        # What a pointer leads to lies before the piece that it ends, whole: so there is no loop.
+        # The target of a pointer lies wholly before the piece that it ends, so there is no loop.
         end, at = begin, (length & 0x3F) << 8 | message[at + 1]
         begin = at
         if at < HEADER:
@@ -280,7 +280,7 @@ def _name(message: bytes, at: int, end: int) -> tuple[_Name, int]:
 
 
 def _whole_name(message: bytes, at: int, end: int) -> _Name:
-    """A name that is all of a record's data, or its end."""
+    """A name that is the whole of a record's data, or its end."""
     name, behind = _name(message, at, end)
     if behind != end:
         raise _malformed("octets behind a name")
@@ -288,7 +288,7 @@ def _whole_name(message: bytes, at: int, end: int) -> _Name:
 
 
 def _pointer(at: int) -> bytes:
-    """A compression pointer to this place, which is at most `_MAX_POINTER`."""
+    """A compression pointer to this offset, which is at most `_MAX_POINTER`."""
     return (0xC000 | at).to_bytes(2, "big")
 
 
@@ -303,7 +303,7 @@ def _labels(name: _Name) -> list[bytes]:
 
 
 def text(labels: Sequence[bytes]) -> str:
-    """A name as text without final dot, in the spelling that the head of `assay.resolver.wire` describes."""
+    """A name as text without final dot, in the spelling that `assay.resolver.wire` describes."""
     joined = b".".join(labels)
     if joined.count(b".") >= len(labels) > 0:
         return ".".join([label.decode("latin-1").translate(_ESCAPED) for label in labels])

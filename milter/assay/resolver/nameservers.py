@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Which nameservers to ask: what the operator wrote, or what the system is configured with.
+"""Which nameservers to ask: those that the operator configured, or the system's.
 
-A nameserver is an IP address with a port; names are refused, for who would resolve them? Plain DNS over UDP and TCP
+A nameserver is an IP address with a port; names are refused, for nothing could resolve them. Plain DNS over UDP and TCP
 is the only transport; texts such as ``tls://...`` are refused with a message that says so.
 """
 
@@ -14,7 +14,7 @@ from pathlib import Path
 
 PORT = 53  # RFC 1035, 4.2
 RESOLV_CONF = Path("/etc/resolv.conf")
-#: What resolv.conf(5) promises where no nameserver is named.
+#: The default of resolv.conf(5) if it names no nameserver.
 LOCAL = "127.0.0.1"
 #: The words an operator may write in place of addresses.
 SYSTEM = "system"
@@ -22,7 +22,7 @@ NONE = "none"
 
 
 class NameserverError(ValueError):
-    """A text that names no nameserver. The message quotes it, for the operator who wrote it."""
+    """A text that does not name a nameserver. The message quotes it, for the operator."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +44,7 @@ class Nameserver:
 
 
 def configured(texts: Sequence[str], resolv_conf: Path = RESOLV_CONF) -> tuple[Nameserver, ...]:
-    """The nameservers an operator asked for, in order of preference.
+    """The nameservers that an operator configured, in order of preference.
 
     :param texts: addresses as `parse` reads them, or the one word ``system`` (what `resolv_conf` names), or the one
         word ``none``: nobody is asked, only a local zone answers.
@@ -72,7 +72,7 @@ def parse(text: str) -> Nameserver:
     if text.startswith("["):
         address, bracket, port = text[1:].partition("]")
         if not bracket or (port and not port.startswith(":")):
-            raise NameserverError(f"{text!r} is no nameserver address")
+            raise NameserverError(f"{text!r} is not a nameserver address")
         port = port[1:] if port else str(PORT)
     elif text.count(":") == 1:
         address, _, port = text.partition(":")
@@ -81,14 +81,14 @@ def parse(text: str) -> Nameserver:
     try:
         ip_address(address)
     except ValueError as error:
-        raise NameserverError(f"{text!r} is no nameserver address") from error
+        raise NameserverError(f"{text!r} is not a nameserver address") from error
     if not (port.isascii() and port.isdigit() and len(port) <= 5 and 0 < int(port) < 65536):
         raise NameserverError(f"{text!r}: the port must be a number from 1 to 65535")
     return Nameserver(address, int(port))
 
 
 def system(resolv_conf: Path = RESOLV_CONF) -> tuple[Nameserver, ...]:
-    """The nameservers of resolv.conf(5), the local host where it names none or cannot be read."""
+    """The nameservers of resolv.conf(5); the local host if it names none or cannot be read."""
     try:
         text = resolv_conf.read_text("ascii", "replace")
     except OSError:

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """The resolver of a worker: local zone, cache, and one thread with an event loop that asks the DNS.
 
-Make it after the fork: its thread would not survive one. The thread is started by `start`, or else by the first
-question that has to be asked.
+Make it after the fork: its thread would not survive one. `start` starts the thread, or else the first question that
+needs a query.
 """
 
 from __future__ import annotations
@@ -47,12 +47,12 @@ class Resolver:
         """
         :param nameservers: in order of preference; with none, only the zone answers and all else is NXDOMAIN.
         :param zone: answers before the DNS.
-        :param cache: where answers are kept; a new one of the default size if left out.
+        :param cache: where answers are kept; by default a new one of the default size.
         :param patience: seconds to wait for a nameserver before the next one is asked.
-        :param trust_ad: the nameservers validate and the way to them is safe: believe their AD bit (RFC 4035, 4.9.3).
-        :param resolv_conf: what the nameservers come from, to be followed; None where they stay as they are.
-        :param tell: is told, in the loop's thread, which nameserver does not answer, that it does again, that there
-            are others, and for which clients questions wait too long for their turn.
+        :param trust_ad: the nameservers validate and the path to them is safe: trust their AD bit (RFC 4035, 4.9.3).
+        :param resolv_conf: the source of the nameservers, to follow its changes; None if they never change.
+        :param tell: called in the loop's thread with a line for the log: a nameserver does not answer, or answers
+            again; the nameservers have changed; or the questions of some clients wait too long for their turn.
         :param clock: seconds that never go back; the same one as the cache's.
         """
         self.statistics = Statistics()
@@ -66,14 +66,14 @@ class Resolver:
         self._resolv_conf = resolv_conf
         self._tell = tell
         self._clock = clock
-        self._lock = Lock()  # over the thread's beginning and end
+        self._lock = Lock()  # guards the start and end of the thread
         self._loop: asyncio.AbstractEventLoop | None = None
         self._thread: Thread | None = None
         self._client: Asking | None = None
 
     @property
     def flights(self) -> int:
-        """How many lookups are on their way or wait for their turn."""
+        """The number of lookups in flight or waiting."""
         return 0 if self._client is None else self._client.flights
 
     def start(self) -> None:
@@ -85,13 +85,13 @@ class Resolver:
     def driver(self, budget_seconds: float, observer: Observer | None = None) -> BudgetDriver:
         """A driver for one connection or message.
 
-        :param budget_seconds: how long it may wait for the DNS in all. The time runs while an inquiry is waiting.
-        :param observer: is told every question with its answer, also those of zone and cache. It must not raise.
+        :param budget_seconds: how long it may wait for the DNS in total. The time runs while an inquiry is waiting.
+        :param observer: called with every question and its answer, also from zone and cache. It must not raise.
         """
         return BudgetDriver(self, budget_seconds, self._clock, observer)
 
     def lookup(self, question: Question) -> Answer | None:
-        """The answer, if zone or cache know it or nobody can; None if the DNS has to be asked."""
+        """The answer, if the zone or the cache has it or there can be none; None if the DNS must be asked."""
         if self._zone is not None or not self._nameservers:
             local = self._local(question)
             if isinstance(local, Answer):
@@ -99,7 +99,7 @@ class Resolver:
                 return local
             question = local
         name = question.name
-        if name.isascii():  # else lower() could make it equal to another name: the Kelvin sign is no k
+        if name.isascii():  # else lower() could make it equal to another name: the Kelvin sign is not a k
             answer = self._cached(f"{name.lower()}/{question.type}")
             if answer is not None:
                 self.statistics.hits += 1
@@ -111,7 +111,7 @@ class Resolver:
         return None
 
     def hand_over(self, call: Callable[[], None]) -> bool:
-        """Have a function called in the loop's thread, which this starts if need be; False after `close`."""
+        """Call a function in the loop's thread, which is started if necessary; False after `close`."""
         with self._lock:
             if self.closed:
                 return False
@@ -120,7 +120,7 @@ class Resolver:
             return True
 
     def ask(self, question: Question, waiter: Running[Any], index: int) -> Answer | Flight:
-        """Have a question that `lookup` had no answer to asked; the answer, if it came meanwhile. In the loop only."""
+        """Ask a question that `lookup` could not answer; the answer, if it has arrived since. In the loop only."""
         if self._zone is not None:
             local = self._zone.answer(question)
             if isinstance(local, Answer):
@@ -133,15 +133,15 @@ class Resolver:
         asked = wire.section(_without_dot(question))
         if asked is None:
             return IMPOSSIBLE
-        client = cast(Asking, self._client)  # we are in its loop's thread
+        client = cast(Asking, self._client)  # this runs in its loop's thread
         return client.ask(key, question, asked, waiter, index)
 
     def withdraw(self, flight: Flight, waiter: Running[Any], index: int) -> None:
-        """An answer that was asked for is not waited for any more. In the loop only."""
+        """Stop waiting for an answer. In the loop only."""
         cast(Asking, self._client).withdraw(flight, waiter, index)
 
     def close(self) -> None:
-        """End the loop's thread. What is still waiting is answered TEMPFAIL."""
+        """End the loop's thread. Waiting questions are answered TEMPFAIL."""
         with self._lock:
             self.closed = True
             loop, thread = self._loop, self._thread
@@ -177,7 +177,7 @@ class Resolver:
             self._resolv_conf,
             self._tell,
         )
-        # A daemon thread: a program that forgot to close shall end nevertheless.
+        # A daemon thread, so that a program that forgot to close can end.
         self._thread = Thread(target=_work, args=(loop, self._client), name="dns", daemon=True)
         self._thread.start()
         return loop
@@ -188,7 +188,7 @@ def _work(loop: asyncio.AbstractEventLoop, client: Asking) -> None:
     try:
         loop.run_forever()
         client.close()
-        tasks = asyncio.all_tasks(loop)  # TCP exchanges that were cancelled and have to close their streams
+        tasks = asyncio.all_tasks(loop)  # cancelled TCP exchanges that must close their streams
         if tasks:
             loop.run_until_complete(asyncio.gather(*tasks, return_exceptions=True))
     finally:

@@ -1,14 +1,14 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Places for queries, shared by those who ask and not by what they ask about.
+"""Places for queries, shared by who asks and not by what is asked.
 
-A stranger chooses the names in his mail, so no name may put one question behind another; whose question it is, he
-cannot choose. Those who ask form a tree: clients, and below each client its messages. An IPv6 client stands below its
-/48, since whoever has one address of a network usually has all of them.
+A stranger chooses the names in a message, so a name must not decide which question comes first; the asker cannot be
+chosen. The askers form a tree: clients, and below each client its messages. An IPv6 client is below its /48, because
+the holder of one address of a network usually has all of them.
 
-One rule bounds everybody at each level: *nobody may hold more than he leaves free for others*. What a message, its
-client and all clients hold together, each counted once, stays below the number of places. So a single message may hold
-a third of them, a single client half, a hundred clients a hundredth each, and a newcomer finds a place at once. The
-same rule bounds the questions that wait. Who holds least is served first; at a tie, in turn.
+One rule bounds each level: *nobody may hold more than is left free for others*. What a message, its client and all
+clients hold together, each counted once, stays below the number of places. So a single message may hold a third of
+them, a single client half, a hundred clients a hundredth each, and a newcomer finds a place at once. The same rule
+bounds the questions that wait. The asker that holds least is served first; at a tie, in turn.
 
 No clock, no socket: this is bookkeeping, and everything runs in one thread.
 """
@@ -24,7 +24,7 @@ T = TypeVar("T", bound=Hashable)
 
 
 class Place(Generic[T]):
-    """One who asks, or all below it: how many places it holds and how many questions wait."""
+    """One asker, or all below it: how many places it holds, and how many questions wait."""
 
     __slots__ = ("above", "below", "busy", "key", "queues", "turns", "waiting")
 
@@ -34,27 +34,27 @@ class Place(Generic[T]):
         self.below: dict[object, Place[T]] = {}
         self.busy = 0
         self.waiting = 0
-        #: Those below that wait, by how many places they hold, each group in order of turn. Since the sum of these
-        #: numbers is at most that of the places, there are few different ones.
+        #: The waiting ones below, by how many places they hold, each group in order of turn. The sum of these numbers
+        #: is at most that of the places, so there are few different ones.
         self.turns: dict[int, dict[Place[T], None]] = {}
         #: A message's questions, by urgency.
         self.queues: dict[Urgency, dict[T, None]] = {}
 
     @property
     def asker(self) -> Asker:
-        """Of a message's place: whose it is."""
+        """The asker, for the place of a message."""
         return cast(Asker, self.key)
 
-    def begins(self, one: Place[T]) -> None:
-        """One below waits for its turn."""
-        self.turns.setdefault(one.busy, {})[one] = None
+    def begins(self, lower: Place[T]) -> None:
+        """A place below starts to wait for its turn."""
+        self.turns.setdefault(lower.busy, {})[lower] = None
 
-    def ends(self, one: Place[T]) -> None:
-        """One below waits no more."""
-        group = self.turns[one.busy]
-        del group[one]
+    def ends(self, lower: Place[T]) -> None:
+        """A place below stops waiting."""
+        group = self.turns[lower.busy]
+        del group[lower]
         if not group:
-            del self.turns[one.busy]
+            del self.turns[lower.busy]
 
 
 class Pool(Generic[T]):
@@ -67,16 +67,16 @@ class Pool(Generic[T]):
 
     @property
     def busy(self) -> int:
-        """How many places are taken."""
+        """The number of places taken."""
         return self._all.busy
 
     @property
     def waiting(self) -> int:
-        """How many questions wait; one that several wait for counts for each."""
+        """The number of waiting questions; one that several askers wait for counts for each."""
         return self._all.waiting
 
     def take(self, asker: Asker) -> Place[T] | None:
-        """A place for this asker; None where it has its share. Give it back with `release`."""
+        """A place for this asker; None if it has its share. Return it with `release`."""
         place, held = self._all, self._all.busy
         for key in _path(asker):
             found = place.below.get(key)
@@ -98,7 +98,7 @@ class Pool(Generic[T]):
     def enter(self, asker: Asker, item: T, urgency: Urgency) -> bool:
         """Let a question wait for a place; once, and as urgently as it was ever entered for this asker.
 
-        :returns: False where the asker has its share of the room.
+        :returns: False if the asker has its share of the room.
         """
         place, waiting = self._all, self._all.waiting
         for key in _path(asker):
@@ -121,7 +121,7 @@ class Pool(Generic[T]):
         return True
 
     def leave(self, asker: Asker, item: T) -> None:
-        """This asker's question waits no more."""
+        """This asker's question stops waiting."""
         place = self._all
         for key in _path(asker):
             found = place.below.get(key)
@@ -136,7 +136,7 @@ class Pool(Generic[T]):
                 return
 
     def next(self) -> T | None:
-        """The question whose turn it is, if there is a place for it. It waits until it is told to leave."""
+        """The question whose turn it is, if there is a place for it. It waits until `leave`."""
         place, held = self._all, self._all.busy
         while place.turns:
             place = next(iter(place.turns[min(place.turns)]))
@@ -159,7 +159,7 @@ class Pool(Generic[T]):
 
 
 def _path(asker: Asker) -> tuple[object, ...]:
-    """From the widest to the message."""
+    """The keys from the widest network to the message."""
     if asker.client is None:
         return b"", asker
     packed = asker.client.packed
@@ -204,7 +204,7 @@ def _take_out(place: Place[T], item: T, level: Urgency) -> None:
 
 
 def _prune(place: Place[T]) -> None:
-    """Forget who neither holds nor waits."""
+    """Forget places that neither hold nor wait."""
     while place.above is not None and not place.busy and not place.waiting:
         del place.above.below[place.key]
         place = place.above

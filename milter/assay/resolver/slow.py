@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What is remembered of slow domains, and what is told of questions that wait too long.
+"""Slow domains, and reports of questions that wait too long.
 
 No socket; the time is an argument.
 """
@@ -13,10 +13,10 @@ from assay.model.printable import escape, escaped, without_claims
 
 #: Seconds that a domain counts as slow after its last late answer. Short: it is only asked apart, so little is lost.
 SLOW_SECONDS = 60.0
-#: Domains remembered; the longest known goes first. Who is forgotten is found slow again by its next question.
+#: Domains remembered; the longest known goes first. A forgotten domain is found slow again by its next question.
 MAX_SLOW = 1_000
 
-#: Seconds that a question may wait for its turn before the operator hears of it.
+#: Seconds that a question may wait for its turn before it is reported.
 LONG = 1.0
 #: Seconds between two such lines.
 PAUSE = 60.0
@@ -27,9 +27,9 @@ MAX_DOMAINS = 5  #: domains that a line names
 
 
 def domain_of(name: str) -> str:
-    """The domain that a name tells something about: what is behind the last label with an underscore, or all of it.
+    """The domain that a name belongs to: the labels after the last one with an underscore, or all of them.
 
-    Never the parent of a domain, which others share: nobody else's name shall be slow because of a stranger's.
+    Never the parent of a domain, which others share: a stranger's name must not make another's slow.
     """
     if "_" not in name:
         return name
@@ -41,7 +41,7 @@ def domain_of(name: str) -> str:
 
 
 class SlowDomains:
-    """Domains whose nameservers took long."""
+    """Domains whose nameservers were slow."""
 
     def __init__(self) -> None:
         self._until: dict[str, float] = {}
@@ -72,12 +72,12 @@ class SlowDomains:
 
 
 class Delays:
-    """Tells the operator who asks for more than his share."""
+    """Reports clients that ask for more than their share."""
 
     def __init__(self, tell: Callable[[str], None], later: Callable[[float, Callable[[], None]], object]) -> None:
         """
-        :param tell: takes a line for the log.
-        :param later: has a function called after so many seconds.
+        :param tell: called with a line for the log.
+        :param later: calls a function after so many seconds.
         """
         self._tell = tell
         self._later = later
@@ -87,7 +87,7 @@ class Delays:
         self._domains: dict[str, dict[str, None]] = {}
 
     def note(self, asker: Asker, name: str, seconds: float) -> None:
-        """A question waited so long for its turn, or got none."""
+        """A question waited this long for its turn, or did not get one."""
         if seconds < LONG or self._silent:
             return
         client = "no client" if asker.client is None else str(asker.client)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Queries over TCP, each with a connection of its own (RFC 7766, 5).
+"""Queries over TCP, each with its own connection (RFC 7766, 5).
 
 They are for answers that did not fit into a datagram, and rare. Each takes a descriptor, so whoever asks must bound
 their number.
@@ -35,7 +35,7 @@ class Streams:
         :param asked: the question section.
         :param patience: seconds to wait for the answer.
         :param done: called once, later, with the message that answers, or why there is none.
-        :param extended: the server knows EDNS.
+        :param extended: the server supports EDNS.
         """
         self._statistics.streams += 1
         identifier = int.from_bytes(os.urandom(2), "big")
@@ -58,7 +58,7 @@ class Streams:
             outcome = ExchangeFault(Cause.OTHER, f"could not be asked over TCP ({words(error)})")
         else:
             if not wire.answers(outcome, identifier, asked):
-                outcome = ExchangeFault(Cause.OTHER, "sent a message over TCP that is no answer")
+                outcome = ExchangeFault(Cause.OTHER, "sent a message over TCP that is not an answer")
         done(outcome)
 
 
@@ -71,7 +71,7 @@ class Stream:
         self._task = task
 
     def cancel(self) -> None:
-        """Stop; nobody is told any more."""
+        """Stop; `done` will not be called."""
         self._task.cancel()
 
 

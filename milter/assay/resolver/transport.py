@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""One query to one nameserver: over UDP, and over TCP where the answer was truncated (RFC 7766, 5).
+"""One query to one nameserver: over UDP, and over TCP if the answer was truncated (RFC 7766, 5).
 
-Everything runs in the loop's thread. Another transport would be another class with the same `Exchange` face.
+Everything runs in the loop's thread. Another transport would be another class with the same `Exchange` interface.
 """
 
 from __future__ import annotations
@@ -13,15 +13,15 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import Protocol
 
-#: What ICMP makes of a query that nobody will answer.
+#: The errors that ICMP causes for a query that nobody will answer.
 _UNREACHABLE = {errno.ECONNREFUSED, errno.EHOSTUNREACH, errno.ENETUNREACH}
 
 
 class Cause(Enum):
-    """Why there is no answer, as far as it matters for what to do next."""
+    """Why there is no answer, as far as it affects the next step."""
 
     TIMEOUT = "timeout"
-    UNREACHABLE = "unreachable"  #: the network or the host says that nobody listens there
+    UNREACHABLE = "unreachable"  #: the network or the host reports that nothing listens there
     #: Nothing that tells about its health: we have no descriptors left, it sends noise, or its TCP does not work. The
     #: last is no fault of UDP's: else whoever publishes a long record could silence a server behind a poor firewall.
     OTHER = "other"
@@ -35,7 +35,7 @@ class ExchangeFault:
     reason: str
 
 
-#: Takes the message that answers, or why there is none.
+#: Called with the message that answers, or why there is none.
 Done = Callable[[bytes | ExchangeFault], None]
 
 
@@ -43,15 +43,15 @@ class Exchange(Protocol):
     """A query in flight."""
 
     def cancel(self) -> None:
-        """Stop; `done` will not be called any more."""
+        """Stop; `done` will not be called."""
 
 
 def fault(error: OSError) -> ExchangeFault:
-    """What became of a query that the system would not send, or says that nobody will answer."""
+    """The outcome of a query that the system did not send, or reports that nobody will answer."""
     cause = Cause.UNREACHABLE if error.errno in _UNREACHABLE else Cause.OTHER
     return ExchangeFault(cause, f"could not be asked ({words(error)})")
 
 
 def words(error: OSError) -> str:
-    """The system's words for an error; asyncio's own name our sockets."""
+    """The system's words for an error; asyncio's own messages name our sockets."""
     return os.strerror(error.errno) if error.errno else str(error)

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Questions as DNS messages, and which message answers one (RFC 1035, 4; RFC 6891). No socket and no clock.
+"""Questions as DNS messages, and matching an answer to its question (RFC 1035, 4; RFC 6891). No socket, no clock.
 
-Queries are made here, since they are thirty fixed bytes around a name; what an answer says is read by `message`.
+Queries are made here, since they are thirty fixed bytes around a name; `message` reads the answers.
 
 A name in a `Question` is raw: each character between two dots is one octet of a label, whatever it is; there are no
 escapes. A name in an answer comes back the same way, an octet beyond ASCII as a lone surrogate (``surrogateescape``).
@@ -22,7 +22,7 @@ from assay.resolver.message import HEADER
 
 MAX_LABEL = 63  # octets; RFC 1035, 2.3.4
 MAX_NAME = 253  # octets as text; RFC 1035, 2.3.4 allows 255 on the wire
-#: UDP octets we take: no fragments on any path (RFC 9715, 3.2, and the DNS flag day of 2020).
+#: UDP octets that we accept: no fragments on any path (RFC 9715, 3.2, and the DNS flag day of 2020).
 EDNS_PAYLOAD = 1232
 
 TYPES: dict[RecordType, dns.rdatatype.RdataType] = {
@@ -33,7 +33,7 @@ TYPES: dict[RecordType, dns.rdatatype.RdataType] = {
     RecordType.TXT: dns.rdatatype.TXT,
 }
 _SUFFIXES = {kind: struct.pack("!HH", code, dns.rdataclass.IN) for kind, code in TYPES.items()}
-#: Header flags as plain numbers: an enumeration's take ten times as long.
+#: Header flags as plain numbers: those of an enumeration take ten times as long.
 _QR, _TC, _RD, _AD = (int(flag) for flag in (dns.flags.QR, dns.flags.TC, dns.flags.RD, dns.flags.AD))
 _UNKNOWN = (int(dns.rcode.FORMERR), int(dns.rcode.NOTIMP))
 #: The question a health probe asks: every resolver knows the root's nameservers (RFC 1035, 4.1.2: name, type, class).
@@ -43,9 +43,9 @@ _OPT = b"\0" + struct.pack("!HHIH", dns.rdatatype.OPT, EDNS_PAYLOAD, 0, 0)
 
 
 def section(question: Question) -> bytes | None:
-    """The question as it stands in a message (RFC 1035, 4.1.2), or None for a name the DNS cannot carry.
+    """The question section of a message (RFC 1035, 4.1.2), or None for a name the DNS cannot carry.
 
-    In lower case: servers repeat the question's case in their answers, and what is cached for one asker shall not show
+    In lower case: servers repeat the question's case in their answers, and what is cached for one asker must not show
     another one's spelling.
     """
     name = question.name
@@ -75,7 +75,7 @@ def query(identifier: int, asked: bytes, authentic: bool = False, extended: bool
 def answers(message: bytes, identifier: int, asked: bytes) -> bool:
     """Whether a message answers our query: its number, and our question repeated (RFC 5452, 9.1).
 
-    A server that did not understand the question may leave it out (RFC 1035, 4.1.1), but then it answers nothing.
+    A server that did not understand the question may omit it (RFC 1035, 4.1.1), but then it has no answer.
     """
     if len(message) < HEADER:
         return False
@@ -84,12 +84,12 @@ def answers(message: bytes, identifier: int, asked: bytes) -> bool:
         return False
     if questions == 0:
         return bool(flags & 0x000F)  # the RCODE (RFC 1035, 4.1.1)
-    # Lower-casing cannot hit a length octet: those are below 64, letters begin at 65. Types and classes are as low.
+    # Lower-casing cannot hit a length octet: those are below 64, letters start at 65. Types and classes are as low.
     return questions == 1 and message[HEADER : HEADER + len(asked)].lower() == asked
 
 
 def refuses_extension(message: bytes) -> bool:
-    """Whether a server does not know EDNS: it says FORMERR or NOTIMP, without an OPT record (RFC 6891, 7)."""
+    """Whether a server does not support EDNS: it answers FORMERR or NOTIMP, without an OPT record (RFC 6891, 7)."""
     return message[3] & 0x0F in _UNKNOWN and message[10:12] == b"\0\0"
 
 

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The operator's own zone, which answers before the DNS.
+"""The operator's local zone, which answers before the DNS.
 
-It repairs what others publish: a wrong or missing SPF, DMARC or DKIM record of one domain. It is a master file
+It fixes what others publish: a wrong or missing SPF, DMARC or DKIM record of one domain. It is a master file
 (RFC 1035, 5) without an origin: owners of any domains stand side by side, relative names are below the root, SOA and
-NS may be left out, and so may TTLs. Wildcards work (RFC 4592, 3.3.1). ``$INCLUDE`` is refused: one file, one truth.
+NS may be left out, and so may TTLs. Wildcards work (RFC 4592, 3.3.1). ``$INCLUDE`` is refused: a zone is one file.
 
 An owner that is in the zone is answered from it; for a type it lacks there, the DNS is asked, or, in an
 *authoritative* zone, nobody. A CNAME is followed within the zone and from there into the DNS.
@@ -28,7 +28,7 @@ from assay import files
 from assay.inquiry import MX, Answer, Outcome, Question, Record, RecordType
 from assay.resolver import message, wire
 
-MAX_CNAMES = 8  # our choice: what BIND and unbound follow is 16 and 11; nobody needs three in a local file
+MAX_CNAMES = 8  # our choice: BIND and unbound follow 16 and 11; a local file needs fewer than three
 DEFAULT_TTL = 300  # seconds, for records without one
 
 
@@ -42,9 +42,9 @@ class LocalZone:
     def __init__(self, text: str, *, source: str = "zone", authoritative: bool = False) -> None:
         """
         :param text: a master file.
-        :param source: what to call it in errors, its path.
+        :param source: its name in errors, such as its path.
         :param authoritative: types that an owner lacks do not exist; the DNS is not asked for them.
-        :raises ZoneError: the text is no master file, or has a CNAME loop.
+        :raises ZoneError: the text is not a master file, or has a CNAME loop.
         """
         self._answers: dict[tuple[str, RecordType], Answer] = {}
         self._aliases: dict[str, str] = {}
@@ -74,7 +74,7 @@ class LocalZone:
     def load(cls, path: Path, *, authoritative: bool = False) -> LocalZone:
         """Read a zone from a file.
 
-        :raises ZoneError: the file cannot be read or is no master file.
+        :raises ZoneError: the file cannot be read or is not a master file.
         """
         try:
             content = files.read_text(path)
@@ -86,7 +86,7 @@ class LocalZone:
         return cls(content, source=str(path), authoritative=authoritative)
 
     def answer(self, question: Question) -> Answer | Question:
-        """The zone's answer, or the question to put to the DNS: the same one, or that of a CNAME that leads there."""
+        """The zone's answer, or the question for the DNS: the same one, or that of a CNAME that leads there."""
         name = question.name.lower().removesuffix(".")
         for _ in range(MAX_CNAMES):
             owner = self._owner(name)
@@ -105,13 +105,13 @@ class LocalZone:
         return question
 
     def last_word(self, question: Question) -> Answer:
-        """The answer to a question that `answer` gave back, where there is no DNS to put it to."""
+        """The answer to a question that `answer` returned, if there is no DNS to ask."""
         name = question.name.lower().removesuffix(".")
         exists = name in self._branches or self._owner(name) is not None
         return Answer(Outcome.NODATA if exists else Outcome.NXDOMAIN, ttl=DEFAULT_TTL)
 
     def _owner(self, name: str) -> str | None:
-        """The owner in the zone whose records are this name's: itself, or the wildcard it falls under."""
+        """The owner in the zone whose records apply to this name: itself, or the wildcard that matches it."""
         if name in self._owners:
             return name
         if not self._has_wildcards or name in self._branches:
@@ -136,12 +136,12 @@ class LocalZone:
 
 
 class _Tokens(dns.tokenizer.Tokenizer):
-    """Remembers where a record began: faults are often found only at its end, and `where` is then a line further."""
+    """Records where a record started: faults are often found only at its end, when `where` is a line further."""
 
     begun = 1
 
     def get(self, want_leading: bool = False, want_comment: bool = False) -> dns.tokenizer.Token:
-        if want_leading and want_comment:  # so the reader asks only at the beginning of a record
+        if want_leading and want_comment:  # the reader asks this only at the start of a record
             self.begun = self.where()[1]
         return super().get(want_leading, want_comment)
 
@@ -164,7 +164,7 @@ def _text(name: dns.name.Name) -> str:
     return message.text(name.labels[:-1])
 
 
-#: From dnspython's records (typed no closer than `Any` there) to ours.
+#: From dnspython's records (typed only as `Any` there) to ours.
 _CONVERSIONS: dict[RecordType, Callable[[Any], Record]] = {
     RecordType.A: lambda rdata: IPv4Address(rdata.address),
     RecordType.AAAA: lambda rdata: IPv6Address(rdata.address),
