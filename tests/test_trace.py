@@ -141,6 +141,13 @@ def test_received_spf(wanted: bool) -> None:
         assert all(f"receiver={OUR_ID};" in field for field in fields)
 
 
+@pytest.mark.parametrize(
+    ("path", "shown"), [("<joe@localhost>", "localhost"), ("<joe@a..example>", "a..example"), ("<joe>", "")]
+)
+def test_a_domain_that_cannot_be_asked_brings_no_local_part(path: str, shown: str) -> None:
+    assert methods(verdict(path=path))["spf"][0][1]["smtp.mailfrom"] == shown
+
+
 def test_the_order_of_insertion_puts_the_results_on_top() -> None:
     names = [edit.name for edit in verdict().edits]
     assert names == ["Received-SPF", "Received-SPF", "Authentication-Results"]

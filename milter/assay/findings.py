@@ -72,7 +72,8 @@ def _spf(assessment: Assessment) -> Iterator[Finding]:
         if path.is_null:
             properties = (Property("smtp", "helo", assessment.client.helo),)
         else:
-            domain = str(mail_from.domain) if mail_from.domain else path.text
+            # Without an @ there is no domain, and the text is a local part.
+            domain = str(mail_from.domain or path.text.rpartition("@")[2] * ("@" in path.text))
             # RFC 7208, 9.2: the local part is omitted unless the record used it.
             identity = mail_from.sender if mail_from.domain and mail_from.uses_local_part else domain
             properties = (Property("smtp", "mailfrom", identity),)
