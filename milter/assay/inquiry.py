@@ -11,6 +11,11 @@ evaluation::
 So the protocols need no socket, thread or clock; parallel lookups are data. A driver answers: the resolver in a worker,
 a plain loop on the command line, a dict in the tests. When a message's time budget is spent, the driver answers
 TEMPFAIL at once to all further questions, and each evaluator ends by its own RFC's rules.
+
+An evaluator that asks for more than it may need does not wait for all of it. It yields an `Eager` batch and is resumed
+with the first answers to arrive, and PENDING in place of the others. Then it ends, or yields what it still wants to
+know. A question in flight is not asked again. One that is left out is no longer waited for. So answers arrive in any
+order and any grouping, and no result may depend on that.
 """
 
 from __future__ import annotations
@@ -101,6 +106,16 @@ class Answer(Struct, frozen=True):
     def texts(self) -> tuple[bytes, ...]:
         """The records of a TXT answer."""
         return cast(tuple[bytes, ...], self.records)
+
+
+#: In an `Eager` batch, the answer that is not there yet. Who takes it for an answer errs on the safe side.
+PENDING = Answer(Outcome.TEMPFAIL, reason="not answered yet")
+
+
+class Eager(tuple[Question, ...]):
+    """A batch of which any answer may be enough: the evaluator is resumed as soon as one is there."""
+
+    __slots__ = ()
 
 
 #: An evaluator in flight. Prime it with ``next`` or ``send(None)``; it ends with ``StopIteration.value``.

@@ -14,13 +14,14 @@ only questions that would have to wait are then answered TEMPFAIL.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import CancelledError
 from contextlib import suppress
+from functools import partial
 from threading import Event, Lock
 from typing import Any, Generic, NoReturn, Protocol, TypeVar, cast
 
-from assay.inquiry import ANYBODY, Answer, Asker, Inquiry, Outcome, Pending, Question, Urgency
+from assay.inquiry import ANYBODY, PENDING, Answer, Asker, Eager, Inquiry, Outcome, Pending, Question, Urgency
 from assay.resolver.flight import Flight
 from assay.resolver.statistics import Statistics
 
@@ -74,18 +75,18 @@ class BudgetDriver:
     def start(self, inquiry: Inquiry[T], asker: Asker = ANYBODY, urgency: Urgency = Urgency.EVIDENCE) -> Pending[T]:
         """Start an evaluation; it goes on in the background once it must wait."""
         lookup = self._lookup
+        missed: Sequence[Question] = ()  # what was looked up for the batch before
         try:
             batch = next(inquiry)
             while True:
-                answers: list[Answer] = []
-                for question in batch:
-                    answer = lookup(question)
-                    if answer is None:
+                answers = [None if question in missed else lookup(question) for question in batch]
+                if None in answers:
+                    if not _goes_on(batch, answers):
                         running = Running(self, self._source, inquiry, batch, answers, asker, urgency)
                         _give_way()
                         return running
-                    answers.append(answer)
-                batch = inquiry.send(answers)
+                    missed = _open(batch, answers)
+                batch = inquiry.send(_filled(answers))
         except StopIteration as end:
             return Solved(end.value)
         except Exception as error:  # an evaluator's bug: `result` raises it
@@ -119,6 +120,20 @@ class BudgetDriver:
     def _narrate(self, question: Question, answer: Answer, since: float) -> None:
         if self._observer is not None:
             self._observer(question, answer, self._clock() - since)
+
+
+def _goes_on(batch: Sequence[Question], answers: Sequence[Answer | None]) -> bool:
+    """Whether the evaluator need not wait for the answers that are missing."""
+    return isinstance(batch, Eager) and any(answers)
+
+
+def _open(batch: Sequence[Question], answers: Sequence[Answer | None]) -> list[Question]:
+    """The questions without an answer."""
+    return [question for question, answer in zip(batch, answers, strict=True) if answer is None]
+
+
+def _filled(answers: Sequence[Answer | None]) -> list[Answer]:
+    return [PENDING if answer is None else answer for answer in answers]
 
 
 def _give_way() -> None:
@@ -163,12 +178,14 @@ class Failed:
 class Running(Generic[T]):
     """An evaluation that had to wait for the DNS.
 
-    `_lock` guards the generator and the other attributes. After `_ended`, late answers are dropped.
+    `_lock` guards the generator and the other attributes. After `_ended`, late answers are dropped. `_asked` is what
+    the DNS has not answered, by the index under which the resolver was asked: the place in the batch, and since when it
+    is wanted.
     """
 
     __slots__ = (
         "_answers", "_asked", "_batch", "_driver", "_end", "_ended", "_error", "_inquiry", "_lock", "_missing",
-        "_since", "_source", "_value", "asker", "urgency",
+        "_next_index", "_since", "_source", "_value", "asker", "urgency",
     )  # fmt: skip
 
     def __init__(
@@ -177,25 +194,28 @@ class Running(Generic[T]):
         source: Source,
         inquiry: Inquiry[T],
         batch: Sequence[Question],
-        known: list[Answer],
+        answers: list[Answer | None],
         asker: Asker,
         urgency: Urgency,
     ) -> None:
-        """Take over an inquiry; `known` are the answers to the first of `batch`; the next one must be waited for."""
+        """Take over an inquiry that must wait for those `answers` to `batch` that are None."""
         self.asker = asker
         self.urgency = urgency
         self._driver = driver
         self._source = source
         self._inquiry = inquiry
-        self._asked: dict[int, Flight] = {}  # by index in the batch: what the DNS has not answered
+        self._asked: dict[int, tuple[int, Flight, float]] = {}
+        self._next_index = 0
+        self._batch = batch
+        self._answers = answers
+        self._missing = answers.count(None)
         self._lock = Lock()
         self._end = Event()
         self._ended = False
         self._value: T | None = None
         self._error: Exception | None = None
-        self._since = 0.0
+        self._since = driver._clock()
         with self._lock:
-            self._take(batch, [*known, None])
             driver._waits()
             if driver.remaining <= 0 or not source.hand_over(self._begin):
                 self._run(may_ask=False)
@@ -224,15 +244,16 @@ class Running(Generic[T]):
     def deliver(self, index: int, answer: Answer) -> None:
         """Take the answer to one question of the batch (`assay.resolver.flight.Waiter`). In the loop's thread."""
         with self._lock:
-            if self._ended:
+            asked = self._asked.pop(index, None)
+            if self._ended or asked is None:
                 return
-            self._asked.pop(index, None)
+            position, _, since = asked
             try:
-                self._set(index, answer)
+                self._set(position, answer, since)
             except Exception as error:  # the observer's bug must not affect others that wait for this answer
                 self._finish(error=error)
                 return
-            if not self._missing:
+            if not self._must_wait:
                 self._run(may_ask=True)
 
     def _begin(self) -> None:
@@ -241,53 +262,75 @@ class Running(Generic[T]):
             if not self._ended:
                 self._run(may_ask=True)
 
+    @property
+    def _must_wait(self) -> bool:
+        return self._missing > 0 and not _goes_on(self._batch, self._answers)
+
     def _run(self, may_ask: bool) -> None:
         """Drive the generator until it must wait or has ended."""
         try:
             while True:
-                if self._missing:
+                if self._must_wait:
                     if not may_ask or self._source.closed or self._driver.remaining <= 0:
                         self._refuse()
                     else:
                         self._ask()
-                        if self._missing:
+                        if self._must_wait:
                             return
-                self._take(self._inquiry.send(cast(list[Answer], self._answers)), [])
+                self._take(self._inquiry.send(_filled(self._answers)))
         except StopIteration as end:
             self._finish(value=end.value)
         except Exception as error:  # an evaluator's bug: it surfaces in result(), not in the loop's thread
             self._finish(error=error)
 
-    def _take(self, batch: Sequence[Question], answers: list[Answer | None]) -> None:
-        """Start a batch: look up what is not yet among `answers`."""
+    def _take(self, batch: Sequence[Question]) -> None:
+        """Start a batch: look up what was not looked up for the batch before."""
+        missed: Sequence[Question] = _open(self._batch, self._answers) if self._missing else ()
+        if self._asked:
+            self._move(batch)
         self._since = self._driver._clock()
-        for question in batch[len(answers) :]:
-            answers.append(self._driver._lookup(question))
+        lookup = self._driver._lookup
+        self._answers = [None if question in missed else lookup(question) for question in batch]
         self._batch = batch
-        self._answers = answers
-        self._missing = answers.count(None)
+        self._missing = self._answers.count(None)
+
+    def _move(self, batch: Sequence[Question]) -> None:
+        """What is in flight goes over to the next batch; what that leaves out is not waited for."""
+        positions = {question: position for position, question in enumerate(batch)}
+        left: dict[int, tuple[int, Flight, float]] = {}
+        for index, (position, flight, since) in list(self._asked.items()):
+            moved = positions.get(self._batch[position])
+            if moved is None:
+                left[index] = self._asked.pop(index)
+            else:
+                self._asked[index] = (moved, flight, since)
+        if left:
+            self._source.hand_over(partial(self._withdraw, left))
 
     def _ask(self) -> None:
-        for index, answer in enumerate(self._answers):
-            if answer is None:
-                asked = self._source.ask(self._batch[index], self, index)
-                if isinstance(asked, Answer):
-                    self._set(index, asked)
+        asked = {position for position, *_ in self._asked.values()}
+        for position, answer in enumerate(self._answers):
+            if answer is None and position not in asked:
+                index = self._next_index
+                self._next_index += 1
+                found = self._source.ask(self._batch[position], self, index)
+                if isinstance(found, Answer):
+                    self._set(position, found, self._since)
                 else:
-                    self._asked[index] = asked
+                    self._asked[index] = (position, found, self._since)
 
     def _refuse(self) -> None:
         """Answer the open questions: there is no time left, or the resolver is closed."""
         closed = self._source.closed
-        for index, answer in enumerate(self._answers):
+        for position, answer in enumerate(self._answers):
             if answer is None:
-                self._set(index, CLOSED if closed else SPENT)
+                self._set(position, CLOSED if closed else SPENT, self._since)
                 self._source.statistics.spent += not closed
 
-    def _set(self, index: int, answer: Answer) -> None:
-        self._answers[index] = answer
+    def _set(self, position: int, answer: Answer, since: float) -> None:
+        self._answers[position] = answer
         self._missing -= 1
-        self._driver._narrate(self._batch[index], answer, self._since)
+        self._driver._narrate(self._batch[position], answer, since)
 
     def _finish(self, value: T | None = None, error: Exception | None = None) -> None:
         self._value = value
@@ -295,11 +338,11 @@ class Running(Generic[T]):
         self._ended = True
         self._driver._waits_no_more()
         self._end.set()
-        if self._asked:
-            self._source.hand_over(self._withdraw)
-
-    def _withdraw(self) -> None:
-        """Stop waiting for the answers. In the loop's thread."""
         asked, self._asked = self._asked, {}
-        for index, flight in asked.items():
+        if asked:
+            self._source.hand_over(partial(self._withdraw, asked))
+
+    def _withdraw(self, asked: Mapping[int, tuple[int, Flight, float]]) -> None:
+        """Nobody waits for these answers any more. In the loop's thread."""
+        for index, (_, flight, _) in asked.items():
             self._source.withdraw(flight, self, index)

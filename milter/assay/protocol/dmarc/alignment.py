@@ -11,13 +11,13 @@ Nothing here looks at SPF or DKIM results; `evaluate` does.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from enum import Enum
 
-from assay.inquiry import Inquiry
+from assay.inquiry import Answer, Inquiry
 from assay.model.name import Domain
 from assay.protocol.dmarc.discovery import Discovery
-from assay.protocol.dmarc.tree import MAX_QUERIES, answers_by_name, below_suffix, questions, read_walk, targets
+from assay.protocol.dmarc.tree import MAX_QUERIES, Walk, answers_by_name, below_suffix, questions, read_walk, targets
 
 #: Our choice: the names that the walks of one message may ask for, besides the author's own. It is as many as the
 #: longest walk has, and honest domains need one to three each. Further domains count as not aligned.
@@ -39,33 +39,43 @@ def strict(discovery: Discovery, domain: Domain) -> DomainAlignment:
     return DomainAlignment.ALIGNED if domain == discovery.author_domain else DomainAlignment.NOT_ALIGNED
 
 
-def relaxed(discovery: Discovery, domains: Iterable[Domain]) -> Inquiry[dict[Domain, DomainAlignment]]:
+def relaxed(
+    discovery: Discovery, domains: Iterable[Domain], passed: Collection[Domain] = ()
+) -> Inquiry[dict[Domain, DomainAlignment]]:
     """Relaxed alignment: the same organizational domain (RFC 9989, 4.4), with all walks in one batch of questions.
 
     :param domains: the most important first, because `MAX_WALKED_NAMES` bounds how many are walked.
+    :param passed: once one of these is aligned, nobody waits for records above the author domain's known ones. Domains
+        that depend on those are UNKNOWN.
     """
-    verdicts: dict[Domain, DomainAlignment] = {}
+    author, ours = discovery.author_domain, discovery.walk
+    domains = tuple(dict.fromkeys(domains))
+    answers: dict[str, Answer] = {}
     walked: list[Domain] = []
-    for domain in dict.fromkeys(domains):
-        verdict = _without_walk(discovery, domain)
-        if verdict is not None:
-            verdicts[domain] = verdict
-        else:
-            walked.append(domain)
-    affordable = _affordable(discovery.author_domain, walked, MAX_WALKED_NAMES)
-    verdicts |= dict.fromkeys(walked[len(affordable) :], DomainAlignment.NOT_ALIGNED)
-    walked = affordable
-    if not walked:
-        return verdicts
-    asked = questions(walked)
-    answers = answers_by_name(asked, (yield asked))
-    for domain in walked:
-        way = read_walk(domain, answers)
-        if way.organizational_domain is None:
-            verdicts[domain] = DomainAlignment.UNKNOWN
-        else:
-            verdicts[domain] = _verdict(way.organizational_domain == discovery.organizational_domain)
-    return verdicts
+    while True:
+        if ours is not None and ours.pending:
+            ours = read_walk(author, answers) if answers else ours
+        found = {domain: _without_walk(discovery, ours, domain) for domain in domains}
+        wanted = [*walked, *(domain for domain in domains if found[domain] is None and domain not in walked)]
+        walked = _affordable(author, wanted, MAX_WALKED_NAMES)
+        missing: dict[str, None] = {}
+        verdicts: dict[Domain, DomainAlignment] = {}
+        for domain, verdict in found.items():
+            if verdict is None and domain in walked and ours is not None:
+                way = read_walk(domain, answers)
+                verdict = _compared(ours, way)
+                if verdict is DomainAlignment.UNKNOWN and way.pending:
+                    missing |= dict.fromkeys(targets(domain))
+            verdicts[domain] = DomainAlignment.NOT_ALIGNED if verdict is None else verdict
+        settled = DomainAlignment.UNKNOWN not in verdicts.values() or any(
+            verdicts.get(domain) is DomainAlignment.ALIGNED for domain in passed
+        )
+        if ours is not None and ours.pending and not settled:
+            missing |= dict.fromkeys(targets(author))
+        asked = questions(name for name in missing if name not in answers)
+        if not asked:
+            return verdicts
+        answers |= answers_by_name(asked, (yield asked))
 
 
 def walk_ahead(author_domain: Domain, domains: Iterable[Domain]) -> Inquiry[None]:
@@ -81,7 +91,7 @@ def walk_ahead(author_domain: Domain, domains: Iterable[Domain]) -> Inquiry[None
     ]
     affordable = _affordable(author_domain, related, MAX_NAMES_AHEAD)
     if affordable:
-        yield questions(affordable)
+        yield list(questions(dict.fromkeys(name for domain in affordable for name in targets(domain))))
 
 
 def _affordable(author_domain: Domain, domains: Sequence[Domain], limit: int) -> list[Domain]:
@@ -97,18 +107,17 @@ def _affordable(author_domain: Domain, domains: Sequence[Domain], limit: int) ->
     return affordable
 
 
-def _without_walk(discovery: Discovery, domain: Domain) -> DomainAlignment | None:
+def _without_walk(discovery: Discovery, ours: Walk | None, domain: Domain) -> DomainAlignment | None:
     """The verdict on a domain if it needs no walk, else None."""
-    if domain == discovery.author_domain:
+    author = discovery.author_domain
+    if domain == author:
         return DomainAlignment.ALIGNED
-    organizational = discovery.organizational_domain
+    organizational = discovery.organizational_domain if ours is None else ours.organizational_domain
     if organizational is None:
-        # The author's walk failed. Both organizational domains are at least a top-level domain.
-        return (
-            DomainAlignment.UNKNOWN
-            if domain.labels[-1] == discovery.author_domain.labels[-1]
-            else DomainAlignment.NOT_ALIGNED
-        )
+        # The author's walk has no end. Both organizational domains are at least a top-level domain.
+        if domain.labels[-1] != author.labels[-1]:
+            return DomainAlignment.NOT_ALIGNED
+        return None if ours is not None and domain.is_at_or_below(ours.highest) else DomainAlignment.UNKNOWN
     if domain == organizational:
         # It publishes the last record of the author's walk, and a walk that starts at it finds the same record last; or
         # it is right below a psd=y, and its own walk ends there too.
@@ -118,6 +127,22 @@ def _without_walk(discovery: Discovery, domain: Domain) -> DomainAlignment | Non
     if discovery.public_suffix is not None:
         return _verdict(below_suffix(domain, discovery.public_suffix) == organizational)
     return None
+
+
+def _compared(ours: Walk, theirs: Walk) -> DomainAlignment:
+    """Compare the organizational domains that two walks lead to (RFC 9989, 4.10.2).
+
+    Where both lack the answer for the same name, and the last record below that name is the same, the answer does not
+    matter, nor do those above it. From that name on both walks read the same records. If they find none, the
+    organizational domain of both is the domain of that last record. If the last one they find has no psd=y, it is that
+    one's domain. If it has psd=y, it is the domain one label below it, on the way to either name; and that is the same
+    for both, since both are at or below the domain of the record in common.
+    """
+    if ours.unanswered and ours.unanswered == theirs.unanswered and ours.highest == theirs.highest:
+        return DomainAlignment.ALIGNED
+    if ours.organizational_domain is None or theirs.organizational_domain is None:
+        return DomainAlignment.UNKNOWN
+    return _verdict(ours.organizational_domain == theirs.organizational_domain)
 
 
 def _verdict(aligned: bool) -> DomainAlignment:

@@ -17,7 +17,16 @@ from assay.inquiry import Inquiry, Outcome, Question, RecordType
 from assay.model.name import Domain
 from assay.protocol.dmarc.record import DmarcPolicy, DmarcRecord
 from assay.protocol.dmarc.result import DiscoveryMethod, Result
-from assay.protocol.dmarc.tree import Found, PublicSuffix, Walk, below_suffix, failure_of, owner, single_record, walk
+from assay.protocol.dmarc.tree import (
+    Found,
+    PublicSuffix,
+    Walk,
+    below_suffix,
+    failure_of,
+    owner,
+    single_record,
+    walk_until,
+)
 
 
 class Discovery(Struct, frozen=True):
@@ -26,7 +35,8 @@ class Discovery(Struct, frozen=True):
     `result` is None where there is a record to evaluate against, else the result DMARC ends with: none, temperror or
     permerror. `reason` says why, or where the record was found. `policy` is the published policy for this very name;
     it is None without a record, and while the answer that np= or sp= depends on is missing. `policy_domain` is where
-    the record was found. `organizational_domain` is None where a question failed. `exists` is whether the author domain
+    the record was found. `organizational_domain` is None where a question failed, and where the author domain's own
+    record arrived before the rest of the `walk`, which is for alignment only. `exists` is whether the author domain
     exists, None if that did not matter. `queries` are the names that policy discovery queries, in order. `failure`
     names a question that had no answer. `notes` tell a postmaster what was wrong with the records.
     """
@@ -43,6 +53,7 @@ class Discovery(Struct, frozen=True):
     notes: tuple[str, ...] = ()
     failure: str = ""
     public_suffix: PublicSuffix | None = None
+    walk: Walk | None = None
 
     @property
     def method(self) -> DiscoveryMethod:
@@ -59,7 +70,7 @@ def discover(author_domain: Domain, *, public_suffix: PublicSuffix | None = None
     """
     if public_suffix is not None:
         return (yield from _discover_by_suffix(author_domain, public_suffix))
-    way = yield from walk(author_domain)
+    way = yield from walk_until(author_domain, lambda way: not way.pending or _has_own_record(way))
     discovery = Discovery(
         author_domain,
         None,
@@ -69,8 +80,9 @@ def discover(author_domain: Domain, *, public_suffix: PublicSuffix | None = None
         queries=way.queries,
         notes=way.notes,
         failure=way.failure,
+        walk=way,
     )
-    if way.found and way.found[0].domain == author_domain:
+    if _has_own_record(way):
         # RFC 9989, 4.10.1: the author domain's own record comes first. The rest of the walk is for alignment only.
         return _applied(replace(discovery, queries=way.queries[:1]), way.found[0])
     if way.failure:
@@ -79,6 +91,10 @@ def discover(author_domain: Domain, *, public_suffix: PublicSuffix | None = None
     if applicable is None:
         return _without_record(discovery)
     return (yield from _applied_to_subdomain(discovery, applicable))
+
+
+def _has_own_record(way: Walk) -> bool:
+    return bool(way.found) and way.found[0].domain == way.start
 
 
 def _applicable(way: Walk) -> Found | None:

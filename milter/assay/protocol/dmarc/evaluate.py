@@ -164,7 +164,9 @@ def _verdicts(
     """Whether each identifier is aligned, by the record's aspf and adkim; all walks in one batch."""
     relaxed = [*spf] if record.aspf is Alignment.RELAXED else []
     relaxed += dkim if record.adkim is Alignment.RELAXED else ()
-    walked = yield from alignment.relaxed(discovery, [identifier.domain for identifier in _relevant(relaxed)])
+    passed = [identifier.domain for identifier in relaxed if identifier.result == "pass"]
+    domains = [identifier.domain for identifier in _relevant(relaxed)]
+    walked = yield from alignment.relaxed(discovery, domains, passed)
     return (
         walked if record.aspf is Alignment.RELAXED else _strict(discovery, spf),
         walked if record.adkim is Alignment.RELAXED else _strict(discovery, dkim),

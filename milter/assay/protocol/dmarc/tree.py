@@ -15,12 +15,12 @@ read as "no record" (RFC 9989, 5.3.6).
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from msgspec import Struct
 
 from assay.caches import remember
-from assay.inquiry import Answer, Inquiry, Outcome, Question, RecordType
+from assay.inquiry import PENDING, Answer, Eager, Inquiry, Outcome, Question, RecordType
 from assay.model.name import Domain
 from assay.protocol.dmarc import record as records
 from assay.protocol.dmarc.record import DmarcRecord
@@ -42,7 +42,8 @@ class Walk(Struct, frozen=True):
     """One tree walk (RFC 9989, 4.10).
 
     `queries` are the names in the order the RFC asks for them, up to where it stops. `found` goes from the longest
-    domain to the shortest. `organizational_domain` is None where `failure` says which question had no answer.
+    domain to the shortest. `organizational_domain` is None where the question for `unanswered` had no usable answer:
+    `failure` says why, unless the answer is only `pending`.
     `proves_existence` is whether the answers prove that `start` exists in the DNS. `notes` report records that were
     discarded.
     """
@@ -54,12 +55,29 @@ class Walk(Struct, frozen=True):
     failure: str = ""
     proves_existence: bool = False
     notes: tuple[str, ...] = ()
+    unanswered: str = ""
+    pending: bool = False
+
+    @property
+    def highest(self) -> Domain:
+        """The last domain with a record, as far as the walk came; where there is none, the one that it began with."""
+        return self.found[-1].domain if self.found else self.start
 
 
 def walk(domain: Domain) -> Inquiry[Walk]:
     """Walk the tree from a domain, in one batch of questions (RFC 9989, 4.10)."""
-    asked = questions((domain,))
-    return read_walk(domain, answers_by_name(asked, (yield asked)))
+    return (yield from walk_until(domain, lambda way: not way.pending))
+
+
+def walk_until(domain: Domain, enough: Callable[[Walk], bool]) -> Inquiry[Walk]:
+    """Walk the tree only as far as is `enough`; that which is not pending has to be."""
+    answers: dict[str, Answer] = {}
+    while True:
+        asked = questions(name for name in targets(domain) if name not in answers)
+        answers |= answers_by_name(asked, (yield asked))
+        way = read_walk(domain, answers)
+        if enough(way):
+            return way
 
 
 def organizational_domain(domain: Domain, *, public_suffix: PublicSuffix | None = None) -> Inquiry[Domain | None]:
@@ -80,31 +98,37 @@ def targets(domain: Domain) -> tuple[str, ...]:
     return (domain.name, *(".".join(labels[at:]) for at in range(first, len(labels))))
 
 
-def questions(domains: Sequence[Domain]) -> tuple[Question, ...]:
-    """The questions of the walks from all these domains, each once. `answers_by_name` reads their answers."""
-    names = dict.fromkeys(name for domain in domains for name in targets(domain))
-    return tuple(Question(owner(name), RecordType.TXT) for name in names)
+def questions(names: Iterable[str]) -> Eager:
+    """The questions for the records of some names. `answers_by_name` reads their answers."""
+    return Eager(Question(owner(name), RecordType.TXT) for name in names)
 
 
 def answers_by_name(asked: Sequence[Question], answers: Sequence[Answer]) -> dict[str, Answer]:
-    """The answers to `questions`, as `read_walk` wants them."""
-    return {question.name.removeprefix(_PREFIX): answer for question, answer in zip(asked, answers, strict=True)}
+    """The answers to `questions` that are there, as `read_walk` wants them."""
+    return {
+        question.name.removeprefix(_PREFIX): answer
+        for question, answer in zip(asked, answers, strict=True)
+        if answer is not PENDING
+    }
 
 
 def read_walk(start: Domain, answers: Mapping[str, Answer]) -> Walk:
     """Walk from `start` over answers that are already there.
 
-    :param answers: for each of the `targets`, the answer to its TXT question.
+    :param answers: for each of the `targets`, the answer to its TXT question, or none while it is pending.
     """
     queries: list[str] = []
     found: list[Found] = []
     notes: list[str] = []
-    failure = ""
+    failure = unanswered = ""
     for name in targets(start):
-        answer = answers[name]
+        answer = answers.get(name, PENDING)
         queries.append(owner(name))
+        if answer is PENDING:
+            unanswered = name
+            break
         if answer.outcome is Outcome.TEMPFAIL:
-            failure = failure_of(name, answer)
+            failure, unanswered = failure_of(name, answer), name
             break
         record = single_record(name, answer, notes)
         if record is None:
@@ -116,11 +140,13 @@ def read_walk(start: Domain, answers: Mapping[str, Answer]) -> Walk:
         start,
         tuple(queries),
         tuple(found),
-        None if failure else _organizational(start, found),
+        None if unanswered else _organizational(start, found),
         failure,
         # RFC 8020: a name with a name below it exists. NXDOMAIN for the name below says nothing.
-        proves_existence=answers[start.name].outcome in (Outcome.FOUND, Outcome.NODATA),
+        proves_existence=answers.get(start.name, PENDING).outcome in (Outcome.FOUND, Outcome.NODATA),
         notes=tuple(notes),
+        unanswered=unanswered,
+        pending=bool(unanswered) and not failure,
     )
 
 

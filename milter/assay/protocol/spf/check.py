@@ -3,8 +3,9 @@
 
 The policy is evaluated from its start with the answers at hand, in order, exactly as the RFC says. Where an answer is
 missing, the evaluation goes on as if that term did not match, only to find what else can be asked in the same batch;
-then it starts again with more answers. So a chain of includes costs as many rounds as it is deep, and no result,
-limit or count ever depends on a guess. An evaluation takes microseconds, a round takes milliseconds.
+then it starts again as soon as there are more answers. So a chain of includes costs as many rounds as it is deep, no
+result, limit or count ever depends on a guess, and nobody waits for an answer behind the term that matches. An
+evaluation takes microseconds, a round takes milliseconds.
 """
 
 from __future__ import annotations

@@ -11,7 +11,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
-from assay.inquiry import Answer, Outcome, Question, RecordType
+from assay.inquiry import PENDING, Answer, Eager, Outcome, Question, RecordType
 from assay.model.name import MAX_DOMAIN_LENGTH
 from assay.model.smtp import Address
 from assay.protocol.spf import macro
@@ -37,7 +37,8 @@ class Context:
 
     For the whole check: `address` and what is derived from it; `values`, what the macro letters stand for, of which
     ``d`` and ``p`` change with the record; `answers`, which only grows; `ahead_left`, how many questions may still be
-    asked before they are known to be needed; `uses_macros`, whether one was ever expanded.
+    asked before they are known to be needed; `uses_macros`, whether one was ever expanded; `asked`, the questions
+    that were asked so far, answered or not.
 
     For one evaluation from the start of the policy, cleared by `restart`: `missing`, the questions that came up without
     an answer; the counters; `uses_local_part`. For one term, set by `begin_term`: `term_is_void`; and `ahead`, whether
@@ -50,6 +51,7 @@ class Context:
         "ahead",
         "ahead_left",
         "answers",
+        "asked",
         "dns_terms",
         "ip_version",
         "limits",
@@ -76,6 +78,7 @@ class Context:
         self.limits = limits
         self.observer = observer
         self.answers: dict[Key, Answer] = {}
+        self.asked: set[Key] = set()
         self.ahead_left = limits.questions_ahead
         self.uses_macros = False
         self.restart()
@@ -117,20 +120,24 @@ class Context:
             return answer
         if len(name) > MAX_DOMAIN_LENGTH or not _NAME.fullmatch(name):
             return _NO_SUCH_NAME
-        if self.ahead:
-            if not self.ahead_left:
-                return None
-            self.ahead_left -= 1
+        if key not in self.asked:
+            if self.ahead:
+                if not self.ahead_left:
+                    return None
+                self.ahead_left -= 1
+            self.asked.add(key)
         self.missing[key] = None
         return None
 
-    def questions(self) -> tuple[Question, ...]:
-        """The questions to ask before the next evaluation."""
-        return tuple(Question(name, kind) for name, kind in self.missing)
+    def questions(self) -> Eager:
+        """The questions to ask before the next evaluation. Any answer may be the one that decides."""
+        return Eager(Question(name, kind) for name, kind in self.missing)
 
     def answered(self, answers: Sequence[Answer]) -> None:
         """Take the answers to `questions`, in the same order."""
-        self.answers.update(zip(self.missing, answers, strict=True))
+        for key, answer in zip(self.missing, answers, strict=True):
+            if answer is not PENDING:
+                self.answers[key] = answer
 
     def void(self, answer: Answer) -> Match:
         """Count the current term as one whose lookup found nothing: once, however many lookups it makes.
