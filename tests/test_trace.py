@@ -12,7 +12,7 @@ from assay.model.edits import Insert, Remove
 from assay.model.message import Header, HeaderField
 from assay.protocol import authres
 from assay.session import Settings, Verdict
-from assay.trace import Forgeries, remove_edits
+from assay.trace import Forgeries, Wanted, remove_edits
 from sending import BAD, GOOD, MESSAGE, OUR_ID, ROWS, message
 from signing import sign_rsa
 from talking import greet, inserted, policy_of, session, talk
@@ -128,13 +128,15 @@ def test_what_the_owner_asks_for_and_what_was_done(
 def test_no_arc_chain_is_written_on_request() -> None:
     """RFC 8617, 4.4 has "none" as a result; most readers take it from the field's silence."""
     assert "arc" not in methods(verdict())
-    assert methods(verdict(settings=Settings(arc_none=True)))["arc"] == [("none", {"smtp.remote-ip": GOOD})]
-    assert "arc" not in methods(verdict(settings=Settings(arc=False, arc_none=True)))
+    assert methods(verdict(settings=Settings(trace=Wanted(arc_none=True))))["arc"] == [
+        ("none", {"smtp.remote-ip": GOOD})
+    ]
+    assert "arc" not in methods(verdict(settings=Settings(arc=False, trace=Wanted(arc_none=True))))
 
 
 @pytest.mark.parametrize("wanted", [True, False])
 def test_received_spf(wanted: bool) -> None:
-    fields = inserted(verdict(settings=Settings(received_spf=wanted)), "Received-SPF")
+    fields = inserted(verdict(settings=Settings(trace=Wanted(received_spf=wanted))), "Received-SPF")
     assert len(fields) == (2 if wanted else 0)
     if wanted:
         assert {field.partition("identity=")[2].partition(";")[0] for field in fields} == {"mailfrom", "helo"}
@@ -146,6 +148,30 @@ def test_received_spf(wanted: bool) -> None:
 )
 def test_a_domain_that_cannot_be_asked_brings_no_local_part(path: str, shown: str) -> None:
     assert methods(verdict(path=path))["spf"][0][1]["smtp.mailfrom"] == shown
+
+
+def test_received_spf_without_the_local_part() -> None:
+    rows = ROWS | {"example.org": [["TXT", ["v=spf1 exists:%{l}.example.net ip4:192.0.2.1 -all"]]]}
+    without = Settings(trace=Wanted(received_spf_local_part=False))
+    assert "envelope-from=example.org;" in inserted(verdict(settings=without), "Received-SPF")[0]
+    assert "joe@example.org" in inserted(verdict(settings=without, rows=rows), "Received-SPF")[0]
+    assert "joe@example.org" in inserted(verdict(), "Received-SPF")[0]
+
+
+def test_results_that_are_none_are_left_out_on_request() -> None:
+    assert methods(verdict())["dkim"] == [("none", {})]
+    found = methods(verdict(settings=Settings(trace=Wanted(hide_none=True, arc_none=True))))
+    assert not {"dkim", "arc"} & set(found)
+    assert "spf" in found
+
+
+def test_one_result_of_spf_on_request() -> None:
+    single = Settings(trace=Wanted(single_spf=True))
+    found = [methods(verdict(settings=single, path=path))["spf"] for path in ("<joe@example.org>", "<>")]
+    assert [[one for _, one in results] for results in found] == [
+        [{"smtp.mailfrom": "example.org"}],
+        [{"smtp.helo": "mail.example.org"}],
+    ]
 
 
 def test_the_order_of_insertion_puts_the_results_on_top() -> None:

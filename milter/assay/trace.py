@@ -78,23 +78,31 @@ def _tagged_subject(header: Header, tag: str) -> Edit:
     return Change("Subject", 1, start + subjects[0].value.lstrip(b" \t\r\n"))
 
 
-def insert_edits(
-    assessment: Assessment, decision: Decision, authserv_id: str, *, received_spf: bool, arc_none: bool
-) -> tuple[Insert, ...]:
-    """The fields that report the results, in the order in which to insert them: the last one ends up on top.
+class Wanted(Struct, frozen=True):
+    """What the operator wants in the trace fields."""
 
-    :param arc_none: whether to write ``arc=none`` for a message without a chain.
-    """
-    results = _results(assessment, decision, arc_none=arc_none)
+    received_spf: bool = True
+    received_spf_local_part: bool = True  #: the local part of the reverse-path, in Received-SPF
+    arc_none: bool = False  #: arc=none for a message without a chain
+    hide_none: bool = False  #: no result "none" of any method
+    single_spf: bool = False  #: one result of SPF: that of MAIL FROM, else that of HELO
+
+
+def insert_edits(assessment: Assessment, decision: Decision, authserv_id: str, wanted: Wanted) -> tuple[Insert, ...]:
+    """The fields that report the results, in the order in which to insert them: the last one ends up on top."""
+    results = _results(assessment, decision, wanted)
     fields = [Insert("Authentication-Results", authres.render(authserv_id, results))]
-    client = assessment.client
+    client, mail_from = assessment.client, assessment.spf_mail_from
+    path = assessment.envelope.reverse_path.text
+    if not wanted.received_spf_local_part and not (mail_from is not None and mail_from.uses_local_part):
+        path = path.rpartition("@")[2] if "@" in path else ""  # RFC 7208, 9.2
     for evaluation in (assessment.spf_mail_from, assessment.spf_helo):
-        if received_spf and evaluation is not None and client.address is not None:
+        if wanted.received_spf and evaluation is not None and client.address is not None:
             value = spf.render(
                 evaluation,
                 client_address=client.address,
                 helo=client.helo,
-                envelope_from=assessment.envelope.reverse_path.text,
+                envelope_from=path,
                 receiver=authserv_id,
             )
             fields.append(Insert("Received-SPF", value))
@@ -106,18 +114,22 @@ def insert_edits(
 MAX_RESULTS = 20
 
 
-def _results(assessment: Assessment, decision: Decision, *, arc_none: bool) -> list[authres.MethodResult]:
+def _results(assessment: Assessment, decision: Decision, wanted: Wanted) -> list[authres.MethodResult]:
     """All findings to report. For a method with more than `MAX_RESULTS`, those that passed come first."""
     results: list[authres.MethodResult] = []
     for _, of_method in groupby(findings(assessment), key=lambda finding: finding.method):
-        found = [finding for finding in of_method if finding.written or (arc_none and finding.method == "arc")]
+        found = [finding for finding in of_method if finding.written or (wanted.arc_none and finding.method == "arc")]
+        if wanted.single_spf and found and found[0].method == "spf":
+            found = found[:1]
+        if wanted.hide_none:
+            found = [finding for finding in found if finding.result != _NONE]
         if len(found) > MAX_RESULTS:
             found = sorted(found, key=lambda finding: finding.result != _PASS)[:MAX_RESULTS]
         results.extend(_result(finding, decision) for finding in found)
     return results
 
 
-_PASS = "pass"
+_PASS, _NONE = "pass", "none"
 
 
 def _result(found: Finding, decision: Decision) -> authres.MethodResult:

@@ -104,7 +104,7 @@ def test_every_key_reaches_its_struct(tmp_path: Path) -> None:
     assert settings.public_suffix("mail.example.co.uk") == "co.uk"
     assert (settings.dkim.min_rsa_bits, settings.dkim.max_signatures) == (2048, 4)
     assert settings.dkim.single_fields == ("To",)
-    assert (settings.iprev, settings.received_spf) == (False, False)
+    assert (settings.iprev, settings.trace.received_spf) == (False, False)
     assert (settings.authserv_id, settings.further_authserv_ids) == ("mx.example.net", ("old.example.net",))
     clients = make_trust(configuration)
     assert [str(network) for network in clients.internal.members] == ["10.0.0.0/8"]

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import msgspec
 
-from assay import files, policy, resolver, session
+from assay import files, policy, resolver, session, trace
 from assay.config.configuration import Configuration
 from assay.config.methods import SenderidSection
 from assay.config.responses import RuleSection, split_field
@@ -89,7 +89,13 @@ def make_settings(configuration: Configuration) -> session.Settings:
         authserv_id=configuration.identity.authserv_id,
         fallback_authserv_id=socket.gethostname(),
         further_authserv_ids=configuration.identity.strip,
-        received_spf=configuration.headers.received_spf,
+        trace=trace.Wanted(
+            received_spf=configuration.headers.received_spf,
+            received_spf_local_part=configuration.headers.received_spf_local_part,
+            arc_none=configuration.arc.write_none,
+            hide_none=configuration.headers.hide_none,
+            single_spf=configuration.headers.single_spf,
+        ),
         iprev=configuration.iprev.enabled,
         spf_limits=spf.Limits(
             dns_terms=configuration.spf.dns_terms,
@@ -106,7 +112,6 @@ def make_settings(configuration: Configuration) -> session.Settings:
         ),
         arc=configuration.arc.enabled,
         arc_max_sets=configuration.arc.max_sets,
-        arc_none=configuration.arc.write_none,
         sender_id=_sender_id(configuration.senderid),
         public_suffix=_public_suffix(configuration.dmarc.organizational_domain),
         legacy_pct=configuration.dmarc.legacy_pct,

@@ -48,6 +48,27 @@ class HeadersSection(Section, frozen=True):
     received_spf: Annotated[
         bool, Meta(description="Write Received-SPF for each SPF identity that was checked (RFC 7208, 9.1).")
     ] = True
+    received_spf_local_part: Annotated[
+        bool,
+        Meta(
+            description="Write the whole reverse-path into Received-SPF. false: its domain only, unless the record "
+            "looked at the local part, as in Authentication-Results (RFC 7208, 9.2)."
+        ),
+    ] = True
+    hide_none: Annotated[
+        bool,
+        Meta(
+            description="Leave results that are none out of Authentication-Results. By default they are written, so "
+            "that a reader can see that the check was made. Takes precedence over arc.write_none."
+        ),
+    ] = False
+    single_spf: Annotated[
+        bool,
+        Meta(
+            description="Write only one result of SPF, for programs that two confuse: that of MAIL FROM, or that of "
+            "HELO if there is no other. By default both are written (RFC 8601, 2.7.2)."
+        ),
+    ] = False
     tag_field: Annotated[
         str, Meta(description='The field that the action tag adds, as "Name: value". Empty: none.')
     ] = "X-Assay-Tag: suspicious"

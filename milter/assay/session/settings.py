@@ -9,6 +9,7 @@ from assay import policy
 from assay.model.edits import AddRecipient, Change, Edit, Insert, Remove
 from assay.policy import Action
 from assay.protocol import dkim, dmarc, senderid, spf
+from assay.trace import Wanted
 
 
 class Settings(Struct, frozen=True):
@@ -17,7 +18,7 @@ class Settings(Struct, frozen=True):
     authserv_id: str = ""
     fallback_authserv_id: str = "localhost"  #: used if the MTA does not report its name
     further_authserv_ids: tuple[str, ...] = ()
-    received_spf: bool = True
+    trace: Wanted = Wanted()  #: what is written into trace fields
     iprev: bool = True
     spf_limits: spf.Limits = field(default_factory=spf.Limits)
     spf_seconds: float | None = None  #: the time one check of SPF may take; None for a message's budget
@@ -25,7 +26,6 @@ class Settings(Struct, frozen=True):
     dkim: dkim.SignatureRules = field(default_factory=dkim.SignatureRules)
     arc: bool = True
     arc_max_sets: int = 7  #: longer ARC chains fail
-    arc_none: bool = False  #: arc=none is written
     sender_id: senderid.Spf1 | None = None  #: what v=spf1 records count for; None: Sender ID is not checked
     public_suffix: dmarc.PublicSuffix | None = None  #: how older receivers find organizational domains
     legacy_pct: dmarc.LegacyPct = dmarc.LegacyPct.IGNORE

@@ -181,8 +181,7 @@ class Transaction:
             assessment,
             decision,
             self._authserv_id,
-            received_spf=self._settings.received_spf,
-            arc_none=self._settings.arc_none,
+            self._settings.trace,
         )
 
     def cancel(self) -> None:
