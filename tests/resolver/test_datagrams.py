@@ -164,7 +164,7 @@ def test_whoever_finds_each_new_port_gets_no_further_guesses(peer: Peer) -> None
         for number in range(MAX_STRAYS):
             peer.socket.sendto(struct.pack("!H", number + 1 ^ int.from_bytes(query[:2], "big")) + b"x" * 20, port)
         peer.run(seconds=0.1)
-    assert peer.outcomes == {"a.example": ExchangeFault(Cause.OTHER, "sent too many messages that are no answer")}
+    assert peer.outcomes == {"a.example": ExchangeFault(Cause.OTHER, "sent too many messages that are not an answer")}
 
 
 def test_a_late_answer_is_no_guess(peer: Peer) -> None:

@@ -184,7 +184,7 @@ UNUSUAL: dict[str, bytes] = {
     "an SOA's minimum beyond 31 bits": message("A", (), (record("SOA", soa(minimum=0x80000000)),)),
     "an SOA's refresh beyond 31 bits": message("A", (), (record("SOA", soa(refresh=0x80000000)),)),
     "another type in the authority section": message("A", (record("A", A),), (record("TXT", b"\1x"),)),
-    "octets behind a nameserver": message("A", (record("A", A),), (record("NS", b"\1x\0\0"),)),
+    "octets after a nameserver": message("A", (record("A", A),), (record("NS", b"\1x\0\0"),)),
     "an OPT with options": message("A", (record("A", A),), (), (record("OPT", b"\0\3\0\0", owner=b"\0", ttl=0),)),
     "an OPT of another name": message("A", (record("A", A),), (), (ASKED + OPT[1:],)),
     "two OPTs": message("A", (record("A", A),), (), (OPT, OPT)),
@@ -258,7 +258,7 @@ EXPECTED: dict[str, str] = {
             "a CNAME behind the records",
             "the records before the CNAME",
             "another type in the authority section",
-            "octets behind a nameserver",
+            "octets after a nameserver",
             "an OPT with options",
             "an OPT of another name",
             "an OPT among the answers",
@@ -283,7 +283,7 @@ EXPECTED: dict[str, str] = {
             "an exchanger of one octet",
             "an exchanger without a name",
         ),
-        "sent a malformed message (octets behind a name)": (
+        "sent a malformed message (octets after a name)": (
             "octets behind an exchanger",
             "octets behind a pointer",
             "octets behind a CNAME",

@@ -8,7 +8,7 @@ come back (see `health`), so that the restart of a nameserver fails no lookup.
 
 Each query of a flight needs a place, which it gets in its asker's turn (see `share`). There are `PLACES`; a query that
 is not answered within `LINGER` moves to one of `SLOW_PLACES` if its asker has a share of these left, and domains that
-were slow before ask there alone. So what is slow leaves places for what is fast. TCP has `STREAMS` of its own.
+were slow before ask there alone. So slow queries leave places for fast ones. TCP has its own `STREAMS`.
 
 A question that nobody waits for leaves the queue at once. One that is in flight keeps its place until the
 answer or the end of its patience, and no other server is asked: the nameserver still works on it, so an asker that

@@ -4,11 +4,11 @@
 A forger has to guess the port, the number and the question of a query, and to be faster than the server (RFC 5452, 9).
 So each nameserver has `SOCKETS` sockets on ports that the kernel draws; each query takes one of them and a number at
 random, a number is used once on a socket, and a socket is replaced after `MAX_QUERIES` queries or `MAX_AGE` seconds:
-with little traffic, each query has a port of its own. The sockets are connected: answers from elsewhere never reach
+with little traffic, each query has its own port. The sockets are connected: answers from elsewhere never reach
 us, and a refused port is known at once.
 
-Whoever sends many wrong answers to a socket knows its port and is guessing. The socket is closed then, and its queries
-are asked again from others; nobody's query fails for it, unless he does so again and again.
+A sender of many wrong answers to a socket knows its port and is guessing. The socket is then closed, and its queries
+are asked again from others; no query fails for it, unless that happens again and again.
 
 Callbacks instead of coroutines: a task costs more than all else here. Everything runs in the loop's thread.
 """
@@ -280,6 +280,6 @@ class _Port:
         for query in self._abandon():
             query.moves += 1
             if query.moves > MAX_MOVES:
-                query.finish(ExchangeFault(Cause.OTHER, "sent too many messages that are no answer"))
+                query.finish(ExchangeFault(Cause.OTHER, "sent too many messages that are not an answer"))
             else:
                 self.sockets.send(query)

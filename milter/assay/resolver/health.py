@@ -50,8 +50,8 @@ class Server:
 class Health:
     """Watches the nameservers.
 
-    `changed` is called after a probe ended, whatever it found, `recovered` when a server that was surely down answers
-    again. `tell` is told of both for the operator. `later` has a function called after so many seconds.
+    `changed` is called after each probe, whatever its result, `recovered` when a server that was certainly down answers
+    again. `tell` is called with lines for the log. `later` calls a function after so many seconds.
     """
 
     def __init__(

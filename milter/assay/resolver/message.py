@@ -1,12 +1,12 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """Reads answers straight from their octets (RFC 1035, 4), in bounded time whatever a stranger's server sends.
 
-An object for each part of a message is most of what a lookup would cost, and compression makes names cheap to send and
-dear to read: 64 KiB can hold five thousand names of 127 labels. So a record costs what it takes to step over it, a
-name is read only where it can matter, and only the records that answer are converted. What is read is what RFC 1035
-says and dnspython reads; a test holds the two against each other.
+An object for each part of a message would be most of the cost of a lookup, and compression makes names cheap to send
+and expensive to read: 64 KiB can hold five thousand names of 127 labels. So most records are only skipped, a name is
+read only where it can matter, and only the records that answer are converted. The result is as RFC 1035 says and
+dnspython reads; a test compares the two.
 
-What else a message has (signatures, glue, other types) is stepped over and not looked into.
+Other content of a message (signatures, glue, other types) is skipped unread.
 """
 
 from __future__ import annotations
@@ -128,7 +128,7 @@ def _read(message: bytes, kind: RecordType, trust_ad: bool) -> Response:
     if name != asked and outcome is Outcome.NODATA:
         return Response(Answer(outcome, (), secure, ttl), text(_labels(name)))
     # Without an SOA it proves nothing, unless the server knows: it is authoritative, or looked the name up for us. With
-    # nameservers in place of the SOA, no data is a referral (RFC 2308, 2.2), but "no such name" is none (2.1).
+    # nameservers in place of the SOA, no data is a referral (RFC 2308, 2.2), but "no such name" is not one (2.1).
     if not flags & _AA:
         if refers and outcome is Outcome.NODATA:
             raise _FailureError("referred us to other nameservers")
@@ -283,7 +283,7 @@ def _whole_name(message: bytes, at: int, end: int) -> _Name:
     """A name that is the whole of a record's data, or its end."""
     name, behind = _name(message, at, end)
     if behind != end:
-        raise _malformed("octets behind a name")
+        raise _malformed("octets after a name")
     return name
 
 

@@ -47,7 +47,7 @@ def configured(texts: Sequence[str], resolv_conf: Path = RESOLV_CONF) -> tuple[N
     """The nameservers that an operator configured, in order of preference.
 
     :param texts: addresses as `parse` reads them, or the one word ``system`` (what `resolv_conf` names), or the one
-        word ``none``: nobody is asked, only a local zone answers.
+        word ``none``: no queries, only a local zone answers.
     :raises NameserverError: another text, no text, or a word together with other texts.
     """
     if not texts:

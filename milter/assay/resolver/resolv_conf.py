@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """resolv.conf(5), followed while the resolver runs: DHCP, VPNs and people change it, and a daemon runs for months.
 
-It is looked at when something is asked, in the loop's thread, at most once in `PAUSE` seconds: one stat(2). A file that
-cannot be used changes nothing, for it may be half written, and servers that answered are better than none.
+It is checked when a question is asked, in the loop's thread, at most once in `PAUSE` seconds: one stat(2). A file that
+cannot be used changes nothing: it may be half written, and servers that answered are better than none.
 """
 
 from __future__ import annotations
@@ -12,22 +12,22 @@ from pathlib import Path
 
 from assay.resolver.nameservers import RESOLV_CONF, Nameserver, named_in
 
-#: Seconds between two looks: for so long at most, lookups go to servers that are gone.
+#: Seconds between two checks: for at most as long, lookups go to servers that are gone.
 PAUSE = 3.0
 
 
 class ResolvConf:
-    """Watches the file. `tell` is told for the operator where it cannot be used."""
+    """Watches the file. `tell` is called with a line for the log if it cannot be used."""
 
     def __init__(self, tell: Callable[[str], None], path: Path = RESOLV_CONF) -> None:
         self._tell = tell
         self._path = path
         self._next_look = float("-inf")
-        self._seen: object = None  # what tells the file from another one, and from what it was before
-        self._faulty = True  # what is wrong from the start is what the resolver was made with
+        self._seen: object = None  # identifies the file and its version
+        self._faulty = True  # a fault from the start has been reported already
 
     def changed(self, now: float) -> tuple[Nameserver, ...]:
-        """The nameservers that the file names, at the first look and after each change; else none.
+        """The nameservers that the file names, at the first check and after each change; else none.
 
         :param now: seconds that never go back.
         """

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """Queries over TCP, each with its own connection (RFC 7766, 5).
 
-They are for answers that did not fit into a datagram, and rare. Each takes a descriptor, so whoever asks must bound
+They are for answers that did not fit into a datagram, and rare. Each takes a descriptor, so the caller must bound
 their number.
 """
 

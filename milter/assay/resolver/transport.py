@@ -22,8 +22,8 @@ class Cause(Enum):
 
     TIMEOUT = "timeout"
     UNREACHABLE = "unreachable"  #: the network or the host reports that nothing listens there
-    #: Nothing that tells about its health: we have no descriptors left, it sends noise, or its TCP does not work. The
-    #: last is no fault of UDP's: else whoever publishes a long record could silence a server behind a poor firewall.
+    #: Nothing about its health: no descriptors are left, it sends noise, or its TCP does not work. The last must not
+    #: count against UDP: else the publisher of a long record could silence a server behind a poor firewall.
     OTHER = "other"
 
 

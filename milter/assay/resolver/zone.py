@@ -2,11 +2,11 @@
 """The operator's local zone, which answers before the DNS.
 
 It fixes what others publish: a wrong or missing SPF, DMARC or DKIM record of one domain. It is a master file
-(RFC 1035, 5) without an origin: owners of any domains stand side by side, relative names are below the root, SOA and
-NS may be left out, and so may TTLs. Wildcards work (RFC 4592, 3.3.1). ``$INCLUDE`` is refused: a zone is one file.
+(RFC 1035, 5) without an origin: owners may be of any domains, relative names are below the root, SOA and
+NS may be omitted, and so may TTLs. Wildcards work (RFC 4592, 3.3.1). ``$INCLUDE`` is refused: a zone is one file.
 
-An owner that is in the zone is answered from it; for a type it lacks there, the DNS is asked, or, in an
-*authoritative* zone, nobody. A CNAME is followed within the zone and from there into the DNS.
+An owner that is in the zone is answered from it; for a type it lacks there, the DNS is asked, except in an
+*authoritative* zone. A CNAME is followed within the zone and from there into the DNS.
 """
 
 from __future__ import annotations

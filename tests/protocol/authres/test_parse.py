@@ -121,7 +121,7 @@ FIELDS = {
         "srv.example",
         (MethodResult("spf", "pass"), MethodResult("spf", "fail")),
     ),
-    "bytes that are no UTF-8 survive": (
+    "bytes that are not UTF-8 survive": (
         b"srv.example; spf=pass smtp.helo=a\xff",
         "srv.example",
         (MethodResult("spf", "pass", properties=(Property("smtp", "helo", "a\udcff"),)),),
@@ -170,7 +170,7 @@ FAULTS = {
     "an unopened comment": b"srv.example; spf=pass a) smtp.helo=b",
     "an unclosed quoted-string": b'srv.example; spf=pass smtp.helo="a',
     "text behind a quoted-string": b'srv.example; spf=pass smtp.helo="a"=b',
-    "a method version that is no number": b"srv.example; spf/x=pass; spf/=pass",
+    "a method version that is not a number": b"srv.example; spf/x=pass; spf/=pass",
     "longer than a field may be": b"srv.example; none (" + b"a" * 65536 + b")",
 }
 

@@ -103,7 +103,7 @@ VALUES = {
     "a trailing LF in an address": ("a@example.net\n", '"a@example.net?"'),
     "NUL": ("a\0b", '"a?b"'),
     "DEL and C1 controls": ("a\x7f\x85b", '"a??b"'),
-    "bytes that are no UTF-8": (b"a\xffb".decode("utf-8", "surrogateescape"), '"a?b"'),
+    "bytes that are not UTF-8": (b"a\xffb".decode("utf-8", "surrogateescape"), '"a?b"'),
     "a lone surrogate": ("a\ud800", '"a?"'),
     "line and paragraph separators": ("a\u2028\u2029b", '"a??b"'),
     "a right-to-left override": ("a\u202eb@example.net", '"a?b@example.net"'),
@@ -123,7 +123,7 @@ COMMENTS = {
     "line ends are white space": ("a\r\nX-Evil: b", "(a X-Evil: b)"),
     "NUL": ("a\0b", "(a?b)"),
     "nothing but white space": (" \r\n\t", ""),
-    "bytes that are no UTF-8": ("a\udcffb", "(a?b)"),
+    "bytes that are not UTF-8": ("a\udcffb", "(a?b)"),
 }
 
 

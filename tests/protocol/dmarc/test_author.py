@@ -179,7 +179,7 @@ FAULTS = {
     "no @": (b" jane", "no author domain in the From field: address without @"),
     "empty group": (b" Undisclosed:;", "no author domain in the From field: group without a mailbox"),
     "address literal": (b" jane@[192.0.2.1]", "no author domain in the From field: address without a domain name"),
-    "domain that is no UTF-8": (
+    "domain that is not UTF-8": (
         b" jane@example\xff.com, a@example.org",
         "malformed From field: domain with octets that are not UTF-8",
     ),

@@ -120,7 +120,7 @@ def _several(domains: int, fields: int, fault: str) -> str:
 
 def _is_sure(addresses: Sequence[HeaderMailbox], fault: str) -> bool:
     """Whether every reader reads the first address: in a malformed field, only if there is no other."""
-    return bool(addresses[0].local_part) and (not fault or len({one.local_part for one in addresses}) == 1)
+    return bool(addresses[0].local_part) and (not fault or len({address.local_part for address in addresses}) == 1)
 
 
 def _likely(domains: list[Domain]) -> list[Domain]:

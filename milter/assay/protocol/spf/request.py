@@ -58,7 +58,7 @@ class Request(Struct, frozen=True):
     """A policy to use in place of the domain's own, version included."""
 
     default_explanation: str = ""
-    """An explain-string of ours, for a domain that fails without one of its own (RFC 7208, 6.2). One that is not a
+    """Our own explain-string, for a domain that fails without one (RFC 7208, 6.2). One that is not a
     valid explain-string is not used."""
 
     selector: Selector = select

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 r"""Address lists of a header field (RFC 5322, 3.4), read byte by byte, as far as all programs read them alike.
 
-Whoever signs a message and whoever shows it to a human must see the same author (J. Chen, V. Paxson, J. Jiang,
+The verifier of a message and the program that shows it must see the same author (J. Chen, V. Paxson, J. Jiang,
 "Composition Kills", 2020). This parser accepts the grammar of RFC 5322, section 3, with UTF-8 (RFC 6532) and with
 groups (RFC 6854); the obsolete syntax of section 4: routes, empty list elements, dots in a display name, white space
 and comments around the dots of an address; and two forms that the RFC never had and every program shows: dots anywhere
@@ -31,7 +31,7 @@ from msgspec import Struct
 
 MAX_LENGTH = 102_400  # octets of a field's value; Postfix's default header_size_limit
 MAX_MAILBOXES = 100  # our choice: bounds memory; RFC 5322 sets no limit, and a From field rarely has two
-MAX_COMMENT_DEPTH = 32  # our choice: nobody nests comments, but RFC 5322, 3.2.2 allows it
+MAX_COMMENT_DEPTH = 32  # our choice: real mail does not nest comments, but RFC 5322, 3.2.2 allows it
 
 
 class HeaderMailbox(Struct, frozen=True):

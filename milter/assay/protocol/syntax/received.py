@@ -13,8 +13,8 @@ The standard leaves the TCP-info to each MTA. These forms are read:
 Only a field that a trusted relay wrote may be read so: anybody can write one.
 
 Even there HELO is the client's own word, and so is what identd says. HELO may be an address literal: of our network, or
-of the mail server of whom it impersonates. So an address is taken from those places only where no MTA puts that word,
-and what must stand behind it is there. Another form says nothing, which costs a pass and never gives one.
+of the mail server that it impersonates. So an address is read only from places where no MTA puts that word, and only if
+what must follow it is there. Another form has no result, which costs a pass and never gives one.
 """
 
 from __future__ import annotations
@@ -23,20 +23,20 @@ import re
 
 from assay.model.smtp import Address, parse_address
 
-MAX_OCTETS = 2000  # of the field that are looked at; MTAs write the client first
+MAX_OCTETS = 2000  # of the field that are read; MTAs write the client first
 
-_LITERAL = r"\[((?:IPv6:)?[0-9A-Fa-f:.]+)\](?::[0-9]+)?"  # Exim may write the port behind it
+_LITERAL = r"\[((?:IPv6:)?[0-9A-Fa-f:.]+)\](?::[0-9]+)?"  # Exim may write the port after it
 #: The comment goes up to the next parenthesis of either kind: Sendmail writes "(may be forged)" inside it.
 _FROM = re.compile(r"[ \t]*from[ \t]+([^\s()]+)[ \t]+\(([^()]*)[()]", re.IGNORECASE)
 _NAME = re.compile(_LITERAL, re.IGNORECASE)
-#: Postfix, Sendmail, and Exim where the client has a name: at the beginning, or behind one word that is a name.
+#: Postfix, Sendmail, and Exim where the client has a name: at the start, or after one word that is a name.
 _ADDRESS = re.compile(rf"(?:(?!(?:HELO|EHLO)[ \t])[^ \t=\[\]]+[ \t]+)?{_LITERAL}(?=[ \t]|\Z)", re.IGNORECASE)
 #: Exim where the client has none: nothing in the comment is the relay's own word.
 _ONLY_CLAIMS = re.compile(r"(?:port|helo|ident)=", re.IGNORECASE)
 _EXIM_HELO = re.compile(r"(?:\A|[ \t])helo=(\S+)", re.IGNORECASE)
 
 _BARE = r"(?:[^\s()]*@)?([0-9A-Fa-f:.]+)"  # qmail writes identd's word before it, with as many "@" as that has
-#: Exchange, Cloudflare, qmail and qpsmtpd. "by" must follow at once: a HELO with parentheses of its own moves it.
+#: Exchange, Cloudflare, qmail and qpsmtpd. "by" must follow at once: a HELO with its own parentheses moves it.
 _FROM_BARE = re.compile(
     rf"[ \t]*from[ \t]+([^\s()]+)[ \t]+(?:\((?:HELO|EHLO)[ \t]+([^\s()]+)\)[ \t]+)?\({_BARE}\)[ \t]+by[ \t]",
     re.IGNORECASE,
@@ -55,7 +55,7 @@ _EXIM_LITERAL = re.compile(
 
 
 def parse_received(value: bytes) -> tuple[Address, str] | None:
-    """The client's address and its HELO argument, or None where the field does not tell an address.
+    """The client's address and its HELO argument, or None if the field does not give an address.
 
     :param value: the field's value, folded or not.
     """
