@@ -13,7 +13,7 @@ import pytest
 from assay.inquiry import Answer, Asker, Inquiry, Outcome, Question, RecordType, Urgency
 from assay.model.smtp import Address
 from assay.resolver import Resolver, configured
-from assay.resolver.client import PLACES, ROOM, SLOW_PLACES, STREAMS
+from assay.resolver.client import HOLD, PLACES, ROOM, SLOW_PLACES, STREAMS
 from assay.resolver.streams import Stream, Streams
 from assay.resolver.transport import ExchangeFault
 from nameserver import NameServer
@@ -222,6 +222,19 @@ def test_connections_over_tcp_are_bounded(monkeypatch: pytest.MonkeyPatch) -> No
         pendings = [driver.start(ask(name), askers[number % 100]) for number, name in enumerate(names)]
         assert {answer.outcome for pending in pendings for answer in pending.result()} == {Outcome.NXDOMAIN}
     assert STREAMS / 2 < most <= STREAMS
+
+
+def test_one_client_can_have_only_so_many_long_answers_a_second() -> None:
+    names = [f"n{number}.example" for number in range(1000)]
+    with NameServer({}, truncate=True) as server, Resolver(configured([server.text]), patience=20.0) as resolver:
+        crowd = resolver.driver(BUDGET).start(ask(*names), Asker(STRANGER))
+        time.sleep(1.0)
+        assert server.streams <= STREAMS / 2 * (1 / HOLD + 2)
+        begun = time.monotonic()
+        other = resolver.driver(BUDGET).start(ask("long.example"), Asker(OTHER))
+        other.result()
+        assert time.monotonic() - begun < 2 * HOLD, "a newcomer has its turn at once"
+        crowd.cancel()
 
 
 def test_the_operator_hears_who_asks_for_too_much() -> None:

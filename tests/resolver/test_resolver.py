@@ -15,6 +15,7 @@ import pytest
 
 from assay.inquiry import MX, Answer, Inquiry, Outcome, Question, Record, RecordType
 from assay.resolver import Resolver, Statistics, configured
+from assay.resolver.streams import MAX_ANSWER
 from nameserver import NameServer, closed_port
 
 BUDGET = 10.0
@@ -147,6 +148,19 @@ def test_a_truncated_answer_is_asked_for_over_tcp() -> None:
     with NameServer(ROWS, truncate=True) as server, Resolver(configured([server.text])) as resolver:
         assert one(resolver, "example.org") == found(ip_address("192.0.2.1"))
         assert (server.count(), server.streams, resolver.statistics.streams) == (2, 1, 1)
+
+
+def test_an_answer_that_is_too_long_ends_the_lookup() -> None:
+    rows = ROWS | {"large.example": [["TXT", ["x" * 9000]], ["TXT", ["y" * 9000]]]}
+    with (
+        NameServer(rows, truncate=True) as server,
+        NameServer(rows, truncate=True) as other,
+        Resolver(configured([server.text, other.text])) as resolver,
+    ):
+        answer = one(resolver, "large.example", RecordType.TXT)
+        assert answer.outcome is Outcome.TEMPFAIL
+        assert answer.reason == f"{server.text} has an answer of more than {MAX_ANSWER} octets"
+        assert (server.streams, other.count()) == (1, 0), "no other server has a shorter one"
 
 
 def test_a_nameserver_without_tcp_fails_long_answers_only() -> None:

@@ -47,9 +47,12 @@ SECOND_ROUND = 2
 PLACES = 700
 #: Further ones for slow queries.
 SLOW_PLACES = 300
-#: Further ones over TCP: each takes a descriptor of the SMTP side's 1,024, and up to 64 KiB for its answer. Long
-#: answers are rare, and the nameserver has them at hand by then.
+#: Further ones over TCP: each takes a descriptor of the SMTP side's 1,024. Long answers are rare, and the nameserver
+#: has them at hand by then.
 STREAMS = 100
+#: Seconds for which a place over TCP is taken at least. An exchange takes several times what a datagram takes, and a
+#: stranger can make all of his answers long: so there are at most 400 a second, and one client has half of them.
+HOLD = 0.25
 #: Questions that wait for a place, some 10 MiB: as many as a thousand places answer in a minute if all are slow.
 ROOM = 10_000
 #: Seconds after which a query is slow. Most that a resolver must look up itself take a tenth.
@@ -238,6 +241,9 @@ class Asking:
             if isinstance(outcome, transport.ExchangeFault):
                 self._health.failed(server, outcome, flight.since)
                 flight.over_tcp = None
+                if outcome.cause is transport.Cause.TOO_LONG:
+                    self._end(flight, Answer(Outcome.TEMPFAIL, reason=f"{server} {outcome.reason}"))
+                    return
                 flight.slow = flight.slow or outcome.cause is transport.Cause.TIMEOUT
                 self._go_on(flight, server, outcome.cause, outcome.reason)
             else:
@@ -267,9 +273,17 @@ class Asking:
         pool, place = flight.pool, flight.place
         flight.pool = flight.place = None
         self._young.pop(flight, None)
+        if pool is self._over_tcp and place is not None:
+            left = HOLD - (self._clock() - flight.since)
+            if left > 0:
+                self._loop.call_later(left, self._release, pool, place)
+                return
         if pool is not None and place is not None:
-            pool.release(place)
-            self._serve(pool)
+            self._release(pool, place)
+
+    def _release(self, pool: Pool[Flight], place: Place[Flight]) -> None:
+        pool.release(place)
+        self._serve(pool)
 
     def _look_for_slow(self) -> None:
         """Move slow queries out of the fast places."""

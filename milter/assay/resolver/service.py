@@ -188,9 +188,6 @@ def _work(loop: asyncio.AbstractEventLoop, client: Asking) -> None:
     try:
         loop.run_forever()
         client.close()
-        tasks = asyncio.all_tasks(loop)  # cancelled TCP exchanges that must close their streams
-        if tasks:
-            loop.run_until_complete(asyncio.gather(*tasks, return_exceptions=True))
     finally:
         loop.close()
 
