@@ -33,22 +33,22 @@ _MIB = 1 << 20
 #: What each cache of a worker may take, in octets, by what it keeps.
 BOUNDS = MappingProxyType(
     {
-        #: Twenty thousand answers of usual size: `dns.cache_entries`. The DNS is what makes a new sender slow.
-        "DNS answers": 12_800_000,
-        #: Four thousand, with the questions and answers that led to them.
-        "evaluations": 8 * _MIB,
-        #: Two to three thousand of usual size: the senders of a busy hour, with what they include.
-        "SPF records": 8 * _MIB,
-        #: Two thousand. Loading a key costs as much as verifying with it, and the same few sign most of a day's mail.
-        "DKIM keys": 6 * _MIB,
-        #: A thousand. One message reads its organizational domain's record several times.
-        "DMARC records": 2 * _MIB,
-        #: A thousand domains: a message walks from one domain several times.
-        "tree walks": _MIB,
+        #: Ten thousand answers of usual size: `dns.cache_entries`. The DNS is what makes a new sender slow.
+        "DNS answers": 6_400_000,
+        #: Two thousand, with the questions and answers that led to them.
+        "evaluations": 4 * _MIB,
+        #: A thousand of usual size: the senders of a busy hour, with what they include.
+        "SPF records": 3 * _MIB,
+        #: A thousand. Loading a key costs as much as verifying with it, and the same few sign most of a day's mail.
+        "DKIM keys": 3 * _MIB,
+        #: Five hundred. One message reads its organizational domain's record several times.
+        "DMARC records": _MIB,
+        #: Five hundred domains: a message walks from one domain several times.
+        "tree walks": _MIB // 2,
         #: The networks that rules name.
-        "networks": _MIB,
-        #: Two thousand, mostly of the operator's own users, as rules and lists compare them.
-        "addresses": _MIB,
+        "networks": _MIB // 4,
+        #: A thousand, mostly of the operator's own users, as rules and lists compare them.
+        "addresses": _MIB // 2,
         #: The names in the configuration by which forged results are recognised.
         "own names": _MIB // 4,
     }
