@@ -154,7 +154,7 @@ class TestEnd:
             half_a_message(mta)
             daemon.signal(signal.SIGTERM)
             assert daemon.wait() == 0
-            assert "1 sessions were still open after 1 s" in daemon.log()
+            assert "closing 1 sessions that were still open after 1 s" in daemon.log()
 
     def test_where_the_system_forbids_a_core_of_its_own_a_worker_goes_on_and_says_so(self) -> None:
         told: list[tuple[Level, str]] = []
@@ -245,7 +245,7 @@ class TestReload:
     def test_another_socket_needs_a_restart(self, daemon: Daemon) -> None:
         daemon.configure(milter={"socket": "inet:1@127.0.0.1"})
         daemon.signal(signal.SIGHUP)
-        daemon.wait_for_log("milter.socket was changed")
+        daemon.wait_for_log("milter.socket has changed")
         with daemon.mta() as mta:
             greet(mta)
             assert "dmarc=pass" in results(send(mta))
@@ -273,7 +273,7 @@ class TestReload:
             old = workers(daemon)
             writer = write(good, "broken\n")
             daemon.signal(signal.SIGHUP)
-            daemon.wait_for_log("a worker with the new one cannot serve")
+            daemon.wait_for_log("a worker with the new configuration cannot serve")
             writer.join()
             assert "cannot serve: SettingError" in daemon.log()
             with daemon.mta() as mta:

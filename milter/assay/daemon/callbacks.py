@@ -1,20 +1,20 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""pymilter's callbacks: translate libmilter's events for a session, and perform its verdicts. Nothing is decided here.
+"""pymilter's callbacks: translate libmilter's events for a session, and carry out its verdicts. Makes no decisions.
 
-Facts about libmilter and pymilter 1.0.5 that shape it:
+Facts about libmilter and pymilter 1.0.5 that shape this module:
 
-- Replies cost more than anything else, so every callback but the end of message is negotiated "no reply", unless the
-  policy acts at that stage.
-- Callbacks of one connection come from different threads, one at a time: all state is in the connection's object,
-  found again as the context's private data.
+- Replies are the largest cost, so we negotiate "no reply" for every callback but the end of message, unless the policy
+  acts at that stage.
+- Callbacks of one connection run on different threads, one at a time. All state is in the connection's object, which is
+  the context's private data.
 - Header values arrive with their leading space only if HDR_LEADSPC was granted, and then the MTA adds none to what we
   insert.
-- A list of macros replaces the MTA's own list for that stage, so each list names all that we read there.
-- An exception must not leave a callback: the message is then handled as ``on_error`` says, and logged once.
-- pymilter decodes the client's name, the HELO argument and field names as UTF-8 before we see them. Where one is
-  none, it calls ``sys.excepthook`` and the event never reaches us: the HELO is then unknown, the client is asked for
-  by its macro, and ``set_exception_policy`` lets the connection go on. Field names do not come so: for both MTAs a
-  line with an octet beyond ASCII before its colon is no field.
+- A list of macros replaces the MTA's own list for that stage, so each list names all macros that we read there.
+- An exception must not leave a callback. The message is handled as ``on_error`` says, and the exception logged once.
+- pymilter decodes the client's name, the HELO argument and field names as UTF-8 before we see them. If one is not
+  UTF-8, it calls ``sys.excepthook`` and we never get the event. The HELO is then unknown, the client's address comes
+  from its macro, and ``set_exception_policy`` lets the connection continue. Field names are not affected: for both MTAs
+  a line with an octet beyond ASCII before its colon is not a field.
 """
 
 from __future__ import annotations
@@ -31,21 +31,21 @@ from assay.daemon import libmilter
 from assay.daemon.connection import Connection, Service, macro
 from assay.log import Log, pairs
 
-#: Octets of one event that libmilter takes. Its own 65,535 would be less than a field may have in Postfix
-#: (header_size_limit, 102,400), and libmilter hangs up on a longer one: whoever sends one would go unjudged.
+#: Octets of one event that libmilter accepts. Its default of 65,535 is less than Postfix allows for a field
+#: (header_size_limit, 102,400), and libmilter closes the connection on a longer one, so that mail would not be judged.
 _MAX_EVENT_OCTETS = 1024 * 1024
-_IDLE_MTA_SECONDS = 7210  # libmilter's own default: how long an MTA may say nothing (Postfix keeps sessions for 300 s)
+_IDLE_MTA_SECONDS = 7210  # libmilter's default: how long an MTA may be idle (Postfix keeps sessions for 300 s)
 
-#: Plain numbers, for what is returned twenty times a message.
+#: Plain integers, since callbacks return them twenty times per message.
 _CONTINUE, _NOREPLY = int(Milter.CONTINUE), int(Milter.NOREPLY)
 
 Callback = Callable[..., Any]
 
 
 def install(service: Service) -> None:
-    """Hand the callbacks to libmilter. Call it in the worker, before `serve`."""
+    """Register the callbacks with libmilter. Call it in the worker, before `serve`."""
 
-    agreed = (True, 0)  # in the last negotiation: the MTAs of a worker are of one kind
+    agreed = (True, 0)  # by the last negotiation: all MTAs of a worker are of one kind
     on_connect = _step(Milter.P_NR_CONN, Connection.connect)
 
     def begin(context: Any) -> Connection:
@@ -63,7 +63,7 @@ def install(service: Service) -> None:
 
     def connect(context: Any, *event: Any) -> int:
         if context.getpriv() is None:
-            # A new client on a connection that is kept (SMFIC_QUIT_NC): close has come, and no negotiation follows.
+            # A new client on a reused connection (SMFIC_QUIT_NC): close was called, and no negotiation follows.
             connection = begin(context)
             connection.leading_space, connection.no_reply = agreed
         return int(on_connect(context, *event))
@@ -93,7 +93,7 @@ def install(service: Service) -> None:
 
 
 def serve(log: Log) -> int:
-    """Run libmilter on the socket that the supervisor opened; returns only if it cannot.
+    """Run libmilter on the socket that the supervisor opened. Returns only if it fails.
 
     :returns: the exit code.
     """
@@ -108,17 +108,17 @@ def serve(log: Log) -> int:
 
 
 def _take_long_events(log: Log) -> None:
-    """Have libmilter take events of `_MAX_EVENT_OCTETS`, which pymilter has no word for."""
+    """Make libmilter accept events of `_MAX_EVENT_OCTETS`. pymilter has no function for this."""
     try:
         libmilter.take_events_of(_MAX_EVENT_OCTETS)
     except (OSError, StopIteration, AttributeError):
-        log.warning("libmilter cannot be told to take header fields beyond 65,535 octets: it hangs up on them")
+        log.warning("cannot raise libmilter's limit: it closes the connection on header fields beyond 65,535 octets")
 
 
 def _step(no_reply: int, act: Callback, *, begins: bool = False) -> Callback:
-    """A callback that answers what a stage's verdict says, or nothing where "no reply" was agreed.
+    """Make a callback that returns a stage's verdict, or nothing if "no reply" was agreed.
 
-    :param begins: whether a message begins with it, so that the failure of another is over.
+    :param begins: whether a message begins with it, which ends the failure of the previous one.
     """
 
     def callback(context: Any, *event: Any) -> int:
@@ -133,7 +133,7 @@ def _step(no_reply: int, act: Callback, *, begins: bool = False) -> Callback:
                 verdict = act(connection, context, *event)
                 if verdict is not None:
                     answer = connection.refuse(context, verdict)
-            except Exception as error:  # the only place with the two below: a bug must not drop a connection
+            except Exception as error:  # here and in the two below only: a bug must not drop a connection
                 connection.failure = _describe(error)
                 if act in _BEFORE_MESSAGES:
                     connection.broken = connection.failure
@@ -167,7 +167,7 @@ def _abort(context: Any) -> int:
 
 
 def _describe(error: Exception) -> str:
-    """A bug of ours for the log: what, and where."""
+    """A bug in assay for the log: exception and place."""
     return pairs((("bug", repr(error)), ("at", _place(error.__traceback__))))
 
 
@@ -181,11 +181,11 @@ def _place(traceback: TracebackType | None) -> str:
 
 
 def _hook(log: Log) -> Callable[[type[BaseException], BaseException, TracebackType | None], None]:
-    """What pymilter calls instead of us when an event cannot be turned into Python objects."""
+    """The hook that pymilter calls instead of a callback if it cannot convert an event to Python objects."""
 
     def hook(_kind: type[BaseException], error: BaseException, traceback: TracebackType | None) -> None:
         if isinstance(error, UnicodeDecodeError):
-            log.warning(pairs((("event", "argument is no UTF-8, ignored"), ("argument", repr(error.object)))))
+            log.warning(pairs((("event", "argument is not UTF-8, ignored"), ("argument", repr(error.object)))))
         else:
             log.error(pairs((("bug", repr(error)), ("at", _place(traceback)))))
 

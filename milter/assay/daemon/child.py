@@ -1,13 +1,13 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What a child process is to the supervisor, and the supervisor to a child process.
+"""The interface between the supervisor and its child processes.
 
-A `Kind` says what runs, and how many of it. The supervisor forks it, waits until it is ready, drains it and starts it
-again when it dies. A kind that serves mail and one that only helps differ in one word, `serves_mail`: what that means
-is written at the field, and the supervisor keeps it.
+A `Kind` defines what runs, and in how many processes. The supervisor forks each process, waits until it is ready,
+drains it, and restarts it when it dies. `serves_mail` distinguishes kinds that serve mail from helpers; the field
+documents the difference.
 
-Two pipes join the two. `Tether` is the child's side of them: it says when it serves, and waits for the order to drain.
-The order is end-of-file, so a child also leaves when the supervisor dies. A word before it says that others go on
-serving.
+Two pipes connect the supervisor and a child. `Tether` is the child's side: it reports that the child serves, and waits
+for the order to drain. The order is end-of-file, so a child also ends when the supervisor dies. A byte before it means
+that others continue to serve.
 """
 
 from __future__ import annotations
@@ -22,17 +22,17 @@ from dataclasses import dataclass, field
 from msgspec import Struct
 
 _READY = b"r"
-_REPLACED = b"n"  # others serve by now
+_REPLACED = b"n"  # others serve in its place
 
-_MIN_LIFE_SECONDS = 5.0  # a child that dies younger than this makes the next one wait
+_MIN_LIFE_SECONDS = 5.0  # if a child dies younger than this, the next one waits
 _MAX_DELAY_SECONDS = 30.0  # the longest such wait; doubled from 1 s, so that a bug does not become a fork storm
-_MAX_DELAY_WITHOUT_ANY_SECONDS = 1.5  # while none serves: MTAs try again for longer than this, and two forks are cheap
+_MAX_DELAY_WITHOUT_ANY_SECONDS = 1.5  # while none serves: MTAs retry for longer than this, and two forks are cheap
 
 
 class Tether(Struct, frozen=True):
     """The child's side.
 
-    :ivar slot: which one of its kind it is, counted from 0: no two that are meant to stay have the same.
+    :ivar slot: its number within its kind, from 0. Unique among children that do not drain.
     """
 
     control: int
@@ -59,14 +59,14 @@ class Kind(Struct, frozen=True):
     """One kind of child.
 
     :ivar name: a noun for the log.
-    :ivar run: what it does, in the child process: serve, call `Tether.ready`, return after `Tether.wait`; its result is
+    :ivar run: runs in the child process: serves, calls `Tether.ready`, and returns after `Tether.wait`. Its result is
         the exit code.
-    :ivar count: how many run at a time.
+    :ivar count: how many processes run at a time.
     :ivar drain_seconds: how long one may take to end after the order to drain, before it is killed.
-    :ivar serves_mail: the daemon is there for this kind. A reload waits until new ones serve before the old ones drain;
-        and a daemon none of whose children ever served mail ends. Others never decide anything: a reload starts one
-        when the old one has ended, so that it may hold a port or a file alone; they end when the last that serves mail
-        has ended, which may still need them; and they do not inherit the listening socket.
+    :ivar serves_mail: whether it serves mail or is a helper. A reload waits until new processes that serve mail are
+        ready before the old ones drain. A daemon without any that was ever ready ends. A reload starts a helper after
+        the old one has ended, so that it may hold a port or file exclusively. Helpers end after the last process that
+        serves mail, which may need them, and do not inherit the listening socket.
     """
 
     name: str
@@ -90,7 +90,7 @@ class Child:
     serving: bool = False
 
     def read_readiness(self) -> None:
-        """Take note of what `readiness` says, when it is readable."""
+        """Read `readiness`. Call it when it is readable."""
         if self.readiness >= 0:
             self.serving = os.read(self.readiness, 1) == _READY
             os.close(self.readiness)
@@ -99,13 +99,13 @@ class Child:
     def drain(self, grace: float, *, replaced: bool = False) -> None:
         """Order it to drain.
 
-        :param grace: how many seconds beyond its own ``drain_seconds`` it has, before it is killed.
+        :param grace: seconds beyond its own ``drain_seconds`` before it is killed.
         :param replaced: others serve in its place.
         """
         if self.draining_until:
             return
         if replaced:
-            with contextlib.suppress(OSError):  # it has died, and we have yet to hear of it
+            with contextlib.suppress(OSError):  # it has died, and is not reaped yet
                 os.write(self.control, _REPLACED)
         os.close(self.control)
         self.control = -1
@@ -119,31 +119,31 @@ class Child:
         self.control = self.readiness = -1
 
     def kill(self) -> None:
-        """End it at once."""
-        with contextlib.suppress(OSError):  # it runs as somebody else by now, or has been reaped
+        """Kill it."""
+        with contextlib.suppress(OSError):  # it runs as another user, or has been reaped
             os.kill(self.pid, signal.SIGKILL)
 
 
 @dataclass(slots=True)
 class BackOff:
-    """When the next child of a kind may be started. One that failed makes it wait, and each time twice as long."""
+    """When the next child of a kind may be started. The wait doubles with each failure."""
 
     _since: float = 0.0
     _delay: float = 0.0
 
     def until(self, *, none_serves: bool) -> float:
-        """The time, on the monotonic clock, from which one may be started; 0 for at once."""
+        """The earliest start on the monotonic clock; 0 for at once."""
         return self._since + self.delay(none_serves=none_serves) if self._delay else 0.0
 
     def delay(self, *, none_serves: bool) -> float:
-        """How long the wait is, in seconds, from the failure on."""
+        """The wait after the failure, in seconds."""
         return min(self._delay, _MAX_DELAY_WITHOUT_ANY_SECONDS if none_serves else _MAX_DELAY_SECONDS)
 
     def on_failure(self, lived: float, *, waiting: bool) -> None:
-        """Take note that one died or could not be started.
+        """Note that one died or could not be started.
 
-        :param lived: for how many seconds it had run.
-        :param waiting: the wait for an earlier one is not over. Those that fail together count once.
+        :param lived: how many seconds it ran.
+        :param waiting: the wait after an earlier failure is not over. Simultaneous failures count once.
         """
         if waiting:
             return

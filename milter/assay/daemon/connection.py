@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""One connection of the MTA: translates libmilter's events for a session, and performs its verdicts.
+"""One connection of the MTA: translates libmilter's events for a session, and carries out its verdicts.
 
-Nothing is decided here. What libmilter and pymilter do that one would not expect is told in `assay.daemon.callbacks`.
+No decisions are made here. `assay.daemon.callbacks` describes the pitfalls of libmilter and pymilter.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from assay.model.smtp import parse_address
 from assay.policy import Stage
 from assay.session import Session, Settings, Verdict
 
-#: The step that says no reply follows, for each stage at which the policy may act.
+#: The "no reply" step of each stage at which the policy may act.
 _STAGES = {
     Stage.CONNECT: Milter.P_NR_CONN,
     Stage.HELO: Milter.P_NR_HELO,
@@ -37,7 +37,7 @@ _STAGES = {
 }
 _NEVER_REPLIED = Milter.P_NR_HDR | Milter.P_NR_EOH | Milter.P_NR_BODY
 _OTHER_STEPS = Milter.P_NODATA | Milter.P_NOUNKNOWN | Milter.P_HDR_LEADSPC
-#: What an MTA must let us do for each kind of edit.
+#: The action that an MTA must allow for each kind of edit.
 _ACTIONS: Mapping[type[Edit], int] = {
     Insert: Milter.ADDHDRS,
     Remove: Milter.CHGHDRS,
@@ -45,9 +45,9 @@ _ACTIONS: Mapping[type[Edit], int] = {
     AddRecipient: Milter.ADDRCPT,
 }
 
-#: The macros we read, by the stage at which we ask for them; each may be missing. Where we need none we ask for one
-#: that is cheap, for otherwise the MTA sends its own long list. MAIL needs one that always has a value: libmilter keeps
-#: a stage's macros until the next ones arrive for it, and a login of an earlier message must not survive.
+#: The macros we read, by stage; each may be missing. For a stage without, we request a cheap one, since otherwise the
+#: MTA sends its own long list. MAIL needs one that always has a value: libmilter keeps a stage's macros until new ones
+#: arrive, and the login name of an earlier message must not survive.
 _MACROS = {
     Milter.M_CONNECT: "j {client_addr} {daemon_name}",
     Milter.M_HELO: "j",
@@ -55,54 +55,54 @@ _MACROS = {
     Milter.M_ENVRCPT: "i",
     Milter.M_EOM: "i",
 }
-_UNRESOLVED = ("unknown", "localhost.invalid")  # what Postfix writes where the client has no name
+_UNRESOLVED = ("unknown", "localhost.invalid")  # Postfix's text for a client without a name
 
 MAX_QUARANTINE_REASON = 200  # octets; Postfix and Sendmail keep it in the queue file
 
 
 class SessionCount:
-    """How many sessions a worker has; a draining worker leaves when there are none."""
+    """How many sessions a worker has. A draining worker ends when there are none."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self.value = 0
 
     def change(self, by: int) -> None:
-        """One more or one less."""
+        """Count one more or one less."""
         with self._lock:
             self.value += by
 
 
 class Service(Struct, frozen=True):
-    """What all connections of a worker share."""
+    """The objects that all connections of a worker share."""
 
     new_session: Callable[[], Session]
-    no_reply: int  #: the steps after which we have nothing to say, made by `silent_steps`
-    actions: int  #: what we may do to a message, made by `actions`
+    no_reply: int  #: the steps to which we never reply, from `silent_steps`
+    actions: int  #: the actions we may take on a message, from `actions`
     on_error: policy.OnError
     journal: Journal
     sessions: SessionCount
 
     @property
     def log(self) -> Log:
-        """Where faults go."""
+        """The log for errors."""
         return self.journal.log
 
 
 def silent_steps(decisions: policy.Policy) -> int:
-    """The steps after which we have nothing to say, for nothing is decided there."""
+    """The steps to which we never reply, because the policy does not act there."""
     steps = (step for stage, step in _STAGES.items() if not decisions.acts_at(stage))
     return int(reduce(or_, steps, _NEVER_REPLIED))
 
 
 def actions(settings: Settings) -> int:
-    """All that the configuration can lead to, and no more: what an MTA need not allow cannot be done by mistake."""
+    """The actions that the configuration can lead to, and no others, so that none can happen by mistake."""
     quarantine = Milter.QUARANTINE if settings.may_quarantine else 0
     return int(reduce(or_, (_ACTIONS[kind] for kind in settings.possible_edits), Milter.SETSYMLIST | quarantine))
 
 
 class Connection:
-    """One connection of the MTA: a session, and what was negotiated for it."""
+    """One connection of the MTA: a session and the result of the negotiation."""
 
     __slots__ = ("broken", "connected", "failure", "leading_space", "no_reply", "service", "session")
 
@@ -112,11 +112,11 @@ class Connection:
         self.leading_space = False
         self.no_reply = 0
         self.connected = False
-        self.broken = ""  # what went wrong before the first message: on_error applies to all of them
-        self.failure = ""  # what went wrong in the current message: on_error applies at its end
+        self.broken = ""  # an error before the first message: on_error applies to all messages
+        self.failure = ""  # an error in the current message: on_error applies at its end
 
     def negotiate(self, context: Any, options: list[int]) -> int:
-        """Agree on actions and steps (``smfi_opensocket``'s xxfi_negotiate): all we want, of what the MTA offers."""
+        """xxfi_negotiate: agree on actions and steps. We take all we want of what the MTA offers."""
         offered, steps = options[0], options[1]
         options[0] = offered & self.service.actions
         self.no_reply = steps & self.service.no_reply
@@ -129,20 +129,20 @@ class Connection:
         return int(Milter.CONTINUE)
 
     def connect(self, context: Any, name: str, _family: int, address: Any) -> Verdict | None:
-        """xxfi_connect: `address` is (host, port...) for inet and inet6, else a path or None."""
+        """xxfi_connect. `address` is (host, port...) for inet and inet6, otherwise a path or None."""
         self.connected = True
         client = parse_address(address[0]) if isinstance(address, tuple) else None
         told = macro(context, "{client_addr}")
         if client is None:
-            # A front end may hand us a connection whose real client only the macro tells (XCLIENT over a pipe).
+            # Behind a front end only the macro may have the real client (XCLIENT over a pipe).
             client = parse_address(told)
-        unnamed = name in _UNRESOLVED or name.startswith("[")  # Sendmail writes [address] where there is no name
+        unnamed = name in _UNRESOLVED or name.startswith("[")  # Sendmail writes [address] if there is no name
         return self.session.connect(
             client,
             "" if unnamed else name,
             mta_name=macro(context, "j"),
             daemon=macro(context, "{daemon_name}"),
-            # Postfix, where a proxy does not know either (XCLIENT ADDR=[UNAVAILABLE]): such a client is no local one.
+            # Postfix's value if the proxy does not know the client (XCLIENT ADDR=[UNAVAILABLE]). It is not local.
             local=told != "unknown",
         )
 
@@ -152,15 +152,15 @@ class Connection:
         return self.session.helo(name)
 
     def ensure_connected(self, context: Any) -> None:
-        """Make up for a connect event that never came because the client's name is no UTF-8.
+        """Replace a connect event that was lost because the client's name is not UTF-8.
 
-        Where the macro does not tell the address either, the client stays unknown, and is not taken for a local one.
+        Without an address in the macro the client stays unknown, and does not count as local.
         """
         if not self.connected and macro(context, "{client_addr}"):
             self.connect(context, "unknown", 0, None)
 
     def mail(self, context: Any, path: bytes, *parameters: bytes) -> Verdict | None:
-        """xxfi_envfrom. The argument counts, not {mail_addr}: MTAs rewrite that one."""
+        """xxfi_envfrom. Uses the argument and not {mail_addr}, which MTAs rewrite."""
         self.ensure_connected(context)
         return self.session.mail(
             path.decode("utf-8", "surrogateescape"),
@@ -174,7 +174,7 @@ class Connection:
         return self.session.rcpt(path.decode("utf-8", "surrogateescape"))
 
     def header(self, _context: Any, name: str, value: bytes) -> None:
-        """xxfi_header. Without HDR_LEADSPC the MTA has eaten one space behind the colon."""
+        """xxfi_header. Without HDR_LEADSPC the MTA has removed one space after the colon."""
         if not self.leading_space:
             value = b" " + value
         self.session.header(field_from_milter(name.encode("utf-8", "surrogateescape"), value))
@@ -188,7 +188,7 @@ class Connection:
         self.session.body(chunk)
 
     def end_of_message(self, context: Any) -> int:
-        """xxfi_eom: join, judge, perform, log."""
+        """xxfi_eom: judge, carry out the verdict, log."""
         began = time.monotonic()
         queue_id = macro(context, "i")
         if self.failure:
@@ -202,7 +202,7 @@ class Connection:
         return result
 
     def give_up(self, queue_id: str) -> int:
-        """A fault of ours hit this message: let it pass or have it sent again, as the operator chose."""
+        """Handle a message that we failed to judge: accept or defer it, as the operator chose."""
         action = self.service.on_error
         self.service.log.error(f"{pairs((('queue', queue_id or '-'), ('action', action)))} {self.failure}")
         self.failure = self.broken
@@ -210,7 +210,7 @@ class Connection:
         return int(Milter.TEMPFAIL if action is policy.OnError.TEMPFAIL else Milter.ACCEPT)
 
     def abort(self, context: Any) -> None:
-        """xxfi_abort: the message is over; a fault that hit it is logged all the same."""
+        """xxfi_abort: the message is over. Log its error, if any."""
         if self.failure != self.broken:
             self.service.log.error(
                 f"{pairs((('queue', macro(context, 'i') or '-'), ('aborted', 'yes')))} {self.failure}"
@@ -226,23 +226,23 @@ class Connection:
         return self.reply(context, verdict)
 
     def reply(self, context: Any, verdict: Verdict) -> int:
-        """Tell the client no, in the verdict's words; libmilter allows no words at connect."""
+        """Refuse, with the reply of the verdict. At connect libmilter allows no reply text."""
         reply = verdict.reply
         if reply is not None and verdict.stage is not Stage.CONNECT:
-            # libmilter reads the text as a format: a per cent sign is doubled.
+            # libmilter treats the text as a format string, so double each per cent sign.
             lines = [line.replace("%", "%%") for line in reply.lines]
             context.setreply(str(reply.code), reply.status, *lines)
         return int(Milter.REJECT if verdict.action is policy.Action.REJECT else Milter.TEMPFAIL)
 
     def perform(self, context: Any, verdict: Verdict) -> int:
-        """Do to the message what the verdict says."""
+        """Carry out a verdict at the end of the message."""
         match verdict.action:
             case policy.Action.REJECT | policy.Action.TEMPFAIL:
                 return self.reply(context, verdict)
             case policy.Action.DISCARD:
                 return int(Milter.DISCARD)
             case policy.Action.QUARANTINE:
-                # The MTA keeps and logs it; names that strangers publish in the DNS can be any octets.
+                # The MTA stores and logs it. Names that strangers publish in the DNS can have any octets.
                 reason = f"{verdict.decision.by}: {as_prose(verdict.decision.reason)}"
                 context.quarantine(marked_ascii(reason[:MAX_QUARANTINE_REASON]))
             case policy.Action.TAG | policy.Action.ACCEPT:
@@ -252,7 +252,7 @@ class Connection:
         return int(Milter.CONTINUE)
 
     def apply(self, context: Any, edit: Edit) -> None:
-        """One edit of the header."""
+        """Carry out one edit."""
         match edit:
             case Remove(name, occurrence):
                 context.chgheader(name, occurrence, None)
@@ -269,13 +269,13 @@ class Connection:
         return b" " + octets if self.leading_space else octets
 
     def field_value(self, value: str) -> str:
-        """A value as libmilter wants it: bare line feeds, and our own leading space where the MTA adds none."""
+        """A value in libmilter's form: bare line feeds, and a leading space if the MTA adds none."""
         text = value.replace("\r\n", "\n")
         return f" {text}" if self.leading_space else text
 
 
 def macro(context: Any, name: str) -> str:
-    """A macro's value, empty where the MTA did not send it or it is no UTF-8."""
+    """A macro's value; empty if the MTA did not send it or it is not UTF-8."""
     try:
         return context.getsymval(name) or ""
     except UnicodeDecodeError:

@@ -1,11 +1,11 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The supervisor: keeps the socket and its children, obeys signals. A single thread that never touches a message.
+"""The supervisor: keeps the socket and the children, and handles signals. A single thread that never reads a message.
 
-What its children are is in `kinds`; what a kind of child is, in `child`. Signals: TERM and INT drain and end; a second
-one ends at once. HUP reads the configuration, and only if it is good starts new workers with it, waits until they
-serve, and drains the old ones. CHLD replaces a child that died. Handlers only note the signal; the loop acts.
+`kinds` lists its children, and `child` defines a kind. Signals: TERM and INT drain and end; a second one ends at once.
+HUP reads the configuration. If it is valid, new workers start with it, and once they serve, the old ones drain. CHLD
+replaces a child that died. Handlers only note the signal; the loop acts.
 
-No failure of the system ends it while children serve: what cannot be done now is logged and tried again.
+No system error ends the supervisor while children serve: it logs the error and tries again.
 """
 
 from __future__ import annotations
@@ -25,14 +25,14 @@ from assay.daemon.listener import Listener
 from assay.log import Log
 
 _SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGCHLD)
-_STOPS = (signal.SIGTERM, signal.SIGINT)  # they count: the second one is another order
-_START_SECONDS = 30.0  # how long a worker may take until it serves; it needs less than one
+_STOPS = (signal.SIGTERM, signal.SIGINT)  # counted: a second one means end at once
+_START_SECONDS = 30.0  # how long a worker may take to start; it needs less than one
 _GRACE_SECONDS = 5.0  # beyond drain_seconds, before a child that should have ended is killed
-_PAUSE_SECONDS = 1.0  # after a failure of the system in the loop itself
+_PAUSE_SECONDS = 1.0  # after a system error in the loop itself
 
 
 def kinds(configuration: Configuration, listener: Listener, log: Log) -> tuple[Kind, ...]:
-    """The children that a configuration wants. A new kind is a line here, and its ``run`` in a module of its own."""
+    """The kinds of children for a configuration. A new kind is one line here, and its ``run`` a module of its own."""
     return (worker.kind(configuration, listener, log),)
 
 
@@ -42,7 +42,7 @@ class Supervisor:
 
     listener: Listener
     configuration: Configuration
-    reload: Callable[[], tuple[Configuration, Log]]  #: reads the configuration anew; raises ConfigError
+    reload: Callable[[], tuple[Configuration, Log]]  #: reads the configuration again; raises ConfigError
     log: Log
     _kinds: tuple[Kind, ...] = ()
     _children: dict[int, Child] = field(default_factory=dict)
@@ -52,9 +52,9 @@ class Supervisor:
     _served: bool = False
 
     def run(self) -> int:
-        """Serve until told to end.
+        """Serve until a signal ends it.
 
-        :returns: the exit code: ``EX_OK``, or ``EX_SOFTWARE`` when no worker could start at all.
+        :returns: the exit code: ``EX_OK``, or ``EX_SOFTWARE`` if no worker could start.
         """
         wake, wake_end = os.pipe()
         for end in (wake, wake_end):
@@ -77,7 +77,7 @@ class Supervisor:
         while self._children or not self._stopping:
             try:
                 self._turn(wake)
-            except OSError as error:  # whatever it was: the children serve, and need us
+            except OSError as error:  # any system error: the children serve, and need us
                 self.log.error(f"supervisor: {error}; going on")
                 time.sleep(_PAUSE_SECONDS)
             if self._stopping and not self._served:
@@ -96,7 +96,7 @@ class Supervisor:
                 self._on_ready(child)
         while self._noted:
             number = self._noted.pop(0)
-            if number not in self._noted or number in _STOPS:  # a storm of one signal is one signal
+            if number not in self._noted or number in _STOPS:  # repeated signals of one kind count once
                 self._on_signal(number)
         if self._stopping and not any(child.kind.serves_mail for child in self._children.values()):
             self._drain(list(self._children.values()))
@@ -105,7 +105,7 @@ class Supervisor:
                 child.kill()
 
     def _patience(self) -> float | None:
-        """How long the loop may sleep, in seconds; None for as long as nothing happens."""
+        """How long the loop may sleep, in seconds; None until something happens."""
         times = [child.draining_until for child in self._children.values() if child.draining_until]
         if not self._stopping:
             times += [self._due(kind) for kind in self._kinds if self._missing(kind)]
@@ -118,14 +118,14 @@ class Supervisor:
             case signal.SIGHUP:
                 self._on_reload()
             case _ if self._stopping:
-                self.log.warning("told to end a second time: cutting sessions off")
+                self.log.warning("second signal to end: closing all sessions")
                 self._kill_all()
             case _:
                 self._on_stop()
 
     def _on_stop(self) -> None:
-        """Drain and end. Our own descriptor goes first: MTAs are refused at once instead of left waiting."""
-        self.log.info("ending: no new sessions, waiting for those that are open")
+        """Drain and end. Close our own descriptor first, so that MTAs are refused at once and do not wait."""
+        self.log.info("ending: no new sessions, waiting for open ones")
         self._stopping = True
         os.close(self.listener.descriptor)
         self._drain([child for child in self._children.values() if child.kind.serves_mail])
@@ -140,7 +140,7 @@ class Supervisor:
             self.log.error(f"not reloaded, the old configuration stays: {error}")
             return
         if configuration.milter.socket != self.configuration.milter.socket:
-            self.log.warning("milter.socket was changed: that needs a restart, the old socket stays")
+            self.log.warning("milter.socket has changed: this needs a restart, the old socket stays")
         old = [child for child in self._children.values() if not child.draining_until]
         wanted = [kind for kind in new if kind.serves_mail for _ in range(kind.count)]
         fresh: list[Child] = []
@@ -153,7 +153,7 @@ class Supervisor:
         else:
             self._await(fresh)
             if not all(child.serving for child in fresh):
-                fault = "a worker with the new one cannot serve"
+                fault = "a worker with the new configuration cannot serve"
         if fault:
             self._drain(fresh, replaced=True)
             self.log.error(f"not reloaded, the old configuration stays: {fault}")
@@ -163,7 +163,7 @@ class Supervisor:
         self.log.info("reloaded")
 
     def _await(self, fresh: list[Child]) -> None:
-        """Wait until new workers serve, have died or take too long, so that the old ones are never missed."""
+        """Wait until new workers serve, have died or take too long, so that there is no gap in service."""
         deadline = time.monotonic() + _START_SECONDS
         while waiting := [child for child in fresh if child.readiness >= 0]:
             ends = [child.readiness for child in waiting]
@@ -175,27 +175,27 @@ class Supervisor:
                     self._on_ready(child)
 
     def _missing(self, kind: Kind) -> int:
-        """How many of a kind are to be started. One that must be alone is not missed while its predecessor drains."""
+        """How many of a kind are to be started. A helper starts only after its predecessor has ended."""
         namesakes = [child for child in self._children.values() if child.kind.name == kind.name]
         if not kind.serves_mail and any(child.kind is not kind for child in namesakes):
             return 0
         return kind.count - sum(not child.draining_until for child in namesakes)
 
     def _due(self, kind: Kind) -> float:
-        """From when on the next of a kind may be started."""
+        """The earliest start of the next of a kind."""
         return self._back_off_of(kind).until(none_serves=self._none_serves(kind))
 
     def _back_off_of(self, kind: Kind) -> BackOff:
         return self._back_off.setdefault(kind.name, BackOff())
 
     def _none_serves(self, kind: Kind) -> bool:
-        """Whether a kind that serves mail has nobody who does. Mail does not wait for the others."""
+        """Whether a kind serves mail and no process does. Mail does not depend on helpers."""
         return kind.serves_mail and not any(
             child.kind.serves_mail and child.serving and not child.draining_until for child in self._children.values()
         )
 
     def _keep_children(self) -> None:
-        """Start what is missing, unless some have died young lately."""
+        """Start missing children, except during a wait after a failure."""
         if self._stopping:
             return
         for kind in self._kinds:
@@ -209,14 +209,14 @@ class Supervisor:
                 self.log.error(f"cannot start a {kind.name}: {error.strerror}; trying again {self._wait(kind)}")
 
     def _wait(self, kind: Kind) -> str:
-        """In how many seconds the next of a kind is started, in words."""
+        """The wait for the next of a kind, in words."""
         seconds = self._due(kind) - time.monotonic()
         return f"in {seconds:.1f} s" if seconds > 0 else "at once"
 
     def _spawn(self, kind: Kind) -> Child:
-        """Start one.
+        """Start one child.
 
-        :raises OSError: the system has no process or descriptor left; nothing has changed.
+        :raises OSError: no process or descriptor left; nothing has changed.
         """
         ends: list[int] = []
         taken = {child.slot for child in self._children.values() if child.kind is kind and not child.draining_until}
@@ -245,16 +245,16 @@ class Supervisor:
             signal.set_wakeup_fd(-1)
             for number in _SIGNALS:
                 signal.signal(number, signal.SIG_DFL)
-            os.setpgid(0, 0)  # Ctrl-C at a terminal is the supervisor's affair
-            # A sibling's pipe end kept open here would keep that sibling from seeing its end-of-file.
+            os.setpgid(0, 0)  # Ctrl-C at a terminal is for the supervisor
+            # If a sibling's pipe stayed open here, that sibling would not see its end-of-file.
             for child in self._children.values():
                 child.close()
             for end in ours:
                 os.close(end)
-            if not kind.serves_mail:  # kept open here, the socket would take sessions that nobody serves
+            if not kind.serves_mail:  # if it stayed open, sessions would wait here for nobody
                 os.close(self.listener.descriptor)
             code = kind.run(tether)
-        except Exception as error:  # the child must not run on as a second supervisor
+        except Exception as error:  # the child must not continue as a second supervisor
             self.log.error(f"{kind.name} cannot serve: {error!r}")
         finally:
             os._exit(code)
@@ -269,9 +269,9 @@ class Supervisor:
             )
 
     def _reap(self) -> None:
-        """Take note of all that died, before acting on any: whether one is left decides how long the wait is."""
+        """Collect all dead children before handling any: the wait depends on whether one is left."""
         dead: list[tuple[Child, int]] = []
-        with contextlib.suppress(ChildProcessError):  # there are no children at all
+        with contextlib.suppress(ChildProcessError):  # no children
             while (found := os.waitpid(-1, os.WNOHANG))[0]:
                 if child := self._children.pop(found[0], None):
                     dead.append((child, os.waitstatus_to_exitcode(found[1])))
@@ -286,7 +286,7 @@ class Supervisor:
         if child.draining_until:
             self.log.debug(f"{kind.name} {child.pid} drained")
             return
-        self._stopping |= kind.serves_mail and not self._served  # it never worked: an operator should see that at once
+        self._stopping |= kind.serves_mail and not self._served  # it never worked: the operator should see this at once
         how = f"exit code {code}" if code >= 0 else f"signal {-code}"
         line = f"{kind.name} {child.pid} died ({how})"
         if self._stopping:

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """One worker process: libmilter's threads, one DNS loop thread, and one control thread that reads a pipe.
 
-libmilter takes HUP, TERM and INT in a thread of its own and Python's handlers never run under ``milter.main()``, so
-the supervisor commands a worker by a pipe (`Tether`), which a thread of its own reads.
+libmilter handles HUP, TERM and INT in its own thread, and Python's handlers never run under ``milter.main()``. So the
+supervisor controls a worker by a pipe (`Tether`), which a separate thread reads.
 """
 
 from __future__ import annotations
@@ -25,19 +25,21 @@ from assay.log import Log
 from assay.memory import Memory
 from assay.session import Session
 
-#: When the collector looks for cycles (``gc.set_threshold``). A message makes some two thousand objects and no cycle,
-#: so the default, every 700 objects, is work in vain; twenty thousand are a few megabytes.
+#: When the collector looks for cycles (``gc.set_threshold``). A message makes about two thousand objects and no cycle,
+#: so the default of 700 objects is wasted work. Twenty thousand objects are a few megabytes.
 COLLECT = (20_000, 20, 50)
 _M_ARENA_MAX = -8  # <malloc.h>, mallopt(3)
-_POLL_SECONDS = 0.1  # how often a draining worker looks whether its sessions are gone
-_SETTLE_SECONDS = 0.1  # until our siblings have gone deaf too; a shared socket shut down before looks broken to them
-_LINGER_SECONDS = 1.0  # a session that was accepted before the socket went deaf may not have been counted yet
+_POLL_SECONDS = 0.1  # how often a draining worker checks its sessions
+_SETTLE_SECONDS = (
+    0.1  # until our siblings are deaf too; shutting the shared socket down earlier looks like an error to them
+)
+_LINGER_SECONDS = 1.0  # a session accepted just before the socket went deaf may not be counted yet
 
 
 def kind(configuration: Configuration, listener: Listener, log: Log) -> Kind:
-    """The workers, each on a core of its own as far as there are any.
+    """The workers, each on its own core if there are enough.
 
-    The order of the cores is drawn by lot, so that several daemons with few workers do not all come to the same.
+    The order of the cores is random, so that several daemons with few workers do not share the same cores.
     """
     cores = list(os.sched_getaffinity(0))
     random.shuffle(cores)
@@ -51,7 +53,7 @@ def kind(configuration: Configuration, listener: Listener, log: Log) -> Kind:
 
 
 def run(tether: Tether, configuration: Configuration, listener: Listener, log: Log, *, core: int) -> int:
-    """Serve until told to drain. Call it in a fresh child process.
+    """Serve until the order to drain. Call it in a new child process.
 
     :param core: the core to run on.
     :returns: the exit code.
@@ -69,7 +71,7 @@ def run(tether: Tether, configuration: Configuration, listener: Listener, log: L
         new_session=lambda: Session(settings, trust, lambda seconds=None: resolver.driver(seconds or budget), memory),
         no_reply=connection.silent_steps(settings.policy),
         actions=connection.actions(settings),
-        # A dry run refuses nothing, a message that we failed to judge included.
+        # A dry run refuses nothing, not even a message that we failed to judge.
         on_error=policy.OnError.ACCEPT if configuration.milter.dry_run else configuration.milter.on_error,
         journal=open_journal(log, configuration.log.facts, configuration.log.enterprise),
         sessions=sessions,
@@ -81,33 +83,33 @@ def run(tether: Tether, configuration: Configuration, listener: Listener, log: L
         name="control",
         daemon=True,
     ).start()
-    gc.freeze()  # what is loaded by now lives as long as the process: the collector need not look at it again
+    gc.freeze()  # objects loaded by now live as long as the process, so the collector can skip them
     gc.set_threshold(*COLLECT)
     tether.ready()
     return callbacks.serve(log)
 
 
 def keep_to(core: int, log: Log) -> None:
-    """Have this process run on one core, and its threads not interrupt each other.
+    """Run this process on one core, and keep its threads from interrupting each other.
 
-    Only one of our threads can run Python at a time. On several cores they wake each other at every callback for
-    nothing, to find the interpreter taken again: that nearly doubles a message's CPU when sessions overlap. And a
-    thread that wakes another one keeps the core until it has to wait itself (sched(7), SCHED_BATCH), since the other
-    one could not run Python before that anyway. Neither needs a privilege.
+    Only one of our threads can run Python at a time. On several cores, threads wake up at every callback and find the
+    interpreter taken, which nearly doubles a message's CPU time when sessions overlap. With SCHED_BATCH (sched(7)) a
+    thread that wakes another one keeps the core until it waits itself, since the other one could not run Python before
+    that anyway. Neither needs a privilege.
     """
     try:
         os.sched_setaffinity(0, {core})
         os.sched_setscheduler(0, os.SCHED_BATCH, os.sched_param(0))
-    except (OSError, AttributeError) as error:  # forbidden here, the core is gone, or not Linux: then without
+    except (OSError, AttributeError) as error:  # forbidden here, the core is gone, or not Linux
         log.debug(f"threads are not kept to one core: {error}")
 
 
 def share_one_arena() -> None:
-    """Have malloc serve all threads from one heap, where it is glibc's. Call it before there are threads.
+    """Make glibc's malloc serve all threads from one heap. Call it before there are threads.
 
-    glibc gives each thread a heap of its own, up to eight a core, and each keeps the largest pieces of bodies that its
-    thread ever held: megabytes that grow with the messages. Only the thread that has the interpreter allocates much, so
-    there is nobody to keep apart.
+    glibc gives each thread its own heap, up to eight per core, and each heap keeps the largest body chunks its thread
+    ever held: megabytes that grow with the messages. Only the thread that has the interpreter allocates much, so
+    threads do not contend for the heap.
     """
     with contextlib.suppress(OSError, AttributeError):  # another C library
         ctypes.CDLL(None).mallopt(_M_ARENA_MAX, 1)
@@ -116,8 +118,8 @@ def share_one_arena() -> None:
 def _control(tether: Tether, listener: Listener, sessions: connection.SessionCount, patience: float, log: Log) -> None:
     """Wait for the order to drain, drain, and end the process.
 
-    libmilter has no drain of its own: stopping it resets live sessions. So the listening socket is made deaf and the
-    process left when the last session is gone.
+    libmilter cannot drain: stopping it resets live sessions. So we make the listening socket deaf and end the process
+    after the last session.
     """
     replaced = tether.wait()
     shared = os.dup(listener.descriptor)
@@ -136,5 +138,5 @@ def _control(tether: Tether, listener: Listener, sessions: connection.SessionCou
         elif time.monotonic() - quiet_since >= _LINGER_SECONDS:
             break
     else:
-        log.warning(f"{sessions.value} sessions were still open after {patience:g} s and are cut off")
-    os._exit(os.EX_OK)  # libmilter's main() does not return for a thread's sake
+        log.warning(f"closing {sessions.value} sessions that were still open after {patience:g} s")
+    os._exit(os.EX_OK)  # a thread cannot make libmilter's main() return
