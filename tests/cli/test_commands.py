@@ -253,12 +253,12 @@ class TestProbe:
     @pytest.mark.parametrize(
         ("packets", "reason"),
         [
-            pytest.param([b"HTTP/1.1 400 Bad Request\r\n"], b"not a milter: it said b'HTTP/'", id="a web server"),
+            pytest.param([b"HTTP/1.1 400 Bad Request\r\n"], b"not a milter: it sent b'HTTP/'", id="a web server"),
             pytest.param([b"\0\0\0\1O"], b"no answer to the negotiation", id="half a negotiation"),
-            pytest.param([b"\0\0\0\xffO1234"], b"hung up in the middle of a packet", id="half a packet"),
-            pytest.param([AGREED, b"\0\0\0\5yabc\0"], b"a reply without code: ", id="a reply without code"),
-            pytest.param([AGREED, b"\0\0\0\1i"], b"an edit without name or value: ", id="an empty edit"),
-            pytest.param([AGREED, b"\0\0\0\7m\0\0\0\1ab"], b"an edit without name or value: ", id="half an edit"),
+            pytest.param([b"\0\0\0\xffO1234"], b"closed the connection in the middle of a packet", id="half a packet"),
+            pytest.param([AGREED, b"\0\0\0\5yabc\0"], b"reply without a code: ", id="a reply without code"),
+            pytest.param([AGREED, b"\0\0\0\1i"], b"edit without a name or value: ", id="an empty edit"),
+            pytest.param([AGREED, b"\0\0\0\7m\0\0\0\1ab"], b"edit without a name or value: ", id="half an edit"),
             pytest.param([AGREED, b"\0\0\0\1?"], b"unexpected answer ", id="an unknown answer"),
         ],
     )

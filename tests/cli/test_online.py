@@ -15,7 +15,7 @@ from zone import Rows
 PUBLIC: Rows = {"a.root-servers.net": [["A", "198.41.0.4"]]}
 SERVERS: dict[str, tuple[Rows, dict[str, Any], str]] = {
     "a resolver": (PUBLIC, {}, ""),
-    "one that knows its own zones only": ({}, {}, "{server} says that a.root-servers.net does not exist"),
+    "one that knows its own zones only": ({}, {}, "{server} reports that a.root-servers.net does not exist"),
     "one that refuses": (PUBLIC, {"rcodes": {"a.root-servers.net": "REFUSED"}}, "{server} answered REFUSED"),
     "one that is silent": (PUBLIC, {"drop": True}, "{server} did not answer within"),
     "one that fails for what does not exist": (
@@ -26,7 +26,7 @@ SERVERS: dict[str, tuple[Rows, dict[str, Any], str]] = {
     "one that lies": (
         PUBLIC | {"assay-config-check.invalid": [["A", "192.0.2.1"]]},
         {},
-        "{server} has an answer for assay-config-check.invalid",
+        "{server} answers for assay-config-check.invalid",
     ),
 }
 

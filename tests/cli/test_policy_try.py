@@ -166,14 +166,14 @@ def test_what_a_rule_decided_before_is_told(log: Path, new: Path) -> None:
     ended = run(str(log), "-c", str(new))
     assert "4A reject (rule old) -> accept\n" in ended.stdout
     assert "  reject -> accept: 2 (2 no longer rule old)\n" in ended.stdout
-    assert "1 more to the same end, decided by another key or rule\n" in ended.stdout
+    assert "1 more with the same outcome, decided by another key or rule\n" in ended.stdout
 
 
 def test_a_dry_run_of_all_is_mentioned(log: Path, new: Path) -> None:
     new.write_text("[milter]\ndry_run = true\n" + new.read_text())
     ended = run(str(log), "-c", str(new))
     assert "accept -> reject" in ended.stdout
-    assert ended.stdout.endswith("milter.dry_run on: it would have changed and refused nothing.\n")
+    assert ended.stdout.endswith("milter.dry_run is on: this configuration would have changed and refused nothing.\n")
 
 
 def test_json_from_standard_input(log: Path, new: Path) -> None:
@@ -251,10 +251,10 @@ def test_facts_that_the_log_lacks_are_told_once(log: Path, new: Path) -> None:
     )
     ended = run(str(log), "-c", str(new))
     assert ended.stderr.splitlines() == [
-        'assay policy try: header("x-foo") is not in the log for 3 of 3 messages; taken for absent',
-        "assay policy try: list is not in the log for 1 of 3 messages; taken for absent",
-        "assay policy try: senderid is not in the log for 3 of 3 messages; taken for absent",
-        "assay policy try: spf.mailfrom.mechanism is not in the log for 1 of 3 messages; taken for absent",
+        'assay policy try: header("x-foo") is not in the log for 3 of 3 messages; treated as absent',
+        "assay policy try: list is not in the log for 1 of 3 messages; treated as absent",
+        "assay policy try: senderid is not in the log for 3 of 3 messages; treated as absent",
+        "assay policy try: spf.mailfrom.mechanism is not in the log for 1 of 3 messages; treated as absent",
     ]
 
 

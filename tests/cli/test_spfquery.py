@@ -179,7 +179,7 @@ def test_the_page_has_every_option_and_exit_code(tool: Tool) -> None:
 
 def test_verbose_tells_what_was_asked_for_nothing(tool: Tool) -> None:
     text = "\n".join(tool("-v", "-i", "203.0.113.9", "big.example").lines)
-    assert re.search(r"ms  asked ahead and not needed: TXT example\.org: .*v=spf1 .* ms\)", text)
+    assert re.search(r"ms  asked in advance, not needed: TXT example\.org: .*v=spf1 .* ms\)", text)
 
 
 def test_verbose_tells_that_there_was_nothing_to_ask(tool: Tool) -> None:
@@ -187,7 +187,7 @@ def test_verbose_tells_that_there_was_nothing_to_ask(tool: Tool) -> None:
 
 
 def test_a_daemon_that_judges_no_mail_of_the_client_is_told(tool: Tool) -> None:
-    note = "note         the daemon judges no mail of this client: internal network 127.0.0.0/8"
+    note = "note         the daemon does not judge mail of this client: internal network 127.0.0.0/8"
     assert note in tool("-v", "example.org").lines
     assert note not in tool("-v", "-i", "192.0.2.1", "example.org").lines
 
@@ -274,10 +274,10 @@ class TestConfiguration:
     [
         ([], 64, "nothing to check"),
         (["-i", "192.0.2.1"], 64, "nothing to check"),
-        (["-i", "192.0.2", "example.org"], 64, "'192.0.2' is no IP address"),
-        (["-i", "", "example.org"], 64, "'' is no IP address"),
-        (["-i", "\udcff", "example.org"], 64, "is no IP address"),
-        (["-e", "maybe", "example.org"], 64, "'maybe' is no result; there are pass, fail"),
+        (["-i", "192.0.2", "example.org"], 64, "'192.0.2' is not an IP address"),
+        (["-i", "", "example.org"], 64, "'' is not an IP address"),
+        (["-i", "\udcff", "example.org"], 64, "is not an IP address"),
+        (["-e", "maybe", "example.org"], 64, "'maybe' is not one of pass, fail"),
         (["joe@example.org"], 64, "give an address with -s"),
         (["example.org", "example.com"], 64, "unrecognized arguments: example.com"),
         (["--nameserver", "ns.example", "example.org"], 64, "'ns.example' is not a nameserver address"),

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""``assay check``: what the daemon would say to a saved message, and with ``--explain`` why."""
+"""``assay check``: the daemon's verdict on a saved message, and with ``--explain`` the reasons."""
 
 from __future__ import annotations
 
@@ -31,8 +31,8 @@ def add_to(commands: Any) -> None:
     parser = commands.add_parser(
         "check",
         help="evaluate a saved message",
-        description="Evaluate a saved message as the daemon would, and print the header fields it would write. Ends "
-        "with 0 whatever the verdict is.",
+        description="Evaluate a saved message as the daemon would, and print the header fields it would write. The "
+        "exit code is 0 for every verdict.",
     )
     add_envelope(parser)
     parser.add_argument("--rcpt", action="append", default=[], metavar="PATH", help="recipient; may be repeated")
@@ -40,13 +40,13 @@ def add_to(commands: Any) -> None:
     parser.add_argument(
         "--explain",
         action="store_true",
-        help="narrate every DNS question, answer and reason, which key or rule decided, and what is only watched",
+        help="print each DNS question, answer and reason, the key or rule that decided, and dry-run decisions",
     )
     parser.add_argument(
         "--second-opinion",
         action="store_true",
-        help="have dkimpy verify signatures and chain, and authres read the field that is written: where they agree, "
-        "and where not, which section decides",
+        help="verify signatures and chain with dkimpy, read the written field with authres, and compare: each "
+        "difference names the section that decides",
     )
     parser.add_argument("--json", action="store_true", help="print everything as one JSON object")
     parser.set_defaults(run=run)
@@ -66,15 +66,17 @@ def run(options: argparse.Namespace) -> int:
     if options.json:
         found = _object(verdicts, ruling, asked)
         if options.second_opinion:
-            found["second_opinion"] = [plain(one) for one in comparisons]
+            found["second_opinion"] = [plain(comparison) for comparison in comparisons]
         output.say_object(found)
         return os.EX_OK
     if options.explain:
         output.say((*_narrate(verdicts, asked), ""))
     output.say(_edits(ruling))
     if options.second_opinion:
-        output.say(("", *(one.line for one in comparisons)) if comparisons else ("", "nothing to compare"))
-    if ruling.assessment.exempt and not options.explain:  # or there is nothing to see, and no reason why
+        output.say(
+            ("", *(comparison.line for comparison in comparisons)) if comparisons else ("", "nothing to compare")
+        )
+    if ruling.assessment.exempt and not options.explain:  # otherwise the output does not show the reason
         print(f"assay check: not judged: {ruling.assessment.exempt}", file=sys.stderr)
     return os.EX_OK
 
@@ -85,9 +87,8 @@ def _evaluate(
     message: bytes,
     asked: list[tuple[Question, Answer, float]],
 ) -> tuple[list[Verdict], list[Comparison]]:
-    """The verdicts of the stages that had one, the message's last: what comes behind a refusal is worth knowing too.
-
-    And the second opinions, where they are wanted.
+    """The verdicts of all stages that had one, those after a refusal included, the message's last; and second opinions
+    on request.
     """
     header, body = split_message(message)
     delivery = Delivery(
@@ -110,13 +111,15 @@ def _evaluate(
         verdicts = deliver(session, delivery, past_refusals=True)
         if not options.second_opinion:
             return verdicts, []
-        field = next((one.value for one in verdicts[-1].edits if isinstance(one, Insert) and one.name == _RESULTS), "")
+        field = next(
+            (edit.value for edit in verdicts[-1].edits if isinstance(edit, Insert) and edit.name == _RESULTS), ""
+        )
         driver = resolver.driver(configuration.dns.budget_seconds)
         return verdicts, list(compare(verdicts[-1].assessment, body, field, driver))
 
 
 def _ruling(verdicts: list[Verdict], recipients: int) -> Verdict:
-    """The verdict that the message ends with: the first refusal, where it leaves no recipient."""
+    """The verdict that ends the message: the first refusal that leaves no recipient, otherwise the last verdict."""
     for verdict in verdicts:
         if verdict.stage is Stage.RCPT:
             recipients -= verdict.action.refuses
@@ -126,19 +129,19 @@ def _ruling(verdicts: list[Verdict], recipients: int) -> Verdict:
 
 
 def _narrate(verdicts: list[Verdict], asked: list[tuple[Question, Answer, float]]) -> Iterator[str]:
-    """Every question and answer in order, then each method's result and reason, then what was decided at each stage."""
+    """All questions and answers in order, then each method's result and reason, then the decision at each stage."""
     for question, answer, seconds in asked:
         yield f"dns      {output.lookup(question, answer)} ({seconds * 1000:.0f} ms)"
     assessment = verdicts[-1].assessment
     if assessment.exempt:
         yield f"exempt   not judged: {assessment.exempt}"
-    yield from map(_found, sorted(findings(assessment), key=lambda one: one.stage.rank))
+    yield from map(_found, sorted(findings(assessment), key=lambda finding: finding.stage.rank))
     for verdict in verdicts:
         yield from _decided(verdict)
 
 
 def _decided(verdict: Verdict) -> Iterator[str]:
-    """What decided at one stage, and what would have, were it more than watched."""
+    """The decision at one stage, and the decisions of keys and rules in dry run."""
     decision = verdict.decision
     where = f" at {verdict.stage}" if verdict.stage is not Stage.EOM else ""
     if verdict.stage is Stage.RCPT:
@@ -149,8 +152,8 @@ def _decided(verdict: Verdict) -> Iterator[str]:
     yield line
     if decision.reply is not None:
         yield f"reply    {decision.reply}"
-    for one in decision.watched:
-        yield f"watched  {_asked_for(one, where)}"
+    for watched in decision.watched:
+        yield f"watched  {_asked_for(watched, where)}"
 
 
 def _asked_for(decision: Decision, where: str) -> str:
@@ -167,7 +170,7 @@ _ENDS = {Action.QUARANTINE: "quarantined", Action.DISCARD: "discarded"}
 
 
 def _edits(verdict: Verdict) -> Iterator[str]:
-    """The edits as a person reads them: removed fields, then the new ones from top to bottom."""
+    """The edits for people: removed fields, then new ones from top to bottom."""
     if verdict.reply is not None:
         where = f" at {verdict.stage}" if verdict.stage is not Stage.EOM else ""
         yield f"refused{where}: {verdict.reply}"
@@ -183,17 +186,17 @@ def _edits(verdict: Verdict) -> Iterator[str]:
 
 
 def _object(verdicts: list[Verdict], ruling: Verdict, asked: list[tuple[Question, Answer, float]]) -> dict[str, Any]:
-    """All of it as plain values, under the words of the configuration and the headers."""
+    """All of it as plain values, with the names of the configuration and the headers."""
     return {
         "action": ruling.action,
         "stage": ruling.stage,
         "reply": str(ruling.reply) if ruling.reply else None,
         "decision": plain(ruling.decision),
         "earlier": [
-            {"stage": one.stage, "action": one.action, "decision": plain(one.decision)}
-            for one in verdicts[: verdicts.index(ruling)]
+            {"stage": verdict.stage, "action": verdict.action, "decision": plain(verdict.decision)}
+            for verdict in verdicts[: verdicts.index(ruling)]
         ],
-        "findings": [plain(one) for one in findings(verdicts[-1].assessment)],
+        "findings": [plain(finding) for finding in findings(verdicts[-1].assessment)],
         "assessment": plain(verdicts[-1].assessment),
         "edits": [plain(edit) | {"edit": type(edit).__name__.lower()} for edit in ruling.edits],
         "dns": [

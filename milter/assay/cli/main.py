@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The command line: which subcommands there are, and how each ends."""
+"""The command line: the subcommands and their exit codes."""
 
 from __future__ import annotations
 
@@ -18,21 +18,21 @@ from assay.config import ConfigError
 _EXIT_CODES = """\
 exit codes, those of sysexits(3):
    0  done
-   1  probe: the message was refused; policy try: something would have ended
-      differently; spfquery has codes of its own, one for each result
+   1  probe: the message was refused; policy try: some message would have
+      ended differently; spfquery has its own codes, one for each result
   64  wrong arguments
   65  unusable message or log
-  66  no such file
-  69  nobody listens there, or the socket cannot be had
-  70  a fault of ours
+  66  unreadable file
+  69  nothing listens there, or the socket cannot be opened
+  70  an internal error
   74  the output cannot be written
-  75  probe: told to try again later
+  75  probe: the message was deferred
   78  unusable configuration
 """
 
 
 class _Parser(argparse.ArgumentParser):
-    """Ends with EX_USAGE, as mail programs do, instead of 2."""
+    """Exits with EX_USAGE, as mail programs do, instead of 2."""
 
     def error(self, message: str) -> NoReturn:
         _complain(f"{self.format_usage()}{self.prog}: {message}")
@@ -42,7 +42,7 @@ class _Parser(argparse.ArgumentParser):
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line.
 
-    :param arguments: without the program's name; None for those of the process.
+    :param arguments: without the program's name; None for the process's own.
     :returns: the exit code.
     """
     parser = _Parser(
@@ -58,15 +58,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     _open_what_is_closed()
     options = parser.parse_args(arguments)
     if isinstance(sys.stdout, io.TextIOWrapper):
-        sys.stdout.reconfigure(errors="backslashreplace")  # a message may hold what the terminal cannot show
+        sys.stdout.reconfigure(errors="backslashreplace")  # a message may have characters that the terminal cannot show
     try:
         code = int(options.run(options))
-        sys.stdout.flush()  # here, where a fault can still be told
+        sys.stdout.flush()  # here, where an error can still be reported
         return code
     except ConfigError as error:
         _complain(f"assay: {error}")
         return os.EX_CONFIG
-    except BrokenPipeError:  # "assay check ... | head" is no fault
+    except BrokenPipeError:  # "assay check ... | head" is not an error
         _drop_output()
         return os.EX_OK
     except KeyboardInterrupt:
@@ -77,19 +77,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return os.EX_IOERR
 
 
-_EX_INTERRUPTED = 128 + signal.SIGINT  # as shells have it
+_EX_INTERRUPTED = 128 + signal.SIGINT  # as in shells
 
 
 def _open_what_is_closed() -> None:
-    """Let what is written to a stream that the caller closed (``2>&-``) go nowhere.
+    """Redirect standard streams that the caller closed (``2>&-``) to /dev/null.
 
-    Else the next file or socket would get its number, and our log be written into it.
+    Otherwise the next file or socket would get the number, and we would write our log into it.
     """
     for number in range(3):
         try:
             os.fstat(number)
         except OSError:
-            os.open(os.devnull, os.O_RDWR)  # gets the lowest number that is free
+            os.open(os.devnull, os.O_RDWR)  # gets the lowest free number
     if sys.stdin is None:
         sys.stdin = open(os.devnull)  # noqa: SIM115 - it lives as long as the process
     if sys.stdout is None:
@@ -99,7 +99,7 @@ def _open_what_is_closed() -> None:
 
 
 def _complain(text: str) -> None:
-    """Say what is wrong; the exit code says it where that cannot be written."""
+    """Report an error. If it cannot be written, the exit code has to do."""
     try:
         print(text, file=sys.stderr, flush=True)
     except OSError:
@@ -107,7 +107,7 @@ def _complain(text: str) -> None:
 
 
 def _drop_output() -> None:
-    """Let what is still in the buffer go nowhere, or Python complains at its exit."""
+    """Discard what is still in the buffer. Otherwise Python reports an error at exit."""
     _drop(sys.stdout)
 
 

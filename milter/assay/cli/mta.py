@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """The MTA's side of the milter protocol, version 6: enough of an MTA to send one message after another to a milter.
 
-It behaves as Postfix does: it offers every step and action, sends macros before each event, cuts the body into chunks,
-reads a reply only where none was agreed away, and applies the edits by Postfix's index rules (an insertion at 0 goes
-above the MTA's own Received; changes count the fields of one name from 1 and never the MTA's own Received). All is
-bytes, so that a message arrives as it was.
+It behaves as Postfix: it offers every step and action, sends macros before each event, splits the body into chunks,
+reads a reply unless "no reply" was agreed, and applies the edits by Postfix's index rules (an insertion at 0 goes above
+the MTA's own Received; changes count the fields of one name from 1 and never the MTA's own Received). It handles bytes
+only, so that a message is not changed on the way.
 """
 
 from __future__ import annotations
@@ -19,13 +19,13 @@ from assay.model.message import Header, HeaderField
 from assay.model.smtp import Address
 
 CHUNK_OCTETS = 65535  # MILTER_CHUNK_SIZE; both MTAs send the body in pieces of this size
-MAX_PACKET_OCTETS = 16 * 1024 * 1024  # our choice: nothing that a milter says is longer
+MAX_PACKET_OCTETS = 16 * 1024 * 1024  # our choice: no packet of a milter is longer
 
 _VERSION = 6
 _ALL_ACTIONS = 0x1FF
 _ALL_STEPS = 0x1FFFFF
 _LEADING_SPACE = 0x100000
-#: The step bit that says no reply follows, by command.
+#: The step bit for "no reply", by command.
 _NO_REPLY = {
     b"C": 0x1000,
     b"H": 0x2000,
@@ -36,7 +36,7 @@ _NO_REPLY = {
     b"N": 0x40000,
     b"B": 0x80000,
 }
-#: The step bit that says the event is not wanted at all, by command.
+#: The step bit for an event that the milter does not want, by command.
 _UNWANTED = {b"C": 1, b"H": 2, b"M": 4, b"R": 8, b"B": 0x10, b"L": 0x20, b"N": 0x40, b"T": 0x200}
 _FINAL = {
     b"c": "250 2.0.0 continue",
@@ -49,16 +49,16 @@ _FINAL = {
 
 
 class MilterError(Exception):
-    """The milter does not speak the protocol, or went away. The message says at which command."""
+    """The milter violates the protocol, or closed the connection. The message gives the cause."""
 
 
 @dataclass(slots=True)
 class FilterOutcome:
-    """What the milter said to one command, or to the whole message.
+    """The milter's response to one command, or to the whole message.
 
     `reply` is the SMTP reply the client would get. `edits` are (index, name, value) for an insertion, with `value`
     None for the removal of the index-th field of that name. `quarantine` is the reason, empty for none. `recipients`
-    are those that the milter added, as it wrote them.
+    are those that the milter added, verbatim.
     """
 
     reply: str = _FINAL[b"c"]
@@ -74,13 +74,13 @@ class FilterOutcome:
 
 
 class Mta:
-    """One connection to a milter. Call `close` or use it in a ``with`` statement."""
+    """One connection to a milter. Call `close`, or use it in a ``with`` statement."""
 
     def __init__(self, connection: socket.socket, *, steps: int = _ALL_STEPS, actions: int = _ALL_ACTIONS) -> None:
         """Take over a connected socket and negotiate.
 
         :param steps: the protocol steps to offer; an old MTA offers fewer.
-        :raises MilterError: no sensible answer.
+        :raises MilterError: no valid answer.
         """
         self._connection = connection
         self._stream = connection.makefile("rb")
@@ -99,11 +99,11 @@ class Mta:
 
     @property
     def leading_space(self) -> bool:
-        """Whether header values travel with the space behind the colon."""
+        """Whether header values include the space after the colon."""
         return bool(self.steps & _LEADING_SPACE)
 
     def connect(self, name: str, address: Address | None, port: int = 25, **macros: str) -> FilterOutcome:
-        """A client connected; without an address, over a pipe or a unix socket."""
+        """A client connected; without an address if over a pipe or a unix socket."""
         if address is None:
             where = b"U"
         else:
@@ -142,7 +142,7 @@ class Mta:
         return self.end_of_message(**macros)
 
     def header(self, one: HeaderField) -> FilterOutcome:
-        """One header field, with line feeds where it is folded, as MTAs send it."""
+        """One header field, folded with line feeds, as MTAs send it."""
         value = one.value.replace(b"\r\n", b"\n")
         if not self.leading_space:
             value = value.removeprefix(b" ")
@@ -170,18 +170,18 @@ class Mta:
                     return outcome
 
     def abort(self) -> None:
-        """RSET, or the client went away in the middle of a message."""
+        """RSET, or the client disconnected in the middle of a message."""
         self._send(b"A", b"")
 
     def close(self) -> None:
         """QUIT."""
-        with contextlib.suppress(MilterError):  # it went first; nothing is lost
+        with contextlib.suppress(MilterError):  # the milter closed first; nothing is lost
             self._send(b"Q", b"")
         self._stream.close()
         self._connection.close()
 
     def command(self, command: bytes, data: bytes, macros: dict[str, str]) -> FilterOutcome:
-        """Send one event with its macros, unless the milter does not want it, and read its reply, if it gives one."""
+        """Send one event with its macros, unless the milter does not want it, and read the reply, if there is one."""
         if self.steps & _UNWANTED.get(command, 0):
             return FilterOutcome()
         self._macros(command, macros)
@@ -207,25 +207,25 @@ class Mta:
         try:
             self._connection.sendall(struct.pack("!I", len(data) + 1) + command + data)
         except OSError as error:
-            raise MilterError(f"the milter hung up ({error.strerror or error})") from error
+            raise MilterError(f"the milter closed the connection ({error.strerror or error})") from error
 
     def _read(self) -> tuple[bytes, bytes]:
-        """The next packet that is no progress report."""
+        """The next packet, progress reports excepted."""
         while True:
             try:
                 head = self._stream.read(5)
                 if len(head) < 5:
-                    raise MilterError("the milter hung up")
+                    raise MilterError("the milter closed the connection")
                 (length,) = struct.unpack("!I", head[:4])
                 if not 1 <= length <= MAX_PACKET_OCTETS:
-                    raise MilterError(f"not a milter: it said {head!r}")
+                    raise MilterError(f"not a milter: it sent {head!r}")
                 data = self._stream.read(length - 1)
             except TimeoutError as error:
                 raise MilterError(f"no answer within {self._connection.gettimeout():g} s") from error
             except OSError as error:
                 raise MilterError(f"no answer ({error.strerror or error})") from error
             if len(data) < length - 1:
-                raise MilterError("the milter hung up in the middle of a packet")
+                raise MilterError("the milter closed the connection in the middle of a packet")
             if head[4:] != b"p":
                 return head[4:], data
 
@@ -249,7 +249,7 @@ def apply(edits: list[tuple[int, bytes, bytes | None]], header: Header, received
 def _reply(command: bytes, data: bytes) -> str:
     if command == b"y":
         if not data[:3].isdigit():
-            raise MilterError(f"a reply without code: {data[:40]!r}")
+            raise MilterError(f"reply without a code: {data[:40]!r}")
         return data.rstrip(b"\0").decode("utf-8", "replace").replace("%%", "%")
     if command not in _FINAL:
         raise MilterError(f"unexpected answer {command!r}")
@@ -260,12 +260,12 @@ def _edit(data: bytes) -> tuple[int, bytes, bytes]:
     """Index, name and value of an edit."""
     name, separator, value = data[4:].partition(b"\0")
     if not separator:
-        raise MilterError(f"an edit without name or value: {data[:40]!r}")
+        raise MilterError(f"edit without a name or value: {data[:40]!r}")
     return struct.unpack("!I", data[:4])[0], name, value.partition(b"\0")[0]
 
 
 def _macro_lists(data: bytes) -> dict[int, str]:
-    """The macro names the milter asks for, by stage (``smfi_setsymlist``)."""
+    """The macro names that the milter requests, by stage (``smfi_setsymlist``)."""
     lists = {}
     while len(data) > 4:
         (stage,) = struct.unpack("!I", data[:4])

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""An SPF check told step by step, as ``assay spfquery -v`` prints it.
+"""An SPF check step by step, as ``assay spfquery -v`` prints it.
 
-The check reports what it does (`spf.Step`), the resolver's observer how long each question took; here the two are put
-together by name and type. Each line begins with the milliseconds after which its fact was known: several
-questions travel at once, and a term may have to wait for the slowest.
+The check reports its steps (`spf.Step`), and the resolver's observer the time of each question. This module joins the
+two by name and type. Each line begins with the milliseconds after which its fact was known: several questions are
+asked in parallel, and a term may wait for the slowest.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from assay.protocol import spf
 
 
 class Asked(NamedTuple):
-    """A question as the resolver answered it: how many seconds it took, and how many after the check's begin."""
+    """A question and the resolver's answer: the seconds it took, and the seconds since the check began."""
 
     question: Question
     answer: Answer
@@ -38,16 +38,16 @@ class Check(Struct, frozen=True):
 
 
 def narrate(check: Check) -> Iterator[str]:
-    """Tell one check: a policy, its terms, indented what each term asked and compared, the policies it included.
+    """Describe one check: a policy, its terms, indented each term's questions and comparisons, included policies.
 
-    :returns: lines that may hold a stranger's octets.
+    :returns: lines that may have a stranger's octets.
     """
-    asked = {(one.question.name, one.question.type): one for one in check.asked}
+    asked = {(each.question.name, each.question.type): each for each in check.asked}
     told: set[tuple[str, RecordType]] = set()
     known = 0.0
     line = ""
     for step in check.steps:
-        if step.event is spf.Event.COUNT:  # belongs to what was just told
+        if step.event is spf.Event.COUNT:  # belongs to the previous step
             line += f" [{step.text}]"
             continue
         if line:
@@ -61,7 +61,7 @@ def narrate(check: Check) -> Iterator[str]:
             else:
                 took = "as above" if key in told else f"{one.seconds * 1000:.1f} ms"
                 known = max(known, one.at)
-            # The record that was looked for follows on a line of its own.
+            # The record found follows on its own line.
             is_policy = not step.term and step.answer.outcome is Outcome.FOUND
             text = f"{lookup(step.question, step.answer, count=is_policy)} ({took})"
             told.add(key)
@@ -73,9 +73,9 @@ def narrate(check: Check) -> Iterator[str]:
     for key, one in asked.items():
         if key not in told:
             text = f"{lookup(one.question, one.answer)} ({one.seconds * 1000:.1f} ms)"
-            yield f"{_milliseconds(one.at)}  asked ahead and not needed: {text}"
+            yield f"{_milliseconds(one.at)}  asked in advance, not needed: {text}"
     evaluation = check.evaluation
-    if not check.steps:  # there was no domain to ask about
+    if not check.steps:  # there was no domain to check
         yield f"{_milliseconds(known)}  => {evaluation.result}: {evaluation.reason}"
     yield (
         f"{_milliseconds(check.seconds)}  in all; questions {len(check.asked)}, DNS terms {evaluation.dns_terms}, "
@@ -84,7 +84,7 @@ def narrate(check: Check) -> Iterator[str]:
 
 
 def _level(step: spf.Step) -> int:
-    """How far a step is indented: a policy is inside the term that includes it, a term inside its policy."""
+    """The indentation of a step: a policy lies inside the term that includes it, a term inside its policy."""
     if not step.term:
         return 2 * step.depth + (step.event is spf.Event.RECORD)
     return 2 * step.depth + (1 if step.event is spf.Event.TERM else 2)

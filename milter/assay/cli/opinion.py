@@ -1,8 +1,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""``assay check --second-opinion``: do the libraries dkimpy and authres see the message as assay does?
+"""``assay check --second-opinion``: compare assay with the libraries dkimpy and authres on a message.
 
-A postmaster's first question about a new verifier. Where the two differ, the RFC decides: each difference names the
-section. Nothing here changes a verdict.
+If the two differ, the RFC decides, so each difference names the section. Nothing here changes a verdict.
 """
 
 from __future__ import annotations
@@ -22,7 +21,7 @@ from assay.protocol.dkim import second as second_dkim
 
 
 class Comparison(Struct, frozen=True):
-    """One thing that both looked at. `agrees` is None where the library cannot say; `section` decides a difference."""
+    """One item that both evaluated. `agrees` is None if the library has no result; `section` decides a difference."""
 
     method: str
     about: str
@@ -48,13 +47,13 @@ class Comparison(Struct, frozen=True):
 
 
 def compare(assessment: Assessment, body: bytes, field: str, driver: Driver) -> Iterator[Comparison]:
-    """Ask for the second opinions about one message.
+    """Get the second opinions on one message.
 
     :param body: as on the wire.
     :param field: the value of the Authentication-Results field that was written, empty for none.
-    :param driver: gives the libraries the same answers of the DNS that assay had.
+    :param driver: gives the libraries the same DNS answers that assay had.
     """
-    message = b"".join(one.raw for one in assessment.header) + b"\r\n" + body
+    message = b"".join(each.raw for each in assessment.header) + b"\r\n" + body
 
     def find_text(name: str) -> bytes | None:
         answer = driver.start(_ask(name)).result()
@@ -64,7 +63,7 @@ def compare(assessment: Assessment, body: bytes, field: str, driver: Driver) -> 
 
     fields = assessment.header.all("DKIM-Signature")
     for evaluation in assessment.dkim:
-        position = next((at for at, one in enumerate(fields) if one is evaluation.field), None)
+        position = next((at for at, signature in enumerate(fields) if signature is evaluation.field), None)
         if position is not None:
             yield _signature(evaluation, second_dkim.second_opinion(message, position, find_text), body)
     if assessment.arc is not None:
@@ -84,14 +83,14 @@ def _ask(name: str) -> Inquiry[Answer]:
 def _signature(evaluation: dkim.Evaluation, opinion: second_dkim.Opinion[bool], body: bytes) -> Comparison:
     about = f"{evaluation.domain}/{evaluation.selector}" if evaluation.domain else ""
     theirs = {True: "pass", False: "fail", None: ""}[opinion.value]
-    # It has one word for all that is not a pass. A temporary error is nobody's opinion.
+    # The library has one result for everything but pass. A temporary error is not an opinion.
     good = evaluation.result is dkim.Result.PASS
     agrees = None if opinion.value is None else opinion.value is good
     if evaluation.result is dkim.Result.TEMPERROR:
         agrees = None
     section = "" if agrees is not False else second_dkim.section(opinion.reason if good else evaluation.reason)
     if agrees is False and b"\n" in body.replace(b"\r\n", b""):
-        section = "RFC 6376, 5.3"  # dkimpy reads a bare line feed as CRLF, which the signer should have made of it
+        section = "RFC 6376, 5.3"  # dkimpy reads a bare line feed as CRLF; the signer should have converted it
     reason = opinion.reason if good or agrees is None else evaluation.reason
     return Comparison("dkim", about, "dkimpy", evaluation.result, theirs, agrees, reason, section)
 
@@ -104,10 +103,10 @@ def _chain(evaluation: arc.Evaluation, opinion: second_dkim.Opinion[arc.Result])
 
 
 def compare_field(value: str) -> Comparison:
-    """Whether authres reads in our field what it says; comments are for people and left out."""
+    """Whether authres reads our field as we do. Comments are for people and not compared."""
     meant = authres.parse(value.encode("utf-8", "surrogateescape"))
     found = second_reading(value)
-    if isinstance(meant, authres.FieldFault):  # a fault of assay: it cannot read what it wrote
+    if isinstance(meant, authres.FieldFault):  # a bug in assay: it cannot read its own field
         return Comparison("authres", "", "authres", meant.reason, "", False, section="RFC 8601, 2.2")
     if isinstance(found, authres.FieldFault):
         section = "RFC 6532, 3.2" if not value.isascii() else "RFC 8601, 2.2"
@@ -121,10 +120,10 @@ def compare_field(value: str) -> Comparison:
 
 
 def _unlike(ours: Sequence[authres.MethodResult], theirs: Sequence[authres.MethodResult]) -> str:
-    """What of the first result that is read otherwise is not there; empty where all are the same."""
+    """What the library misses in the first result that differs; empty if all are the same."""
     for one, other in zip(ours, theirs, strict=False):
         if one != other:
-            # The library leaves out a quoted-string that is not the last value of its result.
+            # The library omits a quoted-string that is not the last value of its result.
             lost = [f"{each.ptype}.{each.name}" for each in one.properties if each not in other.properties]
             return f"it does not read {', '.join(lost) or 'the reason'} of {one.method}={one.result}"
     return ""

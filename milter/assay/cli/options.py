@@ -10,18 +10,18 @@ from pathlib import Path
 from assay import files
 from assay.model.smtp import Address, parse_address
 
-MAX_MESSAGE_OCTETS = 512 * 1024 * 1024  # our choice: MTAs take 10 to 100 MiB
+MAX_MESSAGE_OCTETS = 512 * 1024 * 1024  # our choice: MTAs accept 10 to 100 MiB
 
 
 def add_configuration(parser: argparse.ArgumentParser) -> None:
     """``-c FILE``."""
     parser.add_argument(
-        "-c", "--config", type=Path, metavar="FILE", help="configuration file (default: none, safe defaults)"
+        "-c", "--config", type=Path, metavar="FILE", help="configuration file (default: none, built-in defaults)"
     )
 
 
 def add_envelope(parser: argparse.ArgumentParser) -> None:
-    """The message and what SMTP told about it."""
+    """The message and its SMTP envelope."""
     parser.add_argument("message", metavar="MESSAGE", help="file with the message as received; - for standard input")
     parser.add_argument("--ip", type=address, required=True, help="address of the SMTP client")
     parser.add_argument("--helo", default="", help="argument of HELO or EHLO")
@@ -32,7 +32,7 @@ def address(text: str) -> Address:
     """An IP address, for argparse."""
     found = parse_address(text)
     if found is None:
-        raise argparse.ArgumentTypeError(f"{text!r} is no IP address")
+        raise argparse.ArgumentTypeError(f"{text!r} is not an IP address")
     return found
 
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What the subcommands print: DNS answers in words, and a stranger's octets where they cannot steer the terminal."""
+"""Output of the subcommands: DNS answers in words, and a stranger's octets escaped for the terminal."""
 
 from __future__ import annotations
 
@@ -10,22 +10,22 @@ from assay.cli.plain import plain
 from assay.inquiry import MX, Answer, Outcome, Question, Record
 from assay.model.printable import escaped
 
-MAX_LISTED = 20  # records of one answer that are shown; our choice: --json has them all
+MAX_LISTED = 20  # records shown of one answer; our choice: --json has all
 
 
 def say(lines: Iterable[str]) -> None:
-    """Print lines that may hold anything. A tab stays, for it folds header fields."""
+    """Print lines, escaped for the terminal. Tabs stay, since they fold header fields."""
     for line in lines:
         print(escaped(line, keep="\t"))
 
 
 def say_object(value: object) -> None:
-    """Print a value of ours as one JSON object, in ASCII: nothing in it steers a terminal."""
+    """Print a value as one JSON object, in ASCII, so that nothing in it controls a terminal."""
     print(json.dumps(plain(value), indent=2))
 
 
 def lookup(question: Question, answer: Answer, *, count: bool = False) -> str:
-    """A question and its answer in words, or with `count` only how many records that has."""
+    """A question and its answer in words, or with `count` only the number of its records."""
     asked = f"{question.type} {question.name or '(empty name)'}"
     match answer.outcome:
         case Outcome.NXDOMAIN:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Turn our types into values that JSON knows."""
+"""Convert our types to values for JSON."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """``assay policy try``: what another configuration would have decided about the messages of a facts log.
 
-The log is the one that ``log.facts`` names. The form of what is printed, and the exit codes, are in docs/policy.md.
+The log is that of ``log.facts``. docs/policy.md describes the output and the exit codes.
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ from assay.cli.serve import read_configuration
 from assay.config import ConfigError
 from assay.policy import Stage
 
-MAX_LINE_OCTETS = 4 * 1024 * 1024  # our choice: a thousand recipients and a header full of wanted fields fit
-MAX_TOLD = 20  # broken lines that are told one by one, our choice: a file of another kind has nothing else
+MAX_LINE_OCTETS = 4 * 1024 * 1024  # our choice: fits a thousand recipients and many header fields
+MAX_TOLD = 20  # broken lines reported one by one, our choice: in a file of another kind all are broken
 
 EX_DIFFERENT = 1
 
@@ -33,10 +33,10 @@ def add_to(commands: Any) -> None:
     verbs = parser.add_subparsers(metavar="VERB", required=True)
     verb = verbs.add_parser(
         "try",
-        help="tell what a configuration would have decided differently",
+        help="report what a configuration would have decided differently",
         description="Judge the messages of a facts log (log.facts) again, by another configuration, and print those "
-        "that would have ended differently. Ends with 0 when there are none, 1 when there are some, 65 when the log "
-        "has no usable line.",
+        "that would have ended differently. The exit code is 0 for none, 1 for some, 65 if the log has no usable "
+        "line.",
     )
     verb.add_argument("log", metavar="LOGFILE", help="file that log.facts named; - for standard input")
     verb.add_argument("-c", "--config", type=Path, metavar="FILE", required=True, help="the configuration to try")
@@ -45,7 +45,7 @@ def add_to(commands: Any) -> None:
 
 
 def run(options: argparse.Namespace) -> int:
-    """Judge line by line, print what differs as it is found, then the summary."""
+    """Judge line by line, print each difference at once, then the summary."""
     configuration, _ = read_configuration(options.config)
     try:
         judge = Judge.of(configuration)
@@ -69,27 +69,27 @@ def run(options: argparse.Namespace) -> int:
     else:
         output.say(trial.summary_lines())
         if configuration.milter.dry_run:
-            output.say(["The configuration has milter.dry_run on: it would have changed and refused nothing."])
+            output.say(["milter.dry_run is on: this configuration would have changed and refused nothing."])
     if not trial.messages:
         return os.EX_DATAERR
     return EX_DIFFERENT if trial.differing else os.EX_OK
 
 
 class Trial:
-    """The messages of one log, and the counts about them."""
+    """The messages of one log, and their counts."""
 
     def __init__(self, judge: Judge, name: str) -> None:
         self.judge = judge
         self.name = name
         self.messages = 0
         self.skipped = 0
-        self.otherwise = 0  #: same end, by another key or rule
+        self.otherwise = 0  #: same outcome, by another key or rule
         self.differing: Counter[tuple[str, str]] = Counter()
         self.deciding: Counter[tuple[str, str, str]] = Counter()
         self.found: list[dict[str, Any]] = []
 
     def changed(self, lines: IO[bytes]) -> Iterator[tuple[Logged, Ending]]:
-        """The messages that would have ended differently. Broken lines are told and skipped."""
+        """The messages that would have ended differently. Broken lines are reported and skipped."""
         for number, line in enumerate(_lines(lines), 1):
             try:
                 if len(line) > MAX_LINE_OCTETS:
@@ -113,12 +113,12 @@ class Trial:
         if self.skipped <= MAX_TOLD:
             _warn(f"{self.name}:{number}: {why}; skipped")
         elif self.skipped == MAX_TOLD + 1:
-            _warn(f"{self.name}:{number}: broken too; further ones are only counted")
+            _warn(f"{self.name}:{number}: broken too; further broken lines are only counted")
 
     def tell_what_is_missing(self) -> None:
-        """Once for each fact that the log lacks, and each rule that could not be evaluated."""
+        """Report each fact that the log lacks, and each rule that cannot be evaluated, once."""
         for name, number in sorted(self.judge.missing.items()):
-            _warn(f"{name} is not in the log for {number} of {self.messages} messages; taken for {_absent(name)}")
+            _warn(f"{name} is not in the log for {number} of {self.messages} messages; treated {_absent(name)}")
         for reason, number in sorted(self.judge.failing.items()):
             _warn(f"{reason} ({number} of {self.messages} messages)")
 
@@ -134,7 +134,7 @@ class Trial:
             )
             yield f"  {old} -> {new}: {number} ({keys})"
         if self.otherwise:
-            yield f"{_count(self.otherwise, 'more')} to the same end, decided by another key or rule"
+            yield f"{_count(self.otherwise, 'more')} with the same outcome, decided by another key or rule"
         if self.skipped:
             yield f"{_count(self.skipped, 'line')} skipped"
 
@@ -151,7 +151,7 @@ class Trial:
 
 
 def _lines(lines: IO[bytes]) -> Iterator[bytes]:
-    """Lines; of one that is too long only its begin, an octet more than the bound."""
+    """Lines. A line that is too long is cut to one octet more than the bound."""
     while line := lines.readline(MAX_LINE_OCTETS + 1):
         rest = line
         while len(rest) > MAX_LINE_OCTETS and not rest.endswith(b"\n"):
@@ -160,7 +160,7 @@ def _lines(lines: IO[bytes]) -> Iterator[bytes]:
 
 
 def _absent(name: str) -> str:
-    return "as before" if name == "arc.trusted" else "absent"
+    return "as before" if name == "arc.trusted" else "as absent"
 
 
 def _line(logged: Logged, ending: Ending) -> str:

@@ -15,9 +15,9 @@ from assay.config.endpoint import Endpoint, EndpointError
 from assay.model.message import Header, HeaderField, split_message
 from assay.model.printable import escaped
 
-_GREETING_SECONDS = 30.0  # Postfix's milter_connect_timeout: other servers keep silent until they get a line
+_GREETING_SECONDS = 30.0  # Postfix's milter_connect_timeout; other servers send nothing until they get a line
 _TIMEOUT_SECONDS = 300.0  # Postfix's milter_content_timeout
-_MTA_NAME = "probe.invalid"  # RFC 6761, 6.4: a name that is nobody's
+_MTA_NAME = "probe.invalid"  # RFC 6761, 6.4: a name that never exists
 _QUEUE_ID = "PROBE"
 
 EX_REFUSED = 1
@@ -29,7 +29,7 @@ def add_to(commands: Any) -> None:
         "probe",
         help="play the MTA against a running daemon",
         description="Send a message through a milter socket and print it as the MTA would write it, or the SMTP reply "
-        "that refuses it. Ends with 0 when the message is taken, 1 when it is refused, 75 when it is deferred.",
+        "that refuses it. The exit code is 0 for an accepted message, 1 for a refused, 75 for a deferred one.",
     )
     parser.add_argument("socket", metavar="SOCKET", help="inet:PORT@HOST, inet6:PORT@HOST or unix:PATH")
     add_envelope(parser)
@@ -40,7 +40,7 @@ def add_to(commands: Any) -> None:
 
 
 def run(options: argparse.Namespace) -> int:
-    """Send the message; say what became of it."""
+    """Send the message and print the outcome."""
     try:
         endpoint = Endpoint.parse(options.socket)
         header, body = split_message(read_message(options.message))
@@ -72,15 +72,15 @@ def _converse(mta: Mta, options: argparse.Namespace, header: Header, body: bytes
     if outcome.quarantine:
         print(escaped(f"quarantined: {outcome.quarantine}"), file=sys.stderr)
     received = HeaderField(b"Received", f" by {options.mta_name} (assay probe) id {_QUEUE_ID}".encode())
-    for one in apply(outcome.edits, header, received):
-        sys.stdout.buffer.write(one.raw.replace(b"\r\n", b"\n"))
+    for field in apply(outcome.edits, header, received):
+        sys.stdout.buffer.write(field.raw.replace(b"\r\n", b"\n"))
     sys.stdout.buffer.write(b"\n" + body.replace(b"\r\n", b"\n"))
     sys.stdout.buffer.flush()
     return os.EX_OK
 
 
 def _send(mta: Mta, options: argparse.Namespace, header: Header, body: bytes) -> FilterOutcome:
-    """All stages up to the first refusal."""
+    """Send all stages up to the first refusal."""
     login = {"auth_authen": options.auth, "auth_type": "PLAIN"} if options.auth else {}
     outcome = mta.connect("unknown", options.ip, j=options.mta_name, client_addr=str(options.ip))
     if outcome.code == 250:

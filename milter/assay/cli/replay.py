@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Judge logged facts again, by another configuration: what ``assay policy try`` does with each line of a log.
+"""Judge logged facts again with another configuration, for ``assay policy try``.
 
-Nothing is evaluated anew and no question is asked: facts stay what they were, only what follows from them is decided
-again, stage by stage. What the log does not hold is taken for absent, and counted by name in `Judge.missing`.
+No evaluation and no DNS question is repeated. The facts stay as logged, and only the decisions are made again, stage by
+stage. Facts that the log lacks count as absent, and `Judge.missing` counts them by name.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from assay.policy.addresses import normal_address
 from assay.policy.vocabulary import ArcFacts, IprevFacts, SenderIdFacts, element, is_tree, members
 from assay.protocol import dkim
 
-#: Methods that may be switched off, and what their facts are then.
+#: Methods that can be disabled, and their facts in that case.
 _OPTIONAL = {"iprev": IprevFacts(), "arc": ArcFacts(), "senderid": SenderIdFacts()}
 _DKIM_RESULTS = frozenset(dkim.Result) - {dkim.Result.NONE}
 
@@ -39,7 +39,7 @@ class _Line(Struct, frozen=True):
 
 
 class Logged(Struct, frozen=True):
-    """What a line of the facts log says. `lacking` are the names of the facts that it does not have."""
+    """A line of the facts log. `lacking` are the names of the facts that it lacks."""
 
     queue: str
     action: Action
@@ -49,20 +49,20 @@ class Logged(Struct, frozen=True):
 
 
 class Ending(Struct, frozen=True):
-    """How a message ends under a configuration, and at which stage."""
+    """The final decision on a message under a configuration, and its stage."""
 
     decision: Decision
     stage: Stage = Stage.EOM
 
 
 class BrokenLineError(ValueError):
-    """A line that does not belong to a facts log. The message says what is wrong with it."""
+    """A line that is not from a facts log. The message describes the error."""
 
 
 def read_line(line: bytes) -> Logged:
-    """Read one line. What is missing, or newer than we are, is fine.
+    """Read one line. Missing facts and facts of newer versions are allowed.
 
-    :raises BrokenLineError: not JSON, not our form, or a value of another type than the vocabulary has.
+    :raises BrokenLineError: not JSON, another form, or a value with another type than in the vocabulary.
     """
     try:
         record = msgspec.json.decode(line)
@@ -78,10 +78,10 @@ def read_line(line: bytes) -> Logged:
 
 
 def _lacking(kind: Any, value: Any, path: str) -> Iterator[str]:
-    """The names of the facts that logged ones do not have. Which header fields are there depends on the rules."""
+    """The names of missing facts. Header fields are not among them, since they depend on the rules."""
     if element(kind) is not None:
-        for one in value:
-            yield from _lacking(element(kind), one, path)
+        for item in value:
+            yield from _lacking(element(kind), item, path)
     elif is_tree(kind):
         for name, fact in members(kind).items():
             way = f"{path}.{name}".lstrip(".")
@@ -93,15 +93,13 @@ def _lacking(kind: Any, value: Any, path: str) -> Iterator[str]:
 
 @dataclass(slots=True)
 class Judge:
-    """A configuration as far as it decides."""
+    """The part of a configuration that makes decisions."""
 
     policy: Policy
     trust: Trust
     switched_off: frozenset[str]
-    missing: Counter[str] = field(default_factory=Counter)  #: what the log lacks, by name, with the number of messages
-    failing: Counter[str] = field(
-        default_factory=Counter
-    )  #: rules that cannot be evaluated on some messages, by reason
+    missing: Counter[str] = field(default_factory=Counter)  #: number of messages by missing fact
+    failing: Counter[str] = field(default_factory=Counter)  #: number of messages by error of a rule
 
     @classmethod
     def of(cls, configuration: Configuration) -> Judge:
@@ -115,11 +113,11 @@ class Judge:
         return cls(make_policy(configuration), make_trust(configuration), off)
 
     def judge(self, logged: Logged) -> Ending:
-        """Decide about one message, through all stages."""
+        """Decide on one message, through all stages."""
         facts = self._complete(logged)
         course = Course(self.policy, self.trust)
         address = parse_address(facts.client.address)
-        # A judged message without an address came through a relay of ours that did not report it.
+        # A judged message without an address came through a relay of ours whose Received field has none.
         course.connect(address, facts.client.daemon if address is not None else "", local=False)
         for stage in (Stage.CONNECT, Stage.HELO):
             decision = self._noted(course.at_connection(stage, partial(_known, facts, stage)))
@@ -133,26 +131,26 @@ class Judge:
             return Ending(decision, Stage.MAIL)
         taken: list[str] = []
         refusals: list[Decision] = []
-        for one in facts.rcpt:
-            alone = replace(facts, rcpt=(one,))
-            decision = self._noted(course.at_rcpt(one, partial(_known, alone, Stage.RCPT)))
+        for recipient in facts.rcpt:
+            alone = replace(facts, rcpt=(recipient,))
+            decision = self._noted(course.at_rcpt(recipient, partial(_known, alone, Stage.RCPT)))
             if decision.action.refuses:
                 refusals.append(decision)
             else:
-                taken.append(one)
+                taken.append(recipient)
         if refusals and not taken:
             return Ending(refusals[0], Stage.RCPT)
         return Ending(self._noted(course.end(replace(facts, rcpt=tuple(taken)))))
 
     def _noted(self, decision: Decision) -> Decision:
-        """The same decision; rules that could not be evaluated are counted."""
-        for one in decision.watched:
-            if one.action is Action.ACCEPT and "cannot be evaluated" in one.reason:
-                self.failing[one.reason] += 1
+        """The same decision. Counts rules that cannot be evaluated."""
+        for watched in decision.watched:
+            if watched.action is Action.ACCEPT and "cannot be evaluated" in watched.reason:
+                self.failing[watched.reason] += 1
         return decision
 
     def _complete(self, logged: Logged) -> Facts:
-        """The facts as this configuration would have had them."""
+        """The facts as under this configuration."""
         lacking = set(logged.lacking)
         facts, header = logged.facts, logged.facts.header
         lacking |= {f'header("{name}")' for name in self.policy.header_names - set(header)}
@@ -167,11 +165,11 @@ class Judge:
         return self._normal(replace(facts, arc=replace(facts.arc, trusted=trusted)))
 
     def _normal(self, facts: Facts) -> Facts:
-        """The facts with addresses in the form in which this configuration compares them."""
+        """The facts with addresses in the normal form of this configuration."""
         exact, sender = self.policy.exact_local_parts, facts.mail_from
         return replace(
             facts,
-            rcpt=tuple(normal_address(one, exact=exact) for one in facts.rcpt),
+            rcpt=tuple(normal_address(recipient, exact=exact) for recipient in facts.rcpt),
             mail_from=replace(
                 sender,
                 address=normal_address(sender.address, exact=exact),
@@ -181,11 +179,13 @@ class Judge:
         )
 
     def _trusted(self, arc: ArcFacts, lacking: set[str]) -> bool:
-        """Whether sealers vouch for the message, with the list of this configuration."""
+        """Whether sealers vouch for the message, by the list of this configuration."""
         listed = {str(one) for one in self.policy.trusted_sealers}
         if arc.result != "pass" or not arc.sealers or not listed.issuperset(arc.sealers):
             return False
-        if not arc.trusted:  # what the first sealer recorded decides, and only a configuration that asks looks at it
+        if (
+            not arc.trusted
+        ):  # depends on the record of the first sealer, which is read only if the configuration trusts it
             lacking.add("arc.trusted")
         return arc.trusted
 
@@ -194,7 +194,7 @@ _Tree = TypeVar("_Tree", bound=Struct)
 
 
 def _known(facts: _Tree, stage: Stage) -> _Tree:
-    """The facts as a stage before the end of the message knows them."""
+    """The facts known at a stage before the end of the message."""
     known = {}
     for fact in members(type(facts)).values():
         value = getattr(facts, fact.attribute)

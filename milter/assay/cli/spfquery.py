@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""``assay spfquery``: what SPF says about a client and a sender, and with ``-v`` every step of how it came to that.
+"""``assay spfquery``: the SPF result for a client and a sender, and with ``-v`` each step.
 
-The options are those of the tool of the same name that Sun Messaging Server had; the exit codes are those of
-Mail::SPF's. It reads the daemon's configuration and runs the daemon's own checks, so it shows what the daemon would
-answer. It acts on nothing: what a result means for a message is the policy's affair (``assay check``).
+The options are those of the tool of the same name in Sun Messaging Server; the exit codes are those of Mail::SPF's. It
+reads the daemon's configuration and runs the daemon's own checks, so it shows the daemon's result. It does not apply
+the policy; see ``assay check``.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from assay.model.name import ReversePath
 from assay.model.smtp import Address
 from assay.protocol import spf
 
-#: As Mail::SPF's spfquery ends, so that scripts written for it go on working. libspf2's has other numbers.
+#: As in Mail::SPF's spfquery, so that scripts written for it continue to work. libspf2's has other numbers.
 EXIT_CODES = {
     spf.Result.PASS: 0,
     spf.Result.FAIL: 1,
@@ -48,7 +48,7 @@ _POSTMASTER = "postmaster"  # RFC 7208, 4.3
 
 
 class Subject(Struct, frozen=True):
-    """What was asked on the command line. `reverse_path` is None where only HELO is checked."""
+    """The subject given on the command line. `reverse_path` is None if only HELO is checked."""
 
     address: Address
     helo: str
@@ -61,9 +61,9 @@ def add_to(commands: Any) -> None:
     codes = ", ".join(f"{result} {code}" for result, code in EXIT_CODES.items())
     parser = commands.add_parser(
         "spfquery",
-        help="what SPF says about a client and a sender",
-        description="Tell what the daemon's SPF says: of MAIL FROM with a sender or a domain, and of HELO with -h.",
-        epilog=f"Ends with the result: {codes}. With -e: 0 when the result is that one, else 1.",
+        help="show the SPF result for a client and a sender",
+        description="Show the daemon's SPF result: for MAIL FROM with a sender or a domain, and for HELO with -h.",
+        epilog=f"The exit code is the result: {codes}. With -e: 0 for the expected result, otherwise 1.",
         add_help=False,  # -h is HELO here
     )
     parser.add_argument("domain", nargs="?", metavar="DOMAIN", help="check MAIL FROM postmaster@DOMAIN")
@@ -85,15 +85,15 @@ def add_to(commands: Any) -> None:
         "-h", "--helo-domain", metavar="NAME", help="check this HELO (default: not checked; macros see the domain)"
     )
     parser.add_argument(
-        "-e", "--expect", type=_result, metavar="RESULT", help="result of the (first) check that ends with 0"
+        "-e", "--expect", type=_result, metavar="RESULT", help="the result of the (first) check that gives exit code 0"
     )
-    parser.add_argument("-v", "--verbose", action="store_true", help="narrate each step, timed and indented")
+    parser.add_argument("-v", "--verbose", action="store_true", help="print each step, timed and indented")
     parser.add_argument("--json", action="store_true", help="print everything as one JSON object")
     parser.add_argument(
         "--nameserver",
         action="append",
         metavar="ADDRESS[:PORT]",
-        help="ask this nameserver in place of the configured ones; may be repeated; also 'system' or 'none'",
+        help="ask this nameserver instead of the configured ones; may be repeated; also 'system' or 'none'",
     )
     add_configuration(parser)
     parser.add_argument("-V", "--version", action="version", version=f"assay {__version__}", help="print the version")
@@ -134,15 +134,15 @@ def _result(text: str) -> spf.Result:
     try:
         return spf.Result(text.lower())
     except ValueError as error:
-        raise argparse.ArgumentTypeError(f"{text!r} is no result; there are {', '.join(EXIT_CODES)}") from error
+        raise argparse.ArgumentTypeError(f"{text!r} is not one of {', '.join(EXIT_CODES)}") from error
 
 
 def _query(options: argparse.Namespace) -> Subject:
-    """Which identities the options ask about; ends with EX_USAGE where it is none."""
+    """The identities given by the options. Exits with EX_USAGE if there is none."""
     sender, domain = options.sender, options.domain
     if domain is not None:
         if "@" in domain:
-            options.refuse("DOMAIN has an @: give an address with -s")
+            options.refuse(f"argument DOMAIN: {domain!r} has an @; give an address with -s")
         text = ReversePath.parse(sender or "").text
         local_part = text.rpartition("@")[0] if "@" in text else text
         path = ReversePath.parse(f"{local_part or _POSTMASTER}@{domain}")
@@ -158,7 +158,7 @@ def _query(options: argparse.Namespace) -> Subject:
 
 
 def _run(configuration: Configuration, query: Subject) -> list[Check]:
-    """Check MAIL FROM, then HELO, each with a time budget of its own, as in the daemon."""
+    """Check MAIL FROM, then HELO, each with its own time budget, as in the daemon."""
     settings = make_settings(configuration)
     request = spf.Request(
         query.address,
@@ -174,7 +174,7 @@ def _run(configuration: Configuration, query: Subject) -> list[Check]:
     if query.check_helo:
         requests.append(request.of_helo())
     with make_resolver(configuration) as source:
-        return [_check(configuration, source, query, one) for one in requests]
+        return [_check(configuration, source, query, each) for each in requests]
 
 
 def _check(configuration: Configuration, source: resolver.Resolver, query: Subject, request: spf.Request) -> Check:
@@ -204,7 +204,7 @@ def _seconds(configuration: Configuration) -> float:
 
 
 def _summary(checks: list[Check]) -> Iterator[str]:
-    """As spfquery tools print a check: the result word alone, the words about it, the trace field."""
+    """A check as spfquery tools print it: the result word, its reason, the trace field."""
     for position, check in enumerate(checks):
         evaluation = check.evaluation
         if position:
@@ -219,7 +219,7 @@ def _summary(checks: list[Check]) -> Iterator[str]:
 
 
 def _narration(configuration: Configuration, query: Subject, checks: list[Check]) -> Iterator[str]:
-    """What was set up, then each check step by step, behind the milliseconds after which the step was known."""
+    """The settings, then each check step by step, each line with the milliseconds after which it was known."""
     settings = make_settings(configuration)
     nameservers = ", ".join(map(str, resolver.configured(configuration.dns.nameserver_texts)))
     yield f"client       {query.address}"
@@ -235,7 +235,7 @@ def _narration(configuration: Configuration, query: Subject, checks: list[Check]
     )
     network = make_trust(configuration).internal.find(query.address)
     if network is not None:
-        yield f"note         the daemon judges no mail of this client: internal network {network}"
+        yield f"note         the daemon does not judge mail of this client: internal network {network}"
     for check in checks:
         evaluation = check.evaluation
         yield ""
@@ -248,7 +248,7 @@ def _narration(configuration: Configuration, query: Subject, checks: list[Check]
 def _object(
     configuration: Configuration, query: Subject, checks: list[Check], expected: spf.Result | None
 ) -> dict[str, Any]:
-    """All of it as plain values, under the words of the narration."""
+    """All of it as plain values, with the names of the narration."""
     network = make_trust(configuration).internal.find(query.address)
     result = checks[0].evaluation.result
     return {
