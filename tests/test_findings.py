@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""One list of findings: whoever reports results has all of them, also of a method that is added."""
+"""One list of findings: every report has all of them, also of a method that is added."""
 
 from __future__ import annotations
 

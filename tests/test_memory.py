@@ -105,7 +105,7 @@ def test_another_answer_is_seen(other: Answer) -> None:
     assert count.begun == 2
 
 
-def test_another_ttl_is_no_other_answer() -> None:
+def test_another_ttl_is_not_another_answer() -> None:
     count, memory = Count(), Memory()
     for ttl in (300, 299):
         inquiry = memory.again("key", lambda: count.evaluate("a.example"))
@@ -165,7 +165,7 @@ def test_a_bug_is_not_remembered() -> None:
             Zone(SPF).solve(memory.again("key", faulty))
 
 
-def test_each_sender_of_a_domain_is_told_as_itself() -> None:
+def test_each_sender_of_a_domain_is_reported_as_itself() -> None:
     memory, zone = Memory(), Zone(SPF)
     evaluations = [zone.solve(mail_from(memory, f"{name}@a.example")) for name in ("one", "two")]
     assert [one.sender for one in evaluations] == ["one@a.example", "two@a.example"]

@@ -89,7 +89,7 @@ def test_11_a_temporary_error_never_rejects(name: str) -> None:
     assert verdict.action is (Action.TEMPFAIL if name == "_dmarc.example.org" else Action.ACCEPT)
 
 
-def test_13_what_stands_behind_l_is_not_vouched_for() -> None:
+def test_13_what_follows_l_is_not_vouched_for() -> None:
     one = session()
     greet(one, BAD)
     verdict = talk(one, sign_rsa(MESSAGE, length=True) + b"and this too\r\n")
@@ -146,7 +146,7 @@ def test_16_networks_and_addresses_in_odd_forms(network: str, address: str, hold
 
 
 @pytest.mark.parametrize("text", ["192.0.2", "192.0.2.0/33", "mx.example", "192.0.2.0/24/24", "::g", "*"])
-def test_16_what_is_no_network_is_refused(text: str) -> None:
+def test_16_a_text_that_is_not_a_network_is_refused(text: str) -> None:
     with pytest.raises(ValueError, match="is not an IP address or a network"):
         Networks.parse([text])
 

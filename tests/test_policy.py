@@ -112,7 +112,7 @@ ROWS = [
 
 
 @pytest.mark.parametrize(("of_iprev", "of_spf", "of_dmarc", "policy", "reply", "key"), ROWS)
-def test_the_hardest_action_wins_and_its_methods_are_told(
+def test_the_hardest_action_wins_and_its_methods_are_reported(
     of_iprev: str | None, of_spf: str | None, of_dmarc: str | None, policy: Policy, reply: str, key: str
 ) -> None:
     decision = decide(assessment(of_iprev, of_spf, of_dmarc, "reject"), policy)

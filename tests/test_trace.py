@@ -79,7 +79,7 @@ def test_a_true_message() -> None:
         pytest.param(["a" * 20000 + "bbbb", "a" * 20000 + "cccc"], MAX_B_PREFIX, id="made to be alike"),
     ],
 )
-def test_header_b_tells_signatures_apart(signatures: list[str], length: int) -> None:
+def test_header_b_distinguishes_signatures(signatures: list[str], length: int) -> None:
     # RFC 6008, 4: the fields cannot be verified, but are told of all the same.
     fields = [f"DKIM-Signature: v=1; a=rsa-sha256; d=a.example; s=s; h=from; bh=AAAA; b={b}" for b in signatures]
     found = methods(verdict(message("joe@example.org", *fields)))["dkim"]
@@ -100,7 +100,7 @@ def test_a_null_reverse_path_has_one_result_of_spf() -> None:
     assert [properties for _, properties in methods(verdict(path="<>"))["spf"]] == [{"smtp.helo": "mail.example.org"}]
 
 
-def test_the_local_part_is_told_only_where_the_record_looked_at_it() -> None:
+def test_the_local_part_is_written_only_if_the_record_used_it() -> None:
     rows = ROWS | {"example.org": [["TXT", ["v=spf1 exists:%{l}.example.net ip4:192.0.2.1 -all"]]]}
     assert methods(verdict())["spf"][0][1] == {"smtp.mailfrom": "example.org"}
     assert methods(verdict(rows=rows))["spf"][0][1] == {"smtp.mailfrom": "joe@example.org"}

@@ -37,7 +37,7 @@ def name(path: Path) -> str:
 MODULES = sorted(MILTER.rglob("*.py"))
 
 
-def test_the_source_root_is_no_package() -> None:
+def test_the_source_root_is_not_a_package() -> None:
     # pymilter installs a module `milter` and a package `Milter`; ours would shadow them.
     assert not (MILTER / "__init__.py").exists()
     assert [path.name for path in MILTER.iterdir() if path.suffix == ".py"] == []

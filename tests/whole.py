@@ -173,7 +173,7 @@ _DMARC = "D_dmarc.a.example TXT v=DMARC1; p=reject; sp=none; rua=mailto:a@b.exam
         "D_dmarc.example.org TXT v=DMARC1; p=reject; adkim=s",
     ),
     script("HReceived-SPF: pass (mx.example.org: x) receiver=mx.example.org;", "HFrom: a@b, c@d", "HFrom: e@f"),
-    b"E\x80",  # a HELO that is no UTF-8, which CEL cannot take
+    b"E\x80",  # a HELO that is not UTF-8, which CEL cannot take
     tokens="example From: DKIM-Signature: ARC-Seal: v=spf1 v=DMARC1; p=reject TXT MX PTR A SERVFAIL \x1eH \x1eD \x1eB",
 )
 def session(data: bytes) -> None:

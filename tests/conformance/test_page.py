@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The page that tells what assay answers to the published cases is the one that this code would write."""
+"""The page with the answers to the published cases is the one that this code would write."""
 
 from __future__ import annotations
 

@@ -67,7 +67,7 @@ def test_domains(text: str, name: str) -> None:
         ("ü..example", "empty label"),
     ],
 )
-def test_what_is_no_domain(text: str, reason: str) -> None:
+def test_not_a_domain(text: str, reason: str) -> None:
     with pytest.raises(InvalidNameError, match=reason) as caught:
         Domain.parse(text)
     assert str(caught.value).isprintable()
@@ -140,7 +140,7 @@ def test_mailboxes(text: str, local_part: str, domain: str) -> None:
         ("joe@exa mple.org", "a domain name cannot have"),
     ],
 )
-def test_what_is_no_mailbox_is_a_path_with_a_fault(text: str, reason: str) -> None:
+def test_a_text_that_is_not_a_mailbox_is_a_path_with_a_fault(text: str, reason: str) -> None:
     with pytest.raises(InvalidNameError, match=reason):
         parse_mailbox(text)
     path = ReversePath.parse(f"<{text}>")
@@ -156,7 +156,7 @@ def test_the_null_reverse_path(text: str) -> None:
 
 
 @pytest.mark.parametrize("text", ["<joe@example.org>", "joe@example.org"])
-def test_brackets_are_no_part_of_a_path(text: str) -> None:
+def test_brackets_are_not_part_of_a_path(text: str) -> None:
     path = ReversePath.parse(text)
     assert (path.text, str(path.mailbox)) == ("joe@example.org", "joe@example.org")
 

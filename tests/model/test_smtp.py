@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What the MTA tells about client and message, in the forms in which MTAs write it."""
+"""What the MTA reports about client and message, in the forms in which MTAs write it."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def test_addresses(text: str, address: str) -> None:
 @pytest.mark.parametrize(
     "text", ["", "unknown", "localhost", "192.0.2", "192.0.2.256", "192.0.2.01", ":", "IPv6:", "1", "\udcff"]
 )
-def test_what_is_no_address(text: str) -> None:
+def test_not_an_address(text: str) -> None:
     assert parse_address(text) is None
 
 

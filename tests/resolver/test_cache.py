@@ -50,7 +50,7 @@ def test_an_answer_lives_between_floor_and_ceiling(outcome: Outcome, ttl: int, l
     assert cache.get("example.org/A") is None
 
 
-def test_the_ttl_told_is_what_is_left_of_it() -> None:
+def test_the_ttl_returned_is_what_is_left_of_it() -> None:
     clock = Clock()
     cache = AnswerCache(clock=clock)
     cache.put("a", Answer(Outcome.FOUND, HERE, secure=True, ttl=100))

@@ -137,7 +137,7 @@ def test_descriptors_are_bounded(peer: Peer) -> None:
     assert SOCKETS < len(sockets.open) <= MAX_SOCKETS
 
 
-def test_a_guess_fails_nobody(peer: Peer) -> None:
+def test_a_guess_fails_no_query(peer: Peer) -> None:
     peer.ask("a.example", "b.example")
     ((query, port), (other, elsewhere)) = peer.received()
     numbers = (number for number in range(1 << 16) if number != int.from_bytes(query[:2], "big"))
@@ -167,7 +167,7 @@ def test_whoever_finds_each_new_port_gets_no_further_guesses(peer: Peer) -> None
     assert peer.outcomes == {"a.example": ExchangeFault(Cause.OTHER, "sent too many messages that are not an answer")}
 
 
-def test_a_late_answer_is_no_guess(peer: Peer) -> None:
+def test_a_late_answer_is_not_a_guess(peer: Peer) -> None:
     peer.patience = 0.1
     peer.ask(*names(SOCKETS * (MAX_QUERIES // 2)))
     late = peer.received()

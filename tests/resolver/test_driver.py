@@ -174,7 +174,7 @@ def test_cancel_closes_the_evaluator() -> None:
         pending.cancel()
         with pytest.raises(CancelledError):
             pending.result()
-        # The lookup goes on, for the cache and for whoever joins it.
+        # The lookup goes on, for the cache and for all that join it.
         assert outcomes(driver.start(walk("example.org")).result()) == "found"
         assert server.count() == 1
 
@@ -188,7 +188,7 @@ def test_cancel_after_the_end_keeps_the_result() -> None:
             assert outcomes(pending.result()) == "found"
 
 
-def test_the_observer_is_told_every_question_and_answer() -> None:
+def test_the_observer_gets_every_question_and_answer() -> None:
     told: list[tuple[str, str, bool]] = []
 
     def observer(question: Question, answer: Answer, seconds: float) -> None:
@@ -223,7 +223,7 @@ def test_an_observer_with_a_bug_harms_only_its_own_inquiry() -> None:
         assert outcomes(other.result()) == "found"
 
 
-def test_close_answers_whoever_waits() -> None:
+def test_close_answers_all_that_wait() -> None:
     with NameServer(ROWS, drop=True) as server:
         resolver = Resolver(configured([server.text]))
         pending = resolver.driver(20).start(walk("example.org", "x.org"))

@@ -47,7 +47,7 @@ def soa(names: bytes = b"\2ns\xc0\x0c\4root\0", minimum: int = 60, refresh: int 
     return names + struct.pack("!IIIII", 1, refresh, 3, 4, minimum) + tail
 
 
-# Where the data of the first record of an answer begin: behind header, question, and the record's fixed part.
+# Where the data of the first record of an answer begin: after header, question, and the record's fixed part.
 FIRST = 12 + len(NAME) + 4 + 12
 TO_FIRST = struct.pack("!H", 0xC000 | FIRST)
 

@@ -50,7 +50,7 @@ def test_other_texts_are_errors_that_quote_them(texts: list[str]) -> None:
     assert not texts or any(repr(text) in str(caught.value) for text in texts)
 
 
-def test_none_is_no_nameserver() -> None:
+def test_none_means_no_nameserver() -> None:
     assert configured(["none"]) == ()
 
 

@@ -95,7 +95,7 @@ def test_a_broken_file_changes_nothing_and_is_logged_once(path: Path, text: str 
     assert len(told) == 2, "a second fault is another one"
 
 
-def test_a_system_without_the_file_is_no_fault(path: Path) -> None:
+def test_a_system_without_the_file_is_not_a_fault(path: Path) -> None:
     """resolv.conf(5): the local host is asked then, and it was when the resolver was made."""
     path.unlink()
     told: list[str] = []
@@ -207,7 +207,7 @@ class Exchange:
         self.cancelled = True
 
 
-def test_nobody_hears_of_a_former_nameserver() -> None:
+def test_a_former_nameserver_is_not_reported() -> None:
     former, new = Nameserver("192.0.2.1"), Nameserver("192.0.2.2")
     told: list[str] = []
     probe = Exchange()

@@ -25,7 +25,7 @@ def clients(count: int) -> list[Asker]:
     return [Asker(ip_address(0x0A000000 + number)) for number in range(count)]
 
 
-def test_nobody_holds_more_than_he_leaves_to_others() -> None:
+def test_no_asker_holds_more_than_it_leaves_to_others() -> None:
     one, another = Asker(ip_address("192.0.2.1")), Asker(ip_address("192.0.2.2"))
     same_client = Asker(ip_address("192.0.2.1"))
     pool: Pool[str] = Pool(600, 600)

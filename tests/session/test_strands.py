@@ -81,7 +81,7 @@ def test_which_strands_a_message_has(address: str, login: str, judged: bool, out
     assert (one.judging is not None, one.outgoing is not None) == (judged, outgoing)
 
 
-def test_mail_of_our_own_behind_a_relay_goes_to_the_other_strand() -> None:
+def test_our_own_mail_through_a_relay_goes_to_the_other_strand() -> None:
     one = transaction("192.0.2.99")
     received = HeaderField(b"Received", b" from h.example (h.example [10.1.1.1]) by relay.example; now")
     one.header(received)

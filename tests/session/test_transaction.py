@@ -275,7 +275,7 @@ class TestSignatures:
         signature = self.SIGNED[: -len(MESSAGE)]
         assert [str(one.result) for one in judged(signature * 2 + MESSAGE).dkim] == ["pass", "pass"]
 
-    def test_a_key_that_cannot_be_had_is_no_failure(self) -> None:
+    def test_a_key_that_cannot_be_had_is_not_a_failure(self) -> None:
         rows = ROWS | {KEY_NAME: [["SERVFAIL", "*"]]}
         found = judged(self.SIGNED, rows=rows, path="<x@elsewhere.example>")
         assert [str(one.result) for one in found.dkim] == ["temperror"]
@@ -354,7 +354,7 @@ class TestForged:
             ("Received-SPF", 1),
         ]
 
-    def test_white_space_before_the_colon_is_no_part_of_the_name(self) -> None:
+    def test_white_space_before_the_colon_is_not_part_of_the_name(self) -> None:
         one = session()
         greet(one)
         assert removed(talk(one, message("joe@example.org", f"Authentication-Results \t: {OUR_ID}; a=b"))) == [

@@ -169,7 +169,7 @@ def test_changed_body_breaks_the_chain_and_a_new_seal_records_it(dns: Zone) -> N
     evaluation = evaluate(marked, dns)
     assert evaluation.result is Result.FAIL
     assert "received a broken chain" in evaluation.reason
-    assert seal(marked, dns) == marked  # RFC 8617, 5.1: nothing is added behind cv=fail
+    assert seal(marked, dns) == marked  # RFC 8617, 5.1: nothing is added after cv=fail
 
 
 def test_a_seal_of_a_broken_chain_covers_only_its_own_set(dns: Zone) -> None:  # RFC 8617, 5.1.2
@@ -196,7 +196,7 @@ def test_a_second_field_of_what_may_stand_once_breaks_the_chain(name: str, dns: 
     assert f"of 2 {name.strip()} fields" in evaluation.reason
 
 
-def test_oldest_pass_tells_since_when_nothing_changed(dns: Zone) -> None:
+def test_oldest_pass_is_the_set_since_which_nothing_changed(dns: Zone) -> None:
     message = seal(MESSAGE, dns)
     changed = message.replace(b"noon", b"nine")
     # A list changes the message and seals what it sends, with the status from arrival.

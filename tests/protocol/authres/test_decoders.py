@@ -94,7 +94,7 @@ def test_what_lenient_decoders_read_is_a_claim(value: str) -> None:
         'mx.other.example 1; spf=fail reason="=?utf-8?q?mx.example.org?="',
     ],
 )
-def test_an_encoded_word_behind_another_s_name_is_none(value: str) -> None:
+def test_an_encoded_word_after_another_name_is_no_claim(value: str) -> None:
     assert not authres.claims(value.encode(), {OURS})
 
 

@@ -181,7 +181,7 @@ def test_ordinary_results_stay_below_78_octets_a_line() -> None:
     assert max(len(line) for line in lines) <= 78
 
 
-def test_an_id_that_is_no_token_is_quoted() -> None:
+def test_an_id_that_is_not_a_token_is_quoted() -> None:
     assert authres.render("mail gateway 1", []) == '"mail gateway 1"; none'
 
 

@@ -80,7 +80,7 @@ ascii_text = st.text(st.characters(min_codepoint=0x20, max_codepoint=0x7E), min_
 @settings(database=None, deadline=None)
 @given(st.lists(method_results(ascii_text.map(str.strip).filter(bool), ascii_text), min_size=1, max_size=4).map(tuple))
 def test_the_library_reads_the_same(results: tuple[MethodResult, ...]) -> None:
-    # What it does not know: the ptype "dns", and properties behind a quoted-string (it takes the first for the last).
+    # What it does not know: the ptype "dns", and properties after a quoted-string (it takes the first for the last).
     results = tuple(
         MethodResult(one.method, one.result, one.reason, one.comment, one.properties[:1])
         for one in results

@@ -188,7 +188,7 @@ def test_expiration(late: int, result: str, rsa_zone: Zone) -> None:
         (b"added\r\n", SignatureRules(refuse_unsigned_body=False), "pass"),
     ],
 )
-def test_body_behind_its_signed_length(tail: bytes, settings: SignatureRules, result: str, rsa_zone: Zone) -> None:
+def test_body_beyond_its_signed_length(tail: bytes, settings: SignatureRules, result: str, rsa_zone: Zone) -> None:
     (evaluation,) = evaluate(sign_rsa(length=True) + tail, rsa_zone, settings=settings)
     assert evaluation.result == result, evaluation.reason
     assert evaluation.policy == ("unsigned-body" if result == "policy" else "")
@@ -245,7 +245,7 @@ class TestSecondFields:
         assert (evaluation.result, evaluation.policy) == (Result.POLICY, "unsigned-field")
         assert evaluation.reason == "verified, but 2 of 2 Subject fields are not signed"
 
-    def test_one_that_is_not_signed_is_no_second_one(self, rsa_zone: Zone) -> None:
+    def test_an_unsigned_single_field_is_not_a_second_one(self, rsa_zone: Zone) -> None:
         (evaluation,) = evaluate(sign_rsa(include_headers=[b"from"]), rsa_zone)
         assert evaluation.result is Result.PASS
 

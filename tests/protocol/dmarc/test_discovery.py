@@ -358,7 +358,7 @@ def test_existence_is_asked_only_where_it_matters(text: str, rows: dict[str, Any
     assert (Question("a.example.com", RecordType.A) in dns.asked) is asked
 
 
-def test_undecided_np_is_told() -> None:
+def test_undecided_np_is_reported() -> None:
     *_, (author, records, *_) = DISCOVERY.values()
     discovery = zone(records).solve(dmarc.discover(Domain(author)))
     assert discovery.failure == "A lookup of a.example.com failed, so sp= or np= is undecided: SERVFAIL"

@@ -20,7 +20,7 @@ FAILS = [["SERVFAIL", "*"]]
 
 
 def zone(records: dict[str, Any]) -> Zone:
-    """A zone with DMARC records by domain; a value that is no text is taken as the rows at its _dmarc name."""
+    """A zone with DMARC records by domain; a value that is not a text is taken as the rows at its _dmarc name."""
     return Zone(
         {
             f"_dmarc.{name}": [["TXT", f"v=DMARC1;{value}"]] if isinstance(value, str) else value

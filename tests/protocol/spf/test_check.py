@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The laws of a check that the published suites do not look at: batches, counts, identities, what is told."""
+"""The laws of a check that the published suites do not look at: batches, counts, identities, reports."""
 
 from __future__ import annotations
 
@@ -80,13 +80,13 @@ class TestBatches:
         assert evaluation.result is spf.Result.PASS
 
     @pytest.mark.parametrize("term", ["ip4:192.0.2.0/24", "all"])
-    def test_terms_behind_a_sure_match_are_not_asked(self, term: str) -> None:
+    def test_terms_after_a_sure_match_are_not_asked(self, term: str) -> None:
         asked, evaluation = batches({"example.com": [txt(f"v=spf1 {term} a:a.example mx")]})
         assert asked == [{"TXT example.com"}]
         assert evaluation.dns_terms == 0
 
     @pytest.mark.parametrize("term", ["ip4:192.0.2.0/24", "-all"])
-    def test_nothing_behind_a_sure_match_is_asked_ahead(self, term: str) -> None:
+    def test_nothing_after_a_sure_match_is_asked_ahead(self, term: str) -> None:
         asked, _ = batches({"example.com": [txt(f"v=spf1 a:a.example {term} mx")]})
         assert asked[1:] == [{"A a.example"}]
 
@@ -248,7 +248,7 @@ class TestIdentity:
         "helo",
         ["", "mail", "[192.0.2.1]", "192.0.2.1", "mäil.example.com", "a b.example", "a..example", "\udcff.example"],
     )
-    def test_helo_that_is_no_domain_name_is_none_and_asks_nobody(self, helo: str) -> None:
+    def test_helo_that_is_not_a_domain_name_is_none_without_a_question(self, helo: str) -> None:
         client = spf.Request(ip_address(CLIENT), helo)
         for request in (client.of_helo(), client.of_mail_from(ReversePath.parse("<>"))):
             zone = Zone({})
@@ -261,7 +261,7 @@ class TestIdentity:
     @pytest.mark.parametrize(
         "sender", ["user", "user@host", "user@[192.0.2.1]", "user@a..b", "user@192.0.2.1", "@", "a b"]
     )
-    def test_sender_without_a_usable_domain_is_none_and_asks_nobody(self, sender: str) -> None:
+    def test_sender_without_a_usable_domain_is_none_without_a_question(self, sender: str) -> None:
         zone = Zone({})
         request = spf.Request(ip_address(CLIENT), "mail.example.com").of_mail_from(ReversePath.parse(sender))
         evaluation = zone.solve(spf.check(request))
@@ -293,7 +293,7 @@ class TestIdentity:
         rows = {"example.com": [txt("v=spf1 -ip6:::/0 ip4:192.0.2.1 -all")]}
         assert check(rows, ip=f"::ffff:{CLIENT}").result is spf.Result.PASS
 
-    def test_local_part_macros_in_the_policy_are_told(self) -> None:
+    def test_local_part_macros_in_the_policy_are_reported(self) -> None:
         assert check(self.ROWS).uses_local_part
         assert not check({"example.com": [txt("v=spf1 -all exp=e.example.com")], **self.ROWS}, "").uses_local_part
         only_explained = {**self.ROWS, "example.com": [txt("v=spf1 -all exp=e.example.com")]}
@@ -368,7 +368,7 @@ class TestWhatIsTold:
         evaluation = check(rows)
         assert (evaluation.mechanism, evaluation.all_matched, evaluation.reason) == (mechanism, all_matched, reason)
 
-    def test_domain_that_does_not_exist_is_told_apart(self) -> None:
+    def test_domain_that_does_not_exist_is_distinguished(self) -> None:
         assert not check({}).domain_exists
         assert check({"example.com": [["A", CLIENT]]}).domain_exists
 

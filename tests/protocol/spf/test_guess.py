@@ -63,7 +63,7 @@ def test_it_is_off_where_none_is_configured(path: str) -> None:
     assert without == Zone(ZONE).solve(spf.check_host(request))
 
 
-def test_our_words_are_not_told_as_the_domains() -> None:
+def test_our_words_are_not_reported_as_the_domains() -> None:
     assert evaluate("joe@far.example").explanation == ""
 
 
@@ -75,7 +75,7 @@ def test_received_spf_says_so() -> None:
     assert "identity=mailfrom" in value
 
 
-def test_the_narration_tells_both() -> None:
+def test_the_narration_has_both() -> None:
     narrator = spf.Narrator()
     evaluate("joe@guess.example", narrator=narrator)
     texts = [step.text for step in narrator.steps if step.event is spf.Event.RECORD]

@@ -154,7 +154,7 @@ def test_no_domain_spec(text: str) -> None:
         macro.parse_domain_spec(text)
 
 
-def test_letters_that_matter_to_a_check_are_told() -> None:
+def test_letters_that_matter_to_a_check_are_reported() -> None:
     string = macro.parse("%{l}.%{p}.%{d}")
     assert string.uses_local_part
     assert string.uses_validated_name

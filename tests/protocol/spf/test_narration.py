@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The narration of a check: what each kind of term tells. That it changes no result, test_properties.py proves."""
+"""The narration of a check: what each kind of term reports. test_properties.py proves that it changes no result."""
 
 from __future__ import annotations
 
@@ -88,7 +88,7 @@ def test_comparing_ends_at_the_address_that_matches() -> None:
     ],
     ids=["parts reversed", "parts split and kept", "each macro once", "a validated name"],
 )
-def test_macros_are_told_with_their_values(spec: str, sender: str, expected: str) -> None:
+def test_macros_are_reported_with_their_values(spec: str, sender: str, expected: str) -> None:
     steps = narrate(f"v=spf1 exists:{spec}", sender=f"{sender}@example.com")
     assert told(steps, spf.Event.EXPANSION) == [f"expands to {expected}"]
 
@@ -105,7 +105,7 @@ def test_a_macro_is_written_as_it_was(text: str) -> None:
     assert macro.write(piece) == text.replace("R", "r")
 
 
-def test_counters_are_told_as_they_grow() -> None:
+def test_counters_are_reported_as_they_grow() -> None:
     steps = narrate("v=spf1 a:n1.example ip4:192.0.2.2 mx:n2.example exists:n3.example -all")
     assert told(steps, spf.Event.COUNT) == [
         "DNS term 1 of 10",
@@ -117,7 +117,7 @@ def test_counters_are_told_as_they_grow() -> None:
     ]
 
 
-def test_every_lookup_is_told_where_it_was_needed() -> None:
+def test_every_lookup_is_reported_where_it_was_needed() -> None:
     rows = {
         "i.example": [["TXT", ["v=spf1 mx:m.example ?all"]]],
         "m.example": [["MX", [10, "a.example"]], ["MX", [20, "gone.example"]]],
@@ -152,21 +152,21 @@ def test_every_lookup_is_told_where_it_was_needed() -> None:
     ],
     ids=["the one among others", "all of too many", "a broken one", "none", "no ASCII"],
 )
-def test_records_are_told_as_found(texts: list[str], expected: list[str]) -> None:
+def test_records_are_reported_as_found(texts: list[str], expected: list[str]) -> None:
     steps = narrate("", {"example.com": [["TXT", [text]] for text in texts]})
     assert told(steps, spf.Event.RECORD) == expected
     assert steps[-1].event is spf.Event.OUTCOME
     assert steps[-1].term == ""
 
 
-def test_a_given_policy_is_told_and_not_looked_up() -> None:
+def test_a_given_policy_is_reported_and_not_looked_up() -> None:
     request = spf.Request(ip_address(CLIENT), "h.example", "example.com", "joe@example.com", record=b"v=spf1 -all")
     steps = steps_of(request, Zone({}))
     assert told(steps, spf.Event.RECORD) == ["v=spf1 -all"]
     assert told(steps, spf.Event.LOOKUP) == []
 
 
-def test_what_the_policy_comes_to_is_told_behind_it() -> None:
+def test_the_result_of_a_policy_is_reported_after_it() -> None:
     rows = {"r.example": [["TXT", ["v=spf1 include:none.example"]]]}
     steps = narrate("v=spf1 redirect=r.example", rows)
     ends = [(step.depth, step.domain, step.text) for step in steps if not step.term and step.event == "outcome"]
@@ -188,13 +188,13 @@ def test_what_the_policy_comes_to_is_told_behind_it() -> None:
     ],
     ids=["one", "without macros", "with a bad macro", "none", "two"],
 )
-def test_the_explanation_is_told(texts: list[str], expected: list[str]) -> None:
+def test_the_explanation_is_reported(texts: list[str], expected: list[str]) -> None:
     rows = {"why.example": [["TXT", [text]] for text in texts]}
     steps = [step for step in narrate("v=spf1 -all exp=why.example", rows) if step.term == "exp=why.example"]
     assert [step.text for step in steps if step.event in (spf.Event.EXPANSION, spf.Event.OUTCOME)] == expected
 
 
-def test_our_own_explanation_is_told_too() -> None:
+def test_our_own_explanation_is_reported_too() -> None:
     request = spf.Request(ip_address(CLIENT), "h", "a.example", "j@a.example", default_explanation="%{i} fails")
     steps = steps_of(request, Zone({"a.example": [["TXT", ["v=spf1 -all"]]]}))
     assert steps[-1].text == "expands to 192.0.2.1 fails (%{i} = 192.0.2.1)"
@@ -205,7 +205,7 @@ def test_a_local_part_that_is_not_ascii_expands_nothing() -> None:
     assert told(steps, spf.Event.EXPANSION) == ["not expanded: the local part is not ASCII (RFC 8616)"]
 
 
-def test_the_deepest_chain_that_can_be_configured_is_told() -> None:
+def test_the_deepest_chain_that_can_be_configured_is_reported() -> None:
     rows = {f"d{number}.example": [["TXT", [f"v=spf1 include:d{number + 1}.example -all"]]] for number in range(120)}
     limits = spf.Limits(dns_terms=1000, nested_includes=1000)
     steps = steps_of(spf.Request(ip_address(CLIENT), "h", "d0.example", "a@d0.example", limits=limits), Zone(rows))

@@ -65,7 +65,7 @@ def test_ipv6_address_is_quoted() -> None:
 
 
 @pytest.mark.parametrize("result", [spf.Result.TEMPERROR, spf.Result.PERMERROR])
-def test_error_tells_its_problem(result: spf.Result) -> None:
+def test_error_reports_its_problem(result: spf.Result) -> None:
     value = spf.render(
         evaluation(result, "", 'bad "term" (\\)'),
         client_address=ip_address("192.0.2.1"),

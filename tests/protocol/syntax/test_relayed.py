@@ -114,5 +114,5 @@ def test_a_literal_in_helo_is_not_the_client(value: str) -> None:
         pytest.param("from [10.0.0.1] (helo=x", id="no end"),
     ],
 )
-def test_a_form_that_is_not_known_tells_nothing(value: str) -> None:
+def test_an_unknown_form_gives_no_address(value: str) -> None:
     assert parse_received(f" {value}".encode()) is None
