@@ -34,7 +34,7 @@ own_lists() {
     apt_options="-o Dir::State::Lists=$directory/apt/lists -o Dir::Cache=$directory/apt/cache"
     apt_options="$apt_options -o APT::Sandbox::User=$(id -un)"
     # shellcheck disable=SC2086
-    apt-get $apt_options -qq update || say "apt-get update complained; going on"
+    apt-get $apt_options -qq update || say "apt-get update reported errors; continuing"
 }
 
 exec 9>"$directory/.lock"

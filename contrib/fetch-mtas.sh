@@ -64,7 +64,7 @@ own_lists() {
     mkdir -p "$directory/apt/lists/partial" "$directory/apt/cache/archives/partial"
     apt_options="-o Dir::State::Lists=$directory/apt/lists -o Dir::Cache=$directory/apt/cache"
     apt_options="$apt_options -o APT::Sandbox::User=$(id -un)"
-    apt -qq update || say "apt-get update complained; going on"
+    apt -qq update || say "apt-get update reported errors; continuing"
 }
 
 fetch() {

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 # shellcheck shell=sh disable=SC2154
-# What the scripts in this directory share: how they speak, become root, and find or make a Python environment.
+# What the scripts in this directory share: how they print messages, become root, and find or create a Python environment.
 # Read with ".", not run. POSIX sh. The reader sets `me` (its own name, for messages) and `top` (the project's root).
 #
 # Nothing here installs, replaces or restarts a mail server, or touches one that is there.
@@ -37,7 +37,7 @@ need_packages() {
     say "installing$missing"
     # The lists are refreshed once, and only now that something is to be fetched. A third party's broken source must
     # not stop us: whether the packages can be had is what the next command finds out.
-    [ -n "${lists_fresh-}" ] || as_root apt-get -qq update || say "apt-get update complained; going on"
+    [ -n "${lists_fresh-}" ] || as_root apt-get -qq update || say "apt-get update reported errors; continuing"
     lists_fresh=yes
     # shellcheck disable=SC2086  # a list of names, split on purpose
     as_root env DEBIAN_FRONTEND=noninteractive apt-get -qq install --yes --no-install-recommends $missing >/dev/null ||
@@ -75,15 +75,15 @@ sys.exit(not os.path.exists(os.path.join(sysconfig.get_path("include"), "Python.
     # shellcheck disable=SC2086  # a list of names, split on purpose
     need_packages $packages
     if [ -z "$made" ]; then
-        say "making $venv with $("$python" -V)"
-        "$python" -m venv --clear "$venv" || die "could not make $venv"
+        say "creating $venv with $("$python" -V)"
+        "$python" -m venv --clear "$venv" || die "could not create $venv"
     fi
     # pip takes seconds even when there is nothing to do: skip it while the files that say what is needed are the same.
     wanted=$(cat "$top/setup.cfg" "$top/pyproject.toml" | cksum)
     for extras in "$1" "[test]"; do
         [ "$(cat "$venv/installed$extras" 2>/dev/null)" = "$wanted" ] && return 0
     done
-    say "installing assay$1 and what it needs into $venv"
+    say "installing assay$1 and its requirements into $venv"
     "$venv/bin/python" -m pip install --quiet --disable-pip-version-check --use-pep517 --editable "$top$1" ||
         die "pip could not install assay$1"
     printf '%s\n' "$wanted" >"$venv/installed$1"

@@ -4,9 +4,9 @@
 #
 #   sh contrib/try.sh
 #
-# Installs what is missing, starts the daemon in a temporary directory on a zone file of its own, and sends it four
-# messages through the milter socket, as an MTA would: true, forwarded, changed and forged. Stops the daemon and says how
-# to use it in earnest.
+# Installs what is missing, starts the daemon in a temporary directory with its own zone file, and sends it four
+# messages through the milter socket, as an MTA would: genuine, forwarded, changed and forged. Stops the daemon and
+# prints how to use it in production.
 set -eu
 me=try
 top=$(cd "$(dirname "$0")/.." && pwd)
@@ -37,7 +37,7 @@ patience=100 # tenths of a second
 until [ -S "$folder/assay.sock" ]; do
     kill -0 "$daemon" 2>/dev/null || die "the daemon ended: $(cat "$folder/log")"
     patience=$((patience - 1))
-    [ "$patience" -gt 0 ] || die "the daemon made no socket: $(cat "$folder/log")"
+    [ "$patience" -gt 0 ] || die "the daemon did not create its socket: $(cat "$folder/log")"
     sleep 0.1
 done
 
@@ -51,19 +51,19 @@ judge() {
 }
 
 judge "From Alice's own server, signed: everything passes" true.eml 192.0.2.25 0
-judge "Forwarded with a lie on top: SPF fails, DKIM vouches for it, the lie is gone" forwarded.eml 198.51.100.7 0
-judge "Changed on the way, from another server: nothing vouches for it, example.com wants it rejected" \
+judge "Forwarded with a forged result on top: SPF fails, DKIM passes, the forged result is removed" forwarded.eml 198.51.100.7 0
+judge "Changed on the way, from another server: nothing passes, and example.com publishes p=reject" \
     changed.eml 198.51.100.7 1
-judge "Forged: never signed, from nobody Alice knows" forged.eml 198.51.100.7 1
+judge "Forged: not signed, from an unknown server" forged.eml 198.51.100.7 1
 
-printf '\n=== What the daemon logged, a line for each message\n\n'
+printf '\n=== What the daemon logged, one line per message\n\n'
 cat "$folder/log"
 cat <<'END'
 
-=== In earnest
+=== In production
 
 assay needs no configuration. "assay config sample" prints every key with its default and the reason for it;
-"assay config check -c /etc/assay.toml" tries a file. It listens on unix:/run/assay/assay.sock, asks the system's resolvers,
+"assay config check -c /etc/assay.toml" checks a file. It listens on unix:/run/assay/assay.sock, asks the system's resolvers,
 writes Authentication-Results, and refuses nothing until you tell it to.
 
 Postfix, main.cf (see contrib/postfix/main.cf.assay):
