@@ -47,8 +47,6 @@ from zone import Rows, Zone
 SIZE = 16_384  # octets; the larger input has four times as many
 MAX_GROWTH = 8  # of the time where the size grows four times: linear is 4, quadratic 16
 MAX_FACTOR = 20  # hostile to honest
-#: The same for results that do not tell who wrote them: they are read in all ways in which programs read them.
-AMBIGUOUS_FACTOR = 50
 NOISE = 0.005  # seconds that say nothing on a shared machine
 RULES_NOISE = 0.0005  # likewise, where an honest message takes a tenth of a millisecond
 
@@ -504,8 +502,8 @@ def play(message: bytes, client: str = "192.0.2.1") -> Verdict:
 FROM = "From: Ann <ann@a.example>\r\n"
 HONEST = "Received: from a.example (a.example [192.0.2.7]) by b.example with ESMTP id 1\r\n\tfor <b@b.example>; now\r\n"
 SIGNATURE = "DKIM-Signature: v=1; a=ed25519-sha256; d=a.example; s=s; h=from; bh=QUJD; b=QUJD\r\n"
-#: It is read in every way that there is, for nothing in it tells who wrote it.
-AMBIGUOUS = "(=?u?q?=28a=29_b?=)" * 10 + "\x01=?u?b?KCgoKCgoKCgp?= " * 30
+#: It is read in every way that there is, since nothing in it says who wrote it.
+AMBIGUOUS = "(a)\x01\u0301\u0316 " * 20 + "q" * 700
 
 
 def sealed(size: int) -> bytes:
@@ -564,10 +562,10 @@ _MESSAGES: dict[str, Callable[[int], bytes]] = {
 
 @pytest.mark.parametrize("what", _MESSAGES)
 def test_a_message_takes_time_linear_in_its_size(what: str) -> None:
-    build, factor = _MESSAGES[what], AMBIGUOUS_FACTOR if what.startswith("ambiguous") else MAX_FACTOR
+    build = _MESSAGES[what]
     small, large = seconds(play, build(4 * SIZE)), seconds(play, build(16 * SIZE))
     assert large <= MAX_GROWTH * small + NOISE
-    assert large <= factor * seconds(play, unit(HONEST, FROM)(16 * SIZE)) + NOISE
+    assert large <= MAX_FACTOR * seconds(play, unit(HONEST, FROM)(16 * SIZE)) + NOISE
 
 
 def _documented_rules() -> policy.Policy:
