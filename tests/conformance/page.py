@@ -54,13 +54,14 @@ KINDS = {
 _HEAD = """\
 # Conformance
 
-Written by `contrib/write-conformance.py` from a run of the published suites; the tests fail when it is out of date.
+`contrib/write-conformance.py` generates this page from a run of the published suites; the tests fail if
+it is out of date.
 
-Every message of the whole-filter suites goes over the milter protocol into a running daemon, and what counts is the
-Authentication-Results that comes out. The other suites ask the evaluators directly.
+Every message of the whole-filter suites is sent over the milter protocol to a running daemon, and the resulting
+Authentication-Results counts. The other suites call the evaluators directly.
 
-A case is *disputed* where its stated outcome is not what today's RFCs say, or where they leave it to the receiver. It
-is not counted as passed or failed. What assay answers to each of them, and why, is in the second table.
+A case is *disputed* if its stated outcome is not what today's RFCs say, or if they leave it to the receiver. It does
+not count as passed or failed. The second table gives assay's answer to each of them, and the reason.
 
 ## The suites
 
