@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from assay.inquiry import Answer, Inquiry, Outcome, Question, RecordType
+from assay.inquiry import PENDING, Answer, Eager, Inquiry, Outcome, Question, RecordType
 from assay.memory import Memory
 from assay.model.name import Domain, ReversePath
 from assay.protocol import spf
@@ -72,6 +72,21 @@ def test_remembering_changes_no_result_and_no_question(many: list[dict[str, Any]
             plain, remembering = Zone(rows), Zone(rows)
             assert remembering.solve(check_spf(memory, identity)) == plain.solve(spf.check(identity))
             assert remembering.asked == plain.asked
+
+
+def test_what_ended_with_an_answer_pending_is_not_remembered() -> None:
+    def first_of(*names: str) -> Inquiry[Answer]:
+        answers = yield Eager(Question(name, RecordType.TXT) for name in names)
+        return next(answer for answer in answers if answer is not PENDING)
+
+    memory, zone = Memory(), Zone(SPF)
+    inquiry = memory.again("key", lambda: first_of("a.example", "b.example"))
+    asked = next(inquiry)
+    with pytest.raises(StopIteration):
+        inquiry.send([PENDING, zone.answer(asked[1])])
+    assert len(memory) == 0
+    assert zone.solve(memory.again("key", lambda: first_of("a.example", "b.example"))) == zone.answer(asked[0])
+    assert len(memory) == 1
 
 
 def test_what_is_answered_the_same_is_not_evaluated_again() -> None:

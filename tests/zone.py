@@ -10,9 +10,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from ipaddress import ip_address
-from typing import Any, Generic, TypeVar
+from random import Random
+from typing import Any, Generic, TypeVar, cast
 
-from assay.inquiry import MX, Answer, Inquiry, Outcome, Question, Record, RecordType, solve
+from assay.inquiry import MX, PENDING, Answer, Eager, Inquiry, Outcome, Question, Record, RecordType, solve
 
 T = TypeVar("T")
 Rows = Mapping[str, Sequence[Sequence[Any]]]
@@ -62,6 +63,17 @@ class Zone:
     def solve(self, inquiry: Inquiry[T]) -> T:
         """Run an inquiry to its end."""
         return solve(inquiry, self.answer)
+
+    def solve_piecemeal(self, inquiry: Inquiry[T], draw: Random) -> T:
+        """Run an inquiry to its end, and let its answers come in any order and grouping."""
+        try:
+            batch = next(inquiry)
+            while True:
+                number = draw.randint(1, len(batch)) if isinstance(batch, Eager) else len(batch)
+                here = set(draw.sample(range(len(batch)), number))
+                batch = inquiry.send([self.answer(one) if at in here else PENDING for at, one in enumerate(batch)])
+        except StopIteration as end:
+            return cast(T, end.value)
 
     def start(self, inquiry: Inquiry[T], *_: object) -> Solved[T]:
         """The `assay.inquiry.Driver` of the tests: everything is answered at once."""

@@ -176,7 +176,7 @@ def measure(*values: object) -> int:
             seen.add(id(value))
             octets += getsizeof(value) + 15 & ~15
             left += [getattr(value, name) for name in kind.__struct_fields__]
-        elif kind is tuple or kind is list or kind is frozenset:
+        elif issubclass(kind, (tuple, list, frozenset)):
             if value:
                 octets += getsizeof(value) + 15 & ~15
                 left += cast(tuple[object, ...], value)

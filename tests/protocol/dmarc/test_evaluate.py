@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from random import Random
 from typing import Any
 
 import pytest
@@ -10,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from publicsuffixlist import PublicSuffixList
 
+from assay.inquiry import Inquiry
 from assay.model.name import Domain
 from assay.protocol import dmarc
 from assay.protocol.dmarc import Identifier, LegacyPct
@@ -460,3 +462,45 @@ def test_verdicts_are_those_of_the_plain_rule(
         assert evaluation.result == "fail"
     else:  # a walk failed: some names cannot be aligned all the same
         assert evaluation.result in ("temperror", "fail")
+
+
+@settings(deadline=None)
+@given(
+    st.dictionaries(LABELS, RECORDS, max_size=5),
+    LABELS,
+    st.lists(st.tuples(LABELS, st.sampled_from(["pass", "temperror", "fail"])), max_size=4),
+    st.randoms(),
+)
+def test_in_whatever_order_answers_come_the_verdict_is_the_same(
+    records: dict[str, Any], author: str, signatures: list[tuple[str, str]], draw: Random
+) -> None:
+    def verdict() -> Inquiry[dmarc.Evaluation]:
+        discovery = yield from dmarc.discover(Domain(author))
+        dkim = [Identifier(Domain(name), result) for name, result in signatures]
+        return (yield from dmarc.evaluate(discovery, None, dkim))
+
+    whole = zone(records).solve(verdict())
+    piecemeal = zone(records).solve_piecemeal(verdict(), draw)
+    assert (piecemeal.result, piecemeal.policy, piecemeal.disposition) == (
+        whole.result,
+        whole.policy,
+        whole.disposition,
+    )
+
+
+#: records, domain that passed, result
+COM_FAILS: dict[str, tuple[dict[str, str], str, str]] = {
+    "below the author": ({}, "bounce.example.com", "pass"),
+    "with a record of its own": ({"bounce.example.com": "p=none"}, "bounce.example.com", "pass"),
+    "for itself": ({"bounce.example.com": "psd=n"}, "bounce.example.com", "fail"),
+    "beside the author": ({}, "example2.com", "temperror"),
+    "above the author": ({}, "com", "temperror"),
+    "of another top-level domain": ({}, "example.net", "fail"),
+}
+
+
+@pytest.mark.parametrize(("records", "passed", "result"), COM_FAILS.values(), ids=COM_FAILS)
+def test_a_failure_above_the_record_in_common_does_not_matter(
+    records: dict[str, str], passed: str, result: str
+) -> None:
+    assert evaluate({**REJECT, **records, "com": FAILS}, "example.com", f"{passed} pass", "").result == result

@@ -140,6 +140,8 @@ def _compared(ours: Walk, theirs: Walk) -> DomainAlignment:
     """
     if ours.unanswered and ours.unanswered == theirs.unanswered and ours.highest == theirs.highest:
         return DomainAlignment.ALIGNED
+    if theirs.organizational_domain is not None and not ours.start.is_at_or_below(theirs.organizational_domain):
+        return DomainAlignment.NOT_ALIGNED
     if ours.organizational_domain is None or theirs.organizational_domain is None:
         return DomainAlignment.UNKNOWN
     return _verdict(ours.organizational_domain == theirs.organizational_domain)
