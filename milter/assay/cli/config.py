@@ -52,7 +52,7 @@ def _check(options: argparse.Namespace) -> int:
     print(f"OK: {options.config or 'no configuration file, built-in defaults'}")
     for key in ("temperror", "malformed_from"):
         if getattr(configuration.dmarc, key) is None and configuration.dmarc.reject is not Action.ACCEPT:
-            print(f"dmarc.{key} is left out: {getattr(configuration.dmarc.in_force, key)}, because of dmarc.reject")
+            print(f"dmarc.{key} is not set: {getattr(configuration.dmarc.in_force, key)}, because of dmarc.reject")
     return os.EX_OK
 
 
