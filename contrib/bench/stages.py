@@ -22,7 +22,7 @@ from typing import Any
 from mail import MTA, Message
 
 from assay.config import Configuration, make_resolver, make_settings, make_trust
-from assay.config.configuration import Dns, Identity
+from assay.config.site import DnsSection, IdentitySection
 from assay.daemon.connection import Connection, Service, SessionCount, actions, silent_steps
 from assay.daemon.journal import Journal
 from assay.daemon.worker import COLLECT
@@ -56,7 +56,7 @@ class Context:
 
 def main() -> None:
     messages: list[Message] = pickle.load(sys.stdin.buffer)  # noqa: S301  # of the benchmark itself
-    configuration = Configuration(identity=Identity(authserv_id=MTA), dns=Dns(nameservers=(sys.argv[1],)))
+    configuration = Configuration(identity=IdentitySection(authserv_id=MTA), dns=DnsSection(nameservers=(sys.argv[1],)))
     settings, trust = make_settings(configuration), make_trust(configuration)
     memory = Memory()
     nowhere = os.open(os.devnull, os.O_WRONLY)
