@@ -35,8 +35,8 @@ BOUNDS = MappingProxyType(
     {
         #: Ten thousand answers of usual size: `dns.cache_entries`. The DNS is what makes a new sender slow.
         "DNS answers": 6_400_000,
-        #: Two thousand, with the questions and answers that led to them.
-        "evaluations": 4 * _MIB,
+        #: Four thousand, with the questions and answers that led to them.
+        "evaluations": 8 * _MIB,
         #: A thousand of usual size: the senders of a busy hour, with what they include.
         "SPF records": 3 * _MIB,
         #: A thousand. Loading a key costs as much as verifying with it, and the same few sign most of a day's mail.

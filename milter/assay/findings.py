@@ -41,9 +41,11 @@ class Finding(Struct, frozen=True):
     stage: Stage = Stage.EOM
 
 
-def findings(assessment: Assessment) -> list[Finding]:
+def findings(assessment: Assessment) -> tuple[Finding, ...]:
     """All findings, in the order of Authentication-Results."""
-    return [finding for method in METHODS for finding in method(assessment)] if not assessment.exempt else []
+    if assessment.exempt:
+        return ()
+    return tuple(finding for method in METHODS for finding in method(assessment))
 
 
 def _iprev(assessment: Assessment) -> Iterator[Finding]:

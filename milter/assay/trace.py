@@ -7,13 +7,13 @@ One Authentication-Results with every result (RFC 8601) and a Received-SPF for e
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import groupby
 
 from msgspec import Struct
 
 from assay.assessment import Assessment
-from assay.findings import Finding, findings
+from assay.findings import Finding
 from assay.model.edits import AddRecipient, Change, Edit, Insert, Remove
 from assay.model.message import Header, HeaderField
 from assay.policy import Action, Decision, Edits
@@ -88,9 +88,11 @@ class Wanted(Struct, frozen=True):
     single_spf: bool = False  #: one result of SPF: that of MAIL FROM, else that of HELO
 
 
-def insert_edits(assessment: Assessment, decision: Decision, authserv_id: str, wanted: Wanted) -> tuple[Insert, ...]:
+def insert_edits(
+    assessment: Assessment, found: Sequence[Finding], decision: Decision, authserv_id: str, wanted: Wanted
+) -> tuple[Insert, ...]:
     """The fields that report the results, in the order in which to insert them: the last one ends up on top."""
-    results = _results(assessment, decision, wanted)
+    results = _results(found, decision, wanted)
     fields = [Insert("Authentication-Results", authres.render(authserv_id, results))]
     client, mail_from = assessment.client, assessment.spf_mail_from
     path = assessment.envelope.reverse_path.text
@@ -114,10 +116,10 @@ def insert_edits(assessment: Assessment, decision: Decision, authserv_id: str, w
 MAX_RESULTS = 20
 
 
-def _results(assessment: Assessment, decision: Decision, wanted: Wanted) -> list[authres.MethodResult]:
+def _results(all_found: Sequence[Finding], decision: Decision, wanted: Wanted) -> list[authres.MethodResult]:
     """All findings to report. For a method with more than `MAX_RESULTS`, those that passed come first."""
     results: list[authres.MethodResult] = []
-    for _, of_method in groupby(findings(assessment), key=lambda finding: finding.method):
+    for _, of_method in groupby(all_found, key=lambda finding: finding.method):
         found = [finding for finding in of_method if finding.written or (wanted.arc_none and finding.method == "arc")]
         if wanted.single_spf and found and found[0].method == "spf":
             found = found[:1]

@@ -16,7 +16,7 @@ from assay.cli.options import add_configuration, add_envelope, read_message
 from assay.cli.plain import plain
 from assay.cli.serve import read_configuration
 from assay.config import Configuration, make_resolver, make_settings, make_trust
-from assay.findings import Finding, findings
+from assay.findings import Finding
 from assay.inquiry import Answer, Question
 from assay.model.edits import Insert, Remove
 from assay.model.message import split_message
@@ -135,7 +135,7 @@ def _narrate(verdicts: list[Verdict], asked: list[tuple[Question, Answer, float]
     assessment = verdicts[-1].assessment
     if assessment.exempt:
         yield f"exempt   not judged: {assessment.exempt}"
-    yield from map(_found, sorted(findings(assessment), key=lambda finding: finding.stage.rank))
+    yield from map(_found, sorted(verdicts[-1].findings, key=lambda finding: finding.stage.rank))
     for verdict in verdicts:
         yield from _decided(verdict)
 
@@ -196,7 +196,7 @@ def _object(verdicts: list[Verdict], ruling: Verdict, asked: list[tuple[Question
             {"stage": verdict.stage, "action": verdict.action, "decision": plain(verdict.decision)}
             for verdict in verdicts[: verdicts.index(ruling)]
         ],
-        "findings": [plain(finding) for finding in findings(verdicts[-1].assessment)],
+        "findings": [plain(finding) for finding in verdicts[-1].findings],
         "assessment": plain(verdicts[-1].assessment),
         "edits": [plain(edit) | {"edit": type(edit).__name__.lower()} for edit in ruling.edits],
         "dns": [

@@ -11,15 +11,13 @@ import errno
 import os
 import time
 from collections.abc import Iterator
-from itertools import groupby
 from typing import Any
 
 import msgspec
 from msgspec import Struct
 
 from assay import log
-from assay.assessment import Assessment
-from assay.findings import findings
+from assay.findings import Finding
 from assay.model.edits import Remove
 from assay.model.printable import marked, without_claims
 from assay.policy import Action, Decision, Stage
@@ -138,7 +136,7 @@ def message_line(verdict: Verdict, *, waited: float) -> str:
             ("helo", assessment.client.helo or "-"),
             ("from", f"<{assessment.envelope.reverse_path.text}>"),
             ("rcpts", len(assessment.envelope.recipients)),
-            *(_evaluations(assessment) if not assessment.exempt else (("exempt", assessment.exempt),)),
+            *(_evaluations(verdict) if not assessment.exempt else (("exempt", assessment.exempt),)),
             ("action", verdict.action),
             ("dry_run", _not_done(verdict)),
             ("reply", decision.reply),
@@ -199,12 +197,19 @@ def facts_line(verdict: Verdict, now: float) -> bytes:
         return msgspec.json.encode(sound(msgspec.to_builtins(record))) + b"\n"
 
 
-def _evaluations(assessment: Assessment) -> Iterator[tuple[str, object]]:
+def _evaluations(verdict: Verdict) -> Iterator[tuple[str, object]]:
     """The findings in the order of the stages; those with the same key in one entry."""
-    if assessment.author is not None:
-        yield "author", ",".join(map(str, assessment.author.domains)) or "-"
-    for key, of_key in groupby(sorted(findings(assessment), key=lambda one: one.stage.rank), key=lambda one: one.key):
-        found = list(of_key)
-        yield key, ",".join(one.word or one.result for one in found[:MAX_SHOWN])
-        for one in found:
-            yield from one.more
+    author = verdict.assessment.author
+    if author is not None:
+        yield "author", ",".join(map(str, author.domains)) or "-"
+    by_key: dict[str, list[Finding]] = {}
+    for finding in sorted(verdict.findings, key=_place):
+        by_key.setdefault(finding.key, []).append(finding)
+    for key, found in by_key.items():
+        yield key, ",".join([finding.word or finding.result for finding in found[:MAX_SHOWN]])
+        for finding in found:
+            yield from finding.more
+
+
+def _place(finding: Finding) -> int:
+    return finding.stage.rank

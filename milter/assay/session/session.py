@@ -14,6 +14,7 @@ from msgspec.structs import replace
 
 from assay import policy
 from assay.assessment import Assessment
+from assay.findings import findings
 from assay.inquiry import Urgency
 from assay.memory import Memory
 from assay.model.message import HeaderField
@@ -206,6 +207,7 @@ class _Moment:
         if self._known is None or decision == policy.ACCEPTED:
             return None
         assessment, facts = self._known
+        found = findings(assessment)
         if decision.action.refuses and not self._settings.dry_run:
-            return Verdict(decision.action, decision.reply, (), decision, assessment, stage, facts)
-        return Verdict(Action.ACCEPT, None, (), decision, assessment, stage, facts)
+            return Verdict(decision.action, decision.reply, (), decision, assessment, found, stage, facts)
+        return Verdict(Action.ACCEPT, None, (), decision, assessment, found, stage, facts)

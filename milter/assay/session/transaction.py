@@ -12,6 +12,7 @@ from msgspec.structs import replace
 
 from assay import policy, trace
 from assay.assessment import Assessment
+from assay.findings import Finding, findings
 from assay.memory import Memory
 from assay.model.edits import Edit
 from assay.model.message import NO_HEADER, HeaderField
@@ -39,6 +40,7 @@ class Verdict(Struct, frozen=True):
     edits: tuple[Edit, ...]
     decision: Decision
     assessment: Assessment
+    findings: tuple[Finding, ...] = ()
     stage: Stage = Stage.EOM
     facts: policy.Facts | None = None
 
@@ -159,30 +161,26 @@ class Transaction:
         return self._verdict(assessment, self._course.end(facts), facts)
 
     def _verdict(self, assessment: Assessment, decision: Decision, facts: policy.Facts | None) -> Verdict:
+        found = findings(assessment)
         if self._settings.dry_run:
-            edits = self._edits(assessment, ACCEPTED) if self._settings.dry_run_headers else ()
-            return Verdict(Action.ACCEPT, None, edits, decision, assessment, facts=facts)
-        edits = self._edits(assessment, decision)
-        return Verdict(decision.action, decision.reply, edits, decision, assessment, facts=facts)
+            edits = self._edits(assessment, ACCEPTED, found) if self._settings.dry_run_headers else ()
+            return Verdict(Action.ACCEPT, None, edits, decision, assessment, found, facts=facts)
+        edits = self._edits(assessment, decision, found)
+        return Verdict(decision.action, decision.reply, edits, decision, assessment, found, facts=facts)
 
     def _refusal_of_flood(self, assessment: Assessment, decision: Decision) -> Verdict:
         """It has no edits, not even in a dry run: not all fields to remove are known."""
         if self._settings.dry_run:
-            return Verdict(Action.ACCEPT, None, (), decision, assessment)
-        return Verdict(decision.action, decision.reply, (), decision, assessment)
+            return Verdict(Action.ACCEPT, None, (), decision, assessment, findings(assessment))
+        return Verdict(decision.action, decision.reply, (), decision, assessment, findings(assessment))
 
-    def _edits(self, assessment: Assessment, decision: Decision) -> tuple[Edit, ...]:
+    def _edits(self, assessment: Assessment, decision: Decision, found: tuple[Finding, ...]) -> tuple[Edit, ...]:
         """First remove forged fields and those that the decision names, then insert; the trace fields end up on top."""
         edits: tuple[Edit, ...] = trace.remove_edits(self._header, decision.edits.remove, self._fields.forged)
         edits += tuple(trace.decision_edits(self._header, decision.edits))
         if self.judging is None:
             return edits
-        return edits + trace.insert_edits(
-            assessment,
-            decision,
-            self._authserv_id,
-            self._settings.trace,
-        )
+        return edits + trace.insert_edits(assessment, found, decision, self._authserv_id, self._settings.trace)
 
     def cancel(self) -> None:
         """The message is over or was aborted: stop working for it."""
