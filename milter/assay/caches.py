@@ -68,11 +68,13 @@ living: WeakSet[Cache[Any, Any]] = WeakSet()
 class Entry(Generic[V]):
     """The value under a key. `weight` is in octets."""
 
-    __slots__ = ("value", "weight")
+    __slots__ = ("expires", "value", "weight")
 
-    def __init__(self, value: V, weight: int) -> None:
+    def __init__(self, value: V, weight: int, expires: float = 0.0) -> None:
+        """:param expires: when the value ends, in a cache whose values do."""
         self.value = value
         self.weight = weight
+        self.expires = expires
 
 
 class Cache(Generic[K, V]):

@@ -63,7 +63,8 @@ class Memory:
                 if not all(map(_same, answers, former)):
                     break
             else:
-                return cast(T, found.value.value)
+                value: T = found.value.value
+                return value
         value = yield from _make(evaluate(), batches)
         if worth_keeping(value) and not _failed(batches):
             past = _Past(tuple(batches), value)

@@ -101,6 +101,8 @@ class Entries(Struct, frozen=True):
 
     def hold(self, text: str) -> bool:
         """Whether an address, its domain, or a domain above it is listed; likewise for a domain."""
+        if not (self.addresses or self.domains or self.alone or self.below):
+            return False
         if text.startswith("<") and text.endswith(">"):
             text = text[1:-1]
         if "@" in text:

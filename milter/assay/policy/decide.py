@@ -39,16 +39,17 @@ class Policy(Struct, frozen=True):
     logs_facts: bool = False  #: the facts are needed even if nothing acts on them
     view: View = {}  #: the facts that rules read; always derived from `rules`
     header_names: frozenset[str] = frozenset()  #: the header fields that rules ask for; likewise
+    stages: frozenset[Stage] = frozenset()  #: at which something is decided; derived from `rules` and `methods`
 
     def __post_init__(self) -> None:
+        stages = {rule.stage for rule in self.rules} | {method.stage for method in self.methods}
+        force_setattr(self, "stages", frozenset(stages | {Stage.EOM} if stages else ()))
         force_setattr(self, "view", merge([rule.view for rule in self.rules]))
         force_setattr(self, "header_names", frozenset().union(*(rule.header_names for rule in self.rules)))
 
     def acts_at(self, stage: Stage) -> bool:
         """Whether anything is decided at this stage. If not, it costs nothing and needs no reply."""
-        if stage is Stage.EOM:
-            return bool(self.rules or self.methods)
-        return any(rule.stage is stage for rule in self.rules) or any(method.stage is stage for method in self.methods)
+        return stage in self.stages
 
     def may(self, action: Action) -> bool:
         """Whether any rule or method, dry runs excepted, can lead to this action."""

@@ -12,7 +12,6 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable
-from typing import cast
 
 from assay import caches
 from assay.inquiry import Answer, Outcome
@@ -31,35 +30,23 @@ USUAL = 640
 DEFAULT_SIZE = caches.BOUNDS["DNS answers"] // USUAL
 
 
-class _Entry(caches.Entry[Answer]):
-    """An answer and when it ends. `value` is replaced about once a second, when its TTL has to be told anew."""
+class AnswerCache(caches.Cache[str, Answer]):
+    """A bounded map from keys to answers. Any thread may read and write.
 
-    __slots__ = ("expires",)
-
-    def __init__(self, answer: Answer, weight: int, expires: float) -> None:
-        super().__init__(answer, weight)
-        self.expires = expires
-
-
-class AnswerCache:
-    """A bounded map from keys to answers. Any thread may read and write."""
+    The value of an entry is replaced about once a second, when its TTL has to be told anew.
+    """
 
     def __init__(self, size: int = DEFAULT_SIZE, clock: Callable[[], float] = time.monotonic) -> None:
         """
         :param size: how many answers of `USUAL` size to keep at most.
         :param clock: seconds that never go back.
         """
+        super().__init__("DNS answers", size * USUAL)
         self._clock = clock
-        self._kept: caches.Cache[str, Answer] = caches.Cache("DNS answers", size * USUAL)
-        self._find = self._kept.find
-
-    def __len__(self) -> int:
-        """The number of answers, expired ones included."""
-        return len(self._kept)
 
     def get(self, key: str) -> Answer | None:
         """The answer, with what is left of its TTL; None if there is none or it has expired."""
-        entry = cast(_Entry | None, self._find(key))
+        entry = self._young.get(key) or self.find(key)
         if entry is None:
             return None
         left = entry.expires - self._clock()
@@ -78,12 +65,8 @@ class AnswerCache:
             answer = Answer(answer.outcome, answer.records, answer.secure, ttl, answer.reason)
         if ttl:
             weight = caches.ENTRY + caches.measure(key, answer)
-            self._kept.keep(key, _Entry(answer, weight, self._clock() + ttl))
+            self.keep(key, caches.Entry(answer, weight, self._clock() + ttl))
         return answer
-
-    def drop(self, key: str) -> None:
-        """Forget an answer."""
-        self._kept.drop(key)
 
 
 def lifetime(answer: Answer) -> int:

@@ -79,13 +79,20 @@ class BudgetDriver:
         try:
             batch = next(inquiry)
             while True:
-                answers = [None if question in missed else lookup(question) for question in batch]
-                if None in answers:
-                    if not _goes_on(batch, answers):
-                        running = Running(self, self._source, inquiry, batch, answers, asker, urgency)
-                        _give_way()
-                        return running
-                    missed = _open(batch, answers)
+                answers: list[Answer | None] = []
+                complete = True
+                for question in batch:
+                    answer = lookup(question) if question not in missed else None
+                    answers.append(answer)
+                    complete = complete and answer is not None
+                if complete:
+                    batch = inquiry.send(answers)  # type: ignore[arg-type]  # there is no None in it
+                    continue
+                if not _goes_on(batch, answers):
+                    running = Running(self, self._source, inquiry, batch, answers, asker, urgency)
+                    _give_way()
+                    return running
+                missed = _open(batch, answers)
                 batch = inquiry.send(_filled(answers))
         except StopIteration as end:
             return Solved(end.value)

@@ -94,6 +94,8 @@ class Session:
         return self._at_connection(Stage.HELO)
 
     def _at_connection(self, stage: Stage) -> Verdict | None:
+        if not self._settings.policy.acts_at(stage):
+            return None
         moment = _Moment(self._settings, self._of_client)
         return moment.verdict(self._course.at_connection(stage, moment.facts), stage)
 
@@ -126,6 +128,8 @@ class Session:
             authserv_id=self._authserv_id,
             now=now,
         )
+        if not self._settings.policy.acts_at(Stage.MAIL):
+            return None
         moment = _Moment(self._settings, self._transaction.so_far)
         return moment.verdict(self._course.at_mail(moment.facts), Stage.MAIL)
 
