@@ -121,10 +121,12 @@ class Judging:
             self._sender_id = self._inquiries.start(senderid.check_pra(header, request, spf1=spf1))
 
     def _walk_ahead(self, author_domain: Domain) -> None:
-        """Look up the organizational domains that relaxed alignment may compare at the end (RFC 9989, 4.10.2)."""
+        """Relaxed alignment may compare organizational domains at the end (RFC 9989, 4.10.2): have them by then."""
         mailbox = self._envelope.reverse_path.mailbox
         domains = self._signatures.domains if mailbox is None else [mailbox.domain, *self._signatures.domains]
-        self._inquiries.start(dmarc.walk_ahead(author_domain, domains), urgency=Urgency.AHEAD)
+        others = [domain for domain in domains if domain != author_domain]
+        if others:
+            self._inquiries.start(dmarc.walk_ahead(author_domain, others), urgency=Urgency.AHEAD)
 
     def body(self, chunk: bytes) -> None:
         """The next piece of the body, with CRLF line ends, cut anywhere."""
