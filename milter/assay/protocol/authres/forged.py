@@ -163,8 +163,11 @@ class _Names:
 
 
 def _comparable(text: str) -> str:
-    """A-labels without final dot (RFC 8601, 5 asks for one form); an id that is not a domain is case folded."""
-    text = unicodedata.normalize("NFKC", text).strip(". \t\r\n")
+    """A-labels without final dot (RFC 8601, 5 asks for one form); an id that is not a domain is case folded.
+
+    Without apostrophes around it: some readers take them for quotes.
+    """
+    text = unicodedata.normalize("NFKC", text).strip(". \t\r\n'")
     try:
         return Domain.parse(text).name
     except InvalidNameError:
@@ -185,14 +188,22 @@ def _readings(text: str) -> Iterator[str]:
 
 
 def _without_controls(text: str) -> list[str]:
-    """The text with controls, formats and bytes that are not UTF-8 removed, or replaced by white space."""
+    """The text with controls, formats and bytes that are not UTF-8 removed, or replaced by white space; and with all
+    that is not ASCII removed, as in Python's ``decode("ascii", "ignore")``."""
+    readings = _without_formats(text)
+    if not text.isascii():
+        readings += [reading.encode("ascii", "ignore").decode() for reading in readings]
+    return list(dict.fromkeys(readings))
+
+
+def _without_formats(text: str) -> list[str]:
     if text.replace("\t", " ").isprintable():
         return [text]
     unfolded = _FOLD.sub(" ", text).replace("\t", " ")
     spaced = "".join(character if character.isprintable() else " " for character in unfolded)
     closed = "".join(character for character in unfolded if character.isprintable())
     joined = "".join(character for character in _FOLD.sub("", text) if character.isprintable())
-    return list(dict.fromkeys((spaced, closed, joined)))
+    return [spaced, closed, joined]
 
 
 def _without_comments(text: str) -> Iterator[str]:
