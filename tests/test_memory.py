@@ -204,6 +204,15 @@ def test_another_client_is_another_evaluation() -> None:
     assert zone.solve(mail_from(memory, client="192.0.2.2")).result == "fail"
 
 
+def test_another_way_to_find_the_organizational_domain_is_another_discovery() -> None:
+    memory, zone = Memory(), Zone({"_dmarc.b.example": [["TXT", ["v=DMARC1; p=reject"]]]})
+    domain = Domain("a.b.example")
+    assert zone.solve(discover_policy(memory, domain, None)).policy == "reject"
+    by_list = zone.solve(discover_policy(memory, domain, lambda _: "b.example"))
+    assert by_list.organizational_domain == domain
+    assert by_list.policy is None
+
+
 def test_all_who_remember_share_a_memory_and_do_not_mix() -> None:
     memory = Memory()
     rows = SPF | {

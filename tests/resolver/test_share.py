@@ -48,6 +48,12 @@ def test_the_networks_of_one_site_share() -> None:
     assert fill(pool, newcomer := Asker(ip_address("2001:db8:2::1")))[newcomer] >= 80
 
 
+def test_one_network_of_a_site_leaves_places_to_another() -> None:
+    pool: Pool[str] = Pool(700, 700)
+    fill(pool, *(Asker(ip_address(f"2001:db8:1:1::{number:x}")) for number in range(1, 100)))
+    assert fill(pool, newcomer := Asker(ip_address("2001:db8:1:2::1")))[newcomer] >= 40
+
+
 def drain(pool: Pool[str]) -> list[str]:
     """Serve whose turn it is until nobody is served any more."""
     served = []
@@ -113,6 +119,10 @@ def test_the_books_are_right_whatever_happens() -> None:
                     waiting.add((asker, item))
             case 3:
                 turn = pool.next()
+                if turn is not None:  # a turn without a place would come again at once, for ever
+                    taken = next(filter(None, (pool.take(other) for other, item in waiting if item == turn)), None)
+                    assert taken is not None
+                    places.append(taken)
                 item = number % 20 if turn is None else turn
                 for other in askers:
                     pool.leave(other, item)
