@@ -10,9 +10,9 @@ import pytest
 from assay.findings import MAX_B_PREFIX
 from assay.model.edits import Insert, Remove
 from assay.model.message import Header, HeaderField
-from assay.protocol import authres
+from assay.protocol import authres, dkim
 from assay.session import Settings, Verdict
-from assay.trace import Forgeries, Wanted, remove_edits
+from assay.trace import MAX_RESULTS, Forgeries, Wanted, remove_edits
 from sending import BAD, GOOD, MESSAGE, OUR_ID, ROWS, message
 from signing import sign_rsa
 from talking import greet, inserted, policy_of, session, talk
@@ -84,6 +84,15 @@ def test_header_b_distinguishes_signatures(signatures: list[str], length: int) -
     fields = [f"DKIM-Signature: v=1; a=rsa-sha256; d=a.example; s=s; h=from; bh=AAAA; b={b}" for b in signatures]
     found = methods(verdict(message("joe@example.org", *fields)))["dkim"]
     assert {len(properties["header.b"]) for _, properties in found} == {length}
+
+
+def test_of_more_results_than_are_written_those_that_passed_are() -> None:
+    junk = [f"DKIM-Signature: v=1; a=rsa-sha256; d=a{n}.example; s=s; h=from; bh=AAAA; b=AAAA" for n in range(30)]
+    octets = "".join(f"{one}\r\n" for one in junk).encode() + sign_rsa(MESSAGE, include_headers=[b"from"])
+    of = verdict(octets, settings=Settings(dkim=dkim.SignatureRules(max_signatures=50)))
+    results = [result for result, _ in methods(of)["dkim"]]
+    assert len(results) == MAX_RESULTS
+    assert results[0] == "pass"
 
 
 def test_every_property_is_registered() -> None:

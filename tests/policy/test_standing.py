@@ -77,3 +77,11 @@ def test_how_a_message_stands(client: str, sender: str, login: str, standing: St
 def test_how_a_relayed_message_stands(told: str | None, standing: Standing) -> None:
     message = TRUST.of_message(TRUST.of_client(parse_address("192.0.2.99"), ""), "a@spared.example", "")
     assert TRUST.of_relayed(message, None if told is None else parse_address(told)) == standing
+
+
+@pytest.mark.parametrize("told", [STRANGER, "10.1.1.1"])
+def test_results_of_a_relay_that_is_trusted_with_them_stay(told: str) -> None:
+    networks = Networks.parse(("192.0.2.99",))
+    trust = Trust(internal=Networks.parse(("10.0.0.0/8",)), relays=networks, trusted_results=networks)
+    message = trust.of_message(trust.of_client(parse_address("192.0.2.99"), ""), "a@b.example", "")
+    assert not trust.of_relayed(message, parse_address(told)).cleaned

@@ -17,7 +17,7 @@ from assay.session.signatures import MAX_KEYS_AHEAD
 from assay.session.transaction import MAX_RECIPIENTS
 from sending import BAD, GOOD, MESSAGE, OUR_ID, ROWS, message
 from signing import KEY_NAME, pem, record, rsa_key, sign_rsa
-from talking import NOW, Postponing, feed, greet, inserted, removed, session, talk
+from talking import NOW, Postponing, configured, feed, greet, inserted, removed, session, talk
 from zone import Zone
 
 GOOD_ADDRESS = ip_address(GOOD)
@@ -75,6 +75,15 @@ def test_arc_keys_are_asked_for_as_their_fields_arrive() -> None:
         one.header(HeaderField(name, b" i=1; a=rsa-sha256; d=c.example; s=sel; b=AAAA"))
     one.header(HeaderField(b"ARC-Seal", b" no tags"))
     assert sum("_domainkey" in question.name for question in zone.asked) == 2
+
+
+def test_without_arc_no_key_of_a_chain_is_asked_for() -> None:
+    zone = Zone({})
+    one = session(Settings(arc=False), new_driver=lambda: zone)
+    greet(one)
+    one.mail("<joe@example.org>", now=NOW)
+    one.header(HeaderField(b"ARC-Seal", b" i=1; a=rsa-sha256; d=a.example; s=sel; b=AAAA"))
+    assert not any("_domainkey" in question.name for question in zone.asked)
 
 
 @pytest.mark.parametrize("size", [1, 3, 7, 1000])
@@ -320,6 +329,12 @@ class TestDmarc:
         assert str(found.spf_mail_from.domain) == "mail.example.org"
         assert found.dmarc.result == "pass"
 
+    def test_a_guess_is_not_a_pass(self) -> None:
+        rows = {name: row for name, row in ROWS.items() if name != "example.org"} | {"example.org": [["A", GOOD]]}
+        found = judged(MESSAGE, Settings(spf_best_guess=b"v=spf1 a -all"), rows=rows)
+        assert (found.spf_mail_from.result, found.spf_mail_from.guessed) == ("pass", True)
+        assert found.dmarc.result == "fail"
+
     def test_relaxed_alignment_takes_the_organizational_domain(self) -> None:
         rows = ROWS | {"sub.example.org": [["TXT", ["v=spf1 ip4:192.0.2.1 -all"]]]}
         assert judged(MESSAGE, path="<joe@sub.example.org>", rows=rows).dmarc.result == "pass"
@@ -379,6 +394,17 @@ def test_everything_is_cancelled_at_the_end() -> None:
     talk(one, sign_rsa(MESSAGE, include_headers=[b"from"]))
     unfinished = [p for p in driver.started[of_client:] if p.inquiry is not None and not p.cancelled]
     assert unfinished == []
+
+
+def test_all_is_cancelled_once_a_relay_names_a_host_of_ours() -> None:
+    driver = Postponing(Zone(ROWS))
+    one = configured({"clients": {"relays": (GOOD,), "internal": ("10.0.0.0/8",)}}, driver)
+    greet(one)
+    one.mail("<joe@example.org>", now=NOW)
+    one.header(HeaderField(b"From", b" joe@example.org"))
+    assert driver.started
+    one.header(HeaderField(b"Received", b" from a (a.example [10.1.1.1]) by relay.example"))
+    assert all(pending.cancelled for pending in driver.started)
 
 
 def test_a_field_after_the_end_of_an_exempt_message_is_harmless() -> None:
