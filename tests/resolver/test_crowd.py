@@ -13,7 +13,7 @@ import pytest
 from assay.inquiry import Answer, Asker, Inquiry, Outcome, Question, RecordType, Urgency
 from assay.model.smtp import Address
 from assay.resolver import Resolver, configured
-from assay.resolver.client import HOLD, PLACES, ROOM, SLOW_PLACES, STREAMS
+from assay.resolver.client import HOLD, LINGER, PLACES, ROOM, SLOW_PLACES, STREAMS
 from assay.resolver.streams import Stream, Streams
 from assay.resolver.transport import ExchangeFault
 from nameserver import NameServer
@@ -174,6 +174,21 @@ def test_what_turns_out_slow_gives_its_place_to_the_next() -> None:
             assert time.monotonic() < deadline, server.count(kind="TXT")
             time.sleep(0.05)
         pending.cancel()
+
+
+def test_a_silent_nameserver_makes_no_domain_slow() -> None:
+    names = [f"s{number}._domainkey.honest.example" for number in range(PLACES)]
+    with NameServer({}, drop=True) as server, Resolver(configured([server.text]), patience=20.0) as resolver:
+        driver = resolver.driver(BUDGET)
+        pendings = [driver.start(ask(names[0]), Asker(OTHER))]
+        time.sleep(LINGER + 0.3)
+        pendings.append(driver.start(ask(*names[1:]), Asker(OTHER)))
+        deadline = time.monotonic() + 10
+        while len(server.asked) <= SLOW_PLACES // 3 + 1:  # what one message can have among the slow ones
+            assert time.monotonic() < deadline, len(server.asked)
+            time.sleep(0.01)
+        for pending in pendings:
+            pending.cancel()
 
 
 def test_a_domain_that_answers_in_time_again_is_slow_no_more() -> None:

@@ -134,6 +134,7 @@ MALFORMED = {
     "space in a domain, of which Sendmail makes a dot": b" jane@example com, <any@example.org>",
     "bracket that Sendmail drops": b" jane@example>.com, <any@example.org>",
     "parenthesis that Sendmail drops": b" jane@example).com, <any@example.org>",
+    "nested comment in front of a domain": b" jane@(a (b) c)example.com, <any@example.org",
     "host in front, which Sendmail turns round": b" example.com!jane, <any@example.org>",
     "the same with spaces": b" example com !jane, <any@example.org>",
     "user%host": b" jane%example.com, <any@example.org>",
