@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from assay.inquiry import MX, Answer, Inquiry, Outcome, Question, Record, RecordType
-from assay.resolver import Resolver, Statistics, configured
+from assay.resolver import Resolver, Statistics, client, configured
 from assay.resolver.streams import MAX_ANSWER
 from nameserver import NameServer, closed_port
 
@@ -365,6 +365,20 @@ def test_the_restart_of_a_nameserver_fails_no_lookup() -> None:
         " could not be asked (Connection refused)",
         " answers again",
     ]
+
+
+def test_a_bounded_number_of_lookups_waits_for_a_nameserver(monkeypatch: pytest.MonkeyPatch) -> None:
+    with NameServer(ROWS) as server:
+        resolver = Resolver(configured([server.text]), patience=5.0)
+        one(resolver, "example.org")
+    with resolver:
+        monkeypatch.setattr(client, "ROOM", 5)
+        pending = resolver.driver(BUDGET).start(ask(*((f"n{number}.org", "TXT") for number in range(20))))
+        deadline = time.monotonic() + 5.0
+        while resolver.flights != 5:
+            assert time.monotonic() < deadline, resolver.flights
+            time.sleep(0.01)
+        pending.cancel()
 
 
 def test_in_a_long_outage_nobody_waits_and_its_end_is_seen_within_a_second() -> None:
