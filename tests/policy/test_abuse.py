@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What the operator granted to some must not be had by everybody: recipients, sealers, lists and aligned domains."""
+"""Exceptions granted to some must not become available to all: recipients, sealers, lists and aligned domains."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ AUTHOR, LIST = Domain("author.example"), Domain("list.example")
 
 
 def rcpts(*names: str, **sections: Any) -> Action:
-    """What becomes of a forged message to these recipients."""
+    """The decision about a forged message to these recipients."""
     one = {"clients": {"internal": (), "exempt_recipients": ("abuse@example.net", "lab.example")}} | sections
     paths = tuple(f"<{name}>" for name in names)
     verdicts = deliver({"dmarc": {"reject": "reject"}} | one, b"From: ceo@reject.example\r\n\r\n", recipients=paths)
@@ -42,11 +42,11 @@ def rcpts(*names: str, **sections: Any) -> Action:
         ((), "reject"),
     ],
 )
-def test_an_exempt_recipient_frees_no_message_that_goes_to_others(names: tuple[str, ...], action: str) -> None:
+def test_an_exempt_recipient_does_not_exempt_a_message_to_others(names: tuple[str, ...], action: str) -> None:
     assert rcpts(*names) == action
 
 
-def test_nor_does_one_that_a_rule_accepts() -> None:
+def test_a_recipient_accepted_by_a_rule_does_not_exempt_a_message_to_others() -> None:
     rule = {"name": "ours", "stage": "rcpt", "when": 'rcpt.exists(r, r.startsWith("abuse@"))', "action": "accept"}
     more = {"rule": [rule], "clients": {"internal": ()}}
     assert rcpts("abuse@example.net", **more) == "accept"
@@ -73,7 +73,7 @@ def judged(**evaluations: Any) -> Assessment:
         ('dmarc=fail reason="; dmarc=pass header.from=author.example"', False),
     ],
 )
-def test_a_sealer_s_record_is_taken_only_where_it_cannot_be_read_in_two_ways(results: str, trusted: bool) -> None:
+def test_a_sealers_record_counts_only_if_unambiguous(results: str, trusted: bool) -> None:
     sealer = arc.Sealer(1, LIST, "s", arc.Result.NONE, f"mx.list.example; {results}")
     chain = arc.Evaluation(arc.Result.PASS, "", 1, 0, (sealer,))
     found = facts(judged(arc=chain, author=dmarc.Author(AUTHOR)), trusted_sealers=(LIST,))
@@ -81,8 +81,8 @@ def test_a_sealer_s_record_is_taken_only_where_it_cannot_be_read_in_two_ways(res
 
 
 @pytest.mark.parametrize("result", [arc.Result.FAIL, arc.Result.PASS])
-def test_only_a_whole_chain_makes_a_message_a_list_s(result: arc.Result) -> None:
-    # RFC 8617, 5.2.1: a broken chain is as none; anybody can write one.
+def test_only_a_valid_chain_makes_a_message_list_traffic(result: arc.Result) -> None:
+    # RFC 8617, 5.2.1: a broken chain counts as no chain; anyone can write one.
     sealer = arc.Sealer(1, LIST, "s", arc.Result.NONE, "")
     found = facts(
         judged(
@@ -99,7 +99,7 @@ def test_only_a_whole_chain_makes_a_message_a_list_s(result: arc.Result) -> None
     assert outcome.key == ("quarantine" if result is arc.Result.PASS else "reject")
 
 
-def test_a_domain_that_is_aligned_for_spf_is_not_so_for_dkim() -> None:
+def test_alignment_for_spf_does_not_imply_alignment_for_dkim() -> None:
     # aspf=r and adkim=s: the subdomain counts for SPF and not for DKIM (RFC 9989, 4.4).
     sub = Domain("mail.author.example")
     signature = dkim.Evaluation(dkim.Result.PASS, "", HeaderField(b"DKIM-Signature", b""), domain=sub)

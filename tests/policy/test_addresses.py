@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Addresses and domains compare by what they name, however they are spelled."""
+"""Addresses and domains are compared by meaning, not by spelling."""
 
 from __future__ import annotations
 
@@ -36,18 +36,18 @@ ADDRESSES = [
 
 
 @pytest.mark.parametrize(("text", "normal"), ADDRESSES)
-def test_an_address_in_its_normal_form(text: str, normal: str) -> None:
+def test_addresses_are_normalized(text: str, normal: str) -> None:
     assert normal_address(text) == normal
     assert normal_address(normal) == normal
 
 
-def test_local_parts_are_exact_on_request() -> None:
+def test_local_parts_are_case_sensitive_on_request() -> None:
     assert normal_address("Ann@EXAMPLE.net", exact=True) == "Ann@example.net"
     assert Entries.parse(("Ann@example.net",), exact=True).hold("Ann@EXAMPLE.net")
     assert not Entries.parse(("Ann@example.net",), exact=True).hold("ann@example.net")
 
 
-def test_the_operator_s_choice_reaches_facts_lists_and_rules() -> None:
+def test_the_operators_choice_applies_to_facts_lists_and_rules() -> None:
     rule = {"name": "r", "when": 'mail_from.address == "Ann@example.net"', "action": "reject"}
     sections = {"addresses": {"exact_local_parts": True, "subaddress_delimiters": "+"}, "rule": [rule]}
     made = make_policy(msgspec.convert(sections, Configuration))
@@ -57,7 +57,7 @@ def test_the_operator_s_choice_reaches_facts_lists_and_rules() -> None:
 
 
 @pytest.mark.parametrize("text", [text for text, normal in ADDRESSES if normal == "ann@example.net"])
-def test_facts_are_in_normal_form(text: str) -> None:
+def test_facts_are_normalized(text: str) -> None:
     assessment = Assessment(
         Client(ip_address("192.0.2.1")),
         Envelope(ReversePath.parse(text), (text, "Bob@example.net")),
@@ -88,7 +88,7 @@ ENTRIES = [
 
 
 @pytest.mark.parametrize(("entry", "held", "others"), ENTRIES, ids=[entry for entry, _, _ in ENTRIES])
-def test_an_entry_holds_what_it_names(entry: str, held: tuple[str, ...], others: tuple[str, ...]) -> None:
+def test_an_entry_matches_what_it_names(entry: str, held: tuple[str, ...], others: tuple[str, ...]) -> None:
     entries = Entries.parse((entry,))
     assert [text for text in held if not entries.hold(text)] == []
     assert [text for text in others if entries.hold(text)] == []
@@ -109,12 +109,12 @@ def test_an_entry_holds_what_it_names(entry: str, held: tuple[str, ...], others:
         ("<joe@example.com", "letter|local part|bracket"),
     ],
 )
-def test_what_could_never_match_is_an_error(entry: str, why: str) -> None:
+def test_an_entry_that_could_never_match_is_an_error(entry: str, why: str) -> None:
     with pytest.raises(ValueError, match=f"is not an address, a domain or an IP address: .*({why})"):
         Entries.parse((entry,))
 
 
-def test_sub_addresses_on_request() -> None:
+def test_sub_addresses_are_ignored_on_request() -> None:
     entries = Entries.parse(("joe@example.com", "ann+x@example.com"), delimiters="+-")
     assert entries.hold("Joe+news@example.com")
     assert entries.hold("joe-a+b@example.com")

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Rules and methods together: who decides, what waits for the end of the message, what is only watched."""
+"""Rules and methods together: who decides, what waits for the end of the message, what only watches."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ ALL = {
 # -- methods
 
 
-def test_nothing_configured_is_nothing_decided() -> None:
+def test_without_configuration_nothing_is_decided() -> None:
     assert at(policy()) is ACCEPTED
 
 
@@ -60,12 +60,12 @@ STAGES = [
 
 
 @pytest.mark.parametrize(("stage", "action", "by"), STAGES)
-def test_each_stage_refuses_for_its_own_methods_and_the_end_for_all(stage: Stage, action: Action, by: str) -> None:
+def test_each_stage_refuses_for_its_own_methods_and_the_last_for_all(stage: Stage, action: Action, by: str) -> None:
     decision = at(policy(**ALL), stage)
     assert (decision.action, decision.by) == (action, by)
 
 
-def test_only_the_stages_that_act_are_waited_for() -> None:
+def test_only_stages_that_act_are_waited_for() -> None:
     assert [stage for stage in Stage if policy(**ALL).acts_at(stage)] == [
         Stage.CONNECT,
         Stage.HELO,
@@ -79,7 +79,7 @@ def test_only_the_stages_that_act_are_waited_for() -> None:
 
 
 @pytest.mark.parametrize("gentle", ["tag", "quarantine", "discard"])
-def test_what_is_gentler_than_a_refusal_waits_for_the_end(gentle: str) -> None:
+def test_actions_milder_than_a_refusal_wait_for_the_end(gentle: str) -> None:
     made = policy(spf={"mailfrom": {"fail": gentle, "stage": "mail"}})
     assert at(made, Stage.MAIL) == ACCEPTED
     assert at(made).action == gentle
@@ -90,7 +90,7 @@ HARDEST = ["accept", "tag", "quarantine", "tempfail", "discard", "reject"]
 
 @pytest.mark.parametrize("one", HARDEST)
 @pytest.mark.parametrize("other", HARDEST)
-def test_the_hardest_action_wins(one: str, other: str) -> None:
+def test_the_most_severe_action_wins(one: str, other: str) -> None:
     decision = at(policy(iprev={"fail": one}, dmarc={"reject": other}))
     assert decision.action == max(one, other, key=HARDEST.index)
     asked = {"iprev.fail": one, "dmarc.reject": other}
@@ -104,7 +104,7 @@ def test_the_hardest_action_wins(one: str, other: str) -> None:
         assert decision.reply is None
 
 
-def test_the_tag_is_what_the_headers_section_says() -> None:
+def test_the_tag_comes_from_the_headers_section() -> None:
     made = policy(iprev={"fail": "tag"}, headers={"tag_field": "X-Bad: yes", "tag_subject": "[bad] "})
     assert at(made).edits == Edits(add=(("X-Bad", "yes"),), subject_tag="[bad] ")
     assert at(policy(iprev={"fail": "quarantine"})).edits == Edits()
@@ -113,7 +113,7 @@ def test_the_tag_is_what_the_headers_section_says() -> None:
 # -- dry runs
 
 
-def test_a_method_in_dry_run_is_watched_and_the_others_decide() -> None:
+def test_a_method_in_dry_run_only_watches_and_the_others_decide() -> None:
     made = policy(iprev={"fail": "reject", "dry_run": True}, dmarc={"reject": "quarantine"})
     decision = at(made)
     assert (decision.action, decision.by) == (Action.QUARANTINE, "dmarc.reject")
@@ -121,7 +121,7 @@ def test_a_method_in_dry_run_is_watched_and_the_others_decide() -> None:
     assert decision.watched[0].reply is not None
 
 
-def test_a_dry_run_of_one_identity_is_not_one_of_the_other() -> None:
+def test_a_dry_run_of_one_spf_identity_does_not_affect_the_other() -> None:
     made = policy(spf={"helo": {"fail": "reject", "dry_run": True}, "mailfrom": {"fail": "reject"}})
     decision = at(made)
     assert decision.by == "spf.mailfrom.fail"
@@ -132,7 +132,7 @@ def test_a_method_in_dry_run_that_accepts_is_not_mentioned() -> None:
     assert at(policy(iprev={"permerror": "reject", "dry_run": True})) == ACCEPTED
 
 
-def test_a_rule_in_dry_run_is_watched_and_the_next_decides() -> None:
+def test_a_rule_in_dry_run_only_watches_and_the_next_decides() -> None:
     decision = at(policy(R | {"dry_run": True, "reason": "why"}, {"action": "tempfail"}))
     assert (decision.action, decision.by) == (Action.TEMPFAIL, "rule r2")
     assert [(one.action, one.by, one.reason) for one in decision.watched] == [(Action.REJECT, "rule r1", "why")]
@@ -153,13 +153,13 @@ def test_the_first_rule_that_matches_decides() -> None:
     assert (decision.action, decision.by, decision.final) == (Action.QUARANTINE, "rule r2", False)
 
 
-def test_accept_ends_judgement() -> None:
+def test_accept_ends_evaluation() -> None:
     decision = at(policy({"action": "accept", "reason": "a friend"}, R, dmarc={"reject": "reject"}))
     assert (decision.action, decision.by, decision.final) == (Action.ACCEPT, "rule r1", True)
     assert decision.override == "rule r1: a friend"
 
 
-def test_a_rule_without_an_action_changes_the_message_and_goes_on() -> None:
+def test_after_a_rule_without_an_action_evaluation_continues() -> None:
     changing = {
         "add_fields": ["X-A: 1"],
         "remove_fields": ["X-B"],
@@ -171,12 +171,12 @@ def test_a_rule_without_an_action_changes_the_message_and_goes_on() -> None:
     assert decision.edits == Edits((("X-A", "1"), ("X-C", "2")), ("X-B",), "[a] ", ("a@b.example",))
 
 
-def test_changes_add_up_to_those_of_the_rule_that_decides() -> None:
+def test_changes_accumulate_up_to_the_rule_that_decides() -> None:
     decision = at(policy({"add_fields": ["X-A: 1"]}, {"action": "accept", "add_fields": ["X-B: 2"]}))
     assert decision.edits.add == (("X-A", "1"), ("X-B", "2"))
 
 
-def test_a_message_that_is_spared_keeps_what_has_nothing_to_do_with_the_decision() -> None:
+def test_an_exempt_message_keeps_changes_unrelated_to_the_decision() -> None:
     decision = at(policy({"add_fields": ["X-A: 1"]}, {"action": "tag", "add_fields": ["X-B: 2"]}))
     assert decision.edits.add == (("X-A", "1"), ("X-B", "2"), ("X-Assay-Tag", "suspicious"))
     spared = decision.spared("exempt sender")
@@ -202,7 +202,7 @@ def test_a_rules_reply(more: dict[str, str], reply: str) -> None:
     assert str(at(policy(R | more)).reply) == reply
 
 
-def test_rules_are_tried_at_their_stage_only() -> None:
+def test_rules_are_tried_only_at_their_stage() -> None:
     made = policy(R | {"stage": "mail"}, R | {"stage": "rcpt"})
     assert {stage: at(made, stage).by for stage in Stage} == {
         Stage.CONNECT: "",
@@ -213,12 +213,12 @@ def test_rules_are_tried_at_their_stage_only() -> None:
     }
 
 
-def test_rules_of_stages_that_had_nobody_to_judge_are_tried_late() -> None:
+def test_rules_of_stages_without_a_known_client_are_tried_later() -> None:
     made = policy(R | {"stage": "connect", "when": 'client.address == "192.0.2.9"'}, R | {"stage": "mail"})
     assert decide(FAILING, made, Stage.EOM, late=True).by == "rule r2"
 
 
-def test_a_rule_that_cannot_be_evaluated_does_not_match_and_says_so() -> None:
+def test_a_rule_that_cannot_be_evaluated_does_not_match_and_is_reported() -> None:
     made = policy({"when": "size(helo) < 5 || rcpt[9] == ''"} | R, dmarc={"reject": "quarantine"})
     decision = at(made)
     assert decision.action is Action.QUARANTINE
@@ -235,7 +235,7 @@ def test_lists_are_read_from_files(tmp_path: Any) -> None:
     assert at(made).by == "rule r1"
 
 
-def test_an_entry_that_could_never_match_names_file_and_line(tmp_path: Any) -> None:
+def test_the_error_for_an_entry_that_could_never_match_names_file_and_line(tmp_path: Any) -> None:
     file = tmp_path / "bad"
     file.write_text("# known\nsender.example\n\n192.0.2.0/24  # a network\n", "utf-8")
     with pytest.raises(ValueError, match=rf"^lists\.bad: {file}:4: '192\.0\.2\.0/24' is not an address"):
@@ -276,7 +276,7 @@ FAULTS = [
 
 
 @pytest.mark.parametrize(("rule", "message"), FAULTS)
-def test_a_faulty_rule_is_an_error_at_start(rule: dict[str, Any], message: str) -> None:
+def test_an_invalid_rule_is_an_error_at_startup(rule: dict[str, Any], message: str) -> None:
     with pytest.raises((ValueError, msgspec.ValidationError)) as error:
         policy(rule)
     assert message in str(error.value)
@@ -286,7 +286,7 @@ def test_a_faulty_rule_is_an_error_at_start(rule: dict[str, Any], message: str) 
 
 
 class Counting:
-    """Facts that count how often they are looked at."""
+    """Facts that count how often they are read."""
 
     def __init__(self) -> None:
         self.looks: list[str] = []
@@ -297,7 +297,7 @@ class Counting:
 
 
 @pytest.mark.parametrize("stage", [Stage.CONNECT, Stage.HELO, Stage.RCPT])
-def test_a_stage_that_does_not_act_looks_at_nothing(stage: Stage) -> None:
+def test_a_stage_that_does_not_act_reads_no_facts(stage: Stage) -> None:
     facts: Any = Counting()
     made = policy(R | {"stage": "mail"}, dmarc={"reject": "reject"})
     assert not made.acts_at(stage)
@@ -305,7 +305,7 @@ def test_a_stage_that_does_not_act_looks_at_nothing(stage: Stage) -> None:
     assert not facts.looks
 
 
-def test_rules_look_only_at_what_they_name() -> None:
+def test_rules_read_only_the_facts_they_name() -> None:
     facts: Any = Counting()
     decide(facts, policy({"when": 'helo == "x"'} | R, {"when": 'helo == "y"'} | R), Stage.EOM)
     assert facts.looks == ["helo"]

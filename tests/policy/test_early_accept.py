@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""A rule that says accept ends judgement for what it knew: the client, the HELO name, the message or one recipient."""
+"""A rule that accepts ends evaluation for its scope: the client, the HELO name, the message or one recipient."""
 
 from __future__ import annotations
 
@@ -38,10 +38,10 @@ def begin(one: Session, helo: str = "friend.example") -> None:
         ("mail", 'mail_from.domain == "example.org"'),
     ],
 )
-def test_it_holds_for_the_stages_that_follow(stage: str, when: str) -> None:
+def test_it_applies_to_later_stages(stage: str, when: str) -> None:
     one = session(stage, when)
     begin(one)
-    for _ in range(2):  # and for the client's next message
+    for _ in range(2):  # and so is the client's next message
         assert one.rcpt("<ann@example.net>") is None
         verdict = one.end_of_message(queue_id="", now=NOW)
         assert verdict is not None
@@ -49,7 +49,7 @@ def test_it_holds_for_the_stages_that_follow(stage: str, when: str) -> None:
         one.mail("<joe@example.org>", now=NOW)
 
 
-def test_another_helo_is_judged_anew() -> None:
+def test_a_new_helo_is_evaluated_again() -> None:
     one = session("helo", 'helo == "friend.example"')
     begin(one)
     one.helo("stranger.example")
@@ -59,7 +59,7 @@ def test_another_helo_is_judged_anew() -> None:
     assert verdict.action is Action.REJECT
 
 
-def test_another_client_is_judged_anew() -> None:
+def test_a_new_client_is_evaluated_again() -> None:
     one = session("connect", f'client.address == "{BAD}"')
     begin(one)
     one.connect(ip_address("192.0.2.67"), "")
@@ -80,7 +80,7 @@ def test_another_client_is_judged_anew() -> None:
         ),
     ],
 )
-def test_a_recipient_speaks_for_itself_at_rcpt_in_any_order(one: Session, order: tuple[str, ...]) -> None:
+def test_at_rcpt_each_recipient_is_decided_alone_in_any_order(one: Session, order: tuple[str, ...]) -> None:
     begin(one)
     refused = [
         who
@@ -91,7 +91,7 @@ def test_a_recipient_speaks_for_itself_at_rcpt_in_any_order(one: Session, order:
     verdict = one.end_of_message(queue_id="", now=NOW)
     assert verdict is not None
     assert verdict.assessment.envelope.recipients == ("abuse@example.net",)
-    assert verdict.action is Action.ACCEPT, "the gentlest end of those that recipients ask for"
+    assert verdict.action is Action.ACCEPT, "the mildest action of all recipients"
     assert [one.action for one in verdict.decision.watched] == [Action.REJECT]
 
 
@@ -99,12 +99,12 @@ def test_a_recipient_speaks_for_itself_at_rcpt_in_any_order(one: Session, order:
     ("section", "stage", "earliest"),
     [("helo", "connect", "helo"), ("mailfrom", "connect", "mail"), ("mailfrom", "helo", "mail")],
 )
-def test_a_stage_that_does_not_know_the_method_yet_is_an_error(section: str, stage: str, earliest: str) -> None:
+def test_a_stage_before_the_methods_result_is_an_error(section: str, stage: str, earliest: str) -> None:
     configuration = msgspec.convert({"spf": {section: {"stage": stage}}}, Configuration)
     with pytest.raises(ValueError, match=rf"spf\.{section}\.stage: '{stage}' is too early; write {earliest}"):
         make_settings(configuration)
 
 
-def test_every_method_may_refuse_at_the_stage_that_knows_it() -> None:
+def test_every_method_may_refuse_at_the_first_stage_with_its_result() -> None:
     stages = {"iprev": {"stage": "connect"}, "spf": {"helo": {"stage": "helo"}, "mailfrom": {"stage": "mail"}}}
     assert not make_settings(msgspec.convert(stages, Configuration)).policy.acts_at(Stage.MAIL)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The vocabulary: what its types promise is what a message's facts hold, whatever was evaluated."""
+"""The vocabulary: the facts of a message have the declared types, whatever was evaluated."""
 
 from __future__ import annotations
 
@@ -88,13 +88,13 @@ def check(kind: Any, value: Any, path: str) -> None:
 
 
 @pytest.mark.parametrize("assessment", [EMPTY, FULL], ids=["nothing evaluated", "everything evaluated"])
-def test_facts_are_of_their_types(assessment: Assessment) -> None:
+def test_facts_have_their_declared_types(assessment: Assessment) -> None:
     found = facts(assessment, header_names=("x-two", "x-none"))
     assert set(found.header) == {"x-two", "x-none"}
     check(Facts, found, "")
 
 
-def test_every_fact_is_known_from_some_stage() -> None:
+def test_every_fact_has_a_first_stage() -> None:
     assert all(fact.stage is not None for fact in members(Facts).values())
 
 
@@ -112,11 +112,11 @@ KNOWN = {
 
 
 @pytest.mark.parametrize(("path", "known"), KNOWN.items(), ids=KNOWN)
-def test_when_a_fact_is_known(path: str, known: tuple[str, Stage]) -> None:
+def test_the_first_stage_of_each_fact(path: str, known: tuple[str, Stage]) -> None:
     assert known_from(path) == known
 
 
-#: The form of logs that exist. A name or a type here changes only with a reason that operators are told.
+#: The form of logs that exist. A name or a type here changes only for a reason given in the change log.
 LOGGED = (
     '{"client":{"address":"192.0.2.1","name":"mail.sender.example","daemon":"smtpd"},"helo":"helo.example",'
     '"mail_from":{"address":"joe@sender.example","local_part":"joe","domain":"sender.example","authenticated":"joe"},'
@@ -135,13 +135,13 @@ LOGGED = (
 )
 
 
-def test_the_form_of_the_log_is_what_it_always_was() -> None:
+def test_the_log_format_is_stable() -> None:
     found = facts(FULL, header_names=("x-two", "x-none"), trusted_sealers=(LIST,))
     assert msgspec.json.encode(found).decode() == LOGGED
     assert msgspec.json.decode(LOGGED, type=Facts) == found
 
 
-def test_what_does_not_pass_is_not_aligned() -> None:
+def test_a_result_other_than_pass_is_not_aligned() -> None:
     failing = replace(FULL.dkim[0], result=dkim.Result.FAIL)
     assert not facts(replace(FULL, dkim=(failing,))).dkim[0].aligned
 
@@ -150,7 +150,7 @@ OTHER = Domain("other.example")
 TRUST = [
     pytest.param((sealer(LIST),), arc.Result.PASS, True, id="its only sealer is trusted, and saw DMARC pass"),
     pytest.param((sealer(OTHER),), arc.Result.PASS, False, id="an unknown sealer"),
-    pytest.param((sealer(LIST), sealer(OTHER, instance=2)), arc.Result.PASS, False, id="one of two is unknown"),
+    pytest.param((sealer(LIST), sealer(OTHER, instance=2)), arc.Result.PASS, False, id="one of two sealers is unknown"),
     pytest.param((sealer(LIST),), arc.Result.FAIL, False, id="a broken chain"),
     pytest.param(
         (sealer(LIST, "list.example; dmarc=fail header.from=author.example"),), arc.Result.PASS, False, id="fail"
@@ -158,13 +158,13 @@ TRUST = [
     pytest.param(
         (sealer(LIST, "list.example; dmarc=pass header.from=b.example"),), arc.Result.PASS, False, id="another"
     ),
-    pytest.param((sealer(LIST, "list.example; dmarc=pass"),), arc.Result.PASS, False, id="a pass of nobody"),
+    pytest.param((sealer(LIST, "list.example; dmarc=pass"),), arc.Result.PASS, False, id="a pass without a domain"),
     pytest.param((sealer(LIST, "=;\x00"),), arc.Result.PASS, False, id="no results at all"),
 ]
 
 
 @pytest.mark.parametrize(("sealers", "result", "trusted"), TRUST)
-def test_a_chain_is_trusted_where_all_sealers_are_and_the_first_saw_a_pass(
+def test_a_chain_is_trusted_if_all_sealers_are_and_the_first_recorded_a_pass(
     sealers: tuple[arc.Sealer, ...], result: arc.Result, trusted: bool
 ) -> None:
     chain = arc.Evaluation(result, "", len(sealers), 1, sealers)
@@ -172,7 +172,7 @@ def test_a_chain_is_trusted_where_all_sealers_are_and_the_first_saw_a_pass(
     assert found.arc.trusted is trusted
 
 
-def test_a_signature_has_its_fields_once_and_as_many_as_are_real() -> None:
+def test_the_signed_fields_of_a_signature_are_unique_and_bounded() -> None:
     names = ("from", "subject", "from", "x" * (MAX_NAME_LENGTH + 1), *(f"x-{number}" for number in range(1000)))
     signature = replace(FULL.dkim[0], signed_fields=names)
     (found,) = facts(replace(FULL, dkim=(signature,))).dkim
@@ -187,7 +187,7 @@ def test_a_field_is_unfolded_and_bounded() -> None:
     assert len(value) == MAX_FIELD_OCTETS
 
 
-def test_what_is_no_utf_8_becomes_readable() -> None:
+def test_octets_that_are_not_utf_8_become_readable() -> None:
     client = Client(ADDRESS, helo="caf\udce9", name="a\\b")
     found = sound(msgspec.to_builtins(facts(replace(FULL, client=client))))
     assert found["helo"] == "caf\\xe9"
@@ -206,7 +206,7 @@ def texts(value: Any) -> Iterator[str]:
             yield from texts(one)
 
 
-def test_what_a_stranger_writes_into_the_envelope_is_bounded() -> None:
+def test_envelope_values_are_bounded() -> None:
     long = "x" * 100_000
     path = ReversePath(f"{long}@sender.example", Mailbox(long, SENDER))
     found = facts(
@@ -220,7 +220,7 @@ def test_what_a_stranger_writes_into_the_envelope_is_bounded() -> None:
     assert max(map(len, texts(msgspec.to_builtins(found)))) == MAX_TEXT
 
 
-def test_a_name_that_stands_often_is_bounded() -> None:
+def test_a_repeated_field_name_is_bounded() -> None:
     fields = tuple(HeaderField(b"X", b"%d" % number) for number in range(MAX_FIELDS + 1))
     values = facts(replace(FULL, header=Header(fields)), header_names=("x",)).header["x"]
     assert values == tuple(str(number) for number in range(MAX_FIELDS))

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What each method came to: every key of the configuration can be reached, and every local override has its name."""
+"""The outcomes of each method: every configuration key can be reached, and every local override has a name."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def keys_of(method: str) -> list[str]:
 
 
 @pytest.mark.parametrize("method", OUTCOMES)
-def test_the_table_of_outcomes_is_what_the_configuration_has(method: str) -> None:
+def test_the_table_of_outcomes_matches_the_configuration(method: str) -> None:
     assert sorted(OUTCOMES[method]) == sorted(keys_of(method))
 
 
@@ -47,7 +47,7 @@ def spf_facts(identity: str, result: str, *, by_all: bool = False) -> Facts:
 
 
 def dkim_facts(*signatures: dict[str, Any]) -> Facts:
-    """Signatures as facts, and a DMARC result, which tells that the message is through."""
+    """Signatures as facts, with a DMARC result, which marks the message as complete."""
     defaults = {"reason": "the reason", "fields": ["from", "subject"], "domain": "a.example"}
     return facts_of(dkim=[defaults | one for one in signatures], dmarc={"result": "none"}, **CLIENT)
 
@@ -91,7 +91,7 @@ def test_every_key_is_in_the_table_below() -> None:
 
 
 @pytest.mark.parametrize(("method", "key", "facts"), REACHED, ids=[f"{method}.{key}" for method, key, _ in REACHED])
-def test_each_outcome_asks_for_its_own_action(method: str, key: str, facts: Facts) -> None:
+def test_each_outcome_has_its_own_action(method: str, key: str, facts: Facts) -> None:
     extra = {"names_in_mail_from": "any"} if key == "name_mismatch" else {}
     extra |= {"required_fields": ("Subject",)} if key == "unsigned_fields" else {}
     decision = judged(facts, **section_of(method, {key: "reject"} | extra))
@@ -100,14 +100,14 @@ def test_each_outcome_asks_for_its_own_action(method: str, key: str, facts: Fact
     assert decision.reason
     others = {other: "reject" for other in OUTCOMES[method] if other != key}
     if (method, key) in (("dmarc", "temperror"), ("dmarc", "malformed_from")):
-        others[key] = "accept"  # left out, it would be as dmarc.reject
+        others[key] = "accept"  # if left out, it would follow dmarc.reject
     if not key.endswith("_all"):
         others = {other: action for other, action in others.items() if other != f"{key}_all"}
         assert judged(facts, **section_of(method, others | extra)).action is Action.ACCEPT
 
 
 @pytest.mark.parametrize("method", OUTCOMES)
-def test_a_pass_is_accepted_whatever_is_configured(method: str) -> None:
+def test_a_pass_is_accepted_under_any_configuration(method: str) -> None:
     passing = facts_of(
         iprev={"result": "pass", "confirmed": ["mail.sender.example"]},
         spf={"helo": {"result": "pass"}, "mailfrom": {"result": "pass"}},
@@ -124,7 +124,7 @@ def test_a_pass_is_accepted_whatever_is_configured(method: str) -> None:
 
 
 @pytest.mark.parametrize("method", OUTCOMES)
-def test_a_method_that_was_not_tried_has_no_outcome(method: str) -> None:
+def test_a_method_that_was_not_evaluated_has_no_outcome(method: str) -> None:
     assert judged(facts_of(), **section_of(method, dict.fromkeys(OUTCOMES[method], "reject"))) == Decision()
 
 
@@ -139,7 +139,7 @@ RESULTS = [
 
 
 @pytest.mark.parametrize(("method", "facts"), RESULTS)
-def test_every_result_word_of_a_protocol_has_its_outcome(method: str, facts: Facts) -> None:
+def test_every_protocol_result_has_an_outcome(method: str, facts: Facts) -> None:
     decision = judged(facts, **section_of(method, dict.fromkeys(OUTCOMES[method], "quarantine")))
     top = method.partition(".")[0]
     result = facts.spf.mailfrom.result if top == "spf" else None
@@ -149,22 +149,22 @@ def test_every_result_word_of_a_protocol_has_its_outcome(method: str, facts: Fac
 
 
 ALL = [
-    pytest.param("fail", {"fail": "reject"}, "fail", id="fail_all is as fail where it is left out"),
-    pytest.param("fail", {"fail": "reject", "fail_all": "accept"}, "", id="fail_all may be gentler"),
-    pytest.param("fail", {"fail_all": "reject"}, "fail_all", id="fail_all may be alone"),
-    pytest.param("softfail", {"softfail": "reject"}, "softfail", id="softfail_all is as softfail where it is left out"),
-    pytest.param("softfail", {"softfail": "reject", "softfail_all": "accept"}, "", id="softfail_all may be gentler"),
+    pytest.param("fail", {"fail": "reject"}, "fail", id="fail_all defaults to fail"),
+    pytest.param("fail", {"fail": "reject", "fail_all": "accept"}, "", id="fail_all may be milder"),
+    pytest.param("fail", {"fail_all": "reject"}, "fail_all", id="fail_all may be set alone"),
+    pytest.param("softfail", {"softfail": "reject"}, "softfail", id="softfail_all defaults to softfail"),
+    pytest.param("softfail", {"softfail": "reject", "softfail_all": "accept"}, "", id="softfail_all may be milder"),
     pytest.param("softfail", {"fail": "reject", "fail_all": "reject"}, "", id="softfail is not fail"),
 ]
 
 
 @pytest.mark.parametrize(("result", "actions", "key"), ALL)
-def test_what_all_decided_may_be_treated_apart(result: str, actions: dict[str, str], key: str) -> None:
+def test_a_result_decided_by_all_may_have_its_own_action(result: str, actions: dict[str, str], key: str) -> None:
     decision = judged(spf_facts("mailfrom", result, by_all=True), spf={"mailfrom": actions})
     assert decision.by == (f"spf.mailfrom.{key}" if key else "")
 
 
-def test_a_special_mechanism_is_not_all() -> None:
+def test_a_specific_mechanism_is_not_all() -> None:
     assert judged(spf_facts("mailfrom", "fail"), spf={"mailfrom": {"fail_all": "reject"}}) == Decision()
 
 
@@ -187,7 +187,7 @@ def test_strict_domains_count_softfail_and_neutral_as_fail(result: str, strict: 
     assert decision.override == ("stricter than published" if counts else "")
 
 
-def test_a_strict_softfail_of_all_is_a_fail_of_all() -> None:
+def test_softfail_by_all_of_a_strict_domain_counts_as_fail_by_all() -> None:
     settings = {"strict_domains": ("sender.example",), "mailfrom": {"fail_all": "reject"}}
     assert judged(spf_facts("mailfrom", "softfail", by_all=True), spf=settings).by == "spf.mailfrom.fail_all"
 
@@ -204,19 +204,19 @@ NAMES = [
 
 
 @pytest.mark.parametrize(("which", "names", "mismatch"), NAMES)
-def test_a_name_of_the_client_must_lie_in_mail_from(which: str, names: list[str], mismatch: bool) -> None:
+def test_a_client_name_must_be_in_the_mail_from_domain(which: str, names: list[str], mismatch: bool) -> None:
     settings = {"names_in_mail_from": which, "name_mismatch": "reject"}
     iprev = {"result": "pass", "names": ["sender.example", *names], "confirmed": names}
     decision = judged(facts_of(iprev=iprev, **CLIENT, **FROM), iprev=settings)
     assert (decision.by == "iprev.name_mismatch") is mismatch
 
 
-def test_a_bounce_has_no_domain_that_a_name_could_lie_in() -> None:
+def test_a_bounce_has_no_mail_from_domain_to_match() -> None:
     settings = {"names_in_mail_from": "any", "name_mismatch": "reject"}
     assert judged(facts_of(iprev={"result": "pass", "names": ["x.example"]}), iprev=settings) == Decision()
 
 
-def test_names_that_could_not_be_looked_up_do_not_mismatch() -> None:
+def test_names_that_could_not_be_looked_up_are_not_a_mismatch() -> None:
     settings = {"names_in_mail_from": "any", "name_mismatch": "reject"}
     assert judged(facts_of(iprev={"result": "temperror"}, **FROM), iprev=settings) == Decision()
 
@@ -230,7 +230,7 @@ def test_a_mismatch_does_not_hide_that_iprev_failed(mismatch: str) -> None:
     assert str(decision.reply).startswith("550 5.7.25")
 
 
-def test_two_complaints_of_one_method_are_not_several_methods() -> None:
+def test_two_outcomes_of_one_method_are_not_several_methods() -> None:
     settings = {"names_in_mail_from": "any", "name_mismatch": "reject", "fail": "reject"}
     facts = facts_of(iprev={"result": "fail", "names": ["x.example"], "reason": "no"}, **CLIENT, **FROM)
     decision = judged(facts, iprev=settings)
@@ -238,7 +238,7 @@ def test_two_complaints_of_one_method_are_not_several_methods() -> None:
     assert str(decision.reply).startswith("550 5.7.25")
 
 
-def test_a_mismatch_is_looked_for_only_where_mail_from_is_known() -> None:
+def test_a_mismatch_requires_a_known_mail_from() -> None:
     settings = {"names_in_mail_from": "any", "name_mismatch": "reject", "stage": "connect"}
     made = policy(iprev=settings)
     assert [stage for stage in Stage if made.acts_at(stage)] == [Stage.MAIL, Stage.EOM]
@@ -247,23 +247,29 @@ def test_a_mismatch_is_looked_for_only_where_mail_from_is_known() -> None:
 
 
 SIGNATURES = [
-    pytest.param([{"result": "fail"}, PASSING], "", id="one that passes is enough"),
-    pytest.param([{"result": "permerror"}, {"result": "temperror"}], "temperror", id="the best decides"),
-    pytest.param([{"result": "permerror"}, {"result": "fail"}], "fail", id="fail is better than permerror"),
-    pytest.param([{"result": "fail", "testing": True}], "none", id="who tests does not sign: RFC 6376, 3.6.1"),
-    pytest.param([{"result": "policy", "testing": True}], "none", id="nor if a pass in test mode does not count"),
-    pytest.param([{"result": "fail", "testing": True}, {"result": "permerror"}], "permerror", id="but others do"),
-    pytest.param([PASSING | {"testing": True}], "", id="a pass in test mode is a pass"),
-    pytest.param([PASSING | {"fields": ["from"]}, PASSING], "", id="one covers the required fields"),
-    pytest.param([PASSING | {"fields": ["from"]}], "unsigned_fields", id="none covers them"),
+    pytest.param([{"result": "fail"}, PASSING], "", id="one pass is enough"),
+    pytest.param([{"result": "permerror"}, {"result": "temperror"}], "temperror", id="the best result decides"),
+    pytest.param([{"result": "permerror"}, {"result": "fail"}], "fail", id="fail ranks above permerror"),
     pytest.param(
-        [PASSING | {"aligned": False}, {"result": "fail", "aligned": True}], "unaligned", id="only others pass"
+        [{"result": "fail", "testing": True}], "none", id="a signature in test mode counts as none: RFC 6376, 3.6.1"
+    ),
+    pytest.param([{"result": "policy", "testing": True}], "none", id="also where a pass in test mode does not count"),
+    pytest.param(
+        [{"result": "fail", "testing": True}, {"result": "permerror"}], "permerror", id="other signatures still count"
+    ),
+    pytest.param([PASSING | {"testing": True}], "", id="a pass in test mode is a pass"),
+    pytest.param([PASSING | {"fields": ["from"]}, PASSING], "", id="one signature covers the required fields"),
+    pytest.param([PASSING | {"fields": ["from"]}], "unsigned_fields", id="no signature covers the required fields"),
+    pytest.param(
+        [PASSING | {"aligned": False}, {"result": "fail", "aligned": True}],
+        "unaligned",
+        id="only signatures of other domains pass",
     ),
 ]
 
 
 @pytest.mark.parametrize(("signatures", "key"), SIGNATURES)
-def test_a_message_has_the_best_result_of_its_signatures(signatures: list[dict[str, Any]], key: str) -> None:
+def test_the_best_result_of_the_signatures_counts(signatures: list[dict[str, Any]], key: str) -> None:
     settings = dict.fromkeys(OUTCOMES["dkim"], "reject") | {"required_fields": ("Subject",)}
     assert judged(dkim_facts(*signatures), dkim=settings).by == (f"dkim.{key}" if key else "")
 
@@ -277,13 +283,13 @@ STRICTER = [
 
 
 @pytest.mark.parametrize(("asks", "listed", "key", "override"), STRICTER)
-def test_stricter_domains_count_as_asking_for_reject(asks: str, listed: str, key: str, override: str) -> None:
+def test_stricter_domains_are_treated_as_p_reject(asks: str, listed: str, key: str, override: str) -> None:
     settings = {"stricter_domains": (listed,), "reject": "reject", "none": "quarantine"}
     decision = judged(dmarc_facts("fail", asks), dmarc=settings)
     assert (decision.by, decision.override) == (f"dmarc.{key}", override)
 
 
-def test_a_stricter_domain_is_stricter_as_one_of_several_possible_authors() -> None:
+def test_a_stricter_domain_counts_among_several_possible_authors() -> None:
     settings = {"stricter_domains": ("shy.example",), "reject": "reject", "quarantine": "quarantine"}
     several = {"from": {"domains": ["author.example", "mail.shy.example"], "fault": "2 author domains"}}
     assert judged(dmarc_facts("fail", "quarantine", **several), dmarc=settings).by == "dmarc.reject"
@@ -300,7 +306,7 @@ LEFT_OUT = [
 
 
 @pytest.mark.parametrize(("reject", "temperror", "malformed_from"), LEFT_OUT)
-def test_actions_that_are_left_out_follow_reject(reject: str, temperror: str, malformed_from: str) -> None:
+def test_omitted_actions_follow_reject(reject: str, temperror: str, malformed_from: str) -> None:
     malformed = dmarc_facts("permerror", **{"from": {"fault": "no From field"}})
     assert judged(dmarc_facts("temperror"), dmarc={"reject": reject}).action == temperror
     assert judged(malformed, dmarc={"reject": reject}).action == malformed_from
@@ -309,7 +315,7 @@ def test_actions_that_are_left_out_follow_reject(reject: str, temperror: str, ma
     assert judged(malformed, dmarc=spared).action is Action.ACCEPT
 
 
-def test_a_stricter_domain_that_passes_is_left_alone() -> None:
+def test_a_pass_of_a_stricter_domain_is_unaffected() -> None:
     settings = {"stricter_domains": ("author.example",), "reject": "reject"}
     assert judged(dmarc_facts("pass"), dmarc=settings) == Decision()
 
@@ -317,10 +323,10 @@ def test_a_stricter_domain_that_passes_is_left_alone() -> None:
 LISTED = {"list": {"id": "<l.example>"}}
 SEALED = {"arc": {"result": "pass", "sealers": ["l.example"]}}
 TRAFFIC = [
-    pytest.param("reject", LISTED, "reject", "reject", "", id="as otherwise by default"),
+    pytest.param("reject", LISTED, "reject", "reject", "", id="unchanged by default"),
     pytest.param("quarantine", LISTED, "reject", "quarantine", "mailing list", id="lowered for a list"),
     pytest.param("quarantine", SEALED, "reject", "quarantine", "mailing list", id="lowered for a sealer"),
-    pytest.param("quarantine", {}, "reject", "reject", "", id="not lowered for others"),
+    pytest.param("quarantine", {}, "reject", "reject", "", id="not lowered for other mail"),
     pytest.param("quarantine", LISTED, "quarantine", "quarantine", "", id="quarantine needs no lowering"),
     pytest.param("quarantine", LISTED, "none", "tag", "", id="none stays none"),
     pytest.param("accept", LISTED, "reject", "accept", "mailing list", id="recorded only"),
@@ -329,7 +335,7 @@ TRAFFIC = [
 
 
 @pytest.mark.parametrize(("traffic", "more", "asks", "action", "override"), TRAFFIC)
-def test_what_lists_sent_may_be_treated_gentler(
+def test_list_traffic_may_be_treated_more_leniently(
     traffic: str, more: dict[str, Any], asks: str, action: str, override: str
 ) -> None:
     settings = {"list_traffic": traffic, "reject": "reject", "quarantine": "quarantine", "none": "tag"}
@@ -339,12 +345,12 @@ def test_what_lists_sent_may_be_treated_gentler(
         assert decision.reason == "dmarc.quarantine not acted on: mailing list"
 
 
-def test_a_stricter_domain_is_stricter_for_lists_too() -> None:
+def test_stricter_domains_apply_to_list_traffic() -> None:
     settings = {"list_traffic": "accept", "stricter_domains": ("author.example",), "reject": "reject"}
     assert judged(dmarc_facts("fail", "none", **LISTED), dmarc=settings).by == "dmarc.reject"
 
 
-def test_trusted_sealers_override_a_failure_and_are_told() -> None:
+def test_trusted_sealers_override_a_failure_and_are_recorded() -> None:
     trusted = {"arc": {"result": "pass", "sealers": ["l.example"], "trusted": True}}
     decision = judged(dmarc_facts("fail", "reject", **trusted), dmarc={"reject": "reject"})
     assert decision.action is Action.ACCEPT
@@ -356,7 +362,7 @@ FORWARDERS = ["192.0.2.1", "192.0.2.77/24", "10.0.0.0/8, 192.0.2.1", "::ffff:192
 
 
 @pytest.mark.parametrize("network", FORWARDERS)
-def test_failures_of_trusted_forwarders_are_recorded_and_not_acted_on(network: str) -> None:
+def test_failures_of_trusted_forwarders_are_recorded_but_not_acted_on(network: str) -> None:
     facts = facts_of(
         spf={"mailfrom": {"result": "fail"}, "helo": {"result": "fail"}},
         dmarc={"result": "fail", "disposition": "reject", "domain": "author.example"},
@@ -370,7 +376,7 @@ def test_failures_of_trusted_forwarders_are_recorded_and_not_acted_on(network: s
     assert judged(facts, **sections, clients={"trusted_forwarders": ("198.51.100.0/24",)}).action is Action.REJECT
 
 
-def test_a_forwarder_answers_for_its_own_name() -> None:
+def test_a_forwarder_remains_responsible_for_its_own_name() -> None:
     facts = facts_of(iprev={"result": "fail", "reason": "x"}, **CLIENT)
     decision = judged(facts, iprev={"fail": "reject"}, clients={"trusted_forwarders": ("192.0.2.1",)})
     assert decision.action is Action.REJECT

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""``docs/policy.md`` is true: every recipe runs, every fact and function is told.
+"""``docs/policy.md`` is correct: every recipe works, every fact and function is documented.
 
-The page has one zone for all recipes, and below a ``###`` heading a TOML block, files that it names (``list PATH``,
-``zone PATH``), and cases. A case names what is different from an ordinary message, an arrow, and how it ends; see the
-page's "How to read the recipes".
+The page has one zone for all recipes. Below each ``###`` heading are a TOML block, the files that it names
+(``list PATH``, ``zone PATH``), and cases. A case lists the differences from an ordinary message, an arrow, and the
+outcome; see the page's "How to read the recipes".
 """
 
 from __future__ import annotations
@@ -100,7 +100,7 @@ def all_cases() -> Iterator[Any]:
 
 
 class Overlaid(Zone):
-    """The page's zone behind a local one of the operator's."""
+    """The page's zone, after a local zone of the operator."""
 
     local: LocalZone | None = None
 
@@ -154,10 +154,10 @@ def compose(given: dict[str, str], fields: list[str], dns: Zone) -> bytes:
 def deliver(recipe: Recipe, case: str, folder: Path) -> tuple[Verdict, list[str]]:
     """Send the message of a case.
 
-    :returns: the verdict that it ended with, and the recipients that were taken.
+    :returns: the final verdict, and the accepted recipients.
     """
     words = [word.partition("=") for word in shlex.split(case) if word != "ordinary"]
-    assert {key for key, _, _ in words} <= {*ORDINARY, *MORE}, "a key that no case has"
+    assert {key for key, _, _ in words} <= {*ORDINARY, *MORE}, "a key that no case uses"
     given = ORDINARY | {key: value for key, _, value in words if key != "field"}
     dns = Overlaid({owner: list(rows) for owner, rows in page()[0].items()})
     octets = compose(given, [value for key, _, value in words if key == "field"], dns)
@@ -184,10 +184,10 @@ def deliver(recipe: Recipe, case: str, folder: Path) -> tuple[Verdict, list[str]
 
 
 @pytest.mark.parametrize(("recipe", "case"), list(all_cases()))
-def test_a_recipe_does_what_the_page_says(recipe: Recipe, case: str, tmp_path: Path) -> None:
+def test_a_recipe_has_the_documented_outcome(recipe: Recipe, case: str, tmp_path: Path) -> None:
     said, _, end = case.partition(" -> ")
     expected = END.fullmatch(end.strip())
-    assert expected, f"{end!r} is no end of a case"
+    assert expected, f"{end!r} is not an outcome of a case"
     verdict, taken = deliver(recipe, said, tmp_path)
     action, reply = verdict.action, verdict.reply
     told = f"{reply.code} {reply.status}" if reply is not None else str(action)
@@ -214,14 +214,14 @@ def test_a_recipe_does_what_the_page_says(recipe: Recipe, case: str, tmp_path: P
 
 
 @pytest.mark.parametrize("recipe", list(page()[1].values()), ids=list(page()[1]))
-def test_a_recipe_has_cases_on_both_sides(recipe: Recipe) -> None:
+def test_a_recipe_has_cases_with_different_outcomes(recipe: Recipe) -> None:
     ends = {case.partition(" -> ")[2] for case in recipe.cases}
     assert recipe.toml
-    assert len(ends) > 1, "a recipe that treats all messages alike shows nothing"
+    assert len(ends) > 1, "a recipe with the same outcome for all messages shows nothing"
 
 
-def test_nothing_happens_without_a_policy(tmp_path: Path) -> None:
-    # So that no case passes for another reason than its recipe.
+def test_without_a_policy_everything_is_accepted(tmp_path: Path) -> None:
+    # Otherwise a case could pass for a reason other than its recipe.
     for recipe in page()[1].values():
         for case in recipe.cases:
             verdict, _ = deliver(Recipe("none"), case.partition(" -> ")[0], tmp_path)
@@ -229,7 +229,7 @@ def test_nothing_happens_without_a_policy(tmp_path: Path) -> None:
 
 
 def names(kind: Any, name: str = "") -> Iterator[str]:
-    """The vocabulary's names as rules write them."""
+    """The names of the vocabulary as written in rules."""
     if is_tree(kind):
         for key, fact in members(kind).items():
             yield from names(fact.kind, f"{name}.{key}".lstrip("."))
@@ -239,7 +239,7 @@ def names(kind: Any, name: str = "") -> Iterator[str]:
         yield name
 
 
-def test_the_page_has_all_facts_and_no_other() -> None:
+def test_the_page_lists_exactly_the_existing_facts() -> None:
     table = PAGE.read_text("utf-8").partition("## The facts")[2].partition("\n## ")[0]
     told = re.findall(r"^\| ((?:`[^`]+`(?:, )?)+) \|", table, re.MULTILINE)
     facts: set[str] = set()
@@ -249,12 +249,12 @@ def test_the_page_has_all_facts_and_no_other() -> None:
     assert facts == set(names(Facts))
 
 
-def test_the_page_has_all_functions() -> None:
+def test_the_page_lists_all_functions() -> None:
     table = PAGE.read_text("utf-8").partition("## The functions")[2].partition("\n## ")[0]
     assert set(re.findall(r"^\| `(\w+)\(", table, re.MULTILINE)) == set(FUNCTIONS)
 
 
-def test_the_page_has_all_actions_and_stages() -> None:
+def test_the_page_lists_all_actions_and_stages() -> None:
     text = PAGE.read_text("utf-8").partition("## The facts")[0]
     for word in (*Action, *Stage):
         assert re.search(rf"^\| `{word}` \|", text, re.MULTILINE), word

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What a refused client hears: the codes of RFC 7372, the operator's words, and never a stranger's bare ones."""
+"""Replies to a refused client: the codes of RFC 7372, the operator's texts, and never a stranger's text unmarked."""
 
 from __future__ import annotations
 
@@ -51,20 +51,20 @@ CODES = [
 
 @pytest.mark.parametrize(("method", "key", "code"), CODES)
 @pytest.mark.parametrize(("action", "begins"), [(R, "550 5."), (T, "451 4.")])
-def test_each_failure_has_its_code(method: str, key: str, code: str, action: Action, begins: str) -> None:
+def test_each_failure_has_its_reply_code(method: str, key: str, code: str, action: Action, begins: str) -> None:
     reply = ReplyTexts(explain=False).of_methods(action, [(method, MethodOutcome(key, "the reason"))], FACTS)
     assert str(reply).startswith(f"{begins}{code} ")
     assert "the reason" in reply.lines[0]
 
 
-def test_several_methods_have_a_code_of_their_own() -> None:
-    """RFC 7372, 4: instead of the first one's."""
+def test_several_failed_methods_have_a_common_code() -> None:
+    """RFC 7372, 4: instead of the code of the first method."""
     deciding = [("iprev", MethodOutcome("fail", "one")), ("dmarc", MethodOutcome("reject", "two"))]
     assert str(ReplyTexts().of_methods(R, deciding, FACTS)) == "550 5.7.26 reverse DNS of 192.0.2.1: one; DMARC: two"
 
 
 @pytest.mark.parametrize("method", OUTCOMES)
-def test_every_method_has_words(method: str) -> None:
+def test_every_method_has_a_text(method: str) -> None:
     (line,) = ReplyTexts(explain=False).of_methods(R, [(method, MethodOutcome("x", "the reason"))], FACTS).lines
     assert line.endswith("the reason")
 
@@ -80,7 +80,7 @@ VALUES = {
 
 
 @pytest.mark.parametrize("field", FIELDS)
-def test_each_field_may_stand_in_a_text(field: str) -> None:
+def test_each_field_may_be_used_in_a_text(field: str) -> None:
     replies = ReplyTexts({"dmarc": f"a {{{field}}} b {{{{c}}}}"})
     reply = replies.of_methods(R, [("dmarc", MethodOutcome("reject", "the reason"))], FACTS)
     assert reply.lines == (f"a {VALUES[field]} b {{c}}",)
@@ -89,15 +89,24 @@ def test_each_field_may_stand_in_a_text(field: str) -> None:
 TEXTS = [
     pytest.param({"spf.mailfrom": "M"}, "fail_all", "M", id="by method"),
     pytest.param({"spf.mailfrom": "M", "spf.mailfrom.fail": "F"}, "fail", "F", id="by outcome"),
-    pytest.param({"spf.mailfrom": "M", "spf.mailfrom.fail": "F"}, "fail_all", "F", id="fail speaks for fail_all"),
-    pytest.param({"spf.mailfrom.fail": "F", "spf.mailfrom.fail_all": "A"}, "fail_all", "A", id="fail_all has its own"),
-    pytest.param({"spf.mailfrom.fail_all": "A"}, "fail", "SPF of MAIL FROM: why", id="which is not for fail"),
+    pytest.param(
+        {"spf.mailfrom": "M", "spf.mailfrom.fail": "F"}, "fail_all", "F", id="the text for fail applies to fail_all"
+    ),
+    pytest.param(
+        {"spf.mailfrom.fail": "F", "spf.mailfrom.fail_all": "A"}, "fail_all", "A", id="fail_all has its own text"
+    ),
+    pytest.param(
+        {"spf.mailfrom.fail_all": "A"},
+        "fail",
+        "SPF of MAIL FROM: why",
+        id="the text for fail_all does not apply to fail",
+    ),
     pytest.param({"spf.helo": "H"}, "fail", "SPF of MAIL FROM: why", id="another method's is not used"),
 ]
 
 
 @pytest.mark.parametrize(("texts", "key", "line"), TEXTS)
-def test_the_most_special_text_is_used(texts: dict[str, str], key: str, line: str) -> None:
+def test_the_most_specific_text_is_used(texts: dict[str, str], key: str, line: str) -> None:
     replies = ReplyTexts(texts, explain=False)
     assert replies.of_methods(R, [("spf.mailfrom", MethodOutcome(key, "why"))], FACTS).lines == (line,)
 
@@ -113,21 +122,21 @@ def test_the_most_special_text_is_used(texts: dict[str, str], key: str, line: st
         (T, "fail", "", "451 4.7.1 Sender ID (PRA) 192.0.2.1 may not"),
     ],
 )
-def test_the_texts_of_sender_id(action: Action, key: str, explanation: str, reply: str) -> None:
-    """RFC 4406, 5.3 and 5.4; that the explanation is the sender's is added to it (RFC 7208, 6.2)."""
+def test_the_replies_of_sender_id(action: Action, key: str, explanation: str, reply: str) -> None:
+    """RFC 4406, 5.3 and 5.4; the explanation is also marked as the sender's (RFC 7208, 6.2)."""
     facts = facts_of(senderid={"domain": "sender.example", "explanation": explanation})
     deciding = [("senderid", MethodOutcome(key, "192.0.2.1 may not"))]
     assert str(ReplyTexts().of_methods(action, deciding, facts)) == reply
     assert "explains" not in str(ReplyTexts(explain=False).of_methods(action, deciding, facts))
 
 
-def test_sender_id_beside_another_method() -> None:
+def test_sender_id_together_with_another_method() -> None:
     deciding = [("senderid", MethodOutcome("temperror", "one")), ("dmarc", MethodOutcome("temperror", "two"))]
     reply = str(ReplyTexts().of_methods(T, deciding, FACTS))
     assert reply == "451 4.7.26 Sender ID check is temporarily unavailable: one; DMARC: two"
 
 
-def test_an_operators_text_for_sender_id_speaks_for_all_its_outcomes() -> None:
+def test_an_operators_text_for_sender_id_applies_to_all_its_outcomes() -> None:
     replies = ReplyTexts({"senderid": "S {reason}"})
     assert replies.of_methods(T, [("senderid", MethodOutcome("temperror", "why"))], FACTS).lines == ("S why",)
 
@@ -149,7 +158,7 @@ HOSTILE = [
 
 @pytest.mark.parametrize("hostile", HOSTILE, ids=repr)
 @pytest.mark.parametrize("place", ["helo", "reason", "rule"])
-def test_what_strangers_write_is_printable_and_bounded(hostile: str, place: str) -> None:
+def test_text_from_strangers_is_printable_and_bounded(hostile: str, place: str) -> None:
     facts = replace(FACTS, helo=hostile if place == "helo" else "h")
     outcome = MethodOutcome("fail", hostile if place == "reason" else "why")
     if place == "rule":
@@ -161,10 +170,10 @@ def test_what_strangers_write_is_printable_and_bounded(hostile: str, place: str)
         assert line.isascii()
         assert line.isprintable()
         assert len(line) <= MAX_LINE_LENGTH
-    assert hostile not in ("{reason}", "%s%n") or hostile in reply.lines[0], "a value is no template"
+    assert hostile not in ("{reason}", "%s%n") or hostile in reply.lines[0], "a value is not a template"
 
 
-def test_an_explanation_is_marked_as_the_senders_words() -> None:
+def test_an_explanation_is_marked_as_the_senders() -> None:
     """RFC 7208, 6.2."""
     reply = ReplyTexts().of_methods(R, [("spf.mailfrom", MethodOutcome("fail_all", "why"))], FACTS)
     assert reply.lines == ("SPF of MAIL FROM: why", "sender.example explains: see http://why.example/")
@@ -172,14 +181,14 @@ def test_an_explanation_is_marked_as_the_senders_words() -> None:
 
 NO_EXPLANATION = [
     pytest.param(ReplyTexts(explain=False), "spf.mailfrom", "fail", id="switched off"),
-    pytest.param(ReplyTexts(), "spf.mailfrom", "softfail", id="not for softfail"),
-    pytest.param(ReplyTexts(), "dmarc", "reject", id="not for DMARC"),
-    pytest.param(ReplyTexts(generic=True), "spf.mailfrom", "fail", id="not where nothing is told"),
+    pytest.param(ReplyTexts(), "spf.mailfrom", "softfail", id="no explanation for softfail"),
+    pytest.param(ReplyTexts(), "dmarc", "reject", id="no explanation for DMARC"),
+    pytest.param(ReplyTexts(generic=True), "spf.mailfrom", "fail", id="no explanation in generic replies"),
 ]
 
 
 @pytest.mark.parametrize(("replies", "method", "key"), NO_EXPLANATION)
-def test_an_explanation_is_only_for_spf_fail(replies: ReplyTexts, method: str, key: str) -> None:
+def test_only_spf_fail_has_an_explanation(replies: ReplyTexts, method: str, key: str) -> None:
     assert len(replies.of_methods(R, [(method, MethodOutcome(key, "why"))], FACTS).lines) == 1
 
 
@@ -203,12 +212,12 @@ def test_a_hostile_explanation_is_harmless() -> None:
 @pytest.mark.parametrize(
     "deciding", [[("dmarc", MethodOutcome("reject", "secret"))], [("iprev", MethodOutcome("fail", "secret"))] * 2]
 )
-def test_generic_replies_tell_nothing(deciding: list[tuple[str, MethodOutcome]]) -> None:
+def test_generic_replies_disclose_nothing(deciding: list[tuple[str, MethodOutcome]]) -> None:
     assert str(ReplyTexts(generic=True).of_methods(R, deciding, FACTS)) == "550 5.7.1 Refused by local policy"
     assert str(ReplyTexts(generic=True).of_methods(T, deciding, FACTS)) == "451 4.7.1 Refused by local policy"
 
 
-def test_the_generic_text_may_be_the_operators() -> None:
+def test_the_operator_may_replace_the_generic_text() -> None:
     replies = ReplyTexts({"generic": "ask postmaster about {address} {reason}"}, generic=True)
     reply = replies.of_methods(R, [("dmarc", MethodOutcome("reject", "secret"))], FACTS)
     assert reply.lines == ("ask postmaster about 192.0.2.1 ",)
@@ -237,7 +246,7 @@ def test_a_rules_reply(text: str, action: Action, reply: str) -> None:
     assert str(ReplyTexts().of_rule(action, text, "the reason", FACTS)) == reply
 
 
-def test_a_rule_without_a_reason_tells_none() -> None:
+def test_a_rule_without_a_reason_gives_none() -> None:
     assert str(ReplyTexts().of_rule(R, "", "", FACTS)) == "550 5.7.1 Refused by local policy"
     assert str(ReplyTexts({"rule": "no, {helo}"}).of_rule(R, "", "", FACTS)) == "550 5.7.1 no, helo.example"
 
@@ -284,6 +293,6 @@ BAD_TEXTS = [
 
 
 @pytest.mark.parametrize(("key", "text", "message"), BAD_TEXTS)
-def test_a_text_that_would_never_be_used_or_would_fail_is_an_error(key: str, text: str, message: str) -> None:
+def test_an_unusable_text_is_an_error(key: str, text: str, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         check_reply(key, text)

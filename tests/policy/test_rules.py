@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The operator's rules: what they may say, what is refused at start, and what they see of a message."""
+"""The operator's rules: what is valid, what is rejected at startup, and which facts of a message they see."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def read(when: str, facts: Facts = FACTS) -> bool:
 
 
 def leaves(kind: Any, path: str = "") -> list[tuple[str, Any]]:
-    """Every fact as a path to write, with its type; inside a list, as seen by a macro."""
+    """Every fact as a path with its type; inside a list, as seen by a macro."""
     if is_tree(kind):
         return [
             leaf for name, fact in members(kind).items() for leaf in leaves(fact.kind, f"{path}.{name}".lstrip("."))
@@ -60,7 +60,7 @@ LEAVES = [leaf for leaf in leaves(Facts) if leaf[0] != "header"]
 
 
 @pytest.mark.parametrize(("path", "kind"), LEAVES, ids=[path for path, _ in LEAVES])
-def test_every_fact_can_be_asked_for(path: str, kind: Any) -> None:
+def test_every_fact_can_be_used(path: str, kind: Any) -> None:
     tree, _, member = path.partition(" each ")
     if member and element(kind) is not None:
         when = f'{tree}.all(one, !one.{member}.exists(text, text == "x"))'
@@ -122,12 +122,12 @@ TRUE = [
 
 
 @pytest.mark.parametrize("when", TRUE)
-def test_what_a_rule_may_say(when: str) -> None:
+def test_a_valid_rule(when: str) -> None:
     assert read(when)
     assert not read(f"!({when.partition(' //')[0]})")
 
 
-def test_the_table_above_has_every_function() -> None:
+def test_the_table_of_valid_rules_has_every_function() -> None:
     said = " ".join(TRUE)
     assert not [name for name in (*FUNCTIONS, *BUILT_IN, *MACROS) if f"{name}(" not in said]
 
@@ -192,7 +192,7 @@ UNUSABLE = [
 
 
 @pytest.mark.parametrize(("when", "message"), [*UNKNOWN, *UNUSABLE])
-def test_what_a_rule_may_not_say_is_told_at_start(when: str, message: str) -> None:
+def test_an_invalid_rule_is_rejected_at_startup(when: str, message: str) -> None:
     with pytest.raises(RuleError, match=message) as error:
         rule(when)
     assert "\n" not in str(error.value)
@@ -213,12 +213,12 @@ SPELLINGS = [
 
 
 @pytest.mark.parametrize(("when", "message"), SPELLINGS)
-def test_what_is_spelled_as_no_fact_is_an_error(when: str, message: str) -> None:
+def test_comparison_with_a_text_that_no_fact_can_equal_is_an_error(when: str, message: str) -> None:
     with pytest.raises(RuleError, match=message):
         rule(when)
 
 
-def test_where_local_parts_are_exact_they_may_be_in_upper_case() -> None:
+def test_case_sensitive_local_parts_may_be_in_upper_case() -> None:
     made = Rule("r", Stage.EOM, "mail_from.address == 'Joe@example.org'", Action.REJECT)
     assert compile_rule(made, {}, exact=True).program is not None
     with pytest.raises(RuleError, match=r"write 'joe@example\.org'"):
@@ -238,7 +238,7 @@ PLACES = [
 
 
 @pytest.mark.parametrize(("when", "line", "column"), PLACES)
-def test_an_error_names_its_place(when: str, line: int, column: int) -> None:
+def test_an_error_names_line_and_column(when: str, line: int, column: int) -> None:
     with pytest.raises(RuleError, match=f"^when: line {line}, column {column}: "):
         rule(when)
 
@@ -265,7 +265,7 @@ EARLY = [
 
 
 @pytest.mark.parametrize(("stage", "when", "message"), EARLY)
-def test_a_stage_knows_only_what_has_come(stage: Stage, when: str, message: str) -> None:
+def test_a_stage_knows_only_earlier_facts(stage: Stage, when: str, message: str) -> None:
     action = {"action": Action.TEMPFAIL}
     if not message:
         assert rule(when, stage, **action).program is not None
@@ -280,7 +280,7 @@ KNOWN = {name: fact.stage for name, fact in members(Facts).items()} | {
 
 
 @pytest.mark.parametrize("fact", sorted(KNOWN))
-def test_each_fact_is_refused_just_before_it_is_known(fact: str) -> None:
+def test_each_fact_is_rejected_at_the_stage_before_its_first(fact: str) -> None:
     when = 'header("x") == ""' if fact == "header" else f"type({fact}) == type({fact})"
     known = KNOWN[fact]
     assert known is not None
@@ -301,7 +301,7 @@ FRUITLESS = [
 
 
 @pytest.mark.parametrize(("stage", "more", "message"), FRUITLESS)
-def test_a_rule_that_could_never_do_anything_is_an_error(stage: Stage, more: dict[str, Any], message: str) -> None:
+def test_a_rule_without_effect_is_an_error(stage: Stage, more: dict[str, Any], message: str) -> None:
     with pytest.raises(RuleError, match=message):
         rule("true", stage, **more)
 
@@ -324,18 +324,18 @@ VIEWS = [
 
 
 @pytest.mark.parametrize(("when", "view"), VIEWS)
-def test_a_rule_knows_which_facts_it_looks_at(when: str, view: dict[str, Any]) -> None:
+def test_a_rule_knows_which_facts_it_reads(when: str, view: dict[str, Any]) -> None:
     assert rule(when).view == view
 
 
-def test_rules_that_look_at_parts_of_one_fact_see_both() -> None:
+def test_rules_that_read_parts_of_one_fact_see_both() -> None:
     rules = [rule('spf.helo.result == "none"'), rule("spf.mailfrom.by_all"), rule("size(spf.helo) == 7")]
     for some in (rules[:2], rules):
         reading = Reading(FACTS, LISTS, merge([one.view for one in some]))
         assert all(reading.matches(one) for one in some)
 
 
-def test_a_rule_knows_which_fields_it_asks_for() -> None:
+def test_a_rule_knows_which_fields_it_reads() -> None:
     made = rule("""header("X-A") == header('x-b') || headers("X-C").size() == header_count("X-D")""")
     assert made.header_names == {"x-a", "x-b", "x-c", "x-d"}
 
@@ -347,23 +347,23 @@ RUNTIME = [
 
 
 @pytest.mark.parametrize(("when", "facts", "message"), RUNTIME)
-def test_what_cannot_be_evaluated_on_a_message_says_so(when: str, facts: Facts, message: str) -> None:
+def test_an_evaluation_error_is_reported(when: str, facts: Facts, message: str) -> None:
     with pytest.raises(RuleError, match=f"rule 'r' cannot be evaluated: .*{message}"):
         read(when, facts)
 
 
-def test_octets_that_are_no_utf_8_can_be_judged() -> None:
+def test_octets_that_are_not_utf_8_can_be_evaluated() -> None:
     assert read('helo.startsWith("caf") && mail_from.domain == ""', facts_of(helo="caf\udce9"))
     assert read('rcpt.exists(one, one.endsWith("@x"))', facts_of(rcpt=["\udcff@x"]))
 
 
-def test_a_costly_pattern_is_none() -> None:
+def test_a_costly_pattern_takes_linear_time() -> None:
     """The library's expressions take linear time; the RFCs bound the text."""
     assert not read('helo.matches("^(a+)+$")', facts_of(helo="a" * 5000 + "b"))
 
 
-def test_the_library_comes_without_its_command_line() -> None:
-    """Its package imports toolkits for one, which take 30 MiB of each worker."""
+def test_the_library_is_imported_without_its_command_line() -> None:
+    """Its package imports command-line toolkits, which take 30 MiB of each worker."""
     code = (
         "import sys; from assay.policy import *; compile_rule(Rule('r', Stage.EOM, 'true', Action.REJECT), {});"
         "sys.exit(' '.join(one for one in ('cel', 'typer', 'rich', 'pygments') if one in sys.modules) or 0)"

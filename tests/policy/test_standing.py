@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Whose mail a message is, by client, login and sender; and what a relay's Received field makes of it."""
+"""Whether a message is judged, by client, login and sender, and by the Received field of a relay."""
 
 from __future__ import annotations
 
@@ -30,19 +30,19 @@ STRANGER = "192.0.2.1"
             "127.0.0.1",
             "",
             Standing(Direction.RETURNED, "internal network 127.0.0.0/8", cleaned=False),
-            id="a content filter that hands mail back",
+            id="a content filter that returns mail",
         ),
-        pytest.param("192.0.2.50", "", Standing(cleaned=False), id="a border MTA: judged again, its results stay"),
+        pytest.param("192.0.2.50", "", Standing(cleaned=False), id="a border MTA: judged again, its results kept"),
         pytest.param("192.0.2.99", "", Standing(relayed=True), id="a relay"),
         pytest.param(None, "", Standing(Direction.OUTBOUND, "no network client"), id="the command line"),
     ],
 )
-def test_how_a_client_stands(address: str | None, daemon: str, standing: Standing) -> None:
+def test_the_standing_of_a_client(address: str | None, daemon: str, standing: Standing) -> None:
     parsed = None if address is None else parse_address(address)
     assert TRUST.of_client(parsed, daemon) == standing
 
 
-def test_a_client_that_a_proxy_hides_is_a_stranger() -> None:
+def test_a_client_hidden_by_a_proxy_is_external() -> None:
     assert TRUST.of_client(None, "", local=False) == Standing()
 
 
@@ -56,7 +56,7 @@ def test_a_client_that_a_proxy_hides_is_a_stranger() -> None:
         ("10.1.1.1", "a@spared.example", "joe", Standing(Direction.OUTBOUND, "internal network 10.0.0.0/8")),
     ],
 )
-def test_how_a_message_stands(client: str, sender: str, login: str, standing: Standing) -> None:
+def test_the_standing_of_a_message(client: str, sender: str, login: str, standing: Standing) -> None:
     assert TRUST.of_message(TRUST.of_client(parse_address(client), ""), sender, login) == standing
 
 
@@ -64,7 +64,7 @@ def test_how_a_message_stands(client: str, sender: str, login: str, standing: St
     ("told", "standing"),
     [
         pytest.param(STRANGER, Standing(spared="exempt sender"), id="a stranger"),
-        pytest.param(None, Standing(spared="exempt sender"), id="a field that tells no address"),
+        pytest.param(None, Standing(spared="exempt sender"), id="a field without an address"),
         pytest.param("127.0.0.1", Standing(spared="exempt sender", relayed=True), id="the relay's own content filter"),
         pytest.param("192.0.2.99", Standing(spared="exempt sender", relayed=True), id="another relay"),
         pytest.param(
@@ -74,13 +74,13 @@ def test_how_a_message_stands(client: str, sender: str, login: str, standing: St
         ),
     ],
 )
-def test_how_a_relayed_message_stands(told: str | None, standing: Standing) -> None:
+def test_the_standing_of_a_relayed_message(told: str | None, standing: Standing) -> None:
     message = TRUST.of_message(TRUST.of_client(parse_address("192.0.2.99"), ""), "a@spared.example", "")
     assert TRUST.of_relayed(message, None if told is None else parse_address(told)) == standing
 
 
 @pytest.mark.parametrize("told", [STRANGER, "10.1.1.1"])
-def test_results_of_a_relay_that_is_trusted_with_them_stay(told: str) -> None:
+def test_results_of_a_trusted_relay_are_kept(told: str) -> None:
     networks = Networks.parse(("192.0.2.99",))
     trust = Trust(internal=Networks.parse(("10.0.0.0/8",)), relays=networks, trusted_results=networks)
     message = trust.of_message(trust.of_client(parse_address("192.0.2.99"), ""), "a@b.example", "")
