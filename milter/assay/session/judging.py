@@ -50,8 +50,7 @@ class Judging:
         self._now = now
         self._header = NO_HEADER
         self._spf: Pending[spf.Evaluation] | None = None
-        self._author_field: HeaderField | None = None
-        self._author: dmarc.Author | None = None  # of that field
+        self._author: dmarc.Author | None = None  # of the first From field
         self._discoveries: dict[Domain, Pending[dmarc.Discovery]] = {}  # by the domain that may be the author's
         self._sender_id: Pending[senderid.Evaluation] | None = None
         self._signatures = Signatures(
@@ -103,7 +102,6 @@ class Judging:
     def _author_arrived(self, field: HeaderField) -> None:
         if self._author is not None:
             return
-        self._author_field = field
         self._author = dmarc.author([field])
         for domain in self._author.domains:
             self._discoveries[domain] = self._inquiries.start(self._discover(domain), urgency=Urgency.VERDICT)
@@ -168,7 +166,7 @@ class Judging:
 
     def _author_of_message(self) -> dmarc.Author:
         fields = dmarc.from_fields(self._header.fields)
-        if self._author is not None and len(fields) == 1 and fields[0] is self._author_field:
+        if self._author is not None and len(fields) == 1:
             return self._author
         return dmarc.author(fields)
 
