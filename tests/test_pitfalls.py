@@ -3,7 +3,7 @@
 
 === =====================================================  ==========================================================
  1  removing fields from the first to the last             ``daemon/test_forged.py``, ``test_trace.py``
- 2  inserting below the MTA's own Received                 ``daemon/test_forged.py::test_ours_is_on_top_of_everything``
+ 2  inserting below the MTA's own Received                 ``daemon/test_forged.py::test_our_field_is_on_top``
  3  more than one results field, unregistered properties   ``test_trace.py::test_every_property_is_registered``, here
  4  the connect name instead of HELO                       ``daemon/test_stages.py::test_the_connect_name_...``, here
  5  deciding once a connection who is internal             ``session/test_session.py``, ``daemon/test_stages.py``

@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""``assay serve`` with a kind of child more, and a system that has nothing left while a file says so.
+"""``assay serve`` with an additional kind of child, and with system resources exhausted while a file exists.
 
     python odd_daemon.py FAULT serve -c FILE
 
-FAULT is a path. While a file is there, what it names ("fork" or "pipe") fails in the supervisor as in a container that
-has reached its limit.
+FAULT is a path. While that file exists, the call that it names ("fork" or "pipe") fails in the supervisor as in a
+container that has reached its limit.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from assay.daemon.child import Kind, Tether
 from assay.daemon.listener import Listener
 from assay.log import Log
 
-TO_END_SECONDS = 0.5  # longer than another one needs to start
+TO_END_SECONDS = 0.5  # longer than a replacement takes to start
 
 usual = supervisor.kinds
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What the MTA is asked to allow follows from what the configuration can lead to, and is no more than that."""
+"""The actions requested from the MTA are those that the configuration can lead to, and no others."""
 
 from __future__ import annotations
 
@@ -25,36 +25,36 @@ def rule(**values: Any) -> dict[str, Any]:
 @pytest.mark.parametrize(
     ("values", "expected"),
     [
-        pytest.param({}, TRACE, id="the defaults: trace fields, and forged ones removed"),
+        pytest.param({}, TRACE, id="the defaults: insert trace fields, remove forged ones"),
         pytest.param({"dmarc": {"reject": "reject"}}, TRACE, id="a refusal needs nothing"),
         pytest.param({"dmarc": {"reject": "quarantine"}}, TRACE | Milter.QUARANTINE, id="a method's quarantine"),
-        pytest.param({"dmarc": {"reject": "quarantine", "dry_run": True}}, TRACE, id="one that is only watched"),
+        pytest.param({"dmarc": {"reject": "quarantine", "dry_run": True}}, TRACE, id="a quarantine in dry run"),
         pytest.param(rule(action="quarantine"), TRACE | Milter.QUARANTINE, id="a rule's quarantine"),
         pytest.param(rule(add_recipients=("a@example.net",)), TRACE | Milter.ADDRCPT, id="a recipient"),
-        pytest.param(rule(add_recipients=("a@example.net",), dry_run=True), TRACE, id="a rule that is only watched"),
+        pytest.param(rule(add_recipients=("a@example.net",), dry_run=True), TRACE, id="a rule in dry run"),
         pytest.param(
             {"milter": {"dry_run": True}, "dmarc": {"reject": "quarantine"}} | rule(add_recipients=("a@example.net",)),
             0,
-            id="a dry run does nothing",
+            id="a dry run without trace fields",
         ),
         pytest.param(
             {"milter": {"dry_run": True, "dry_run_headers": True}} | rule(add_recipients=("a@example.net",)),
             TRACE,
-            id="a dry run that writes trace fields",
+            id="a dry run with trace fields",
         ),
     ],
 )
-def test_no_more_than_can_happen(values: dict[str, Any], expected: int) -> None:
+def test_only_possible_actions_are_requested(values: dict[str, Any], expected: int) -> None:
     settings = make_settings(msgspec.convert(values, Configuration))
     assert actions(settings) == expected | Milter.SETSYMLIST
 
 
-def test_the_mta_is_asked_for_them(tmp_path: Path) -> None:
+def test_they_are_negotiated_with_the_mta(tmp_path: Path) -> None:
     with Daemon(tmp_path, ROWS, milter={"workers": 1}) as daemon, daemon.mta() as mta:
         assert mta.actions == TRACE | Milter.SETSYMLIST
 
 
-def test_all_that_may_be_done_can_be_done(tmp_path: Path) -> None:
+def test_every_requested_action_is_carried_out(tmp_path: Path) -> None:
     rules = [
         {
             "name": "all",

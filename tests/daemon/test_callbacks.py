@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The filter's last line of defence: a session with a bug. No real path leads there, so the session is a broken one."""
+"""The last line of defence of the callbacks: a session with a bug. No real path triggers it, so this one is faked."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from assay.log import Level, Log
 
 
 class Broken:
-    """A session that works up to one method, for as many times as told."""
+    """A session that fails in one method, a given number of times."""
 
     def __init__(self, method: str, times: int) -> None:
         self.method, self.left = method, times
@@ -95,7 +95,7 @@ def test_on_error_is_followed_and_the_bug_logged_once(method: str, on_error: pol
 
 
 @pytest.mark.parametrize("method", ["mail", "rcpt", "end_of_message"])
-def test_the_next_message_starts_afresh(method: str) -> None:
+def test_the_next_message_starts_clean(method: str) -> None:
     answers, lines, context = converse(method, 1, policy.OnError.TEMPFAIL, *MESSAGE, "mail", "rcpt", "end")
     assert answers[4] == Milter.TEMPFAIL
     assert answers[7] == Milter.CONTINUE
@@ -104,21 +104,21 @@ def test_the_next_message_starts_afresh(method: str) -> None:
 
 
 @pytest.mark.parametrize("method", ["connect", "helo"])
-def test_without_a_client_no_message_of_the_connection_is_judged(method: str) -> None:
+def test_without_a_client_no_message_on_the_connection_is_judged(method: str) -> None:
     answers, lines, context = converse(method, 1, policy.OnError.TEMPFAIL, *MESSAGE, "mail", "rcpt", "end")
     assert answers[4] == answers[7] == Milter.TEMPFAIL
     assert len(lines) == 2
     assert "end_of_message" not in context.connection.session.calls  # type: ignore[attr-defined]
 
 
-def test_a_bug_in_a_message_that_is_aborted_is_logged_too() -> None:
+def test_a_bug_in_an_aborted_message_is_logged() -> None:
     _, lines, context = converse("rcpt", 1, policy.OnError.ACCEPT, "connect", "helo", "mail", "rcpt", "abort")
     assert len(lines) == 1
     assert lines[0].startswith("queue=4ABC aborted=yes bug=")
     assert context.connection.failure == ""
 
 
-def test_an_event_for_no_connection_is_answered() -> None:
+def test_an_event_without_a_connection_is_answered() -> None:
     class Nobody:
         def getpriv(self) -> None:
             return None

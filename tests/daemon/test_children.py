@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The supervisor's children: a kind that only helps never takes mail down, and neither does a system without resources.
+"""The supervisor's children: neither a failing helper nor a lack of system resources takes mail down.
 
-The daemon here is ``odd_daemon.py``: it has a toy kind of child besides the workers.
+The daemon here is ``odd_daemon.py``, which has a toy kind of child besides the workers.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from running import PATIENCE, Daemon
 from sending import ROWS, greet, message, results, send
 
 ODD = Path(__file__).with_name("odd_daemon.py")
-HELD_SECONDS = 3.0  # how long a fault lasts: more than the longest wait without any worker
+HELD_SECONDS = 3.0  # how long a fault lasts: longer than the longest wait without any worker
 BACK_SECONDS = 5.0  # after its end, on a busy machine
 
 
@@ -40,7 +40,7 @@ def until(condition: object, what: str, seconds: float = PATIENCE) -> None:
 
 
 def toys(daemon: Daemon) -> list[int]:
-    """Those that have served, in order."""
+    """Those that have started to serve, in order."""
     return [int(pid) for pid in re.findall(r"toy (\d+) serves", daemon.log())]
 
 
@@ -54,14 +54,14 @@ def kill(pid: int) -> None:
 
 
 def served(daemon: Daemon) -> bool:
-    """One message goes through, and is judged."""
+    """Send one message, which is judged."""
     with daemon.mta() as mta:
         greet(mta)
         return "dmarc=pass" in results(send(mta, message("joe@example.org")))
 
 
-class TestAKindThatOnlyHelps:
-    def test_one_that_keeps_dying_never_takes_mail_down(self, daemon: Daemon) -> None:
+class TestHelper:
+    def test_a_helper_that_keeps_dying_never_takes_mail_down(self, daemon: Daemon) -> None:
         before = workers(daemon)
         with daemon.mta() as mta:
             greet(mta)
@@ -77,13 +77,13 @@ class TestAKindThatOnlyHelps:
         ]
         assert waits == [1.0, 2.0, 4.0, 8.0], "each wait is twice the one before, and named"
 
-    def test_it_outlives_the_workers_at_the_end(self, daemon: Daemon) -> None:
+    def test_it_outlives_the_workers_at_shutdown(self, daemon: Daemon) -> None:
         with daemon.mta() as mta:
             greet(mta)
             daemon.signal(signal.SIGTERM)
             daemon.wait_for_log("ending")
             time.sleep(0.5)
-            assert "ends" not in daemon.log(), "a session is open that may need it"
+            assert "ends" not in daemon.log(), "an open session may need it"
             assert "dmarc=pass" in results(send(mta))
         assert daemon.wait() == 0
         assert daemon.log().count(" ends") == 1
@@ -99,14 +99,14 @@ class TestAKindThatOnlyHelps:
         assert sockets(toy) == set()
         assert sockets(worker)
 
-    def test_a_reload_starts_another_when_the_old_one_has_ended(self, daemon: Daemon) -> None:
+    def test_a_reload_starts_a_new_one_when_the_old_one_has_ended(self, daemon: Daemon) -> None:
         daemon.signal(signal.SIGHUP)
         daemon.wait_for_log(": reloaded")
         until(lambda: len(toys(daemon)) == 2, "another toy")
         log = daemon.log()
         assert log.index(f"toy {toys(daemon)[0]} ends") < log.index(f"toy {toys(daemon)[1]} serves")
 
-    def test_a_reload_that_fails_leaves_it_alone(self, daemon: Daemon) -> None:
+    def test_a_failed_reload_does_not_affect_it(self, daemon: Daemon) -> None:
         daemon.configure(dmarc={"reject": "explode"})
         daemon.signal(signal.SIGHUP)
         daemon.wait_for_log("not reloaded")
@@ -118,8 +118,8 @@ class TestAKindThatOnlyHelps:
     ("what", "reason"),
     [("fork", "fork: Resource temporarily unavailable"), ("pipe", "pipe: Too many open files")],
 )
-class TestASystemWithNothingLeft:
-    def test_what_runs_is_kept_and_the_rest_comes_back(self, daemon: Daemon, what: str, reason: str) -> None:
+class TestExhaustedSystem:
+    def test_running_children_are_kept_and_the_others_come_back(self, daemon: Daemon, what: str, reason: str) -> None:
         kept, victim = sorted(workers(daemon))
         (daemon.folder / "fault").write_text(what)
         kill(victim)
@@ -132,7 +132,7 @@ class TestASystemWithNothingLeft:
         until(lambda: len(workers(daemon)) == 2, "a new worker")
         assert served(daemon)
 
-    def test_it_tries_often_while_no_worker_is_left(self, daemon: Daemon, what: str, reason: str) -> None:
+    def test_it_retries_often_while_no_worker_is_left(self, daemon: Daemon, what: str, reason: str) -> None:
         (daemon.folder / "fault").write_text(what)
         for pid in workers(daemon):
             kill(pid)
@@ -157,7 +157,7 @@ class TestASystemWithNothingLeft:
         daemon.wait_for_log(": reloaded")
         assert served(daemon)
 
-    def test_it_still_obeys(self, daemon: Daemon, what: str, reason: str) -> None:
+    def test_it_still_obeys_signals(self, daemon: Daemon, what: str, reason: str) -> None:
         (daemon.folder / "fault").write_text(what)
         for pid in workers(daemon):
             kill(pid)
@@ -167,7 +167,7 @@ class TestASystemWithNothingLeft:
 
 
 def test_no_descriptor_left(daemon: Daemon) -> None:
-    """The same from the kernel itself: this pipe fails because the limit is reached."""
+    """The same from the kernel itself: the pipe fails because the limit is reached."""
     _, hard = resource.prlimit(daemon.pid, resource.RLIMIT_NOFILE)
     resource.prlimit(daemon.pid, resource.RLIMIT_NOFILE, (4, hard))
     for pid in workers(daemon):
@@ -178,7 +178,7 @@ def test_no_descriptor_left(daemon: Daemon) -> None:
 
 
 class TestWorkers:
-    def test_all_that_die_young_together_are_missed_for_a_second(self, daemon: Daemon) -> None:
+    def test_workers_that_die_young_together_are_missing_for_a_second(self, daemon: Daemon) -> None:
         for times in range(1, 4):
             until(lambda: len(workers(daemon)) == 2, "two workers")
             for pid in workers(daemon):
@@ -186,7 +186,7 @@ class TestWorkers:
             daemon.wait_for_log("died (signal 9)", 2 * times)
         waits = [float(one) for one in re.findall(r"starting another in ([\d.]+) s", daemon.log())]
         assert len(waits) == 6
-        assert max(waits[1::2]) < 2.0, "what is said when the second one is gone, too"
+        assert max(waits[1::2]) < 2.0, "what is logged when the second one is gone, too"
         until(lambda: served(daemon), "mail is served again", BACK_SECONDS)
 
     def test_two_that_die_together_count_once(self, tmp_path: Path) -> None:
@@ -203,7 +203,7 @@ class TestWorkers:
 
 
 class TestBackOff:
-    def test_it_doubles_up_to_a_bound(self) -> None:
+    def test_it_doubles_up_to_a_limit(self) -> None:
         back_off = BackOff()
         waits = []
         for _ in range(7):
@@ -211,19 +211,19 @@ class TestBackOff:
             waits.append(back_off.delay(none_serves=False))
         assert waits == [1, 2, 4, 8, 16, 30, 30]
 
-    def test_those_that_fail_together_count_once(self) -> None:
+    def test_failures_together_count_once(self) -> None:
         back_off = BackOff()
         for waiting in (False, True, True, True):
             back_off.on_failure(0.1, waiting=waiting)
         assert back_off.delay(none_serves=False) == 1
 
-    def test_one_that_lived_long_is_replaced_at_once(self) -> None:
+    def test_a_child_that_lived_long_is_replaced_at_once(self) -> None:
         back_off = BackOff()
         back_off.on_failure(0.1, waiting=False)
         back_off.on_failure(5.0, waiting=False)
         assert back_off.until(none_serves=False) == 0
 
-    def test_it_shrinks_when_the_last_one_is_gone(self) -> None:
+    def test_it_shrinks_when_the_last_child_is_gone(self) -> None:
         back_off = BackOff()
         for _ in range(6):
             back_off.on_failure(0.1, waiting=False)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""A slow or dead DNS costs a message its budget at most, and a slow one costs only the longest chain of questions."""
+"""A dead DNS delays a message by its budget at most, and a slow DNS only by the longest chain of queries."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def test_a_dead_nameserver_is_a_temperror_before_the_budget_is_spent(tmp_path: P
         assert took < 15
 
 
-def test_the_log_tells_of_a_dead_nameserver_and_of_its_return(tmp_path: Path) -> None:
+def test_a_dead_nameserver_and_its_return_are_logged(tmp_path: Path) -> None:
     with Daemon(tmp_path, ROWS, dns={"timeout_seconds": 0.3}, milter={"workers": 1}) as daemon:
         address = "{}:{}".format(*daemon.nameserver.address)
         daemon.nameserver.drop = True
@@ -75,7 +75,7 @@ def test_a_temporary_error_never_rejects(tmp_path: Path, dmarc: dict[str, str], 
 
 
 @pytest.mark.parametrize("delay", [0.25])
-def test_methods_run_side_by_side(tmp_path: Path, delay: float) -> None:
+def test_methods_run_in_parallel(tmp_path: Path, delay: float) -> None:
     # IPREV asks PTR then A, SPF one TXT, DKIM one TXT, DMARC one batch: two round trips are the longest chain. One
     # after another they would take seven.
     with Daemon(tmp_path, ROWS, dns={"timeout_seconds": 5.0, "budget_seconds": 20.0}) as daemon:
@@ -86,7 +86,7 @@ def test_methods_run_side_by_side(tmp_path: Path, delay: float) -> None:
         assert 2 * delay <= took < 4.5 * delay
 
 
-def test_lookups_begin_when_the_facts_arrive(tmp_path: Path) -> None:
+def test_lookups_start_as_soon_as_their_input_arrives(tmp_path: Path) -> None:
     with Daemon(tmp_path, ROWS, dns={"timeout_seconds": 5.0, "budget_seconds": 20.0}) as daemon:
         daemon.nameserver.delay = 0.3
         with daemon.mta() as mta:
@@ -100,10 +100,10 @@ def test_lookups_begin_when_the_facts_arrive(tmp_path: Path) -> None:
             mta.command(b"B", split_message(MESSAGE)[1], {})
             began = time.monotonic()
             assert "dmarc=pass" in results(mta.end_of_message(i="4ABC"))
-            assert time.monotonic() - began < 0.25, "nothing is left to be asked at the end"
+            assert time.monotonic() - began < 0.25, "no query is left for the end of the message"
 
 
-def test_an_answer_is_asked_for_once_and_shared(tmp_path: Path) -> None:
+def test_a_query_is_sent_once_and_its_answer_shared(tmp_path: Path) -> None:
     with Daemon(tmp_path, ROWS, milter={"workers": 1}) as daemon:
         for _ in range(3):
             assert "dmarc=pass" in timed(daemon)[0]

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The life of the daemon: it starts or says why not, reloads and ends without losing a message, and comes back."""
+"""The life of the daemon: it starts or reports why not, and reloads, stops and recovers without losing a message."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from assay.model.message import split_message
 from running import PATIENCE, Daemon
 from sending import MESSAGE, OUR_ID, ROWS, greet, message, results, send
 
-QUICK = 5.0  # seconds within which what is promised soon has happened on a busy machine
+QUICK = 5.0  # seconds that "soon" may take on a busy machine
 AT_ONCE = 3.0  # seconds; less than the 5 s that libmilter may sleep in poll() with the old socket
 
 
@@ -36,7 +36,7 @@ def daemon(tmp_path: Path) -> Iterator[Daemon]:
 
 
 def until(condition: object, what: str) -> None:
-    """Wait until a function is true."""
+    """Wait until a function returns true."""
     deadline = time.monotonic() + PATIENCE
     while not condition():  # type: ignore[operator]  # any callable
         assert time.monotonic() < deadline, what
@@ -70,7 +70,7 @@ def other_half(mta: Mta, queue: str = "4L1") -> str:
 
 
 def serve(folder: Path, text: str, *, name: str = "other.toml") -> subprocess.CompletedProcess[str]:
-    """Start a daemon that is expected to end by itself."""
+    """Start a daemon that is expected to exit by itself."""
     path = folder / name
     path.write_text(text)
     command = [sys.executable, "-m", "assay", "serve", "-c", str(path)]
@@ -79,7 +79,7 @@ def serve(folder: Path, text: str, *, name: str = "other.toml") -> subprocess.Co
 
 class TestEnd:
     @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-    def test_a_signal_drains(self, daemon: Daemon, number: signal.Signals) -> None:
+    def test_a_signal_starts_draining(self, daemon: Daemon, number: signal.Signals) -> None:
         with daemon.mta() as mta:
             half_a_message(mta)
             began = time.monotonic()
@@ -111,7 +111,7 @@ class TestEnd:
                 assert "dmarc=pass" in results(send(another))
             assert "dmarc=pass" in other_half(mta)
 
-    def test_a_connection_that_is_idle_may_still_send(self, daemon: Daemon) -> None:
+    def test_an_idle_connection_may_still_send(self, daemon: Daemon) -> None:
         with daemon.mta() as mta:
             greet(mta)
             assert "dmarc=pass" in results(send(mta))
@@ -121,13 +121,13 @@ class TestEnd:
             assert "dmarc=pass" in results(send(mta))
         assert daemon.wait() == 0
 
-    def test_without_sessions_it_ends_soon(self, daemon: Daemon) -> None:
+    def test_without_sessions_it_stops_soon(self, daemon: Daemon) -> None:
         began = time.monotonic()
         daemon.signal(signal.SIGTERM)
         assert daemon.wait() == 0
         assert time.monotonic() - began < QUICK
 
-    def test_a_peer_that_hung_up_is_not_waited_for(self, daemon: Daemon) -> None:
+    def test_a_closed_connection_is_not_waited_for(self, daemon: Daemon) -> None:
         mta = daemon.mta()
         half_a_message(mta)
         mta._stream.close()
@@ -137,7 +137,7 @@ class TestEnd:
         assert daemon.wait() == 0
         assert time.monotonic() - began < QUICK
 
-    def test_a_second_signal_ends_at_once(self, daemon: Daemon) -> None:
+    def test_a_second_signal_stops_at_once(self, daemon: Daemon) -> None:
         with daemon.mta() as mta:
             half_a_message(mta)
             daemon.signal(signal.SIGTERM)
@@ -149,21 +149,21 @@ class TestEnd:
             with pytest.raises(MilterError):
                 other_half(mta)
 
-    def test_patience_has_a_bound(self, tmp_path: Path) -> None:
+    def test_draining_has_a_time_limit(self, tmp_path: Path) -> None:
         with Daemon(tmp_path, ROWS, milter={"drain_seconds": 1.0}) as daemon, daemon.mta() as mta:
             half_a_message(mta)
             daemon.signal(signal.SIGTERM)
             assert daemon.wait() == 0
             assert "closing 1 sessions that were still open after 1 s" in daemon.log()
 
-    def test_where_the_system_forbids_a_core_of_its_own_a_worker_goes_on_and_says_so(self) -> None:
-        told: list[tuple[Level, str]] = []
+    def test_where_pinning_to_a_core_is_forbidden_a_worker_continues_and_logs_it(self) -> None:
+        logged: list[tuple[Level, str]] = []
         no_such_core = max(os.sched_getaffinity(0)) + 1000
-        keep_to(no_such_core, Log(lambda level, text: told.append((level, text)), Level.DEBUG))
-        assert told == [(Level.DEBUG, "threads are not kept to one core: [Errno 22] Invalid argument")]
+        keep_to(no_such_core, Log(lambda level, text: logged.append((level, text)), Level.DEBUG))
+        assert logged == [(Level.DEBUG, "threads are not kept to one core: [Errno 22] Invalid argument")]
 
     @pytest.mark.parametrize("share", [1.0, 0.5], ids=["a worker for each core", "fewer workers than cores"])
-    def test_each_worker_keeps_to_a_core_and_lets_no_thread_interrupt_another(
+    def test_each_worker_is_pinned_to_a_core_and_its_threads_do_not_preempt_each_other(
         self, tmp_path: Path, share: float
     ) -> None:
         cores = os.sched_getaffinity(0)
@@ -175,7 +175,7 @@ class TestEnd:
             assert len(set().union(*kept)) == count
             assert {os.sched_getscheduler(pid) for pid in workers(daemon)} == {os.SCHED_BATCH}
 
-    def test_workers_drain_and_end_when_their_supervisor_is_killed(self, daemon: Daemon) -> None:
+    def test_workers_drain_and_exit_when_their_supervisor_is_killed(self, daemon: Daemon) -> None:
         pids = workers(daemon)
         assert len(pids) == 2
         with daemon.mta() as mta:
@@ -187,7 +187,7 @@ class TestEnd:
             assert time.monotonic() - began < AT_ONCE
             assert any(map(alive, pids))
             assert "dmarc=pass" in other_half(mta)
-        until(lambda: not any(map(alive, pids)), "workers end by themselves")
+        until(lambda: not any(map(alive, pids)), "workers exit by themselves")
 
 
 def refused(daemon: Daemon) -> bool:
@@ -220,7 +220,9 @@ class TestReload:
             pytest.param({"log": {"to": "syslog", "facility": "nowhere"}}, "log.facility", id="an unknown facility"),
         ],
     )
-    def test_a_broken_one_keeps_the_old(self, daemon: Daemon, broken: dict[str, dict[str, str]], reason: str) -> None:
+    def test_a_broken_configuration_keeps_the_old_one(
+        self, daemon: Daemon, broken: dict[str, dict[str, str]], reason: str
+    ) -> None:
         pids = workers(daemon)
         daemon.configure(**broken)
         daemon.signal(signal.SIGHUP)
@@ -234,7 +236,7 @@ class TestReload:
         daemon.signal(signal.SIGHUP)
         daemon.wait_for_log(": reloaded")
 
-    def test_the_file_may_be_gone(self, daemon: Daemon) -> None:
+    def test_a_missing_file_keeps_the_old_configuration(self, daemon: Daemon) -> None:
         daemon.configuration.unlink()
         daemon.signal(signal.SIGHUP)
         daemon.wait_for_log("not reloaded, the old configuration stays: ")
@@ -251,7 +253,7 @@ class TestReload:
             assert "dmarc=pass" in results(send(mta))
 
     def test_new_workers_that_cannot_serve_do_not_replace_the_old(self, tmp_path: Path) -> None:
-        # A zone that is another one each time it is read: good for whoever tries it, and then broken for the worker.
+        # A zone that differs each time it is read: valid when the supervisor checks it, then broken for the worker.
         zone = tmp_path / "zone"
         os.mkfifo(zone)
 
@@ -279,9 +281,9 @@ class TestReload:
             with daemon.mta() as mta:
                 greet(mta)
                 assert "dmarc=pass" in results(send(mta))
-            until(lambda: workers(daemon) == old, "the old worker, and no other")
+            until(lambda: workers(daemon) == old, "the old worker and no other")
 
-    def test_again_while_old_workers_drain(self, daemon: Daemon) -> None:
+    def test_a_second_reload_while_old_workers_drain(self, daemon: Daemon) -> None:
         with daemon.mta() as first, daemon.mta() as second:
             half_a_message(first)
             half_a_message(second)
@@ -340,14 +342,14 @@ class TestWorkers:
             greet(mta)
             assert "dmarc=pass" in results(send(mta))
 
-    def test_workers_that_die_young_are_not_forked_in_a_storm(self, daemon: Daemon) -> None:
+    def test_workers_that_die_young_are_restarted_with_back_off(self, daemon: Daemon) -> None:
         for times in range(1, 3):
             until(lambda: len(workers(daemon)) == 2, "two workers")
             os.kill(max(workers(daemon)), signal.SIGKILL)
             daemon.wait_for_log("(signal 9)", times)
         began = time.monotonic()
-        until(lambda: len(workers(daemon)) == 2, "they come back")
-        assert time.monotonic() - began > 1, "the second one waits longer"
+        until(lambda: len(workers(daemon)) == 2, "workers come back")
+        assert time.monotonic() - began > 1, "the second wait is longer"
         with daemon.mta() as mta:
             greet(mta)
             assert "dmarc=pass" in results(send(mta))
@@ -361,7 +363,7 @@ class TestWorkers:
 
 class TestSocket:
     @pytest.mark.parametrize("kind", ["unix", "inet", "inet6"])
-    def test_in_use(self, tmp_path: Path, kind: str, free_port: int) -> None:
+    def test_a_socket_in_use(self, tmp_path: Path, kind: str, free_port: int) -> None:
         text = {
             "unix": f"unix:{tmp_path}/assay.sock",
             "inet": f"inet:{free_port}@127.0.0.1",
@@ -399,7 +401,7 @@ class TestSocket:
             pytest.param("x" * 120, "too long; write a shorter path", id="a path beyond what sockets can carry"),
         ],
     )
-    def test_a_path_that_cannot_be_had(self, tmp_path: Path, path: str, reason: str) -> None:
+    def test_an_unusable_path(self, tmp_path: Path, path: str, reason: str) -> None:
         (tmp_path / "file").write_text("precious")
         (tmp_path / "folder").mkdir()
         (tmp_path / "link").symlink_to(tmp_path / "file")
@@ -410,7 +412,7 @@ class TestSocket:
         assert "Traceback" not in ended.stderr
         assert (tmp_path / "file").read_text() == "precious"
 
-    def test_mode_and_group(self, tmp_path: Path) -> None:
+    def test_socket_mode_and_group(self, tmp_path: Path) -> None:
         group = grp.getgrgid(os.getgroups()[-1] if os.getuid() else 1)
         milter = {"socket_mode": "0606", "socket_group": group.gr_name}
         with Daemon(tmp_path, ROWS, milter=milter):
@@ -424,7 +426,7 @@ class TestSocket:
         assert "other.toml: milter.socket_group: 'no-such-group' is not a group of this host; create it" in ended.stderr
         assert [path.name for path in tmp_path.iterdir()] == ["other.toml"]
 
-    def test_an_address_that_is_not_ours(self, tmp_path: Path) -> None:
+    def test_an_address_of_another_host(self, tmp_path: Path) -> None:
         ended = serve(tmp_path, '[milter]\nsocket = "inet:8899@192.0.2.1"\n')
         assert ended.returncode == 69
         assert (

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Memory does not grow with the message, nor with the number of messages."""
+"""Memory grows neither with the size nor with the number of messages."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from signing import sign_rsa
 BODY_OCTETS = 10_000_000
 #: For a hundred messages in flight, whose header a session keeps (docs/performance.md: a third of that).
 MESSAGES_MIB = 20
-GROWTH_KIB = 6_000  # well below the body, and far above what noise there is
+GROWTH_KIB = 6_000  # well below the size of the body, and far above the noise
 
 
 def resident(daemon: Daemon) -> int:
@@ -28,7 +28,7 @@ def resident(daemon: Daemon) -> int:
     return sum(int(line.split()[1]) for line in lines if line.startswith("VmRSS:"))
 
 
-def test_a_large_body_passes_through(tmp_path: Path) -> None:
+def test_a_large_body_is_not_kept(tmp_path: Path) -> None:
     header, _, _ = MESSAGE.partition(b"\r\n\r\n")
     large = sign_rsa(header + b"\r\n\r\n" + b"x" * 76 + (b"\r\n" + b"y " * 38) * (BODY_OCTETS // 78) + b"\r\n")
     with Daemon(tmp_path, ROWS, milter={"workers": 1}) as daemon, daemon.mta() as mta:
@@ -40,7 +40,7 @@ def test_a_large_body_passes_through(tmp_path: Path) -> None:
         assert resident(daemon) - before < GROWTH_KIB
 
 
-def test_many_messages_leave_nothing_behind(tmp_path: Path) -> None:
+def test_many_messages_leave_no_memory_behind(tmp_path: Path) -> None:
     signed = sign_rsa(MESSAGE)
     with Daemon(tmp_path, ROWS, milter={"workers": 1}) as daemon:
         sizes = []
@@ -54,7 +54,7 @@ def test_many_messages_leave_nothing_behind(tmp_path: Path) -> None:
         assert sizes[2] - sizes[1] < 1_000
 
 
-#: Fills all caches of a process that has loaded what a worker does, and tells its resident KiB.
+#: Fills all caches of a process that has loaded what a worker loads, and prints its resident KiB.
 FULL = """
 import resource
 import assay.daemon.worker, assay.cli.serve
@@ -68,14 +68,14 @@ TOP = Path(__file__).parents[2]
 
 
 def documented_mib() -> int:
-    """What the documentation says that a worker takes at most."""
+    """The maximum memory of a worker according to the documentation."""
     found = re.search(r"at most (\d+) MiB with all caches full", " ".join((TOP / "README.md").read_text().split()))
     assert found is not None
     return int(found[1])
 
 
 @pytest.mark.parametrize("which", range(3))
-def test_a_worker_with_full_caches_takes_what_the_documentation_says(which: int) -> None:
+def test_a_worker_with_full_caches_takes_the_documented_memory(which: int) -> None:
     program = FULL.replace("WHICH", str(which))
     told = subprocess.run(
         [sys.executable, "-c", program], capture_output=True, text=True, check=True, cwd=TOP / "tests"
@@ -83,16 +83,16 @@ def test_a_worker_with_full_caches_takes_what_the_documentation_says(which: int)
     assert int(told.stdout) / 1024 + MESSAGES_MIB <= documented_mib()
 
 
-def test_the_unit_allows_as_much_as_its_comment_says() -> None:
+def test_the_memory_limit_of_the_unit_matches_its_comment() -> None:
     unit = (TOP / "contrib/systemd/assay.service").read_text()
     (limit,) = re.findall(r"^MemoryMax=(\d+)M$", unit, re.MULTILINE)
     (workers,) = re.findall(r"# .* for (\w+) workers", unit)
     count = {"eight": 8}[workers]
-    assert int(limit) >= 2 * count * documented_mib()  # a reload has the old ones and the new ones
+    assert int(limit) >= 2 * count * documented_mib()  # during a reload old and new workers run
     assert "\nOOMPolicy=continue\n" in unit
 
 
-#: Tells malloc's heaps (malloc_info(3)) after each of some threads has allocated something.
+#: Prints malloc's heaps (malloc_info(3)) after several threads have each allocated something.
 HEAPS = """
 import ctypes, threading
 from assay.daemon.worker import share_one_arena

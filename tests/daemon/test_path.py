@@ -18,7 +18,7 @@ ROWS = {
 MESSAGE = b"From: joe@example.org\r\nSubject: x\r\n\r\nhello\r\n"
 
 
-def test_a_true_message_is_stamped(tmp_path: Path) -> None:
+def test_a_genuine_message_is_stamped(tmp_path: Path) -> None:
     with Daemon(tmp_path, ROWS) as daemon, daemon.mta() as mta:
         mta.connect("mail.example.org", ip_address("192.0.2.1"), j="mx.example.net")
         mta.helo("mail.example.org")

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The operator's policy through real workers: what the MTA hears at each stage, and what is written down."""
+"""The operator's policy through real workers: the replies to the MTA at each stage, and what is logged."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ ZONE = ROWS | {
     "_dmarc.guess.example": [["TXT", ["v=DMARC1; p=reject"]]],
 }
 
-#: The stage, what is configured for it, and what the MTA hears there. At connect libmilter allows no words.
+#: The stage, its configuration, and the reply to the MTA. At connect libmilter allows no text.
 STAGES: list[tuple[str, dict[str, Any], str]] = [
     ("connect", {"iprev": {"fail": "reject", "stage": "connect"}}, "550 5.7.1 Command rejected"),
     (
@@ -62,12 +62,10 @@ STAGES: list[tuple[str, dict[str, Any], str]] = [
 
 
 @pytest.mark.parametrize(("stage", "sections", "reply"), STAGES, ids=[stage for stage, _, _ in STAGES])
-def test_each_stage_refuses_where_it_was_told_to(
-    tmp_path: Path, stage: str, sections: dict[str, Any], reply: str
-) -> None:
+def test_each_stage_refuses_as_configured(tmp_path: Path, stage: str, sections: dict[str, Any], reply: str) -> None:
     with Daemon(tmp_path, ZONE, **sections) as daemon, daemon.mta() as mta:
         silent = [name for name, step in NO_REPLY.items() if mta.steps & step]
-        assert silent == [name for name in NO_REPLY if name != stage], "no reply is waited for at the other stages"
+        assert silent == [name for name in NO_REPLY if name != stage], "no reply at the other stages"
         heard = [
             ("connect", mta.connect("unknown", ip_address(BAD), j=OUR_ID, client_addr=BAD)),
             ("helo", mta.helo("mail.example.org")),
@@ -86,7 +84,7 @@ def test_each_stage_refuses_where_it_was_told_to(
 
 @pytest.fixture(scope="module")
 def daemon(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Daemon]:
-    """One with everything at the end of the message or at RCPT, so that tests can share it."""
+    """A daemon that acts only at the end of the message or at RCPT, so that tests can share it."""
     folder = tmp_path_factory.mktemp("daemon")
 
     def on(word: str, **more: Any) -> dict[str, Any]:
@@ -144,7 +142,7 @@ def mta(daemon: Daemon) -> Iterator[Mta]:
 
 
 def do(mta: Mta, word: str, *fields: str, queue: str, **options: Any) -> FilterOutcome:
-    """A good message with the header field that a rule looks for."""
+    """A good message with the header field that a rule matches."""
     greet(mta)
     return send(mta, message("joe@example.org", f"X-Do: {word}", *fields), queue=queue, **options)
 
@@ -152,7 +150,7 @@ def do(mta: Mta, word: str, *fields: str, queue: str, **options: Any) -> FilterO
 # -- actions
 
 
-def test_only_the_recipient_that_is_refused_is_refused(mta: Mta) -> None:
+def test_only_the_recipient_that_a_rule_refuses_is_refused(mta: Mta) -> None:
     greet(mta)
     mta.mail("joe@example.org", j=OUR_ID)
     codes = [mta.rcpt(f"{who}@example.net", i="4C").reply for who in ("ann", "closed", "bob")]
@@ -160,7 +158,7 @@ def test_only_the_recipient_that_is_refused_is_refused(mta: Mta) -> None:
     assert "dmarc=pass" in results(mta.message(*split_message(MESSAGE), i="4C"))
 
 
-def test_a_refused_recipient_is_not_counted_and_logged_for_itself(daemon: Daemon, mta: Mta) -> None:
+def test_a_refused_recipient_is_not_counted_and_is_logged_separately(daemon: Daemon, mta: Mta) -> None:
     greet(mta)
     mta.mail("joe@example.org", j=OUR_ID)
     mta.rcpt("ann@example.net", i="4D")
@@ -172,18 +170,18 @@ def test_a_refused_recipient_is_not_counted_and_logged_for_itself(daemon: Daemon
     assert 'by="rule closed"' in log
 
 
-def test_421_is_heard_as_it_was_written(mta: Mta) -> None:
+def test_421_is_sent_as_configured(mta: Mta) -> None:
     greet(mta, helo="fast.example")
     mta.mail("joe@example.org", j=OUR_ID)
     assert mta.rcpt("ann@example.net", i="4E").reply == "421 4.7.0 fast.example, slow down"
     assert do(mta, "421", queue="4F").reply == "421 4.7.0 bye"
 
 
-def test_per_cent_signs_arrive(mta: Mta) -> None:
+def test_percent_signs_are_preserved(mta: Mta) -> None:
     assert do(mta, "lines", queue="4G").reply == "550 5.7.1 100% sure"
 
 
-def test_an_explanation_is_a_line_of_its_own(mta: Mta) -> None:
+def test_an_explanation_is_a_separate_reply_line(mta: Mta) -> None:
     greet(mta, BAD)
     mta.mail("joe@explaining.example", j=OUR_ID)
     lines = mta.rcpt("ann@example.net", i="4H").reply.split("\r\n")
@@ -191,7 +189,7 @@ def test_an_explanation_is_a_line_of_its_own(mta: Mta) -> None:
     assert lines[1] == "550 5.7.23 explaining.example explains: 192.0.2.66 is not ours, 100% sure"
 
 
-def test_a_tag_is_a_field_and_a_word_before_the_subject(daemon: Daemon, mta: Mta) -> None:
+def test_a_tag_adds_a_field_and_a_subject_prefix(daemon: Daemon, mta: Mta) -> None:
     outcome = do(mta, "tag", queue="4T")
     assert (0, b"X-Bad", b" yes") in outcome.edits
     assert (1, b"Subject", b" [bad] x") in outcome.edits
@@ -199,7 +197,7 @@ def test_a_tag_is_a_field_and_a_word_before_the_subject(daemon: Daemon, mta: Mta
     assert 'action=tag by="rule tag" reason="looks odd"' in daemon.wait_for_log("queue=4T")
 
 
-def test_a_rule_changes_what_it_was_told_to_and_decides_nothing(mta: Mta) -> None:
+def test_a_rule_without_an_action_only_changes_the_message(mta: Mta) -> None:
     outcome = do(mta, "edit", "X-Gone: 1", "x-gone: 2", queue="4A")
     assert outcome.code == 250
     assert outcome.edits[:4] == [
@@ -212,7 +210,7 @@ def test_a_rule_changes_what_it_was_told_to_and_decides_nothing(mta: Mta) -> Non
     assert "dmarc=pass" in results(outcome)
 
 
-def test_discard_says_250(mta: Mta) -> None:
+def test_discard_replies_250(mta: Mta) -> None:
     outcome = do(mta, "discard", queue="4J")
     assert outcome.reply == "250 2.0.0 discarded"
     assert outcome.edits == []
@@ -224,7 +222,7 @@ def test_hold_is_the_mtas_quarantine(mta: Mta) -> None:
     assert "dmarc=pass (p=reject, rule hold: look at it)" in results(outcome)
 
 
-def test_a_quarantine_of_an_early_stage_waits_for_the_end(mta: Mta) -> None:
+def test_a_quarantine_at_an_early_stage_waits_for_the_end(mta: Mta) -> None:
     greet(mta, BAD)
     mta.mail("joe@soft.example", j=OUR_ID)
     assert mta.rcpt("ann@example.net", i="4L").code == 250
@@ -235,7 +233,7 @@ def test_a_quarantine_of_an_early_stage_waits_for_the_end(mta: Mta) -> None:
 # -- whose mail is judged
 
 
-def test_an_exempt_sender_is_recorded_and_not_acted_on(daemon: Daemon, mta: Mta) -> None:
+def test_mail_of_an_exempt_sender_is_recorded_but_not_acted_on(daemon: Daemon, mta: Mta) -> None:
     greet(mta, BAD)
     outcome = send(mta, path="joe@exempt.example", queue="4M")
     assert outcome.code == 250
@@ -245,7 +243,7 @@ def test_an_exempt_sender_is_recorded_and_not_acted_on(daemon: Daemon, mta: Mta)
     assert 'reason="not acted on: exempt sender"' in log
 
 
-def test_an_exempt_recipient_gets_everything(mta: Mta) -> None:
+def test_an_exempt_recipient_receives_everything(mta: Mta) -> None:
     greet(mta, BAD)
     mta.mail("joe@example.org", j=OUR_ID)
     assert mta.rcpt("ann@example.net", i="4N").code == 550
@@ -255,7 +253,7 @@ def test_an_exempt_recipient_gets_everything(mta: Mta) -> None:
     assert "dmarc=fail" in results(outcome)
 
 
-def test_a_trusted_forwarder_is_recorded_and_not_acted_on(daemon: Daemon, mta: Mta) -> None:
+def test_mail_of_a_trusted_forwarder_is_recorded_but_not_acted_on(daemon: Daemon, mta: Mta) -> None:
     greet(mta, FORWARDER)
     outcome = send(mta, queue="4O")
     assert outcome.code == 250
@@ -264,13 +262,13 @@ def test_a_trusted_forwarder_is_recorded_and_not_acted_on(daemon: Daemon, mta: M
     assert 'reason="spf.mailfrom.fail, dmarc.reject not acted on: trusted forwarder"' in daemon.wait_for_log("queue=4O")
 
 
-def test_a_daemon_of_our_own_is_internal(daemon: Daemon, mta: Mta) -> None:
+def test_a_listed_daemon_is_internal(daemon: Daemon, mta: Mta) -> None:
     greet(mta, BAD, daemon_name="submission")
     assert send(mta, queue="4P").edits == []
     assert 'exempt="daemon submission"' in daemon.wait_for_log("queue=4P")
 
 
-def test_another_daemon_is_not(mta: Mta) -> None:
+def test_an_unlisted_daemon_is_not_internal(mta: Mta) -> None:
     greet(mta, BAD, daemon_name="smtpd")
     mta.mail("joe@example.org", j=OUR_ID)
     assert mta.rcpt("ann@example.net", i="4Q").code == 550
@@ -293,10 +291,10 @@ RELAYED = [
 
 
 @pytest.mark.parametrize(("form", "received", "client"), RELAYED, ids=[form for form, _, _ in RELAYED])
-def test_behind_a_relay_its_client_is_judged(mta: Mta, form: str, received: str, client: str) -> None:
+def test_behind_a_relay_the_relays_client_is_judged(mta: Mta, form: str, received: str, client: str) -> None:
     greet(mta, RELAY, "relay.example")
     mta.mail("joe@example.org", j=OUR_ID)
-    assert mta.rcpt("ann@example.net", i="4V").code == 250, "nobody is known yet to refuse"
+    assert mta.rcpt("ann@example.net", i="4V").code == 250, "the client is not known yet"
     outcome = mta.message(*split_message(message("joe@example.org", f"Received: {received}")), i="4V")
     if client == BAD:
         assert outcome.reply.startswith("550 5.7.26 SPF of MAIL FROM: example.org does not permit 192.0.2.66")
@@ -311,7 +309,7 @@ def test_behind_a_relay_the_rules_of_earlier_stages_are_tried_at_the_end(mta: Mt
     assert outcome.reply == "421 4.7.0 fast.example, slow down"
 
 
-# -- what is written down
+# -- what is logged
 
 
 def facts_of(daemon: Daemon, queue: str) -> dict[str, Any]:
@@ -320,7 +318,7 @@ def facts_of(daemon: Daemon, queue: str) -> dict[str, Any]:
     return next(one for one in records if one["queue"] == queue)
 
 
-def test_the_facts_of_each_message_are_a_line_of_json(daemon: Daemon, mta: Mta) -> None:
+def test_the_facts_of_each_message_are_one_line_of_json(daemon: Daemon, mta: Mta) -> None:
     greet(mta, BAD, helo=b'"h]\\\x7f' + b"\xc3\xa9")
     send(mta, path="joe@soft.example", queue="4X")
     daemon.wait_for_log("queue=4X ")
@@ -332,18 +330,18 @@ def test_the_facts_of_each_message_are_a_line_of_json(daemon: Daemon, mta: Mta) 
     assert record["facts"]["rcpt"] == ["ann@example.net"]
 
 
-def test_the_facts_hold_octets_that_are_no_utf_8(daemon: Daemon, mta: Mta) -> None:
+def test_the_facts_hold_octets_that_are_not_utf_8(daemon: Daemon, mta: Mta) -> None:
     greet(mta)
     send(mta, path=b"\xff@example.org", queue="4Y")
     daemon.wait_for_log("queue=4Y ")
     assert facts_of(daemon, "4Y")["facts"]["mail_from"]["address"] == "\\xff@example.org"
 
 
-def test_the_facts_file_is_not_for_everybody(daemon: Daemon, mta: Mta) -> None:
+def test_the_facts_file_is_not_world_readable(daemon: Daemon, mta: Mta) -> None:
     assert (daemon.folder / "facts").stat().st_mode & 0o007 == 0
 
 
-#: RFC 5424, 6.3: in a value a quote, a backslash and a closing bracket stand behind a backslash only.
+#: RFC 5424, 6.3: in a value a quote, a backslash and a closing bracket must follow a backslash.
 _ELEMENT = re.compile(r'\[assay@32473((?: [!#-<>-\\^-~]{1,32}="(?:[^"\\\]]|\\["\\\]])*")+)\]')
 _PARAMETER = re.compile(r' ([a-z]+)="((?:[^"\\\]]|\\["\\\]])*)"')
 
@@ -389,7 +387,7 @@ def test_a_refusal_is_an_event_in_structured_data(daemon: Daemon, mta: Mta, helo
     }
 
 
-def test_what_is_accepted_is_no_event(daemon: Daemon, mta: Mta) -> None:
+def test_an_accepted_message_is_not_an_event(daemon: Daemon, mta: Mta) -> None:
     greet(mta, helo="accepted.example")
     send(mta, queue="5A")
     daemon.wait_for_log("queue=5A ")
@@ -399,7 +397,7 @@ def test_what_is_accepted_is_no_event(daemon: Daemon, mta: Mta) -> None:
 # -- daemons of their own
 
 
-def test_a_dry_run_of_all_refuses_at_no_stage(tmp_path: Path) -> None:
+def test_a_global_dry_run_refuses_at_no_stage(tmp_path: Path) -> None:
     sections = {
         "iprev": {"fail": "reject", "stage": "connect"},
         "spf": {"mailfrom": {"fail": "reject", "stage": "mail"}},
@@ -443,7 +441,9 @@ LIMITS = [
 
 
 @pytest.mark.parametrize(("dns", "limit"), LIMITS)
-def test_spf_ends_in_time_with_temperror(tmp_path: Path, dns: dict[str, float], limit: dict[str, float]) -> None:
+def test_spf_over_its_time_limit_ends_in_temperror(
+    tmp_path: Path, dns: dict[str, float], limit: dict[str, float]
+) -> None:
     """RFC 7208, 4.6.4: at least twenty seconds, and over the limit temperror."""
     spf = {"mailfrom": {"temperror": "tempfail", "stage": "mail"}} | limit
     with Daemon(tmp_path, ZONE, dns=dns | {"timeout_seconds": 30.0}, spf=spf) as daemon:
@@ -457,7 +457,7 @@ def test_spf_ends_in_time_with_temperror(tmp_path: Path, dns: dict[str, float], 
             assert "dmarc=pass" in results(send(mta, queue="4S"))
 
 
-def test_a_guess_is_marked_everywhere_and_counts_for_nothing(tmp_path: Path) -> None:
+def test_a_best_guess_is_marked_everywhere_and_has_no_effect(tmp_path: Path) -> None:
     sections = {"spf": {"best_guess": "v=spf1 a/24 -all"}, "log": {"facts": str(tmp_path / "facts")}}
     with Daemon(tmp_path, ZONE, **sections) as daemon, daemon.mta() as mta:
         greet(mta)

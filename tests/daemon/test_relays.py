@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""A relay whose Received field is not read loses SPF for all its mail: the operator hears of it, and not for each."""
+"""A relay whose Received field is not understood loses SPF for all its mail: this is logged, but not per message."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def warnings(received: list[str], *, client: str = RELAY) -> list[str]:
     return lines
 
 
-def test_a_field_that_is_not_read_is_logged_once_a_minute(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_field_that_is_not_understood_is_logged_once_a_minute(monkeypatch: pytest.MonkeyPatch) -> None:
     now = [1000.0]
     monkeypatch.setattr(journal.time, "monotonic", lambda: now[0])
     (line,) = warnings(["from a.test via\r\n\tcarrier pigeon", "from b.test via carrier pigeon"])
@@ -42,8 +42,8 @@ def test_a_field_that_is_not_read_is_logged_once_a_minute(monkeypatch: pytest.Mo
     assert [seldom.due(at) for at in (0.0, SELDOM - 1, SELDOM, SELDOM + 1)] == [True, False, True, False]
 
 
-def test_the_field_is_logged_as_a_strangers_word() -> None:
-    """HELO is in it: no word of the line, and no control character."""
+def test_the_field_is_logged_as_text_from_a_stranger() -> None:
+    """It contains HELO: it must not add words or control characters to the line."""
     (line,) = warnings(["from x\x1b[2J dmarc=pass action=accept " + "y" * 5000])
     assert "\x1b" not in line
     assert "dmarc=pass" not in line
@@ -67,7 +67,7 @@ HONEST = {POINTER: [["PTR", NAME]], NAME: [["A", RELAY]]}
         pytest.param(NAME, HONEST | {NAME: [["SERVFAIL", "A"]]}, False, id="the DNS fails"),
     ],
 )
-def test_a_relay_is_known_by_a_name_that_leads_back(name: str, rows: Rows, relayed: bool) -> None:
+def test_a_relay_is_known_by_a_forward_confirmed_name(name: str, rows: Rows, relayed: bool) -> None:
     one = Session(Settings(), Trust(relay_names=frozenset((NAME,))), lambda: Zone({**ROWS, **rows}))
     one.connect(parse_address(RELAY), name)
     one.helo(NAME)
@@ -76,7 +76,7 @@ def test_a_relay_is_known_by_a_name_that_leads_back(name: str, rows: Rows, relay
     assert str(verdict.assessment.client.address) == ("192.0.2.1" if relayed else RELAY)
 
 
-def test_nothing_more_is_asked_about_clients_that_do_not_claim_to_be_a_relay() -> None:
+def test_no_more_is_looked_up_for_clients_that_do_not_claim_to_be_a_relay() -> None:
     zones = [Zone(ROWS), Zone(ROWS)]
     for zone, trust in zip(zones, (Trust(), Trust(relay_names=frozenset((NAME,)))), strict=True):
         one = Session(Settings(), trust, lambda zone=zone: zone)
@@ -86,12 +86,12 @@ def test_nothing_more_is_asked_about_clients_that_do_not_claim_to_be_a_relay() -
 
 
 @pytest.mark.parametrize("name", ["*.example.net", ".example.net", "net", "a b.example", "192.0.2.99", "@example.net"])
-def test_what_does_not_name_a_host_is_an_error(name: str) -> None:
+def test_a_relay_name_that_is_not_a_host_name_is_an_error(name: str) -> None:
     with pytest.raises(ValueError, match="relay_names"):
         ClientsSection(relay_names=(name,))
 
 
 @pytest.mark.parametrize("client", [RELAY, "192.0.2.1"])
-def test_nothing_is_logged_of_what_is_read_or_of_a_stranger(client: str) -> None:
+def test_nothing_is_logged_for_fields_that_are_understood_or_of_strangers(client: str) -> None:
     received = "from x (x.example [192.0.2.7]) by relay" if client == RELAY else "from a.test via carrier pigeon"
     assert warnings([received], client=client) == []

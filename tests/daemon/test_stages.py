@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Every SMTP stage through a real worker: what each message may and may not inherit from what came before it."""
+"""Every SMTP stage through a real worker: what each message may and may not inherit from earlier events."""
 
 from __future__ import annotations
 
@@ -44,16 +44,16 @@ def mta(daemon: Daemon) -> Iterator[Mta]:
 
 
 @pytest.mark.parametrize("stage", NO_REPLY)
-def test_no_reply_is_agreed_for_all_but_the_end(mta: Mta, stage: str) -> None:
+def test_no_reply_is_negotiated_for_all_events_but_the_last(mta: Mta, stage: str) -> None:
     assert mta.steps & NO_REPLY[stage]
 
 
-def test_unwanted_events_are_agreed_away_and_the_leading_space_is_asked_for(mta: Mta) -> None:
+def test_unwanted_events_are_negotiated_away_and_the_leading_space_is_requested(mta: Mta) -> None:
     assert mta.steps & 0x300 == 0x300  # NODATA and NOUNKNOWN
     assert mta.leading_space
 
 
-def test_nothing_is_sent_where_no_reply_was_agreed(mta: Mta) -> None:
+def test_nothing_is_sent_where_no_reply_was_negotiated(mta: Mta) -> None:
     greet(mta)
     mta.mail("joe@example.org")
     mta.rcpt("ann@example.net")
@@ -69,7 +69,7 @@ def test_nothing_is_sent_where_no_reply_was_agreed(mta: Mta) -> None:
     assert "dmarc=pass" in results(mta.end_of_message(i="4N0"))
 
 
-def test_macros_are_asked_for_where_they_are_read(mta: Mta) -> None:
+def test_macros_are_requested_at_the_stages_that_read_them(mta: Mta) -> None:
     lists = {stage: names.split() for stage, names in mta.macro_lists.items()}
     connect, mail, end = 0, 2, 5  # SMFIM_CONNECT, SMFIM_ENVFROM, SMFIM_EOM
     assert {"j", "{client_addr}"} <= set(lists[connect])
@@ -81,8 +81,8 @@ def test_macros_are_asked_for_where_they_are_read(mta: Mta) -> None:
 @pytest.mark.parametrize(
     ("steps", "actions"),
     [
-        pytest.param(ALL_STEPS & ~ALL_NO_REPLY, ALL_ACTIONS, id="an MTA that offers no NR bits is answered"),
-        pytest.param(ALL_STEPS & ~0x4000, ALL_ACTIONS, id="an MTA that offers one NR bit less"),
+        pytest.param(ALL_STEPS & ~ALL_NO_REPLY, ALL_ACTIONS, id="an MTA that offers no NR bits gets replies"),
+        pytest.param(ALL_STEPS & ~0x4000, ALL_ACTIONS, id="an MTA that lacks one NR bit"),
         pytest.param(0x7F, 0x3F, id="Sendmail 8.13: protocol 2"),
         pytest.param(ALL_STEPS & ~LEADING_SPACE, ALL_ACTIONS, id="an MTA without HDR_LEADSPC"),
         pytest.param(ALL_STEPS, ALL_ACTIONS & ~SETSYMLIST, id="an MTA without SETSYMLIST"),
@@ -100,7 +100,7 @@ def test_old_mtas(daemon: Daemon, steps: int, actions: int) -> None:
 
 
 @pytest.mark.parametrize("value", [b"x", b" x", b"  x", b"\tx", b" x\r\n\ty  z "])
-def test_header_octets_reach_dkim_as_they_are(mta: Mta, value: bytes) -> None:
+def test_header_octets_reach_dkim_unchanged(mta: Mta, value: bytes) -> None:
     signed = sign_rsa(
         MESSAGE.replace(b" x\r\n", value + b"\r\n"), c="simple/simple", include_headers=[b"from", b"subject"]
     )
@@ -108,7 +108,7 @@ def test_header_octets_reach_dkim_as_they_are(mta: Mta, value: bytes) -> None:
     assert "dkim=pass" in results(send(mta, signed))
 
 
-def test_messages_of_a_connection_share_the_client_and_nothing_else(daemon: Daemon, mta: Mta) -> None:
+def test_messages_on_a_connection_share_only_the_client(daemon: Daemon, mta: Mta) -> None:
     greet(mta)
     one = results(send(mta, sign_rsa(MESSAGE, include_headers=[b"from", b"subject"]), queue="4M1"))
     two = results(send(mta, message("ann@none.example"), path="", queue="4M2"))
@@ -128,7 +128,7 @@ def test_messages_of_a_connection_share_the_client_and_nothing_else(daemon: Daem
 
 
 @pytest.mark.parametrize("aborted", [True, False], ids=["RSET", "a second MAIL"])
-def test_an_unfinished_message_leaves_nothing_behind(mta: Mta, aborted: bool) -> None:
+def test_an_unfinished_message_leaves_no_trace(mta: Mta, aborted: bool) -> None:
     greet(mta)
     mta.mail("spam@reject.example", j=OUR_ID, auth_authen="joe")
     mta.rcpt("one@example.net")
@@ -157,7 +157,7 @@ def test_an_mta_that_keeps_its_connection_for_the_next_client(daemon: Daemon, mt
         assert "dmarc=fail" in text
 
 
-def test_the_helo_after_starttls_counts(mta: Mta) -> None:
+def test_the_helo_after_starttls_replaces_the_first(mta: Mta) -> None:
     mta.connect("unknown", ip_address(GOOD), j=OUR_ID)
     mta.helo("elsewhere.example")
     mta.helo("mail.example.org", tls_version="TLSv1.3")
@@ -166,7 +166,7 @@ def test_the_helo_after_starttls_counts(mta: Mta) -> None:
     assert "elsewhere" not in text
 
 
-def test_a_helo_between_messages_counts_from_then_on(mta: Mta) -> None:
+def test_a_helo_between_messages_applies_to_later_messages(mta: Mta) -> None:
     greet(mta)
     assert "spf=pass smtp.helo=mail.example.org" in results(send(mta))
     mta.helo("elsewhere.example")
@@ -183,7 +183,7 @@ def test_authentication_is_decided_for_each_message(daemon: Daemon, mta: Mta) ->
         send(mta, forged, queue="4A4", auth_type="EXTERNAL"),
     ]
     assert [bool(results(outcome)) for outcome in outcomes] == [True, False, True, False]
-    for outcome in outcomes:  # the forged field goes in any case
+    for outcome in outcomes:  # the forged field is removed in any case
         assert (b"Authentication-Results", f" {OUR_ID}; spf=pass".encode()) not in written(outcome, forged)
     log = daemon.wait_for_log("queue=4A4")
     assert "exempt=authenticated" in lines_of(log, "4A2")[0]
@@ -191,7 +191,7 @@ def test_authentication_is_decided_for_each_message(daemon: Daemon, mta: Mta) ->
 
 
 @pytest.mark.parametrize("ip", ["10.1.2.3", "::ffff:10.1.2.3", "2001:db8:1::5"])
-def test_mail_of_an_internal_client_is_cleaned_and_no_more(mta: Mta, ip: str) -> None:
+def test_only_forged_results_are_removed_from_mail_of_an_internal_client(mta: Mta, ip: str) -> None:
     greet(mta, ip)
     outcome = send(mta, message("joe@example.org", f"Authentication-Results: {OUR_ID}; spf=pass"))
     assert (outcome.code, outcome.edits) == (250, [(1, b"Authentication-Results", None)])
@@ -224,7 +224,7 @@ def test_each_macro_may_be_missing(daemon: Daemon, mta: Mta, missing: str) -> No
     daemon.wait_for_log(f"queue={queue.get('i', '-')} ")
 
 
-def test_no_macro_at_all(mta: Mta) -> None:
+def test_all_macros_may_be_missing(mta: Mta) -> None:
     mta.connect("unknown", ip_address(BAD))
     mta.helo("x")
     mta.mail("joe@example.org")
@@ -255,7 +255,7 @@ def test_a_message_without_helo(mta: Mta) -> None:
         pytest.param(b"From: a@b.example\r\nFrom: c@reject.example\r\n\r\n", "dmarc=fail", id="two From"),
         pytest.param(b"From: joe@example.org\r\n", "dmarc=pass", id="no body"),
         pytest.param(b"\r\nbody\r\n", "dmarc=permerror", id="no header"),
-        pytest.param(b"From: \xff\xfe <joe@example.org>\r\n\r\n", "dmarc=", id="octets that are no UTF-8 in From"),
+        pytest.param(b"From: \xff\xfe <joe@example.org>\r\n\r\n", "dmarc=", id="octets that are not UTF-8 in From"),
         pytest.param(b"X: \xff\r\nFrom: joe@example.org\r\n\r\n\xff", "dmarc=pass", id="and elsewhere"),
     ],
 )
@@ -267,16 +267,16 @@ def test_odd_messages_get_a_verdict(mta: Mta, octets: bytes, result: str) -> Non
 @pytest.mark.parametrize(
     ("helo", "path"),
     [
-        pytest.param(b"\xff\xfe", "joe@example.org", id="HELO that is no UTF-8"),
+        pytest.param(b"\xff\xfe", "joe@example.org", id="HELO that is not UTF-8"),
         pytest.param("bücher.example", "joe@example.org", id="HELO in U-labels"),
         pytest.param("a b\tc", "joe@example.org", id="HELO with white space"),
         pytest.param("", "joe@example.org", id="empty HELO"),
         pytest.param("x" * 10_000, "joe@example.org", id="endless HELO"),
         pytest.param("%s%n%d", "joe@example.org", id="HELO with formats"),
-        pytest.param("h", b"\xff\xfe@example.org", id="MAIL FROM that is no UTF-8"),
-        pytest.param("h", b"joe@\xff\xfe.example", id="domain of MAIL FROM that is no UTF-8"),
+        pytest.param("h", b"\xff\xfe@example.org", id="MAIL FROM that is not UTF-8"),
+        pytest.param("h", b"joe@\xff\xfe.example", id="domain of MAIL FROM that is not UTF-8"),
         pytest.param("h", "jürgen@bücher.example", id="SMTPUTF8"),
-        pytest.param("h", "no address", id="MAIL FROM that is no address"),
+        pytest.param("h", "no address", id="MAIL FROM that is not an address"),
         pytest.param("h", "x" * 10_000 + "@example.org", id="endless MAIL FROM"),
         pytest.param("h", '"a\\"b c"@example.org', id="quoted local part"),
         pytest.param("h", "joe@" + "a." * 126 + "example", id="domain that is too long"),
@@ -290,7 +290,7 @@ def test_odd_envelopes_get_a_verdict_and_keep_the_connection(mta: Mta, helo: str
         assert "dmarc=" in text
 
 
-def test_a_client_name_that_is_no_utf_8_does_not_hide_the_client(daemon: Daemon, mta: Mta) -> None:
+def test_a_client_name_that_is_not_utf_8_does_not_hide_the_client(daemon: Daemon, mta: Mta) -> None:
     event = b"\xff\xfe\0" + b"4" + struct.pack("!H", 25) + BAD.encode() + b"\0"
     mta.command(b"C", event, {"j": OUR_ID, "client_addr": BAD})
     mta.helo("mail.example.org")
@@ -300,13 +300,13 @@ def test_a_client_name_that_is_no_utf_8_does_not_hide_the_client(daemon: Daemon,
     assert "spf=fail" in text
 
 
-def test_a_client_that_no_event_and_no_macro_tells_is_not_taken_for_a_local_one(mta: Mta) -> None:
+def test_a_client_that_neither_event_nor_macro_reports_is_not_local(mta: Mta) -> None:
     mta.command(b"C", b"\xff\xfe\0" + b"4" + struct.pack("!H", 25) + BAD.encode() + b"\0", {})
     mta.helo("mail.example.org")
     assert "dmarc=fail" in results(send(mta))
 
 
-def test_a_field_name_that_is_no_utf_8_breaks_nothing(mta: Mta) -> None:
+def test_a_field_name_that_is_not_utf_8_is_harmless(mta: Mta) -> None:
     greet(mta)
     for _ in range(2):
         mta.mail("joe@example.org", j=OUR_ID)
@@ -318,7 +318,7 @@ def test_a_field_name_that_is_no_utf_8_breaks_nothing(mta: Mta) -> None:
         assert "dmarc=pass" in results(mta.end_of_message(i="4H1"))
 
 
-def test_a_peer_that_hangs_up_in_the_middle_harms_nobody(daemon: Daemon) -> None:
+def test_a_connection_closed_in_the_middle_is_harmless(daemon: Daemon) -> None:
     mta = daemon.mta()
     greet(mta)
     mta.mail("joe@example.org")
@@ -330,7 +330,7 @@ def test_a_peer_that_hangs_up_in_the_middle_harms_nobody(daemon: Daemon) -> None
 
 
 @pytest.mark.parametrize("junk", [b"GET / HTTP/1.0\r\n\r\n", b"\0\0\0\1X", b"\xff" * 64, b"\0\0\0\0"])
-def test_a_peer_that_is_no_mta_harms_nobody(daemon: Daemon, junk: bytes) -> None:
+def test_a_peer_that_is_not_an_mta_is_harmless(daemon: Daemon, junk: bytes) -> None:
     with Endpoint.parse(daemon.socket).connect(5) as connection:
         connection.sendall(junk)
     with daemon.mta() as other:

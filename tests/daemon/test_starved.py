@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""A stranger's slow names, in messages that he gives up, and then a message that he forged."""
+"""Slow DNS names in a stranger's unfinished messages, followed by a forged message."""
 
 from __future__ import annotations
 
@@ -24,14 +24,14 @@ VICTIM = {
 
 
 class Slow:
-    """All names of one domain."""
+    """All names in one domain."""
 
     def __contains__(self, name: str) -> bool:
         return name.endswith("evil.co.uk")
 
 
 def junk(number: int) -> bytes:
-    """A message with fifty ARC sets and ten signatures, each with names of its own."""
+    """A message with fifty ARC sets and ten signatures, each with different DNS names."""
     fields = []
     for one in range(1, 51):
         names = f"d=a{number}-{one}.evil.co.uk; s=s"
@@ -66,7 +66,7 @@ def daemon(tmp_path: Path) -> Iterator[Daemon]:
 
 
 @pytest.mark.parametrize("client", [STRANGER, OTHER])
-def test_slow_names_in_messages_that_are_given_up_let_no_forgery_in(daemon: Daemon, client: str) -> None:
+def test_slow_names_in_unfinished_messages_let_no_forgery_in(daemon: Daemon, client: str) -> None:
     with daemon.mta() as mta:
         greet(mta, STRANGER)
         for number in range(30):
@@ -82,7 +82,7 @@ def test_slow_names_in_messages_that_are_given_up_let_no_forgery_in(daemon: Daem
     assert took < BUDGET
 
 
-def test_slow_names_in_messages_that_wait_let_no_forgery_in(daemon: Daemon) -> None:
+def test_slow_names_in_waiting_messages_let_no_forgery_in(daemon: Daemon) -> None:
     sessions = []
     for number in range(30):
         mta = daemon.mta()
@@ -105,7 +105,7 @@ def resident(daemon: Daemon) -> float:
     return int(size) / 1024
 
 
-def test_a_thousand_messages_that_are_given_up_take_no_memory(daemon: Daemon) -> None:
+def test_a_thousand_unfinished_messages_take_no_memory(daemon: Daemon) -> None:
     with daemon.mta() as mta:
         greet(mta, STRANGER)
         for number in range(100):

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Trouble around the daemon: full disks, closed descriptors, storms of signals, nonsense from the other side."""
+"""Trouble around the daemon: full disks, closed descriptors, storms of signals, nonsense from the peer."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def workers(daemon: Daemon) -> list[int]:
     return [int(pid) for pid in children]
 
 
-def test_facts_that_cannot_be_written_change_no_verdict(tmp_path: Path) -> None:
+def test_a_failure_to_write_facts_does_not_change_the_verdict(tmp_path: Path) -> None:
     with Daemon(tmp_path, ROWS, log={"facts": "/dev/full"}, dmarc={"reject": "reject"}) as daemon:
         with daemon.mta() as mta:
             greet(mta)
@@ -41,7 +41,7 @@ def test_facts_that_cannot_be_written_change_no_verdict(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("closed", ["2>&-", "<&- >&- 2>&-", "2>/dev/full"])
-def test_a_log_that_cannot_be_written_stops_no_mail(tmp_path: Path, closed: str) -> None:
+def test_a_failure_to_write_the_log_does_not_stop_mail(tmp_path: Path, closed: str) -> None:
     (tmp_path / "assay.toml").write_text(
         f'[milter]\nsocket = "unix:{tmp_path}/s"\nworkers = 1\n[dns]\nnameservers = "none"\n[clients]\ninternal = []\n'
     )
@@ -62,7 +62,7 @@ def test_a_log_that_cannot_be_written_stops_no_mail(tmp_path: Path, closed: str)
         assert process.wait(PATIENCE) == 0
 
 
-def test_a_storm_of_reloads_is_one_reload(tmp_path: Path) -> None:
+def test_a_storm_of_reload_signals_is_one_reload(tmp_path: Path) -> None:
     zone, pipe, text = tmp_path / "zone", tmp_path / "pipe", "nothing.example. A 192.0.2.1\n"
     zone.write_text(text)
     os.mkfifo(pipe)
@@ -80,14 +80,14 @@ def test_a_storm_of_reloads_is_one_reload(tmp_path: Path) -> None:
         daemon.wait_for_log(": reloaded", 2)
         time.sleep(2)
         assert daemon.log().count(": reloaded") == 2
-        assert len(workers(daemon)) == 2, "one for the session that is open, one for new ones"
+        assert len(workers(daemon)) == 2, "one for the open session, one for new ones"
         assert "dmarc=pass" in results(send(mta))
         with daemon.mta() as another:
             greet(another)
             assert "dmarc=pass" in results(send(another))
 
 
-def test_more_connections_than_the_usual_limit_of_descriptors(tmp_path: Path) -> None:
+def test_more_connections_than_the_default_limit_of_descriptors(tmp_path: Path) -> None:
     before = resource.getrlimit(resource.RLIMIT_NOFILE)
     if before[1] < 1000:
         pytest.skip("the hard limit is too low")
@@ -110,7 +110,7 @@ def test_more_connections_than_the_usual_limit_of_descriptors(tmp_path: Path) ->
         daemon.__exit__(None, None, None)
 
 
-def test_nonsense_from_the_other_side_harms_nobody(tmp_path: Path) -> None:
+def test_nonsense_from_the_peer_is_harmless(tmp_path: Path) -> None:
     """Not the milter protocol, half of it, or its commands in any order with any octets."""
     lottery = random.Random(7)  # noqa: S311 - the same nonsense each time
     with Daemon(tmp_path, ROWS) as daemon:

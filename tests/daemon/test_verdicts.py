@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What the client of the MTA is told, and what is not done in a dry run."""
+"""The replies to the client of the MTA, and what a dry run does not do."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def rejecting(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Daemon]:
         yield daemon
 
 
-#: A client with a matching name that may send for nobody, and one without any name.
+#: A client with a matching name that no domain authorizes, and one without a name.
 OTHER, NAMELESS = "192.0.2.7", "192.0.2.8"
 UNNAMED = {"7.2.0.192.in-addr.arpa": [["PTR", "seven.example"]], "seven.example": [["A", OTHER]]}
 
@@ -44,12 +44,12 @@ REPLIES = [
     pytest.param(BAD, "joe@example.org", "a@reject.example", "550 5.7.26 ", "DMARC", id="three failures"),
     pytest.param(OTHER, NEUTRAL, "a@quarantine.example", "451 4.7.1 ", "DMARC", id="tempfail by DMARC, p=quarantine"),
     pytest.param(
-        BAD, NEUTRAL, "a@quarantine.example", "550 5.7.25 ", "reverse DNS", id="the hardest action decides alone"
+        BAD, NEUTRAL, "a@quarantine.example", "550 5.7.25 ", "reverse DNS", id="the most severe action decides alone"
     ),
     pytest.param(GOOD, "joe@example.org", "joe@example.org", "250 ", "", id="pass"),
-    pytest.param(NAMELESS, NEUTRAL, "a@nothing.example", "250 ", "", id="no name is no failure of IPREV"),
+    pytest.param(NAMELESS, NEUTRAL, "a@nothing.example", "250 ", "", id="a client without a name does not fail IPREV"),
     pytest.param(
-        OTHER, NEUTRAL, "a@testing.example", "451 4.7.1 ", "DMARC", id="p=reject in test mode asks for quarantine"
+        OTHER, NEUTRAL, "a@testing.example", "451 4.7.1 ", "DMARC", id="p=reject in test mode requests quarantine"
     ),
 ]
 
@@ -70,19 +70,19 @@ def test_quarantine_keeps_the_evidence(rejecting: Daemon) -> None:
     assert "dmarc=fail (p=none, quarantined)" in results(outcome)
 
 
-def test_a_refused_message_does_not_hurt_the_next_one(rejecting: Daemon) -> None:
+def test_a_refused_message_does_not_affect_the_next_one(rejecting: Daemon) -> None:
     with rejecting.mta() as mta:
         greet(mta, GOOD)
         assert send(mta, message("a@reject.example"), path="").code == 550
         assert send(mta).code == 250
 
 
-def test_a_per_cent_sign_in_a_reply_is_no_format(rejecting: Daemon) -> None:
+def test_a_percent_sign_in_a_reply_is_literal(rejecting: Daemon) -> None:
     outcome = run(rejecting, OTHER, "%s%n@example.org", "%d@reject.example")
     assert outcome.reply.startswith("550 5.7.26 ")
 
 
-def test_a_dry_run_changes_nothing_and_tells_all(tmp_path_factory: pytest.TempPathFactory) -> None:
+def test_a_dry_run_changes_nothing_and_logs_everything(tmp_path_factory: pytest.TempPathFactory) -> None:
     folder = tmp_path_factory.mktemp("daemon")
     sections = {"iprev": {"fail": "reject"}, "spf": {"mailfrom": {"fail": "reject"}}, "dmarc": {"none": "quarantine"}}
     forged = message("a@none.example", f"Authentication-Results: {OUR_ID}; spf=pass")
@@ -101,16 +101,16 @@ def test_a_dry_run_changes_nothing_and_tells_all(tmp_path_factory: pytest.TempPa
 
 
 @pytest.mark.parametrize(("on_error", "code"), [("accept", 250), ("tempfail", 451)])
-def test_a_fault_follows_on_error_and_is_logged_once(
+def test_on_a_fault_on_error_applies_and_it_is_logged_once(
     tmp_path_factory: pytest.TempPathFactory, on_error: str, code: int
 ) -> None:
-    # An MTA that lets nobody change fields, so that libmilter refuses the removal of a forged one.
+    # An MTA that does not permit changes of fields, so that libmilter refuses to remove a forged one.
     with Daemon(tmp_path_factory.mktemp("daemon"), ROWS, milter={"on_error": on_error}) as daemon:
         with daemon.mta(actions=ALL_ACTIONS & ~0x10) as mta:
             greet(mta)
             forged = message("joe@example.org", f"Authentication-Results: {OUR_ID}; spf=pass")
             assert send(mta, forged, queue="4E1").code == code
-            assert "dmarc=pass" in results(send(mta, queue="4E2")), "the fault of one message is not the next one's"
+            assert "dmarc=pass" in results(send(mta, queue="4E2")), "the fault of one message does not affect the next"
         log = daemon.wait_for_log("queue=4E2")
     errors = [line for line in log.splitlines() if "ERROR" in line]
     assert len(errors) == 1
@@ -121,7 +121,7 @@ def test_a_fault_follows_on_error_and_is_logged_once(
     assert "Traceback" not in log
 
 
-def test_a_dry_run_refuses_nothing_for_our_own_fault(tmp_path_factory: pytest.TempPathFactory) -> None:
+def test_a_dry_run_refuses_nothing_on_an_internal_fault(tmp_path_factory: pytest.TempPathFactory) -> None:
     milter = {"on_error": "tempfail", "dry_run": True}
     with Daemon(tmp_path_factory.mktemp("daemon"), ROWS, milter=milter) as daemon, daemon.mta() as mta:
         greet(mta)
@@ -154,7 +154,7 @@ def test_one_message_one_line(rejecting: Daemon) -> None:
         ("4L9", "x\u2028y\u202e", "joe@example.org", r'helo="x\u2028y\u202e"'),
     ],
 )
-def test_a_stranger_cannot_write_our_log(rejecting: Daemon, queue: str, helo: Any, path: Any, has: str) -> None:
+def test_a_stranger_cannot_inject_log_lines(rejecting: Daemon, queue: str, helo: Any, path: Any, has: str) -> None:
     with rejecting.mta() as mta:
         greet(mta, helo=helo)
         send(mta, queue=queue, path=path)

@@ -289,7 +289,9 @@ class Laws:
         ids=["fields", "octets"],
     )
     @pytest.mark.parametrize("place", ["above", "below"])
-    def test_a_flood_of_header_hides_no_author(self, site: Site, flood: list[bytes], place: str) -> None:
+    def test_a_flood_of_header_fields_does_not_hide_the_author(
+        self, site: Site, flood: list[bytes], place: str
+    ) -> None:
         """Sendmail refuses such a header itself (MaxHeadersLength)."""
         header, _, text = message("strict.example").partition(b"\r\n\r\n")
         lines = b"\r\n".join(line[:998] if site.mta.name == "sendmail" else line for line in flood)
