@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from assay.inquiry import Answer, Asker, Inquiry, Outcome, Question, RecordType, Urgency
+from assay.inquiry import Answer, Asker, Eager, Inquiry, Outcome, Question, RecordType, Urgency
 from assay.model.smtp import Address
 from assay.resolver import Resolver, configured
 from assay.resolver.client import HOLD, LINGER, PLACES, ROOM, SLOW_PLACES, STREAMS
@@ -146,6 +146,23 @@ def test_who_asks_for_more_than_there_is_room_is_refused() -> None:
         assert resolver.statistics.refused == reasons.count("too many questions at a time")
         (answer,) = resolver.driver(5.0).start(ask(VICTIM), Asker(OTHER)).result()
         assert answer.outcome is Outcome.FOUND
+
+
+def test_what_an_evaluator_no_longer_asks_leaves_the_queue_at_once() -> None:
+    slow = [f"s{number}.evil.example" for number in range(CROWD)]
+
+    def evaluate() -> Inquiry[None]:
+        yield Eager([Question(name, RecordType.TXT) for name in (VICTIM, *slow[1:])])
+        yield [Question(slow[0], RecordType.TXT)]
+
+    with NameServer(ROWS, drop=set(slow)) as server, Resolver(configured([server.text]), patience=20.0) as resolver:
+        pending = resolver.driver(BUDGET).start(evaluate(), Asker(STRANGER))
+        deadline = time.monotonic() + 10
+        while server.count(kind="TXT") < PLACES // 3:
+            assert time.monotonic() < deadline, server.count(kind="TXT")
+            time.sleep(0.01)
+        settle(resolver, PLACES // 3 + SLOW_PLACES // 3 + 2)  # in flight, which keep their places
+        pending.cancel()
 
 
 def test_slow_domains_are_asked_apart() -> None:
