@@ -251,37 +251,6 @@ def test_a_port_without_a_nameserver_costs_no_time() -> None:
         assert answer.reason == f"{dead} could not be asked (Connection refused)"
 
 
-def test_a_dead_nameserver_costs_one_timeout() -> None:
-    with (
-        NameServer(ROWS, drop=True) as dead,
-        NameServer(ROWS) as alive,
-        Resolver(configured([dead.text, alive.text]), patience=PATIENCE) as resolver,
-    ):
-        begun = time.monotonic()
-        for number in range(10):
-            assert one(resolver, f"n{number}.org").outcome is Outcome.NXDOMAIN
-        assert time.monotonic() - begun < 4 * PATIENCE
-        assert dead.count(kind="A") == 1
-
-
-def test_a_nameserver_that_comes_back_is_asked_first_again() -> None:
-    with (
-        NameServer(ROWS, drop=True) as first,
-        NameServer(ROWS) as second,
-        Resolver(configured([first.text, second.text]), patience=0.1) as resolver,
-    ):
-        one(resolver, "n0.org")
-        first.drop = False
-        deadline = time.monotonic() + 8
-        number = 0
-        while not first.count(kind="A") > 1 and time.monotonic() < deadline:
-            number += 1
-            one(resolver, f"n{number}.org")
-            time.sleep(0.02)
-        assert first.count(kind="A") == 2
-        assert second.count(f"n{number}.org") == 0
-
-
 def test_all_dead_nameservers_cost_one_probe_and_not_a_timeout_for_each_lookup() -> None:
     with (
         NameServer(ROWS, drop=True) as first,
@@ -419,24 +388,6 @@ def test_lookups_that_wait_for_a_probe_are_sent_when_it_is_answered() -> None:
         assert answer.outcome is Outcome.TEMPFAIL
         assert server.count("n1.org") == 2  # once more, with more patience
         assert one(resolver, "example.org").outcome is Outcome.FOUND
-
-
-def test_a_strangers_slow_name_does_not_make_the_nameserver_look_dead() -> None:
-    with (
-        NameServer(ROWS, drop={"slow.org"}) as server,
-        Resolver(configured([server.text]), patience=PATIENCE) as resolver,
-    ):
-        slow = resolver.driver(BUDGET).start(ask(("slow.org", "A")))
-        begun = time.monotonic()
-        number = 0
-        while time.monotonic() - begun < 3 * PATIENCE:
-            number += 1
-            asked = time.monotonic()
-            assert one(resolver, f"n{number}.org").outcome is Outcome.NXDOMAIN
-            assert time.monotonic() - asked < PATIENCE
-            time.sleep(0.01)
-        (answer,) = slow.result()
-        assert answer.reason == f"{server.text} did not answer within 0.3 s; {server.text} did not answer within 0.6 s"
 
 
 def test_ipv6_nameservers_are_asked() -> None:
