@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The command line as a user meets it: a process, its output, its exit code, and never a traceback."""
+"""The command line as users see it: a process, its output, its exit code, and never a traceback."""
 
 from __future__ import annotations
 
@@ -29,14 +29,16 @@ mail.example.org. TXT "v=spf1 a -all"
 1.2.0.192.in-addr.arpa. PTR mail.example.org.
 """
 ENVELOPE = ("--ip", GOOD, "--helo", "mail.example.org", "--mail-from", "joe@example.org")
-BUFFERED = {name: value for name, value in os.environ.items() if name != "PYTHONUNBUFFERED"}  # as users have it
+BUFFERED = {
+    name: value for name, value in os.environ.items() if name != "PYTHONUNBUFFERED"
+}  # as in a user's environment
 #: A milter that wants to see everything and answers only at the end.
 AGREED = b"\0\0\0\x0dO" + struct.pack("!III", 6, 0x1FF, 0xFF080)
 REFUSED, USAGE, NO_INPUT, UNAVAILABLE, DEFERRED, CONFIG = 1, 64, 66, 69, 75, 78
 
 
 def assay(*arguments: str | bytes, stdin: bytes = b"", **environment: str) -> subprocess.CompletedProcess[bytes]:
-    """Run the program; whatever it is given, it does not show its inside."""
+    """Run the program; it must not print a traceback on any input."""
     ended = subprocess.run(
         [sys.executable, "-m", "assay", *arguments],
         input=stdin,
@@ -52,7 +54,7 @@ def assay(*arguments: str | bytes, stdin: bytes = b"", **environment: str) -> su
 
 @pytest.fixture
 def config(tmp_path: Path) -> str:
-    """A configuration that asks no network."""
+    """A configuration that does not use the network."""
     (tmp_path / "zone").write_text(ZONE)
     path = tmp_path / "assay.toml"
     path.write_text(f'[dns]\nnameservers = "none"\nzone = "{tmp_path}/zone"\n[identity]\nauthserv_id = "{OUR_ID}"\n')
@@ -99,7 +101,7 @@ class TestCheck:
         ).items()
         assert found["edits"][-1]["name"] == "Authentication-Results"
 
-    def test_a_refusal_is_told_and_is_no_failure_of_the_program(self, config: str, saved: str) -> None:
+    def test_a_refusal_is_reported_and_is_not_a_failure_of_the_program(self, config: str, saved: str) -> None:
         with open(config, "a") as file:
             file.write('[spf.mailfrom]\nfail = "reject"\n')
         ended = assay("check", saved, "--ip", "192.0.2.66", "--mail-from", "joe@example.org", "-c", config, "--explain")
@@ -125,14 +127,14 @@ class TestCheck:
         "octets", [b"", b"\n", b"\0\xff\xfe" * 100, b"From:\n", b":\n", b"From: \xff@\xfe\n\n\xff", b"x" * 100_000]
     )
     @pytest.mark.parametrize("form", [(), ("--json",), ("--explain",)])
-    def test_garbage_is_a_message_too(self, config: str, octets: bytes, form: tuple[str, ...]) -> None:
+    def test_garbage_is_judged_as_a_message(self, config: str, octets: bytes, form: tuple[str, ...]) -> None:
         ended = assay("check", "-", *ENVELOPE, "-c", config, *form, stdin=octets)
         assert ended.returncode == 0
         assert b"permerror" in ended.stdout
 
     @pytest.mark.parametrize("form", [(), ("--json",), ("--explain",)])
     @pytest.mark.parametrize("locale", ["C.UTF-8", "C", "POSIX"])
-    def test_arguments_that_are_no_utf_8(self, config: str, saved: str, form: tuple[str, ...], locale: str) -> None:
+    def test_arguments_that_are_not_utf_8(self, config: str, saved: str, form: tuple[str, ...], locale: str) -> None:
         arguments = ("--ip", GOOD, "--helo", b"\xff\xfe", "--mail-from", b"\xff@example.org")
         ended = assay(
             "check", saved, *arguments, "-c", config, *form, LC_ALL=locale, PYTHONUTF8="0", PYTHONIOENCODING=""
@@ -145,18 +147,18 @@ class TestCheck:
         assert assay("check", saved, *arguments, "-c", config, PYTHONIOENCODING="ascii").returncode == 0
 
     @pytest.mark.parametrize(("path", "reason"), [("missing", b"No such file"), (".", b"Is a directory")])
-    def test_no_message(self, config: str, tmp_path: Path, path: str, reason: bytes) -> None:
+    def test_a_missing_message(self, config: str, tmp_path: Path, path: str, reason: bytes) -> None:
         ended = assay("check", str(tmp_path / path), *ENVELOPE, "-c", config)
         assert ended.returncode == NO_INPUT
         assert reason in ended.stderr
 
     @pytest.mark.parametrize("command", [("check",), ("probe", "unix:none")])
-    def test_a_message_without_end_does_not_eat_the_machine(self, command: tuple[str, ...]) -> None:
+    def test_an_endless_message_does_not_exhaust_memory(self, command: tuple[str, ...]) -> None:
         ended = assay(*command, "/dev/zero", "--ip", GOOD)
         assert ended.returncode == NO_INPUT
         assert ended.stderr == f"assay {command[0]}: /dev/zero: larger than 512 MiB\n".encode()
 
-    def test_mail_that_is_not_judged_is_said_to_be_so(self, config: str, saved: str) -> None:
+    def test_mail_that_is_not_judged_is_reported_as_such(self, config: str, saved: str) -> None:
         ended = assay("check", saved, "--ip", "::1", "-c", config)
         assert (ended.returncode, ended.stdout) == (0, b"")
         assert ended.stderr.startswith(b"assay check: not judged: internal network ")
@@ -196,7 +198,7 @@ class TestProbe:
             assert ended.stdout.startswith(b"Authentication-Results: ")
             assert ended.stdout.endswith(octets.replace(b"\r\n", b"\n"))
 
-    def test_more_of_the_envelope(self, daemon: Daemon) -> None:
+    def test_other_envelope_options(self, daemon: Daemon) -> None:
         rcpt = ("--rcpt", "<a@example.net>", "--rcpt", "b@example.net")
         ended = assay("probe", daemon.socket, "-", *ENVELOPE, *rcpt, "--auth", "joe", stdin=message("a@reject.example"))
         assert ended.returncode == 0
@@ -208,14 +210,14 @@ class TestProbe:
         ended = assay("probe", daemon.socket, "-", *ENVELOPE, stdin=octets)
         assert (ended.returncode, ended.stdout) == (1, b"550 5.6.0 DMARC: no From field\n")
 
-    def test_arguments_that_are_no_utf_8(self, daemon: Daemon, saved: str) -> None:
+    def test_arguments_that_are_not_utf_8(self, daemon: Daemon, saved: str) -> None:
         arguments = ("--ip", GOOD, "--helo", b"\xff", "--mail-from", b"\xff@example.org", "--rcpt", b"\xfe")
         assert assay("probe", daemon.socket, saved, *arguments).returncode == 0
 
     @pytest.mark.parametrize(
         ("reader", "code", "said"),
         [
-            pytest.param("| true", 0, b"", id="a reader that goes away"),
+            pytest.param("| true", 0, b"", id="a reader that closes the pipe"),
             pytest.param(">/dev/full", os.EX_IOERR, b"assay: output: No space left on device\n", id="a full disk"),
         ],
     )
@@ -228,13 +230,13 @@ class TestProbe:
         assert (ended.returncode, ended.stderr) == (code, said)
 
     @pytest.mark.parametrize("kind", ["unix", "inet", "inet6"])
-    def test_nobody_listens(self, tmp_path: Path, saved: str, kind: str) -> None:
+    def test_a_refused_connection(self, tmp_path: Path, saved: str, kind: str) -> None:
         text = {"unix": f"unix:{tmp_path}/none", "inet": "inet:1@127.0.0.1", "inet6": "inet6:1@::1"}[kind]
         ended = assay("probe", text, saved, *ENVELOPE)
         assert ended.returncode == UNAVAILABLE
         assert b"is the daemon running?" in ended.stderr
 
-    def test_a_server_that_is_no_milter(self, daemon: Daemon, saved: str, tmp_path: Path) -> None:
+    def test_a_server_that_is_not_a_milter(self, daemon: Daemon, saved: str, tmp_path: Path) -> None:
         with socket.create_server(("127.0.0.1", 0)) as server:
 
             def answer() -> None:
@@ -256,13 +258,13 @@ class TestProbe:
             pytest.param([b"HTTP/1.1 400 Bad Request\r\n"], b"not a milter: it sent b'HTTP/'", id="a web server"),
             pytest.param([b"\0\0\0\1O"], b"no answer to the negotiation", id="half a negotiation"),
             pytest.param([b"\0\0\0\xffO1234"], b"closed the connection in the middle of a packet", id="half a packet"),
-            pytest.param([AGREED, b"\0\0\0\5yabc\0"], b"reply without a code: ", id="a reply without code"),
+            pytest.param([AGREED, b"\0\0\0\5yabc\0"], b"reply without a code: ", id="a reply without a code"),
             pytest.param([AGREED, b"\0\0\0\1i"], b"edit without a name or value: ", id="an empty edit"),
             pytest.param([AGREED, b"\0\0\0\7m\0\0\0\1ab"], b"edit without a name or value: ", id="half an edit"),
             pytest.param([AGREED, b"\0\0\0\1?"], b"unexpected answer ", id="an unknown answer"),
         ],
     )
-    def test_a_milter_that_speaks_nonsense(self, saved: str, packets: list[bytes], reason: bytes) -> None:
+    def test_a_milter_that_sends_nonsense(self, saved: str, packets: list[bytes], reason: bytes) -> None:
         with socket.create_server(("127.0.0.1", 0)) as server:
 
             def answer() -> None:
@@ -283,12 +285,12 @@ class TestProbe:
         assert ended.stderr.count(b"\n") == 1
 
     @pytest.mark.parametrize("text", ["", "25", "inet:x@h", "tcp:25@h", "unix:"])
-    def test_a_text_that_names_no_socket(self, saved: str, text: str) -> None:
+    def test_an_invalid_socket_address(self, saved: str, text: str) -> None:
         ended = assay("probe", text, saved, *ENVELOPE)
         assert ended.returncode == USAGE
         assert b"write inet:PORT@HOST" in ended.stderr
 
-    def test_an_unresolvable_host(self, saved: str) -> None:
+    def test_a_host_that_cannot_be_resolved(self, saved: str) -> None:
         assert assay("probe", "inet:25@host.invalid", saved, *ENVELOPE).returncode == UNAVAILABLE
 
 
@@ -299,7 +301,7 @@ class TestConfig:
         assert assay("config", "check").stdout == b"OK: no configuration file, built-in defaults\n"
 
     @pytest.mark.parametrize("headers", [True, False])
-    def test_check_warns_of_a_dry_run_that_leaves_forged_results(self, config: str, headers: bool) -> None:
+    def test_check_warns_of_a_dry_run_that_keeps_forged_results(self, config: str, headers: bool) -> None:
         with open(config, "a") as file:
             file.write(f"[milter]\ndry_run = true\ndry_run_headers = {str(headers).lower()}\n")
         ended = assay("config", "check", "-c", config)
@@ -307,7 +309,7 @@ class TestConfig:
         assert (b"warning: milter.dry_run: forged " in ended.stderr) is not headers
 
     @pytest.mark.parametrize("socket", ["inet:8890@localhost", "inet:8890@127.0.0.1", "inet6:8890@[::1]", "inet:8890"])
-    def test_check_warns_of_a_port_that_any_user_may_bind(self, config: str, socket: str) -> None:
+    def test_check_warns_of_a_port_that_any_user_can_bind(self, config: str, socket: str) -> None:
         with open(config, "a") as file:
             file.write(f'[milter]\nsocket = "{socket}"\n')
         ended = assay("config", "check", "-c", config)
@@ -315,7 +317,7 @@ class TestConfig:
         assert f"warning: milter.socket = '{socket}': while the daemon".encode() in ended.stderr
         assert assay("config", "check").stderr == b"", "and not of the default"
 
-    def test_check_tries_all_of_it(self, config: str, tmp_path: Path) -> None:
+    def test_check_tries_everything_the_daemon_needs(self, config: str, tmp_path: Path) -> None:
         (tmp_path / "zone").write_text("example.org. A nonsense\n")
         ended = assay("config", "check", "-c", config)
         assert ended.returncode == CONFIG
@@ -326,10 +328,10 @@ class TestConfig:
         [
             pytest.param("{folder}", b"Is a directory", id="a directory"),
             pytest.param("{folder}/none/facts", b"No such file or directory", id="no directory"),
-            pytest.param("{folder}/facts", b"", id="a file that is to be made"),
+            pytest.param("{folder}/facts", b"", id="a file to be created"),
         ],
     )
-    def test_check_tries_the_facts_and_leaves_no_file(
+    def test_check_tries_the_facts_file_and_does_not_create_it(
         self, config: str, tmp_path: Path, facts: str, reason: bytes
     ) -> None:
         before = sorted(tmp_path.iterdir())
@@ -340,7 +342,7 @@ class TestConfig:
         assert reason in ended.stderr
         assert sorted(tmp_path.iterdir()) == before
 
-    def test_show_tells_what_is_in_force(self, config: str, tmp_path: Path) -> None:
+    def test_show_prints_the_values_in_force(self, config: str, tmp_path: Path) -> None:
         shown = assay("config", "show", "-c", config).stdout
         assert f'authserv_id = "{OUR_ID}"'.encode() in shown
         again = tmp_path / "again.toml"
@@ -351,7 +353,7 @@ class TestConfig:
         assert assay("config", "sample").stdout.decode() == sample()
 
     @pytest.mark.parametrize("verb", ["check", "show"])
-    def test_a_broken_one(self, tmp_path: Path, verb: str) -> None:
+    def test_a_broken_file(self, tmp_path: Path, verb: str) -> None:
         (tmp_path / "broken").write_text("[dmarc]\nreject = 'x'\n")
         ended = assay("config", verb, "-c", str(tmp_path / "broken"))
         assert ended.returncode == CONFIG
@@ -392,7 +394,7 @@ class TestUsage:
     def test_version(self) -> None:
         assert assay("--version").stdout == f"assay {__version__}\n".encode()
 
-    def test_a_reader_that_goes_away(self, config: str, saved: str) -> None:
+    def test_a_reader_that_closes_the_pipe(self, config: str, saved: str) -> None:
         for arguments in (["config", "sample"], ["check", saved, *ENVELOPE, "-c", config, "--json"]):
             reading, writing = os.pipe()
             os.close(reading)
@@ -422,15 +424,13 @@ class TestUsage:
     @pytest.mark.parametrize(
         ("arguments", "code"),
         [(("config", "check", "-c", "/none"), CONFIG), (("config",), USAGE), (("check", "-", "--ip", "::1"), 0)],
-        ids=["a fault of the configuration", "wrong arguments", "nothing to say"],
+        ids=["an error in the configuration", "wrong arguments", "no output"],
     )
     @pytest.mark.parametrize("closed", ["2>&-", ">&- 2>&-", "<&- >&- 2>&-", "2>/dev/full"])
-    def test_the_exit_code_holds_where_nothing_can_be_said(
-        self, arguments: tuple[str, ...], code: int, closed: str
-    ) -> None:
+    def test_the_exit_code_is_kept_when_output_fails(self, arguments: tuple[str, ...], code: int, closed: str) -> None:
         line = f"exec {sys.executable} -m assay {' '.join(arguments)} {closed}"
         ended = subprocess.run(["/bin/sh", "-c", line], capture_output=True, stdin=subprocess.DEVNULL, check=False)
         if closed == "2>/dev/full" and code == 0:
-            code = os.EX_IOERR  # it had a remark to make
+            code = os.EX_IOERR  # it had a warning to print
         assert ended.returncode == code
         assert b"Traceback" not in ended.stderr + ended.stdout

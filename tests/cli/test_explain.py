@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""``assay check``: which key or rule decided, at which stage, and what is only watched."""
+"""``assay check``: which key or rule decided, at which stage, and what only watches."""
 
 from __future__ import annotations
 
@@ -37,9 +37,9 @@ def explain(folder: Path, configuration: str, *more: str) -> list[str]:
 
 
 @pytest.mark.parametrize(
-    ("configuration", "told", "ends"),
+    ("configuration", "reported", "ends"),
     [
-        pytest.param("", ["decision accept"], None, id="nothing asks for anything"),
+        pytest.param("", ["decision accept"], None, id="no action configured"),
         pytest.param(
             '[spf.mailfrom]\nfail = "reject"\n',
             [f"decision reject, by spf.mailfrom.fail: {REASON}", f"reply    {REPLY}"],
@@ -50,20 +50,20 @@ def explain(folder: Path, configuration: str, *more: str) -> list[str]:
             '[spf.mailfrom]\nfail = "reject"\ndry_run = true\n',
             ["decision accept", f"watched  reject, by spf.mailfrom.fail: {REASON}"],
             None,
-            id="a key that is only watched",
+            id="a key in dry run",
         ),
         pytest.param(
             '[[rule]]\nname = "a"\nwhen = "true"\naction = "discard"\nreason = "why"\ndry_run = true\n'
             '[[rule]]\nname = "b"\nwhen = "true"\naction = "quarantine"\nreason = "because"\n',
             ["decision quarantine, by rule b: because", "watched  discard, by rule a: why"],
             "quarantined: rule b: because",
-            id="a rule behind one that is only watched",
+            id="a rule after one in dry run",
         ),
         pytest.param(
             '[milter]\ndry_run = true\n[spf.mailfrom]\nfail = "reject"\n',
             [f"decision reject, by spf.mailfrom.fail: {REASON} (dry run: not carried out)", f"reply    {REPLY}"],
             None,
-            id="a dry run of all",
+            id="a global dry run",
         ),
         pytest.param(
             '[clients]\nexempt_senders = ["example.org"]\n[spf.mailfrom]\nfail = "reject"\n',
@@ -73,17 +73,17 @@ def explain(folder: Path, configuration: str, *more: str) -> list[str]:
         ),
     ],
 )
-def test_what_decided(tmp_path: Path, configuration: str, told: list[str], ends: str | None) -> None:
+def test_the_decision_and_its_origin(tmp_path: Path, configuration: str, reported: list[str], ends: str | None) -> None:
     lines = explain(tmp_path, configuration, "--explain")
     end = lines.index("")
-    assert lines[end - len(told) : end] == told
+    assert lines[end - len(reported) : end] == reported
     assert ends in lines[end:] if ends else not any(line.startswith(("refused", "quarantined")) for line in lines)
 
 
-def test_a_stage_before_the_end_decides(tmp_path: Path) -> None:
+def test_an_earlier_stage_decides(tmp_path: Path) -> None:
     lines = explain(tmp_path, '[spf.mailfrom]\nfail = "reject"\nstage = "mail"\n', "--explain")
     assert f"decision reject at mail, by spf.mailfrom.fail: {REASON}" in lines
-    assert any(line.startswith("dmarc    fail") for line in lines), "what comes behind is told all the same"
+    assert any(line.startswith("dmarc    fail") for line in lines), "later results are reported as well"
     assert lines[-1] == f"refused at mail: {REPLY}"
 
 
@@ -94,7 +94,7 @@ RCPT_RULE = '[[rule]]\nname = "ann"\nstage = "rcpt"\nwhen = \'"ann@b.example" in
     ("recipients", "refused"),
     [(("ann@b.example",), True), (("ann@b.example", "bob@b.example"), False), (("bob@b.example",), False)],
 )
-def test_recipients_are_told_one_by_one(tmp_path: Path, recipients: tuple[str, ...], refused: bool) -> None:
+def test_each_recipient_is_reported(tmp_path: Path, recipients: tuple[str, ...], refused: bool) -> None:
     options = [option for one in recipients for option in ("--rcpt", one)]
     lines = explain(tmp_path, RCPT_RULE, "--explain", *options)
     assert ("decision reject at rcpt of ann@b.example, by rule ann" in lines) is ("ann@b.example" in recipients)

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """Inputs from public bug reports, each through ``assay check --explain``.
 
-They are read where they lie: ``../shared/cases`` beside the project, or ``$ASSAY_CASES``; their README describes them.
+They are read in place: ``../shared/cases`` beside the project, or ``$ASSAY_CASES``; their README describes them.
 """
 
 from __future__ import annotations
@@ -49,8 +49,8 @@ def test_a_reported_input(case: dict[str, Any], tmp_path: Path, capsys: pytest.C
     configuration.write_text(case["config"].replace("@/", f"{tmp_path}/"), "utf-8")
     arguments = ["check", str(tmp_path / "message"), *case["args"], "-c", str(configuration), "--explain"]
     assert main(arguments) == os.EX_OK
-    told = re.sub(r"\n[ \t]+", " ", capsys.readouterr().out)
+    reported = re.sub(r"\n[ \t]+", " ", capsys.readouterr().out)
     for text in case["expect"]:
-        assert text in told, case["why"]
+        assert text in reported, case["why"]
     for text in case["unwanted"]:
-        assert text not in told, case["why"]
+        assert text not in reported, case["why"]

@@ -15,15 +15,15 @@ from zone import Rows
 PUBLIC: Rows = {"a.root-servers.net": [["A", "198.41.0.4"]]}
 SERVERS: dict[str, tuple[Rows, dict[str, Any], str]] = {
     "a resolver": (PUBLIC, {}, ""),
-    "one that knows its own zones only": ({}, {}, "{server} reports that a.root-servers.net does not exist"),
-    "one that refuses": (PUBLIC, {"rcodes": {"a.root-servers.net": "REFUSED"}}, "{server} answered REFUSED"),
-    "one that is silent": (PUBLIC, {"drop": True}, "{server} did not answer within"),
-    "one that fails for what does not exist": (
+    "a server that knows only its own zones": ({}, {}, "{server} reports that a.root-servers.net does not exist"),
+    "a server that refuses": (PUBLIC, {"rcodes": {"a.root-servers.net": "REFUSED"}}, "{server} answered REFUSED"),
+    "a server that does not answer": (PUBLIC, {"drop": True}, "{server} did not answer within"),
+    "a server that fails for names that do not exist": (
         PUBLIC,
         {"rcodes": {"assay-config-check.invalid": "SERVFAIL"}},
         "{server} answered SERVFAIL",
     ),
-    "one that lies": (
+    "a server that lies": (
         PUBLIC | {"assay-config-check.invalid": [["A", "192.0.2.1"]]},
         {},
         "{server} answers for assay-config-check.invalid",
@@ -41,7 +41,7 @@ def check(directory: Path, capsys: pytest.CaptureFixture[str], *servers: str) ->
 
 
 @pytest.mark.parametrize(("rows", "options", "fault"), SERVERS.values(), ids=SERVERS)
-def test_each_nameserver_is_asked(
+def test_each_nameserver_is_checked(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], rows: Rows, options: dict[str, Any], fault: str
 ) -> None:
     with NameServer(PUBLIC) as good, NameServer(rows, **options) as server:
@@ -51,7 +51,7 @@ def test_each_nameserver_is_asked(
         assert good.text not in said
 
 
-def test_nobody_listens(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_refused_connection(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     code, said = check(tmp_path, capsys, closed_port())
     assert code == 69
     assert "could not be asked" in said

@@ -84,7 +84,7 @@ def verdicts_of(sections: dict[str, Any], mail: tuple[str, str, tuple[str, ...],
 
 @pytest.mark.parametrize("name", CONFIGURATIONS)
 @pytest.mark.parametrize("mail", MAIL, ids=lambda mail: f"{mail[0]} {mail[1] or '<>'}")
-def test_it_decides_as_the_daemon_would(name: str, mail: tuple[str, str, tuple[str, ...], bytes]) -> None:
+def test_it_decides_like_the_daemon(name: str, mail: tuple[str, str, tuple[str, ...], bytes]) -> None:
     sections = CONFIGURATIONS[name]
     asks = {"rule": [rule("eom", 'header("X-Foo") == "-"')]}  # so that the log has the field
     (logged,) = verdicts_of(LOGGING | asks, mail)
@@ -100,7 +100,7 @@ def test_it_decides_as_the_daemon_would(name: str, mail: tuple[str, str, tuple[s
 
 
 @pytest.mark.parametrize("name", CONFIGURATIONS)
-def test_the_configuration_that_was_in_force_changes_nothing(name: str) -> None:
+def test_the_configuration_in_force_shows_no_difference(name: str) -> None:
     sections = CONFIGURATIONS[name]
     judge = Judge.of(configuration(sections))
     for mail in MAIL:
@@ -127,7 +127,7 @@ def run(*arguments: str, stdin: bytes = b"") -> subprocess.CompletedProcess[str]
 
 @pytest.fixture
 def log(tmp_path: Path) -> Path:
-    """Of three messages the second has a client that may not send."""
+    """Three messages; the client of the second is not authorized."""
     path = tmp_path / "facts"
     path.write_bytes(b"".join(facts_line(verdicts_of(LOGGING, mail)[-1], 0.0) for mail in (MAIL[0], MAIL[1], MAIL[5])))
     return path
@@ -140,7 +140,7 @@ def new(tmp_path: Path) -> Path:
     return path
 
 
-def test_what_differs_is_told_with_a_summary(log: Path, new: Path) -> None:
+def test_differences_are_listed_with_a_summary(log: Path, new: Path) -> None:
     ended = run(str(log), "-c", str(new))
     assert (ended.returncode, ended.stderr) == (DIFFERENT, "")
     assert ended.stdout.splitlines() == [
@@ -151,7 +151,7 @@ def test_what_differs_is_told_with_a_summary(log: Path, new: Path) -> None:
     ]
 
 
-def test_nothing_differs(log: Path, new: Path) -> None:
+def test_no_difference(log: Path, new: Path) -> None:
     new.write_text("")
     ended = run(str(log), "-c", str(new))
     assert (ended.returncode, ended.stdout, ended.stderr) == (
@@ -161,7 +161,7 @@ def test_nothing_differs(log: Path, new: Path) -> None:
     )
 
 
-def test_what_a_rule_decided_before_is_told(log: Path, new: Path) -> None:
+def test_the_former_decision_of_a_rule_is_reported(log: Path, new: Path) -> None:
     log.write_text(log.read_text().replace('"action":"accept","by":""', '"action":"reject","by":"rule old"'))
     ended = run(str(log), "-c", str(new))
     assert "4A reject (rule old) -> accept\n" in ended.stdout
@@ -169,7 +169,7 @@ def test_what_a_rule_decided_before_is_told(log: Path, new: Path) -> None:
     assert "1 more with the same outcome, decided by another key or rule\n" in ended.stdout
 
 
-def test_a_dry_run_of_all_is_mentioned(log: Path, new: Path) -> None:
+def test_a_global_dry_run_is_mentioned(log: Path, new: Path) -> None:
     new.write_text("[milter]\ndry_run = true\n" + new.read_text())
     ended = run(str(log), "-c", str(new))
     assert "accept -> reject" in ended.stdout
@@ -192,19 +192,19 @@ def test_json_from_standard_input(log: Path, new: Path) -> None:
     }
 
 
-def test_broken_lines_are_told_by_number_and_skipped(log: Path, new: Path) -> None:
+def test_broken_lines_are_reported_by_number_and_skipped(log: Path, new: Path) -> None:
     first, second, third = log.read_bytes().splitlines(keepends=True)
     log.write_bytes(first + b"garbage\n" + second + b"\n" + third[:100])
     ended = run(str(log), "-c", str(new))
     assert ended.returncode == DIFFERENT
-    told = ended.stderr.splitlines()
-    assert [line.split(": ")[1] for line in told] == [f"{log}:{number}" for number in (2, 4, 5)]
-    assert all(line.endswith("; skipped") for line in told)
+    reported = ended.stderr.splitlines()
+    assert [line.split(": ")[1] for line in reported] == [f"{log}:{number}" for number in (2, 4, 5)]
+    assert all(line.endswith("; skipped") for line in reported)
     assert ended.stdout.endswith("3 lines skipped\n")
     assert "2 messages, 1 would" in ended.stdout
 
 
-def test_a_file_of_another_kind_is_not_told_line_by_line(log: Path, new: Path) -> None:
+def test_a_file_of_another_kind_is_not_reported_line_by_line(log: Path, new: Path) -> None:
     log.write_bytes(b"no json\n" * 1000)
     ended = run(str(log), "-c", str(new))
     assert ended.returncode == UNUSABLE
@@ -232,16 +232,16 @@ def changed(old: str, new: str) -> bytes:
         pytest.param(changed('"helo":"mail.example.org"', '"helo":["x"]'), id="a list for a text"),
         pytest.param(changed('"rcpt":["ann@example.net",', '"rcpt":[1,'), id="a number in a list"),
         pytest.param(changed('"list":{"id":""}', '"list":"x"'), id="text for an object"),
-        pytest.param(changed('"dkim":[]', '"dkim":[{"result":"none"}]'), id="no result of a signature"),
+        pytest.param(changed('"dkim":[]', '"dkim":[{"result":"none"}]'), id="a signature without a result"),
         pytest.param(changed('"header":{}', '"header":{"x-foo":"bar"}'), id="text for the values of a field"),
     ],
 )
-def test_a_broken_line_ends_in_words(line: bytes) -> None:
+def test_a_broken_line_ends_in_a_message(line: bytes) -> None:
     with pytest.raises(BrokenLineError):
         read_line(line)
 
 
-def test_facts_that_the_log_lacks_are_told_once(log: Path, new: Path) -> None:
+def test_facts_that_the_log_lacks_are_reported_once(log: Path, new: Path) -> None:
     lines = [json.loads(line) for line in log.read_bytes().splitlines()]
     del lines[0]["facts"]["list"], lines[0]["facts"]["spf"]["mailfrom"]["mechanism"]
     log.write_text("".join(json.dumps(line) + "\n" for line in lines))
@@ -267,7 +267,7 @@ def test_facts_that_the_log_lacks_are_told_once(log: Path, new: Path) -> None:
         ('"address":"joe@example.org","fault"', '"address":"Joe@example.org","fault"'),
     ],
 )
-def test_addresses_that_a_log_spells_otherwise_are_compared_as_what_they_name(old: str, new: str) -> None:
+def test_addresses_in_another_spelling_in_the_log_are_normalized(old: str, new: str) -> None:
     when = (
         'rcpt.exists(one, one == "ann@example.net") && mail_from.address == "joe@example.org" '
         '&& mail_from.local_part == "joe" && from.address == "joe@example.org"'
@@ -277,21 +277,21 @@ def test_addresses_that_a_log_spells_otherwise_are_compared_as_what_they_name(ol
         assert judge.judge(read_line(line)).decision.by == "rule one"
 
 
-def test_what_is_newer_than_we_are_is_left_out(log: Path) -> None:
+def test_facts_from_a_newer_version_are_ignored(log: Path) -> None:
     one = json.loads(log.read_bytes().splitlines()[0])
     one["facts"]["spf"]["novelty"] = one["facts"]["novelty"] = [1]
     one["novelty"] = None
     assert Judge.of(configuration({})).judge(read_line(json.dumps(one).encode())).decision.by == ""
 
 
-def test_what_a_stranger_wrote_cannot_steer_the_terminal(log: Path, new: Path) -> None:
+def test_text_from_a_stranger_cannot_control_the_terminal(log: Path, new: Path) -> None:
     log.write_bytes(log.read_bytes().replace(b'"queue":"4A"', b'"queue":"\\u001b[2J\\u202e"'))
     ended = run(str(log), "-c", str(new))
     assert "\\x1b[2J\\u202e accept -> reject" in ended.stdout
 
 
 @pytest.mark.parametrize(
-    ("arguments", "code", "told"),
+    ("arguments", "code", "reported"),
     [
         (("nowhere", "-c", "{new}"), NO_INPUT, "nowhere: No such file"),
         (("{log}", "-c", "nowhere"), CONFIG, "nowhere: cannot be read"),
@@ -299,13 +299,13 @@ def test_what_a_stranger_wrote_cannot_steer_the_terminal(log: Path, new: Path) -
         (("/", "-c", "{new}"), NO_INPUT, "/: Is a directory"),
     ],
 )
-def test_what_cannot_be_read(log: Path, new: Path, arguments: tuple[str, ...], code: int, told: str) -> None:
+def test_unreadable_input(log: Path, new: Path, arguments: tuple[str, ...], code: int, reported: str) -> None:
     ended = run(*(one.format(log=log, new=new) for one in arguments))
     assert ended.returncode == code
-    assert told in ended.stderr
+    assert reported in ended.stderr
 
 
-def test_what_a_daemon_logs_can_be_tried(tmp_path: Path, new: Path) -> None:
+def test_the_log_of_a_daemon_can_be_tried(tmp_path: Path, new: Path) -> None:
     log = tmp_path / "facts"
     with Daemon(tmp_path, ROWS, log={"facts": str(log)}) as daemon:
         with daemon.mta() as mta:
@@ -318,7 +318,7 @@ def test_what_a_daemon_logs_can_be_tried(tmp_path: Path, new: Path) -> None:
 
 
 def _values(kind: Any) -> st.SearchStrategy[Any]:
-    """Facts of the vocabulary's types with something missing."""
+    """Facts of the declared types with some of them missing."""
     if is_tree(kind):
         return st.fixed_dictionaries({}, optional={name: _values(fact.kind) for name, fact in members(kind).items()})
     if element(kind) is not None:
@@ -349,7 +349,7 @@ HARD = Judge.of(
 
 
 @given(_values(Facts), st.dictionaries(st.sampled_from(["x-foo", "x-bar"]), st.lists(st.text(max_size=5), max_size=2)))
-def test_whatever_the_facts_are_there_is_an_end(facts: dict[str, Any], header: dict[str, Any]) -> None:
+def test_any_facts_lead_to_a_decision(facts: dict[str, Any], header: dict[str, Any]) -> None:
     record = {"queue": "4A", "action": "accept", "by": "", "facts": {**facts, "header": header}}
     try:
         logged = read_line(json.dumps(record).encode())
@@ -358,7 +358,7 @@ def test_whatever_the_facts_are_there_is_an_end(facts: dict[str, Any], header: d
     assert HARD.judge(logged).decision.action in list(Action)
 
 
-def test_a_client_that_is_a_relay_now_is_not_refused_for_what_it_is() -> None:
+def test_a_client_that_is_a_relay_now_is_not_refused_itself() -> None:
     helo = rule("helo", 'helo == "mail.example.org"')
     (logged,) = verdicts_of(LOGGING, MAIL[0])
     facts = read_line(facts_line(logged, 0.0))

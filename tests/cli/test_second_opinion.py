@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""``assay check --second-opinion``: where dkimpy and authres agree, and where not, which section decides."""
+"""``assay check --second-opinion``: whether dkimpy and authres agree, and if not, which section decides."""
 
 from __future__ import annotations
 
@@ -86,7 +86,7 @@ def golden(name: str) -> bytes:
         ),
     ],
 )
-def test_what_is_said(tmp_path: Path, message: bytes, tags: str, expected: list[str]) -> None:
+def test_the_second_opinion(tmp_path: Path, message: bytes, tags: str, expected: list[str]) -> None:
     said = opinions(tmp_path, message, tags=tags)
     assert [line for line in expected if line not in said] == []
     assert said[-1].startswith("authres  ")
@@ -97,12 +97,12 @@ def field(b: str) -> str:
     return authres.render("mx.example.net", [authres.MethodResult("dkim", "policy", properties=properties)])
 
 
-def test_a_field_that_is_read_alike() -> None:
+def test_a_field_that_authres_reads_the_same() -> None:
     assert compare_field(field("AbCdEfGh")).line == "authres  both say 1 result of mx.example.net"
 
 
 def test_a_value_that_authres_does_not_read() -> None:
-    """A quoted-string in front of another property: RFC 8601, 2.2 has it, and b= has a slash in every eighth field."""
+    """A quoted-string before another property: RFC 8601, 2.2 allows it, and b= has a slash in every eighth field."""
     assert compare_field(field("Ab/dEfGh")).line == (
         "authres  assay says 1 result of mx.example.net, authres says 1 result of mx.example.net: it does not read "
         "header.b of dkim=policy; RFC 8601, 2.2 decides"
@@ -115,7 +115,7 @@ def test_bare_line_feeds(tmp_path: Path) -> None:
     assert line.endswith("RFC 6376, 5.3 decides")
 
 
-def test_it_is_in_the_json(tmp_path: Path) -> None:
+def test_json_has_the_second_opinion(tmp_path: Path) -> None:
     found = json.loads(check(tmp_path, sign_rsa(), "--second-opinion", "--json"))["second_opinion"]
     assert [(one["method"], one["library"], one["agrees"]) for one in found] == [
         ("dkim", "dkimpy", True),
@@ -124,7 +124,7 @@ def test_it_is_in_the_json(tmp_path: Path) -> None:
     ]
 
 
-def test_without_it_nothing_is_asked(tmp_path: Path) -> None:
+def test_without_the_option_there_is_no_second_opinion(tmp_path: Path) -> None:
     assert "both say" not in check(tmp_path, sign_rsa())
     assert "second_opinion" not in json.loads(check(tmp_path, sign_rsa(), "--json"))
 
@@ -134,7 +134,7 @@ def test_a_message_that_is_not_judged(tmp_path: Path) -> None:
     assert said[-1] == "nothing to compare"
 
 
-def test_dkimpy_is_imported_only_when_asked() -> None:
+def test_dkimpy_is_imported_only_on_request() -> None:
     program = "import sys, assay.cli.main, assay.daemon.supervisor; print('dkim' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, check=True, text=True)
     assert done.stdout == "False\n"

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""``assay spfquery`` as its users call it: arguments in, lines and exit code out, with a nameserver on loopback."""
+"""``assay spfquery`` as users run it: arguments in, lines and exit code out, with a nameserver on loopback."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ class Tool:
         code: int | str | None
         try:
             code = main(["spfquery", *arguments])
-        except SystemExit as end:  # as argparse ends
+        except SystemExit as end:  # argparse exits this way
             code = end.code
         out, errors = self._capsys.readouterr()
         assert "Traceback" not in errors
@@ -132,7 +132,7 @@ def test_the_explanation_is_marked_as_the_senders(tool: Tool) -> None:
     assert tool("-i", "192.0.2.2", "example.org").lines[2] == "example.org explains: 192.0.2.2 is none of ours"
 
 
-def test_helo_is_shown_behind_mail_from_and_decides_nothing(tool: Tool) -> None:
+def test_helo_is_shown_after_mail_from_and_decides_nothing(tool: Tool) -> None:
     ended = tool("-i", "192.0.2.2", "-h", "mail.example.org", "softfail.example")
     assert ended.code == 2
     assert ended.lines[0] == "softfail"
@@ -141,7 +141,7 @@ def test_helo_is_shown_behind_mail_from_and_decides_nothing(tool: Tool) -> None:
     assert "identity=helo" in " ".join(ended.lines[blank:])
 
 
-def test_the_null_sender_is_postmaster_at_helo(tool: Tool) -> None:
+def test_the_null_sender_stands_for_postmaster_at_helo(tool: Tool) -> None:
     ended = tool("-i", "192.0.2.1", "-s", "", "-h", "mail.example.org")
     assert ended.lines[:2] == ["pass", "mail.example.org permits 192.0.2.1, by a"]
 
@@ -155,7 +155,7 @@ def test_expect(tool: Tool, expected: str, code: int, said: str) -> None:
     assert (ended.code, ended.errors, ended.lines[0]) == (code, said, "fail")
 
 
-def test_verbose_is_the_transcript_of_the_page(tool: Tool) -> None:
+def test_verbose_prints_the_transcript_of_the_page(tool: Tool) -> None:
     command = "$ assay spfquery -v -i 192.0.2.1 -s joe@big.example\n"
     page = PAGE.read_text("utf-8")
     expected = page.partition(command)[2].partition("\n```")[0].replace("127.0.0.1\n", f"{tool.nameserver}\n", 1)
@@ -169,7 +169,7 @@ def test_verbose_is_the_transcript_of_the_page(tool: Tool) -> None:
     assert arrivals[-1] > 0
 
 
-def test_the_page_has_every_option_and_exit_code(tool: Tool) -> None:
+def test_the_page_documents_every_option_and_exit_code(tool: Tool) -> None:
     page = PAGE.read_text("utf-8")
     for option in re.findall(r"^  (-\S+?),? (?:\S+, )?(--\S+)?", "\n".join(tool("-?").lines), re.MULTILINE):
         assert all(f"`{form}" in page for form in option if form), option
@@ -177,22 +177,22 @@ def test_the_page_has_every_option_and_exit_code(tool: Tool) -> None:
         assert f"| {result} | {code} |" in page
 
 
-def test_verbose_tells_what_was_asked_for_nothing(tool: Tool) -> None:
+def test_verbose_marks_lookups_that_were_not_needed(tool: Tool) -> None:
     text = "\n".join(tool("-v", "-i", "203.0.113.9", "big.example").lines)
     assert re.search(r"ms  asked in advance, not needed: TXT example\.org: .*v=spf1 .* ms\)", text)
 
 
-def test_verbose_tells_that_there_was_nothing_to_ask(tool: Tool) -> None:
+def test_verbose_reports_that_no_lookup_was_needed(tool: Tool) -> None:
     assert "     0.0 ms  => none: HELO is not a fully qualified domain name" in tool("-v", "-h", "localhost").lines
 
 
-def test_a_daemon_that_judges_no_mail_of_the_client_is_told(tool: Tool) -> None:
+def test_a_client_whose_mail_the_daemon_does_not_judge_is_noted(tool: Tool) -> None:
     note = "note         the daemon does not judge mail of this client: internal network 127.0.0.0/8"
     assert note in tool("-v", "example.org").lines
     assert note not in tool("-v", "-i", "192.0.2.1", "example.org").lines
 
 
-def test_verbose_counts_what_it_does_not_list_and_marks_what_it_had(tool: Tool) -> None:
+def test_verbose_counts_unlisted_records_and_marks_repeated_lookups(tool: Tool) -> None:
     text = "\n".join(tool("-v", "-i", "192.0.2.1", "-h", "", "again.example").lines)
     assert re.search(r"A many\.example: 203\.0\.113\.[0-9]+, .* and 5 more \([0-9.]+ ms\)", text)
     assert re.search(r"A many\.example: 203\.0\.113\.[0-9]+, .* and 5 more \(as above\)", text)
@@ -236,7 +236,7 @@ def test_json_has_everything(tool: Tool) -> None:
 
 
 class TestConfiguration:
-    """It is the daemon's: what is set there shows here."""
+    """The tool uses the daemon's configuration."""
 
     def test_limits(self, tool: Tool, tmp_path: Path) -> None:
         assert tool("-i", "192.0.2.1", "void.example").code == 0
@@ -244,7 +244,7 @@ class TestConfiguration:
         configuration.write_text("[spf]\nvoid_lookups = 1\n")
         assert tool("-c", str(configuration), "-i", "192.0.2.1", "void.example").lines[0] == "permerror"
 
-    def test_zone_and_name(self, tool: Tool, tmp_path: Path) -> None:
+    def test_zone_and_authserv_id(self, tool: Tool, tmp_path: Path) -> None:
         zone = tmp_path / "zone"
         zone.write_text('example.org. TXT "v=spf1 ip4:192.0.2.77 -all"\n')
         configuration = tmp_path / "assay.toml"
@@ -254,7 +254,7 @@ class TestConfiguration:
         assert f"zone         {zone}" in ended.lines
         assert "receiver=mx.example.net" in "\n".join(ended.lines)
 
-    def test_a_record_of_the_zone_includes_what_the_dns_has(self, tool: Tool, tmp_path: Path) -> None:
+    def test_a_record_of_the_zone_may_include_one_of_the_dns(self, tool: Tool, tmp_path: Path) -> None:
         zone = tmp_path / "zone"
         zone.write_text('example.com. TXT "v=spf1 include:example.org ip4:192.0.2.0/24 -all"\n')
         configuration = tmp_path / "assay.toml"
@@ -288,7 +288,7 @@ class TestConfiguration:
     ],
     ids=lambda value: repr(value)[:40],
 )
-def test_bad_calls_end_in_one_sentence(tool: Tool, arguments: list[str], code: int, said: str) -> None:
+def test_wrong_usage_ends_in_one_sentence(tool: Tool, arguments: list[str], code: int, said: str) -> None:
     ended = tool.bare(*arguments)
     assert (ended.code, ended.lines) == (code, [])
     assert said in ended.errors
@@ -302,7 +302,7 @@ def test_a_bad_configuration_names_its_key(tool: Tool, tmp_path: Path) -> None:
     assert "spf.void_lookup; did you mean void_lookups?" in ended.errors
 
 
-def test_no_nameserver_is_a_temperror_with_its_reason(tool: Tool) -> None:
+def test_an_unreachable_nameserver_is_a_temperror_with_a_reason(tool: Tool) -> None:
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as taken:
         taken.bind(("127.0.0.1", 0))
         port = taken.getsockname()[1]
@@ -322,7 +322,7 @@ def test_version_and_help(tool: Tool, option: str, said: str) -> None:
 
 
 @pytest.mark.parametrize("option", [[], ["-v"], ["--json"]], ids=str)
-def test_nothing_of_a_stranger_steers_the_terminal(tool: Tool, option: list[str]) -> None:
+def test_text_from_a_stranger_cannot_control_the_terminal(tool: Tool, option: list[str]) -> None:
     ended = tool(*option, "-s", "\x1b[31m\udcff\u202ejoe@hostile.example", "-h", "\x9b\udc80")
     assert ended.code == 4
     text = "\n".join(ended.lines)
@@ -342,6 +342,6 @@ def test_nothing_of_a_stranger_steers_the_terminal(tool: Tool, option: list[str]
         max_size=6,
     )
 )
-def test_no_argument_ends_in_a_traceback(capsys: pytest.CaptureFixture[str], arguments: list[str]) -> None:
+def test_no_argument_causes_a_traceback(capsys: pytest.CaptureFixture[str], arguments: list[str]) -> None:
     ended = Tool("none", capsys)(*arguments)
     assert ended.code in (0, 1, 4, 6, 64, 78)
