@@ -2,7 +2,7 @@
 """The password servers that real MTAs ask during SMTP AUTH: one known user, on a unix socket, in a thread.
 
 Postfix speaks the Dovecot authentication protocol (version 1.1), Sendmail through Cyrus SASL that of saslauthd. Both
-MTAs are real; only the one who knows the password is ours, so no user data base has to be installed or written.
+MTAs are real; only the password server is ours, so no user database has to be installed or filled.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ PASSWORD: Final = "wonderland"
 
 
 class Dovecot(socketserver.StreamRequestHandler):
-    """One connection of Postfix's smtpd to the "Dovecot" authentication server. Knows the mechanism PLAIN."""
+    """One connection of Postfix's smtpd to the "Dovecot" authentication server. Supports only the mechanism PLAIN."""
 
     def handle(self) -> None:
         self.wfile.write(b"VERSION\t1\t1\nMECH\tPLAIN\tplaintext\nSPID\t%d\nCUID\t1\nCOOKIE\t00\nDONE\n" % os.getpid())
@@ -43,7 +43,7 @@ class Dovecot(socketserver.StreamRequestHandler):
 
 
 class Saslauthd(socketserver.StreamRequestHandler):
-    """One question of libsasl2: user, password, service and realm, each with its length before it."""
+    """One query of libsasl2: user, password, service and realm, each preceded by its length."""
 
     def handle(self) -> None:
         user, password, _service, _realm = (self._counted() for _ in range(4))

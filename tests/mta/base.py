@@ -1,12 +1,12 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """What a real Postfix and a real Sendmail have in common for the tests.
 
-Each MTA lives in a private temporary directory with its own complete configuration, on a loopback port that was free,
-and stores every message, for whatever recipient, in a file of that directory. The programs are the unpacked copies that
-``contrib/fetch-mtas.sh`` made below ``.cache/mta`` (or `ASSAY_MTAS`), never the machine's own MTA. Several may run at
-once. At the end only the processes started here are stopped.
+Each MTA has a private temporary directory with its own complete configuration, listens on a free loopback port, and
+stores every message, for any recipient, in a file of that directory. The programs are the copies unpacked by
+``contrib/fetch-mtas.sh`` below ``.cache/mta`` (or `ASSAY_MTAS`), never the machine's own MTA. Several may run at the
+same time. At the end only the processes started here are stopped.
 
-No DNS is asked and no mail leaves the machine: there is nothing in the configurations that could send it.
+No DNS query and no mail leaves the machine: the configurations have no way to send it.
 """
 
 from __future__ import annotations
@@ -38,12 +38,12 @@ PROJECT: Final = Path(__file__).resolve().parents[2]
 MTAS: Final = Path(os.environ.get("ASSAY_MTAS") or PROJECT / ".cache" / "mta")
 
 HOST: Final = "127.0.0.1"
-HOSTNAME: Final = "mx.example.org"  # what the MTA calls itself
+HOSTNAME: Final = "mx.example.org"  # the MTA's own host name
 
-#: Seconds. A start takes less than two on an idle machine; the tests may share it with anything.
+#: Seconds. Startup takes less than two on an idle machine, but the machine may be busy.
 START: Final = 30.0
 STOP: Final = 10.0
-#: Free ports are found by asking for one and giving it back: somebody else may take it before the MTA does.
+#: A free port is found by opening and closing one: another process may take it before the MTA does.
 START_ATTEMPTS: Final = 3
 
 
@@ -55,7 +55,7 @@ class MTA(ABC):
     """A real MTA, running while the context lasts.
 
     `milter` is ``inet:HOST:PORT``, ``unix:/path``, or None for no milter at all. `extra` is appended to the MTA's
-    configuration (main.cf parameters, or lines of m4) and wins over what is there.
+    configuration (main.cf parameters, or lines of m4) and overrides it.
     """
 
     name: ClassVar[str]
@@ -72,7 +72,7 @@ class MTA(ABC):
 
     def __enter__(self) -> Self:
         self.check()
-        # Not pytest's tmp_path: that is closed to the unprivileged users whom the MTA's processes become.
+        # Not pytest's tmp_path: the unprivileged users of the MTA's processes cannot access it.
         self.directory = Path(tempfile.mkdtemp(prefix=f"assay-{self.name}-"))
         self._ending.callback(shutil.rmtree, self.directory, ignore_errors=True)
         try:
@@ -94,11 +94,11 @@ class MTA(ABC):
     @classmethod
     @abstractmethod
     def check(cls) -> None:
-        """Raise `UnavailableError` where this MTA cannot run."""
+        """Raise `UnavailableError` if this MTA cannot run."""
 
     @abstractmethod
     def prepare(self) -> None:
-        """Make what does not depend on the port."""
+        """Create everything that does not depend on the port."""
 
     @abstractmethod
     def configure(self) -> None:
@@ -110,14 +110,14 @@ class MTA(ABC):
 
     @abstractmethod
     def environment(self) -> dict[str, str]:
-        """The program's whole environment."""
+        """The program's complete environment."""
 
     def _start(self) -> None:
         for _ in range(START_ATTEMPTS):
             self.port = free_port()
             self._token = secrets.token_hex(8)
             self.configure()
-            # A session, and so a process group, of its own: _stop() ends the whole group and nobody else.
+            # A new session, and so a new process group: _stop() ends this group and no other process.
             with (self.directory / "output").open("ab") as output:
                 self._process = subprocess.Popen(
                     self.command(),
@@ -134,7 +134,7 @@ class MTA(ABC):
         raise AssertionError(f"{self.name} did not start:\n{self.log()}")
 
     def _greets(self) -> bool:
-        """Whether it is our MTA, known by its token, that answers at the port."""
+        """Whether our MTA, recognized by its token, answers at the port."""
         deadline = time.monotonic() + START
         assert self._process is not None
         while time.monotonic() < deadline and self._process.poll() is None:
@@ -155,15 +155,15 @@ class MTA(ABC):
         process.terminate()
         with contextlib.suppress(subprocess.TimeoutExpired):
             process.wait(STOP)
-        # Whoever of its group is still there. The group's id cannot have become another's while it has members.
+        # Kill the rest of its group. The group's id cannot be reused while the group has members.
         with contextlib.suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGKILL)
         process.wait(STOP)
 
-    # -- what it did
+    # -- results
 
     def log(self) -> str:
-        """All that the MTA logged and printed so far."""
+        """Everything that the MTA has logged and printed so far."""
         files = [self.directory / "output", self.directory / "maillog"]
         return "".join(file.read_text("utf-8", "replace") for file in files if file.exists())
 
@@ -173,7 +173,7 @@ class MTA(ABC):
 
     @abstractmethod
     def held(self) -> list[str]:
-        """The queue ids of the messages that a milter's quarantine keeps."""
+        """The queue ids of the messages that a milter quarantined."""
 
     def messages(self, recipient: str | None = None) -> list[bytes]:
         """The messages stored so far (for `recipient`), oldest first, lines ending in LF."""
@@ -184,10 +184,10 @@ class MTA(ABC):
         return self.wait_until(lambda: len(self.messages(recipient)) >= count, timeout) and self.messages(recipient)
 
     def wait_until(self, condition: Callable[[], bool], timeout: float = 20.0) -> bool:
-        """True as soon as `condition()` holds; an assertion with the log if it never does."""
+        """Return True as soon as `condition()` holds; fail with the log if it does not in time."""
         deadline = time.monotonic() + timeout
         while not condition():
-            assert time.monotonic() < deadline, f"waited {timeout} s in vain; the log of {self.name}:\n{self.log()}"
+            assert time.monotonic() < deadline, f"timed out after {timeout} s; the log of {self.name}:\n{self.log()}"
             time.sleep(0.02)
         return True
 
@@ -203,10 +203,10 @@ class MTA(ABC):
         starttls: bool = False,
         login: bool = False,
     ) -> Iterator[smtplib.SMTP]:
-        """An SMTP session, greeted.
+        """An SMTP session, after EHLO.
 
-        `client` is the loopback address (any of 127.0.0.0/8) to come from. `xclient` are attributes of Postfix's
-        XCLIENT (``ADDR``, ``NAME``, ``HELO``, ...), by which one pretends to be any other client.
+        `client` is the loopback address (any of 127.0.0.0/8) to connect from. `xclient` are attributes of Postfix's
+        XCLIENT (``ADDR``, ``NAME``, ``HELO``, ...), which simulate any other client.
         """
         with smtplib.SMTP(HOST, self.port, local_hostname=helo, timeout=60, source_address=(client, 0)) as session:
             session.ehlo_or_helo_if_needed()
@@ -215,7 +215,7 @@ class MTA(ABC):
                 assert answer[0] == 220, answer
                 session.ehlo(helo)
             if starttls:
-                session.starttls()  # without a context nobody verifies the certificate, which is self-signed
+                session.starttls()  # without a context the self-signed certificate is not verified
                 session.ehlo(helo)
             if login:
                 session.login(USER, PASSWORD)
@@ -233,16 +233,16 @@ class MTA(ABC):
         starttls: bool = False,
         login: bool = False,
     ) -> None:
-        """Send one message in a session of its own. `message` may end its lines in LF or CRLF.
+        """Send one message in a new session. `message` may end its lines in LF or CRLF.
 
-        :raises smtplib.SMTPException: what the MTA answered, when it did not take the message for somebody
+        :raises smtplib.SMTPException: the MTA's reply, if it refused the message or a recipient
         """
         with self.connect(helo=helo, client=client, xclient=xclient, starttls=starttls, login=login) as session:
             session.sendmail(sender, list(recipients), crlf(message))
 
 
 def crlf(message: bytes) -> bytes:
-    """The message as it goes over the wire (RFC 5321, 2.3.8), whichever way its lines ended."""
+    """The message in wire format (RFC 5321, 2.3.8), whatever its line ends were."""
     return message.replace(b"\r\n", b"\n").replace(b"\n", b"\r\n")
 
 
@@ -262,7 +262,7 @@ def fields(message: bytes) -> list[tuple[str, str]]:
 
 
 def body(message: bytes) -> bytes:
-    """What follows the empty line of a stored message."""
+    """The part of a stored message after its first empty line."""
     return message.replace(b"\r\n", b"\n").partition(b"\n\n")[2]
 
 

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""From fields that programs may read differently, made from a seed.
+"""From fields that programs may read differently, generated from a seed.
 
-Each names a victim and an attacker in some way that a reader could take for the author. `TEMPLATES` are forms that are
-known to have misled somebody; around them, words of the grammar are put together at random.
+Each names a victim and an attacker, either of whom a reader could take for the author. `TEMPLATES` are forms known to
+have misled readers; the others are random combinations of the grammar's tokens.
 """
 
 from __future__ import annotations
@@ -115,13 +115,13 @@ _ENDS = (
 def forms(seed: int, count: int) -> Iterator[bytes]:
     """`count` values of a From field, the templates first."""
     yield from TEMPLATES[:count]
-    dice = random.Random(seed)  # noqa: S311 - it must give the same again
+    dice = random.Random(seed)  # noqa: S311 - it must be reproducible
     for _ in range(count - len(TEMPLATES)):
         yield _form(dice)
 
 
 def _form(dice: random.Random) -> bytes:
-    if dice.random() < 0.4:  # a known form with a piece changed
+    if dice.random() < 0.4:  # a known form with one part changed
         form = bytearray(dice.choice(TEMPLATES))
         for _ in range(dice.randint(1, 3)):
             at = dice.randrange(len(form) + 1)

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What must hold of assay behind any MTA: the tests that Postfix and Sendmail share.
+"""What must hold for assay with any MTA: the tests that Postfix and Sendmail share.
 
-A message goes over SMTP to a real MTA, from there to a real daemon with a DNS of its own, and is read as the MTA stored
-it. Compared are the names of all header fields in order, the sender's fields octet by octet, and the results as another
-library reads them.
+A message goes over SMTP to a real MTA and from there to a real daemon with a test DNS, and is read as it was stored.
+The tests compare the names of all header fields in order, the sender's fields octet by octet, and the results as
+another library reads them.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from signing import pem, record, rsa_key
 
 SELECTOR = "sel"
 
-#: Where honest and other mail comes from: through XCLIENT, or where an MTA has none, on the loopback.
+#: The clients of honest and of other mail: through XCLIENT, or for an MTA without it, on the loopback.
 HONEST, OTHER = "192.0.2.25", "198.51.100.7"
 HONEST_LOOPBACK, OTHER_LOOPBACK = "127.0.0.25", "127.0.0.7"
 
@@ -53,10 +53,10 @@ ROWS = {
     "25.0.0.127.in-addr.arpa": [["PTR", "mail.example.com"]],
 }
 
-#: The name of each field that assay writes on top of a message that was judged.
+#: The names of the fields that assay writes on top of a judged message.
 STAMPS = ["Authentication-Results", "Received-SPF", "Received-SPF"]
 
-#: Fields in all the ways that a sender may write them, and that a signature must survive.
+#: Fields in every form that a sender may use, and whose signature must still verify.
 ODD_FIELDS = b"""\
 From:  Alice  <alice@%s>
 To:bob@example.org
@@ -73,12 +73,12 @@ Message-ID: <1@example.com>
 
 
 def message(domain: str = "example.com", text: bytes = b"Hello  \n\n.dot\n\n\n") -> bytes:
-    """An unsigned message of alice at `domain`."""
+    """An unsigned message from alice at `domain`."""
     return crlf(ODD_FIELDS % domain.encode() + b"\n" + text)
 
 
 def signed(original: bytes, domain: str = "example.com", canonicalization: str = "simple/simple") -> bytes:
-    """The message with a signature over all its fields on top."""
+    """The message with a signature over all its fields prepended."""
     header, _, body_form = canonicalization.partition("/")
     names = [name.encode().lower() for name, _ in fields(original) if name != "DKIM-Signature"]
     options = {"canonicalize": (header.encode(), body_form.encode()), "include_headers": names}
@@ -86,7 +86,7 @@ def signed(original: bytes, domain: str = "example.com", canonicalization: str =
 
 
 def results(stored: bytes) -> list[tuple[str, str]]:
-    """(method, result) of the first field, which must be ours, as the authres library reads them."""
+    """The (method, result) pairs of the first field, which must be ours, as the authres library reads them."""
     name, value = fields(stored)[0]
     assert name == "Authentication-Results"
     parsed = authres.AuthenticationResultsHeader.parse(f"{name}:{value}")
@@ -95,7 +95,7 @@ def results(stored: bytes) -> list[tuple[str, str]]:
 
 
 def result_of(stored: bytes, method: str) -> str:
-    """The only, or the first, result of a method."""
+    """The only or first result of a method."""
     return next(result for name, result in results(stored) if name == method)
 
 
@@ -104,7 +104,7 @@ def names(stored: bytes) -> list[str]:
     return [name for name, _ in fields(stored)]
 
 
-#: The author that a reader may see is at strict.example.
+#: The author that a mail reader may show is at strict.example.
 FORGED_AUTHORS = [
     b"ceo@strict.example <ceo@strict.example>",
     b"ceo@strict.example <alice@example.com>",
@@ -132,7 +132,7 @@ FORGED_AUTHORS = [
 
 @dataclass
 class Site:
-    """An MTA with assay as its milter, and the way to pretend another client."""
+    """An MTA with assay as its milter, and the way to simulate another client."""
 
     mta: MTA
     daemon: Daemon
@@ -140,7 +140,7 @@ class Site:
     numbers: Iterator[int] = field(default_factory=itertools.count)
 
     def client(self, honest: bool) -> dict[str, Any]:
-        """Options of `MTA.connect` that say where the client is."""
+        """Options of `MTA.connect` that set the client's address."""
         if self.xclient:
             return {"xclient": {"ADDR": HONEST if honest else OTHER, "NAME": "[UNAVAILABLE]"}}
         return {"client": HONEST_LOOPBACK if honest else OTHER_LOOPBACK}
@@ -154,14 +154,14 @@ class Site:
         honest: bool = True,
         **options: Any,
     ) -> bytes:
-        """Submit to a recipient of its own, and return the message as stored."""
+        """Submit to a new recipient, and return the message as stored."""
         recipient = self.recipient()
         self.mta.submit(raw, sender=sender, recipients=[recipient], helo=helo, **self.client(honest), **options)
         (stored,) = self.mta.wait_for(1, recipient)
         return stored
 
     def recipient(self) -> str:
-        """A recipient nobody had before."""
+        """A recipient not used before."""
         return f"r{next(self.numbers)}@example.org"
 
 
@@ -182,7 +182,7 @@ class Laws:
             cls.kind.check()
         except UnavailableError as missing:
             pytest.skip(str(missing))
-        # Not tmp_path: the MTA's unprivileged processes must be able to reach the socket.
+        # Not tmp_path: the MTA's unprivileged processes must have access to the socket.
         folder = Path(tempfile.mkdtemp(prefix="assay-site-"))
         folder.chmod(0o755)
         port = free_port()
@@ -196,10 +196,10 @@ class Laws:
         finally:
             shutil.rmtree(folder, ignore_errors=True)
 
-    # -- a message that is what it claims
+    # -- genuine messages
 
     @pytest.mark.parametrize("canonicalization", ["simple/simple", "relaxed/relaxed", "simple/relaxed"])
-    def test_a_true_message_passes_and_is_stored_as_it_was_sent(self, site: Site, canonicalization: str) -> None:
+    def test_a_genuine_message_passes_and_is_stored_unchanged(self, site: Site, canonicalization: str) -> None:
         raw = signed(message(), canonicalization=canonicalization)
         stored = site.send(raw)
         assert sorted(results(stored)) == sorted(
@@ -209,7 +209,7 @@ class Laws:
         assert fields(stored)[4:] == fields(raw)
         assert body(stored) == body(raw)
 
-    def test_every_line_assay_writes_is_short_and_folded_as_rfc_5322_asks(self, site: Site) -> None:
+    def test_every_line_assay_writes_is_short_and_folded_as_rfc_5322_requires(self, site: Site) -> None:
         for name, value in fields(site.send(signed(message())))[: len(STAMPS)]:
             lines = f"{name}:{value}".split("\n")
             assert all(len(line) <= 78 for line in lines)
@@ -222,7 +222,7 @@ class Laws:
         assert result_of(stored, "dkim") == "pass"
         assert body(stored) == body(raw)
 
-    def test_all_of_ten_signatures_are_told(self, site: Site) -> None:
+    def test_all_of_ten_signatures_are_reported(self, site: Site) -> None:
         raw = message()
         for _ in range(10):
             raw = signed(raw)
@@ -230,21 +230,21 @@ class Laws:
         assert [result for method, result in results(stored) if method == "dkim"] == ["pass"] * 10
         assert fields(stored)[4:] == fields(raw)
 
-    def test_a_message_without_an_author_is_refused_where_failures_are(self, site: Site) -> None:
+    def test_a_message_without_an_author_is_refused_where_dmarc_failures_are(self, site: Site) -> None:
         with pytest.raises(smtplib.SMTPDataError) as refused:
             site.send(b"")
         assert refused.value.smtp_code == 550
         assert refused.value.smtp_error == b"5.6.0 DMARC: no From field"
 
     @pytest.mark.parametrize("line", [b"X-Octet-\xe9: 1", b"X Space: 1", b": 1", b"no colon"], ids=repr)
-    def test_a_line_that_is_no_field_ends_the_header(self, site: Site, line: bytes) -> None:
-        """What stands below is text: an author there authorises nothing, and a lie there is none."""
+    def test_a_line_that_is_not_a_field_ends_the_header(self, site: Site, line: bytes) -> None:
+        """What follows is body text: an author there authorizes nothing, and a forged result there is harmless."""
         text = b"Authentication-Results: mx.example.org; dmarc=pass\r\n" + message()
         stored = site.send(b"From: joe@above.example\r\n" + line + b"\r\n" + text)
         assert result_of(stored, "dmarc") == "none"
         assert body(crlf(b"\n" + line + b"\n" + text)) in stored
 
-    def test_a_changed_message_fails(self, site: Site) -> None:
+    def test_a_modified_message_fails(self, site: Site) -> None:
         stored = site.send(signed(message()).replace(b"Hello", b"hello"), honest=False)
         assert (result_of(stored, "dkim"), result_of(stored, "dmarc")) == ("fail", "fail")
 
@@ -253,14 +253,14 @@ class Laws:
         assert result_of(stored, "spf") == "pass"
         assert "smtp.helo=mail.example.com" in fields(stored)[0][1]
 
-    # -- a message that is not
+    # -- forged messages
 
-    def test_a_forged_message_is_told_so(self, site: Site) -> None:
+    def test_a_forged_message_fails(self, site: Site) -> None:
         stored = site.send(message(), honest=False)
         assert (result_of(stored, "spf"), result_of(stored, "dmarc")) == ("fail", "fail")
         assert fields(stored)[4:] == fields(message())
 
-    def test_a_forged_message_is_rejected_where_the_domain_asks_for_it(self, site: Site) -> None:
+    def test_a_forged_message_is_rejected_where_the_domain_requests_it(self, site: Site) -> None:
         before = len(site.mta.stored())
         with pytest.raises(smtplib.SMTPDataError) as refused:
             site.send(message("strict.example"), sender="alice@strict.example", honest=False)
@@ -278,7 +278,7 @@ class Laws:
         assert refused.value.smtp_code == 550
         assert len(site.mta.stored()) == before
 
-    def test_a_forged_message_is_held_where_the_domain_asks_for_it(self, site: Site) -> None:
+    def test_a_forged_message_is_quarantined_where_the_domain_requests_it(self, site: Site) -> None:
         before = len(site.mta.held())
         site.mta.submit(message("doubtful.example"), sender="alice@doubtful.example", **site.client(honest=False))
         assert site.mta.wait_until(lambda: len(site.mta.held()) == before + 1)
@@ -292,7 +292,7 @@ class Laws:
     def test_a_flood_of_header_fields_does_not_hide_the_author(
         self, site: Site, flood: list[bytes], place: str
     ) -> None:
-        """Sendmail refuses such a header itself (MaxHeadersLength)."""
+        """Sendmail itself refuses such a header (MaxHeadersLength)."""
         header, _, text = message("strict.example").partition(b"\r\n\r\n")
         lines = b"\r\n".join(line[:998] if site.mta.name == "sendmail" else line for line in flood)
         fields_in_order = [lines, header] if place == "above" else [header, lines]
@@ -306,10 +306,13 @@ class Laws:
         "forged",
         [
             pytest.param(
-                [b"Authentication-Results: mx.example.org; dmarc=pass header.from=example.com"], id="one as we write it"
+                [b"Authentication-Results: mx.example.org; dmarc=pass header.from=example.com"],
+                id="a field as we write it",
             ),
             pytest.param([b"Authentication-Results:\n\t(c) mx.example.org\n ; spf=pass"], id="folded and commented"),
-            pytest.param([b"AUTHENTICATION-results:MX.Example.ORG 1;dkim=pass"], id="in other letter case, versioned"),
+            pytest.param(
+                [b"AUTHENTICATION-results:MX.Example.ORG 1;dkim=pass"], id="in another letter case, with a version"
+            ),
             pytest.param([b"Authentication-Results : mx.example.org; none"], id="with a space before the colon"),
             pytest.param([b'Authentication-Results: "mx.example.org"; none'], id="quoted"),
             pytest.param([b"Authentication-Results: mx.example.org; spf=pass (\xff\xfe)"], id="with odd octets"),
@@ -327,7 +330,7 @@ class Laws:
         assert fields(stored)[4:] == [kept_field, *fields(raw), kept_field]
         assert result_of(stored, "dkim") == "pass"
 
-    def test_forged_received_spf_and_results_between_others_are_removed_by_their_own_count(self, site: Site) -> None:
+    def test_forged_fields_among_others_are_removed_by_their_index_per_name(self, site: Site) -> None:
         theirs = b"Authentication-Results: relay.example; x-%d=pass"
         ours = b"Authentication-Results: mx.example.org; x-%d=pass"
         lines = [(theirs if number % 3 == 1 else ours) % number for number in range(12)]
@@ -336,9 +339,9 @@ class Laws:
         expected = [line for line in lines if b"relay.example" in line]
         assert fields(stored)[4:] == [*(fields(line)[0] for line in expected), *fields(raw)]
 
-    # -- what a connection may do
+    # -- several messages on a connection
 
-    def test_two_messages_on_one_connection_are_judged_apart(self, site: Site) -> None:
+    def test_two_messages_on_one_connection_are_judged_separately(self, site: Site) -> None:
         first, second = site.recipient(), site.recipient()
         with site.mta.connect(helo="mail.example.com", **site.client(honest=True)) as session:
             session.sendmail("alice@example.com", [first], signed(message()))
@@ -349,7 +352,7 @@ class Laws:
         assert result_of(unknown, "dmarc") == "none"
         assert names(unknown) == [*STAMPS, "Received", *names(message())]
 
-    def test_a_transaction_that_was_given_up_leaves_nothing(self, site: Site) -> None:
+    def test_an_aborted_transaction_leaves_no_trace(self, site: Site) -> None:
         recipient = site.recipient()
         with site.mta.connect(helo="mail.example.com", **site.client(honest=True)) as session:
             session.mail("<forgotten@strict.example>")
@@ -360,14 +363,14 @@ class Laws:
         assert "strict.example" not in "".join(value for _, value in fields(stored)[:4])
         assert result_of(stored, "dmarc") == "pass"
 
-    def test_authenticated_mail_is_not_judged_but_its_lies_are_removed(self, site: Site) -> None:
+    def test_authenticated_mail_is_not_judged_but_forged_results_are_removed(self, site: Site) -> None:
         raw = message()
         stored = site.send(
             b"Authentication-Results: mx.example.org; dmarc=pass\r\n" + raw, honest=False, starttls=True, login=True
         )
         assert names(stored) == ["Received", *names(raw)]
 
-    def test_a_login_between_two_messages_counts_from_then_on(self, site: Site) -> None:
+    def test_a_login_between_two_messages_applies_to_later_messages(self, site: Site) -> None:
         before, after = site.recipient(), site.recipient()
         with site.mta.connect(helo="mail.example.com", **site.client(honest=False)) as session:
             session.sendmail("alice@example.com", [before], message())
@@ -376,7 +379,7 @@ class Laws:
         assert result_of(site.mta.wait_for(1, before)[0], "dmarc") == "fail"
         assert names(site.mta.wait_for(1, after)[0]) == ["Received", *names(message())]
 
-    def test_after_starttls_the_second_helo_counts(self, site: Site) -> None:
+    def test_the_helo_after_starttls_replaces_the_first(self, site: Site) -> None:
         recipient = site.recipient()
         with site.mta.connect(helo="first.strict.example", **site.client(honest=True)) as session:
             session.starttls()
@@ -396,9 +399,9 @@ class Laws:
         for recipient in (first, second):
             assert result_of(site.mta.wait_for(1, recipient)[0], "dmarc") == "pass"
 
-    # -- and where the daemon is gone
+    # -- without the daemon
 
-    def test_without_the_daemon_mail_waits(self) -> None:
+    def test_without_the_daemon_mail_is_deferred(self) -> None:
         try:
             self.kind.check()
         except UnavailableError as missing:

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""A real Postfix for the tests: private directory, own port, every message into a maildir.
+"""A real Postfix for the tests: private directory, own port, every message stored in a maildir.
 
-The lines that name the milter are those of ``contrib/postfix/main.cf.assay``, so the tests prove what the operator is
-told to write. Needs root: Postfix gives each of its processes another user, and only root can.
+The lines that name the milter are those of ``contrib/postfix/main.cf.assay``, so the tests verify the documented
+configuration. Needs root: Postfix runs its processes as different users.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from mta.base import HOST, HOSTNAME, MTA, MTAS, PROJECT, UnavailableError, libra
 
 SNIPPET: Final = PROJECT / "contrib" / "postfix" / "main.cf.assay"
 
-#: Users and a group that every Debian has. Postfix wants two different users, neither of them root.
+#: Users and a group that every Debian has. Postfix requires two different users other than root.
 OWNER: Final = "daemon"
 STORER: Final = "nobody"
 GROUP: Final = "mail"
@@ -27,7 +27,7 @@ _QUEUES: Final = (
     "private",
 )
 
-#: service, type, private, unprivileged, chroot, wakeup, process limit, command.  Never in a chroot.
+#: Service, type, private, unprivileged, chroot, wakeup, process limit, command. Never in a chroot.
 _SERVICES: Final = """\
 {port} inet n - n - - smtpd
 cleanup unix n - n - 0 cleanup
@@ -58,7 +58,7 @@ class Postfix(MTA):
         if not (MTAS / "postfix").is_dir():
             raise UnavailableError(f"no Postfix in {MTAS}: run sh contrib/fetch-mtas.sh .cache/mta")
         if os.geteuid() != 0:
-            raise UnavailableError("Postfix gives its processes different users: run the tests as root")
+            raise UnavailableError("Postfix runs its processes as different users: run the tests as root")
 
     def prepare(self) -> None:
         owner, storer = pwd.getpwnam(OWNER), pwd.getpwnam(STORER)
@@ -77,18 +77,18 @@ class Postfix(MTA):
         main = "".join(f"{name} = {value}\n" for name, value in parameters.items())
         file = self.directory / "etc/main.cf"
         file.write_text(main)
-        os.utime(file, (0, 0))  # master(8) waits two seconds for a main.cf that was only just written
+        os.utime(file, (0, 0))  # master(8) waits two seconds if main.cf was just written
         (self.directory / "etc/master.cf").write_text(_SERVICES.format(port=f"{HOST}:{self.port}"))
 
     def command(self) -> Sequence[str]:
-        # Not "postfix start": that is a script which inspects and repairs an installation. -d keeps it in our group.
+        # Not "postfix start", a script which inspects and repairs an installation. -d keeps it in our process group.
         return [str(MTAS / "postfix/usr/lib/postfix/sbin/master"), "-c", str(self.directory / "etc"), "-d"]
 
     def environment(self) -> dict[str, str]:
         return {"LD_LIBRARY_PATH": library_path(), "MAIL_CONFIG": str(self.directory / "etc"), "PATH": os.defpath}
 
     def stored(self) -> list[tuple[str, bytes]]:
-        """Without the three lines that virtual(8) puts before every message: only what cleanup(8) wrote is of use."""
+        """Without the three lines that virtual(8) prepends to every message: only the output of cleanup(8) matters."""
         messages = []
         for file in sorted((self.store / "new").glob("*"), key=lambda file: file.stat().st_mtime_ns):
             envelope, message = _split(file.read_bytes())
@@ -101,7 +101,7 @@ class Postfix(MTA):
     def _parameters(self) -> dict[str, str]:
         return {
             "compatibility_level": "3.6",
-            # Where everything is.
+            # Directories and programs.
             "queue_directory": str(self.directory / "queue"),
             "data_directory": str(self.directory / "data"),
             "command_directory": str(MTAS / "postfix/usr/sbin"),
@@ -114,7 +114,7 @@ class Postfix(MTA):
             "mail_owner": OWNER,
             "default_privs": STORER,
             "setgid_group": GROUP,
-            # Who it is, and that it asks no DNS.
+            # Its host name, and no DNS.
             "myhostname": HOSTNAME,
             "mydomain": HOSTNAME.partition(".")[2],
             "mydestination": "",
@@ -125,7 +125,7 @@ class Postfix(MTA):
             "smtpd_peername_lookup": "no",
             "smtp_host_lookup": "native",
             "disable_dns_lookups": "yes",
-            # Every recipient is one of ours and all are stored in one maildir.
+            # Every recipient is local, and all are stored in one maildir.
             "alias_maps": "",
             "alias_database": "",
             "local_recipient_maps": "",
@@ -143,10 +143,10 @@ class Postfix(MTA):
             "smtputf8_enable": "yes",
             # Add no fields: a client on the loopback stands for a stranger.
             "local_header_rewrite_clients": "",
-            # A quick test does not wait for what is polite on the internet.
+            # No delays, which are polite on the Internet but slow the tests.
             "smtpd_error_sleep_time": "0",
             "in_flow_delay": "0",
-            # Who may log in, and STARTTLS.
+            # SMTP AUTH and STARTTLS.
             "smtpd_sasl_auth_enable": "yes",
             "smtpd_sasl_type": "dovecot",
             "smtpd_sasl_path": str(self.directory / "auth"),
@@ -163,7 +163,7 @@ class Postfix(MTA):
 
 
 def _split(stored: bytes) -> tuple[dict[str, str], bytes]:
-    """What virtual(8) prepended (Return-Path, X-Original-To, Delivered-To), and the message after it."""
+    """The lines that virtual(8) prepended (Return-Path, X-Original-To, Delivered-To), and the message after them."""
     envelope = {}
     for _ in range(3):
         line, _, stored = stored.partition(b"\n")

@@ -1,11 +1,11 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""A real Sendmail for the tests: private directory, own port, every message into a file.
+"""A real Sendmail for the tests: private directory, own port, every message stored in a file.
 
-Its sendmail.cf is made from a .mc file with Debian's sendmail-cf, and the line that names the milter is that of
-``contrib/sendmail/assay.mc``, so the tests prove what the operator is told to write. Runs as root, and as anybody else
-whom the kernel allows namespaces of their own.
+Its sendmail.cf is built from a .mc file with Debian's sendmail-cf, and the line that names the milter is that of
+``contrib/sendmail/assay.mc``, so the tests verify the documented configuration. Runs as root, or as any user for whom
+the kernel permits user namespaces.
 
-Sendmail knows nothing like XCLIENT: a test that wants another client's address comes from one of 127.0.0.0/8.
+Sendmail has no XCLIENT: a test that needs another client address connects from one of 127.0.0.0/8.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from mta.base import HOST, HOSTNAME, MTA, MTAS, PROJECT, UnavailableError, libra
 SNIPPET: Final = PROJECT / "contrib" / "sendmail" / "assay.mc"
 _MACROS: Final = MTAS / "sendmail/usr/share/sendmail/cf"
 
-#: m4 quotes `like this'. Names and files here contain neither sign.
+#: m4 quotes `like this'. Names and files here contain neither character.
 _CONFIGURATION: Final = """\
 divert(0)dnl
 VERSIONID(`assay tests')
@@ -88,9 +88,9 @@ printf '%s\\n' "$1" >"$file.part" && cat >>"$file.part" && mv "$file.part" "$fil
 """
 
 
-#: Runs in namespaces of its own: $0 is the private directory, the arguments are the program. Before it reads any
-#: configuration, Sendmail wants its host name to be fully qualified, asks the DNS, and sleeps a minute if it is not.
-#: What it logs goes to /dev/log whatever its configuration says.
+#: Runs in separate namespaces: $0 is the private directory, the arguments are the program. Before it reads any
+#: configuration, Sendmail looks up its host name in the DNS, and sleeps a minute if the name is not fully qualified.
+#: Its log goes to /dev/log whatever its configuration says.
 _IN_NAMESPACE: Final = f"""\
 set -e
 hostname {HOSTNAME}
@@ -117,7 +117,7 @@ class Sendmail(MTA):
             raise UnavailableError(f"no Sendmail in {MTAS}: run sh contrib/fetch-mtas.sh .cache/mta")
         if not _apart():
             raise UnavailableError(
-                "no namespaces for Sendmail, without which it asks the DNS and sleeps a minute: be root"
+                "no namespaces for Sendmail, which would query the DNS and sleep a minute: run the tests as root"
             )
 
     def prepare(self) -> None:
@@ -160,7 +160,7 @@ class Sendmail(MTA):
     def command(self) -> Sequence[str]:
         program = str(MTAS / "sendmail/usr/libexec/sendmail/sendmail")
         plain = [program, "-bD", "-C", str(self.directory / "sendmail.cf")]
-        # Whoever had to become a root of his own to mount things becomes himself again: that root may not set groups.
+        # A user who became root of a user namespace to mount files changes back: that root must not set groups.
         again = [] if os.geteuid() == 0 else ["unshare", f"--map-user={os.geteuid()}", f"--map-group={os.getegid()}"]
         return [*_apart(), "sh", "-c", _IN_NAMESPACE, str(self.directory), *again, *plain]
 
@@ -191,7 +191,7 @@ class Sendmail(MTA):
 
 @functools.cache
 def _apart() -> list[str]:
-    """The command that gives a program namespaces of its own for mounts and the host name; empty where forbidden."""
+    """The command that runs a program in new mount and UTS namespaces; empty where forbidden."""
     for user in ([], ["--user", "--map-root-user"]):
         command = ["unshare", *user, "--mount", "--uts"]
         with contextlib.suppress(FileNotFoundError):
@@ -201,7 +201,7 @@ def _apart() -> list[str]:
 
 
 class _Syslog:
-    """What syslogd would do: write what comes in at the socket `path` into `file`, a line for each datagram."""
+    """Act as syslogd: write each datagram received at the socket `path` as a line to `file`."""
 
     def __init__(self, path: Path, file: Path) -> None:
         self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Who the author is before an MTA rewrites From, and in the message that it stores.
+"""The author before an MTA rewrites From, and in the message that it stores.
 
-The milter sees the field as it was sent, and readers see it as it was stored. So a message that could pass for the
-attacker's domain must not be stored as somebody else's.
+The milter sees the field as it was sent, and mail readers see it as it was stored. So a message that could pass for the
+attacker's domain must not be stored under another author.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from mta.sendmail import Sendmail
 SEED: Final = int(os.environ.get("ASSAY_FORMS_SEED", "1"))
 COUNT: Final = int(os.environ.get("ASSAY_FORMS", "300"))
 
-#: A line that is not a continuation would be another field, or no field at all.
+#: A line that is not a continuation would be another field, or not a field.
 _BROKEN = re.compile(rb"\n(?![ \t])|(?<!\r)\n|\r(?!\n)")
 
 
@@ -37,12 +37,12 @@ def shown(stored: bytes) -> set[str]:
 
 
 def is_anothers(domain: str) -> bool:
-    """Whether a domain is the victim's, or the MTA's own, which it may put in."""
+    """Whether a domain is the victim's, or the MTA's own, which the MTA may add."""
     return domain.endswith((VICTIM.decode(), HOSTNAME))
 
 
 @pytest.mark.parametrize("kind", [Sendmail, Postfix])
-def test_what_passes_is_stored_under_its_own_name(kind: type[MTA]) -> None:
+def test_a_message_that_can_pass_is_stored_under_the_same_author(kind: type[MTA]) -> None:
     try:
         kind.check()
     except UnavailableError as missing:

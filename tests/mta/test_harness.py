@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The harness itself: each MTA alone, without a milter, stores what it was given.
+"""The harness itself: each MTA, without a milter, stores what it was sent.
 
-The other tests here compare stored messages header by header; these rows say what an MTA adds by itself.
+The other tests here compare stored messages header by header; these rows list what an MTA itself adds.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ caf\xc3\xa9
 the end
 """
 
-#: What the fields of MESSAGE look like in the store, after the MTA's own Received.
+#: The fields of MESSAGE as stored, after the MTA's own Received.
 KEPT = fields(MESSAGE)
 
 
@@ -59,7 +59,7 @@ def sent(mta: MTA, message: bytes = MESSAGE, **how: object) -> bytes:
     return stored
 
 
-def test_the_stored_message_is_received_and_then_what_was_sent(mta: MTA) -> None:
+def test_the_stored_message_is_received_followed_by_the_message_sent(mta: MTA) -> None:
     stored = sent(mta)
     (name, value), *rest = fields(stored)
     assert name == "Received"
@@ -69,7 +69,7 @@ def test_the_stored_message_is_received_and_then_what_was_sent(mta: MTA) -> None
     assert body(stored) == body(MESSAGE)
 
 
-def test_a_message_to_two_recipients_is_stored_for_each(mta: MTA) -> None:
+def test_a_message_to_two_recipients_is_stored_for_both(mta: MTA) -> None:
     mta.submit(MESSAGE, recipients=["two-a@example.org", "two-b@example.com"])
     assert mta.wait_for(1, "two-a@example.org")
     assert mta.wait_for(1, "two-b@example.com")
@@ -80,7 +80,7 @@ def test_ten_megabytes_arrive_whole(mta: MTA) -> None:
     assert body(sent(mta, large)) == body(large)
 
 
-def test_the_client_may_come_from_any_loopback_address(mta: MTA) -> None:
+def test_the_client_may_connect_from_any_loopback_address(mta: MTA) -> None:
     assert "[127.0.0.23]" in fields(sent(mta, client="127.0.0.23"))[0][1]
 
 
@@ -101,7 +101,7 @@ def test_two_run_at_once(mta: MTA) -> None:
         assert second.messages("nobody@example.org") == []
 
 
-def test_the_processes_end_with_the_context(mta: MTA) -> None:
+def test_the_processes_exit_with_the_context(mta: MTA) -> None:
     with type(mta)() as second:
         port, directory = second.port, second.directory
         sent(second)
@@ -110,7 +110,7 @@ def test_the_processes_end_with_the_context(mta: MTA) -> None:
         smtplib.SMTP(HOST, port)
 
 
-def test_xclient_pretends_another_client() -> None:
+def test_xclient_simulates_another_client() -> None:
     try:
         Postfix.check()
     except UnavailableError as missing:

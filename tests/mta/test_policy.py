@@ -18,7 +18,7 @@ from mta.postfix import Postfix
 from mta.sendmail import Sendmail
 from running import Daemon
 
-#: Each for mail of one local part, so that one daemon serves all tests.
+#: Each rule applies to one local part, so that one daemon serves all tests.
 RULES: list[dict[str, Any]] = [
     {
         "name": "greeting",
@@ -94,7 +94,7 @@ class Policy:
         """An SMTP session of the honest client."""
         return site.mta.connect(helo=helo, **site.client(honest=True))
 
-    def test_mail_is_refused_at_mail_in_the_operators_words(self, site: Site) -> None:
+    def test_mail_is_refused_at_mail_with_the_operators_text(self, site: Site) -> None:
         with self.session(site) as session:
             assert session.mail("<nobody@example.com>") == (554, b"5.7.0 100% no mail from nobody@example.com")
             assert session.mail("<later@example.com>") == (451, b"4.7.1 Refused by local policy: busy")
@@ -106,14 +106,14 @@ class Policy:
             refused = session.sendmail("alice@example.com", [first, "closed@example.org", last], message())
         assert list(refused) == ["closed@example.org"]
         assert refused["closed@example.org"][0] == 550
-        # Sendmail puts the recipient in front of the text.
+        # Sendmail puts the recipient before the text.
         assert refused["closed@example.org"][1].startswith(b"5.7.1 ")
         assert refused["closed@example.org"][1].endswith(b"Refused by local policy")
         for recipient in (first, last):
             (stored,) = site.mta.wait_for(1, recipient)
             assert result_of(stored, "dmarc") == "pass"
 
-    def test_421_cuts_the_client_off(self, site: Site) -> None:
+    def test_421_closes_the_connection(self, site: Site) -> None:
         with self.session(site) as session:
             session.mail("<flood@example.com>")
             code, text = session.rcpt("<bob@example.org>")
@@ -127,13 +127,13 @@ class Policy:
         assert refused.value.smtp_code == 550
         assert refused.value.smtp_error.startswith(b"5.7.1 Refused by local policy: bad")
 
-    def test_a_quarantined_message_is_kept(self, site: Site) -> None:
+    def test_a_quarantined_message_is_held(self, site: Site) -> None:
         before = set(site.mta.held())
         site.mta.submit(message(), sender="look@example.com", **site.client(honest=True))
         assert site.mta.wait_until(lambda: len(set(site.mta.held()) - before) == 1)
         assert "action=quarantine" in site.daemon.wait_for_log('by="rule look" reason="look at it"')
 
-    def test_a_tag_stands_before_the_subject(self, site: Site) -> None:
+    def test_a_tag_precedes_the_subject(self, site: Site) -> None:
         stored = site.send(message(), sender="odd@example.com")
         found = fields(stored)
         assert [" ".join(value.split()) for name, value in found if name == "Subject"] == ["[odd] one two three"]
@@ -157,7 +157,7 @@ class Policy:
         assert "X-Empty" not in [name for name, _ in found]
         assert len(site.mta.wait_for(copies + 1, "copy@example.org")) == copies + 1
 
-    def test_a_discarded_message_is_taken_and_gone(self, site: Site) -> None:
+    def test_a_discarded_message_is_accepted_and_not_delivered(self, site: Site) -> None:
         void, after = site.recipient(), site.recipient()
         with self.session(site) as session:
             session.sendmail("void@example.com", [void], message())
@@ -167,7 +167,7 @@ class Policy:
         assert "action=discard" in site.daemon.log()
 
     def test_a_client_is_refused_from_helo_on(self, site: Site) -> None:
-        """Both MTAs say 250 to HELO and no to what follows."""
+        """Both MTAs reply 250 to HELO and refuse the commands after it."""
         with self.session(site) as session:
             session.ehlo("rude.example")
             code, text = session.mail("<alice@example.com>")

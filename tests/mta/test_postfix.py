@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""assay behind a real Postfix: the laws, and what only Postfix can do."""
+"""assay with a real Postfix: the laws, and what only Postfix can do."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class TestPostfix(Laws):
     xclient = True
 
     def delivered(self, site: Site, session: Any, sender: str, raw: bytes, *options: str) -> bytes:
-        """Send in a session at hand; the message as stored."""
+        """Send in an open session, and return the message as stored."""
         recipient = site.recipient()
         session.sendmail(sender, [recipient], raw, mail_options=options)
         (stored,) = site.mta.wait_for(1, recipient)
@@ -67,8 +67,8 @@ class TestPostfix(Laws):
         assert result_of(stored, "dkim") == "pass"
         assert fields(stored)[4:] == fields(raw)
 
-    def test_a_field_with_nul_is_judged_as_it_is_stored(self, site: Site) -> None:
-        """Postfix cuts the field there, for us and in the store: nobody reads the rest."""
+    def test_a_field_with_nul_is_judged_as_stored(self, site: Site) -> None:
+        """Postfix truncates the field there, for us and in the store: the rest is never read."""
         raw = message().replace(b"From:  Alice  <alice@example.com>", b"From: alice@example.com\0, eve@strict.example")
         stored = site.send(raw)
         assert result_of(stored, "dmarc") == "pass"
@@ -79,7 +79,7 @@ RELAYS = PROJECT / "docs" / "relays.md"
 
 
 class WithProxy(Postfix):
-    """Postfix with a port for a proxy, configured as docs/relays.md says."""
+    """Postfix with a port for a proxy, configured as in docs/relays.md."""
 
     def configure(self) -> None:
         super().configure()
@@ -119,8 +119,8 @@ def test_the_client_behind_a_tcp_proxy(tmp_path: Path, client: str, spf: str) ->
         assert result_of(stored, "spf") == spf
 
 
-def test_xclient_is_for_the_hosts_that_are_named() -> None:
-    """docs/relays.md: the parameter with the proxy's address; with another one, nobody is believed."""
+def test_xclient_is_limited_to_the_listed_hosts() -> None:
+    """docs/relays.md: the parameter must have the proxy's address; with another address no client may use XCLIENT."""
     try:
         Postfix.check()
     except UnavailableError as missing:
@@ -134,7 +134,7 @@ def test_xclient_is_for_the_hosts_that_are_named() -> None:
 
 
 def test_the_socket_of_the_snippet_is_found_below_the_queue_directory(tmp_path: Path) -> None:
-    """Nobody but the MTA's group gets at it, and its path is the same with and without a chroot."""
+    """Only the MTA's group has access to it, and its path is the same with and without a chroot."""
     try:
         Postfix.check()
     except UnavailableError as missing:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""assay behind a real Sendmail: the laws, and what only Sendmail does."""
+"""assay with a real Sendmail: the laws, and what only Sendmail does."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ class TestSendmail(Laws):
     kind = Sendmail
     xclient = False
 
-    @pytest.mark.skipif(os.geteuid() != 0, reason="a Sendmail that is not root checks no directories")
-    def test_a_socket_below_a_directory_that_others_may_write_to_is_refused(self, tmp_path: Path) -> None:
+    @pytest.mark.skipif(os.geteuid() != 0, reason="Sendmail checks directories only when it runs as root")
+    def test_a_socket_below_a_directory_writable_by_others_is_refused(self, tmp_path: Path) -> None:
         """contrib/sendmail/assay.mc warns of it."""
         try:
             Sendmail.check()
