@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from assay.model.message import HeaderField
 from assay.model.name import Domain
 from assay.protocol import dmarc
+from assay.protocol.syntax.readings import MAX_SCANNED
 
 ONE_DOMAIN = {
     "bare address": (b" jane@example.com", "jane@example.com"),
@@ -228,3 +229,10 @@ def test_time_is_linear_in_the_domain(piece: str) -> None:
 def test_never_raises_and_is_either(fields: list[HeaderField]) -> None:
     author = dmarc.author(fields)
     assert (author.domain is None) == bool(author.fault)
+
+
+@pytest.mark.parametrize("text", ["a@b.example ", "a%b.example ", "<a@b.example> "])
+def test_the_same_address_again_and_again_is_looked_at_so_many_times(text: str) -> None:
+    found = dmarc.author([HeaderField(b"From", f" {text * (MAX_SCANNED + 1)}".encode())])
+    assert (found.domain, found.domains) == (None, ())
+    assert found.fault == "malformed From field: more than 20 possible addresses"

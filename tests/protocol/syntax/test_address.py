@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from assay.protocol.syntax import address
-from assay.protocol.syntax.address import AddressFault, AddressList, HeaderMailbox, parse_addresses
+from assay.protocol.syntax.address import MAX_TOKENS, AddressFault, AddressList, HeaderMailbox, parse_addresses
 
 JANE = HeaderMailbox("", "jane", "example.com")
 
@@ -275,3 +275,8 @@ def test_time_is_linear(piece: bytes, tail: bytes) -> None:
     hostile = piece * (SIZE // len(piece)) + tail
     allowed = 50 * max(min(seconds(normal) for _ in range(3)), 0.001)
     assert min(seconds(hostile) for _ in range(3)) < allowed
+
+
+@pytest.mark.parametrize("unit", [b"a ", b"(a) ", b"@ "])
+def test_a_field_of_too_many_words_is_not_read(unit: bytes) -> None:
+    assert parse_addresses(unit * MAX_TOKENS) == AddressFault(f"more than {MAX_TOKENS} words")

@@ -70,9 +70,10 @@ def author(fields: Sequence[HeaderField]) -> Author:
             mailboxes, names = read.mailboxes, _names(read.mailboxes)
             fault = fault or ("" if mailboxes else "group without a mailbox")
         else:
-            mailboxes = possible_addresses(field.value)
-            if len(mailboxes) > MAX_READINGS:
+            possible = possible_addresses(field.value)
+            if possible is None:
                 return Author(None, fault=f"malformed From field: more than {MAX_READINGS} possible addresses")
+            mailboxes = possible
             names = _likely(_names(mailboxes))
             fault = fault or read.reason
         if any(_UNDECODED.search(mailbox.domain) for mailbox in mailboxes):

@@ -30,6 +30,8 @@ from typing import NamedTuple
 from msgspec import Struct
 
 MAX_LENGTH = 102_400  # octets of a field's value; Postfix's default header_size_limit
+#: Words, specials, comments and the white space between them; our choice: a hundred long addresses have two thousand.
+MAX_TOKENS = 5000
 MAX_MAILBOXES = 100  # our choice: bounds memory; RFC 5322 sets no limit, and a From field rarely has two
 MAX_COMMENT_DEPTH = 32  # our choice: real mail does not nest comments, but RFC 5322, 3.2.2 allows it
 
@@ -153,8 +155,11 @@ _END = _Token("end", b"", False)
 
 def _tokens(value: bytes) -> Iterator[_Token]:
     """Split an unfolded value into words and specials; white space and comments only show in `glued`."""
-    at, glued = 0, False
+    at, glued, left = 0, False, MAX_TOKENS
     while at < len(value):
+        left -= 1
+        if left < 0:
+            raise _SyntaxFault(f"more than {MAX_TOKENS} words")
         match = _TOKEN.match(value, at)
         if match is None:
             raise _SyntaxFault(_STRAY.get(value[at : at + 1], "misplaced special character"))
