@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The soak under attack runs, and the page about it names bounds that exist. No figure is asserted: machines differ."""
+"""The soak under attack runs, and its page names bounds that exist. No figure is asserted: machines differ."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ for name, attack in {**attacks.ATTACKS, "mix": attacks.mix}.items():
 @pytest.mark.skipif(shutil.which("apt-get") is None, reason="the name server comes from Debian's packages")
 def test_a_second_of_each_side() -> None:
     if subprocess.run(NAMESPACES, capture_output=True, check=False).returncode:
-        pytest.skip("this kernel lets nobody make namespaces")
+        pytest.skip("this kernel does not permit user namespaces")
     done = subprocess.run(
         [sys.executable, ATTACK, "--smoke", "--only", "abandoned,many-fields"],
         capture_output=True,
@@ -45,15 +45,15 @@ def test_a_second_of_each_side() -> None:
         assert row["did"]["sessions"] > 0
         assert row["attacked"]["sent"] > 0
         assert row["quiet"]["sent"] > 0
-        assert row["quiet"]["faults"] == {}  # genuine mail passed, and what was forged was refused
+        assert row["quiet"]["faults"] == {}  # genuine mail passed, and forged mail was refused
 
 
-def test_the_page_tells_of_every_attack() -> None:
+def test_the_page_lists_every_attack() -> None:
     command = [sys.executable, "-c", NAMES, str(ATTACK.parent)]
     done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
     assert done.returncode == 0, done.stderr
-    told = PAGE.read_text().partition("| attack | what it is |")[2].partition("\n\n")[0]
-    assert re.findall(r"^\| ([a-z-]+) \|", told, re.MULTILINE) == done.stdout.split()
+    table = PAGE.read_text().partition("| attack | what it is |")[2].partition("\n\n")[0]
+    assert re.findall(r"^\| ([a-z-]+) \|", table, re.MULTILINE) == done.stdout.split()
 
 
 def test_the_page_names_bounds_that_exist() -> None:

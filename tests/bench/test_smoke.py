@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The benchmark runs: one second against assay, every reply checked. No figure is asserted, for machines differ."""
+"""The benchmark runs: one second against assay, every reply checked. No figure is asserted: machines differ."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ NAMESPACES = ("unshare", "--user", "--map-root-user", "--mount", "--net", "--pid
 @pytest.mark.skipif(shutil.which("apt-get") is None, reason="the name server comes from Debian's packages")
 def test_a_second_against_assay() -> None:
     if subprocess.run(NAMESPACES, capture_output=True, check=False).returncode:
-        pytest.skip("this kernel lets nobody make namespaces")
+        pytest.skip("this kernel does not permit user namespaces")
     done = subprocess.run([sys.executable, RUN, "--smoke"], capture_output=True, text=True, timeout=120, check=False)
     assert done.returncode == 0, done.stderr
     (row,) = json.loads(done.stdout)

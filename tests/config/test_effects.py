@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Every configuration key has an effect: change it alone, and something that assay makes or does is another.
+"""Every configuration key has an effect: changing it alone changes something that assay creates or does.
 
-A row of `EFFECTS` names a key, another value than the default, and what shows the difference: one of the functions
-below. Most rows use `message`: the golden messages and some more, played to sessions that a worker's own assembly made,
-with all that came out. A key that acts in several places has a row for each. A key without a row fails the last test.
+A row of `EFFECTS` names a key, a value other than the default, and one of the functions below, which shows the
+difference. Most rows use `message`: the golden messages and some others, played to sessions created as in a worker,
+with all their output. A key that acts in several places has a row for each. A key without a row fails the last test.
 """
 
 from __future__ import annotations
@@ -68,7 +68,7 @@ def fields(*lines: str) -> bytes:
     return "".join(f"{line}\r\n" for line in (*lines, "", "hello")).encode()
 
 
-#: What the golden messages do not show.
+#: Cases that the golden messages do not cover.
 MORE: list[dict[str, Any]] = [
     {"ip": "192.0.2.77", "mail_from": "ann@deep.example", "octets": fields("From: ann@deep.example")},
     {"ip": "192.0.2.77", "mail_from": "ann@plain.example", "octets": fields("From: ann@plain.example")},
@@ -131,7 +131,7 @@ def nameserver() -> Iterator[NameServer]:
 
 
 class World:
-    """What a row may look at: a configuration, and where things are."""
+    """The input of a row's function: a configuration, and paths and addresses."""
 
     def __init__(self, values: Mapping[str, Any], zone: str, nameserver: NameServer, folder: Path) -> None:
         sections: dict[str, Any] = {}
@@ -151,7 +151,7 @@ class World:
 
     @contextlib.contextmanager
     def service(self) -> Iterator[connection.Service]:
-        """What a worker makes of it: `worker.run`, but for libmilter and for what would change this process."""
+        """Assemble it as `worker.run` does, without libmilter and without changes to this process."""
         made: list[connection.Service] = []
         resolvers: list[resolver.Resolver] = []
 
@@ -185,7 +185,7 @@ class World:
             resolvers[0].close()
 
     def play(self) -> list[list[Verdict]]:
-        """The verdicts on each message, stage by stage. They go into the journal, too."""
+        """The verdicts on each message, stage by stage, which are also written to the journal."""
         with self.service() as service:
             return [self._play(service, one) for one in CORPUS]
 
@@ -221,7 +221,7 @@ class World:
 
 
 def _filled(value: Any, world: World) -> Any:
-    """Values with what is only known now: ``{folder}`` and ``{nameserver}``."""
+    """Values with ``{folder}`` and ``{nameserver}`` replaced."""
     match value:
         case dict():
             return {key: _filled(one, world) for key, one in value.items()}
@@ -238,11 +238,11 @@ def _filled(value: Any, world: World) -> Any:
     return value
 
 
-# What shows a difference. Each is a function of a World.
+# The functions that show a difference. Each takes a World.
 
 
 def message(world: World) -> object:
-    """All that is done with messages, as the MTA sees it."""
+    """Everything done with messages, as the MTA sees it."""
     return [[(one.action, one.reply, one.edits, one.stage) for one in of] for of in world.play()]
 
 
@@ -253,7 +253,7 @@ def logged(world: World) -> object:
 
 
 def words(*names: str) -> Callable[[World], object]:
-    """These words of the log's lines, and nothing else."""
+    """Only these words of the log lines."""
 
     def shown(world: World) -> object:
         world.play()
@@ -263,7 +263,7 @@ def words(*names: str) -> Callable[[World], object]:
 
 
 def budget_at(stage: str) -> Callable[[World], object]:
-    """How long what is started at a stage may wait for the DNS."""
+    """How long a lookup started at a stage may wait for the DNS."""
 
     def shown(world: World) -> object:
         world.play()
@@ -273,7 +273,7 @@ def budget_at(stage: str) -> Callable[[World], object]:
 
 
 def spfquery(world: World) -> object:
-    """The limits that the SPF debugger reports and keeps."""
+    """The limits that the SPF debugger reports and applies."""
     path = world.folder / "spfquery.toml"
     path.write_text(show(world.configuration), "utf-8")
     with pytest.MonkeyPatch.context() as patch:
@@ -289,7 +289,7 @@ def decided(world: World) -> object:
 
 
 def service(world: World) -> object:
-    """What all connections of a worker share."""
+    """The state shared by all connections of a worker."""
     with world.service() as made:
         return made.on_error, made.no_reply
 
@@ -304,7 +304,7 @@ def patience(world: World) -> object:
 
 
 def children(world: World) -> object:
-    """What the supervisor keeps."""
+    """The settings that the supervisor keeps."""
     kinds = supervisor.kinds(world.configuration, Listener(None, -1), Log(lambda *_: None))  # type: ignore[arg-type]
     return [(kind.name, kind.count, kind.drain_seconds) for kind in kinds]
 
@@ -341,14 +341,14 @@ def facts(world: World) -> object:
 
 
 def answer(world: World) -> object:
-    """What the DNS says of a name, and what is known of it."""
+    """The DNS answer for a name, and what is cached of it."""
     with make_resolver(world.configuration) as made:
         found = made.driver(5.0).start(_ask("a.example")).result()
     return found.outcome, found.records, found.secure
 
 
 def answers_kept(world: World) -> object:
-    """How often one of five names is asked for that are wanted in turns."""
+    """How often one of five names is queried when they are looked up in turn."""
     before = world.nameserver.count("a.example")
     with make_resolver(world.configuration) as made:
         for name in ("a.example", "b.example", "c.example", "d.example", "e.example") * 2:
@@ -357,7 +357,7 @@ def answers_kept(world: World) -> object:
 
 
 def seconds_of_silence(world: World) -> object:
-    """How soon a nameserver that says nothing is given up for the next one."""
+    """How soon the next nameserver is tried when one does not answer."""
     with NameServer({}, drop=True) as silent:
         dns = msgspec.structs.replace(world.configuration.dns, nameservers=(silent.text, world.nameserver.text))
         configuration = msgspec.structs.replace(world.configuration, dns=dns)
@@ -379,7 +379,7 @@ RULE = {"name": "r", "when": "true", "action": "tag"}
 LISTED = {"lists": {"bad": "{folder}/empty"}, "rule": (RULE | {"when": "listed(mail_from.domain, 'bad')"},)}
 ASKED = {"dns.nameservers": "{nameserver}", "dns.zone": ""}
 
-#: Key, another value, what shows the difference, and what else has to be configured for it to matter.
+#: Key, another value, the function that shows the difference, and other configuration required for an effect.
 EFFECTS: list[tuple[str, Any, Callable[[World], object], Mapping[str, Any]]] = [
     ("milter.socket", "inet:1@127.0.0.1", listening, {}),
     ("milter.socket_mode", "0600", listening, {}),
@@ -470,7 +470,7 @@ EFFECTS: list[tuple[str, Any, Callable[[World], object], Mapping[str, Any]]] = [
     ("log.facts", "{folder}/facts", facts, {}),
     ("log.enterprise", 32473, logged, REFUSE_DMARC),
 ]
-#: Fields of a rule, likewise. What a rule needs anyway is in RULE.
+#: Fields of a rule, likewise. The required fields of a rule are in RULE.
 OF_A_RULE: list[tuple[str, Any, Callable[[World], object], Mapping[str, Any]]] = [
     ("name", "other", logged, {"action": "reject"}),
     ("when", "false", message, {}),
@@ -495,7 +495,7 @@ def keys(struct: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
 
 
 def holds_an_action(field: msgspec.structs.FieldInfo) -> bool:
-    """Whether a key holds an action for an outcome; those are all read in one place."""
+    """Whether a key holds an action for an outcome; all of these are read in one place."""
     return "Action" in str(field.type) or isinstance(field.default, Action)
 
 
@@ -524,7 +524,7 @@ def named(value: object) -> str | None:
 def test_a_key_has_an_effect(
     key: str, value: Any, show: Callable[[World], object], base: Mapping[str, Any], differs: Callable[..., bool]
 ) -> None:
-    assert differs(key, value, show, base), f"{key} = {value!r} changes nothing that {show.__name__} shows"
+    assert differs(key, value, show, base), f"{key} = {value!r} does not change the output of {show.__name__}"
 
 
 @pytest.mark.parametrize("key", ACTIONS)
@@ -540,8 +540,8 @@ def test_a_field_of_a_rule_has_an_effect(
     assert differs("rule", (rule | {key: value},), show, {"rule": (rule,)})
 
 
-def test_nothing_differs_by_itself(zone: str, nameserver: NameServer, differs: Callable[..., bool]) -> None:
-    """Or the rows would prove nothing."""
+def test_without_a_change_nothing_differs(zone: str, nameserver: NameServer, differs: Callable[..., bool]) -> None:
+    """Otherwise the rows would prove nothing."""
     shows = {show.__name__: show for _, _, show, _ in EFFECTS if show is not listening}
     found = {name for name, show in shows.items() if differs("log.level", "info", show, {})}
     assert found == set()

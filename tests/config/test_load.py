@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Read a configuration file. Its error messages are in test_messages.py."""
+"""Reading a configuration file. Its error messages are in test_messages.py."""
 
 from __future__ import annotations
 
@@ -27,14 +27,14 @@ def test_a_file_that_is_not_utf_8(tmp_path: Path) -> None:
     assert fault(path) == f"{path}: not UTF-8 text (octet 5)"
 
 
-def test_a_byte_order_mark_and_other_line_ends_are_harmless(tmp_path: Path) -> None:
+def test_a_byte_order_mark_and_other_line_ends_are_accepted(tmp_path: Path) -> None:
     path = tmp_path / "assay.toml"
     path.write_bytes(b"\xef\xbb\xbf[milter]\r\nworkers = 7\r\n")
     assert load(path).milter.workers == 7
 
 
 @pytest.mark.parametrize("text", [None, "[dns]\nzone = '/dev/zero'\n", "[lists]\na = '/dev/zero'\n"])
-def test_a_file_without_end_is_refused(tmp_path: Path, text: str | None) -> None:
+def test_an_endless_file_is_rejected(tmp_path: Path, text: str | None) -> None:
     path = Path("/dev/zero")
     if text is not None:
         path = tmp_path / "assay.toml"
@@ -57,7 +57,7 @@ def test_a_directory(tmp_path: Path) -> None:
     assert fault(tmp_path) == f"{tmp_path}: cannot be read: Is a directory"
 
 
-def test_nothing_is_the_defaults(tmp_path: Path) -> None:
+def test_an_empty_file_means_the_defaults(tmp_path: Path) -> None:
     (tmp_path / "empty").write_text("")
     assert load(None) == load(tmp_path / "empty") == Configuration()
 
@@ -113,7 +113,7 @@ def test_every_key_reaches_its_struct(tmp_path: Path) -> None:
 
 
 def sections(struct: type) -> Iterator[type]:
-    """A section and those in it."""
+    """A section and its subsections."""
     for field in msgspec.structs.fields(struct):
         if isinstance(field.type, type) and issubclass(field.type, msgspec.Struct):
             yield field.type

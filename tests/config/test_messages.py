@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Each error of a configuration is one sentence that names file, key and value, and each message has a row here."""
+"""Each configuration error is one sentence that names file, key and value, and each message has a row here."""
 
 from __future__ import annotations
 
@@ -16,35 +16,35 @@ from assay.cli.serve import read_for_serving
 from assay.config import ConfigError
 
 PACKAGE = Path(assay.__file__).parent
-#: The modules that read what an operator writes. Each ``raise`` in them is reached by a row, but for `NOT_FROM_A_FILE`.
+#: The modules that read an operator's input. Each ``raise`` in them is reached by a row, except `NOT_FROM_A_FILE`.
 READERS = (
     *("config/build.py", "config/endpoint.py", "config/load.py", "config/methods.py", "config/responses.py"),
     *("config/site.py", "log.py", "model/network.py", "policy/addresses.py", "policy/replies.py"),
     *("policy/rule_names.py", "policy/rules.py", "resolver/nameservers.py", "resolver/zone.py"),
 )
-#: Functions whose errors no configuration can cause, with the reason.
+#: Functions whose errors cannot be caused by a configuration, with the reason.
 NOT_FROM_A_FILE = {
     "matches": "a rule fails on a message; see test_rules.py",
     "_cel": "the library is not installed",
-    "_public_suffix": "the library is not installed; see test_a_package_that_is_missing",
+    "_public_suffix": "the library is not installed; see test_a_missing_package",
 }
 
 SOCKET = "is not a socket address; write inet:PORT@HOST, inet6:PORT@HOST or unix:PATH"
 WORDS = "accept, tag, quarantine, tempfail, discard, reject"
 
-#: What is wrong, the file, and the message after the file's name. DIR is the directory of the file.
+#: The error, the file, and the message after the file's name. DIR is the directory of the file.
 ROWS = {
     # TOML
     "TOML syntax": ("\n\n[milter\n", "not valid TOML: Expected ']' at the end of a table declaration (at line 3,"),
     "a key twice": ("[milter]\nworkers = 1\nworkers = 2\n", "not valid TOML: Cannot overwrite a value (at line 3,"),
     "a bare word": ("[milter]\ndry_run = yes\n", 'write text in "quotes", a switch as true or false'),
     "YAML": ("milter: 1\n", 'write key = "value"'),
-    "brackets without end": ("a = " + "[" * 5000, "not valid TOML: nested too deeply"),
+    "brackets nested too deeply": ("a = " + "[" * 5000, "not valid TOML: nested too deeply"),
     # sections and keys
     "unknown section": ("[mitler]\n", "unknown section [mitler]; did you mean milter?"),
-    "unknown section like no other": ("[qqqq]\n", "unknown section [qqqq]; known are addresses, arc, "),
+    "unknown section unlike any other": ("[qqqq]\n", "unknown section [qqqq]; known are addresses, arc, "),
     "unknown key": ("[milter]\nsokcet = 'x'\n", "unknown key milter.sokcet; did you mean socket?"),
-    "unknown key like no other": ("[iprev]\nqqqq = 1\n", "unknown key iprev.qqqq; known are dry_run, enabled, fail"),
+    "unknown key unlike any other": ("[iprev]\nqqqq = 1\n", "unknown key iprev.qqqq; known are dry_run, enabled, fail"),
     "section as a key": (
         "milter = 1\n",
         "milter is a section; write [milter] on a line of its own, not milter = 1",
@@ -88,7 +88,7 @@ ROWS = {
         "milter.socket: 'inet:25@::1' has an IPv6 address; write inet6:25@::1",
     ),
     "a space in a host": ("[milter]\nsocket = 'inet:25@a b'\n", f"'inet:25@a b' {SOCKET}"),
-    "a port in other digits": ("[milter]\nsocket = 'inet:\u0662@h'\n", SOCKET),
+    "a port in non-ASCII digits": ("[milter]\nsocket = 'inet:\u0662@h'\n", SOCKET),
     "NUL in a path": ('[milter]\nsocket = "unix:/a\\u0000"\n', SOCKET),
     "mode that is not octal": ("[milter]\nsocket_mode = '888'\n", "milter.socket_mode: '888' is not a mode; write "),
     "mode with special bits": ("[milter]\nsocket_mode = '7777'\n", "milter.socket_mode: '7777' is not a mode; write "),
@@ -123,7 +123,7 @@ ROWS = {
     },
     # [dns]
     "a name as a nameserver": ("[dns]\nnameservers = ['dns.example']\n", "dns.nameservers: 'dns.example' is "),
-    "a bracket that stays open": ("[dns]\nnameservers = ['[::1']\n", "dns.nameservers: '[::1' is "),
+    "an unclosed bracket": ("[dns]\nnameservers = ['[::1']\n", "dns.nameservers: '[::1' is "),
     "a nameserver's port": ("[dns]\nnameservers = ['192.0.2.1:0']\n", "dns.nameservers: '192.0.2.1:0': the port must"),
     "DNS over HTTPS": ("[dns]\nnameservers = ['https://192.0.2.1']\n", "dns.nameservers: 'https://192.0.2.1': only "),
     "no nameserver": ("[dns]\nnameservers = []\n", "dns.nameservers: no nameserver"),
@@ -139,7 +139,7 @@ ROWS = {
         )
     },
     # methods
-    "a word of names_in_mail_from": (
+    "an unknown word in names_in_mail_from": (
         "[iprev]\nnames_in_mail_from = 'all'\n",
         "iprev.names_in_mail_from: 'all' is not one of first, any, ''",
     ),
@@ -202,7 +202,10 @@ ROWS = {
     # lists
     "a list that is missing": ("[lists]\na = 'DIR/missing'\n", "lists.a: DIR/missing: cannot be read: No such file"),
     "a list in Latin-1": ("[lists]\na = 'DIR/Latin-1'\n", "lists.a: DIR/Latin-1: not UTF-8 text (octet "),
-    "an entry of a list": ("[lists]\na = 'DIR/list'\n", "lists.a: DIR/list:3: 'a b' is not an address, a domain or "),
+    "an invalid entry in a list": (
+        "[lists]\na = 'DIR/list'\n",
+        "lists.a: DIR/list:3: 'a b' is not an address, a domain or ",
+    ),
     # rules
     "half a rule": ("[[rule]]\nname = 'a'\n", "rule 1.when: required, but missing"),
     "a rule without a name": ("[[rule]]\nname = ''\nwhen = 'true'\n", "rule 1.name: expected a string of length >= 1"),
@@ -216,9 +219,13 @@ ROWS = {
         for name, text, message in (
             ("a rule's action", "when = 'true'\naction = 'bounce'", f"rule 1.action: 'bounce' is not one of {WORDS}"),
             ("a rule's reason", "when = 'true'\nreason = 'ä'", "rule 1.reason: 'ä' is not plain text; write printable"),
-            ("a field to add", "when = 'true'\nadd_fields = ['x']", "rule 1.add_fields: 'x' is not a header field; "),
             (
-                "a field to remove",
+                "an invalid field to add",
+                "when = 'true'\nadd_fields = ['x']",
+                "rule 1.add_fields: 'x' is not a header field; ",
+            ),
+            (
+                "an invalid field to remove",
                 "when = 'true'\nremove_fields = ['a:']",
                 "rule 1.remove_fields: 'a:' is not a header",
             ),
@@ -227,7 +234,11 @@ ROWS = {
                 "when = 'true'\nadd_recipients = ['joe']",
                 "rule 1.add_recipients: 'joe' is not an address",
             ),
-            ("nothing to do", "when = 'true'", "rule 'r': action: missing; write an action, or a change such as "),
+            (
+                "a rule without an action",
+                "when = 'true'",
+                "rule 'r': action: missing; write an action, or a change such as ",
+            ),
             (
                 "a change too early",
                 "when = 'true'\nstage = 'mail'\nadd_fields = ['X: y']",
@@ -312,7 +323,7 @@ def fails(folder: Path, text: str) -> ConfigError:
 
 
 @pytest.mark.parametrize(("text", "message"), ROWS.values(), ids=ROWS)
-def test_a_message_names_file_key_and_value(tmp_path: Path, text: str, message: str) -> None:
+def test_an_error_names_file_key_and_value(tmp_path: Path, text: str, message: str) -> None:
     said = str(fails(tmp_path, text))
     assert said.startswith(f"{tmp_path}/assay.toml: ")
     assert message.replace("DIR", str(tmp_path)) in said
@@ -320,7 +331,7 @@ def test_a_message_names_file_key_and_value(tmp_path: Path, text: str, message: 
 
 
 def raise_sites(module: str) -> Iterator[range]:
-    """The lines of each ``raise`` of a module that makes an error, by statement."""
+    """The lines of each ``raise`` statement of a module that creates an error."""
     tree = ast.parse((PACKAGE / module).read_text())
     functions = [node for node in ast.walk(tree) if isinstance(node, ast.FunctionDef)]
     exempt = {node for each in functions if each.name in NOT_FROM_A_FILE for node in ast.walk(each)}
@@ -330,7 +341,7 @@ def raise_sites(module: str) -> Iterator[range]:
 
 
 def lines_passed(error: BaseException | None) -> Iterator[tuple[str, int]]:
-    """The file and line of each frame that an error passed, and those of its causes."""
+    """The file and line of each frame in the traceback of an error and of its causes."""
     while error is not None:
         traceback: TracebackType | None = error.__traceback__
         while traceback is not None:
@@ -357,7 +368,7 @@ def test_each_message_has_a_row(tmp_path: Path) -> None:
     assert not without
 
 
-def test_a_package_that_is_missing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_missing_package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "publicsuffixlist", None)
     said = str(fails(tmp_path, "[dmarc]\norganizational_domain = 'psl'\n"))
     assert "dmarc.organizational_domain: 'psl' needs a Python package; install publicsuffixlist" in said

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What ``assay config check`` warns of: settings that open a door or go against a standard."""
+"""Warnings of ``assay config check``: settings that weaken protection or violate a standard."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import pytest
 
 from assay.config import Configuration, risks
 
-#: Settings, and how the one warning about them begins.
+#: Settings, and the beginning of their only warning.
 RISKS: dict[str, tuple[dict[str, Any], str]] = {
     "a dry run that keeps forged fields": ({"milter": {"dry_run": True}}, "milter.dry_run: "),
     "more terms than a record may have": ({"spf": {"dns_terms": 11}}, "spf.dns_terms = 11: "),

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The sample and the code cannot drift, and what is shown can be loaded."""
+"""The sample cannot diverge from the code, and the output of ``show`` can be loaded."""
 
 from __future__ import annotations
 
@@ -21,18 +21,18 @@ def loaded(folder: Path, text: str) -> Configuration:
     return load(path)
 
 
-def test_the_sample_is_loadable_as_it_is(tmp_path: Path) -> None:
+def test_the_sample_can_be_loaded_unchanged(tmp_path: Path) -> None:
     assert loaded(tmp_path, sample()) == Configuration()
 
 
-def test_uncommented_it_is_the_defaults(tmp_path: Path) -> None:
+def test_the_uncommented_sample_equals_the_defaults(tmp_path: Path) -> None:
     text = re.sub(r"^#(?=\w|    \"|\])", "", sample(), flags=re.MULTILINE)
     assert text != sample()
     assert loaded(tmp_path, text) == Configuration()
 
 
 def keys(struct: type) -> Iterator[str]:
-    """The keys of a section in the order of the sample: its own, then those of the sections in it."""
+    """The keys of a section in the order of the sample: its own, then those of its subsections."""
     inner = []
     for field in msgspec.structs.fields(struct):
         if isinstance(field.type, type) and issubclass(field.type, msgspec.Struct):
@@ -76,6 +76,6 @@ ODD = {
 
 
 @pytest.mark.parametrize("values", [{}, ODD], ids=["defaults", "odd characters"])
-def test_what_is_shown_can_be_loaded_again(tmp_path: Path, values: dict[str, dict[str, object]]) -> None:
+def test_the_output_of_show_can_be_loaded(tmp_path: Path, values: dict[str, dict[str, object]]) -> None:
     configuration = msgspec.convert(values, Configuration)
     assert loaded(tmp_path, show(configuration)) == configuration

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The filter in ``contrib/fail2ban``, tried by fail2ban itself: it bans who was refused and nobody else.
+"""The filter in ``contrib/fail2ban``, tested with fail2ban itself: it bans refused clients and no others.
 
-fail2ban is the one that ``contrib/fetch-fail2ban.sh`` unpacked (or `ASSAY_FAIL2BAN`). It is Debian's, so Debian's
-Python runs it. Nothing is banned here: ``fail2ban-regex`` only tells what it would find.
+fail2ban is the copy unpacked by ``contrib/fetch-fail2ban.sh`` (or `ASSAY_FAIL2BAN`). It is Debian's, so Debian's
+Python runs it. Nothing is banned here: ``fail2ban-regex`` only reports what it would find.
 """
 
 from __future__ import annotations
@@ -24,14 +24,14 @@ FAIL2BAN = Path(os.environ.get("ASSAY_FAIL2BAN") or ROOT / ".cache" / "fail2ban"
 OURS = ROOT / "contrib" / "fail2ban"
 PYTHON = Path("/usr/bin/python3")
 ENTERPRISE = 32473
-VICTIM = "198.51.100.7"  # whom a stranger would like to see banned
+VICTIM = "198.51.100.7"  # an address that an attacker tries to get banned
 FORGED = f'[assay@{ENTERPRISE} client="{VICTIM}" helo="" from="" stage="mail" action="reject" by="" reply=""]'
 
 PREFIXES = {
     "journal, standard error": "Nov 21 10:00:00 mx assay[411]: assay[412]: ",
     "syslog file, traditional time": "Nov 21 10:00:00 mx assay[412]: ",
     "syslog file, RFC 3339 time": "2026-11-21T10:00:00.123456+00:00 mx assay[412]: ",
-    "file with nothing but standard error": "assay[412]: ",
+    "file with plain standard error": "assay[412]: ",
 }
 
 pytestmark = pytest.mark.skipif(
@@ -74,7 +74,7 @@ def banned(etc: Path, lines: list[str], options: str = "") -> list[str]:
 def refused(
     client: str = BAD, helo: str = "mail.example.org", path: str = "joe@example.org", action: str = "reject"
 ) -> list[str]:
-    """The log lines of a client that is refused at MAIL."""
+    """The log lines of a client refused at MAIL."""
     one = {"name": "x", "stage": "mail", "when": "true", "action": action, "reason": "as ] said"}
     sections = {"clients": {"internal": ()}, "rule": [one]}
     (verdict,) = deliver(sections, client=client, helo=helo, mail_from=f"<{path}>")
@@ -84,11 +84,11 @@ def refused(
 
 @pytest.mark.parametrize("prefix", PREFIXES.values(), ids=PREFIXES)
 @pytest.mark.parametrize("client", [BAD, "2001:db8::66"])
-def test_a_refused_client_is_found_once(etc: Path, prefix: str, client: str) -> None:
+def test_a_refused_client_is_matched_once(etc: Path, prefix: str, client: str) -> None:
     assert banned(etc, [prefix + line for line in refused(client)]) == [client]
 
 
-def test_the_form_of_rfc_5424(etc: Path) -> None:
+def test_the_format_of_rfc_5424(etc: Path) -> None:
     prefix = "<22>1 2026-11-21T10:00:00.123456+00:00 mx assay 412 - - "
     assert banned(etc, [prefix + line for line in refused()], "[logtype=rfc5424]") == [BAD]
 
@@ -98,11 +98,11 @@ HOSTILE = [
     pytest.param(f'x\\" client="{VICTIM}', id="an escaped quote"),
     pytest.param(f'x\\\\" client="{VICTIM}', id="an escaped backslash"),
     pytest.param(FORGED, id="the whole"),
-    pytest.param(f'x"] assay[1]: {FORGED}', id="an end and another begin"),
-    pytest.param(f"x\nNov 21 10:00:00 mx assay[1]: {FORGED}", id="a line of its own"),
+    pytest.param(f'x"] assay[1]: {FORGED}', id="an end and another start"),
+    pytest.param(f"x\nNov 21 10:00:00 mx assay[1]: {FORGED}", id="a separate line"),
     pytest.param("x" * 255 + "\\", id="a backslash where the value is cut"),
-    pytest.param("x" * 254 + '\\"' + f' client="{VICTIM}"', id="an escape that is cut"),
-    pytest.param("\x1b\x00\x85\u2028\udce9", id="what does not print"),
+    pytest.param("x" * 254 + '\\"' + f' client="{VICTIM}"', id="a truncated escape"),
+    pytest.param("\x1b\x00\x85\u2028\udce9", id="unprintable characters"),
     pytest.param(VICTIM, id="the address itself"),
     pytest.param(f"[{VICTIM}]", id="an address literal"),
     pytest.param('"' * 5000, id="many quotes"),
@@ -111,7 +111,7 @@ HOSTILE = [
 
 @pytest.mark.parametrize("prefix", PREFIXES.values(), ids=PREFIXES)
 @pytest.mark.parametrize("text", HOSTILE)
-def test_what_a_client_says_bans_nobody_else(etc: Path, prefix: str, text: str) -> None:
+def test_text_from_a_client_does_not_ban_another(etc: Path, prefix: str, text: str) -> None:
     lines = [
         prefix + line
         for helo, path in ((text, "joe@example.org"), ("mail.example.org", text), (text, text))
@@ -120,7 +120,7 @@ def test_what_a_client_says_bans_nobody_else(etc: Path, prefix: str, text: str) 
     assert banned(etc, lines) == [BAD] * 3
 
 
-def test_a_line_of_the_mta_bans_nobody(etc: Path) -> None:
+def test_a_line_of_the_mta_is_not_matched(etc: Path) -> None:
     lines = [
         f"Nov 21 10:00:00 mx postfix/smtpd[1]: NOQUEUE: milter-reject: MAIL from x: 550; helo=<assay[1]: {FORGED}>",
         f"Nov 21 10:00:00 mx postfix/smtpd[1]: {FORGED}",
@@ -139,11 +139,11 @@ def test_a_line_of_the_mta_bans_nobody(etc: Path) -> None:
         (r"[keys=spf\.]", "reject", False),
     ],
 )
-def test_the_options(etc: Path, options: str, action: str, found: bool) -> None:
+def test_the_filter_options(etc: Path, options: str, action: str, found: bool) -> None:
     assert banned(etc, refused(action=action), options) == ([BAD] if found else [])
 
 
-def test_what_a_daemon_logs_is_found(etc: Path, tmp_path: Path) -> None:
+def test_the_log_of_a_daemon_is_matched(etc: Path, tmp_path: Path) -> None:
     spf = {"fail": "reject", "stage": "mail"}
     with Daemon(tmp_path, ROWS, log={"enterprise": ENTERPRISE}, **{"spf.mailfrom": spf}) as daemon:
         with daemon.mta() as mta:
@@ -153,7 +153,7 @@ def test_what_a_daemon_logs_is_found(etc: Path, tmp_path: Path) -> None:
     assert banned(etc, log.splitlines()) == [BAD]
 
 
-def test_the_jail_is_one(etc: Path) -> None:
+def test_the_jail_is_valid(etc: Path) -> None:
     (etc / "jail.d/enabled.local").write_text("[assay]\nenabled = true\n")
     dumped = fail2ban("fail2ban-client", "-c", etc, "-d")
     assert "['add', 'assay', 'systemd']" in dumped
