@@ -4,8 +4,8 @@
 #
 #   sh contrib/fetch-fail2ban.sh DIRECTORY
 #
-# Downloads Debian's package and unpacks it into DIRECTORY. Nothing is installed or started, no file outside DIRECTORY is
-# written. Needs no root. A second run finds everything there.
+# Downloads Debian's package and unpacks it into DIRECTORY. Nothing is installed or started, and no file outside
+# DIRECTORY is written. Needs no root. A second run finds everything there.
 set -eu
 me=fetch-fail2ban
 top=$(cd "$(dirname "$0")/.." && pwd)
@@ -13,7 +13,7 @@ top=$(cd "$(dirname "$0")/.." && pwd)
 
 [ $# -eq 1 ] || die "usage: sh contrib/fetch-fail2ban.sh DIRECTORY"
 for tool in apt-get dpkg-deb flock; do
-    command -v "$tool" >/dev/null 2>&1 || die "no $tool here: fail2ban is fetched from Debian's package only"
+    command -v "$tool" >/dev/null 2>&1 || die "$tool not found: fail2ban is fetched from Debian's package only"
 done
 mkdir -p "$1"
 directory=$(cd "$1" && pwd)
@@ -27,7 +27,7 @@ fetch() {
     dpkg-deb -x fail2ban_*.deb "$directory/unpacking"
 }
 
-# When the machine's lists do not know the package: lists of our own.
+# Private package lists, for when the machine's lists lack the package.
 own_lists() {
     say "reading Debian's package lists into $directory/apt"
     mkdir -p "$directory/apt/lists/partial" "$directory/apt/cache/archives/partial"
@@ -41,7 +41,7 @@ exec 9>"$directory/.lock"
 flock 9 # two test runs at once: the second waits, then finds everything there
 
 if [ -f "$directory/usr/bin/fail2ban-regex" ]; then
-    say "fail2ban is in $directory already"
+    say "fail2ban is already in $directory"
     exit 0
 fi
 say "fetching fail2ban into $directory (it is unpacked there, not installed)"

@@ -5,8 +5,8 @@
 #   sh contrib/fetch-mtas.sh DIRECTORY
 #
 # Downloads Debian's packages and unpacks them below DIRECTORY: postfix/, sendmail/, and lib/ with the shared libraries
-# that this machine lacks. No package is installed, no maintainer script runs, no file outside DIRECTORY is written, so
-# the mail server that the machine has (if any) does not notice. Needs no root. A second run finds everything there.
+# that this machine lacks. No package is installed, no maintainer script runs, and no file outside DIRECTORY is written,
+# so an installed mail server is not affected. Needs no root. A second run finds everything there.
 set -eu
 me=fetch-mtas
 top=$(cd "$(dirname "$0")/.." && pwd)
@@ -14,13 +14,13 @@ top=$(cd "$(dirname "$0")/.." && pwd)
 
 [ $# -eq 1 ] || die "usage: sh contrib/fetch-mtas.sh DIRECTORY"
 for tool in apt-get dpkg-deb ldd flock; do
-    command -v "$tool" >/dev/null 2>&1 || die "no $tool here: the MTAs are fetched from Debian's packages only"
+    command -v "$tool" >/dev/null 2>&1 || die "$tool not found: the MTAs are fetched from Debian's packages only"
 done
 mkdir -p "$1"
 directory=$(cd "$1" && pwd)
 
 # With m4 and sendmail-cf a .mc file becomes a sendmail.cf; libsasl2-modules lets Sendmail do SMTP AUTH. m4 and the
-# modules are nobody's mail server, so they are unpacked in lib/.
+# modules are not part of a mail server, so they are unpacked in lib/.
 servers="postfix sendmail-bin sendmail-cf m4 libsasl2-modules"
 
 library_path() {
@@ -50,7 +50,7 @@ libraries_of() {
         grep -oE '\<lib[a-z0-9.+-]+' | sort -u
 }
 
-# apt-get and apt-cache with lists of their own, when the machine's lists do not know the packages.
+# apt-get and apt-cache with private lists, for when the machine's lists lack the packages.
 apt() {
     command=$1
     shift
@@ -96,7 +96,7 @@ fetch() {
         *) dpkg-deb -x "$package" "$unpacked/lib" ;;
         esac
     done
-    # The dynamic loader ignores LD_LIBRARY_PATH for set-group-id programs, and nobody here needs the group.
+    # The dynamic loader ignores LD_LIBRARY_PATH for set-group-id programs, and the tests do not need the group.
     find "$unpacked" -type f -perm /6000 -exec chmod ug-s {} +
 }
 
@@ -104,7 +104,7 @@ exec 9>"$directory/.lock"
 flock 9 # two test runs at once: the second waits, then finds everything there
 
 if [ -z "$(lacking "$directory")" ]; then
-    say "Postfix and Sendmail are in $directory already"
+    say "Postfix and Sendmail are already in $directory"
     exit 0
 fi
 say "fetching Postfix and Sendmail into $directory (they are unpacked there, not installed)"

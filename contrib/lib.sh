@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 # shellcheck shell=sh disable=SC2154
-# What the scripts in this directory share: how they print messages, become root, and find or create a Python environment.
+# Functions shared by the scripts in this directory: print messages, become root, find or create a Python environment.
 # Read with ".", not run. POSIX sh. The reader sets `me` (its own name, for messages) and `top` (the project's root).
 #
-# Nothing here installs, replaces or restarts a mail server, or touches one that is there.
+# Nothing here installs, replaces, restarts or changes a mail server.
 
 say() { printf '%s: %s\n' "$me" "$*"; }
 
@@ -12,18 +12,18 @@ die() {
     exit 1
 }
 
-# Run a command as root: as it is, or through sudo. Without either, say what to do and end.
+# Run a command as root: directly, or through sudo. If neither is possible, say what to do and exit.
 as_root() {
     if [ "$(id -u)" -eq 0 ]; then
         "$@"
     elif command -v sudo >/dev/null 2>&1; then
         sudo "$@"
     else
-        die "this needs root, and there is no sudo. As root, run: $*"
+        die "this needs root, and sudo is not installed. As root, run: $*"
     fi
 }
 
-# Install those of the named Debian packages that are missing, and no recommendations of theirs.
+# Install those of the named Debian packages that are missing, without recommended packages.
 need_packages() {
     missing=
     for package in "$@"; do
@@ -31,12 +31,13 @@ need_packages() {
         [ "$state" = installed ] || missing="$missing $package"
     done
     [ -n "$missing" ] || return 0
-    command -v apt-get >/dev/null 2>&1 || die "install what Debian calls$missing, then run this again"
+    command -v apt-get >/dev/null 2>&1 ||
+        die "apt-get not found. Install the equivalents of Debian's$missing, then run this again"
     [ "$(id -u)" -eq 0 ] || command -v sudo >/dev/null 2>&1 ||
-        die "you are not root, and there is no sudo. As root, run: apt-get update && apt-get install$missing"
+        die "you are not root, and sudo is not installed. As root, run: apt-get update && apt-get install$missing"
     say "installing$missing"
-    # The lists are refreshed once, and only now that something is to be fetched. A third party's broken source must
-    # not stop us: whether the packages can be had is what the next command finds out.
+    # The lists are refreshed once, and only when something has to be fetched. A third party's broken source must
+    # not stop us: the next command shows whether the packages are available.
     [ -n "${lists_fresh-}" ] || as_root apt-get -qq update || say "apt-get update reported errors; continuing"
     lists_fresh=yes
     # shellcheck disable=SC2086  # a list of names, split on purpose
@@ -62,7 +63,7 @@ need_environment() {
         find_python || { need_packages python3 && find_python; } || die "assay needs Python 3.11 or later"
     fi
     version=$("$python" -c 'import sys; print("%d.%d" % sys.version_info[:2])')
-    # All that is missing is asked for at once: who has no root here has to ask somebody.
+    # All missing packages are requested at once: a user without root may have to ask an administrator.
     packages=
     # pymilter has no wheels: it is C, built here against libmilter.
     [ -e /usr/include/libmilter/mfapi.h ] || packages="libmilter-dev"

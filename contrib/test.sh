@@ -1,12 +1,12 @@
 #!/bin/sh
 # SPDX-License-Identifier: GPL-3.0-or-later
-# Check everything, on a bare Debian 12 that has Python 3.11, git and a shell, or on any machine of a developer.
+# Check everything, on a bare Debian 12 that has Python 3.11, git and a shell, or on any developer's machine.
 #
 #   sh contrib/test.sh [PYTEST ARGUMENT ...]
 #
 # Installs the Debian packages that are missing (as root or by sudo), makes or reuses .venv, fetches Postfix and
-# Sendmail into .cache/mta and fail2ban into .cache/fail2ban (unpacked, not installed: what is here already is not
-# touched), then runs every check and stops at the first that fails. May be run as often as you like. PYTHON names
+# Sendmail into .cache/mta and fail2ban into .cache/fail2ban (unpacked, not installed: existing installations are
+# not changed), then runs every check and stops at the first that fails. May be run as often as you like. PYTHON names
 # another interpreter for .venv.
 set -eu
 me="test"
@@ -25,7 +25,7 @@ if command -v apt-get >/dev/null 2>&1; then
     sh contrib/fetch-mtas.sh .cache/mta
     sh contrib/fetch-fail2ban.sh .cache/fail2ban
 else
-    say "no apt-get here: the tests with a real Postfix, Sendmail and fail2ban are skipped"
+    say "apt-get not found: the tests with a real Postfix, Sendmail and fail2ban are skipped"
 fi
 
 PATH=$top/.venv/bin:$PATH
@@ -33,7 +33,7 @@ check ruff format --check
 check ruff check
 check mypy
 check lint-imports
-# The demonstration checks by itself that each of its messages ends as it should.
+# The demonstration itself checks the result of each of its messages.
 say "sh contrib/try.sh"
 sh contrib/try.sh >.cache/try.log 2>&1 || {
     cat .cache/try.log

@@ -35,13 +35,13 @@ say "starting the daemon: assay serve -c $folder/assay.toml"
 daemon=$!
 patience=100 # tenths of a second
 until [ -S "$folder/assay.sock" ]; do
-    kill -0 "$daemon" 2>/dev/null || die "the daemon ended: $(cat "$folder/log")"
+    kill -0 "$daemon" 2>/dev/null || die "the daemon exited: $(cat "$folder/log")"
     patience=$((patience - 1))
     [ "$patience" -gt 0 ] || die "the daemon did not create its socket: $(cat "$folder/log")"
     sleep 0.1
 done
 
-# $1: what to say of it; $2: the message; $3: the client's address; $4: how the probe must end.
+# $1: a description; $2: the message; $3: the client's address; $4: the exit code that the probe must have.
 judge() {
     printf '\n=== %s\n    assay probe unix:.../assay.sock %s --ip %s --helo mail.example.com %s\n\n' "$1" "$2" "$3" \
         "--mail-from alice@example.com --rcpt bob@example.org"

@@ -1,8 +1,8 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Write ``docs/conformance.md`` anew from a run of the published suites.
+"""Regenerate ``docs/conformance.md`` from a run of the published suites.
 
-Needs the folder of the suites: beside the project, or where ``$ASSAY_CONFORMANCE`` says. Takes some seconds.
+Needs the folder of the suites: beside the project, or in ``$ASSAY_CONFORMANCE``. Takes a few seconds.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from conformance.page import KINDS, PAGE, render  # noqa: E402
 def main() -> int:
     """Write the page; returns the exit code."""
     if not load(*KINDS):
-        print(f"no published cases in {FOLDER}: the page stays as it is", file=sys.stderr)
+        print(f"no published cases in {FOLDER}: the page is unchanged", file=sys.stderr)
         return 1
     with Filter() as whole_filter:
         PAGE.write_text(render(whole_filter))

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Attack assay beside honest mail, and see what becomes of the honest mail.
+"""Attack assay during honest mail traffic, and measure the effect on the honest mail.
 
     python contrib/bench/attack.py --short            # about two minutes: seconds for each attack
     python contrib/bench/attack.py --long             # ten minutes for each number of addresses
@@ -25,19 +25,19 @@ import sandbox
 
 _TOP = Path(__file__).resolve().parents[2]
 _CACHE = _TOP / ".cache" / "bench"
-_ANSWER_SECONDS = 0.02  # an honest DNS answer takes as long as that of a resolver that has to ask
-_KNOWN, _FORGED = 20, 100  # senders that come every few seconds, and victims of forged mail
-#: Seconds that answers live. The resolver keeps them for ten all the same, so that a sender is known who comes again
-#: within ten seconds, and one is not who comes later: most of them, as first-time senders are.
+_ANSWER_SECONDS = 0.02  # an honest DNS answer takes as long as from a resolver that has to query others
+_KNOWN, _FORGED = 20, 100  # senders that return every few seconds, and victims of forged mail
+#: TTL of answers in seconds. The resolver keeps them for ten in any case, so a sender is known if it returns within
+#: ten seconds and unknown if later: most are unknown, like first-time senders.
 _TTL = 1
-_LOG_OCTETS = 8 * 1024 * 1024  # of a worker's log, which lies in memory
+_LOG_OCTETS = 8 * 1024 * 1024  # of a worker's log, which is kept in memory
 
 Row = dict[str, Any]
 
 
 @dataclass(frozen=True, slots=True)
 class Extent:
-    """How long and by how many. Seconds of honest mail alone, and of it beside attackers."""
+    """Durations and numbers: seconds of honest mail alone, and of honest mail during an attack."""
 
     quiet: float
     attacked: float
@@ -51,7 +51,7 @@ _LONG = Extent(15.0, 30.0, (1, 10, 100)), Extent(60.0, 600.0, (1, 10, 100))
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description="Attack assay beside honest mail.")
+    parser = argparse.ArgumentParser(description="Attack assay during honest mail traffic.")
     size = parser.add_mutually_exclusive_group()
     size.add_argument("--short", action="store_true", help="about two minutes (the default)")
     size.add_argument("--long", action="store_true", help="ten minutes for each number of addresses")
@@ -67,12 +67,12 @@ def main() -> int:
         unknown = set(filter(None, arguments.only.split(","))) - {*attacks.ATTACKS, "mix"}
         if unknown:
             parser.error(
-                f"no such attack: {', '.join(sorted(unknown))}; there are {', '.join(attacks.ATTACKS)} and mix"
+                f"no such attack: {', '.join(sorted(unknown))}; known are {', '.join(attacks.ATTACKS)} and mix"
             )
         report: Row = {"machine": tables.machine(), "versions": tables.versions({"nsd": versions["nsd"]}), "rows": []}
         for row in _measure(arguments, directory):
             report["rows"].append(row)
-            if not arguments.smoke:  # what was measured stays, whatever comes
+            if not arguments.smoke:  # keep what was measured, even if a later step fails
                 (_CACHE / "attack.json").write_text(json.dumps(report, indent=1))
     if arguments.smoke:
         print(json.dumps(report["rows"]))
@@ -120,7 +120,7 @@ def _measure(arguments: argparse.Namespace, directory: Path) -> Iterator[Row]:
 
 
 def _attacked(directory: Path, post: Any, name: str, extent: Extent, addresses: int) -> Row:
-    """One attack on a milter that was started for it, after some honest mail alone."""
+    """One attack on a newly started milter, after some honest mail alone."""
     import attacks
     import members
     import soak
@@ -150,7 +150,7 @@ def _attacked(directory: Path, post: Any, name: str, extent: Extent, addresses: 
 
 
 def _phase(running: Any, letters: Iterator[Any], seconds: float, cores: int, attackers: Any = None) -> Row:
-    """So many seconds of honest mail, and what they took."""
+    """Honest mail for the given seconds, and what it took."""
     import load
     import processes
     import soak

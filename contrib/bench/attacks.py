@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The attacks: each makes sessions of a stranger, so many octets of them in all.
+"""The attacks: each generates an attacker's sessions, up to a total number of octets.
 
-They are what can be done with a line of 10 Mbit/s and a few domains: `hostile` answers for the domains. Nothing that is
-sent twice is the same, unless the attack is that it is the same: names have a number of their own in them.
+They are possible with a line of 10 Mbit/s and a few domains, for which `hostile` answers. Names contain a serial
+number, so that no two messages are the same, except where repetition is the attack.
 """
 
 from __future__ import annotations
@@ -66,7 +66,7 @@ def _spending(make: Callable[[], Attempt]) -> Attack:
 
 
 def slow_names() -> Attempt:
-    """Given up behind the header: 50 ARC sets and 10 signatures, all under names that nobody answers in time."""
+    """Aborted after the header: 50 ARC sets and 10 signatures, all under names that are not answered in time."""
     number = next(_numbers)
     zone = BELOW if number % 2 else BESIDE
     domain = f"n{number:x}.{'slow' if number % 4 < 2 else 'silent'}.{zone}"
@@ -75,7 +75,7 @@ def slow_names() -> Attempt:
 
 
 def victims_names() -> Attempt:
-    """The same, with half of the names below the domains of honest senders: selectors that do not exist."""
+    """The same, with half of the names below the domains of honest senders, as selectors that do not exist."""
     number = next(_numbers)
     victim, domain = _victim(number), f"n{number:x}.silent.{BELOW}"
     fields = [_author(domain), *_sets(domain), *(_signature(victim, f"j{number:x}-{n}") for n in range(10))]
@@ -83,7 +83,7 @@ def victims_names() -> Attempt:
 
 
 def slow_envelopes() -> Attempt:
-    """Nothing but MAIL, again and again: SPF whose includes are never answered, and a HELO of that kind."""
+    """Only MAIL, repeatedly: SPF whose includes are never answered, and a HELO of the same kind."""
     number = next(_numbers)
     senders = tuple(f"a@n{number:x}-{n}.includes.{BELOW}" for n in range(MESSAGES_A_SESSION))
     return Attempt(senders, f"h{number:x}.silent.{BELOW}", until=b"M")
@@ -97,7 +97,7 @@ def aliases() -> Attempt:
 
 
 def dotted_labels() -> Attempt:
-    """SPF that asks for ten answers of 64 KiB, with dots in the labels of their names."""
+    """SPF that looks up ten answers of 64 KiB, with dots in the labels of their names."""
     return Attempt((f"a@n{next(_numbers):x}.exchangers.{BELOW}",), until=b"R")
 
 
@@ -172,7 +172,7 @@ def mix(octets: int) -> Iterator[Attempt]:
 
 
 def _whole(number: int, *fields: Field) -> Attempt:
-    """A message that is sent to its end."""
+    """A message that is sent completely."""
     return Attempt(fields=(*fields, _author(f"n{number:x}.{BELOW}")), body=b"Text.\r\n")
 
 

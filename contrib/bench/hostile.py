@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The DNS as it is under attack: a proxy before NSD that also answers for zones of the attackers.
+"""The DNS during an attack: a proxy in front of NSD that also answers for the attackers' zones.
 
 Honest names are handed to NSD, and the answers held for a time, as a resolver takes that asks others first. A name
 below an attackers' zone is answered by the label in front of the zone's own name: ``x.silent.evil.example`` is of the
@@ -41,7 +41,7 @@ class Hostile:
         deadline = time.monotonic() + 60
         while not nameserver.answers(nameserver.DELAYED):
             if not self._process.is_alive() or time.monotonic() > deadline:
-                raise SystemExit("bench: the attackers' name server does not serve")
+                raise SystemExit("bench: the attackers' name server does not answer")
 
     def stop(self) -> None:
         """End it."""
@@ -177,7 +177,7 @@ def _text(text: str) -> tuple[int, bytes]:
 
 
 def _aliases(_label: str, begin: int) -> tuple[int, bytes]:
-    """Nine aliases, one more than are followed, and as many texts behind them as there is room for."""
+    """Nine aliases, one more than are followed, and as many texts after them as fit."""
     return _aliases_at(begin)
 
 

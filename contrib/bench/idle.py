@@ -3,7 +3,7 @@
 
     idle.py SOCKET {replies|none|hash}
 
-*replies* answers every event, as pymilter does unless told otherwise; *none* negotiates all replies away; *hash* does
+*replies* answers every event, as pymilter does by default; *none* negotiates all replies away; *hash* does
 so too and takes SHA-256 of the body. Each adds one field at the end of the message.
 """
 

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """The load: many connections to a milter, or to a chain of milters one after another, in one thread.
 
-It sends bytes that were made before and reads replies, so that it costs less than any milter. But it believes nothing:
+It sends prepared bytes and reads replies, so that it costs less than any milter. But it checks everything:
 the negotiation must be the one the bytes were made for, every event that asks for a reply must be answered with
 "continue", and the fields that come back at the end of each message must have what the member is there for.
 """
@@ -25,7 +25,7 @@ _PATIENCE = 60.0  # seconds without any progress
 
 
 class LoadError(Exception):
-    """The milter did not do its work. The message says what it did instead."""
+    """The milter did not do its job. The message says what it did instead."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,7 +95,7 @@ def negotiate(address: str | tuple[str, int]) -> Agreement:
         while len(data) < 4 or len(data) < 4 + int.from_bytes(data[:4], "big"):
             piece = connection.recv(65536)
             if not piece:
-                raise LoadError("hung up on the negotiation")
+                raise LoadError("closed the connection during the negotiation")
             data += piece
         connection.sendall(_QUIT)
     _, _, steps = struct.unpack_from("!III", data, 5)
@@ -162,7 +162,7 @@ class _Client:
         self.stop = False
 
     def start(self) -> None:
-        """Begin with the next message, if there is one."""
+        """Start the next message, if there is one."""
         self.legs = self.load.next_message()
         self.began = time.perf_counter()
         self.phase = 0
@@ -212,7 +212,7 @@ class _Client:
         assert self.sock is not None
         data = self.sock.recv(65536)
         if not data:
-            raise LoadError(f"{self.legs[self.phase].address} hung up")
+            raise LoadError(f"{self.legs[self.phase].address} closed the connection")
         if data == _CONTINUE and not self.buffer and self.script is not None and self.index < len(self.script):
             self.next_piece()
             return
@@ -221,7 +221,7 @@ class _Client:
         if self.script is None:
             if len(self.buffer) >= len(current.agreement.reply):
                 if self.buffer != current.agreement.reply:
-                    raise LoadError(f"{current.address} negotiated something else than before")
+                    raise LoadError(f"{current.address} did not negotiate the same as before")
                 self.buffer = b""
                 # The connection's pieces are without a reply in the end or with one: the message follows in any case.
                 self.script = current.connection + current.transaction
@@ -241,7 +241,7 @@ class _Client:
             return
         if self.index < len(self.script):
             if end != ord("c"):
-                raise LoadError(f"{current.address} answered {chr(end)!r} in the middle")
+                raise LoadError(f"{current.address} answered {chr(end)!r} before the end of the message")
             self.buffer = b""
             self.next_piece()
             return
@@ -252,7 +252,7 @@ class _Client:
         self.end_of_message(current)
 
     def next_piece(self) -> None:
-        """The event before is answered."""
+        """The previous event is answered."""
         if self.script[self.index - 1].turn:
             self.began += self.load.turn()
         self.send()
@@ -361,5 +361,5 @@ class Load:
         return time.perf_counter() - began
 
     def done(self, latency: float) -> None:
-        """A message is through."""
+        """A message is complete."""
         self._result.latencies.append(latency)

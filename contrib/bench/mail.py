@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """The messages, signed, and the bytes of a whole SMTP session as an MTA sends them to a milter.
 
-The bytes are made once, before anything is measured: whoever sends them has nothing left to think about. They depend
-on what was negotiated, so each milter gets its own.
+The bytes are created once, before the measurement, so that sending them costs little. They depend on what was
+negotiated, so each milter gets its own.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ OFFER = struct.pack("!IcIII", 13, b"O", 6, 0x1FF, 0x1FFFFF)
 
 @dataclass(frozen=True, slots=True)
 class Message:
-    """A message and its envelope. `fields` are name and value, the space behind the colon included; `domain` is whose
+    """A message and its envelope. `fields` are name and value, the space after the colon included; `domain` is whose
     client sends it."""
 
     domain: Domain | Stranger
@@ -139,7 +139,7 @@ def session(
 
     `macros` are the lists the milter asked for, by stage; for other stages it gets what Postfix sends by default.
     Pieces between which the SMTP client has its turn are separate. A reply that was not agreed away is waited for.
-    `until` is the last command: a client that goes away leaves out those behind it.
+    `until` is the last command: a client that disconnects omits those after it.
     """
     connection, transaction = _Script(steps, macros, until), _Script(steps, macros, until)
     client = message.domain
@@ -210,7 +210,7 @@ class _Script:
             self.sends[-1] = replace(self.sends[-1], turn=True)
 
     def finish(self) -> None:
-        """Nothing follows; the client goes away when it has its turn."""
+        """Nothing follows; the client disconnects at its next turn."""
         if self._data:
             self._end(replies=False, turn=True)
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The milters that are measured: how each is configured, started and stopped, and what it must write.
+"""The measured milters: how each is configured, started and stopped, and what it must write.
 
 Each runs in the foreground on a socket of its own, with the configuration that its documentation recommends for the
 job, logging one line a message. Chains are lists of members.
@@ -60,7 +60,7 @@ class Running:
     def __init__(self, member: Member, setting: Setting, environment: dict[str, str] | None = None) -> None:
         """Start it and wait until it answers.
 
-        :raises load.LoadError: it does not come up.
+        :raises load.LoadError: it does not start.
         """
         self.member = member
         # A new folder for each start: two of the peers refuse to start where their old pid file is.
@@ -89,14 +89,14 @@ class Running:
             except (OSError, load.LoadError):
                 time.sleep(0.05)
         self.stop()
-        raise load.LoadError(f"{self.member.name} does not serve:\n{self.last_words()}")
+        raise load.LoadError(f"{self.member.name} does not answer:\n{self.last_words()}")
 
     def last_words(self) -> str:
         """The end of its log."""
         return Path(self._log.name).read_text("utf-8", "replace")[-2000:]
 
     def forget_log(self, octets: int) -> None:
-        """Empty its log if it has more octets: it lies in memory, and a long run under attack would fill that."""
+        """Truncate its log if it has more octets: it is kept in memory, which a long run under attack would fill."""
         if os.path.getsize(self._log.name) > octets:
             os.truncate(self._log.name, 0)
 
@@ -295,7 +295,7 @@ _FORGETFUL = "import assay.memory as m; m.Memory.__init__.__defaults__ = (1,); f
 
 
 def assay_without_memory() -> Member:
-    """assay that has to evaluate everything, as for hosts that it has never seen."""
+    """assay that has to evaluate everything, as for hosts never seen before."""
 
     def command(setting: Setting, socket: str) -> Sequence[str]:
         usual = _assay(setting, socket)
@@ -306,14 +306,14 @@ def assay_without_memory() -> Member:
 
 
 def assay_with_cache(entries: int) -> Member:
-    """assay with a cache of another size; whether signatures verify does not matter to it."""
+    """assay with a cache of another size; signatures need not verify."""
     return Member(
         "assay", lambda setting, socket: _assay(setting, socket, entries), ("spf=pass", "dkim=", "dmarc=pass")
     )
 
 
 def assay_that_rejects() -> Member:
-    """assay that refuses what the author's domain wants refused."""
+    """assay that refuses messages as the author's domain requests."""
     return Member(
         "assay", lambda setting, socket: _assay(setting, socket, more='[dmarc]\nreject = "reject"'), ASSAY.expected
     )

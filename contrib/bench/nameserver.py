@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The DNS of the benchmark: NSD with every sender's records, and a proxy before it that answers late.
+"""The DNS of the benchmark: NSD with every sender's records, and a proxy in front of it that delays answers.
 
 NSD answers from memory in microseconds, as a resolver on the same host does for what it knows. The proxy stands for a
 resolver that has to ask others first: it holds each answer back for a time and counts the questions.
@@ -57,7 +57,7 @@ class NameServer:
         deadline = time.monotonic() + _PATIENCE
         while not answers(ADDRESS):
             if self._process.poll() is not None or time.monotonic() > deadline:
-                raise SystemExit(f"bench: NSD does not serve; see {directory}/nsd.log")
+                raise SystemExit(f"bench: NSD does not answer; see {directory}/nsd.log")
             time.sleep(0.05)
 
     def stop(self) -> None:
@@ -76,12 +76,12 @@ class Delay:
         deadline = time.monotonic() + _PATIENCE
         while not answers(DELAYED):
             if not self._process.is_alive() or time.monotonic() > deadline:
-                raise SystemExit("bench: the delaying proxy does not serve")
+                raise SystemExit("bench: the delaying proxy does not answer")
         self._count.value = 0
 
     @property
     def questions(self) -> int:
-        """How many questions came so far."""
+        """How many questions have been received so far."""
         return int(self._count.value)
 
     def stop(self) -> None:
@@ -93,9 +93,9 @@ class Delay:
 def _forward(seconds: float, count: object) -> None:
     """Ask NSD at once and hand the answer on when it is due: so long after the question came, and not before.
 
-    The kernel tells when it came: the proxy may read it late, since whoever asks still has the core that it needs.
+    The time of receipt is the kernel's: the proxy may read the question late, while the client still uses its core.
     """
-    ctypes.CDLL(None).prctl(_PR_SET_TIMERSLACK, 1, 0, 0, 0)  # wake up when told and not up to 50 us later
+    ctypes.CDLL(None).prctl(_PR_SET_TIMERSLACK, 1, 0, 0, 0)  # wake up on time and not up to 50 us later
     clients = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
     clients.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1 << 22)
     clients.setsockopt(socket.SOL_SOCKET, _SO_TIMESTAMPNS, 1)
@@ -110,10 +110,10 @@ def _forward(seconds: float, count: object) -> None:
         timeout = max(0.0, waiting[0][0] - time.monotonic()) if waiting else None
         ready, _, _ = select.select([clients, server], [], [], timeout)
         if clients in ready:
-            query, told, _, address = clients.recvmsg(65535, 64)
+            query, ancillary, _, address = clients.recvmsg(65535, 64)
             number = (number + 1) & 0xFFFF
             identifier = number.to_bytes(2, "big")
-            asked[identifier] = (query[:2], address, time.monotonic() - _age(told) + seconds)
+            asked[identifier] = (query[:2], address, time.monotonic() - _age(ancillary) + seconds)
             server.send(identifier + query[2:])
             count.value += 1  # type: ignore[attr-defined]  # multiprocessing's Value has no public type
         if server in ready:
@@ -125,9 +125,9 @@ def _forward(seconds: float, count: object) -> None:
             clients.sendto(answer, address)
 
 
-def _age(told: list[tuple[int, int, bytes]]) -> float:
-    """For how many seconds a datagram has waited to be read, by what the kernel told of it (socket(7))."""
-    for level, kind, data in told:
+def _age(ancillary: list[tuple[int, int, bytes]]) -> float:
+    """How many seconds a datagram has waited to be read, by the kernel's timestamp (socket(7))."""
+    for level, kind, data in ancillary:
         if (level, kind) == (socket.SOL_SOCKET, _SO_TIMESTAMPNS):
             seconds, nanoseconds = struct.unpack("@ll", data)
             return max(0.0, (time.time_ns() - seconds * 10**9 - nanoseconds) / 1e9)
@@ -135,7 +135,7 @@ def _age(told: list[tuple[int, int, bytes]]) -> float:
 
 
 def answers(address: str) -> bool:
-    """Whether somebody serves DNS there."""
+    """Whether a DNS server answers there."""
     query = bytes.fromhex("abcd01000001000000000000") + b"\x02ns\x07example\0\0\x01\0\x01"
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
         sock.settimeout(0.5)

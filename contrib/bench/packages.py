@@ -21,11 +21,11 @@ _PLANNED = re.compile(r"^Inst (\S+) \((\S+)", re.MULTILINE)
 
 
 class PackageError(Exception):
-    """A package cannot be had."""
+    """A package is not available."""
 
 
 def fetch(directory: Path) -> dict[str, str]:
-    """Have all packages unpacked below `directory`, which may have them already.
+    """Unpack all packages below `directory`, unless they are there already.
 
     :returns: version by name, of the programs that are measured.
     :raises PackageError: apt cannot download them.
@@ -79,7 +79,7 @@ def _run(*command: str, cwd: Path | None = None) -> str:
     try:
         done = subprocess.run(command, cwd=cwd, env=environment, capture_output=True, text=True, check=True)
     except FileNotFoundError as error:
-        raise PackageError(f"{command[0]} is not here: the peers come from Debian's packages only") from error
+        raise PackageError(f"{command[0]} not found: the peers are fetched from Debian's packages only") from error
     except subprocess.CalledProcessError as error:
         raise PackageError(f"{' '.join(command[:3])}: {error.stderr.strip()}") from error
     return done.stdout

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Bars and lines as SVG, by hand: two small kinds of picture need no library."""
+"""Bar and line charts as SVG, written directly: two simple charts do not need a library."""
 
 from __future__ import annotations
 

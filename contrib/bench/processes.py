@@ -24,7 +24,7 @@ class Usage:
 
 
 def tree(root: int) -> list[int]:
-    """The process and its descendants that live now."""
+    """The process and its current descendants."""
     found, waiting = [], [root]
     while waiting:
         process = waiting.pop()

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Measure assay beside the milters it replaces, in one run on this machine.
+"""Measure assay and the milters that it replaces, in one run on this machine.
 
     python contrib/bench/run.py --short              # five minutes
     python contrib/bench/run.py --long               # twenty minutes: longer turns, larger bodies
@@ -28,13 +28,15 @@ _KIB, _MIB = 1024, 1024 * 1024
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description="Measure assay beside the milters it replaces.")
+    parser = argparse.ArgumentParser(description="Measure assay and the milters that it replaces.")
     size = parser.add_mutually_exclusive_group()
     size.add_argument("--short", action="store_true", help="about five minutes (the default)")
     size.add_argument("--long", action="store_true", help="about twenty minutes")
     parser.add_argument("--smoke", action="store_true", help="one second against assay alone, for a test")
     parser.add_argument("--only", default=",".join(_SCENARIOS), help=f"scenarios, of {','.join(_SCENARIOS)}")
-    parser.add_argument("--targets", default="", help="measure only targets whose name begins so, of warm, cold, large")
+    parser.add_argument(
+        "--targets", default="", help="measure only targets whose name begins with this, in warm, cold and large"
+    )
     parser.add_argument("--write", action="store_true", help="update docs/performance.md and its plots")
     arguments = parser.parse_args()
     with sandbox.furnished(_CACHE / "packages") as (directory, versions):
@@ -43,7 +45,7 @@ def main() -> int:
         report: dict[str, Any] = {"machine": tables.machine(), "versions": tables.versions(versions), "rows": []}
         for row in _measure(arguments, directory):
             report["rows"].append(row)
-            if not arguments.smoke:  # what was measured stays, whatever comes
+            if not arguments.smoke:  # keep what was measured, even if a later step fails
                 (_CACHE / "results.json").write_text(json.dumps(report, indent=1))
     if arguments.smoke:
         print(json.dumps(report["rows"]))
@@ -125,7 +127,7 @@ def _as_if_of(model: Any, domain: Any, own: bytes) -> Any:
 
 
 def _series(signer: Any, domain: Any, terms: list[str]) -> dict[str, dict[int, Any]]:
-    """Messages that grow in one thing at a time."""
+    """Messages that grow in one dimension at a time."""
     import mail
 
     simple = mail.compose(domain, 4 * _KIB)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Run the benchmark where it can disturb nobody: in namespaces of its own, which end with it.
+"""Run the benchmark isolated from the machine: in its own namespaces, which end with it.
 
 The network is a loopback device that nothing else sees, so port 53 is free and no question leaves the machine. The
 process tree is its own, so that all servers end when the benchmark does, however it ends. Files that are mounted over
@@ -31,7 +31,7 @@ def furnished(unpacked: Path) -> Iterator[tuple[Path, dict[str, str]]]:
     """Go on in the sandbox, with Debian's packages in it.
 
     :param unpacked: where the packages are kept.
-    :returns: a directory in memory that is gone afterwards, and the packages' versions.
+    :returns: a directory in memory that disappears afterwards, and the packages' versions.
     """
     try:
         if not os.environ.get(_MARK):

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What is measured: each function runs one scenario and returns its rows.
+"""The scenarios: each function runs one and returns its rows.
 
 A row is a dictionary: `scenario`, `target`, what was varied, and the figures. CPU is that of the milters' processes,
 per message; the rate is of whole messages; latency is how long the SMTP client of a message waits for the milters, in
@@ -120,7 +120,7 @@ def warm_up(world: World, prepared: Sequence[Sequence[Leg]]) -> None:
 
 @dataclass(slots=True)
 class Contestant:
-    """Somebody who is measured beside others: running, and with the bytes to send."""
+    """One of several milters or chains under comparison: running, and with the bytes to send."""
 
     running: Sequence[Running]
     prepared: Sequence[Sequence[Leg]]
@@ -176,7 +176,7 @@ def warm(
     seconds: float,
     rounds: int,
 ) -> Iterator[Row]:
-    """Every answer known already: CPU, throughput and latency by number of connections, all targets in turns."""
+    """Every answer in the cache: CPU, throughput and latency by number of connections, all targets in turns."""
     with ExitStack() as stack:
         contestants: dict[str, Contestant] = {}
         for target, chain in TARGETS.items():
@@ -222,7 +222,7 @@ def sessions(world: World, messages: Sequence[Message], seconds: float, rounds: 
 
 
 def cold(world: World, messages: Sequence[Message], delays: Sequence[float], count: int) -> Iterator[Row]:
-    """No answer known, and each takes its time: one connection, every message from another sender.
+    """No answer in the cache, and each is delayed: one connection, every message from another sender.
 
     Once with an SMTP client that takes no time for its turns, and once with one that takes `CLIENT_ROUND_TRIP`, while
     a milter may work.
@@ -297,7 +297,7 @@ def memory(world: World, small: Sequence[Message], sizes: dict[int, Message], co
 
 
 def growth(world: World, series: dict[str, dict[int, Message]], seconds: float) -> Iterator[Row]:
-    """How the cost grows with one thing at a time."""
+    """How the cost grows in one dimension at a time."""
     quiet = Member("assay", members.ASSAY.command, ("dkim=pass", "spf=pass", "dmarc=pass"))
     for what, points in series.items():
         say(f"growth: {what}")
@@ -343,7 +343,7 @@ def cache(world: World, messages: Sequence[Message], sizes: Sequence[int], draws
 
 
 def say(text: str) -> None:
-    """Progress, for whoever waits."""
+    """Report progress."""
     print(f"bench: {text}", file=sys.stderr, flush=True)
 
 

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """Honest mail and attackers, side by side at one milter.
 
-Honest mail comes at a steady rate, whatever becomes of it: a latency is counted from when the message was due. The
+Honest mail arrives at a steady rate, however it is handled: a latency is counted from when the message was due. The
 attackers are a process of their own. They take what their line and their MTA allow: so many octets a second in all, so
 many sessions at a time, and for each of a client's turns the time that it takes.
 """
@@ -47,12 +47,12 @@ async def _at_once(_octets: int) -> None:
 async def converse(
     address: str, agreement: Agreement, pieces: Sequence[Send], turn: float = 0.0, pace: Pace = _at_once
 ) -> tuple[int, bytes, bytes]:
-    """Open a session, send it all, and hang up.
+    """Open a session, send everything, and close the connection.
 
     :param turn: seconds that the client takes for each of its turns.
     :param pace: waits until so many octets may be sent.
     :returns: the last reply and its data, and all edits before it.
-    :raises OSError, asyncio.IncompleteReadError: the milter hung up.
+    :raises OSError, asyncio.IncompleteReadError: the milter closed the connection.
     """
     reader, writer = await _connect(address)
     try:
@@ -83,7 +83,7 @@ async def _connect(address: str) -> tuple[asyncio.StreamReader, asyncio.StreamWr
     while True:
         try:
             return await asyncio.open_unix_connection(address)
-        except BlockingIOError:  # the queue of those who want to connect is full
+        except BlockingIOError:  # the listen queue is full
             await asyncio.sleep(0.01)
 
 
@@ -96,14 +96,14 @@ class Letter:
 
 
 def genuine(command: int, data: bytes, edits: bytes, expected: Sequence[bytes] = ()) -> str:
-    """It must be accepted, with the results that it deserves."""
+    """It must be accepted, with the correct results."""
     if command != ord("c") or b"temperror" in edits:
         return "temperror" if b"temperror" in edits else _refusal(command, data)
     return "" if all(text in edits for text in expected) else "wrong result"
 
 
 def forged(command: int, data: bytes, _edits: bytes) -> str:
-    """It must be refused for good."""
+    """It must be refused permanently."""
     return "forged accepted" if command in b"ca" else _refusal(command, data, wanted=True)
 
 
@@ -115,7 +115,7 @@ def _refusal(command: int, data: bytes, *, wanted: bool = False) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Post:
-    """Genuine mail of senders that come again soon and of others, and mail that is forged."""
+    """Genuine mail of senders that return soon and of others, and forged mail."""
 
     known: Sequence[Message]
     unknown: Sequence[Message]
@@ -142,7 +142,7 @@ def _endless(messages: Sequence[Message], agreement: Agreement, fault: Check) ->
 
 @dataclass(slots=True)
 class Tally:
-    """What became of the honest mail. `latencies` in seconds; of those without an answer, `PATIENCE`."""
+    """The results of the honest mail. `latencies` in seconds; `PATIENCE` for messages without an answer."""
 
     sent: int = 0
     latencies: list[float] = field(default_factory=list)
@@ -150,7 +150,7 @@ class Tally:
 
 
 async def honest(address: str, agreement: Agreement, letters: Iterator[Letter], seconds: float) -> Tally:
-    """Send letters for so long, at `RATE`, and wait for what becomes of them."""
+    """Send letters for the given time, at `RATE`, and wait for their results."""
     tally, loop = Tally(), asyncio.get_running_loop()
     begin = loop.time()
     free = asyncio.Semaphore(SESSIONS)
@@ -162,7 +162,7 @@ async def honest(address: str, agreement: Agreement, letters: Iterator[Letter], 
         except TimeoutError:
             fault = "no answer"
         except (OSError, asyncio.IncompleteReadError):
-            fault = "hung up"
+            fault = "connection closed"
         tally.latencies.append(loop.time() - due)
         if fault:
             tally.faults[fault] += 1
@@ -215,7 +215,7 @@ class _Line:
         self._sources = itertools.cycle([f"100.64.{n >> 8}.{n & 255}" for n in range(1, addresses + 1)])
         self._sessions = min(SESSIONS, SESSIONS_AN_ADDRESS * addresses)
         self._counts = counts
-        self._free_at = 0.0  # when the line has sent what it was given
+        self._free_at = 0.0  # when the line has sent all its octets
 
     async def run(self) -> None:
         async with asyncio.TaskGroup() as group:
@@ -231,7 +231,7 @@ class _Line:
                 command, _, _ = await converse(self._address, self._agreement, pieces, TURN, pace)
                 self._counts["accepted"].value += one.forged and command in b"ca"
             except (OSError, asyncio.IncompleteReadError):
-                await asyncio.sleep(TURN)  # the milter hung up
+                await asyncio.sleep(TURN)  # the milter closed the connection
 
     async def _pace(self, share: float, octets: int) -> None:
         """Wait for the line. `share`: what an octet of the milter's protocol is on it."""

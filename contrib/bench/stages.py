@@ -36,7 +36,7 @@ _EVENTS = {b"From": "From", b"DKIM-Signature": "DKIM-Signature"}
 
 
 class Context:
-    """What pymilter's context is asked for."""
+    """The part of pymilter's context that is used."""
 
     def __init__(self, message: Message) -> None:
         self.edits: list[tuple[str, str]] = []
@@ -70,7 +70,7 @@ def main() -> None:
             sessions=SessionCount(),
         )
         spent: dict[str, list[float]] = defaultdict(list)
-        for _ in range(2):  # the answers, and what is remembered of them
+        for _ in range(2):  # the answers, and the memory of evaluations
             for message in messages:
                 _send(service, message, defaultdict(list))
         gc.freeze()

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Tables in Markdown, and where they stand in a page."""
+"""Tables in Markdown, and their places in a page."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def text(tables: dict[str, str]) -> str:
 
 
 def fill(page: Path, tables: dict[str, str]) -> None:
-    """Put tables between their markers in a page; those that are empty leave what is there."""
+    """Put tables between their markers in a page; empty tables do not replace what is there."""
     content = page.read_text()
     for title, lines in tables.items():
         if lines:
@@ -35,7 +35,7 @@ def fill(page: Path, tables: dict[str, str]) -> None:
 
 
 def machine() -> dict[str, str]:
-    """Where and when it is measured."""
+    """Where and when the measurement is made."""
     cpu = next(
         (
             line.partition(":")[2].strip()
@@ -54,7 +54,7 @@ def machine() -> dict[str, str]:
 
 
 def versions(peers: dict[str, str]) -> dict[str, str]:
-    """What is measured: our own, and those of Debian's packages."""
+    """The measured versions: ours, and those of Debian's packages."""
     own = {name: version(name) for name in ("assay", "pymilter", "dnspython", "cryptography")}
     return own | {name: value for name, value in peers.items() if name != "publicsuffix"}
 

@@ -58,7 +58,7 @@ class Domain:
 
 @dataclass(frozen=True, slots=True)
 class Stranger:
-    """A client that sends for domains of others. `host` is its name in HELO."""
+    """A client that sends for other domains. `host` is its name in HELO."""
 
     address: str
     host: str
@@ -75,7 +75,7 @@ def many_terms(terms: int) -> tuple[str, list[tuple[str, str, str]]]:
 
 
 def zone_file(domains: list[Domain], key: str, more: list[tuple[str, str, str]], ttl: int = TTL) -> str:
-    """All of it as the root zone: there is no other name in this world."""
+    """All records as the root zone: no other names exist."""
     lines = [f"$TTL {ttl}", ". SOA ns.example. root.example. 1 7200 3600 86400 7200", ". NS ns.example."]
     lines.append("ns.example. A 127.0.0.1")
     for domain in domains:

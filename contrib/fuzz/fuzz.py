@@ -3,10 +3,10 @@
 
     python contrib/fuzz/fuzz.py TARGET --seconds N
 
-The targets and their laws are those of ``tests/laws.py`` and ``tests/whole.py``; ``--list`` names them. What was found
-before is kept in ``.cache/fuzz/TARGET`` and is where the next run begins. A finding is written there too, as
-``crash-...``, ``timeout-...`` or ``oom-...``, and ends the run with a status other than 0; a path behind the target
-tries one such file again.
+The targets and their laws are those of ``tests/laws.py`` and ``tests/whole.py``; ``--list`` names them. The corpus is
+kept in ``.cache/fuzz/TARGET``, where the next run starts. A finding is written there too, as ``crash-...``,
+``timeout-...`` or ``oom-...``, and ends the run with a status other than 0; a path after the target tries one such file
+again.
 
 Needs atheris, which nothing else does: see README.md.
 """
@@ -53,7 +53,7 @@ def main() -> int:
         return 0
     law = laws.get(arguments.target)
     if law is None:
-        parser.error(f"no target {arguments.target!r}; there are {', '.join(laws)}")
+        parser.error(f"no target {arguments.target!r}; known are {', '.join(laws)}")
     if arguments.input is not None:
         law.check(arguments.input.read_bytes())
         print("the law holds")

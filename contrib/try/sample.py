@@ -1,11 +1,11 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Make what ``contrib/try.sh`` needs: a zone with a fresh DKIM key, a configuration, and four messages to judge.
+"""Write the files for ``contrib/try.sh``: a zone with a new DKIM key, a configuration, and four messages to judge.
 
     sample.py FOLDER
 
 - ``true.eml``: signed by its author's domain, to be sent from the address that the domain's SPF record names;
-- ``forwarded.eml``: the same, with an Authentication-Results field on top that lies about who checked it;
+- ``forwarded.eml``: the same, with a forged Authentication-Results field on top;
 - ``changed.eml``: the same, with a word of its body changed on the way;
 - ``forged.eml``: claims the same author and has no signature.
 """
