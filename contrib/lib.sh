@@ -68,7 +68,7 @@ need_environment() {
     # pymilter has no wheels: it is C, built here against libmilter.
     [ -e /usr/include/libmilter/mfapi.h ] || packages="libmilter-dev"
     command -v gcc >/dev/null 2>&1 || packages="$packages gcc libc6-dev"
-    # Debian keeps venv's other half, ensurepip, in a package of its own, named like the interpreter.
+    # Debian packages ensurepip, which venv needs, separately, under a name derived from the interpreter's.
     [ -n "$made" ] || "$python" -c 'import ensurepip, venv' 2>/dev/null || packages="$packages python$version-venv"
     "$python" -c 'import os, sys, sysconfig
 sys.exit(not os.path.exists(os.path.join(sysconfig.get_path("include"), "Python.h")))' ||

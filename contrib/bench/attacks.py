@@ -43,7 +43,7 @@ class Attempt:
 
     @property
     def octets(self) -> int:
-        """What it takes on the line."""
+        """Its size on the line in octets."""
         content = sum(len(name) + len(value) + 3 for name, value in self.fields) + len(self.body)
         if self.until in b"CH":
             return SESSION_OCTETS

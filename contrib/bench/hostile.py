@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """The DNS during an attack: a proxy in front of NSD that also answers for the attackers' zones.
 
-Honest names are handed to NSD, and the answers held for a time, as a resolver takes that asks others first. A name
-below an attackers' zone is answered by the label in front of the zone's own name: ``x.silent.evil.example`` is of the
+Honest names are passed to NSD and the answers delayed, as by a resolver that has to query other servers. A name below
+an attackers' zone is answered by the label before the zone's own name: ``x.silent.evil.example`` is of the
 kind ``silent``, and never answered.
 """
 
@@ -24,7 +24,7 @@ ZONES = ("evil.example", "evil.co.example")  #: beside honest names, in the top 
 _CNAME, _SOA, _MX, _TXT = 5, 6, 15, 16
 _NOERROR, _SERVFAIL, _NXDOMAIN = 0, 2, 3
 _TTL = 3600
-_SLOW = 4.0  # seconds until a SERVFAIL: what resolvers take for servers that do not answer
+_SLOW = 4.0  # seconds until a SERVFAIL, as resolvers need for servers that do not answer
 _MESSAGE = 65_535  # octets; RFC 1035, 4.2.2
 _QUESTION = b"\xc0\x0c"  # a pointer to the question's name
 _LARGE_SPF = 62_000  # octets
@@ -32,10 +32,10 @@ INCLUDES = 10  #: in one SPF record, as many as it may have (RFC 7208, 4.6.4)
 
 
 class Hostile:
-    """The proxy, a process of its own at `nameserver.DELAYED`, until `stop`."""
+    """The proxy, a separate process at `nameserver.DELAYED`, until `stop`."""
 
     def __init__(self, seconds: float) -> None:
-        """`seconds`: what an honest answer takes."""
+        """`seconds`: the delay of an honest answer."""
         self._process = multiprocessing.Process(target=_work, args=(seconds,), daemon=True)
         self._process.start()
         deadline = time.monotonic() + 60
@@ -127,7 +127,7 @@ class _Handler(asyncio.DatagramProtocol):
 
 
 def evil(query: bytes) -> tuple[str, str, int] | None:
-    """Of a question below an attackers' zone: the kind, the label in front of that, and the type that is asked for."""
+    """For a query below an attackers' zone: the kind, the label before it, and the query type."""
     labels, at = [], 12
     while query[at]:
         labels.append(query[at + 1 : at + 1 + query[at]].decode("latin-1").lower())
@@ -153,7 +153,7 @@ def _end_of_question(query: bytes) -> int:
 
 
 def records(kind: str, label: str, asked: int, begin: int) -> tuple[int, tuple[int, bytes]]:
-    """RCODE and records of a name of a kind. `begin`: where in the message the records will be."""
+    """RCODE and records of a name of a kind. `begin`: the offset of the records in the message."""
     make = _LONG.get((kind, asked)) or _SHORT.get((kind, asked))
     if make is not None:
         return _NOERROR, make(label, begin)
@@ -205,7 +205,7 @@ def _dotted(_label: str, _begin: int) -> tuple[int, bytes]:
 
 
 def _exchangers(label: str, _begin: int) -> tuple[int, bytes]:
-    """SPF that asks for names with dots in their labels, ten times."""
+    """SPF that looks up names with dots in their labels, ten times."""
     return _text("v=spf1 " + " ".join(f"mx:m{n}.{label}.dotted.{ZONES[0]}" for n in range(INCLUDES)) + " ?all")
 
 
@@ -223,7 +223,7 @@ def _large(label: str, _begin: int) -> tuple[int, bytes]:
 
 
 def _wide(label: str, _begin: int) -> tuple[int, bytes]:
-    """A key with as many names in h= as fit: all of two characters."""
+    """A key with as many two-character names in h= as fit."""
     return _text(f"v=DKIM1; h={_WORDS}; p={label}")
 
 

@@ -2,8 +2,8 @@
 """The load: many connections to a milter, or to a chain of milters one after another, in one thread.
 
 It sends prepared bytes and reads replies, so that it costs less than any milter. But it checks everything:
-the negotiation must be the one the bytes were made for, every event that asks for a reply must be answered with
-"continue", and the fields that come back at the end of each message must have what the member is there for.
+the negotiation must be the one the bytes were made for, every event that requires a reply must be answered with
+"continue", and the fields returned at the end of each message must contain the member's results.
 """
 
 from __future__ import annotations
@@ -50,8 +50,8 @@ class Leg:
 
 @dataclass(slots=True)
 class Result:
-    """What a run took. `latencies` are in seconds: how long the SMTP client of a message waited for the milters, from
-    the first connect to the last verdict, without the client's own turns."""
+    """The results of a run. `latencies` are in seconds: how long the SMTP client of a message waited for the milters,
+    from the first connect to the last verdict, without the client's own turns."""
 
     seconds: float = 0.0
     generator_cpu: float = 0.0
@@ -67,7 +67,7 @@ class Result:
 
 
 def percentile(values: Sequence[float], percent: float) -> float:
-    """The value that so many per cent do not exceed."""
+    """The value that the given percentage does not exceed."""
     ordered = sorted(values)
     return ordered[min(len(ordered) - 1, int(len(ordered) * percent / 100))]
 
@@ -172,7 +172,7 @@ class _Client:
             self.open()
 
     def open(self) -> None:
-        """Connect to the milter whose turn it is."""
+        """Connect to the next milter."""
         self.sock = open_socket(self.legs[self.phase].address)
         self.sock.setblocking(False)
         self.load.clients[self.sock.fileno()] = self

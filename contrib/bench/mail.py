@@ -78,7 +78,7 @@ class Signer:
         self.public = base64.b64encode(public).decode()
 
     def sign(self, message: Message, times: int = 1) -> Message:
-        """Add so many signatures, each over the same fields."""
+        """Add the given number of signatures, each over the same fields."""
         raw = b"".join(b"%s:%s\r\n" % field for field in message.fields) + b"\r\n" + message.body
         signed = []
         for _ in range(times):

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """The measured milters: how each is configured, started and stopped, and what it must write.
 
-Each runs in the foreground on a socket of its own, with the configuration that its documentation recommends for the
+Each runs in the foreground on its own socket, with the configuration that its documentation recommends for the
 job, logging one line a message. Chains are lists of members.
 """
 
@@ -92,7 +92,7 @@ class Running:
         raise load.LoadError(f"{self.member.name} does not answer:\n{self.last_words()}")
 
     def last_words(self) -> str:
-        """The end of its log."""
+        """The last lines of its log."""
         return Path(self._log.name).read_text("utf-8", "replace")[-2000:]
 
     def forget_log(self, octets: int) -> None:
@@ -117,7 +117,7 @@ class Running:
         return processes.usage(self.pid)
 
     def stop(self) -> None:
-        """End it and its children."""
+        """Stop it and its children."""
         family = processes.tree(self.pid)
         self._process.terminate()
         try:
@@ -290,7 +290,7 @@ IDLE = Member("pymilter idle", _idle("none"), ("X-Idle",))
 IDLE_HASH = Member("pymilter SHA-256", _idle("hash"), ("X-Idle",))
 
 
-#: Starts assay with a memory of one evaluation, which the next one takes away.
+#: Starts assay with a memory of one evaluation, which the next one replaces.
 _FORGETFUL = "import assay.memory as m; m.Memory.__init__.__defaults__ = (1,); from assay.cli.main import main; main()"
 
 

@@ -2,7 +2,7 @@
 """The DNS of the benchmark: NSD with every sender's records, and a proxy in front of it that delays answers.
 
 NSD answers from memory in microseconds, as a resolver on the same host does for what it knows. The proxy stands for a
-resolver that has to ask others first: it holds each answer back for a time and counts the questions.
+resolver that has to query other servers: it delays each answer and counts the questions.
 """
 
 from __future__ import annotations
@@ -67,7 +67,7 @@ class NameServer:
 
 
 class Delay:
-    """The proxy, a process of its own. `questions` counts."""
+    """The proxy, a separate process. `questions` counts."""
 
     def __init__(self, seconds: float) -> None:
         self._count = multiprocessing.Value(ctypes.c_long, 0)
@@ -91,7 +91,7 @@ class Delay:
 
 
 def _forward(seconds: float, count: object) -> None:
-    """Ask NSD at once and hand the answer on when it is due: so long after the question came, and not before.
+    """Query NSD at once and return the answer when it is due: the given time after the question arrived, not earlier.
 
     The time of receipt is the kernel's: the proxy may read the question late, while the client still uses its core.
     """

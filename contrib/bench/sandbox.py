@@ -61,7 +61,7 @@ def enter() -> None:
 
 
 def prepare(directory: Path, nameserver: str) -> None:
-    """Bring loopback up and make `nameserver` the one that every program asks. `directory`: for changed files."""
+    """Bring loopback up and make `nameserver` the resolver of every program. `directory`: for changed files."""
     _up("lo")
     for name, text in {
         "resolv.conf": f"nameserver {nameserver}\noptions timeout:5\n",

@@ -98,7 +98,7 @@ def legs(world: World, running: Sequence[Running], messages: Sequence[Message]) 
 
 
 def measure(running: Sequence[Running], prepared: Sequence[Sequence[Leg]], **options: Any) -> Row:
-    """One run: what it took."""
+    """One run and its results."""
     before = [one.cpu() for one in running]
     result = Load(prepared, **options).run()
     spent = [one.cpu() - cpu for one, cpu in zip(running, before, strict=True)]
@@ -159,7 +159,7 @@ def alternate(contestants: dict[str, Contestant], seconds: float, rounds: int, *
 
 
 def _together(turns: Sequence[Row]) -> Row:
-    """What several turns took: CPU and rate of all their messages, of the percentiles the middle one."""
+    """The combined results of several turns: CPU and rate over all messages, and the median of each percentile."""
     messages = sum(turn["messages"] for turn in turns)
     row: Row = {"messages": messages, "rate": messages / sum(turn["messages"] / turn["rate"] for turn in turns)}
     for key in ("cpu_ms", "generator_cpu_ms"):
@@ -195,7 +195,7 @@ def warm(
 
 
 def stages(messages: Sequence[Message]) -> Iterator[Row]:
-    """The events of a message one by one, in a process of their own: see `stages.py`."""
+    """The events of a message one by one, in a separate process: see `stages.py`."""
     say("stages")
     command = [*members.our_python(), str(Path(__file__).with_name("stages.py")), nameserver.ADDRESS]
     done = subprocess.run(command, input=pickle.dumps(list(messages)), capture_output=True, check=True)
@@ -258,7 +258,7 @@ def _cold(world: World, chain: Chain, messages: Sequence[Message], seconds: floa
 
 @contextmanager
 def delayed(world: World) -> Iterator[None]:
-    """Programs that read resolv.conf ask the proxy meanwhile."""
+    """Programs that read resolv.conf query the proxy meanwhile."""
     path = world.directory / "resolv.conf"
     usual = path.read_text()
     path.write_text(usual.replace(nameserver.ADDRESS, nameserver.DELAYED))

@@ -2,8 +2,8 @@
 """Honest mail and attackers, side by side at one milter.
 
 Honest mail arrives at a steady rate, however it is handled: a latency is counted from when the message was due. The
-attackers are a process of their own. They take what their line and their MTA allow: so many octets a second in all, so
-many sessions at a time, and for each of a client's turns the time that it takes.
+attackers are a separate process, limited by their line and their MTA: a total rate in octets a second, a number of
+sessions at a time, and a delay for each of a client's turns.
 """
 
 from __future__ import annotations
@@ -26,9 +26,9 @@ from zone import Stranger
 
 LINE = 1_250_000  #: octets a second: 10 Mbit/s
 RATE = 50  #: honest messages a second
-SESSIONS_AN_ADDRESS = 50  #: of an attacker at a time (Postfix: smtpd_client_connection_count_limit)
-SESSIONS = 90  #: of all attackers, and of all honest clients (Postfix: default_process_limit is 100)
-TURN = 0.02  #: seconds that an attacker takes for each of its turns; one that is too quick has its questions forgotten
+SESSIONS_AN_ADDRESS = 50  #: sessions of an attacker at a time (Postfix: smtpd_client_connection_count_limit)
+SESSIONS = 90  #: sessions of all attackers, and of all honest clients (Postfix: default_process_limit is 100)
+TURN = 0.02  #: seconds that an attacker takes for each of its turns; the lookups of one that is too quick are abandoned
 PATIENCE = 60.0  #: seconds after which an honest message counts as lost
 _ABORT = b"\0\0\0\1A"
 _QUIT = b"\0\0\0\1Q"
@@ -50,7 +50,7 @@ async def converse(
     """Open a session, send everything, and close the connection.
 
     :param turn: seconds that the client takes for each of its turns.
-    :param pace: waits until so many octets may be sent.
+    :param pace: waits until a given number of octets may be sent.
     :returns: the last reply and its data, and all edits before it.
     :raises OSError, asyncio.IncompleteReadError: the milter closed the connection.
     """
@@ -177,7 +177,7 @@ async def honest(address: str, agreement: Agreement, letters: Iterator[Letter], 
 
 
 class Attackers:
-    """A process that attacks until `stop`. Counts what it did."""
+    """A process that attacks until `stop`, and counts its actions."""
 
     def __init__(self, address: str, agreement: Agreement, attempts: Iterator[Attempt], addresses: int) -> None:
         self._counts = {name: multiprocessing.Value(ctypes.c_long, 0) for name in ("sessions", "octets", "accepted")}
@@ -187,7 +187,7 @@ class Attackers:
         self._process.start()
 
     def stop(self) -> dict[str, int]:
-        """End it.
+        """Stop it.
 
         :returns: the sessions it began and their octets, and how many forged messages were accepted.
         """

@@ -3,7 +3,7 @@
 
     stages.py NAMESERVER < messages
 
-Reads pickled messages (`mail.Message`), asks the name server for what they need once, and then sends them through
+Reads pickled messages (`mail.Message`), looks up what they need once, and then sends them through
 `assay.daemon.connection` again and again. Prints JSON: the microseconds of each event, the median of all messages.
 """
 

@@ -76,7 +76,7 @@ def number(value: float | None) -> str:
 
 
 def table(head: tuple[str, ...], lines: list[list[object]]) -> str:
-    """A table, empty without lines. A column whose head begins with "what" has text."""
+    """A table, empty without lines. A column whose heading begins with "what" contains text."""
     if not lines:
         return ""
     rule = "|".join("---" if index == 0 or head[index].startswith("what") else "--:" for index in range(len(head)))

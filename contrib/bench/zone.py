@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """The senders: what their domains publish, as a zone file for a real name server.
 
-Each domain is one of a sender with a mail server of its own, who also sends through three providers: an SPF record
+Each domain belongs to a sender with its own mail server, which also sends through three providers: an SPF record
 with three includes, the last of which allows the client; a record for the name of the server; an RSA-2048 key; a DMARC
 record; a reverse name. TTLs are long, so that a cache that knows an answer keeps it for a whole run.
 """
@@ -65,7 +65,7 @@ class Stranger:
 
 
 def many_terms(terms: int) -> tuple[str, list[tuple[str, str, str]]]:
-    """A domain whose SPF record has so many ``ip4`` terms before the one that matches, and that record.
+    """A domain whose SPF record has a number of ``ip4`` terms before the one that matches, and that record.
 
     :returns: its name, and records to add to the zone.
     """

@@ -95,7 +95,7 @@ def test_lookups_start_as_soon_as_their_input_arrives(tmp_path: Path) -> None:
             mta.rcpt("ann@example.net")
             for one in split_message(sign_rsa(MESSAGE, include_headers=[b"from"]))[0]:
                 mta.header(one)
-            time.sleep(1.5)  # a client that takes its time to send the body
+            time.sleep(1.5)  # a client that sends the body slowly
             mta.command(b"N", b"", {})
             mta.command(b"B", split_message(MESSAGE)[1], {})
             began = time.monotonic()

@@ -16,7 +16,7 @@ from sending import MESSAGE, ROWS, greet, results, send
 from signing import sign_rsa
 
 BODY_OCTETS = 10_000_000
-#: For a hundred messages in flight, whose header a session keeps (docs/performance.md: a third of that).
+#: For a hundred messages in flight, as a session keeps the header (docs/performance.md: a third of that).
 MESSAGES_MIB = 20
 GROWTH_KIB = 6_000  # well below the size of the body, and far above the noise
 
@@ -77,10 +77,10 @@ def documented_mib() -> int:
 @pytest.mark.parametrize("which", range(3))
 def test_a_worker_with_full_caches_takes_the_documented_memory(which: int) -> None:
     program = FULL.replace("WHICH", str(which))
-    told = subprocess.run(
+    printed = subprocess.run(
         [sys.executable, "-c", program], capture_output=True, text=True, check=True, cwd=TOP / "tests"
     )
-    assert int(told.stdout) / 1024 + MESSAGES_MIB <= documented_mib()
+    assert int(printed.stdout) / 1024 + MESSAGES_MIB <= documented_mib()
 
 
 def test_the_memory_limit_of_the_unit_matches_its_comment() -> None:
@@ -112,5 +112,5 @@ library.fflush(None)
 
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="glibc's malloc only")
 def test_all_threads_share_one_heap() -> None:
-    told = subprocess.run([sys.executable, "-c", HEAPS], capture_output=True, text=True, check=True).stdout
-    assert told.count("<heap nr=") == 1
+    printed = subprocess.run([sys.executable, "-c", HEAPS], capture_output=True, text=True, check=True).stdout
+    assert printed.count("<heap nr=") == 1

@@ -394,7 +394,7 @@ def test_an_accepted_message_is_not_an_event(daemon: Daemon, mta: Mta) -> None:
     assert not [one for one in events(daemon.log()) if one["helo"] == "accepted.example"]
 
 
-# -- daemons of their own
+# -- separate daemons
 
 
 def test_a_global_dry_run_refuses_at_no_stage(tmp_path: Path) -> None:

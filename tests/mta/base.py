@@ -242,7 +242,7 @@ class MTA(ABC):
 
 
 def crlf(message: bytes) -> bytes:
-    """The message in wire format (RFC 5321, 2.3.8), whatever its line ends were."""
+    """The message in wire format (RFC 5321, 2.3.8), with any line ends as input."""
     return message.replace(b"\r\n", b"\n").replace(b"\n", b"\r\n")
 
 

@@ -222,9 +222,9 @@ def test_a_rule_that_cannot_be_evaluated_does_not_match_and_is_reported() -> Non
     made = policy({"when": "size(helo) < 5 || rcpt[9] == ''"} | R, dmarc={"reject": "quarantine"})
     decision = at(made)
     assert decision.action is Action.QUARANTINE
-    (told,) = decision.watched
-    assert (told.action, told.by) == (Action.ACCEPT, "rule r1")
-    assert told.reason.startswith("rule 'r1' cannot be evaluated: ")
+    (watched,) = decision.watched
+    assert (watched.action, watched.by) == (Action.ACCEPT, "rule r1")
+    assert watched.reason.startswith("rule 'r1' cannot be evaluated: ")
 
 
 def test_lists_are_read_from_files(tmp_path: Any) -> None:

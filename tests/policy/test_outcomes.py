@@ -28,7 +28,7 @@ def judged(facts: Facts, stage: Stage = Stage.EOM, **sections: Any) -> Decision:
 
 
 def keys_of(method: str) -> list[str]:
-    """The keys of a method's section that take an action for an outcome."""
+    """The keys of a method's section that set the action for an outcome."""
     section: Any = Configuration()
     for name in method.split("."):
         section = getattr(section, name)

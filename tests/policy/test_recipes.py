@@ -190,8 +190,8 @@ def test_a_recipe_has_the_documented_outcome(recipe: Recipe, case: str, tmp_path
     assert expected, f"{end!r} is not an outcome of a case"
     verdict, taken = deliver(recipe, said, tmp_path)
     action, reply = verdict.action, verdict.reply
-    told = f"{reply.code} {reply.status}" if reply is not None else str(action)
-    assert told == expected["end"], f"{verdict.decision}"
+    outcome = f"{reply.code} {reply.status}" if reply is not None else str(action)
+    assert outcome == expected["end"], f"{verdict.decision}"
     if reply is not None:
         assert verdict.stage is Stage(expected["stage"] or "eom")
     if expected["rcpt"]:
@@ -241,9 +241,9 @@ def names(kind: Any, name: str = "") -> Iterator[str]:
 
 def test_the_page_lists_exactly_the_existing_facts() -> None:
     table = PAGE.read_text("utf-8").partition("## The facts")[2].partition("\n## ")[0]
-    told = re.findall(r"^\| ((?:`[^`]+`(?:, )?)+) \|", table, re.MULTILINE)
+    cells = re.findall(r"^\| ((?:`[^`]+`(?:, )?)+) \|", table, re.MULTILINE)
     facts: set[str] = set()
-    for cell in told:
+    for cell in cells:
         first, *others = re.findall(r"`([^`]+)`", cell)
         facts |= {first, *(re.sub(r"[^.]*$", "", first) + other.lstrip(".") for other in others)}
     assert facts == set(names(Facts))

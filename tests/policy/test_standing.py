@@ -61,7 +61,7 @@ def test_the_standing_of_a_message(client: str, sender: str, login: str, standin
 
 
 @pytest.mark.parametrize(
-    ("told", "standing"),
+    ("address", "standing"),
     [
         pytest.param(STRANGER, Standing(spared="exempt sender"), id="a stranger"),
         pytest.param(None, Standing(spared="exempt sender"), id="a field without an address"),
@@ -74,14 +74,14 @@ def test_the_standing_of_a_message(client: str, sender: str, login: str, standin
         ),
     ],
 )
-def test_the_standing_of_a_relayed_message(told: str | None, standing: Standing) -> None:
+def test_the_standing_of_a_relayed_message(address: str | None, standing: Standing) -> None:
     message = TRUST.of_message(TRUST.of_client(parse_address("192.0.2.99"), ""), "a@spared.example", "")
-    assert TRUST.of_relayed(message, None if told is None else parse_address(told)) == standing
+    assert TRUST.of_relayed(message, None if address is None else parse_address(address)) == standing
 
 
-@pytest.mark.parametrize("told", [STRANGER, "10.1.1.1"])
-def test_results_of_a_trusted_relay_are_kept(told: str) -> None:
+@pytest.mark.parametrize("address", [STRANGER, "10.1.1.1"])
+def test_results_of_a_trusted_relay_are_kept(address: str) -> None:
     networks = Networks.parse(("192.0.2.99",))
     trust = Trust(internal=Networks.parse(("10.0.0.0/8",)), relays=networks, trusted_results=networks)
     message = trust.of_message(trust.of_client(parse_address("192.0.2.99"), ""), "a@b.example", "")
-    assert not trust.of_relayed(message, parse_address(told)).cleaned
+    assert not trust.of_relayed(message, parse_address(address)).cleaned
