@@ -33,14 +33,14 @@ _MIB = 1 << 20
 #: What each cache of a worker may take, in octets, by what it keeps.
 BOUNDS = MappingProxyType(
     {
-        #: Ten thousand answers of usual size: `dns.cache_entries`. The DNS is what makes a new sender slow.
-        "DNS answers": 6_400_000,
-        #: Four thousand, with the questions and answers that led to them.
-        "evaluations": 8 * _MIB,
-        #: A thousand of usual size: the senders of a busy hour, with what they include.
-        "SPF records": 3 * _MIB,
-        #: A thousand. Loading a key costs as much as verifying with it, and the same few sign most of a day's mail.
-        "DKIM keys": 3 * _MIB,
+        #: Seven thousand answers of usual size: `dns.cache_entries`. The DNS is what makes a new sender slow.
+        "DNS answers": 4_480_000,
+        #: Two thousand, with the questions and answers that led to them.
+        "evaluations": 4 * _MIB,
+        #: Seven hundred of usual size: the senders of a busy hour, with what they include.
+        "SPF records": 2 * _MIB,
+        #: Seven hundred. Loading a key costs as much as verifying with it, and the same few sign most of a day's mail.
+        "DKIM keys": 2 * _MIB,
         #: Five hundred. One message reads its organizational domain's record several times.
         "DMARC records": _MIB,
         #: Five hundred domains: a message walks from one domain several times.

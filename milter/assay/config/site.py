@@ -268,7 +268,7 @@ class DnsSection(Section, frozen=True):
             description="How many answers of typical size each worker caches; each takes 640 octets, and "
             "larger ones count as several. The least recently used ones are dropped first.",
         ),
-    ] = 10_000
+    ] = 7_000
     trust_ad: Annotated[
         bool,
         Meta(
