@@ -208,7 +208,9 @@ def test_a_file_of_another_kind_is_not_reported_line_by_line(log: Path, new: Pat
     log.write_bytes(b"no json\n" * 1000)
     ended = run(str(log), "-c", str(new))
     assert ended.returncode == UNUSABLE
-    assert len(ended.stderr.splitlines()) == 21
+    *reported, last = ended.stderr.splitlines()
+    assert len(reported) == 21
+    assert last.endswith(f"{log} has no usable line; name the file that log.facts writes, not the daemon's log")
     assert "1000 lines skipped" in ended.stdout
 
 

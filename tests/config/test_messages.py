@@ -30,18 +30,35 @@ NOT_FROM_A_FILE = {
 }
 
 SOCKET = "is not a socket address; write inet:PORT@HOST, inet6:PORT@HOST or unix:PATH"
+NAMESERVER = "is not a nameserver address; write an IP address such as 192.0.2.53 or [2001:db8::53]:5353"
 WORDS = "accept, tag, quarantine, tempfail, discard, reject"
 
 #: The error, the file, and the message after the file's name. DIR is the directory of the file.
 ROWS = {
     # TOML
     "TOML syntax": ("\n\n[milter\n", "not valid TOML: Expected ']' at the end of a table declaration (at line 3,"),
-    "a key twice": ("[milter]\nworkers = 1\nworkers = 2\n", "not valid TOML: Cannot overwrite a value (at line 3,"),
+    "a key twice": (
+        "[milter]\nworkers = 1\nworkers = 2\n",
+        "(at line 3, column 12); write each section and each key once",
+    ),
+    "a section twice": (
+        "[milter]\nworkers = 1\n[milter]\ndry_run = true\n",
+        "(at line 3, column 8); write each section and each key once",
+    ),
     "a bare word": ("[milter]\ndry_run = yes\n", 'write text in "quotes", a switch as true or false'),
     "YAML": ("milter: 1\n", 'write key = "value"'),
     "brackets nested too deeply": ("a = " + "[" * 5000, "not valid TOML: nested too deeply"),
     # sections and keys
     "unknown section": ("[mitler]\n", "unknown section [mitler]; did you mean milter?"),
+    "a key above the first section": (
+        "dry_run = true\n",
+        "dry_run is outside any section; write it below [milter], [iprev], [dkim], [arc], [senderid] or [dmarc]",
+    ),
+    "a key of one section above the first": (
+        "authserv_id = 'a.example'\n",
+        "authserv_id is outside any section; write it below [identity]",
+    ),
+    "an unknown key above the first section": ("qqqq = 1\n", "unknown section [qqqq]; known are addresses, arc, "),
     "unknown section unlike any other": ("[qqqq]\n", "unknown section [qqqq]; known are addresses, arc, "),
     "unknown key": ("[milter]\nsokcet = 'x'\n", "unknown key milter.sokcet; did you mean socket?"),
     "unknown key unlike any other": ("[iprev]\nqqqq = 1\n", "unknown key iprev.qqqq; known are dry_run, enabled, fail"),
@@ -63,7 +80,10 @@ ROWS = {
     "fraction for an integer": ("[milter]\nworkers = 2.5\n", "milter.workers: expected an integer, not 2.5"),
     "number for a switch": ("[milter]\ndry_run = 1\n", "milter.dry_run: expected true or false, not 1"),
     "switch for a number": ("[milter]\nworkers = true\n", "milter.workers: expected an integer, not true"),
-    "string for an array": ("[clients]\ninternal = '::1'\n", "clients.internal: expected an array, not '::1'"),
+    "string for an array": (
+        "[clients]\ninternal = '::1'\n",
+        "clients.internal: expected an array, not '::1'; write [ and ] around it",
+    ),
     "wrong item in an array": ("[clients]\ninternal = [1]\n", "clients.internal: expected a string, not 1"),
     "string or array": ("[dns]\nnameservers = 1\n", "dns.nameservers: expected a string or an array, not 1"),
     "wrong value in a table": ("[lists]\na = 1\n", "lists: expected a string, not {'a': 1}"),
@@ -83,6 +103,10 @@ ROWS = {
     "a bare path": ("[milter]\nsocket = '/run/s'\n", f"milter.socket: '/run/s' {SOCKET}, here unix:/run/s"),
     "Postfix's notation": ("[milter]\nsocket = 'inet:h:25'\n", f"'inet:h:25' {SOCKET}, here inet:25@h"),
     "Postfix's notation, IPv6": ("[milter]\nsocket = 'inet:[::1]:25'\n", f"{SOCKET}, here inet6:25@::1"),
+    "a path that is not absolute": (
+        "[milter]\nsocket = 'unix:assay/assay.sock'\n",
+        "milter.socket: 'unix:assay/assay.sock' is not an absolute path; write one such as unix:/run/assay/assay.sock",
+    ),
     "an IPv6 address as IPv4": (
         "[milter]\nsocket = 'inet:25@::1'\n",
         "milter.socket: 'inet:25@::1' has an IPv6 address; write inet6:25@::1",
@@ -122,8 +146,11 @@ ROWS = {
         )
     },
     # [dns]
-    "a name as a nameserver": ("[dns]\nnameservers = ['dns.example']\n", "dns.nameservers: 'dns.example' is "),
-    "an unclosed bracket": ("[dns]\nnameservers = ['[::1']\n", "dns.nameservers: '[::1' is "),
+    "a name as a nameserver": (
+        "[dns]\nnameservers = ['dns.example']\n",
+        f"dns.nameservers: 'dns.example' {NAMESERVER}",
+    ),
+    "an unclosed bracket": ("[dns]\nnameservers = ['[::1']\n", f"dns.nameservers: '[::1' {NAMESERVER}"),
     "a nameserver's port": ("[dns]\nnameservers = ['192.0.2.1:0']\n", "dns.nameservers: '192.0.2.1:0': the port must"),
     "DNS over HTTPS": ("[dns]\nnameservers = ['https://192.0.2.1']\n", "dns.nameservers: 'https://192.0.2.1': only "),
     "no nameserver": ("[dns]\nnameservers = []\n", "dns.nameservers: no nameserver"),
@@ -299,7 +326,7 @@ ROWS = {
     "unknown facility": ("[log]\nfacility = 'post'\n", "log.facility: 'post' is not one of auth, authpriv, daemon, "),
     "facts in a directory that is missing": (
         "[log]\nfacts = 'DIR/missing/facts'\n",
-        "log.facts: DIR/missing/facts: cannot be written: No such file or directory",
+        "log.facts: DIR/missing/facts: cannot be written: No such file or directory; create DIR/missing",
     ),
     "facts that are a directory": ("[log]\nfacts = 'DIR'\n", "log.facts: DIR: cannot be written: Is a directory"),
 }

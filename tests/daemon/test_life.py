@@ -398,6 +398,9 @@ class TestSocket:
             pytest.param(
                 "missing/assay.sock", "No such file or directory; create the directory ", id="a missing directory"
             ),
+            pytest.param(
+                "file/assay.sock", "Not a directory; write a path below a directory", id="a file for a directory"
+            ),
             pytest.param("x" * 120, "too long; write a shorter path", id="a path beyond what sockets can carry"),
         ],
     )

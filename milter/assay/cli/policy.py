@@ -71,6 +71,7 @@ def run(options: argparse.Namespace) -> int:
         if configuration.milter.dry_run:
             output.say(["milter.dry_run is on: this configuration would have changed and refused nothing."])
     if not trial.messages:
+        _warn(f"{options.log} has no usable line; name the file that log.facts writes, not the daemon's log")
         return os.EX_DATAERR
     return EX_DIFFERENT if trial.differing else os.EX_OK
 

@@ -55,6 +55,8 @@ def _refuse_unknown(path: Path, data: dict[str, Any]) -> None:
     several = "rule is an array of tables; write [[rule]] on a line of its own for each rule"
     for name, content in data.items():
         if name not in sections:
+            if homes := _sections_with(name, content, sections):
+                raise ConfigError(f"{path}: {name} is outside any section; write it below {homes}")
             raise ConfigError(f"{path}: unknown section [{name}]{_nearest(name, sections)}")
         if name == "rule":
             if not isinstance(content, list):
@@ -80,6 +82,18 @@ def _refuse_unknown_keys(path: Path, place: str, table: Any, struct: Any) -> Non
             _refuse_unknown_keys(path, f"{place}.{key}", value, known[key])
 
 
+def _sections_with(key: str, value: Any, sections: dict[str, Any]) -> str:
+    """The sections that a key above the first section may belong to, as text; empty if there is none."""
+    if isinstance(value, dict):
+        return ""
+    homes = [
+        f"[{name}]"
+        for name, struct in sections.items()
+        if isinstance(struct, type) and issubclass(struct, Section) and key in struct.__struct_fields__
+    ]
+    return " or ".join(filter(None, (", ".join(homes[:-1]), *homes[-1:])))
+
+
 def _section_wanted(name: str, value: Any) -> str:
     return f"{name} is a section; write [{name}] on a line of its own, not {name} = {_shown(value)}"
 
@@ -96,6 +110,8 @@ def _hint(fault: str) -> str:
         return '; write text in "quotes", a switch as true or false'
     if "Expected '=' after a key" in fault:
         return '; write key = "value"'
+    if "Cannot overwrite" in fault or fault.partition(" (at ")[0].endswith(" twice"):
+        return "; write each section and each key once"
     return ""
 
 
@@ -121,8 +137,9 @@ def _in_our_words(error: msgspec.ValidationError, data: dict[str, Any]) -> str:
     if match := _BAD_WORD.fullmatch(text):
         return f"{shown}: {match[1]} is not one of {', '.join(_words(key))}"
     text = text.partition(", got ")[0].replace("Expected ", "expected ")
+    fix = "; write [ and ] around it" if text == "expected `array`" and isinstance(value, str) else ""
     text = re.sub(r"`([^`]*)`", lambda quoted: _types(quoted[1]), text)
-    return f"{shown}: {text}, not {_shown(value)}"
+    return f"{shown}: {text}, not {_shown(value)}{fix}"
 
 
 _MISSING = re.compile(r"Object missing required field `(.+)`")

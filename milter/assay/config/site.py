@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import os
 import re
+import socket
 from typing import Annotated
 
 from msgspec import Meta
@@ -26,10 +27,11 @@ class MilterSection(Section, frozen=True):
     socket: Annotated[
         str,
         Meta(
-            description="Where the MTA connects, as in its own milter settings: inet:PORT@HOST, "
-            "inet6:PORT@HOST or unix:PATH. A change requires a restart. The default is a unix socket, because "
-            "any local user can bind a TCP port while the daemon is down, and would receive the mail. For "
-            "Postfix in a chroot, put it below /var/spool/postfix."
+            description="Where the MTA connects, in the notation of Sendmail: inet:PORT@HOST, inet6:PORT@HOST or "
+            "unix:PATH, with an absolute path. (Postfix writes inet:HOST:PORT, and a path from its queue directory.) "
+            "A change requires a restart. The default is a unix socket, because any local user can bind a TCP port "
+            "while the daemon is down, and would receive the mail. For Postfix in a chroot, put it below "
+            "/var/spool/postfix."
         ),
     ] = "unix:/run/assay/assay.sock"
     socket_mode: Annotated[
@@ -86,9 +88,14 @@ class MilterSection(Section, frozen=True):
         except ValueError:
             mode_fits = False
         try:
-            Endpoint.parse(self.socket)
+            endpoint = Endpoint.parse(self.socket)
         except EndpointError as error:
             raise SettingError("socket", str(error)) from error
+        # Postfix reads a path from its queue directory; a daemon would read it from wherever it was started.
+        if endpoint.family == socket.AF_UNIX and not os.path.isabs(endpoint.path):
+            raise SettingError(
+                "socket", f"{self.socket!r} is not an absolute path; write one such as unix:/run/assay/assay.sock"
+            )
         if not mode_fits:
             raise SettingError("socket_mode", f"{self.socket_mode!r} is not a mode; write octal digits such as '0660'")
 

@@ -110,13 +110,14 @@ def check_facts(facts: str) -> None:
     """
     if not facts:
         return
+    folder = os.path.dirname(facts) or "."
     if os.path.lexists(facts):
         number = errno.EISDIR if os.path.isdir(facts) else 0 if os.access(facts, os.W_OK) else errno.EACCES
     else:
-        folder = os.path.dirname(facts) or "."
         number = errno.ENOENT if not os.path.isdir(folder) else 0 if os.access(folder, os.W_OK) else errno.EACCES
     if number:
-        raise ValueError(f"log.facts: {facts}: cannot be written: {os.strerror(number)}")
+        fix = f"; create {folder}" if number == errno.ENOENT else ""
+        raise ValueError(f"log.facts: {facts}: cannot be written: {os.strerror(number)}{fix}")
 
 
 def unread_line(queue_id: str, received: bytes) -> str:

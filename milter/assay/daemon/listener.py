@@ -175,7 +175,9 @@ def _fix(endpoint: Endpoint, error: OSError) -> str:
     folder = os.path.dirname(endpoint.path) or "."
     is_unix = endpoint.family == socket.AF_UNIX
     match error.errno:
-        case errno.ENOENT | errno.ENOTDIR:
+        case errno.ENOTDIR:
+            return "; write a path below a directory"
+        case errno.ENOENT:
             return f"; create the directory {folder}, writable for the daemon's user"
         case errno.EACCES | errno.EROFS if is_unix:
             return f"; make the directory {folder} writable for the daemon's user"

@@ -62,6 +62,9 @@ def configured(texts: Sequence[str], resolv_conf: Path = RESOLV_CONF) -> tuple[N
     return tuple(dict.fromkeys(parse(text) for text in texts))
 
 
+_NOT_AN_ADDRESS = "is not a nameserver address; write an IP address such as 192.0.2.53 or [2001:db8::53]:5353"
+
+
 def parse(text: str) -> Nameserver:
     """Read ``192.0.2.1``, ``192.0.2.1:5353``, ``2001:db8::1``, ``[2001:db8::1]`` or ``[2001:db8::1]:5353``.
 
@@ -72,7 +75,7 @@ def parse(text: str) -> Nameserver:
     if text.startswith("["):
         address, bracket, port = text[1:].partition("]")
         if not bracket or (port and not port.startswith(":")):
-            raise NameserverError(f"{text!r} is not a nameserver address")
+            raise NameserverError(f"{text!r} {_NOT_AN_ADDRESS}")
         port = port[1:] if port else str(PORT)
     elif text.count(":") == 1:
         address, _, port = text.partition(":")
@@ -81,7 +84,7 @@ def parse(text: str) -> Nameserver:
     try:
         ip_address(address)
     except ValueError as error:
-        raise NameserverError(f"{text!r} is not a nameserver address") from error
+        raise NameserverError(f"{text!r} {_NOT_AN_ADDRESS}") from error
     if not (port.isascii() and port.isdigit() and len(port) <= 5 and 0 < int(port) < 65536):
         raise NameserverError(f"{text!r}: the port must be a number from 1 to 65535")
     return Nameserver(address, int(port))
