@@ -6,7 +6,7 @@
 #
 # Installs what is missing, starts the daemon in a temporary directory with its own zone file, and sends it four
 # messages through the milter socket, as an MTA would: genuine, forwarded, changed and forged. Stops the daemon and
-# prints how to use it in production.
+# says where to read on.
 set -eu
 me=try
 top=$(cd "$(dirname "$0")/.." && pwd)
@@ -60,22 +60,11 @@ printf '\n=== What the daemon logged, one line per message\n\n'
 cat "$folder/log"
 cat <<'END'
 
-=== In production
+=== For real use
 
-assay needs no configuration. "assay config sample" prints every key with its default and the reason for it;
-"assay config check -c /etc/assay.toml" checks a file. It listens on unix:/run/assay/assay.sock, asks the system's resolvers,
-writes Authentication-Results, and refuses nothing until you tell it to.
+This was a demonstration: nothing outside .venv was configured. Without a configuration, assay listens on
+unix:/run/assay/assay.sock, asks the system's resolvers, writes Authentication-Results, and refuses nothing until you
+tell it to. "Use it" in README.md has the steps for systemd, Postfix and Sendmail.
 
-Postfix, main.cf (see contrib/postfix/main.cf.assay):
-
-    smtpd_milters = unix:assay/assay.sock
-    milter_default_action = tempfail
-
-Sendmail, sendmail.mc (see contrib/sendmail/assay.mc):
-
-    INPUT_MAIL_FILTER(`assay', `S=unix:/run/assay/assay.sock, F=T, T=C:30s;S:30s;R:60s;E:5m')dnl
-
-systemd: python3 -m venv /opt/assay, /opt/assay/bin/pip install this directory, then
-
-    cp contrib/systemd/assay.service /etc/systemd/system/ && systemctl enable --now assay
+To see every key, with its default and the reason for it: .venv/bin/assay config sample
 END

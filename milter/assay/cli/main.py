@@ -21,13 +21,14 @@ exit codes, those of sysexits(3):
    1  probe: the message was refused; policy try: some message would have
       ended differently; spfquery has its own codes, one for each result
   64  wrong arguments
-  65  unusable message or log
+  65  policy try: the log has no usable line
   66  unreadable file
   69  nothing listens there, or the socket cannot be opened
   70  an internal error
   74  the output cannot be written
   75  probe: the message was deferred
   78  unusable configuration
+ 130  interrupted by Ctrl-C
 """
 
 

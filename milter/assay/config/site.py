@@ -204,10 +204,10 @@ class ClientsSection(Section, frozen=True):
     relay_names: Annotated[
         tuple[str, ...],
         Meta(
-            description="Names of such relays, for those whose address changes. Whole names of hosts; what lies below "
-            "one is not meant. The MTA must report the name, and the name must have the client's address in the DNS "
-            "(RFC 8601, 3), for anybody can give his address any name. While the DNS does not confirm it, the relay is "
-            "a stranger, so prefer networks."
+            description="Names of such relays, for those whose address changes. Whole names of hosts; names below one "
+            "do not match. The MTA must report the name, and the name must have the client's address in the DNS "
+            "(RFC 8601, 3), because anyone can publish any name for their own address. Until the DNS confirms it, the "
+            "host is not treated as a relay, so prefer networks."
         ),
     ] = ()
     exempt_senders: Annotated[
