@@ -503,6 +503,7 @@ FROM = "From: Ann <ann@a.example>\r\n"
 HONEST = "Received: from a.example (a.example [192.0.2.7]) by b.example with ESMTP id 1\r\n\tfor <b@b.example>; now\r\n"
 SIGNATURE = "DKIM-Signature: v=1; a=ed25519-sha256; d=a.example; s=s; h=from; bh=QUJD; b=QUJD\r\n"
 #: It is read in every way that there is, since nothing in it says who wrote it.
+QUOTED_PAIRS = "(\\a)\x01\x02\u200b\u0301 " * 20 + "q" * 700
 AMBIGUOUS = "(a)\x01\u0301\u0316 " * 20 + "q" * 700
 
 
@@ -551,6 +552,8 @@ _MESSAGES: dict[str, Callable[[int], bytes]] = {
     "results in our name": unit("Authentication-Results: mx.example.org; none\r\n", FROM),
     "ambiguous results": unit(f"Authentication-Results: {AMBIGUOUS}\r\n", FROM),
     "ambiguous Received-SPF": unit(f"Received-SPF: {AMBIGUOUS} receiver=\u0301\u0316 \r\n", FROM),
+    "quoted-pairs in results": unit(f"Authentication-Results: {QUOTED_PAIRS}\r\n", FROM),
+    "quoted-pairs in Received-SPF": unit(f"Received-SPF: {QUOTED_PAIRS} receiver=\u0301 \r\n", FROM),
     "empty lines": unit("\r\n", FROM + SIGNATURE + "\r\n"),
     "white space": unit("\t ", FROM + SIGNATURE.replace("h=", "c=relaxed/relaxed; h=") + "\r\n"),
     "lengths": lambda size: (

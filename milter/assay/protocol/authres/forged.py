@@ -18,7 +18,7 @@ from __future__ import annotations
 
 import re
 import unicodedata
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from itertools import islice
 
 from assay.caches import remember
@@ -62,13 +62,14 @@ def claims(value: bytes, authserv_ids: Collection[str], subdomains_of: Collectio
     if plain is not None:
         return ours.hold_plain(plain[1].decode("ascii"))
     head = value[:MAX_HEAD_LENGTH].decode("utf-8", "surrogateescape")
-    if any(map(_may_decode_to_a_name, (head, *_without_controls(head)))):
+    plain_heads = _without_controls(head)
+    if any(map(_may_decode_to_a_name, (head, *plain_heads))):
         return True
     is_cut = len(value) > MAX_HEAD_LENGTH
     surplus = _surplus_mark(head)
     if surplus is not None:
-        head, is_cut = head[: surplus.start()], True
-    for text in _readings(head):
+        plain_heads, is_cut = _without_controls(head[: surplus.start()]), True
+    for text in _readings(plain_heads):
         word = _FIRST_WORD.match(text)
         if is_cut and (word is None or _may_go_on(text, word)):
             return True  # our name may be after the cut
@@ -109,11 +110,12 @@ def forged_received_spf(value: bytes, receivers: Collection[str]) -> bool:
     if len(value) > MAX_RECEIVED_SPF_LENGTH:
         return True
     text = value.decode("utf-8", "surrogateescape")
-    if _surplus_mark(text) is not None or any(map(_ENCODED_WORD.search, (text, *_without_controls(text)))):
+    plain_texts = _without_controls(text)
+    if _surplus_mark(text) is not None or any(map(_ENCODED_WORD.search, (text, *plain_texts))):
         return True
     ours = _Names(receivers, ())
     seen: set[str] = set()
-    for word in _receivers(text):
+    for word in _receivers(plain_texts):
         if word not in seen:
             seen.add(word)
             if len(seen) > MAX_RECEIVERS or ours.hold(word):
@@ -121,12 +123,12 @@ def forged_received_spf(value: bytes, receivers: Collection[str]) -> bool:
     return False
 
 
-def _receivers(text: str) -> Iterator[str]:
+def _receivers(plain_texts: Sequence[str]) -> Iterator[str]:
     """What could be the name of a receiver, in any reading."""
-    for plain in _without_controls(text):
-        for match in _COMMENT_HEAD.finditer(plain):
+    for text in plain_texts:
+        for match in _COMMENT_HEAD.finditer(text):
             yield match[1]
-    for reading in _readings(text):
+    for reading in _readings(plain_texts):
         for match in _RECEIVER.finditer(reading):
             yield match[1]
 
@@ -178,10 +180,13 @@ def _comparable(text: str) -> str:
 _configured = remember("own names")(_comparable)
 
 
-def _readings(text: str) -> Iterator[str]:
-    """The text as different programs read it: with controls, comments and quoted-pairs removed in different ways."""
-    for plain in _without_controls(text):
-        for reading in dict.fromkeys(_without_comments(plain)):
+def _readings(plain_texts: Iterable[str]) -> Iterator[str]:
+    """A text as different programs read it: with controls, comments and quoted-pairs removed in different ways.
+
+    :param plain_texts: the text as `_without_controls` returns it.
+    """
+    for text in plain_texts:
+        for reading in dict.fromkeys(_without_comments(text)):
             yield reading
             if "\\" in reading:
                 yield _QUOTED_PAIR.sub(r"\1", reading)
@@ -199,10 +204,12 @@ def _without_controls(text: str) -> list[str]:
 def _without_formats(text: str) -> list[str]:
     if text.replace("\t", " ").isprintable():
         return [text]
+    # One table for all: a test of every character would cost more than the rest of the reading.
+    controls = {ord(character): None for character in set(text) if character != "\t" and not character.isprintable()}
     unfolded = _FOLD.sub(" ", text).replace("\t", " ")
-    spaced = "".join(character if character.isprintable() else " " for character in unfolded)
-    closed = "".join(character for character in unfolded if character.isprintable())
-    joined = "".join(character for character in _FOLD.sub("", text) if character.isprintable())
+    spaced = unfolded.translate(dict.fromkeys(controls, " "))
+    closed = unfolded.translate(controls)
+    joined = _FOLD.sub("", text).translate(controls | {ord("\t"): None})
     return [spaced, closed, joined]
 
 
@@ -212,34 +219,36 @@ def _without_comments(text: str) -> Iterator[str]:
         yield text
     if "(" not in text:
         return
+    marks = [(mark.start(), mark[0]) for mark in _COMMENT_MARK.finditer(text)]
     for nesting in (True, False):
-        for pairs in (True, False):
-            kept, at = [], 0
-            while (start := text.find("(", at)) >= 0:
-                kept.append(text[at:start])
-                at = _end_of_comment(text, start, nesting=nesting, pairs=pairs)
-                if not at:
-                    yield text  # an unterminated comment may not be one
-                    break
-            else:
-                kept.append(text[at:])
+        for pairs in (True, False) if "\\" in text else (False,):
+            kept, is_terminated = _outside_comments(text, marks, nesting=nesting, pairs=pairs)
+            if not is_terminated:
+                yield text  # an unterminated comment may not be one
             yield "".join(kept)
             yield " ".join(kept)
 
 
-def _end_of_comment(text: str, start: int, *, nesting: bool, pairs: bool) -> int:
-    """Where the comment that starts at `start` ends; 0 if it does not."""
-    depth, quoted_at = 0, -1
-    for mark in _COMMENT_MARK.finditer(text, start):
-        at = mark.start()
-        if at == quoted_at:
-            continue
-        if mark[0] == "\\":
+def _outside_comments(
+    text: str, marks: Iterable[tuple[int, str]], *, nesting: bool, pairs: bool
+) -> tuple[list[str], bool]:
+    """The parts outside comments, and whether the last comment ends."""
+    kept: list[str] = []
+    end, depth, quoted_at = 0, 0, -1
+    for at, mark in marks:
+        if not depth:
+            if mark == "(":
+                kept.append(text[end:at])
+                depth, quoted_at = 1, -1
+        elif at == quoted_at:
+            pass
+        elif mark == "\\":
             quoted_at = at + 1 if pairs else -1
-        elif mark[0] == "(":
+        elif mark == "(":
             depth += 1
         else:
-            depth -= 1
-            if not depth or not nesting:
-                return mark.end()
-    return 0
+            depth = depth - 1 if nesting else 0
+            end = at + 1
+    if not depth:
+        kept.append(text[end:])
+    return kept, not depth
