@@ -1,17 +1,23 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Read a named file, up to a bound: a wrong path such as /dev/zero must not exhaust the machine's memory.
+"""Read a named file, up to a bound: a wrong path such as /dev/zero must not exhaust the machine's memory. Replace one
+whole, so that a reader or a crash never finds half of it.
 
 Pipes are read like files, so that a shell's ``<(command)`` can be used for a file.
 """
 
 from __future__ import annotations
 
+import contextlib
 import errno
+import os
+import tempfile
 from pathlib import Path
 from typing import BinaryIO
 
 MAX_TEXT_OCTETS = 64 * 1024 * 1024  # configuration, zone, list; our choice: a million domains take a third of it
 _CHUNK_OCTETS = 1024 * 1024
+#: How the name of a file begins that `replace` has not finished; a crash may leave one.
+UNFINISHED = ".unfinished-"
 
 
 def read_text(path: Path) -> str:
@@ -35,6 +41,50 @@ def read(file: BinaryIO, most: int) -> bytes:
     while chunk := file.read(_CHUNK_OCTETS):  # in pieces: read(most) would reserve all of it at once
         size += len(chunk)
         if size > most:
-            raise OSError(errno.EFBIG, f"larger than {most // (1024 * 1024)} MiB")
+            limit = f"{most // 1024} KiB" if most < 1024 * 1024 else f"{most // (1024 * 1024)} MiB"
+            raise OSError(errno.EFBIG, f"larger than {limit}")
         chunks.append(chunk)
     return b"".join(chunks)
+
+
+def replace(path: Path, content: bytes, *, mode: int, like: os.stat_result | None = None) -> None:
+    """Write a file, at once or not at all: a new file takes the name of the old one when it is on the disk.
+
+    :param mode: its permissions.
+    :param like: owner and group that it gets as far as the system allows; None for our own.
+    :raises OSError: it cannot be written; the old file, if any, is unchanged.
+    """
+    descriptor, unfinished = tempfile.mkstemp(prefix=UNFINISHED, dir=path.parent)
+    with contextlib.ExitStack() as stack:
+        stack.callback(os.unlink, unfinished)
+        with open(descriptor, "wb") as file:
+            if like is not None:
+                try:
+                    os.fchown(descriptor, like.st_uid if os.geteuid() == 0 else -1, like.st_gid)
+                except PermissionError:  # then the group that it has is not the one that may read it
+                    mode &= ~0o070
+            os.fchmod(descriptor, mode)
+            file.write(content)
+            file.flush()
+            os.fsync(descriptor)
+        os.rename(unfinished, path)
+        stack.pop_all()
+    sync(path.parent)
+
+
+def remove(path: Path) -> None:
+    """Remove a file that may be gone already, also from the disk.
+
+    :raises OSError: it cannot be removed.
+    """
+    path.unlink(missing_ok=True)
+    sync(path.parent)
+
+
+def sync(folder: Path) -> None:
+    """Write the names in a directory to the disk, so that a rename in it outlives a power failure."""
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
