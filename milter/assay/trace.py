@@ -14,7 +14,7 @@ from msgspec import Struct
 
 from assay.assessment import Assessment
 from assay.findings import Finding
-from assay.model.edits import AddRecipient, Change, Edit, Insert, Remove
+from assay.model.edits import Change, Edit, Insert, Remove
 from assay.model.message import Header, HeaderField
 from assay.policy import Action, Decision, Edits
 from assay.protocol import authres, dmarc, spf
@@ -58,13 +58,11 @@ def remove_edits(header: Header, names: Iterable[str], forged: Iterable[tuple[st
 
 
 def decision_edits(header: Header, edits: Edits) -> Iterator[Edit]:
-    """The other edits that a decision asks for."""
+    """The other edits of the header that a decision asks for: changes, then new fields."""
     if edits.subject_tag:
         yield _tagged_subject(header, edits.subject_tag)
     for name, value in edits.add:
         yield Insert(name, value)
-    for path in edits.recipients:
-        yield AddRecipient(path)
 
 
 def _tagged_subject(header: Header, tag: str) -> Edit:

@@ -38,7 +38,7 @@ from assay.model.smtp import parse_address
 from assay.policy import Action
 from assay.session import Verdict
 from nameserver import NameServer
-from signing import record, rsa_key, sign_rsa
+from signing import pem, record, rsa_key, sign_rsa
 
 GOLDEN = Path(__file__).parents[1] / "golden"
 NOW = 1_700_000_000
@@ -88,6 +88,12 @@ MORE: list[dict[str, Any]] = [
         "mail_from": "a@list.example",
         "octets": fields("From: a@list.example"),
     },
+    {
+        "ip": "192.0.2.77",
+        "authenticated": "ann",
+        "mail_from": "a@list.example",
+        "octets": fields("From: a@list.example", *["List-Id: too many to sign"] * 1001),
+    },
     {"ip": "192.0.2.10", "mail_from": "ann@example.org", "octets": sign_rsa(sign_rsa())},
     {"ip": "192.0.2.10", "mail_from": "ann@example.org", "octets": b"Subject: added\r\n" + sign_rsa()},
     {"ip": "192.0.2.77", "mail_from": "", "octets": sign_rsa(key=rsa_key(1024))},
@@ -130,6 +136,10 @@ def nameserver() -> Iterator[NameServer]:
         yield server
 
 
+#: The files that a row may name.
+FILES = {"zone": "a.example. A 192.0.2.99\n", "list": "attacker.example\n", "key": pem(rsa_key()).decode()}
+
+
 class World:
     """The input of a row's function: a configuration, and paths and addresses."""
 
@@ -151,7 +161,7 @@ class World:
 
     @contextlib.contextmanager
     def service(self) -> Iterator[connection.Service]:
-        """Assemble it as `worker.run` does, without libmilter and without changes to this process."""
+        """Assemble it as a worker does, without libmilter and without changes to this process."""
         made: list[connection.Service] = []
         resolvers: list[resolver.Resolver] = []
 
@@ -178,7 +188,8 @@ class World:
             patch.setattr(worker.callbacks, "install", made.append)
             patch.setattr(worker.callbacks, "serve", lambda _: 0)
             patch.setattr(Tether, "ready", lambda _: None)
-            worker.run(Tether(-1, -1, 0), self.configuration, Listener(None, -1), log, core=0)  # type: ignore[arg-type]
+            kind = worker.kind(self.configuration, Listener(None, -1), log)  # type: ignore[arg-type]
+            kind.run(Tether(-1, -1, 0))
         try:
             yield made[0]
         finally:
@@ -229,9 +240,8 @@ def _filled(value: Any, world: World) -> Any:
             return tuple(_filled(one, world) for one in value)
         case str() if value.startswith("{folder}"):
             path = value.replace("{folder}", str(world.folder))
-            Path(path).write_text(
-                {"zone": "a.example. A 192.0.2.99\n", "list": "attacker.example\n"}.get(value[9:], "")
-            )
+            Path(path).touch(0o600)
+            Path(path).write_text(FILES.get(value[9:], ""))
             return path
         case str() if value == "{nameserver}":
             return (world.nameserver.text,)
@@ -377,6 +387,7 @@ REFUSE_DMARC = {"dmarc.reject": "reject"}
 REFUSE_SPF = {"spf.mailfrom.fail": "reject"}
 RULE = {"name": "r", "when": "true", "action": "tag"}
 LISTED = {"lists": {"bad": "{folder}/empty"}, "rule": (RULE | {"when": "listed(mail_from.domain, 'bad')"},)}
+SIGNER = {"domain": "list.example", "selectors": ("s",), "key_files": ("{folder}/key",)}
 ASKED = {"dns.nameservers": "{nameserver}", "dns.zone": ""}
 
 #: Key, another value, the function that shows the difference, and other configuration required for an effect.
@@ -453,6 +464,8 @@ EFFECTS: list[tuple[str, Any, Callable[[World], object], Mapping[str, Any]]] = [
     ("dmarc.stricter_domains", ("example.com",), message, REFUSE_DMARC),
     ("dmarc.list_traffic", "accept", message, REFUSE_DMARC),
     ("dmarc.dry_run", True, message, REFUSE_DMARC),
+    ("sign.domain", (SIGNER,), words("sign"), {}),
+    ("sign.on_error", "accept", message, {"sign.domain": (SIGNER,)}),
     ("headers.received_spf", False, message, {}),
     ("headers.received_spf_local_part", False, message, {}),
     ("headers.hide_none", True, message, {}),

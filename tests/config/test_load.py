@@ -11,6 +11,7 @@ import msgspec
 import pytest
 
 from assay.config import ConfigError, Configuration, load, make_resolver, make_settings, make_trust
+from assay.config.section import row_type
 from assay.policy import Stage
 from assay.policy.outcomes import MethodOutcome
 
@@ -124,7 +125,7 @@ def sections(struct: type) -> Iterator[type]:
 def test_every_key_has_a_default_and_a_description(section: type) -> None:
     hints = get_type_hints(section, include_extras=True)
     for field in msgspec.structs.fields(section):
-        if isinstance(field.type, type) and issubclass(field.type, msgspec.Struct):
+        if row_type(field.type) or (isinstance(field.type, type) and issubclass(field.type, msgspec.Struct)):
             continue
         assert (field.default, field.default_factory) != (msgspec.NODEFAULT, msgspec.NODEFAULT), field.name
         assert hints[field.name].__metadata__[0].description, field.name

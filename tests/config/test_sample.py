@@ -11,6 +11,7 @@ import msgspec
 import pytest
 
 from assay.config import Configuration, load, sample, show
+from assay.config.section import row_type
 
 COMMITTED = Path(__file__).parents[2] / "docs" / "assay.toml.sample"
 
@@ -37,6 +38,8 @@ def keys(struct: type) -> Iterator[str]:
     for field in msgspec.structs.fields(struct):
         if isinstance(field.type, type) and issubclass(field.type, msgspec.Struct):
             inner.append(field.type)
+        elif row_type(field.type):
+            continue
         elif field.default is not None:
             yield field.name
     for section in inner:

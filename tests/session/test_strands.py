@@ -3,23 +3,22 @@
 
 from __future__ import annotations
 
-import hashlib
 from typing import Any
 
 import pytest
 
 from assay.inquiry import Driver
+from assay.keys import Signing
 from assay.memory import Memory
 from assay.model.message import Header, HeaderField, split_message
 from assay.model.name import ReversePath
 from assay.model.network import Networks
 from assay.model.smtp import Client, Envelope, parse_address
 from assay.policy import Course, Trust
-from assay.protocol.dkim.canonical import BodyHashSpec, Canonicalization
 from assay.session import Settings, Transaction
 from assay.session.inquiries import Inquiries
 from assay.session.origin import Origin
-from assay.session.outgoing import Outgoing
+from assay.session.outgoing import Outgoing, Signed
 from assay.session.transaction import MAX_RECIPIENTS
 from sending import MESSAGE, ROWS
 from signing import sign_rsa
@@ -45,7 +44,7 @@ def transaction(address: str, login: str = "") -> Transaction:
     course.mail("joe@example.org", login)
     inquiries, memory = Inquiries(driver), Memory()
     return Transaction(
-        Settings(),
+        Settings(signing=Signing()),
         inquiries,
         memory,
         client,
@@ -81,35 +80,26 @@ def test_which_strands_a_message_has(address: str, login: str, judged: bool, out
     assert (one.judging is not None, one.outgoing is not None) == (judged, outgoing)
 
 
-def test_our_own_mail_through_a_relay_goes_to_the_other_strand() -> None:
+def test_our_own_mail_through_a_relay_goes_to_the_other_strand(monkeypatch: Any) -> None:
     one = transaction("192.0.2.99")
     received = HeaderField(b"Received", b" from h.example (h.example [10.1.1.1]) by relay.example; now")
     one.header(received)
     assert one.judging is None
     header = feed(one, MESSAGE)
     assert one.outgoing is not None
-    assert one.outgoing.header == Header((received, *header)), "with the fields above the one that told"
+    seen = []
+    monkeypatch.setattr(Outgoing, "sign", lambda _self, header, *_: seen.append(header) or Signed())
+    one.end_of_message(queue_id="4A", now=NOW, draw=0.0)
+    assert seen == [Header((received, *header))], "with the fields above the one that told"
 
 
-def test_the_outgoing_strand_keeps_the_header_and_hashes_the_body_once() -> None:
-    one = transaction("10.0.0.1")
-    header = feed(one, MESSAGE)
-    assert one.outgoing is not None
-    assert one.outgoing.header == header
-    spec = BodyHashSpec(Canonicalization.RELAXED, "sha256")
-    strand = Outgoing([spec])
-    strand.header_complete(header)
-    strand.body(b"hel")
-    strand.body(b"lo\r\n")
-    assert strand.hashes.digest(spec) == hashlib.sha256(b"hello\r\n").digest()
-
-
-def test_a_message_of_ours_that_is_too_long_is_not_refused_and_has_no_strand_left(monkeypatch: Any) -> None:
+def test_a_message_of_ours_that_is_too_long_is_not_refused_and_not_signed(monkeypatch: Any) -> None:
     monkeypatch.setattr("assay.session.fields.MAX_HEADER_FIELDS", 1)
     one = transaction("10.0.0.1")
     feed(one, MESSAGE)
     verdict = one.end_of_message(queue_id="4A", now=NOW, draw=0.0)
-    assert one.outgoing is None
+    assert verdict.signed is not None
+    assert "header longer than" in verdict.signed.why
     assert not verdict.action.refuses
 
 

@@ -14,6 +14,7 @@ from assay.config.configuration import Configuration
 from assay.config.methods import SenderidSection
 from assay.config.responses import RuleSection, split_field
 from assay.config.section import SettingError
+from assay.config.signing import make_signing
 from assay.config.site import Addresses
 from assay.model.name import Domain, InvalidNameError
 from assay.model.network import Networks
@@ -115,6 +116,7 @@ def make_settings(configuration: Configuration) -> session.Settings:
         sender_id=_sender_id(configuration.senderid),
         public_suffix=_public_suffix(configuration.dmarc.organizational_domain),
         legacy_pct=configuration.dmarc.legacy_pct,
+        signing=make_signing(configuration),
         policy=make_policy(configuration),
         dry_run=configuration.milter.dry_run,
         dry_run_headers=configuration.milter.dry_run_headers,

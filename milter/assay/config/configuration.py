@@ -12,6 +12,7 @@ import msgspec
 from assay.config.methods import ArcSection, DkimSection, DmarcSection, IprevSection, SenderidSection, SpfSection
 from assay.config.responses import HeadersSection, RepliesSection, RuleSection
 from assay.config.section import Section
+from assay.config.sign import SignSection
 from assay.config.site import Addresses, ClientsSection, DnsSection, IdentitySection, LogSection, MilterSection
 
 
@@ -29,6 +30,7 @@ class Configuration(Section, frozen=True):
     arc: ArcSection = ArcSection()
     senderid: SenderidSection = SenderidSection()
     dmarc: DmarcSection = DmarcSection()
+    sign: SignSection = SignSection()
     headers: HeadersSection = HeadersSection()
     replies: RepliesSection = msgspec.field(default_factory=RepliesSection)
     lists: dict[str, str] = msgspec.field(default_factory=dict)

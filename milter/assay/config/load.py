@@ -14,8 +14,7 @@ import msgspec
 
 from assay import files
 from assay.config.configuration import Configuration
-from assay.config.responses import RuleSection
-from assay.config.section import Section, SettingError
+from assay.config.section import Section, SettingError, row_type
 
 MAX_SHOWN = 80  # characters of a value in a message, our choice: the key stays on the same line
 
@@ -52,23 +51,28 @@ def load(path: Path | None) -> Configuration:
 def _refuse_unknown(path: Path, data: dict[str, Any]) -> None:
     """Refuse misspelt sections and keys, and suggest the nearest known name."""
     sections = {field.name: field.type for field in msgspec.structs.fields(Configuration)}
-    several = "rule is an array of tables; write [[rule]] on a line of its own for each rule"
     for name, content in data.items():
         if name not in sections:
             if homes := _sections_with(name, content, sections):
                 raise ConfigError(f"{path}: {name} is outside any section; write it below {homes}")
             raise ConfigError(f"{path}: unknown section [{name}]{_nearest(name, sections)}")
-        if name == "rule":
-            if not isinstance(content, list):
-                raise ConfigError(f"{path}: {several}, not rule = {_shown(content)}")
-            for number, rule in enumerate(content, 1):
-                if not isinstance(rule, dict):
-                    raise ConfigError(f"{path}: {several}, not rule = {_shown(content)}")
-                _refuse_unknown_keys(path, f"rule {number}", rule, RuleSection)
+        if row := row_type(sections[name]):
+            _refuse_unknown_in_rows(path, name, content, row)
         elif not isinstance(content, dict):
             raise ConfigError(f"{path}: {_section_wanted(name, content)}")
         elif name != "lists":
             _refuse_unknown_keys(path, name, content, sections[name])
+
+
+def _refuse_unknown_in_rows(path: Path, name: str, content: Any, row: type[Section]) -> None:
+    """Refuse misspelt keys in the tables of ``[[name]]``."""
+    if not isinstance(content, list) or not all(isinstance(table, dict) for table in content):
+        raise ConfigError(
+            f"{path}: {name} is an array of tables; write [[{name}]] on a line of its own for each "
+            f"{name.rpartition('.')[2]}, not {name} = {_shown(content)}"
+        )
+    for number, table in enumerate(content, 1):
+        _refuse_unknown_keys(path, f"{name} {number}", table, row)
 
 
 def _refuse_unknown_keys(path: Path, place: str, table: Any, struct: Any) -> None:
@@ -76,7 +80,9 @@ def _refuse_unknown_keys(path: Path, place: str, table: Any, struct: Any) -> Non
     for key, value in table.items():
         if key not in known:
             raise ConfigError(f"{path}: unknown key {place}.{key}{_nearest(key, known)}")
-        if isinstance(known[key], type) and issubclass(known[key], Section):
+        if row := row_type(known[key]):
+            _refuse_unknown_in_rows(path, f"{place}.{key}", value, row)
+        elif isinstance(known[key], type) and issubclass(known[key], Section):
             if not isinstance(value, dict):
                 raise ConfigError(f"{path}: {_section_wanted(f'{place}.{key}', value)}")
             _refuse_unknown_keys(path, f"{place}.{key}", value, known[key])
@@ -125,10 +131,7 @@ def _in_our_words(error: msgspec.ValidationError, data: dict[str, Any]) -> str:
     ``milter.workers: expected an integer, not '2'``."""
     text, _, place = str(error).partition(" - at ")
     names = [name for name in re.split(r"[.\[\]]+", place.strip("`").removeprefix("$")) if name not in ("", "...")]
-    key = ".".join(name for name in names if not name.isdecimal())
-    shown = key
-    if len(names) > 1 and names[0] == "rule":  # operators count from 1
-        shown = ".".join([f"rule {int(names[1]) + 1}", *names[2:3]])
+    key, shown = _place(names)
     if isinstance(cause := error.__cause__, SettingError):
         return f"{shown}.{cause.key}: {cause.message}"
     if match := _MISSING.fullmatch(text):
@@ -140,6 +143,24 @@ def _in_our_words(error: msgspec.ValidationError, data: dict[str, Any]) -> str:
     fix = "; write [ and ] around it" if text == "expected `array`" and isinstance(value, str) else ""
     text = re.sub(r"`([^`]*)`", lambda quoted: _types(quoted[1]), text)
     return f"{shown}: {text}, not {_shown(value)}{fix}"
+
+
+def _place(names: list[str]) -> tuple[str, str]:
+    """The key at a place, and how to show it: ``sign.domain.selectors`` as ``sign.domain 1.selectors``.
+
+    :param names: of sections and keys, and positions in arrays.
+    """
+    struct: Any = Configuration
+    key, shown = "", ""
+    for name in names:
+        if name.isdecimal():
+            if isinstance(struct, type):  # operators count the tables of a section from 1
+                shown += f" {int(name) + 1}"
+            continue
+        key, shown = f"{key}.{name}".lstrip("."), f"{shown}.{name}".lstrip(".")
+        hint = get_type_hints(struct).get(name) if isinstance(struct, type) and issubclass(struct, Section) else None
+        struct = row_type(hint) or hint
+    return key, shown
 
 
 _MISSING = re.compile(r"Object missing required field `(.+)`")
@@ -171,7 +192,8 @@ def _words(key: str) -> list[str]:
     struct: Any = Configuration
     *sections, name = key.split(".")
     for section in sections:
-        struct = RuleSection if section == "rule" else get_type_hints(struct)[section]
+        hint = get_type_hints(struct)[section]
+        struct = row_type(hint) or hint
     hint = get_type_hints(struct)[name]
     if isinstance(hint, UnionType):  # such as Action | None
         hint = next(choice for choice in get_args(hint) if choice is not NoneType)

@@ -11,6 +11,8 @@ import msgspec
 
 from assay.config.configuration import Configuration
 from assay.config.responses import RuleSection
+from assay.config.section import Section, row_type
+from assay.config.sign import SignDomainSection
 
 _WIDTH = 100
 _HEAD = """\
@@ -39,7 +41,7 @@ def sample() -> str:
             case dict():
                 parts.append(_LISTS)
             case _:
-                parts.append(_rule_sample())
+                parts.append(_rows_sample(RuleSection))
     return _HEAD + "\n".join(parts)
 
 
@@ -53,8 +55,7 @@ def show(configuration: Configuration) -> str:
             case dict():
                 parts.append(f"[{name}]\n" + "".join(f"{_key(key)} = {toml(item)}\n" for key, item in value.items()))
             case _:
-                rules = (_section(name, rule, annotated=False) for rule in configuration.rule)
-                parts.extend(rule.replace(f"[{name}]", f"[[{name}]]", 1) for rule in rules)
+                parts.extend(_rows(name, configuration.rule))
     return "\n".join(parts)
 
 
@@ -69,7 +70,9 @@ def _section(name: str, section: msgspec.Struct, *, annotated: bool) -> str:
     inner = []
     for field in msgspec.structs.fields(type(section)):
         value = getattr(section, field.name)
-        if isinstance(value, msgspec.Struct):
+        if row := row_type(field.type):
+            inner += [_rows_sample(row)] if annotated else _rows(f"{name}.{field.name}", value)
+        elif isinstance(value, msgspec.Struct):
             inner.append(_section(f"{name}.{field.name}", value, annotated=annotated))
         elif annotated:
             lines += ["", *_description(type(section), field.name), *_sample_value(field.name, value)]
@@ -78,18 +81,23 @@ def _section(name: str, section: msgspec.Struct, *, annotated: bool) -> str:
     return "\n".join(["\n".join(lines) + "\n", *inner])
 
 
-def _rule_sample() -> str:
-    """Rules have no defaults: the sample describes their keys and gives one example."""
-    lines = ["", *_comment(RuleSection.__doc__ or "")]
-    for field in msgspec.structs.fields(RuleSection):
+def _rows(name: str, rows: tuple[Section, ...]) -> list[str]:
+    """The tables of a ``[[section]]``."""
+    return [_section(name, row, annotated=False).replace(f"[{name}]", f"[[{name}]]", 1) for row in rows]
+
+
+def _rows_sample(row: type[Section]) -> str:
+    """The tables of a ``[[section]]`` have no defaults: the sample describes their keys and gives one example."""
+    lines = ["", *_comment(row.__doc__ or "")]
+    for field in msgspec.structs.fields(row):
         lines += [
             "",
             *(
                 f"# {field.name}: {line[2:]}" if not at else line
-                for at, line in enumerate(_description(RuleSection, field.name))
+                for at, line in enumerate(_description(row, field.name))
             ),
         ]
-    return "\n".join(lines) + _RULE_EXAMPLE
+    return "\n".join(lines) + _EXAMPLES[row]
 
 
 _RULE_EXAMPLE = """
@@ -102,6 +110,15 @@ _RULE_EXAMPLE = """
 #     action = "reject"
 #     reason = "neither name nor SPF"
 """
+_SIGN_EXAMPLE = """
+
+# Example:
+#     [[sign.domain]]
+#     domain = "example.org"
+#     selectors = ["r2026", "e2026"]
+#     key_files = ["/etc/assay/keys/r2026.pem", "/etc/assay/keys/e2026.pem"]
+"""
+_EXAMPLES = {RuleSection: _RULE_EXAMPLE, SignDomainSection: _SIGN_EXAMPLE}
 
 
 def _description(section: type, key: str) -> list[str]:

@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+from typing import Any, get_args, get_origin
+
 import msgspec
 
 
@@ -20,3 +22,11 @@ class SettingError(ValueError):
 
 class Section(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """One ``[section]`` of the file."""
+
+
+def row_type(hint: Any) -> type[Section] | None:
+    """The section that each table of a ``[[section]]`` is; None for the type of any other key."""
+    if get_origin(hint) is not tuple:
+        return None
+    row = get_args(hint)[0]
+    return row if isinstance(row, type) and issubclass(row, Section) else None

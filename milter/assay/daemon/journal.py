@@ -138,6 +138,7 @@ def message_line(verdict: Verdict, *, waited: float) -> str:
             ("from", f"<{assessment.envelope.reverse_path.text}>"),
             ("rcpts", len(assessment.envelope.recipients)),
             *(_evaluations(verdict) if not assessment.exempt else (("exempt", assessment.exempt),)),
+            *_signing(verdict),
             ("action", verdict.action),
             ("dry_run", _not_done(verdict)),
             ("reply", decision.reply),
@@ -147,6 +148,14 @@ def message_line(verdict: Verdict, *, waited: float) -> str:
             ("ms", round(waited * 1000)),
         )
     )
+
+
+def _signing(verdict: Verdict) -> Iterator[tuple[str, object]]:
+    """What signed a message of ours, or why nothing did."""
+    if verdict.signed is not None:
+        yield "sign", verdict.signed.word
+        if verdict.signed.why:
+            yield "why", verdict.signed.why
 
 
 def _not_done(verdict: Verdict) -> str | None:

@@ -61,9 +61,12 @@ class Supervisor:
             os.set_blocking(end, False)
         previous = signal.set_wakeup_fd(wake_end)
         handlers = {number: signal.signal(number, lambda n, _: self._noted.append(n)) for number in _SIGNALS}
-        self._kinds = kinds(self.configuration, self.listener, self.log)
         try:
+            self._kinds = kinds(self.configuration, self.listener, self.log)
             return self._loop(wake)
+        except ConfigError as error:  # a file changed since the configuration was checked
+            self.log.error(str(error))
+            return os.EX_CONFIG
         finally:
             self._kill_all()
             for number, handler in handlers.items():

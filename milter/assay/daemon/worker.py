@@ -16,14 +16,14 @@ import threading
 import time
 
 from assay import policy
-from assay.config import Configuration, make_resolver, make_settings, make_trust
+from assay.config import ConfigError, Configuration, make_resolver, make_settings, make_trust
 from assay.daemon import callbacks, connection
 from assay.daemon.child import Kind, Tether
 from assay.daemon.journal import open_journal
 from assay.daemon.listener import Listener, deafen, refuse
 from assay.log import Log
 from assay.memory import Memory
-from assay.session import Session
+from assay.session import Session, Settings
 
 #: When the collector looks for cycles (``gc.set_threshold``). A message makes about two thousand objects and no cycle,
 #: so the default of 700 objects is wasted work. Twenty thousand objects are a few megabytes.
@@ -39,20 +39,38 @@ _LINGER_SECONDS = 1.0  # a session accepted just before the socket went deaf may
 def kind(configuration: Configuration, listener: Listener, log: Log) -> Kind:
     """The workers, each on its own core if there are enough.
 
+    All files are read here, once for all workers: a worker that is restarted must not sign with a key that was put
+    in place since, under the selector of the old one.
+
     The order of the cores is random, so that several daemons with few workers do not share the same cores.
     """
     cores = list(os.sched_getaffinity(0))
     random.shuffle(cores)
+    try:
+        settings, trust = make_settings(configuration), make_trust(configuration)
+    except ValueError as error:  # changed since the configuration was checked
+        raise ConfigError(str(error)) from error
     return Kind(
         name="worker",
-        run=lambda tether: run(tether, configuration, listener, log, core=cores[tether.slot % len(cores)]),
+        run=lambda tether: run(
+            tether, configuration, settings, trust, listener, log, core=cores[tether.slot % len(cores)]
+        ),
         count=configuration.milter.worker_count,
         drain_seconds=configuration.milter.drain_seconds,
         serves_mail=True,
     )
 
 
-def run(tether: Tether, configuration: Configuration, listener: Listener, log: Log, *, core: int) -> int:
+def run(
+    tether: Tether,
+    configuration: Configuration,
+    settings: Settings,
+    trust: policy.Trust,
+    listener: Listener,
+    log: Log,
+    *,
+    core: int,
+) -> int:
     """Serve until the order to drain. Call it in a new child process.
 
     :param core: the core to run on.
@@ -62,8 +80,6 @@ def run(tether: Tether, configuration: Configuration, listener: Listener, log: L
     share_one_arena()
     resolver = make_resolver(configuration, log.warning)
     resolver.start()
-    settings = make_settings(configuration)
-    trust = make_trust(configuration)
     budget = configuration.dns.budget_seconds
     sessions = connection.SessionCount()
     memory = Memory()

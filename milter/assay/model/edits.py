@@ -3,7 +3,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from msgspec import Struct
+
+from assay.model.message import Header, HeaderField
 
 
 class Insert(Struct, frozen=True):
@@ -41,3 +45,28 @@ class AddRecipient(Struct, frozen=True):
 
 
 Edit = Insert | Remove | Change | AddRecipient
+
+
+def edited(header: Header, edits: Iterable[Edit]) -> Header:
+    """The header with edits performed in their order, as the MTA will write it, without the MTA's own Received."""
+    fields = list(header)
+    for edit in edits:
+        match edit:
+            case Insert(name, value):
+                fields.insert(0, HeaderField(name.encode(), b" " + value.encode("utf-8", "surrogateescape")))
+            case Remove(name, occurrence):
+                place = _find(fields, name, occurrence)
+                del fields[place : place + 1]
+            case Change(name, occurrence, octets):
+                place = _find(fields, name, occurrence)
+                fields[place : place + 1] = [HeaderField(field.name, b" " + octets) for field in fields[place:][:1]]
+            case AddRecipient():
+                pass
+    return Header(tuple(fields))
+
+
+def _find(fields: list[HeaderField], name: str, occurrence: int) -> int:
+    """Where the `occurrence`-th field of a name is, counted from 1; the end if there is none."""
+    key = name.lower().encode()
+    places = [place for place, field in enumerate(fields) if field.key == key]
+    return places[occurrence - 1] if occurrence <= len(places) else len(fields)

@@ -106,17 +106,21 @@ class Judging:
         for domain in self._author.domains:
             self._discoveries[domain] = self._inquiries.start(self._discover(domain), urgency=Urgency.VERDICT)
 
-    def header_complete(self, header: Header) -> None:
-        """All fields are there: choose the signatures to verify and prepare to hash the body for them."""
+    def header_complete(self, header: Header) -> list[dkim.BodyHashSpec]:
+        """All fields are there: choose the signatures to verify.
+
+        :returns: the body hashes that they need.
+        """
         self._header = header
         author_domain = self._author.domain if self._author else None
-        self._signatures.header_complete(header, author_domain)
+        specs = self._signatures.header_complete(header, author_domain)
         if author_domain is not None and self._settings.public_suffix is None:
             self._walk_ahead(author_domain)
         spf1 = self._settings.sender_id
         request = self._spf_request() if spf1 is not None else None
         if spf1 is not None and request is not None:
             self._sender_id = self._inquiries.start(senderid.check_pra(header, request, spf1=spf1))
+        return specs
 
     def _walk_ahead(self, author_domain: Domain) -> None:
         """Relaxed alignment may compare organizational domains at the end (RFC 9989, 4.10.2): have them by then."""
@@ -125,10 +129,6 @@ class Judging:
         others = [domain for domain in domains if domain != author_domain]
         if others:
             self._inquiries.start(dmarc.walk_ahead(author_domain, others), urgency=Urgency.AHEAD)
-
-    def body(self, chunk: bytes) -> None:
-        """The next piece of the body, with CRLF line ends, cut anywhere."""
-        self._signatures.body(chunk)
 
     def so_far(self) -> Assessment:
         """Wait for what can be known before the end of the message, with the envelope as known at MAIL."""
@@ -140,9 +140,10 @@ class Judging:
             spf_mail_from=self._spf.result() if self._spf is not None else None,
         )
 
-    def join(self, now: int, draw: float) -> Assessment:
+    def join(self, hashes: dkim.BodyHashes, now: int, draw: float) -> Assessment:
         """Wait for all evaluations, at most a message's time budget, with the envelope as known at MAIL.
 
+        :param hashes: made for the specs that `header_complete` returned, and fed with the whole body.
         :param now: Unix time in seconds, for the signatures' t= and x= (RFC 6376, 3.5).
         :param draw: a number from 0 to below 1, drawn for this message (RFC 7489, 6.6.4).
         """
@@ -150,8 +151,8 @@ class Judging:
         author = self._author_of_message()
         # SPF takes longest, from record to record; keys take one answer. So signatures are verified while SPF may still
         # be waiting.
-        signatures = self._signatures.verify(now)
-        chain = self._signatures.verify_chain(now)
+        signatures = self._signatures.verify(hashes, now)
+        chain = self._signatures.verify_chain(hashes, now)
         found = self.so_far()
         return replace(
             found,

@@ -6,6 +6,7 @@ from __future__ import annotations
 from msgspec import Struct, field
 
 from assay import policy
+from assay.keys import Signing
 from assay.model.edits import AddRecipient, Change, Edit, Insert, Remove
 from assay.policy import Action
 from assay.protocol import dkim, dmarc, senderid, spf
@@ -29,6 +30,7 @@ class Settings(Struct, frozen=True):
     sender_id: senderid.Spf1 | None = None  #: what v=spf1 records count for; None: Sender ID is not checked
     public_suffix: dmarc.PublicSuffix | None = None  #: how older receivers find organizational domains
     legacy_pct: dmarc.LegacyPct = dmarc.LegacyPct.IGNORE
+    signing: Signing | None = None  #: what signs mail of ours; None if nothing does
     policy: policy.Policy = field(default_factory=policy.Policy)
     dry_run: bool = False
     dry_run_headers: bool = False  #: trace fields are written even in a dry run

@@ -1,8 +1,6 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """The signatures of one message, DKIM's and ARC's: the first keys are looked up as they arrive, all others once the
 header is complete; all signatures are verified at the end.
-
-The body is hashed once for each distinct hash that the signatures need, and never kept.
 """
 
 from __future__ import annotations
@@ -40,7 +38,6 @@ class Signatures:
         self._arc_lookups: Pending[arc.Lookups] | None = None
         self._arc_ahead: set[bytes] = set()
         self._header = NO_HEADER
-        self._hashes = dkim.BodyHashes(())
 
     @property
     def domains(self) -> list[Domain]:
@@ -68,8 +65,11 @@ class Signatures:
                 self._keys[place] = self._inquiries.start(dkim.fetch_key(parsed))
         return parsed
 
-    def header_complete(self, header: Header, author_domain: Domain | None) -> None:
-        """All fields are there: choose what to verify and prepare to hash the body for it."""
+    def header_complete(self, header: Header, author_domain: Domain | None) -> list[dkim.BodyHashSpec]:
+        """All fields are there: choose what to verify.
+
+        :returns: the body hashes that it needs.
+        """
         self._header = header
         specs = self._choose(author_domain)
         if self._max_arc_sets:
@@ -77,7 +77,7 @@ class Signatures:
         if isinstance(self._chain, arc.Chain):
             self._arc_lookups = self._inquiries.start(arc.fetch_keys(self._chain, header, self._settings))
             specs.extend(self._chain.body_hash_specs)
-        self._hashes = dkim.BodyHashes(specs)
+        return specs
 
     def _choose(self, author_domain: Domain | None) -> list[dkim.BodyHashSpec]:
         """Look up the signatures to try, those that can matter for DMARC first, and bound how many are parsed.
@@ -100,24 +100,23 @@ class Signatures:
         self.skipped = len(self._fields) - len(self._tried) - len(self._unusable)
         return specs
 
-    def body(self, chunk: bytes) -> None:
-        """The next piece of the body, with CRLF line ends, cut anywhere."""
-        self._hashes.update(chunk)
+    def verify(self, hashes: dkim.BodyHashes, now: int) -> tuple[dkim.Evaluation, ...]:
+        """One evaluation for each signature that was tried, then those that could not be parsed.
 
-    def verify(self, now: int) -> tuple[dkim.Evaluation, ...]:
-        """One evaluation for each signature that was tried, then those that could not be parsed."""
-        return tuple(self._verify(place, now) for place in (*self._tried, *self._unusable))
+        :param hashes: made for the specs that `header_complete` returned, and fed with the whole body.
+        """
+        return tuple(self._verify(place, hashes, now) for place in (*self._tried, *self._unusable))
 
-    def _verify(self, place: int, now: int) -> dkim.Evaluation:
+    def _verify(self, place: int, hashes: dkim.BodyHashes, now: int) -> dkim.Evaluation:
         parsed = self._parsed[place]
         if isinstance(parsed, dkim.Evaluation):
             return parsed
         lookup = self._keys[place].result()
-        return dkim.verify(parsed, lookup, self._header, self._hashes, now=now, settings=self._settings)
+        return dkim.verify(parsed, lookup, self._header, hashes, now=now, settings=self._settings)
 
-    def verify_chain(self, now: int) -> arc.Evaluation | None:
-        """The evaluation of the ARC chain; None if ARC is switched off."""
+    def verify_chain(self, hashes: dkim.BodyHashes, now: int) -> arc.Evaluation | None:
+        """The evaluation of the ARC chain; None if ARC is switched off. The parameters are those of `verify`."""
         if isinstance(self._chain, arc.Chain) and self._arc_lookups is not None:
             lookups = self._arc_lookups.result()
-            return arc.verify(self._chain, lookups, self._header, self._hashes, now=now, settings=self._settings)
+            return arc.verify(self._chain, lookups, self._header, hashes, now=now, settings=self._settings)
         return self._chain if isinstance(self._chain, arc.Evaluation) else None

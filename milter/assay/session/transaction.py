@@ -2,7 +2,8 @@
 """One message on its way through the SMTP stages, from MAIL to its end or an abort.
 
 A transaction has two strands, each of which may be absent: mail from outside is *judged*, mail from our own hosts and
-users is *outgoing*. Fields and body are read once for both. The header is kept (DKIM needs it whole), the body never.
+users is *outgoing*. Fields and body are read once for both, and each distinct hash of the body is computed once. The
+header is kept (DKIM needs it whole), the body never.
 """
 
 from __future__ import annotations
@@ -13,17 +14,19 @@ from msgspec.structs import replace
 from assay import policy, trace
 from assay.assessment import Assessment
 from assay.findings import Finding, findings
+from assay.keys import OnSignError
 from assay.memory import Memory
-from assay.model.edits import Edit
+from assay.model.edits import AddRecipient, Edit, edited
 from assay.model.message import NO_HEADER, HeaderField
 from assay.model.smtp import Client, Envelope
 from assay.policy import ACCEPTED, Action, Decision, Direction, Stage
+from assay.protocol import dkim
 from assay.protocol.syntax.received import parse_received
 from assay.session.fields import Fields
 from assay.session.inquiries import Inquiries
 from assay.session.judging import Judging
 from assay.session.origin import Origin
-from assay.session.outgoing import Outgoing
+from assay.session.outgoing import Outgoing, Signed
 from assay.session.settings import Settings
 
 MAX_RECIPIENTS = 1000  # our choice; RFC 5321, 4.5.3.1.8 requires at least 100 of MTAs
@@ -43,6 +46,10 @@ class Verdict(Struct, frozen=True):
     findings: tuple[Finding, ...] = ()
     stage: Stage = Stage.EOM
     facts: policy.Facts | None = None
+    signed: Signed | None = None  #: None for a message that is not ours, or if nothing is signed at all
+
+
+_CANNOT_SIGN = policy.Reply(451, "4.7.5", ("This message cannot be signed at the moment; try again later",))
 
 
 class Transaction:
@@ -77,6 +84,7 @@ class Transaction:
         names = (authserv_id, *settings.further_authserv_ids)
         self._fields = Fields(trace.Forgeries(names) if course.message.cleaned else None)
         self._header = NO_HEADER
+        self._hashes = dkim.BodyHashes(())
         self.judging: Judging | None = None
         self.outgoing: Outgoing | None = None
         if course.message.direction is Direction.INBOUND:
@@ -86,7 +94,11 @@ class Transaction:
             if not course.message.relayed:
                 self.judging.check_mail_from()
         elif course.message.direction is Direction.OUTBOUND:
-            self.outgoing = Outgoing()
+            self._is_ours()
+
+    def _is_ours(self) -> None:
+        if self._settings.signing is not None:
+            self.outgoing = Outgoing(self._settings.signing, self._envelope)
 
     def recipient(self, path: str) -> None:
         """Take the next recipient, as in RCPT TO."""
@@ -112,26 +124,27 @@ class Transaction:
         if self._course.message.direction is Direction.INBOUND:
             judging.client_is(unknown if address is None else replace(unknown, address=address, helo=helo))
         else:
-            self._client, self.judging, self.outgoing = unknown, None, Outgoing()
+            self._client, self.judging = unknown, None
             self._inquiries.cancel()
+            self._is_ours()
 
     def end_of_header(self) -> None:
         """All fields are there."""
         self._header = self._fields.complete()
         if self._fields.flood is not None:  # refused if it is judged, sent on unchanged if it is ours
-            self.outgoing = None
+            if self.outgoing is not None:
+                self.outgoing.give_up(self._fields.flood.reason)
             return
+        specs: list[dkim.BodyHashSpec] = []
         if self.judging is not None:
-            self.judging.header_complete(self._header)
+            specs += self.judging.header_complete(self._header)
         if self.outgoing is not None:
-            self.outgoing.header_complete(self._header)
+            specs += self.outgoing.header_complete(self._header)
+        self._hashes = dkim.BodyHashes(specs)
 
     def body(self, chunk: bytes) -> None:
         """Take the next piece of the body, with CRLF line ends, cut anywhere."""
-        if self.judging is not None:
-            self.judging.body(chunk)
-        if self.outgoing is not None:
-            self.outgoing.body(chunk)
+        self._hashes.update(chunk)
 
     def so_far(self, *, queue_id: str = "") -> Assessment:
         """Wait for what can be known before the end of the message."""
@@ -153,20 +166,28 @@ class Transaction:
         if flood is not None:
             return self._refusal_of_flood(self.so_far(queue_id=queue_id), flood)
         if self.judging is None:
-            return self._verdict(self.so_far(queue_id=queue_id), ACCEPTED, None)
-        assessment = self._with_envelope(self.judging.join(now, draw), queue_id)
+            return self._verdict(self.so_far(queue_id=queue_id), ACCEPTED, None, now)
+        assessment = self._with_envelope(self.judging.join(self._hashes, now, draw), queue_id)
         facts = None
         if self._settings.policy.acts_at(Stage.EOM) or self._settings.policy.logs_facts:
             facts = self._settings.policy.facts(assessment)
-        return self._verdict(assessment, self._course.end(facts), facts)
+        return self._verdict(assessment, self._course.end(facts), facts, now)
 
-    def _verdict(self, assessment: Assessment, decision: Decision, facts: policy.Facts | None) -> Verdict:
+    def _verdict(self, assessment: Assessment, decision: Decision, facts: policy.Facts | None, now: int) -> Verdict:
         found = findings(assessment)
         if self._settings.dry_run:
             edits = self._edits(assessment, ACCEPTED, found) if self._settings.dry_run_headers else ()
-            return Verdict(Action.ACCEPT, None, edits, decision, assessment, found, facts=facts)
+            signed = self.outgoing.in_dry_run() if self.outgoing is not None else None
+            return Verdict(Action.ACCEPT, None, edits, decision, assessment, found, facts=facts, signed=signed)
         edits = self._edits(assessment, decision, found)
-        return Verdict(decision.action, decision.reply, edits, decision, assessment, found, facts=facts)
+        signed = None
+        if self.outgoing is not None and not decision.action.refuses:
+            signed = self.outgoing.sign(edited(self._header, edits), self._hashes, now)
+            if signed.on_error is OnSignError.TEMPFAIL:
+                decision = Decision(Action.TEMPFAIL, _CANNOT_SIGN, signed.why, "sign.on_error")
+            edits += signed.edits
+        edits += tuple(AddRecipient(path) for path in decision.edits.recipients)
+        return Verdict(decision.action, decision.reply, edits, decision, assessment, found, facts=facts, signed=signed)
 
     def _refusal_of_flood(self, assessment: Assessment, decision: Decision) -> Verdict:
         """It has no edits, not even in a dry run: not all fields to remove are known."""
@@ -175,7 +196,8 @@ class Transaction:
         return Verdict(decision.action, decision.reply, (), decision, assessment, findings(assessment))
 
     def _edits(self, assessment: Assessment, decision: Decision, found: tuple[Finding, ...]) -> tuple[Edit, ...]:
-        """First remove forged fields and those that the decision names, then insert; the trace fields end up on top."""
+        """The edits of the header that come before signatures. First remove forged fields and those that the decision
+        names, then change, then insert; the trace fields end up on top."""
         edits: tuple[Edit, ...] = trace.remove_edits(self._header, decision.edits.remove, self._fields.forged)
         edits += tuple(trace.decision_edits(self._header, decision.edits))
         if self.judging is None:

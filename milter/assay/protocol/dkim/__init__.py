@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """DKIM (RFC 6376, RFC 8301, RFC 8463, RFC 8616): who took responsibility for a message by signing it.
 
-The path of a signature: `parse` the field, `fetch_key`, feed the body to one `BodyHashes` for all, `verify`.
+The path of a signature: `parse` the field, `fetch_key`, feed the body to one `BodyHashes` for all, `verify`. For mail
+of ours: feed the body to the same hashes, then `sign`.
 """
 
 from assay.protocol.dkim.canonical import BodyHashes, BodyHashSpec, Canonicalization
@@ -9,6 +10,15 @@ from assay.protocol.dkim.key import Key, KeyFault, KeyLookup, fetch_key, parse_k
 from assay.protocol.dkim.preference import preferred
 from assay.protocol.dkim.result import Evaluation, Result
 from assay.protocol.dkim.sign import PrivateKey, load_private_key
+from assay.protocol.dkim.sign_field import (
+    DEFAULT_SIGNING_RULES,
+    OVERSIGNED_FIELDS,
+    SIGNED_FIELDS,
+    SigningError,
+    SigningKey,
+    SigningRules,
+    sign,
+)
 from assay.protocol.dkim.signature import Algorithm, Signature, parse
 from assay.protocol.dkim.verify import (
     DEFAULT_RULES,
@@ -21,6 +31,9 @@ from assay.protocol.dkim.verify import (
 
 __all__ = [
     "DEFAULT_RULES",
+    "DEFAULT_SIGNING_RULES",
+    "OVERSIGNED_FIELDS",
+    "SIGNED_FIELDS",
     "SINGLE_FIELDS",
     "STANDARD_MIN_RSA_BITS",
     "Algorithm",
@@ -35,11 +48,15 @@ __all__ = [
     "Result",
     "Signature",
     "SignatureRules",
+    "SigningError",
+    "SigningKey",
+    "SigningRules",
     "fetch_key",
     "find_signing_key",
     "load_private_key",
     "parse",
     "parse_key",
     "preferred",
+    "sign",
     "verify",
 ]

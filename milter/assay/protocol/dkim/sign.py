@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The cryptography of signing: what ARC sealing needs from DKIM (RFC 6376, 5; RFC 8301; RFC 8463).
+"""The cryptography of signing, for DKIM and ARC (RFC 6376, 5.2 and 5.5; RFC 8301; RFC 8463).
 
-No DKIM-Signature is made here.
+`assay.protocol.dkim.sign_field` makes the fields.
 """
 
 from __future__ import annotations

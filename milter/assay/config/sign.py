@@ -1,0 +1,60 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The section for signing mail of ours."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from msgspec import Meta
+
+from assay.config.section import Section, SettingError
+from assay.keys import OnSignError
+from assay.model.name import Domain, InvalidNameError
+
+
+class SignDomainSection(Section, frozen=True):
+    """One domain that signs, with its keys. Each domain is a separate [[sign.domain]]."""
+
+    domain: Annotated[
+        str, Meta(min_length=1, description="The domain: mail with it in From is signed, with it as d= (DKIM).")
+    ]
+    selectors: Annotated[
+        tuple[str, ...],
+        Meta(
+            min_length=1,
+            description="The selectors of the keys. All of them sign each message, for instance one with RSA and one "
+            "with Ed25519.",
+        ),
+    ]
+    key_files: Annotated[
+        tuple[str, ...],
+        Meta(min_length=1, description="The private keys in PEM, one for each selector, in the same order."),
+    ]
+    subdomains: Annotated[bool, Meta(description="Also sign for all domains below.")] = False
+
+    def __post_init__(self) -> None:
+        for key, names in (("domain", (self.domain,)), ("selectors", self.selectors)):
+            for name in names:
+                try:
+                    Domain.parse_host(name)
+                except InvalidNameError as error:
+                    raise SettingError(key, f"{name!r} is not a {key.removesuffix('s')}: {error}") from error
+        if len(self.key_files) != len(self.selectors):
+            raise SettingError(
+                "key_files", f"{len(self.key_files)} files for {len(self.selectors)} selectors; write one for each"
+            )
+
+
+class SignSection(Section, frozen=True):
+    """Signing mail of ours with DKIM: mail from internal networks, from authenticated users and through the services of
+    clients.daemon_names. Mail from outside is not signed, whatever its From field says. Nothing is signed until a
+    domain or a table is configured. See docs/signing.md."""
+
+    domain: tuple[SignDomainSection, ...] = ()
+    on_error: Annotated[
+        OnSignError,
+        Meta(
+            description="What to do with a message that should be signed and cannot be. Domains whose policy is "
+            "p=reject lose mail that is sent without a signature, so the default defers it."
+        ),
+    ] = OnSignError.TEMPFAIL

@@ -1,0 +1,85 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Which keys sign for an address: the rows of ``[[sign.domain]]``, and what all tables have in common."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Protocol
+
+from msgspec import Struct
+
+from assay.model.name import Domain, Mailbox
+from assay.protocol import dkim
+
+
+class Signatory(Struct, frozen=True):
+    """Who signs, and how: a domain (d=) with its keys.
+
+    `identity` is i=, empty for none. `place` is the row of the configuration, for explanations.
+    """
+
+    domain: Domain
+    keys: tuple[dkim.SigningKey, ...]
+    rules: dkim.SigningRules = dkim.DEFAULT_SIGNING_RULES
+    identity: str = ""
+    place: str = ""
+
+
+class Table(Protocol):
+    """Finds the signatories for an address."""
+
+    @property
+    def domains(self) -> frozenset[str]:
+        """The domains that the table names, to suggest the nearest one."""
+
+    @property
+    def rules(self) -> Sequence[dkim.SigningRules]:
+        """How its signatories sign."""
+
+    def find(self, address: Mailbox) -> Iterator[Signatory]:
+        """Those that sign for an address, the first match first. The local part may be empty for unknown."""
+
+    def near_misses(self, address: Mailbox) -> Iterator[str]:
+        """The rows that would match an address but for one thing, each as one clause that says so."""
+
+
+class DomainRow(Struct, frozen=True):
+    """One ``[[sign.domain]]``. `subdomains`: it also signs for all domains below its own."""
+
+    signatory: Signatory
+    subdomains: bool = False
+
+
+class DomainTable(Struct, frozen=True):
+    """All ``[[sign.domain]]``, by domain."""
+
+    rows: Mapping[str, DomainRow]
+
+    @property
+    def domains(self) -> frozenset[str]:
+        """See `Table`."""
+        return frozenset(self.rows)
+
+    @property
+    def rules(self) -> Sequence[dkim.SigningRules]:
+        """See `Table`."""
+        return [row.signatory.rules for row in self.rows.values()]
+
+    def find(self, address: Mailbox) -> Iterator[Signatory]:
+        """See `Table`. The row of the domain itself, or of the nearest domain above it that signs for subdomains."""
+        name = address.domain.name
+        while name:
+            row = self.rows.get(name)
+            if row is not None and (row.subdomains or name == address.domain.name):
+                yield row.signatory
+                return
+            name = name.partition(".")[2]
+
+    def near_misses(self, address: Mailbox) -> Iterator[str]:
+        """See `Table`."""
+        name = address.domain.name.partition(".")[2]
+        while name:
+            row = self.rows.get(name)
+            if row is not None and not row.subdomains:
+                yield f"{row.signatory.place} ({name}) does not sign for subdomains"
+            name = name.partition(".")[2]
