@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import msgspec
 
+from assay.config.keys import KeysSection
 from assay.config.methods import ArcSection, DkimSection, DmarcSection, IprevSection, SenderidSection, SpfSection
 from assay.config.responses import HeadersSection, RepliesSection, RuleSection
 from assay.config.section import Section
@@ -31,6 +32,7 @@ class Configuration(Section, frozen=True):
     senderid: SenderidSection = SenderidSection()
     dmarc: DmarcSection = DmarcSection()
     sign: SignSection = SignSection()
+    keys: KeysSection = KeysSection()
     headers: HeadersSection = HeadersSection()
     replies: RepliesSection = msgspec.field(default_factory=RepliesSection)
     lists: dict[str, str] = msgspec.field(default_factory=dict)

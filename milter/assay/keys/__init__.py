@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Our own signing keys: which key signs what, and who may sign as whom.
+"""Our own signing keys: which key signs what and who may sign as whom, the stages of a rotation, and what the DNS
+says about a key.
 
-All of it is data and pure functions. Files are read in `assay.config`.
+All of it is data and pure functions. Files are read in `assay.config` and `assay.keyring`.
 """
 
 from assay.keys.signing import Chosen, OnSignError, Signing

@@ -9,12 +9,15 @@
     evaluation = pending.result()                   # at most until the budget is spent
     resolver.close()
 
+`authority` and `update` are for commands of the operator, and not imported here: a worker needs neither.
+
 Only this package imports dnspython. It does not validate DNSSEC: it can trust a resolver that does.
 """
 
 from assay.resolver.cache import AnswerCache
 from assay.resolver.driver import BudgetDriver, Observer
 from assay.resolver.nameservers import SYSTEM, Nameserver, NameserverError, configured
+from assay.resolver.nameservers import parse as parse_nameserver
 from assay.resolver.resolv_conf import ResolvConf
 from assay.resolver.service import Resolver
 from assay.resolver.statistics import Statistics
@@ -33,4 +36,5 @@ __all__ = [
     "Statistics",
     "ZoneError",
     "configured",
+    "parse_nameserver",
 ]

@@ -8,6 +8,7 @@ of ours: feed the body to the same hashes, then `sign`.
 from assay.protocol.dkim.canonical import BodyHashes, BodyHashSpec, Canonicalization
 from assay.protocol.dkim.key import Key, KeyFault, KeyLookup, fetch_key, parse_key
 from assay.protocol.dkim.preference import preferred
+from assay.protocol.dkim.record import prove, record_of, same_key, split_strings
 from assay.protocol.dkim.result import Evaluation, Result
 from assay.protocol.dkim.sign import PrivateKey, load_private_key
 from assay.protocol.dkim.sign_field import (
@@ -19,7 +20,7 @@ from assay.protocol.dkim.sign_field import (
     SigningRules,
     sign,
 )
-from assay.protocol.dkim.signature import Algorithm, Signature, parse
+from assay.protocol.dkim.signature import Algorithm, Signature, key_name, parse
 from assay.protocol.dkim.verify import (
     DEFAULT_RULES,
     SINGLE_FIELDS,
@@ -53,10 +54,15 @@ __all__ = [
     "SigningRules",
     "fetch_key",
     "find_signing_key",
+    "key_name",
     "load_private_key",
     "parse",
     "parse_key",
     "preferred",
+    "prove",
+    "record_of",
+    "same_key",
     "sign",
+    "split_strings",
     "verify",
 ]

@@ -1,0 +1,48 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""What ``assay keys`` works with, from ``[keys]``. Not imported by the daemon, which changes no DNS."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from assay import resolver
+from assay.config.keys import KeysSection
+from assay.config.section import SettingError
+from assay.keyring.publisher import CommandPublisher, NoPublisher, Publisher, UpdatePublisher
+from assay.model.name import Domain
+from assay.resolver.authority import Authority, UnknownZoneError
+from assay.resolver.update import Updater, read_tsig
+
+
+def make_authority(keys: KeysSection, nameservers: tuple[str, ...], patience: float) -> Authority:
+    """Whom to ask what is published.
+
+    :param nameservers: resolvers, as `dns.nameservers` names them.
+    :param patience: seconds that one server may take.
+    """
+    return Authority(
+        resolver.configured(nameservers),
+        servers=tuple(map(resolver.parse_nameserver, keys.nameservers)),
+        patience=patience,
+    )
+
+
+def make_publisher(keys: KeysSection, authority: Authority, domain: Domain) -> Publisher:
+    """What publishes the records of a domain.
+
+    :raises SettingError: the TSIG key cannot be used, or the zone cannot be found.
+    """
+    if keys.publish_command:
+        return CommandPublisher(keys.publish_command, keys.ttl_seconds)
+    if not keys.update_server:
+        return NoPublisher()
+    try:
+        tsig = read_tsig(Path(keys.tsig_file))
+    except ValueError as error:
+        raise SettingError("keys.tsig_file", str(error)) from error
+    try:
+        zone = keys.update_zone or authority.zone(domain.name)
+    except UnknownZoneError as error:
+        raise SettingError("keys.update_zone", f"is not set, and the zone of {domain} is not found: {error}") from error
+    server = resolver.parse_nameserver(keys.update_server)
+    return UpdatePublisher(Updater(server, zone, tsig), keys.ttl_seconds)

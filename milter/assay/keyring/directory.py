@@ -1,0 +1,155 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The directory of one domain's keys: ``keys.json`` with the state of each, and ``SELECTOR.pem`` with the private keys.
+
+The state file is replaced whole, so one rename is one transition: a reader finds the keys as they were before it or
+after it. A key file never changes: its name is the selector, and no selector is used twice. It is on the disk before
+the state file names it, and goes after the state file has said that it is retired.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import msgspec
+
+from assay import files, secrets
+from assay.keys.rotation import KeyRing, KeyState, RingKey, check_selector
+from assay.model.name import Domain, InvalidNameError
+from assay.protocol import dkim
+
+STATE_FILE = "keys.json"
+_LOCK_FILE = ".lock"
+_PEM = ".pem"
+
+
+class KeyringError(ValueError):
+    """A directory of keys that cannot be used. The message names the file and the fix."""
+
+
+class Directory:
+    """The keys of one domain. Every method may raise `KeyringError`, and those that write `OSError`."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    @property
+    def state(self) -> Path:
+        """The file with the states."""
+        return self.path / STATE_FILE
+
+    def key_file(self, selector: str) -> Path:
+        """The file with the private key of a selector."""
+        return self.path / f"{selector}{_PEM}"
+
+    def load(self) -> KeyRing:
+        """Read the states."""
+        try:
+            ring = msgspec.json.decode(files.read_text(self.state), type=KeyRing)
+        except OSError as error:
+            raise KeyringError(f"{self.state}: cannot be read: {error.strerror}") from error
+        except UnicodeDecodeError as error:
+            raise KeyringError(f"{self.state}: not UTF-8 text (octet {error.start})") from error
+        except msgspec.DecodeError as error:
+            raise KeyringError(f"{self.state}: not a state file ({error}); restore it from a backup") from error
+        self._check(ring)
+        return ring
+
+    def save(self, ring: KeyRing) -> None:
+        """Replace the states, at once."""
+        text = msgspec.json.format(msgspec.json.encode(ring), indent=2)
+        secrets.write(self.state, text + b"\n")
+
+    def save_key(self, selector: str, pem: bytes) -> None:
+        """Write the private key of a new selector."""
+        secrets.write(self.key_file(selector), pem)
+
+    def private(self, key: RingKey) -> dkim.PrivateKey:
+        """The private key of a selector, which must belong to its record."""
+        path = self.key_file(key.selector)
+        private = self.load_private(key.selector)
+        if dkim.record_of(private) != key.record:
+            raise KeyringError(f"{path}: not the key of which {self.state} has the record; restore it from a backup")
+        return private
+
+    def load_private(self, selector: str) -> dkim.PrivateKey:
+        """The private key in the file of a selector, which the state file may not know."""
+        path = self.key_file(selector)
+        try:
+            return dkim.load_private_key(secrets.read(path))
+        except secrets.SecretError as error:
+            raise KeyringError(str(error)) from error
+        except ValueError as error:
+            raise KeyringError(f"{path}: {error}") from error
+
+    def active(self) -> tuple[str, tuple[tuple[RingKey, dkim.PrivateKey], ...]]:
+        """The domain, and the keys that sign, RSA first. One read of the state file decides which."""
+        ring = self.load()
+        keys = sorted(
+            (key for key in ring.keys if key.state is KeyState.ACTIVE), key=lambda key: key.type, reverse=True
+        )
+        return ring.domain, tuple((key, self.private(key)) for key in keys)
+
+    def clean(self, ring: KeyRing) -> None:
+        """Remove what an interrupted run left, and the private keys of retired selectors."""
+        for path in self.path.glob(f"{files.UNFINISHED}*"):
+            files.remove(path)
+        for key in ring.keys:
+            if key.state is KeyState.RETIRED and self.key_file(key.selector).exists():
+                files.remove(self.key_file(key.selector))
+
+    @contextmanager
+    def locked(self) -> Iterator[None]:
+        """Keep other runs out: two timers, or a timer and an operator. Waits for the other run."""
+        descriptor = os.open(self.path / _LOCK_FILE, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+            yield
+        finally:
+            os.close(descriptor)
+
+    def begin(self, domain: Domain) -> None:
+        """Make the directory and an empty state file for a domain that has none."""
+        if self.state.exists():
+            return
+        folder = self.path.parent
+        if not self.path.exists():
+            try:
+                status = folder.stat()
+            except OSError as error:
+                raise KeyringError(
+                    f"{folder}: {error.strerror}; make it for the daemon: install -d -m 0750 -o USER -g GROUP {folder}"
+                ) from error
+            self.path.mkdir(mode=0o700)
+            if os.geteuid() == 0:
+                os.chown(self.path, status.st_uid, status.st_gid)
+            self.path.chmod(status.st_mode & 0o750)
+        self.save(KeyRing(domain.name))
+
+    def _check(self, ring: KeyRing) -> None:
+        seen = set()
+        try:
+            Domain.parse_host(ring.domain)
+            for key in ring.keys:
+                if check_selector(key.selector) != key.selector or key.selector in seen:
+                    raise ValueError(f"the selector {key.selector!r} appears twice or in another spelling")
+                seen.add(key.selector)
+        except InvalidNameError as error:
+            raise KeyringError(f"{self.state}: {ring.domain!r} is not a domain: {error}") from error
+        except ValueError as error:
+            raise KeyringError(f"{self.state}: {error}") from error
+
+
+def directories(above: Path) -> tuple[Directory, ...]:
+    """The directories of keys below one, by name; none if it does not exist.
+
+    :raises KeyringError: it cannot be listed.
+    """
+    try:
+        found = sorted(path.parent for path in above.glob(f"*/{STATE_FILE}"))
+    except OSError as error:
+        raise KeyringError(f"{above}: {error.strerror}") from error
+    return tuple(map(Directory, found))

@@ -1,0 +1,106 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Publish and withdraw key records: by a command of the operator, by DNS UPDATE, or by hand."""
+
+from __future__ import annotations
+
+import subprocess
+from collections.abc import Sequence
+from typing import Protocol
+
+from assay.model.printable import escaped
+from assay.protocol import dkim
+from assay.resolver.update import UpdateError, Updater
+
+_SECONDS = 120.0  # our choice: a provider's interface may take a minute
+_MAX_SHOWN = 200  # characters of what a command prints
+
+
+class PublishError(Exception):
+    """The DNS was not changed. The message is a clause with the reason."""
+
+
+class Publisher(Protocol):
+    """Changes the DNS. Both methods may be called again for what is done already."""
+
+    def publish(self, name: str, record: str) -> bool:
+        """Add a TXT record.
+
+        :returns: False if only the operator can.
+        :raises PublishError: it was not added.
+        """
+
+    def withdraw(self, name: str, record: str) -> bool:
+        """Remove it. See `publish`."""
+
+
+class NoPublisher:
+    """The operator publishes by hand."""
+
+    def publish(self, name: str, record: str) -> bool:
+        """See `Publisher`."""
+        return False
+
+    def withdraw(self, name: str, record: str) -> bool:
+        """See `Publisher`."""
+        return False
+
+
+class CommandPublisher:
+    """Runs a program with the arguments ``add`` or ``remove``, the name, the TTL and the record. There is no shell."""
+
+    def __init__(self, command: Sequence[str], ttl: int) -> None:
+        self._command = command
+        self._ttl = ttl
+
+    def publish(self, name: str, record: str) -> bool:
+        """See `Publisher`."""
+        return self._run("add", name, record)
+
+    def withdraw(self, name: str, record: str) -> bool:
+        """See `Publisher`."""
+        return self._run("remove", name, record)
+
+    def _run(self, verb: str, name: str, record: str) -> bool:
+        program = self._command[0]
+        try:
+            ended = subprocess.run(
+                [*self._command, verb, name, str(self._ttl), record],
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,
+                timeout=_SECONDS,
+                check=False,
+            )
+        except subprocess.TimeoutExpired as error:
+            raise PublishError(f"{program} {verb} {name}: not finished after {_SECONDS:g} s") from error
+        except OSError as error:
+            raise PublishError(f"{program}: cannot be run: {error.strerror}") from error
+        if ended.returncode:
+            lines = ended.stdout.decode("utf-8", "replace").strip().splitlines() or ["no output"]
+            how = f"exit code {ended.returncode}" if ended.returncode > 0 else f"signal {-ended.returncode}"
+            raise PublishError(f"{program} {verb} {name}: {how}: {escaped(lines[-1][:_MAX_SHOWN])}")
+        return True
+
+
+class UpdatePublisher:
+    """DNS UPDATE at the primary server of the zone (RFC 2136)."""
+
+    def __init__(self, updater: Updater, ttl: int) -> None:
+        self._updater = updater
+        self._ttl = ttl
+
+    def publish(self, name: str, record: str) -> bool:
+        """See `Publisher`."""
+        try:
+            self._updater.add(name, dkim.split_strings(record), self._ttl)
+        except UpdateError as error:
+            raise PublishError(str(error)) from error
+        return True
+
+    def withdraw(self, name: str, record: str) -> bool:
+        """See `Publisher`."""
+        try:
+            self._updater.remove(name, dkim.split_strings(record))
+        except UpdateError as error:
+            raise PublishError(str(error)) from error
+        return True
