@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import io
 import re
 import syslog
 import threading
@@ -32,13 +33,16 @@ from assay.daemon import connection, supervisor, worker
 from assay.daemon.child import Tether
 from assay.daemon.listener import Listener
 from assay.inquiry import Outcome, Question, RecordType
+from assay.keys.rotation import KeyType
 from assay.log import Level, Log
 from assay.model.message import split_message
 from assay.model.smtp import parse_address
 from assay.policy import Action
+from assay.resolver.authority import Authority
+from assay.resolver.update import Updater
 from assay.session import Verdict
 from nameserver import NameServer
-from signing import pem, record, rsa_key, sign_rsa
+from signing import ed25519_key, pem, record, rsa_key, sign_rsa
 
 GOLDEN = Path(__file__).parents[1] / "golden"
 NOW = 1_700_000_000
@@ -293,6 +297,47 @@ def spfquery(world: World) -> object:
     return [line for line in said if line.startswith("limits")]
 
 
+def keys_made(world: World) -> object:
+    """What ``assay keys create`` works with: where, when, whom it asks, and how it publishes."""
+    folder = world.folder / "keys"
+    folder.mkdir(mode=0o700, exist_ok=True)
+    settings = world.configuration.keys
+    if settings.directory == Configuration().keys.directory:
+        settings = msgspec.structs.replace(settings, directory=str(folder))
+    if settings.tsig_file:
+        Path(settings.tsig_file).write_text(
+            f'key "{Path(settings.tsig_file).name}" {{ algorithm hmac-sha256; secret "AAAA"; }};'
+        )
+        Path(settings.tsig_file).chmod(0o600)
+    configuration = msgspec.structs.replace(world.configuration, keys=settings)
+    seen: list[object] = []
+
+    def run(arguments: list[str], **_: object) -> SimpleNamespace:
+        seen.append(arguments[:-1])  # without the record
+        return SimpleNamespace(returncode=0)
+
+    def add(self: Updater, name: str, _strings: object, ttl: int) -> None:
+        seen.append((self._server, self._zone, self._key.name, ttl))
+
+    def texts(self: Authority, name: str) -> tuple[()]:
+        seen.append(self._servers)
+        return ()
+
+    def make(kind: KeyType, bits: int) -> object:
+        seen.append((kind, bits))
+        return rsa_key(1024) if kind is KeyType.RSA else ed25519_key()
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("assay.cli.keys.load", lambda _: configuration)
+        patch.setattr("assay.keyring.publisher.subprocess.run", run)
+        patch.setattr("assay.keyring.run.make", make)
+        patch.setattr(Updater, "add", add)
+        patch.setattr(Authority, "texts", texts)
+        with contextlib.redirect_stderr(io.StringIO()) as errors, contextlib.redirect_stdout(io.StringIO()):
+            main(["keys", "create", "example.org"])
+    return settings.schedule, seen, errors.getvalue()
+
+
 def decided(world: World) -> object:
     """The policy's actions, by method."""
     return [(one.name, one.stage, one.actions, one.dry_run) for one in make_policy(world.configuration).methods]
@@ -388,6 +433,7 @@ REFUSE_SPF = {"spf.mailfrom.fail": "reject"}
 RULE = {"name": "r", "when": "true", "action": "tag"}
 LISTED = {"lists": {"bad": "{folder}/empty"}, "rule": (RULE | {"when": "listed(mail_from.domain, 'bad')"},)}
 SIGNER = {"domain": "list.example", "selectors": ("s",), "key_files": ("{folder}/key",)}
+UPDATED = {"keys.update_server": "192.0.2.53", "keys.update_zone": "org", "keys.tsig_file": "{folder}/tsig"}
 ASKED = {"dns.nameservers": "{nameserver}", "dns.zone": ""}
 
 #: Key, another value, the function that shows the difference, and other configuration required for an effect.
@@ -466,6 +512,18 @@ EFFECTS: list[tuple[str, Any, Callable[[World], object], Mapping[str, Any]]] = [
     ("dmarc.dry_run", True, message, REFUSE_DMARC),
     ("sign.domain", (SIGNER,), words("sign"), {}),
     ("sign.on_error", "accept", message, {"sign.domain": (SIGNER,)}),
+    ("keys.directory", "/nowhere/keys", keys_made, {}),
+    ("keys.types", ("ed25519",), keys_made, {}),
+    ("keys.rsa_bits", 3072, keys_made, {}),
+    ("keys.rotate_days", 90, keys_made, {}),
+    ("keys.overlap_days", 14, keys_made, {}),
+    ("keys.ttl_seconds", 300, keys_made, {"keys.publish_command": ("/bin/true",)}),
+    ("keys.ttl_seconds", 300, keys_made, UPDATED),
+    ("keys.nameservers", ("192.0.2.53",), keys_made, {}),
+    ("keys.publish_command", ("/bin/true", "--now"), keys_made, {}),
+    ("keys.update_server", "192.0.2.54", keys_made, UPDATED),
+    ("keys.update_zone", "example.org", keys_made, UPDATED),
+    ("keys.tsig_file", "{folder}/other", keys_made, UPDATED),
     ("headers.received_spf", False, message, {}),
     ("headers.received_spf_local_part", False, message, {}),
     ("headers.hide_none", True, message, {}),

@@ -262,7 +262,7 @@ def test_what_a_dead_run_left_is_removed_though_nothing_is_due(directory: Direct
     (directory.path / f"{files.UNFINISHED}x").write_bytes(b"half a key")
     run(directory, dns, NOW, NoPublisher())
     assert {path.name for path in directory.path.iterdir()} == {
-        ".lock", "keys.json", "e20260921.pem", "r20260921b.pem"
+        "keys.json", "e20260921.pem", "r20260921b.pem"
     }  # fmt: skip
 
 

@@ -14,11 +14,11 @@ from assay.keys.rotation import (
     Act,
     KeyRing,
     KeyState,
+    KeyStep,
     KeyType,
     RefusedStepError,
     RingKey,
     Schedule,
-    Step,
     begin,
     check_selector,
     due,
@@ -80,7 +80,7 @@ def test_a_key_that_every_server_has_replaces_the_old_one_in_one_step() -> None:
 
 def test_the_series_of_types_do_not_disturb_each_other() -> None:
     of = ring(key("r", "active", DAY), key("e", "active", DAY, ED25519), key("e2", "pending", 0, ED25519))
-    after = take(of, Step(Act.ACTIVATE, ED25519, "e2"), NOW)
+    after = take(of, KeyStep(Act.ACTIVATE, ED25519, "e2"), NOW)
     assert [one.state for one in after.keys] == [KeyState.ACTIVE, KeyState.RETIRING, KeyState.ACTIVE]
 
 
@@ -153,10 +153,10 @@ def test_a_clock_that_is_put_right_by_seconds_is_not_reported() -> None:
 def test_a_step_is_taken_once() -> None:
     of = ring(key("a", "active", 10 * DAY), key("b", "pending"))
     for step, record in (
-        (Step(Act.CREATE, RSA, "c"), "v=DKIM1; p=c"),
-        (Step(Act.ACTIVATE, RSA, "b"), ""),
-        (Step(Act.RETIRE, RSA, "a"), ""),
-        (Step(Act.CLOSE, RSA, "a"), ""),
+        (KeyStep(Act.CREATE, RSA, "c"), "v=DKIM1; p=c"),
+        (KeyStep(Act.ACTIVATE, RSA, "b"), ""),
+        (KeyStep(Act.RETIRE, RSA, "a"), ""),
+        (KeyStep(Act.CLOSE, RSA, "a"), ""),
     ):
         of = take(of, step, NOW, record)
         assert take(of, step, NOW + DAY, record) == of
@@ -205,7 +205,7 @@ def test_selectors_are_never_used_twice() -> None:
         selector = new_selector(of, RSA, NOW)
         assert check_selector(selector) == selector
         seen.append(selector)
-        of = take(of, Step(Act.CREATE, RSA, selector), NOW, "")
+        of = take(of, KeyStep(Act.CREATE, RSA, selector), NOW, "")
     assert len(set(seen)) == 60
     assert seen[:3] == ["r20260921", "r20260921b", "r20260921c"]
     assert new_selector(of, ED25519, NOW) == "e20260921"
@@ -255,7 +255,7 @@ def test_any_ring_comes_to_rest_and_never_loses_its_signing_key(
             break
         for step in steps:
             if step.act is Act.CREATE:
-                step = Step(step.act, step.type, new_selector(of, step.type, now))
+                step = KeyStep(step.act, step.type, new_selector(of, step.type, now))
             assert (step.act, step.selector) not in done
             done.add((step.act, step.selector))
             if step.act is Act.ACTIVATE:

@@ -12,14 +12,15 @@ from collections.abc import Sequence
 from typing import NoReturn, TextIO
 
 from assay import __version__
-from assay.cli import check, config, policy, probe, serve, spfquery
+from assay.cli import check, config, keys, policy, probe, serve, spfquery
 from assay.config import ConfigError
 
 _EXIT_CODES = """\
 exit codes, those of sysexits(3):
    0  done
    1  probe: the message was refused; policy try: some message would have
-      ended differently; spfquery has its own codes, one for each result
+      ended differently; keys check: a key is not published as it should be;
+      spfquery has its own codes, one for each result
   64  wrong arguments
   65  policy try: the log has no usable line
   66  unreadable file
@@ -54,7 +55,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("-V", "--version", action="version", version=f"assay {__version__}")
     commands = parser.add_subparsers(metavar="COMMAND", required=True)
-    for module in (serve, check, policy, probe, spfquery, config):
+    for module in (serve, check, policy, probe, spfquery, keys, config):
         module.add_to(commands)
     _open_what_is_closed()
     options = parser.parse_args(arguments)

@@ -18,18 +18,23 @@ class SignDomainSection(Section, frozen=True):
     domain: Annotated[
         str, Meta(min_length=1, description="The domain: mail with it in From is signed, with it as d= (DKIM).")
     ]
+    key_directory: Annotated[
+        str,
+        Meta(
+            description='The directory of keys that "assay keys" keeps for the domain: its active keys sign. Write it, '
+            "or selectors and key_files."
+        ),
+    ] = ""
     selectors: Annotated[
         tuple[str, ...],
         Meta(
-            min_length=1,
             description="The selectors of the keys. All of them sign each message, for instance one with RSA and one "
-            "with Ed25519.",
+            "with Ed25519."
         ),
-    ]
+    ] = ()
     key_files: Annotated[
-        tuple[str, ...],
-        Meta(min_length=1, description="The private keys in PEM, one for each selector, in the same order."),
-    ]
+        tuple[str, ...], Meta(description="The private keys in PEM, one for each selector, in the same order.")
+    ] = ()
     subdomains: Annotated[bool, Meta(description="Also sign for all domains below.")] = False
 
     def __post_init__(self) -> None:
@@ -39,6 +44,10 @@ class SignDomainSection(Section, frozen=True):
                     Domain.parse_host(name)
                 except InvalidNameError as error:
                     raise SettingError(key, f"{name!r} is not a {key.removesuffix('s')}: {error}") from error
+        if bool(self.key_directory) is bool(self.selectors or self.key_files):
+            raise SettingError(
+                "key_directory", "write it, or selectors and key_files: one of the two, so that it is clear what signs"
+            )
         if len(self.key_files) != len(self.selectors):
             raise SettingError(
                 "key_files", f"{len(self.key_files)} files for {len(self.selectors)} selectors; write one for each"

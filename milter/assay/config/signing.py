@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from assay import secrets
+from assay import keyring, secrets
 from assay.config.configuration import Configuration
 from assay.config.section import SettingError
 from assay.config.sign import SignDomainSection
@@ -34,10 +34,28 @@ def make_signing(configuration: Configuration) -> Signing | None:
 
 
 def _keys(place: str, section: SignDomainSection) -> tuple[dkim.SigningKey, ...]:
+    if section.key_directory:
+        return _active(f"{place}.key_directory", Path(section.key_directory), Domain.parse_host(section.domain))
     return tuple(
         dkim.SigningKey(Domain.parse_host(selector), read_key(f"{place}.key_files", Path(path)))
         for selector, path in zip(section.selectors, section.key_files, strict=True)
     )
+
+
+def _active(key: str, path: Path, domain: Domain) -> tuple[dkim.SigningKey, ...]:
+    """The keys of a directory that sign now."""
+    try:
+        owner, active = keyring.Directory(path).active()
+    except keyring.KeyringError as error:
+        raise SettingError(key, str(error)) from error
+    if owner != domain.name:
+        raise SettingError(key, f"{path} has the keys of {owner}; name the directory of {domain}")
+    if not active:
+        raise SettingError(
+            key,
+            f"{path} has no active key, so mail of {domain} would be unsigned; publish one: assay keys rotate --due",
+        )
+    return tuple(dkim.SigningKey(Domain(one.selector), private) for one, private in active)
 
 
 def read_key(key: str, path: Path) -> dkim.PrivateKey:

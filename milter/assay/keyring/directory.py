@@ -22,7 +22,6 @@ from assay.model.name import Domain, InvalidNameError
 from assay.protocol import dkim
 
 STATE_FILE = "keys.json"
-_LOCK_FILE = ".lock"
 _PEM = ".pem"
 
 
@@ -49,6 +48,10 @@ class Directory:
         """Read the states."""
         try:
             ring = msgspec.json.decode(files.read_text(self.state), type=KeyRing)
+        except FileNotFoundError as error:
+            raise KeyringError(
+                f"{self.state}: no such file; make keys with: assay keys create {self.path.name}"
+            ) from error
         except OSError as error:
             raise KeyringError(f"{self.state}: cannot be read: {error.strerror}") from error
         except UnicodeDecodeError as error:
@@ -104,7 +107,7 @@ class Directory:
     @contextmanager
     def locked(self) -> Iterator[None]:
         """Keep other runs out: two timers, or a timer and an operator. Waits for the other run."""
-        descriptor = os.open(self.path / _LOCK_FILE, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        descriptor = os.open(self.path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX)
             yield

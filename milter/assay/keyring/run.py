@@ -14,8 +14,8 @@ from msgspec import Struct
 from assay.keyring.directory import Directory, KeyringError
 from assay.keyring.material import make, to_pem, type_of
 from assay.keyring.publisher import Publisher, PublishError
-from assay.keys.published import Comparison, ServerAnswer, compare, still_there
-from assay.keys.rotation import Act, KeyRing, KeyState, KeyType, Schedule, Step, Waiting, due, new_selector, take
+from assay.keys.published import Publication, ServerAnswer, compare, still_there
+from assay.keys.rotation import Act, KeyRing, KeyState, KeyStep, KeyType, Schedule, Waiting, due, new_selector, take
 from assay.model.name import Domain
 from assay.protocol import dkim
 
@@ -33,11 +33,11 @@ class Report(Struct, frozen=True):
     """
 
     ring: KeyRing
-    taken: tuple[Step, ...]
-    by_hand: tuple[Step, ...]
+    taken: tuple[KeyStep, ...]
+    by_hand: tuple[KeyStep, ...]
     waiting: tuple[Waiting, ...]
     failed: tuple[str, ...]
-    comparisons: Mapping[str, Comparison]
+    publications: Mapping[str, Publication]
 
 
 def key_name(ring: KeyRing, selector: str) -> str:
@@ -45,7 +45,7 @@ def key_name(ring: KeyRing, selector: str) -> str:
     return dkim.key_name(Domain(ring.domain), Domain(selector))
 
 
-def look(ring: KeyRing, ask: AskAll) -> dict[str, Comparison]:
+def look(ring: KeyRing, ask: AskAll) -> dict[str, Publication]:
     """What the DNS says about each key of a ring whose record matters."""
     found = {}
     records = {key.selector: key.record for key in ring.keys}
@@ -54,7 +54,7 @@ def look(ring: KeyRing, ask: AskAll) -> dict[str, Comparison]:
             continue
         answers = ask(key_name(ring, key.selector))
         if key.state is KeyState.RETIRED:
-            found[key.selector] = Comparison(still_there(answers))
+            found[key.selector] = Publication(still_there(answers))
         else:
             others = {selector: record for selector, record in records.items() if selector != key.selector}
             found[key.selector] = compare(key.record, answers, others=others)
@@ -70,12 +70,12 @@ class _Run:
         self.publisher = publisher
         self.now = now
         self.ring = directory.load()
-        self.taken: list[Step] = []
-        self.by_hand: list[Step] = []
+        self.taken: list[KeyStep] = []
+        self.by_hand: list[KeyStep] = []
         self.failed: list[str] = []
         self._tried: set[tuple[Act, KeyType, str]] = set()
 
-    def take(self, step: Step) -> bool:
+    def take(self, step: KeyStep) -> bool:
         """Take a step; whether anything changed."""
         tried = (step.act, step.type, step.selector)
         if tried in self._tried:  # it failed, or the servers do not show yet what was published
@@ -98,7 +98,7 @@ class _Run:
         self.taken.append(step)
         return True
 
-    def _change_dns(self, step: Step) -> bool:
+    def _change_dns(self, step: KeyStep) -> bool:
         key = self.ring.find(step.selector)
         if key is None:
             return False
@@ -106,7 +106,7 @@ class _Run:
         (self.taken if change(key_name(self.ring, key.selector), key.record) else self.by_hand).append(step)
         return step in self.taken
 
-    def _create(self, step: Step) -> tuple[Step, str]:
+    def _create(self, step: KeyStep) -> tuple[KeyStep, str]:
         """Make the key file. One that a dead run left under the selector is taken: nobody has seen its key."""
         selector = step.selector or new_selector(self.ring, step.type, self.now)
         path = self.directory.key_file(selector)
@@ -120,7 +120,7 @@ class _Run:
         record = dkim.record_of(private)
         if fault := dkim.prove(private, record):
             raise KeyringError(f"{path}: {fault}; remove it")
-        return Step(step.act, step.type, selector, step.why), record
+        return KeyStep(step.act, step.type, selector, step.why), record
 
     def _prove(self, selector: str) -> None:
         """Check that the key file is there and fits, before it is the one that signs."""
@@ -137,29 +137,50 @@ def advance(
     now: int,
     *,
     bits: int = 2048,
-    first: Step | None = None,
+    first: Sequence[KeyStep] = (),
 ) -> Report:
     """Take all steps that are due.
 
     :param ask: asks the authoritative servers.
     :param now: seconds since 1970.
     :param bits: of new RSA keys.
-    :param first: a step that the operator asks for, before all others.
+    :param first: steps that the operator asks for, before all others.
     :raises KeyringError: the directory cannot be used.
     :raises OSError: a file cannot be written; what was done before is kept.
     """
     with directory.locked():
         run = _Run(directory, bits, publisher, now)
         directory.clean(run.ring)
-        if first is not None:
-            run.take(first)
-        comparisons: dict[str, Comparison] = {}
+        for step in first:
+            run.take(step)
+        publications: dict[str, Publication] = {}
         waiting: tuple[Waiting, ...] = ()
         for _ in range(_MAX_ROUNDS):
-            comparisons = look(run.ring, ask)
-            seen = {selector: comparison.sight for selector, comparison in comparisons.items()}
+            publications = look(run.ring, ask)
+            seen = {selector: publication.sight for selector, publication in publications.items()}
             steps, waiting = due(run.ring, schedule, seen, now)
             changed = [run.take(step) for step in steps]
             if not any(changed):
                 break
-        return Report(run.ring, tuple(run.taken), tuple(run.by_hand), waiting, tuple(run.failed), comparisons)
+        return Report(run.ring, tuple(run.taken), tuple(run.by_hand), waiting, tuple(run.failed), publications)
+
+
+def adopt(directory: Directory, selector: str, private: dkim.PrivateKey, now: int) -> None:
+    """Put a key that exists under its selector; it becomes pending, so it signs once it is seen to be published.
+
+    Call it with the directory locked. Repeated, it changes nothing.
+
+    :raises KeyringError: the selector belongs or belonged to another key, or the key cannot be used.
+    """
+    ring = directory.load()
+    record = dkim.record_of(private)
+    known = ring.find(selector)
+    if known is not None:
+        if known.record == record:
+            return
+        raise KeyringError(f"{directory.state}: {selector} is the selector of another key; use another one")
+    if fault := dkim.prove(private, record):
+        raise KeyringError(f"the key of {selector} cannot be used: {fault}")
+    directory.save_key(selector, to_pem(private))
+    step = KeyStep(Act.CREATE, type_of(private), selector, "imported")
+    directory.save(take(ring, step, now, record))

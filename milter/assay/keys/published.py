@@ -46,7 +46,7 @@ class Difference(Struct, frozen=True):
     fatal: bool = True
 
 
-class Comparison(Struct, frozen=True):
+class Publication(Struct, frozen=True):
     """What all servers of a zone say about one key."""
 
     sight: Sight
@@ -59,7 +59,7 @@ def compare(
     *,
     signs_below: bool = False,
     others: Mapping[str, str] | None = None,
-) -> Comparison:
+) -> Publication:
     """Compare a key with what is published.
 
     :param record: the key record that should be published, of `dkim.record_of`.
@@ -80,7 +80,7 @@ def compare(
         sight = Sight.PARTLY
     else:
         sight = Sight.NOWHERE if answers and not silent else Sight.UNKNOWN
-    return Comparison(sight, tuple(differences))
+    return Publication(sight, tuple(differences))
 
 
 def still_there(answers: Sequence[ServerAnswer]) -> Sight:

@@ -100,7 +100,7 @@ class Act(StrEnum):
     RESET = "reset"  #: the clock has gone back: count from now
 
 
-class Step(Struct, frozen=True):
+class KeyStep(Struct, frozen=True):
     """A step that is due. `selector` is empty for a key that is still to be made; `why` is a clause."""
 
     act: Act
@@ -123,27 +123,27 @@ class RefusedStepError(ValueError):
 
 def due(
     ring: KeyRing, schedule: Schedule, seen: Mapping[str, Sight], now: int
-) -> tuple[tuple[Step, ...], tuple[Waiting, ...]]:
+) -> tuple[tuple[KeyStep, ...], tuple[Waiting, ...]]:
     """What is due for a ring, and why all else is not.
 
     :param seen: where the record of each key is published, by selector; a key that is missing counts as unknown. For a
         retired key, where any record is left.
     :param now: seconds since 1970.
     """
-    steps: list[Step] = []
+    steps: list[KeyStep] = []
     waiting: list[Waiting] = []
     for key in ring.keys:
         found = tuple(_due_for(key, ring, schedule, seen.get(key.selector, Sight.UNKNOWN), now))
-        steps += [one for one in found if isinstance(one, Step)]
+        steps += [one for one in found if isinstance(one, KeyStep)]
         waiting += [one for one in found if isinstance(one, Waiting)]
     for kind in schedule.types:
         why = _why_create(ring, kind, schedule, now)
         if why:
-            steps.append(Step(Act.CREATE, kind, why=why))
+            steps.append(KeyStep(Act.CREATE, kind, why=why))
     return tuple(steps), tuple(waiting)
 
 
-def take(ring: KeyRing, step: Step, now: int, record: str = "") -> KeyRing:
+def take(ring: KeyRing, step: KeyStep, now: int, record: str = "") -> KeyRing:
     """A ring after a step. A step that was taken already changes nothing.
 
     :param record: that of the key that was made, for `Act.CREATE`; `step` then has its selector.
@@ -169,7 +169,7 @@ def take(ring: KeyRing, step: Step, now: int, record: str = "") -> KeyRing:
     return ring
 
 
-def begin(ring: KeyRing, kind: KeyType) -> Step:
+def begin(ring: KeyRing, kind: KeyType) -> KeyStep:
     """The step that begins a rotation which the operator asks for.
 
     :raises RefusedStepError: one is under way.
@@ -178,7 +178,7 @@ def begin(ring: KeyRing, kind: KeyType) -> Step:
         raise RefusedStepError(
             f"{pending[0].selector} is already pending; publish its record, then run: assay keys rotate {ring.domain}"
         )
-    return Step(Act.CREATE, kind, why="the operator asks for a new key")
+    return KeyStep(Act.CREATE, kind, why="the operator asks for a new key")
 
 
 def retire(ring: KeyRing, selector: str, now: int, *, at_once: bool = False) -> KeyRing:
@@ -230,21 +230,21 @@ def day(moment: int) -> str:
     return f"{datetime.fromtimestamp(moment, UTC):%Y-%m-%d %H:%M} UTC"
 
 
-def _due_for(key: RingKey, ring: KeyRing, schedule: Schedule, seen: Sight, now: int) -> Iterator[Step | Waiting]:
+def _due_for(key: RingKey, ring: KeyRing, schedule: Schedule, seen: Sight, now: int) -> Iterator[KeyStep | Waiting]:
     if key.since > now + CLOCK_SLACK and not key.gone:
         why = f"it is {key.state} since {day(key.since)}, which is in the future: the clock was wrong; counted from now"
-        yield Step(Act.RESET, key.type, key.selector, why)
+        yield KeyStep(Act.RESET, key.type, key.selector, why)
         return
     match key.state:
         case KeyState.PENDING:
             if seen is Sight.EVERYWHERE:
-                yield Step(Act.ACTIVATE, key.type, key.selector, "every authoritative server answers with it")
+                yield KeyStep(Act.ACTIVATE, key.type, key.selector, "every authoritative server answers with it")
             else:
-                yield Step(Act.PUBLISH, key.type, key.selector, _NOT_YET[seen])
+                yield KeyStep(Act.PUBLISH, key.type, key.selector, _NOT_YET[seen])
                 yield Waiting(key.selector, f"does not sign: {_NOT_YET[seen]}")
         case KeyState.ACTIVE | KeyState.RETIRING:
             if seen in (Sight.PARTLY, Sight.NOWHERE):
-                yield Step(Act.PUBLISH, key.type, key.selector, f"{_NOT_YET[seen]}, and mail is signed with it")
+                yield KeyStep(Act.PUBLISH, key.type, key.selector, f"{_NOT_YET[seen]}, and mail is signed with it")
             if key.state is KeyState.RETIRING:
                 yield from _due_for_retiring(key, schedule, now)
             elif schedule.rotate_after:
@@ -256,11 +256,11 @@ def _due_for(key: RingKey, ring: KeyRing, schedule: Schedule, seen: Sight, now: 
                 yield Waiting(key.selector, "signs; keys.rotate_days is 0, so it is replaced only by hand")
         case KeyState.RETIRED if not key.gone:
             if seen is Sight.NOWHERE:
-                yield Step(Act.CLOSE, key.type, key.selector, "its record is gone")
+                yield KeyStep(Act.CLOSE, key.type, key.selector, "its record is gone")
             elif seen is Sight.UNKNOWN:
                 yield Waiting(key.selector, "retired; not every authoritative server says whether its record is there")
             else:
-                yield Step(Act.WITHDRAW, key.type, key.selector, "its record is still there, and may be removed")
+                yield KeyStep(Act.WITHDRAW, key.type, key.selector, "its record is still there, and may be removed")
 
 
 _NOT_YET = {
@@ -270,10 +270,10 @@ _NOT_YET = {
 }
 
 
-def _due_for_retiring(key: RingKey, schedule: Schedule, now: int) -> Iterator[Step | Waiting]:
+def _due_for_retiring(key: RingKey, schedule: Schedule, now: int) -> Iterator[KeyStep | Waiting]:
     until = key.since + schedule.overlap
     if now >= until:
-        yield Step(Act.RETIRE, key.type, key.selector, "the overlap is over")
+        yield KeyStep(Act.RETIRE, key.type, key.selector, "the overlap is over")
     else:
         yield Waiting(key.selector, "stays published: mail that it signed is still on its way", until)
 

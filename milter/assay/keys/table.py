@@ -36,6 +36,10 @@ class Table(Protocol):
     def rules(self) -> Sequence[dkim.SigningRules]:
         """How its signatories sign."""
 
+    @property
+    def signatories(self) -> Sequence[Signatory]:
+        """All that may sign, each once."""
+
     def find(self, address: Mailbox) -> Iterator[Signatory]:
         """Those that sign for an address, the first match first. The local part may be empty for unknown."""
 
@@ -64,6 +68,11 @@ class DomainTable(Struct, frozen=True):
     def rules(self) -> Sequence[dkim.SigningRules]:
         """See `Table`."""
         return [row.signatory.rules for row in self.rows.values()]
+
+    @property
+    def signatories(self) -> Sequence[Signatory]:
+        """See `Table`."""
+        return [row.signatory for row in self.rows.values()]
 
     def find(self, address: Mailbox) -> Iterator[Signatory]:
         """See `Table`. The row of the domain itself, or of the nearest domain above it that signs for subdomains."""

@@ -10,7 +10,7 @@ from assay.protocol.dkim.key import Key, KeyFault, KeyLookup, fetch_key, parse_k
 from assay.protocol.dkim.preference import preferred
 from assay.protocol.dkim.record import prove, record_of, same_key, split_strings
 from assay.protocol.dkim.result import Evaluation, Result
-from assay.protocol.dkim.sign import PrivateKey, load_private_key
+from assay.protocol.dkim.sign import MAX_RSA_BITS, MIN_RSA_BITS, PrivateKey, load_private_key
 from assay.protocol.dkim.sign_field import (
     DEFAULT_SIGNING_RULES,
     OVERSIGNED_FIELDS,
@@ -33,6 +33,8 @@ from assay.protocol.dkim.verify import (
 __all__ = [
     "DEFAULT_RULES",
     "DEFAULT_SIGNING_RULES",
+    "MAX_RSA_BITS",
+    "MIN_RSA_BITS",
     "OVERSIGNED_FIELDS",
     "SIGNED_FIELDS",
     "SINGLE_FIELDS",
