@@ -24,7 +24,8 @@ from assay.cli.main import main
 from assay.cli.output import say, say_object
 from assay.cli.plain import plain
 from assay.daemon.connection import Connection
-from assay.daemon.journal import event, message_line
+from assay.daemon.journal import event, message_fields
+from assay.log import pairs
 from assay.model.printable import escaped
 from assay.policy import Action
 from assay.protocol import authres
@@ -93,7 +94,7 @@ def _out(verdict: Verdict, action: Action) -> Iterator[tuple[str, str]]:
         yield "reply", "\n".join(verdict.reply.lines)
     if action is Action.QUARANTINE:
         yield "quarantine", _quarantine_reason(verdict)
-    yield "log", message_line(verdict, waited=0.0)
+    yield "log", pairs(message_fields(verdict, waited=0.0))
     yield "event", event(verdict, 32473)
     out = io.StringIO()
     with redirect_stdout(out):

@@ -12,8 +12,9 @@ import pytest
 from assay import findings
 from assay.assessment import Assessment
 from assay.cli.main import main
-from assay.daemon.journal import message_line
+from assay.daemon.journal import message_fields
 from assay.findings import Finding
+from assay.log import pairs
 from assay.protocol.authres import Property
 from sending import GOOD, MESSAGE
 from talking import deliver, inserted
@@ -34,7 +35,7 @@ def with_toy(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_new_method_is_in_the_header_and_in_the_log(with_toy: None) -> None:
     (verdict,) = deliver({}, client=GOOD, helo="mail.example.org", mail_from="<joe@example.org>")
     assert "vbr=pass header.md=toy.example" in " ".join(inserted(verdict)[0].split())
-    assert " toy=pass " in message_line(verdict, waited=0.0)
+    assert " toy=pass " in pairs(message_fields(verdict, waited=0.0))
 
 
 def test_a_new_method_is_explained(with_toy: None, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -16,8 +16,9 @@ import msgspec
 import signing
 from assay.config import Configuration
 from assay.config.build import make_settings, make_trust
-from assay.daemon.journal import event, facts_line, message_line
+from assay.daemon.journal import event, facts_line, message_fields
 from assay.inquiry import MX, Answer, Inquiry, Outcome, Question, Record, RecordType, solve
+from assay.log import pairs
 from assay.model.edits import Insert
 from assay.model.message import field_from_milter, split_message
 from assay.model.smtp import parse_address
@@ -211,6 +212,6 @@ def _can_be_inserted(edit: Insert) -> None:
 
 
 def _can_be_recorded(verdict: Verdict) -> None:
-    assert message_line(verdict, waited=0.0).isprintable()
+    assert pairs(message_fields(verdict, waited=0.0)).isprintable()
     assert event(verdict, 32473).isprintable()
     assert msgspec.json.decode(facts_line(verdict, 0.0))

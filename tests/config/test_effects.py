@@ -12,11 +12,11 @@ import argparse
 import contextlib
 import io
 import re
-import syslog
 import threading
 import time
 import tomllib
 from collections.abc import Callable, Iterator, Mapping
+from datetime import UTC, datetime
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -34,7 +34,8 @@ from assay.daemon.child import Tether
 from assay.daemon.listener import Listener
 from assay.inquiry import Outcome, Question, RecordType
 from assay.keys.rotation import KeyType
-from assay.log import Level, Log
+from assay.log import Level, Log, forms, sinks
+from assay.log.sinks import Journald, StandardError, Syslog
 from assay.model.message import split_message
 from assay.model.smtp import parse_address
 from assay.policy import Action
@@ -381,11 +382,16 @@ def log(world: World) -> object:
     """The log that is opened."""
     path = world.folder / "log.toml"
     path.write_text(show(world.configuration), "utf-8")
-    opened: list[object] = []
+    sent: list[object] = []
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(syslog, "openlog", lambda *arguments: opened.append(arguments))
+        for sink in (StandardError, Syslog, Journald):
+            patch.setattr(sink, "send", lambda self, octets: sent.append((type(self), octets)) or len(octets))
+        patch.setattr(sinks.time, "strftime", lambda *_: "")
+        patch.setattr(forms, "datetime", SimpleNamespace(now=lambda _: datetime(2026, 1, 1, tzinfo=UTC)))
         _, made = serve.read_configuration(path)
-    return made.write, made.level, opened
+        made.debug("", (("a", 1),))
+        made.info("", (("a", 1),))
+    return sent
 
 
 def facts(world: World) -> object:
@@ -536,6 +542,9 @@ EFFECTS: list[tuple[str, Any, Callable[[World], object], Mapping[str, Any]]] = [
     ("lists", {"bad": "{folder}/list"}, message, LISTED),
     ("rule", (RULE,), message, {}),
     ("log.to", "syslog", log, {}),
+    ("log.to", "journald", log, {}),
+    ("log.format", "json", log, {}),
+    ("log.format", "json", log, {"log.to": "journald"}),
     ("log.facility", "local0", log, {"log.to": "syslog"}),
     ("log.level", "debug", log, {}),
     ("log.facts", "{folder}/facts", facts, {}),

@@ -19,7 +19,7 @@ PACKAGE = Path(assay.__file__).parent
 #: The modules that read an operator's input. Each ``raise`` in them is reached by a row, except `NOT_FROM_A_FILE`.
 READERS = (
     *("config/build.py", "config/endpoint.py", "config/load.py", "config/methods.py", "config/responses.py"),
-    *("config/site.py", "log.py", "model/network.py", "policy/addresses.py", "policy/replies.py"),
+    *("config/site.py", "log/__init__.py", "model/network.py", "policy/addresses.py", "policy/replies.py"),
     *("policy/rule_names.py", "policy/rules.py", "resolver/nameservers.py", "resolver/zone.py"),
 )
 #: Functions whose errors cannot be caused by a configuration, with the reason.
@@ -321,7 +321,8 @@ ROWS = {
         )
     },
     # [log]
-    "unknown log": ("[log]\nto = 'file'\n", "log.to: 'file' is not one of stderr, syslog"),
+    "unknown log": ("[log]\nto = 'file'\n", "log.to: 'file' is not one of stderr, syslog, journald"),
+    "unknown format": ("[log]\nformat = 'xml'\n", "log.format: 'xml' is not one of pairs, json"),
     "unknown level": ("[log]\nlevel = 'loud'\n", "log.level: 'loud' is not one of error, warning, info, debug"),
     "unknown facility": ("[log]\nfacility = 'post'\n", "log.facility: 'post' is not one of auth, authpriv, daemon, "),
     "facts in a directory that is missing": (

@@ -14,7 +14,8 @@ from pathlib import Path
 
 import pytest
 
-from assay.daemon.journal import event, message_line
+from assay.daemon.journal import event, message_fields
+from assay.log import pairs
 from running import Daemon
 from sending import BAD, ROWS, greet
 from talking import deliver
@@ -79,7 +80,7 @@ def refused(
     sections = {"clients": {"internal": ()}, "rule": [one]}
     (verdict,) = deliver(sections, client=client, helo=helo, mail_from=f"<{path}>")
     assert verdict.action == action
-    return [message_line(verdict, waited=0.0), event(verdict, ENTERPRISE)]
+    return [pairs(message_fields(verdict, waited=0.0)), event(verdict, ENTERPRISE)]
 
 
 @pytest.mark.parametrize("prefix", PREFIXES.values(), ids=PREFIXES)

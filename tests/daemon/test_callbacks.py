@@ -115,7 +115,7 @@ def test_a_bug_in_an_aborted_message_is_logged() -> None:
     _, lines, context = converse("rcpt", 1, policy.OnError.ACCEPT, "connect", "helo", "mail", "rcpt", "abort")
     assert len(lines) == 1
     assert lines[0].startswith("queue=4ABC aborted=yes bug=")
-    assert context.connection.failure == ""
+    assert not context.connection.failure
 
 
 def test_an_event_without_a_connection_is_answered() -> None:

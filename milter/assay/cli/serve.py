@@ -63,7 +63,8 @@ def read_configuration(path: Path | None) -> tuple[Configuration, Log]:
         make_resolver(configuration).close()
         make_settings(configuration)
         make_trust(configuration)
-        return configuration, open_log(configuration.log.to, configuration.log.facility, configuration.log.level)
+        log = configuration.log
+        return configuration, open_log(log.to, log.facility, log.level, log.format)
     except ValueError as error:
         raise ConfigError(f"{name(path)}: {error}") from error
 

@@ -306,7 +306,16 @@ class DnsSection(Section, frozen=True):
 class LogSection(Section, frozen=True):
     """One line per message."""
 
-    to: Annotated[str, Meta(description='"stderr", which suits systemd and containers, or "syslog".')] = "stderr"
+    to: Annotated[
+        str,
+        Meta(
+            description='"stderr", which suits systemd and containers; "syslog"; or "journald", which gets each value '
+            "as a field of its own, such as ASSAY_QUEUE. Mail never waits for a log that is not read."
+        ),
+    ] = "stderr"
+    format: Annotated[
+        str, Meta(description='How a line is written: "pairs" as key=value, which people read, or "json".')
+    ] = "pairs"
     facility: Annotated[str, Meta(description="The syslog facility.")] = "mail"
     level: Annotated[
         str,
@@ -334,7 +343,9 @@ class LogSection(Section, frozen=True):
     ] = 0
 
     def __post_init__(self) -> None:
-        if self.to not in ("stderr", "syslog"):
-            raise SettingError("to", f"{self.to!r} is not one of stderr, syslog")
+        if self.to not in ("stderr", "syslog", "journald"):
+            raise SettingError("to", f"{self.to!r} is not one of stderr, syslog, journald")
+        if self.format not in ("pairs", "json"):
+            raise SettingError("format", f"{self.format!r} is not one of pairs, json")
         if self.level not in ("error", "warning", "info", "debug"):
             raise SettingError("level", f"{self.level!r} is not one of error, warning, info, debug")

@@ -29,7 +29,7 @@ import Milter
 
 from assay.daemon import libmilter
 from assay.daemon.connection import Connection, Service, macro
-from assay.log import Log, pairs
+from assay.log import Field, Log
 
 #: Octets of one event that libmilter accepts. Its default of 65,535 is less than Postfix allows for a field
 #: (header_size_limit, 102,400), and libmilter closes the connection on a longer one, so that mail would not be judged.
@@ -162,13 +162,13 @@ def _abort(context: Any) -> int:
         try:
             connection.abort(context)
         except Exception as error:
-            connection.service.log.error(_describe(error))
+            connection.service.log.error("", _describe(error))
     return _CONTINUE
 
 
-def _describe(error: Exception) -> str:
+def _describe(error: Exception) -> tuple[Field, ...]:
     """A bug in assay for the log: exception and place."""
-    return pairs((("bug", repr(error)), ("at", _place(error.__traceback__))))
+    return (("bug", repr(error)), ("at", _place(error.__traceback__)))
 
 
 def _place(traceback: TracebackType | None) -> str:
@@ -185,8 +185,8 @@ def _hook(log: Log) -> Callable[[type[BaseException], BaseException, TracebackTy
 
     def hook(_kind: type[BaseException], error: BaseException, traceback: TracebackType | None) -> None:
         if isinstance(error, UnicodeDecodeError):
-            log.warning(pairs((("event", "argument is not UTF-8, ignored"), ("argument", repr(error.object)))))
+            log.warning("", (("event", "argument is not UTF-8, ignored"), ("argument", repr(error.object))))
         else:
-            log.error(pairs((("bug", repr(error)), ("at", _place(traceback)))))
+            log.error("", (("bug", repr(error)), ("at", _place(traceback))))
 
     return hook

@@ -20,7 +20,7 @@ from msgspec import Struct
 from assay import policy
 from assay.daemon import libmilter
 from assay.daemon.journal import Journal
-from assay.log import Log, pairs
+from assay.log import Field, Log
 from assay.model.edits import AddRecipient, Change, Edit, Insert, Remove
 from assay.model.message import field_from_milter
 from assay.model.printable import as_prose, marked_ascii
@@ -112,8 +112,8 @@ class Connection:
         self.leading_space = False
         self.no_reply = 0
         self.connected = False
-        self.broken = ""  # an error before the first message: on_error applies to all messages
-        self.failure = ""  # an error in the current message: on_error applies at its end
+        self.broken: tuple[Field, ...] = ()  # an error before the first message: on_error applies to all messages
+        self.failure: tuple[Field, ...] = ()  # an error in the current message: on_error applies at its end
 
     def negotiate(self, context: Any, options: list[int]) -> int:
         """xxfi_negotiate: agree on actions and steps. We take all we want of what the MTA offers."""
@@ -204,7 +204,7 @@ class Connection:
     def give_up(self, queue_id: str) -> int:
         """Handle a message that we failed to judge: accept or defer it, as the operator chose."""
         action = self.service.on_error
-        self.service.log.error(f"{pairs((('queue', queue_id or '-'), ('action', action)))} {self.failure}")
+        self.service.log.error("", (("queue", queue_id or "-"), ("action", action), *self.failure))
         self.failure = self.broken
         self.session.abort()
         return int(Milter.TEMPFAIL if action is policy.OnError.TEMPFAIL else Milter.ACCEPT)
@@ -212,9 +212,7 @@ class Connection:
     def abort(self, context: Any) -> None:
         """xxfi_abort: the message is over. Log its error, if any."""
         if self.failure != self.broken:
-            self.service.log.error(
-                f"{pairs((('queue', macro(context, 'i') or '-'), ('aborted', 'yes')))} {self.failure}"
-            )
+            self.service.log.error("", (("queue", macro(context, "i") or "-"), ("aborted", "yes"), *self.failure))
         self.failure = self.broken
         self.session.abort()
 

@@ -18,6 +18,8 @@ from msgspec import Struct
 
 from assay import log
 from assay.findings import Finding
+from assay.log import appended
+from assay.log.appended import AppendedFile
 from assay.model.edits import Remove
 from assay.model.printable import marked, without_claims
 from assay.policy import Action, Decision, Stage
@@ -27,7 +29,6 @@ from assay.session import Verdict
 #: Seconds between two warnings about a relay's field: each of its messages has one.
 SELDOM = 60.0
 MAX_SHOWN = 5  # findings with one key; the header names them all
-_FACTS_MODE = 0o640  # the facts hold addresses of users
 
 
 class Seldom:
@@ -49,15 +50,38 @@ class Seldom:
         return True
 
 
+class FactsLog:
+    """The file of facts, and how many messages lack there."""
+
+    def __init__(self, file: AppendedFile, to: log.Log) -> None:
+        self._file = file
+        self._log = to
+        self._seldom = Seldom()
+        self._lost = 0
+
+    def append(self, line: bytes) -> None:
+        """Append a line. If that fails it is lost and counted: the verdict does not wait for a disk."""
+        try:
+            self._file.append(line)
+        except OSError as error:
+            self._lost += 1
+            if self._seldom.due(time.monotonic()):
+                self._log.warning(f"log.facts: {error.strerror}; the facts of messages are lost")
+            return
+        if self._lost:
+            self._log.warning(f"log.facts: written again; the facts of {self._lost} messages were lost")
+            self._lost = 0
+
+
 class Journal(Struct, frozen=True):
     """Where verdicts are recorded.
 
-    `facts` is the descriptor of the facts log, -1 for none; `enterprise` is the private enterprise number of the
-    structured data, 0 for none.
+    `facts` is the facts log, None if there is none; `enterprise` is the private enterprise number of the structured
+    data, 0 for none.
     """
 
     log: log.Log
-    facts: int = -1
+    facts: FactsLog | None = None
     enterprise: int = 0
     unread: Seldom = msgspec.field(default_factory=Seldom)
 
@@ -66,87 +90,65 @@ class Journal(Struct, frozen=True):
 
         :param waited: seconds from the end of the message to the verdict.
         """
-        self.log.info(message_line(verdict, waited=waited))
+        self.log.info("", message_fields(verdict, waited=waited))
         received = verdict.assessment.unread_received
         if received and verdict.stage is Stage.EOM and self.unread.due(time.monotonic()):
-            self.log.warning(unread_line(verdict.assessment.envelope.queue_id, received))
+            # SPF and IPREV were not evaluated: the field does not say who the client is.
+            text = " ".join(received.decode("utf-8", "surrogateescape").split())
+            queue = verdict.assessment.envelope.queue_id or "-"
+            self.log.warning("relay does not report its client:", (("queue", queue), ("received", text)))
         if self.enterprise and verdict.action.refuses:
             self.log.info(event(verdict, self.enterprise))
-        if self.facts >= 0 and verdict.stage is Stage.EOM and verdict.facts is not None:
-            self._append(facts_line(verdict, time.time()))
-
-    def _append(self, line: bytes) -> None:
-        """Append to the facts log. A failure is logged and the line lost: the verdict does not wait for a disk."""
-        try:
-            written = os.write(self.facts, line)
-        except OSError as error:
-            self.log.warning(f"log.facts: {error.strerror}; the facts of this message are lost")
-            return
-        if written < len(line):
-            self.log.warning("log.facts: the disk is full; a line of facts is cut short")
+        if self.facts is not None and verdict.stage is Stage.EOM and verdict.facts is not None:
+            self.facts.append(facts_line(verdict, time.time()))
 
 
 def open_journal(to: log.Log, facts: str, enterprise: int) -> Journal:
     """Open the records that the configuration names.
 
-    :param facts: a path, empty for none. Several processes append to it, one line per write.
+    :param facts: a path, empty for none.
     :raises ValueError: it cannot be opened; the message names it.
     """
     if not facts:
-        return Journal(to, -1, enterprise)
-    # Non-blocking, so that a pipe without a reader is an error and not an endless wait. Files are not affected.
-    flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NONBLOCK
+        return Journal(to, None, enterprise)
     try:
-        descriptor = os.open(facts, flags, _FACTS_MODE)
+        return Journal(to, FactsLog(AppendedFile(facts), to), enterprise)
     except OSError as error:
         raise ValueError(f"log.facts: {facts}: cannot be written: {error.strerror}") from error
-    return Journal(to, descriptor, enterprise)
 
 
 def check_facts(facts: str) -> None:
-    """Check that a worker can open the facts log. Does not create it, since it would belong to another user.
+    """Check that a worker can open the facts log.
 
     :raises ValueError: it cannot be opened; the message names the path.
     """
-    if not facts:
-        return
-    folder = os.path.dirname(facts) or "."
-    if os.path.lexists(facts):
-        number = errno.EISDIR if os.path.isdir(facts) else 0 if os.access(facts, os.W_OK) else errno.EACCES
-    else:
-        number = errno.ENOENT if not os.path.isdir(folder) else 0 if os.access(folder, os.W_OK) else errno.EACCES
-    if number:
-        fix = f"; create {folder}" if number == errno.ENOENT else ""
-        raise ValueError(f"log.facts: {facts}: cannot be written: {os.strerror(number)}{fix}")
+    try:
+        if facts:
+            appended.check(facts)
+    except OSError as error:
+        fix = f"; create {os.path.dirname(facts)}" if error.errno == errno.ENOENT else ""
+        raise ValueError(f"log.facts: {facts}: cannot be written: {error.strerror}{fix}") from error
 
 
-def unread_line(queue_id: str, received: bytes) -> str:
-    """A Received field of a relay that does not say who its client is: SPF and IPREV were not evaluated."""
-    text = " ".join(received.decode("utf-8", "surrogateescape").split())
-    return "relay does not report its client: " + log.pairs((("queue", queue_id or "-"), ("received", text)))
-
-
-def message_line(verdict: Verdict, *, waited: float) -> str:
+def message_fields(verdict: Verdict, *, waited: float) -> tuple[log.Field, ...]:
     """The line of one message, or of a refusal before it."""
     assessment, decision = verdict.assessment, verdict.decision
-    return log.pairs(
-        (
-            ("queue", assessment.envelope.queue_id or "-"),
-            ("stage", verdict.stage if verdict.stage is not Stage.EOM else None),
-            ("client", assessment.client.address or "-"),
-            ("helo", assessment.client.helo or "-"),
-            ("from", f"<{assessment.envelope.reverse_path.text}>"),
-            ("rcpts", len(assessment.envelope.recipients)),
-            *(_evaluations(verdict) if not assessment.exempt else (("exempt", assessment.exempt),)),
-            *_signing(verdict),
-            ("action", verdict.action),
-            ("dry_run", _not_done(verdict)),
-            ("reply", decision.reply),
-            ("by", decision.by or None),
-            ("reason", decision.reason if decision.reply is None and decision.reason else None),
-            ("removed", sum(isinstance(edit, Remove) for edit in verdict.edits) or None),
-            ("ms", round(waited * 1000)),
-        )
+    return (
+        ("queue", assessment.envelope.queue_id or "-"),
+        ("stage", verdict.stage if verdict.stage is not Stage.EOM else None),
+        ("client", assessment.client.address or "-"),
+        ("helo", assessment.client.helo or "-"),
+        ("from", f"<{assessment.envelope.reverse_path.text}>"),
+        ("rcpts", len(assessment.envelope.recipients)),
+        *(_evaluations(verdict) if not assessment.exempt else (("exempt", assessment.exempt),)),
+        *_signing(verdict),
+        ("action", verdict.action),
+        ("dry_run", _not_done(verdict)),
+        ("reply", decision.reply),
+        ("by", decision.by or None),
+        ("reason", decision.reason if decision.reply is None and decision.reason else None),
+        ("removed", sum(isinstance(edit, Remove) for edit in verdict.edits) or None),
+        ("ms", round(waited * 1000)),
     )
 
 

@@ -28,6 +28,8 @@ _SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGCHLD)
 _STOPS = (signal.SIGTERM, signal.SIGINT)  # counted: a second one means end at once
 _START_SECONDS = 30.0  # how long a worker may take to start; it needs less than one
 _GRACE_SECONDS = 5.0  # beyond drain_seconds, before a child that should have ended is killed
+_LOG_SECONDS = 1.0  # between attempts to write what waits for a reader of the log
+_LAST_LINES_SECONDS = 1.0  # at most, for lines that nobody has read at the end
 _PAUSE_SECONDS = 1.0  # after a system error in the loop itself
 
 
@@ -75,6 +77,7 @@ class Supervisor:
             os.close(wake)
             os.close(wake_end)
             self.listener.remove()
+            self.log.flush(_LAST_LINES_SECONDS)
 
     def _loop(self, wake: int) -> int:
         while self._children or not self._stopping:
@@ -112,6 +115,8 @@ class Supervisor:
         times = [child.draining_until for child in self._children.values() if child.draining_until]
         if not self._stopping:
             times += [self._due(kind) for kind in self._kinds if self._missing(kind)]
+        if not self.log.flush():
+            times.append(time.monotonic() + _LOG_SECONDS)
         return max(0.0, min(times) - time.monotonic()) if times else None
 
     def _on_signal(self, number: int) -> None:
@@ -161,6 +166,7 @@ class Supervisor:
             self._drain(fresh, replaced=True)
             self.log.error(f"not reloaded, the old configuration stays: {fault}")
             return
+        self.log.close()
         self.configuration, self.log, self._kinds = configuration, log, new
         self._drain(old, replaced=True)
         self.log.info("reloaded")
@@ -259,6 +265,7 @@ class Supervisor:
             code = kind.run(tether)
         except Exception as error:  # the child must not continue as a second supervisor
             self.log.error(f"{kind.name} cannot serve: {error!r}")
+            self.log.flush()
         finally:
             os._exit(code)
 

@@ -33,6 +33,7 @@ _POLL_SECONDS = 0.1  # how often a draining worker checks its sessions
 _SETTLE_SECONDS = (
     0.1  # until our siblings are deaf too; shutting the shared socket down earlier looks like an error to them
 )
+_LAST_LINES_SECONDS = 1.0  # at most, for lines that nobody has read when a process ends
 _LINGER_SECONDS = 1.0  # a session accepted just before the socket went deaf may not be counted yet
 
 
@@ -155,4 +156,5 @@ def _control(tether: Tether, listener: Listener, sessions: connection.SessionCou
             break
     else:
         log.warning(f"closing {sessions.value} sessions that were still open after {patience:g} s")
+    log.flush(_LAST_LINES_SECONDS)
     os._exit(os.EX_OK)  # a thread cannot make libmilter's main() return
