@@ -34,6 +34,12 @@ ALGORITHMS = ("hmac-sha256", "hmac-sha384", "hmac-sha512", "hmac-sha224")
 _KEY = re.compile(r'\s*key\s+"?([^\s"{;]+)"?\s*\{([^}]*)\}\s*;?\s*', re.IGNORECASE)
 _COMMENT = re.compile(r"(?://|#)[^\n]*|/\*.*?\*/", re.DOTALL)
 _CLAUSE = re.compile(r'(algorithm|secret)\s+"?([^\s";]+)"?\s*;', re.IGNORECASE)
+#: RFC 8945, 5.2: why a server does not accept a key.
+_PEER_ERRORS = (
+    (dns.tsig.PeerBadKey, "it does not know the name, or does not let the key change this zone"),
+    (dns.tsig.PeerBadSignature, "its secret is another one"),
+    (dns.tsig.PeerBadTime, "its clock and ours differ"),
+)
 
 
 class UpdateError(Exception):
@@ -127,10 +133,16 @@ class Updater:
         try:
             response = dns.query.tcp(update, self._server.address, timeout=self._patience, port=self._server.port)
         except dns.tsig.PeerError as error:
-            raise UpdateError(f"{self._server} does not accept the TSIG key {self._key.name}: {error}") from error
+            name = self._key.name.to_text(omit_final_dot=True)
+            why = next((why for kind, why in _PEER_ERRORS if isinstance(error, kind)), str(error))
+            raise UpdateError(f"{self._server} does not accept the TSIG key {name}: {why}") from error
         except dns.exception.Timeout as error:
             raise UpdateError(f"{self._server} does not answer") from error
         except dns.exception.DNSException as error:
+            if "requires a TSIG" in str(error):  # dnspython has no class of its own for it
+                raise UpdateError(
+                    f"{self._server} answered without TSIG; name the primary server of {self._zone} that knows the key"
+                ) from error
             raise UpdateError(f"{self._server} sent no usable answer ({error})") from error
         except (OSError, EOFError) as error:
             why = words(error) if isinstance(error, OSError) else "it closed the connection"
