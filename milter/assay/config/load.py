@@ -8,7 +8,7 @@ import re
 import tomllib
 from pathlib import Path
 from types import NoneType, UnionType
-from typing import Any, get_args, get_type_hints
+from typing import Any, get_args, get_origin, get_type_hints
 
 import msgspec
 
@@ -197,4 +197,6 @@ def _words(key: str) -> list[str]:
     hint = get_type_hints(struct)[name]
     if isinstance(hint, UnionType):  # such as Action | None
         hint = next(choice for choice in get_args(hint) if choice is not NoneType)
+    if get_origin(hint) is tuple:
+        hint = get_args(hint)[0]
     return [member.value for member in hint]

@@ -49,9 +49,7 @@ class Directory:
         try:
             ring = msgspec.json.decode(files.read_text(self.state), type=KeyRing)
         except FileNotFoundError as error:
-            raise KeyringError(
-                f"{self.state}: no such file; make keys with: assay keys create {self.path.name}"
-            ) from error
+            raise self._missing() from error
         except OSError as error:
             raise KeyringError(f"{self.state}: cannot be read: {error.strerror}") from error
         except UnicodeDecodeError as error:
@@ -107,7 +105,10 @@ class Directory:
     @contextmanager
     def locked(self) -> Iterator[None]:
         """Keep other runs out: two timers, or a timer and an operator. Waits for the other run."""
-        descriptor = os.open(self.path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            descriptor = os.open(self.path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        except FileNotFoundError as error:
+            raise self._missing() from error
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX)
             yield
@@ -131,6 +132,9 @@ class Directory:
                 os.chown(self.path, status.st_uid, status.st_gid)
             self.path.chmod(status.st_mode & 0o750)
         self.save(KeyRing(domain.name))
+
+    def _missing(self) -> KeyringError:
+        return KeyringError(f"{self.state}: no such file; make keys with: assay keys create {self.path.name}")
 
     def _check(self, ring: KeyRing) -> None:
         seen = set()
