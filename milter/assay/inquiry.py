@@ -77,8 +77,9 @@ class Answer(Struct, frozen=True):
 
     `records` are of the asked type only, CNAMEs already followed: an address for A and AAAA, an `MX`, a name without
     final dot for PTR, and for TXT the character-strings of one record joined without a separator (RFC 7208, 3.3;
-    RFC 6376, 3.6.2.2). `secure` is a trusted validating resolver's AD bit (RFC 4035, 3.2.3). `ttl` is what is
-    left of it, in seconds. `reason` tells a postmaster why a TEMPFAIL happened.
+    RFC 6376, 3.6.2.2). `secure` is a trusted validating resolver's AD bit (RFC 4035, 3.2.3). `ttl` is for how
+    many seconds it was valid when it arrived; no evaluation depends on it. `reason` says why a
+    TEMPFAIL happened, for a postmaster.
     """
 
     outcome: Outcome

@@ -9,7 +9,6 @@ few seconds (RFC 2308, 7.1), all between the named floors and ceilings below.
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Callable
 
@@ -31,10 +30,7 @@ DEFAULT_SIZE = caches.BOUNDS["DNS answers"] // USUAL
 
 
 class AnswerCache(caches.Cache[str, Answer]):
-    """A bounded map from keys to answers. Any thread may read and write.
-
-    The value of an entry is replaced about once a second, when its TTL has to be told anew.
-    """
+    """A bounded map from keys to answers. Any thread may read and write."""
 
     def __init__(self, size: int = DEFAULT_SIZE, clock: Callable[[], float] = time.monotonic) -> None:
         """
@@ -45,18 +41,11 @@ class AnswerCache(caches.Cache[str, Answer]):
         self._clock = clock
 
     def get(self, key: str) -> Answer | None:
-        """The answer, with what is left of its TTL; None if there is none or it has expired."""
+        """The answer as `put` returned it; None if there is none or it has expired."""
         entry = self._young.get(key) or self.find(key)
-        if entry is None:
+        if entry is None or entry.expires <= self._clock():
             return None
-        left = entry.expires - self._clock()
-        if left <= 0:
-            return None
-        answer = entry.value
-        if answer.ttl - left >= 1:
-            answer = Answer(answer.outcome, answer.records, answer.secure, math.ceil(left), answer.reason)
-            entry.value = answer
-        return answer
+        return entry.value
 
     def put(self, key: str, answer: Answer) -> Answer:
         """Keep an answer if it may be kept, and return it with the TTL for which it is kept."""

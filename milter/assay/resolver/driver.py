@@ -79,13 +79,8 @@ class BudgetDriver:
         try:
             batch = next(inquiry)
             while True:
-                answers: list[Answer | None] = []
-                complete = True
-                for question in batch:
-                    answer = lookup(question) if question not in missed else None
-                    answers.append(answer)
-                    complete = complete and answer is not None
-                if complete:
+                answers = [None if question in missed else lookup(question) for question in batch]
+                if None not in answers:
                     batch = inquiry.send(answers)  # type: ignore[arg-type]  # there is no None in it
                     continue
                 if not _goes_on(batch, answers):
