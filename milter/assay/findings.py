@@ -7,7 +7,7 @@ name. A new method is a room in `assay.protocol`, a function here, a section of 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 from msgspec import Struct
 
@@ -45,13 +45,18 @@ def findings(assessment: Assessment) -> tuple[Finding, ...]:
     """All findings, in the order of Authentication-Results."""
     if assessment.exempt:
         return ()
-    return tuple(finding for method in METHODS for finding in method(assessment))
+    found: list[Finding] = []
+    for method in METHODS:
+        found += method(assessment)
+    return tuple(found)
 
 
-def _iprev(assessment: Assessment) -> Iterator[Finding]:
+def _iprev(assessment: Assessment) -> Iterable[Finding]:
     evaluation = assessment.iprev
-    if evaluation is not None:
-        yield Finding(
+    if evaluation is None:
+        return ()
+    return (
+        Finding(
             "iprev",
             evaluation.result,
             reason=evaluation.reason,
@@ -59,10 +64,11 @@ def _iprev(assessment: Assessment) -> Iterator[Finding]:
             properties=(Property("policy", "iprev", str(evaluation.address)),),  # RFC 8601, 2.7.3
             key="iprev",
             stage=Stage.CONNECT,
-        )
+        ),
+    )
 
 
-def _spf(assessment: Assessment) -> Iterator[Finding]:
+def _spf(assessment: Assessment) -> Iterable[Finding]:
     """RFC 8601, 2.7.2: one result for each identity, and never one that could be read as the other's.
 
     MAIL FROM's comes first: a reader of only one result takes the first. With a null reverse-path that identity
@@ -70,6 +76,7 @@ def _spf(assessment: Assessment) -> Iterator[Finding]:
     """
     mail_from, helo = assessment.spf_mail_from, assessment.spf_helo
     path = assessment.envelope.reverse_path
+    found = []
     if mail_from is not None:
         if path.is_null:
             properties = (Property("smtp", "helo", assessment.client.helo),)
@@ -80,9 +87,10 @@ def _spf(assessment: Assessment) -> Iterator[Finding]:
             identity = mail_from.sender if mail_from.domain and mail_from.uses_local_part else domain
             properties = (Property("smtp", "mailfrom", identity),)
         written = not path.is_null or helo is None
-        yield _of_spf(mail_from, properties, Stage.MAIL, written=written)
+        found.append(_of_spf(mail_from, properties, Stage.MAIL, written=written))
     if helo is not None:
-        yield _of_spf(helo, (Property("smtp", "helo", assessment.client.helo),), Stage.HELO, written=True)
+        found.append(_of_spf(helo, (Property("smtp", "helo", assessment.client.helo),), Stage.HELO, written=True))
+    return found
 
 
 def _of_spf(evaluation: spf.Evaluation, properties: tuple[Property, ...], stage: Stage, *, written: bool) -> Finding:
@@ -100,89 +108,99 @@ def _of_spf(evaluation: spf.Evaluation, properties: tuple[Property, ...], stage:
     )
 
 
-def _dkim(assessment: Assessment) -> Iterator[Finding]:
+def _dkim(assessment: Assessment) -> Iterable[Finding]:
     skipped = (("dkim.skipped", assessment.dkim_skipped),) if assessment.dkim_skipped else ()
     if not assessment.dkim:
-        yield Finding("dkim", dkim.Result.NONE, about="no signature", key="dkim", more=skipped)
-        return
-    prefix = _b_prefix(evaluation.b for evaluation in assessment.dkim)
-    for number, evaluation in enumerate(assessment.dkim):
+        return (Finding("dkim", dkim.Result.NONE, about="no signature", key="dkim", more=skipped),)
+    prefix = _b_prefix([evaluation.b for evaluation in assessment.dkim])
+    found: list[Finding] = []
+    for evaluation in assessment.dkim:
         where = f"{evaluation.domain}/{evaluation.selector}" if evaluation.domain else ""
-        yield Finding(
-            "dkim",
-            evaluation.result,
-            about=where,
-            reason=evaluation.reason,
-            comment="test mode" if evaluation.testing else "",
-            properties=tuple(_dkim_properties(evaluation, prefix)),
-            key="dkim",
-            word=f"{evaluation.result}:{where}" if where else "",
-            more=skipped if not number else (),
+        found.append(
+            Finding(
+                "dkim",
+                evaluation.result,
+                about=where,
+                reason=evaluation.reason,
+                comment="test mode" if evaluation.testing else "",
+                properties=_dkim_properties(evaluation, prefix),
+                key="dkim",
+                word=f"{evaluation.result}:{where}" if where else "",
+                more=skipped if not found else (),
+            )
         )
+    return found
 
 
-def _dkim_properties(evaluation: dkim.Evaluation, prefix: int) -> Iterator[Property]:
-    for name, value in (
-        ("d", str(evaluation.domain or "")),
+def _dkim_properties(evaluation: dkim.Evaluation, prefix: int) -> tuple[Property, ...]:
+    values = (
+        ("d", "" if evaluation.domain is None else evaluation.domain.name),
         ("i", evaluation.identity),
         ("s", evaluation.selector),
         ("a", evaluation.algorithm),
         ("b", evaluation.b[:prefix]),
-    ):
-        if value:
-            yield Property("header", name, value)
+    )
+    properties = tuple([Property("header", name, value) for name, value in values if value])
     if evaluation.policy:
-        yield Property("policy", evaluation.policy, "violated")  # RFC 8601, 2.4
+        return (*properties, Property("policy", evaluation.policy, "violated"))  # RFC 8601, 2.4
+    return properties
 
 
 MAX_B_PREFIX = 64  # our choice: longer equal prefixes are deliberate, and would cost more than they tell
 
 
-def _b_prefix(signatures: Iterable[str]) -> int:
+def _b_prefix(signatures: Sequence[str]) -> int:
     """How many characters of b= distinguish the signatures: eight, or more if those are equal (RFC 6008, 4)."""
-    different = {b for b in signatures if b}
     length = 8
+    if len(signatures) < 2:
+        return length
+    different = {b for b in signatures if b}
     while length < MAX_B_PREFIX and len({b[:length] for b in different}) < len(different):
         length += 1
     return length
 
 
-def _arc(assessment: Assessment) -> Iterator[Finding]:
+def _arc(assessment: Assessment) -> Iterable[Finding]:
     evaluation = assessment.arc
     if evaluation is None:
-        return
+        return ()
     properties = []
     if evaluation.oldest_pass is not None:
         properties.append(Property("header", "oldest-pass", str(evaluation.oldest_pass)))  # RFC 8617, 10.2
     if assessment.client.address is not None:
         properties.append(Property("smtp", "remote-ip", str(assessment.client.address)))
-    yield Finding(
-        "arc",
-        evaluation.result,
-        reason=evaluation.reason,
-        properties=tuple(properties),
-        written=evaluation.result is not arc.Result.NONE,
-        key="arc",
+    return (
+        Finding(
+            "arc",
+            evaluation.result,
+            reason=evaluation.reason,
+            properties=tuple(properties),
+            written=evaluation.result is not arc.Result.NONE,
+            key="arc",
+        ),
     )
 
 
-def _sender_id(assessment: Assessment) -> Iterator[Finding]:
+def _sender_id(assessment: Assessment) -> Iterable[Finding]:
     evaluation = assessment.sender_id
-    if evaluation is not None:
-        yield Finding(
+    if evaluation is None:
+        return ()
+    return (
+        Finding(
             "sender-id",
             evaluation.result,
             about=f"{evaluation.scope} {evaluation.domain}" if evaluation.domain else "",
             reason=evaluation.reason,
             properties=(Property("header", evaluation.field, evaluation.sender),) if evaluation.field else (),
             key="senderid",
-        )
+        ),
+    )
 
 
-def _dmarc(assessment: Assessment) -> Iterator[Finding]:
+def _dmarc(assessment: Assessment) -> Iterable[Finding]:
     evaluation = assessment.dmarc
     if evaluation is None:
-        return
+        return ()
     properties = []
     if evaluation.author_domain is not None:
         properties.append(Property("header", "from", str(evaluation.author_domain)))
@@ -190,17 +208,19 @@ def _dmarc(assessment: Assessment) -> Iterator[Finding]:
     if published is not None:
         # RFC 9989, 9.1: what the owner asks for this message, all options of the record considered.
         properties.append(Property("policy", "dmarc", evaluation.disposition))
-    yield Finding(
-        "dmarc",
-        evaluation.result,
-        about=str(evaluation.author_domain or ""),
-        reason=evaluation.reason,
-        comment=f"p={published}" if published is not None else "",
-        properties=tuple(properties),
-        key="dmarc",
-        more=(("p", published),) if published is not None else (),
+    return (
+        Finding(
+            "dmarc",
+            evaluation.result,
+            about=str(evaluation.author_domain or ""),
+            reason=evaluation.reason,
+            comment=f"p={published}" if published is not None else "",
+            properties=tuple(properties),
+            key="dmarc",
+            more=(("p", published),) if published is not None else (),
+        ),
     )
 
 
 #: The findings of each method.
-METHODS: Sequence[Callable[[Assessment], Iterator[Finding]]] = (_iprev, _spf, _dkim, _arc, _sender_id, _dmarc)
+METHODS: Sequence[Callable[[Assessment], Iterable[Finding]]] = (_iprev, _spf, _dkim, _arc, _sender_id, _dmarc)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import groupby
+from operator import attrgetter
 
 from msgspec import Struct
 
@@ -116,17 +117,25 @@ MAX_RESULTS = 20
 
 def _results(all_found: Sequence[Finding], decision: Decision, wanted: Wanted) -> list[authres.MethodResult]:
     """All findings to report. For a method with more than `MAX_RESULTS`, those that passed come first."""
-    results: list[authres.MethodResult] = []
-    for _, of_method in groupby(all_found, key=lambda finding: finding.method):
-        found = [finding for finding in of_method if finding.written or (wanted.arc_none and finding.method == "arc")]
-        if wanted.single_spf and found and found[0].method == "spf":
-            found = found[:1]
-        if wanted.hide_none:
-            found = [finding for finding in found if finding.result != _NONE]
-        if len(found) > MAX_RESULTS:
-            found = sorted(found, key=lambda finding: finding.result != _PASS)[:MAX_RESULTS]
-        results.extend(_result(finding, decision) for finding in found)
-    return results
+    found = [finding for finding in all_found if finding.written or (wanted.arc_none and finding.method == "arc")]
+    if wanted.single_spf:
+        first = next((finding for finding in found if finding.method == "spf"), None)
+        found = [finding for finding in found if finding.method != "spf" or finding is first]
+    if wanted.hide_none:
+        found = [finding for finding in found if finding.result != _NONE]
+    if len(found) > MAX_RESULTS:
+        found = _bounded(found)
+    return [_result(finding, decision) for finding in found]
+
+
+def _bounded(found: Iterable[Finding]) -> list[Finding]:
+    bounded: list[Finding] = []
+    for _, group in groupby(found, key=attrgetter("method")):
+        of_method = list(group)
+        if len(of_method) > MAX_RESULTS:
+            of_method = sorted(of_method, key=lambda finding: finding.result != _PASS)[:MAX_RESULTS]
+        bounded += of_method
+    return bounded
 
 
 _PASS, _NONE = "pass", "none"
@@ -134,8 +143,8 @@ _PASS, _NONE = "pass", "none"
 
 def _result(found: Finding, decision: Decision) -> authres.MethodResult:
     comment = found.comment
-    if found.method == "dmarc":
-        comment = ", ".join(filter(None, (comment, _local(found, decision))))
+    if found.method == "dmarc" and (local := _local(found, decision)):
+        comment = f"{comment}, {local}" if comment else local
     reason = found.reason if found.result != _PASS else ""
     return authres.MethodResult(found.method, found.result, reason, comment, found.properties)
 

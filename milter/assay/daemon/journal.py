@@ -10,7 +10,6 @@ from __future__ import annotations
 import errno
 import os
 import time
-from collections.abc import Iterator
 from typing import Any
 
 import msgspec
@@ -147,7 +146,7 @@ def message_fields(verdict: Verdict, *, waited: float) -> tuple[log.Field, ...]:
         ("reply", decision.reply),
         ("by", decision.by or None),
         ("reason", decision.reason if decision.reply is None and decision.reason else None),
-        ("removed", sum(isinstance(edit, Remove) for edit in verdict.edits) or None),
+        ("removed", sum([isinstance(edit, Remove) for edit in verdict.edits]) or None),
         ("ms", round(waited * 1000)),
     )
 
@@ -209,18 +208,23 @@ def facts_line(verdict: Verdict, now: float) -> bytes:
         return msgspec.json.encode(sound(msgspec.to_builtins(record))) + b"\n"
 
 
-def _evaluations(verdict: Verdict) -> Iterator[tuple[str, object]]:
+def _evaluations(verdict: Verdict) -> list[tuple[str, object]]:
     """The findings in the order of the stages; those with the same key in one entry."""
+    entries: list[tuple[str, object]] = []
     author = verdict.assessment.author
     if author is not None:
-        yield "author", ",".join(map(str, author.domains)) or "-"
+        entries.append(("author", ",".join([domain.name for domain in author.domains]) or "-"))
     by_key: dict[str, list[Finding]] = {}
     for finding in sorted(verdict.findings, key=_place):
-        by_key.setdefault(finding.key, []).append(finding)
+        if finding.key in by_key:
+            by_key[finding.key].append(finding)
+        else:
+            by_key[finding.key] = [finding]
     for key, found in by_key.items():
-        yield key, ",".join([finding.word or finding.result for finding in found[:MAX_SHOWN]])
+        entries.append((key, ",".join([finding.word or finding.result for finding in found[:MAX_SHOWN]])))
         for finding in found:
-            yield from finding.more
+            entries += finding.more
+    return entries
 
 
 def _place(finding: Finding) -> int:

@@ -56,8 +56,8 @@ class Header(Struct, frozen=True):
         for field in self.fields:
             index.setdefault(field.key, []).append(field)
         force_setattr(self, "_index", {key: tuple(fields) for key, fields in index.items()})
-        repeated = (key.decode("ascii", "replace") for key, fields in index.items() if len(fields) > 1)
-        force_setattr(self, "repeated", frozenset(repeated))
+        several = [key for key, fields in index.items() if len(fields) > 1] if len(index) < len(self.fields) else ()
+        force_setattr(self, "repeated", frozenset([key.decode("ascii", "replace") for key in several]))
 
     def __hash__(self) -> int:
         return hash(self.fields)

@@ -12,7 +12,7 @@ from collections.abc import Callable, Collection
 from assay.model.smtp import Address
 from assay.policy.decide import Policy, decide
 from assay.policy.decision import ACCEPTED, Action, Decision, Stage
-from assay.policy.standing import Standing, Trust
+from assay.policy.standing import STRANGER, Standing, Trust
 from assay.policy.vocabulary import Facts
 
 FactsNow = Callable[[], Facts]
@@ -31,9 +31,9 @@ class Course:
         self._policy = policy
         self._trust = trust
         self._carries_out = carries_out
-        self._client = Standing()
+        self._client = STRANGER
         self._accepted: dict[Stage, Decision] = {}  # of rules that accept before MAIL
-        self._begin(Standing())
+        self._begin(STRANGER)
 
     def _begin(self, standing: Standing) -> None:
         self.message = standing  #: the standing of the current message

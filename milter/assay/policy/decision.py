@@ -9,7 +9,9 @@ from msgspec import Struct
 
 
 class Stage(StrEnum):
-    """The SMTP stages at which decisions are possible, in order."""
+    """The SMTP stages at which decisions are possible, in order. `rank` is the place in the order."""
+
+    rank: int
 
     CONNECT = "connect"
     HELO = "helo"
@@ -17,13 +19,12 @@ class Stage(StrEnum):
     RCPT = "rcpt"
     EOM = "eom"
 
-    @property
-    def rank(self) -> int:
-        """The place in the order."""
-        return _ORDER[self]
-
-
-_ORDER = {stage: rank for rank, stage in enumerate(Stage)}
+    def __new__(cls, word: str) -> Stage:
+        """A member, with its place."""
+        member = str.__new__(cls, word)
+        member._value_ = word
+        member.rank = len(cls.__members__)
+        return member
 
 
 class Action(StrEnum):

@@ -36,6 +36,10 @@ class Standing(Struct, frozen=True):
     relayed: bool = False
 
 
+#: The standing of almost every client.
+STRANGER = Standing()
+
+
 class Trust(Struct, frozen=True):
     """The operator's settings about senders: whose mail is not judged, or is judged and spared.
 
@@ -72,7 +76,9 @@ class Trust(Struct, frozen=True):
         if exempt:
             return Standing(Direction.RETURNED if results else Direction.OUTBOUND, exempt, cleaned=not results)
         relayed = address is not None and self.relays.find(address) is not None
-        return Standing(cleaned=not results, relayed=relayed or any(map(self.names_relay, confirmed)))
+        if confirmed and not relayed:
+            relayed = any(map(self.names_relay, confirmed))
+        return Standing(cleaned=not results, relayed=relayed) if results or relayed else STRANGER
 
     def _why_internal(self, address: Address | None, daemon: str, *, local: bool) -> str:
         if daemon in self.daemon_names:
@@ -92,8 +98,9 @@ class Trust(Struct, frozen=True):
             return client
         if authenticated and not self.judge_authenticated:
             return Standing(Direction.OUTBOUND, "authenticated", cleaned=client.cleaned)
-        spared = "exempt sender" if sender and self.exempt_senders.hold(sender) else ""
-        return Standing(spared=spared, cleaned=client.cleaned, relayed=client.relayed)
+        if sender and self.exempt_senders.hold(sender):
+            return Standing(spared="exempt sender", cleaned=client.cleaned, relayed=client.relayed)
+        return client
 
     def of_relayed(self, message: Standing, address: Address | None) -> Standing:
         """The standing of a message once its Received field names the client of our relay.

@@ -19,11 +19,14 @@ from assay.session.settings import Settings
 class Origin:
     """The evaluations of one client."""
 
+    __slots__ = ("_inquiries", "_iprev", "_memory", "_settings", "_spf_helo", "receiver")
+
     def __init__(self, settings: Settings, inquiries: Inquiries, memory: Memory, receiver: str) -> None:
+        """:param receiver: our own host name, for SPF's ``%{r}`` (RFC 7208, 7.2)."""
         self._settings = settings
         self._memory = memory
         self._inquiries = inquiries
-        self._receiver = receiver
+        self.receiver = receiver
         self._iprev: Pending[iprev.Evaluation] | None = None
         self._spf_helo: Pending[spf.Evaluation] | None = None
 
@@ -39,7 +42,7 @@ class Origin:
             self._spf_helo = None
         if client.address is not None:
             request = spf.Request(
-                client.address, client.helo, receiver=self._receiver, limits=self._settings.spf_limits
+                client.address, client.helo, receiver=self.receiver, limits=self._settings.spf_limits
             ).of_helo()
             driver = self._inquiries.driver(self._settings.spf_seconds)
             self._spf_helo = self._inquiries.start(check_spf(self._memory, request), driver, Urgency.VERDICT)

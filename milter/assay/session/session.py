@@ -46,12 +46,9 @@ class Session:
         self._inquiries = Inquiries(new_driver)
         self._client = Client()
         self._judged = True  # whether to judge the client
-        self._set_name(settings.fallback_authserv_id)
+        self._authserv_id = settings.authserv_id or settings.fallback_authserv_id
+        self._origin = Origin(settings, self._inquiries, self._memory, self._authserv_id)
         self._transaction: Transaction | None = None
-
-    def _set_name(self, mta_name: str) -> None:
-        self._authserv_id = self._settings.authserv_id or mta_name
-        self._origin = Origin(self._settings, self._inquiries, self._memory, self._authserv_id)
 
     def connect(
         self, address: Address | None, name: str, *, mta_name: str = "", daemon: str = "", local: bool = True
@@ -66,8 +63,8 @@ class Session:
         """
         self._client = Client(address, name, daemon=daemon)
         self._inquiries.on_behalf_of(address)
-        if mta_name:
-            self._set_name(mta_name)
+        if mta_name and not self._settings.authserv_id:
+            self._authserv_id = self._origin.receiver = mta_name
         standing = self._course.connect(address, daemon, local=local, confirmed=self._confirmed(address, name))
         self._judged = not standing.exempt and not standing.relayed
         if not self._judged:

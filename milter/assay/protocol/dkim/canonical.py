@@ -40,7 +40,7 @@ class BodyHashSpec(Struct, frozen=True):
 
 #: The b= tag of a signature field with its value, after the semicolon that precedes every tag here. Each octet is read
 #: once: no part can match another's octets.
-_B_TAG = re.compile(rb"(;[ \t\r\n]*b[ \t\r\n]*=)[^;]*")
+_B_TAG = re.compile(rb";[ \t\r\n]*b[ \t\r\n]*=([^;]*)")
 
 
 def canonical_field(field: HeaderField, canonicalization: Canonicalization) -> bytes:
@@ -53,8 +53,10 @@ def canonical_field(field: HeaderField, canonicalization: Canonicalization) -> b
 def canonical_signature_field(field: HeaderField, canonicalization: Canonicalization) -> bytes:
     """The signature's own field as it is hashed: b= emptied, no final CRLF (RFC 6376, 3.7)."""
     # RFC 6376, 3.5: the value is removed with all white space around it, so up to the semicolon; what precedes stays.
-    emptied = HeaderField(field.name, _B_TAG.sub(rb"\1", b";" + field.value, count=1)[1:])
-    return canonical_field(emptied, canonicalization)[:-2]
+    value = b";" + field.value
+    tag = _B_TAG.search(value)
+    emptied = value[1:] if tag is None else value[1 : tag.start(1)] + value[tag.end(1) :]
+    return canonical_field(HeaderField(field.name, emptied), canonicalization)[:-2]
 
 
 def select_fields(names: Sequence[str], header: Header, own: HeaderField) -> list[HeaderField]:

@@ -212,9 +212,10 @@ def _apply_rules(
         return "key-size", f"verified, but an RSA key of {key.bits} bits is shorter than {settings.min_rsa_bits}"
     if unsigned_octets and settings.refuse_unsigned_body:
         return "unsigned-body", f"verified, but l= leaves the last {unsigned_octets} octets of the body unsigned"
-    for name in settings.single_fields:
-        if name.lower() in header.repeated and (fault := _find_second_field(name, signature, header)):
-            return "unsigned-field", f"verified, but {fault}"
+    if header.repeated:
+        for name in settings.single_fields:
+            if name.lower() in header.repeated and (fault := _find_second_field(name, signature, header)):
+                return "unsigned-field", f"verified, but {fault}"
     if key.testing and not settings.test_mode_counts:
         return "test-mode", "verified, but the key is in test mode (t=y)"  # RFC 6376, 3.6.1
     return "", f"verified with {'an RSA' if key.type == 'rsa' else 'an Ed25519'} key of {key.bits} bits"

@@ -56,6 +56,8 @@ def relaxed(
         if ours is not None and ours.pending:
             ours = read_walk(author, answers) if answers else ours
         found = {domain: _without_walk(discovery, ours, domain) for domain in domains}
+        if None not in found.values() and DomainAlignment.UNKNOWN not in found.values():
+            return {domain: verdict for domain, verdict in found.items() if verdict is not None}
         wanted = [*walked, *(domain for domain in domains if found[domain] is None and domain not in walked)]
         walked = _affordable(author, wanted, MAX_WALKED_NAMES)
         missing: dict[str, None] = {}

@@ -154,8 +154,9 @@ def _ended(discovery: Discovery) -> Evaluation:
 
 def _relevant(identifiers: Sequence[Identifier]) -> tuple[Identifier, ...]:
     """Those that passed, then those that might have (RFC 9989, 5.3.6): no others can matter."""
-    passed = tuple(identifier for identifier in identifiers if identifier.result == "pass")
-    return passed + tuple(identifier for identifier in identifiers if identifier.result == "temperror")
+    passed = [identifier for identifier in identifiers if identifier.result == "pass"]
+    passed += [identifier for identifier in identifiers if identifier.result == "temperror"]
+    return tuple(passed)
 
 
 def _verdicts(
@@ -165,8 +166,8 @@ def _verdicts(
     relaxed = [*spf] if record.aspf is Alignment.RELAXED else []
     relaxed += dkim if record.adkim is Alignment.RELAXED else ()
     passed = [identifier.domain for identifier in relaxed if identifier.result == "pass"]
-    domains = [identifier.domain for identifier in _relevant(relaxed)]
-    walked = yield from alignment.relaxed(discovery, domains, passed)
+    others = [identifier.domain for identifier in relaxed if identifier.result != "pass"]
+    walked = yield from alignment.relaxed(discovery, passed + others, passed)
     return (
         walked if record.aspf is Alignment.RELAXED else _strict(discovery, spf),
         walked if record.adkim is Alignment.RELAXED else _strict(discovery, dkim),
@@ -179,9 +180,11 @@ def _strict(discovery: Discovery, identifiers: Sequence[Identifier]) -> Mapping[
 
 def _aligned(identifiers: Sequence[Identifier], verdicts: Mapping[Domain, DomainAlignment]) -> tuple[Identifier, ...]:
     return tuple(
-        identifier
-        for identifier in identifiers
-        if identifier.result == "pass" and verdicts[identifier.domain] is DomainAlignment.ALIGNED
+        [
+            identifier
+            for identifier in identifiers
+            if identifier.result == "pass" and verdicts[identifier.domain] is DomainAlignment.ALIGNED
+        ]
     )
 
 

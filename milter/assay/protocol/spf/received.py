@@ -40,7 +40,7 @@ def render(evaluation: Evaluation, *, client_address: Address, helo: str, envelo
         ("envelope-from", envelope_from),
         ("helo", helo),
         ("receiver", receiver),
-        ("identity", evaluation.identity.value),
+        ("identity", evaluation.identity),
     ]
     if evaluation.mechanism:
         pairs.append(("mechanism", evaluation.mechanism))
@@ -49,7 +49,7 @@ def render(evaluation: Evaluation, *, client_address: Address, helo: str, envelo
         pairs.append(("problem", said))
         said = f"the check of {evaluation.domain or 'the domain'} ended in an error"
     comment = _cut(as_prose(f"{receiver}: {said}"), MAX_COMMENT)
-    words = [evaluation.result.value, *f"({comment})".split(" ")]
+    words = [str(evaluation.result), *f"({comment})".split(" ")]
     words += [f"{key}={_value(text)};" for key, text in pairs]
     return _fold(words)
 
