@@ -57,10 +57,10 @@ class Memory:
         found = self._kept.find(key)
         batches: list[_Batch] = []
         if found is not None:
-            for questions, former in found.value.batches:
+            for number, (questions, former) in enumerate(found.value.batches):
                 answers = yield questions
-                batches.append((questions, answers))
-                if not all(map(_same, answers, former)):
+                if answers != former and not all(map(_same, answers, former)):
+                    batches = [*found.value.batches[:number], (questions, answers)]
                     break
             else:
                 value: T = found.value.value

@@ -21,7 +21,7 @@ from assay.log import appended
 from assay.log.appended import AppendedFile
 from assay.model.edits import Remove
 from assay.model.printable import marked, without_claims
-from assay.policy import Action, Decision, Stage
+from assay.policy import ACCEPTED, Action, Decision, Stage
 from assay.policy.vocabulary import sound
 from assay.session import Verdict
 
@@ -151,16 +151,17 @@ def message_fields(verdict: Verdict, *, waited: float) -> tuple[log.Field, ...]:
     )
 
 
-def _signing(verdict: Verdict) -> Iterator[tuple[str, object]]:
+def _signing(verdict: Verdict) -> tuple[tuple[str, object], ...]:
     """What signed a message of ours, or why nothing did."""
-    if verdict.signed is not None:
-        yield "sign", verdict.signed.word
-        if verdict.signed.why:
-            yield "why", verdict.signed.why
+    if verdict.signed is None:
+        return ()
+    return ("sign", verdict.signed.word), ("why", verdict.signed.why or None)
 
 
 def _not_done(verdict: Verdict) -> str | None:
     """What would have been done: by the decision if all is a dry run, or by single keys and rules in dry run."""
+    if verdict.decision is ACCEPTED:
+        return None
     texts = [_would(decision) for decision in verdict.decision.watched]
     if verdict.decision.action is not verdict.action:
         texts.insert(0, str(verdict.decision.action))

@@ -54,7 +54,11 @@ class Header(Struct, frozen=True):
     def __post_init__(self) -> None:
         index: dict[bytes, list[HeaderField]] = {}
         for field in self.fields:
-            index.setdefault(field.key, []).append(field)
+            fields = index.get(field.key)
+            if fields is None:
+                index[field.key] = [field]
+            else:
+                fields.append(field)
         force_setattr(self, "_index", {key: tuple(fields) for key, fields in index.items()})
         several = [key for key, fields in index.items() if len(fields) > 1] if len(index) < len(self.fields) else ()
         force_setattr(self, "repeated", frozenset([key.decode("ascii", "replace") for key in several]))

@@ -105,7 +105,7 @@ class Signatures:
 
         :param hashes: made for the specs that `header_complete` returned, and fed with the whole body.
         """
-        return tuple(self._verify(place, hashes, now) for place in (*self._tried, *self._unusable))
+        return tuple([self._verify(place, hashes, now) for place in (*self._tried, *self._unusable)])
 
     def _verify(self, place: int, hashes: dkim.BodyHashes, now: int) -> dkim.Evaluation:
         parsed = self._parsed[place]

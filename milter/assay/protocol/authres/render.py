@@ -67,9 +67,13 @@ def _resinfo(found: MethodResult) -> str:
     if fault:
         raise ValueError(f"{found.method}={found.result}: {fault}")
     line = f"{found.method}={found.result}"
+    pieces = _pieces(found)
+    whole = " ".join([line, *[text for _, text in pieces]])
+    if whole.isascii() and len(whole) + len("\t;") <= MAX_LINE_LENGTH:  # most results
+        return whole
     length = len(line) + len("\t;")
     folded = [line]
-    for fold, text in _pieces(found):
+    for fold, text in pieces:
         octets = (len(text) if text.isascii() else len(text.encode())) + 1
         if length + octets > MAX_LINE_LENGTH:
             folded += fold, text

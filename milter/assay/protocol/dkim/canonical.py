@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from enum import StrEnum
 
 from msgspec import Struct
@@ -100,14 +100,10 @@ class BodyHashes:
 
     def __init__(self, specs: Iterable[BodyHashSpec]) -> None:
         self._sinks = {spec: _Sink(spec) for spec in specs}
-        self._bodies: dict[Canonicalization, _SimpleBody | _RelaxedBody] = {}
-        for canonicalization, body in (
-            (Canonicalization.SIMPLE, _SimpleBody),
-            (Canonicalization.RELAXED, _RelaxedBody),
-        ):
-            sinks = [sink for spec, sink in self._sinks.items() if spec.canonicalization is canonicalization]
-            if sinks:
-                self._bodies[canonicalization] = body(sinks)
+        sinks: dict[Canonicalization, list[_Sink]] = {}
+        for spec, sink in self._sinks.items():
+            sinks.setdefault(spec.canonicalization, []).append(sink)
+        self._bodies = {canonicalization: _BODIES[canonicalization](those) for canonicalization, those in sinks.items()}
         self._ended = False
 
     def update(self, chunk: bytes) -> None:
@@ -254,6 +250,12 @@ class _RelaxedBody(_Body):
             self._take(self._carry + b"\r\n")
         if self.length:
             self._emit(b"\r\n")
+
+
+_BODIES: Mapping[Canonicalization, type[_SimpleBody | _RelaxedBody]] = {
+    Canonicalization.SIMPLE: _SimpleBody,
+    Canonicalization.RELAXED: _RelaxedBody,
+}
 
 
 def _content_end(data: bytes) -> int:

@@ -71,14 +71,12 @@ def _cut(text: str, most: int) -> str:
 def _fold(words: list[str]) -> str:
     """Fold words into lines. A word is never broken: folding a quoted string would change it (RFC 5322, 3.2.4)."""
     lines: list[str] = []
-    line, length = "", len(FIELD_NAME) + 1
-    for word in words:
+    first, length = 0, len(FIELD_NAME) + 1  # the first word of the line, and the octets of those before the next
+    for place, word in enumerate(words):
         octets = (len(word) if word.isascii() else len(word.encode())) + 1
-        if line and length + octets > MAX_LINE:
-            lines.append(line)
-            line, length = word, octets
-        else:
-            line = f"{line} {word}" if line else word
-            length += octets
-    lines.append(line)
+        length += octets
+        if length > MAX_LINE and place > first:
+            lines.append(" ".join(words[first:place]))
+            first, length = place, octets
+    lines.append(" ".join(words[first:]))
     return "\r\n\t".join(lines)
