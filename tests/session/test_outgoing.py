@@ -9,7 +9,8 @@ from typing import Any
 
 import pytest
 
-from assay.daemon.journal import message_line
+from assay.daemon.journal import message_fields
+from assay.log import pairs
 from assay.model.edits import edited
 from assay.model.message import split_message
 from assay.protocol import dkim
@@ -62,6 +63,11 @@ def results(verdict: Verdict, octets: bytes = MESSAGE) -> list[str]:
     return [f"{one.selector} {one.result}" for one in evaluate(left, DNS)]
 
 
+def line(verdict: Verdict) -> str:
+    """The log line of a message."""
+    return pairs(message_fields(verdict, waited=0))
+
+
 @pytest.mark.parametrize(
     ("client", "login", "signed"),
     [
@@ -74,8 +80,8 @@ def results(verdict: Verdict, octets: bytes = MESSAGE) -> list[str]:
 def test_which_mail_is_signed(keys: Path, client: str | None, login: str, signed: bool) -> None:
     verdict = outcome(sign(keys), client=client, authenticated=login)
     assert results(verdict) == ([f"{SELECTOR} pass", "e2026 pass"] if signed else [])
-    assert ("sign=example.org/sel,e2026" in message_line(verdict, waited=0)) is signed
-    assert ("sign=" in message_line(verdict, waited=0)) is signed
+    assert ("sign=example.org/sel,e2026" in line(verdict)) is signed
+    assert ("sign=" in line(verdict)) is signed
 
 
 @pytest.mark.parametrize(
@@ -89,12 +95,12 @@ def test_which_mail_is_signed(keys: Path, client: str | None, login: str, signed
 )
 def test_the_log_says_why_a_message_is_not_signed(keys: Path, author: str, why: str) -> None:
     verdict = outcome(sign(keys), MESSAGE.replace(b"joe@example.org", author.encode()))
-    assert f"sign=none {why} action=accept" in message_line(verdict, waited=0)
+    assert f"sign=none {why} action=accept" in line(verdict)
     assert results(verdict) == []
 
 
 def test_without_the_section_the_log_says_nothing_about_signing() -> None:
-    assert "sign=" not in message_line(outcome({"clients": {"internal": ["10.0.0.0/8"]}}), waited=0)
+    assert "sign=" not in line(outcome({"clients": {"internal": ["10.0.0.0/8"]}}))
 
 
 def test_subdomains_are_signed_on_request(keys: Path) -> None:
@@ -114,7 +120,7 @@ def test_signatures_cover_what_the_other_edits_leave(keys: Path) -> None:
 def test_a_dry_run_signs_nothing_and_says_what_it_would(keys: Path) -> None:
     verdict = outcome(sign(keys) | {"milter": {"dry_run": True}})
     assert verdict.edits == ()
-    assert 'sign=none why="dry run, would sign as example.org/sel,e2026"' in message_line(verdict, waited=0)
+    assert 'sign=none why="dry run, would sign as example.org/sel,e2026"' in line(verdict)
 
 
 @pytest.mark.parametrize("on_error", ["tempfail", "accept"])
@@ -128,4 +134,4 @@ def test_a_message_that_cannot_be_signed(keys: Path, on_error: str, monkeypatch:
     verdict = outcome(sections)
     assert verdict.action == on_error
     assert (verdict.reply is not None) == (on_error == "tempfail")
-    assert 'sign=none why="example.org: the key does not work"' in message_line(verdict, waited=0)
+    assert 'sign=none why="example.org: the key does not work"' in line(verdict)
