@@ -66,6 +66,7 @@ def main() -> None:
             no_reply=silent_steps(settings.policy),
             actions=actions(settings),
             on_error=OnError.TEMPFAIL,
+            on_no_client=OnError.TEMPFAIL,
             journal=Journal(Log(lambda _level, text: _write(nowhere, text))),
             sessions=SessionCount(),
         )

@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from ipaddress import ip_address
 from pathlib import Path
 
@@ -157,6 +157,62 @@ def test_an_mta_that_keeps_its_connection_for_the_next_client(daemon: Daemon, mt
         assert "dmarc=fail" in text
 
 
+def until_connect(mta: Mta) -> None:
+    mta.connect("unknown", ip_address(GOOD), j=OUR_ID, client_addr=GOOD)
+
+
+def until_mail(mta: Mta) -> None:
+    greet(mta)
+    mta.mail("joe@example.org", j=OUR_ID)
+
+
+def until_rcpt(mta: Mta) -> None:
+    until_mail(mta)
+    mta.rcpt("ann@example.net", i="4ABC")
+
+
+def until_header(mta: Mta) -> None:
+    until_rcpt(mta)
+    mta.header(split_message(message())[0].fields[0])
+
+
+def until_end(mta: Mta) -> None:
+    greet(mta)
+    assert "dmarc=pass" in results(send(mta))
+
+
+@pytest.mark.parametrize(
+    "until",
+    [until_connect, greet, until_mail, until_rcpt, until_header, until_end],
+    ids=["connect", "HELO", "MAIL", "RCPT", "header", "end of message"],
+)
+@pytest.mark.parametrize("helo", [True, False], ids=["HELO", "no HELO"])
+def test_the_next_client_is_never_judged_as_the_one_before(mta: Mta, until: Callable[[Mta], None], helo: bool) -> None:
+    """libmilter ignores SMFIC_QUIT_NC at most stages, and the CONNECT after it."""
+    until(mta)
+    mta._send(b"K", b"")
+    mta.connect("unknown", ip_address(BAD), j=OUR_ID, client_addr=BAD)
+    if helo:
+        mta.helo("mail.example.org")
+    text = results(send(mta))
+    assert "iprev=fail" in text
+    assert "dmarc=fail" in text
+
+
+def test_a_message_without_any_client_is_deferred(daemon: Daemon, mta: Mta) -> None:
+    mta.helo("mail.example.org")
+    assert send(mta, queue="4N1").code == 451
+    assert "queue=4N1 action=tempfail problem=" in daemon.wait_for_log("the MTA did not name the client")
+
+
+def test_a_message_after_a_lost_connect_without_macros_is_deferred(mta: Mta) -> None:
+    greet(mta)
+    send(mta)
+    mta._send(b"K", b"")
+    mta._send(b"H", b"mail.example.org\0")
+    assert send(mta).code == 451
+
+
 def test_the_helo_after_starttls_replaces_the_first(mta: Mta) -> None:
     mta.connect("unknown", ip_address(GOOD), j=OUR_ID)
     mta.helo("elsewhere.example")
@@ -300,10 +356,10 @@ def test_a_client_name_that_is_not_utf_8_does_not_hide_the_client(daemon: Daemon
     assert "spf=fail" in text
 
 
-def test_a_client_that_neither_event_nor_macro_reports_is_not_local(mta: Mta) -> None:
+def test_mail_of_a_client_that_neither_event_nor_macro_reports_is_deferred(mta: Mta) -> None:
     mta.command(b"C", b"\xff\xfe\0" + b"4" + struct.pack("!H", 25) + BAD.encode() + b"\0", {})
     mta.helo("mail.example.org")
-    assert "dmarc=fail" in results(send(mta))
+    assert send(mta).code == 451
 
 
 def test_a_field_name_that_is_not_utf_8_is_harmless(mta: Mta) -> None:

@@ -10,6 +10,9 @@ Facts about libmilter and pymilter 1.0.5 that shape this module:
 - Header values arrive with their leading space only if HDR_LEADSPC was granted, and then the MTA adds none to what we
   insert.
 - A list of macros replaces the MTA's own list for that stage, so each list names all macros that we read there.
+- libmilter ignores events out of order. SMFIC_QUIT_NC ("another client follows") is one, except after a complete or an
+  aborted message, and so is the CONNECT after it: see ``Connection.ensure_connected``. After SMFIC_QUIT_NC in order it
+  calls close, and may take a HELO or MAIL for the next event.
 - An exception must not leave a callback. The message is handled as ``on_error`` says, and the exception logged once.
 - pymilter decodes the client's name, the HELO argument and field names as UTF-8 before we see them. If one is not
   UTF-8, it calls ``sys.excepthook`` and we never get the event. The HELO is then unknown, the client's address comes
@@ -46,13 +49,17 @@ def install(service: Service) -> None:
     """Register the callbacks with libmilter. Call it in the worker, before `serve`."""
 
     agreed = (True, 0)  # by the last negotiation: all MTAs of a worker are of one kind
-    on_connect = _step(Milter.P_NR_CONN, Connection.connect)
 
     def begin(context: Any) -> Connection:
+        """A new client. If it reuses a connection (SMFIC_QUIT_NC), close was called, and no negotiation follows."""
         connection = Connection(service)
+        connection.leading_space, connection.no_reply = agreed
         context.setpriv(connection)
         service.sessions.change(+1)
         return connection
+
+    def step(no_reply: int, act: Callback, *, begins: bool = False) -> Callback:
+        return _step(begin, no_reply, act, begins=begins)
 
     def negotiate(context: Any, options: list[int]) -> int:
         nonlocal agreed
@@ -60,13 +67,6 @@ def install(service: Service) -> None:
         answer = connection.negotiate(context, options)
         agreed = (connection.leading_space, connection.no_reply)
         return answer
-
-    def connect(context: Any, *event: Any) -> int:
-        if context.getpriv() is None:
-            # A new client on a reused connection (SMFIC_QUIT_NC): close was called, and no negotiation follows.
-            connection = begin(context)
-            connection.leading_space, connection.no_reply = agreed
-        return int(on_connect(context, *event))
 
     def close(context: Any) -> int:
         connection = context.getpriv()
@@ -77,13 +77,13 @@ def install(service: Service) -> None:
         return _CONTINUE
 
     Milter.set_flags(service.actions)
-    Milter.set_connect_callback(connect)
-    Milter.set_helo_callback(_step(Milter.P_NR_HELO, Connection.helo))
-    Milter.set_envfrom_callback(_step(Milter.P_NR_MAIL, Connection.mail, begins=True))
-    Milter.set_envrcpt_callback(_step(Milter.P_NR_RCPT, Connection.rcpt))
-    Milter.set_header_callback(_step(Milter.P_NR_HDR, Connection.header))
-    Milter.set_eoh_callback(_step(Milter.P_NR_EOH, Connection.end_of_header))
-    Milter.set_body_callback(_step(Milter.P_NR_BODY, Connection.body))
+    Milter.set_connect_callback(step(Milter.P_NR_CONN, Connection.connect))
+    Milter.set_helo_callback(step(Milter.P_NR_HELO, Connection.helo))
+    Milter.set_envfrom_callback(step(Milter.P_NR_MAIL, Connection.mail, begins=True))
+    Milter.set_envrcpt_callback(step(Milter.P_NR_RCPT, Connection.rcpt))
+    Milter.set_header_callback(step(Milter.P_NR_HDR, Connection.header))
+    Milter.set_eoh_callback(step(Milter.P_NR_EOH, Connection.end_of_header))
+    Milter.set_body_callback(step(Milter.P_NR_BODY, Connection.body))
     Milter.set_eom_callback(_end_of_message)
     Milter.set_abort_callback(_abort)
     Milter.set_close_callback(close)
@@ -115,16 +115,15 @@ def _take_long_events(log: Log) -> None:
         log.warning("cannot raise libmilter's limit: it closes the connection on header fields beyond 65,535 octets")
 
 
-def _step(no_reply: int, act: Callback, *, begins: bool = False) -> Callback:
+def _step(begin: Callback, no_reply: int, act: Callback, *, begins: bool = False) -> Callback:
     """Make a callback that returns a stage's verdict, or nothing if "no reply" was agreed.
 
+    :param begin: makes the connection if the context has none.
     :param begins: whether a message begins with it, which ends the failure of the previous one.
     """
 
     def callback(context: Any, *event: Any) -> int:
-        connection = context.getpriv()
-        if connection is None:
-            return _CONTINUE
+        connection = context.getpriv() or begin(context)
         if begins:
             connection.failure = connection.broken
         answer = _CONTINUE

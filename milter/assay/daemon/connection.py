@@ -80,6 +80,7 @@ class Service(Struct, frozen=True):
     no_reply: int  #: the steps to which we never reply, from `silent_steps`
     actions: int  #: the actions we may take on a message, from `actions`
     on_error: policy.OnError
+    on_no_client: policy.OnError  #: for a message whose client the MTA has not named
     journal: Journal
     sessions: SessionCount
 
@@ -104,7 +105,7 @@ def actions(settings: Settings) -> int:
 class Connection:
     """One connection of the MTA: a session and the result of the negotiation."""
 
-    __slots__ = ("broken", "connected", "failure", "leading_space", "no_reply", "service", "session")
+    __slots__ = ("broken", "client", "connected", "failure", "leading_space", "no_reply", "service", "session")
 
     def __init__(self, service: Service) -> None:
         self.service = service
@@ -114,6 +115,7 @@ class Connection:
         self.connected = False
         self.broken: tuple[Field, ...] = ()  # an error before the first message: on_error applies to all messages
         self.failure: tuple[Field, ...] = ()  # an error in the current message: on_error applies at its end
+        self.client = ""  # the macro with its address, as it was when it connected
 
     def negotiate(self, context: Any, options: list[int]) -> int:
         """xxfi_negotiate: agree on actions and steps. We take all we want of what the MTA offers."""
@@ -136,6 +138,7 @@ class Connection:
         if client is None:
             # Behind a front end only the macro may have the real client (XCLIENT over a pipe).
             client = parse_address(told)
+        self.client = told
         unnamed = name in _UNRESOLVED or name.startswith("[")  # Sendmail writes [address] if there is no name
         return self.session.connect(
             client,
@@ -148,20 +151,28 @@ class Connection:
 
     def helo(self, context: Any, name: str) -> Verdict | None:
         """xxfi_helo."""
-        self.ensure_connected(context)
-        return self.session.helo(name)
+        return self.session.helo(name) if self.ensure_connected(context) else None
 
-    def ensure_connected(self, context: Any) -> None:
-        """Replace a connect event that was lost because the client's name is not UTF-8.
+    def ensure_connected(self, context: Any) -> bool:
+        """Replace a connect event that was lost: the client's name is not UTF-8, or libmilter ignored the event.
 
-        Without an address in the macro the client stays unknown, and does not count as local.
+        It ignores SMFIC_QUIT_NC ("another client follows") and the CONNECT after it, except after a complete or an
+        aborted message. Only the macro shows that the client is another one.
+
+        :returns: whether the client is known; if not, nobody is judged.
         """
-        if not self.connected and macro(context, "{client_addr}"):
+        told = macro(context, "{client_addr}")
+        if told and told != self.client:
+            if self.connected:
+                self.session.close()
+                self.session = self.service.new_session()
             self.connect(context, "unknown", 0, None)
+        return self.connected
 
     def mail(self, context: Any, path: bytes, *parameters: bytes) -> Verdict | None:
         """xxfi_envfrom. Uses the argument and not {mail_addr}, which MTAs rewrite."""
-        self.ensure_connected(context)
+        if not self.ensure_connected(context):
+            return None
         return self.session.mail(
             path.decode("utf-8", "surrogateescape"),
             authenticated=macro(context, "{auth_authen}") or macro(context, "{auth_type}"),
@@ -193,6 +204,9 @@ class Connection:
         queue_id = macro(context, "i")
         if self.failure:
             return self.give_up(queue_id)
+        if not self.connected:
+            self.failure = (("problem", "the MTA did not name the client"),)
+            return self.give_up(queue_id, self.service.on_no_client)
         draw = random.random()  # noqa: S311 - DMARC's pct= is no secret (RFC 7489, 6.6.4)
         verdict = self.session.end_of_message(queue_id=queue_id, now=int(time.time()), draw=draw)
         if verdict is None:
@@ -201,9 +215,12 @@ class Connection:
         self.service.journal.enter(verdict, waited=time.monotonic() - began)
         return result
 
-    def give_up(self, queue_id: str) -> int:
-        """Handle a message that we failed to judge: accept or defer it, as the operator chose."""
-        action = self.service.on_error
+    def give_up(self, queue_id: str, action: policy.OnError | None = None) -> int:
+        """Accept or defer a message that we failed to judge.
+
+        :param action: what to do with it; by default what the operator chose for errors.
+        """
+        action = action or self.service.on_error
         self.service.log.error("", (("queue", queue_id or "-"), ("action", action), *self.failure))
         self.failure = self.broken
         self.session.abort()

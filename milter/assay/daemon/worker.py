@@ -90,6 +90,7 @@ def run(
         actions=connection.actions(settings),
         # A dry run refuses nothing, not even a message that we failed to judge.
         on_error=policy.OnError.ACCEPT if configuration.milter.dry_run else configuration.milter.on_error,
+        on_no_client=policy.OnError.ACCEPT if configuration.milter.dry_run else policy.OnError.TEMPFAIL,
         journal=open_journal(log, configuration.log.facts, configuration.log.enterprise),
         sessions=sessions,
     )
