@@ -29,6 +29,8 @@ from assay.protocol import dkim, dmarc, iprev, spf
 from assay.protocol.authres import forged
 from assay.protocol.dmarc import tree
 from assay.resolver import AnswerCache
+from assay.session.publications import Publications
+from signing import ed25519_key
 from zone import Rows, Zone
 
 #: What the interpreter itself takes meanwhile, and what an entry takes while it is made.
@@ -92,6 +94,8 @@ def _discovery(number: int) -> tuple[Rows, Inquiry[Any]]:
 
 
 #: What takes most, and what is usual, by the cache that keeps it.
+PUBLICATIONS = Publications(lambda _=None: Zone({}))
+
 FILLS: dict[str, dict[str, Put]] = {
     "DNS answers": {
         "usual texts": _answers(lambda number: (b"v=spf1 include:_spf.example.org ip4:192.0.2.0/24 -all %d" % number,)),
@@ -157,6 +161,14 @@ FILLS: dict[str, dict[str, Put]] = {
     "own names": {
         "domains": lambda number: forged._configured(_name(number)),
         "other": lambda number: forged._configured(f"{number}" + "\u00c5" * 500),
+    },
+    "own keys": {
+        "long names": lambda number: PUBLICATIONS.missing(
+            Domain(_name(number, 200)), dkim.SigningKey(Domain("s"), ed25519_key()), 0
+        ),
+        "short names": lambda number: PUBLICATIONS.missing(
+            Domain(f"a{number}"), dkim.SigningKey(Domain("s"), ed25519_key()), 0
+        ),
     },
 }
 

@@ -51,6 +51,8 @@ BOUNDS = MappingProxyType(
         "addresses": _MIB // 2,
         #: The names in the configuration by which forged results are recognised.
         "own names": _MIB // 4,
+        #: Two hundred: whether the keys that sign are published.
+        "own keys": _MIB // 16,
     }
 )
 #: Octets of an entry besides key and value: its slot in a dict that has just grown, and its `Entry`.

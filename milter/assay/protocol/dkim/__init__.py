@@ -6,7 +6,7 @@ of ours: feed the body to the same hashes, then `sign`.
 """
 
 from assay.protocol.dkim.canonical import BodyHashes, BodyHashSpec, Canonicalization
-from assay.protocol.dkim.key import Key, KeyFault, KeyLookup, fetch_key, parse_key
+from assay.protocol.dkim.key import Key, KeyFault, KeyLookup, fetch_key, key_question, parse_key, read_answer
 from assay.protocol.dkim.preference import preferred
 from assay.protocol.dkim.record import prove, record_of, same_key, split_strings
 from assay.protocol.dkim.result import Evaluation, Result
@@ -57,11 +57,13 @@ __all__ = [
     "fetch_key",
     "find_signing_key",
     "key_name",
+    "key_question",
     "load_private_key",
     "parse",
     "parse_key",
     "preferred",
     "prove",
+    "read_answer",
     "record_of",
     "same_key",
     "sign",
