@@ -11,6 +11,8 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
+from msgspec.structs import replace
+
 from assay import secrets
 from assay.cli import key_report
 from assay.cli.options import add_configuration
@@ -92,6 +94,11 @@ class _Keys:
         dns = self.configuration.dns
         return make_authority(self.settings, dns.nameserver_texts, dns.timeout_seconds)
 
+    @property
+    def without_new(self) -> Schedule:
+        """The schedule without keys to make that the operator has not asked for."""
+        return replace(self.settings.schedule, types=())
+
     def directory(self, domain: Domain) -> Directory:
         """The directory of one domain."""
         return Directory(Path(self.settings.directory) / domain.name)
@@ -151,8 +158,7 @@ def _create(keys: _Keys) -> int:
             "has the old record in its cache"
         )
     first = [KeyStep(step.act, step.type, options.selector or "", step.why) for step in (begin(ring, k) for k in kinds)]
-    schedule = Schedule((), keys.settings.schedule.rotate_after, keys.settings.schedule.overlap)
-    return _code(keys.advance(directory, schedule, first, bits))
+    return _code(keys.advance(directory, keys.without_new, first, bits))
 
 
 def _list(keys: _Keys) -> int:
@@ -188,8 +194,7 @@ def _retire(keys: _Keys) -> int:
         ring = retire(directory.load(), keys.options.selector, keys.now, at_once=keys.options.at_once)
         directory.save(ring)
         directory.clean(ring)
-    schedule = Schedule((), 0, keys.settings.schedule.overlap)
-    return _code(keys.advance(directory, schedule))
+    return _code(keys.advance(directory, keys.without_new))
 
 
 def _import(keys: _Keys) -> int:
@@ -205,7 +210,7 @@ def _import(keys: _Keys) -> int:
     with directory.locked():
         adopt(directory, options.selector, private, keys.now)
     print(f"{options.domain}: import {options.selector}: {bits_of(private)} bits, from {options.file}")
-    return _code(keys.advance(directory, Schedule((), 0, keys.settings.schedule.overlap)))
+    return _code(keys.advance(directory, keys.without_new))
 
 
 def _check(keys: _Keys) -> int:
