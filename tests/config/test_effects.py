@@ -517,6 +517,7 @@ EFFECTS: list[tuple[str, Any, Callable[[World], object], Mapping[str, Any]]] = [
     ("dmarc.list_traffic", "accept", message, REFUSE_DMARC),
     ("dmarc.dry_run", True, message, REFUSE_DMARC),
     ("sign.domain", (SIGNER,), words("sign"), {}),
+    ("sign.unpublished", "tempfail", message, {"sign.domain": (SIGNER,)}),
     ("sign.on_error", "accept", message, {"sign.domain": (SIGNER,)}),
     ("keys.directory", "/nowhere/keys", keys_made, {}),
     ("keys.types", ("ed25519",), keys_made, {}),

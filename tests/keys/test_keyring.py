@@ -20,6 +20,7 @@ from assay import files
 from assay.inquiry import Outcome
 from assay.keyring import Directory, KeyringError
 from assay.keyring import material as keymaterial
+from assay.keyring.directory import Signers
 from assay.keyring.material import read_foreign, to_pem
 from assay.keyring.publisher import CommandPublisher, NoPublisher, Publisher, PublishError
 from assay.keyring.run import Report, advance
@@ -96,11 +97,11 @@ def test_a_rotation_from_the_first_key_to_the_last(directory: Directory) -> None
     report = run(directory, dns, NOW)
     assert states(directory) == {"r20260921": "pending", "e20260921": "pending"}
     assert "not every authoritative server answers with it" in report.waiting[0].why
-    assert directory.active() == ("example.org", ())
+    assert directory.signing() == Signers("example.org", (), ())
     dns.transfer()
     run(directory, dns, NOW + DAY)
     assert states(directory) == {"r20260921": "active", "e20260921": "active"}
-    assert [key.selector for key, _ in directory.active()[1]] == ["r20260921", "e20260921"]
+    assert [key.selector for key, _ in directory.signing().active] == ["r20260921", "e20260921"]
 
     later = NOW + 181 * DAY
     run(directory, dns, later)
@@ -113,6 +114,9 @@ def test_a_rotation_from_the_first_key_to_the_last(directory: Directory) -> None
     assert states(directory) == {
         "r20260921": "retiring", "e20260921": "retiring", "r20270321": "active", "e20270321": "active"
     }  # fmt: skip
+    assert [key.selector for key, _ in directory.signing().retiring] == ["r20260921", "e20260921"]
+    directory.key_file("r20260921").write_bytes(b"broken")
+    assert [key.selector for key, _ in directory.signing().retiring] == ["e20260921"], "no mail needs it"
     assert len(dns.first) == 4
     run(directory, dns, later + 8 * DAY)
     assert states(directory)["r20260921"] == "retired"
@@ -218,14 +222,14 @@ def test_a_run_stopped_after_any_write_is_continued_by_the_next(tmp_path: Path, 
         directory.begin(DOMAIN)
         dns = Unsteady()
         life(directory, dns, moment - 1)
-        signed = {key.type for key, _ in directory.active()[1]}
+        signed = {key.type for key, _ in directory.signing().active}
         with pytest.MonkeyPatch.context() as patch:
             dns.power = power = Power(patch, stops)
             with contextlib.suppress(StoppedError):
                 run(directory, dns, moment)
         dns.power = None
         # What the daemon would load now is whole: each key fits its record, and nothing that signed has been lost.
-        _, active = directory.active()
+        active = directory.signing().active
         assert signed <= {key.type for key, _ in active}
         for key, _ in active:
             assert f"{key.selector}._domainkey.example.org" in dns.second
@@ -289,7 +293,7 @@ class TestBrokenFiles:
 
     def broken(self, directory: Directory) -> str:
         with pytest.raises(KeyringError) as caught:
-            directory.active()
+            directory.signing()
         return str(caught.value)
 
     def test_a_key_of_another_selector(self, filled: Directory) -> None:

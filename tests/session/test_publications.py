@@ -6,13 +6,19 @@ from __future__ import annotations
 import pytest
 
 from assay.inquiry import Driver
-from assay.model.name import Domain
+from assay.keys import DomainRow, DomainTable, OnSignError, Signatory, Signing, Unpublished
+from assay.model.message import split_message
+from assay.model.name import Domain, ReversePath
+from assay.model.smtp import Envelope
 from assay.protocol import dkim
+from assay.session.outgoing import Outgoing, Signed
 from assay.session.publications import AGAIN, PATIENCE, Publications
 from signing import ed25519_key, record, rsa_key
 from talking import NOW, Postponing
 from zone import Zone
 
+OTHER = dkim.SigningKey(Domain("e"), ed25519_key())
+OLD = dkim.SigningKey(Domain("old"), rsa_key(1024))
 DOMAIN = Domain("example.org")
 KEY = dkim.SigningKey(Domain("s"), rsa_key())
 NAME = "s._domainkey.example.org"
@@ -124,3 +130,59 @@ def test_each_fault_is_named() -> None:
         world = World({NAME: [["TXT", [text]]]})
         world.missing()
         assert f"does not publish at {NAME}: {words}; see" in world.told[0]
+
+
+E_HERE = {"e._domainkey.example.org": [["TXT", [record(ed25519_key())]]]}
+OLD_HERE = {"old._domainkey.example.org": [["TXT", [record(rsa_key(1024))]]]}
+FAILING: dict[str, list[list[object]]] = {name: [["SERVFAIL", "*"]] for name in (NAME, *E_HERE, *OLD_HERE)}
+
+
+def signed(rows: dict[str, list[list[object]]], unpublished: str, *, late: bool = False) -> Signed:
+    """What becomes of a message of example.org, which has two keys, and a retiring one."""
+    signatory = Signatory(DOMAIN, (KEY, OTHER), reserve=(OLD,))
+    signing = Signing((DomainTable({DOMAIN.name: DomainRow(signatory)}),), OnSignError.ACCEPT, Unpublished(unpublished))
+    world = World(rows, late=late)
+    world.known.prepare(signing, NOW)
+    header, body = split_message(b"From: joe@example.org\r\n\r\nhello\r\n")
+    outgoing = Outgoing(signing, Envelope(ReversePath("")), world.known)
+    hashes = dkim.BodyHashes(outgoing.header_complete(header))
+    hashes.update(body)
+    return outgoing.sign(header, hashes, NOW)
+
+
+@pytest.mark.parametrize(
+    ("rows", "unpublished", "word"),
+    [
+        (HERE | E_HERE, "sign", "example.org/s,e"),
+        (HERE, "sign", "example.org/s,e"),
+        ({}, "sign", "example.org/s,e"),
+        (HERE | E_HERE | OLD_HERE, "fall back", "example.org/s,e"),
+        (HERE | OLD_HERE, "fall back", "example.org/s"),
+        (E_HERE, "fall back", "example.org/e"),
+        (OLD_HERE, "fall back", "example.org/old"),
+        ({}, "fall back", "example.org/s,e"),
+        (FAILING, "fall back", "example.org/s,e"),
+        (HERE | E_HERE, "tempfail", "example.org/s,e"),
+        (E_HERE | OLD_HERE, "tempfail", "example.org/e"),
+        (FAILING, "tempfail", "example.org/s,e"),
+    ],
+)
+def test_what_signs_when_keys_are_not_published(
+    rows: dict[str, list[list[object]]], unpublished: str, word: str
+) -> None:
+    found = signed(rows, unpublished)
+    assert found.word == word
+    assert found.on_error is None
+    assert len(found.edits) == word.count(",") + 1
+
+
+@pytest.mark.parametrize("rows", [{}, OLD_HERE])
+def test_mail_is_deferred_if_the_operator_says_so_and_no_key_is_published(rows: dict[str, list[list[object]]]) -> None:
+    found = signed(rows, "tempfail")
+    assert found.word == "none"
+    assert found.why == "no key of example.org is published"
+    assert (found.on_error, found.by) == (OnSignError.TEMPFAIL, "sign.unpublished")
+
+
+def test_a_message_that_comes_before_the_answer_is_signed() -> None:
+    assert signed({}, "tempfail", late=True).word == "example.org/s,e"

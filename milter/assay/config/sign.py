@@ -8,7 +8,7 @@ from typing import Annotated
 from msgspec import Meta
 
 from assay.config.section import Section, SettingError
-from assay.keys import OnSignError
+from assay.keys import OnSignError, Unpublished
 from assay.model.name import Domain, InvalidNameError
 
 
@@ -67,3 +67,13 @@ class SignSection(Section, frozen=True):
             "p=reject lose mail that is sent without a signature, so the default defers it."
         ),
     ] = OnSignError.TEMPFAIL
+    unpublished: Annotated[
+        Unpublished,
+        Meta(
+            description="What to do when the DNS does not publish a key that signs. It is looked up in the background: "
+            "no message waits for it, and a DNS that does not answer changes nothing. With 'fall back', the other keys "
+            "of the domain sign, those that are retiring included, if one of them is published; with 'tempfail', mail "
+            "for which no published key is left is deferred. The default only warns in the log, because your own "
+            "resolver may see something other than the world does."
+        ),
+    ] = Unpublished.SIGN

@@ -27,35 +27,42 @@ def make_signing(configuration: Configuration) -> Signing | None:
         if domain.name in rows:
             earlier = rows[domain.name].signatory.place
             raise SettingError(f"{place}.domain", f"{one.domain!r} is already in {earlier}; write its keys there")
-        rows[domain.name] = DomainRow(Signatory(domain, _keys(place, one), place=place), one.subdomains)
+        rows[domain.name] = DomainRow(_signatory(place, one), one.subdomains)
     if not rows:
         return None
-    return Signing((DomainTable(rows),), section.on_error)
+    return Signing((DomainTable(rows),), section.on_error, section.unpublished)
 
 
-def _keys(place: str, section: SignDomainSection) -> tuple[dkim.SigningKey, ...]:
+def _signatory(place: str, section: SignDomainSection) -> Signatory:
+    domain = Domain.parse_host(section.domain)
     if section.key_directory:
-        return _active(f"{place}.key_directory", Path(section.key_directory), Domain.parse_host(section.domain))
-    return tuple(
+        return _of_directory(place, Path(section.key_directory), domain)
+    keys = (
         dkim.SigningKey(Domain.parse_host(selector), read_key(f"{place}.key_files", Path(path)))
         for selector, path in zip(section.selectors, section.key_files, strict=True)
     )
+    return Signatory(domain, tuple(keys), place=place)
 
 
-def _active(key: str, path: Path, domain: Domain) -> tuple[dkim.SigningKey, ...]:
-    """The keys of a directory that sign now."""
+def _of_directory(place: str, path: Path, domain: Domain) -> Signatory:
+    """What signs with the keys of a directory that are active now."""
+    key = f"{place}.key_directory"
     try:
-        owner, active = keyring.Directory(path).active()
+        found = keyring.Directory(path).signing()
     except keyring.KeyringError as error:
         raise SettingError(key, str(error)) from error
-    if owner != domain.name:
-        raise SettingError(key, f"{path} has the keys of {owner}; name the directory of {domain}")
-    if not active:
+    if found.domain != domain.name:
+        raise SettingError(key, f"{path} has the keys of {found.domain}; name the directory of {domain}")
+    if not found.active:
         raise SettingError(
             key,
             f"{path} has no active key, so mail of {domain} would be unsigned; publish one: assay keys rotate --due",
         )
-    return tuple(dkim.SigningKey(Domain(one.selector), private) for one, private in active)
+    active, retiring = (
+        tuple(dkim.SigningKey(Domain(one.selector), private) for one, private in keys)
+        for keys in (found.active, found.retiring)
+    )
+    return Signatory(domain, active, place=place, reserve=retiring)
 
 
 def read_key(key: str, path: Path) -> dkim.PrivateKey:

@@ -21,9 +21,10 @@ from assay.daemon import callbacks, connection
 from assay.daemon.child import Kind, Tether
 from assay.daemon.journal import open_journal
 from assay.daemon.listener import Listener, deafen, refuse
+from assay.inquiry import Driver
 from assay.log import Log
 from assay.memory import Memory
-from assay.session import Session, Settings
+from assay.session import Publications, Session, Settings
 
 #: When the collector looks for cycles (``gc.set_threshold``). A message makes about two thousand objects and no cycle,
 #: so the default of 700 objects is wasted work. Twenty thousand objects are a few megabytes.
@@ -84,8 +85,13 @@ def run(
     budget = configuration.dns.budget_seconds
     sessions = connection.SessionCount()
     memory = Memory()
+
+    def new_driver(seconds: float | None = None) -> Driver:
+        return resolver.driver(seconds or budget)
+
+    publications = Publications(new_driver, log.warning)
     service = connection.Service(
-        new_session=lambda: Session(settings, trust, lambda seconds=None: resolver.driver(seconds or budget), memory),
+        new_session=lambda: Session(settings, trust, new_driver, memory, publications),
         no_reply=connection.silent_steps(settings.policy),
         actions=connection.actions(settings),
         # A dry run refuses nothing, not even a message that we failed to judge.
@@ -101,6 +107,8 @@ def run(
         name="control",
         daemon=True,
     ).start()
+    if settings.signing is not None:
+        publications.prepare(settings.signing, int(time.time()))
     gc.freeze()  # objects loaded by now live as long as the process, so the collector can skip them
     gc.set_threshold(*COLLECT)
     tether.ready()

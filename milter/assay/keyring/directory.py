@@ -11,7 +11,7 @@ from __future__ import annotations
 import fcntl
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import msgspec
@@ -27,6 +27,14 @@ _PEM = ".pem"
 
 class KeyringError(ValueError):
     """A directory of keys that cannot be used. The message names the file and the fix."""
+
+
+class Signers(msgspec.Struct, frozen=True):
+    """The keys of a domain with their private keys: those that sign, and those that are retiring."""
+
+    domain: str
+    active: tuple[tuple[RingKey, dkim.PrivateKey], ...]
+    retiring: tuple[tuple[RingKey, dkim.PrivateKey], ...]
 
 
 class Directory:
@@ -86,13 +94,21 @@ class Directory:
         except ValueError as error:
             raise KeyringError(f"{path}: {error}") from error
 
-    def active(self) -> tuple[str, tuple[tuple[RingKey, dkim.PrivateKey], ...]]:
-        """The domain, and the keys that sign, RSA first. One read of the state file decides which."""
+    def signing(self) -> Signers:
+        """The keys that sign, and those that signed until lately. One read of the state file decides which.
+
+        A retiring key whose file is broken is left out: no mail needs it.
+        """
         ring = self.load()
-        keys = sorted(
-            (key for key in ring.keys if key.state is KeyState.ACTIVE), key=lambda key: key.type, reverse=True
-        )
-        return ring.domain, tuple((key, self.private(key)) for key in keys)
+        # The RSA signature goes on top (RFC 8463, 6 lets verifiers take the first that they know).
+        keys = sorted(ring.keys, key=lambda key: key.type, reverse=True)
+        retiring = []
+        for key in keys:
+            if key.state is KeyState.RETIRING:
+                with suppress(KeyringError):
+                    retiring.append((key, self.private(key)))
+        active = tuple((key, self.private(key)) for key in keys if key.state is KeyState.ACTIVE)
+        return Signers(ring.domain, active, tuple(retiring))
 
     def clean(self, ring: KeyRing) -> None:
         """Remove what an interrupted run left, and the private keys of retired selectors."""

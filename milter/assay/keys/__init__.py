@@ -5,7 +5,7 @@ says about a key.
 All of it is data and pure functions. Files are read in `assay.config` and `assay.keyring`.
 """
 
-from assay.keys.signing import Chosen, OnSignError, Signing
+from assay.keys.signing import Chosen, OnSignError, Signing, Unpublished
 from assay.keys.table import DomainRow, DomainTable, Signatory, Table
 
-__all__ = ["Chosen", "DomainRow", "DomainTable", "OnSignError", "Signatory", "Signing", "Table"]
+__all__ = ["Chosen", "DomainRow", "DomainTable", "OnSignError", "Signatory", "Signing", "Table", "Unpublished"]

@@ -26,6 +26,14 @@ class OnSignError(StrEnum):
     TEMPFAIL = "tempfail"
 
 
+class Unpublished(StrEnum):
+    """What to do about keys that the DNS does not publish."""
+
+    SIGN = "sign"  #: sign with them all the same
+    FALL_BACK = "fall back"  #: sign with other keys of the domain, if one of them is published
+    TEMPFAIL = "tempfail"  #: defer mail for which no published key is left
+
+
 class Chosen(Struct, frozen=True):
     """The signatories of one message. Without any, `why` is the reason in one clause."""
 
@@ -38,6 +46,7 @@ class Signing(Struct, frozen=True):
 
     tables: tuple[Table, ...] = ()
     on_error: OnSignError = OnSignError.TEMPFAIL
+    unpublished: Unpublished = Unpublished.SIGN
 
     def choose(self, header: Header, envelope: Envelope) -> Chosen:
         """Choose what signs a message of ours.

@@ -15,7 +15,8 @@ from assay.protocol import dkim
 class Signatory(Struct, frozen=True):
     """Who signs, and how: a domain (d=) with its keys.
 
-    `identity` is i=, empty for none. `place` is the row of the configuration, for explanations.
+    `reserve` are keys that no longer sign and are still published. `identity` is i=, empty for none. `place` is the row
+    of the configuration, for explanations.
     """
 
     domain: Domain
@@ -23,6 +24,7 @@ class Signatory(Struct, frozen=True):
     rules: dkim.SigningRules = dkim.DEFAULT_SIGNING_RULES
     identity: str = ""
     place: str = ""
+    reserve: tuple[dkim.SigningKey, ...] = ()
 
 
 class Table(Protocol):

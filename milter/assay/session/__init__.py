@@ -7,8 +7,9 @@ whole message to it. Nothing here uses a milter library, a thread or a clock.
 
 from assay.session.delivery import Delivery, deliver
 from assay.session.inquiries import NewDriver
+from assay.session.publications import Publications
 from assay.session.session import Session
 from assay.session.settings import Settings
 from assay.session.transaction import Transaction, Verdict
 
-__all__ = ["Delivery", "NewDriver", "Session", "Settings", "Transaction", "Verdict", "deliver"]
+__all__ = ["Delivery", "NewDriver", "Publications", "Session", "Settings", "Transaction", "Verdict", "deliver"]

@@ -4,25 +4,29 @@
 from __future__ import annotations
 
 from msgspec import Struct
+from msgspec.structs import replace
 
-from assay.keys import Chosen, OnSignError, Signatory, Signing
+from assay.keys import Chosen, OnSignError, Signatory, Signing, Unpublished
 from assay.model.edits import Insert
 from assay.model.message import Header
 from assay.model.smtp import Envelope
 from assay.protocol import dkim
+from assay.session.publications import Publications
 
 
 class Signed(Struct, frozen=True):
     """The signatures of one message, or why it has none.
 
     `edits` insert them, the uppermost last. `signers` are the domain and the selectors of each signatory. `on_error` is
-    what to do with a message that should have been signed and could not be; None for any other.
+    what to do with a message that should have been signed and could not be; None for any other. `by` is the key of the
+    configuration that says so.
     """
 
     edits: tuple[Insert, ...] = ()
     signers: tuple[tuple[str, tuple[str, ...]], ...] = ()
     why: str = ""
     on_error: OnSignError | None = None
+    by: str = "sign.on_error"
 
     @property
     def word(self) -> str:
@@ -33,10 +37,14 @@ class Signed(Struct, frozen=True):
 class Outgoing:
     """Chooses what signs once the header is complete, and signs after all other edits."""
 
-    __slots__ = ("_chosen", "_envelope", "_signing")
+    __slots__ = ("_chosen", "_envelope", "_publications", "_signing")
 
-    def __init__(self, signing: Signing, envelope: Envelope) -> None:
-        """:param envelope: as known at MAIL."""
+    def __init__(self, signing: Signing, envelope: Envelope, publications: Publications | None = None) -> None:
+        """
+        :param envelope: as known at MAIL.
+        :param publications: which keys are published; None if all count as published.
+        """
+        self._publications = publications
         self._signing = signing
         self._envelope = envelope
         self._chosen = Chosen(why="no header")
@@ -70,6 +78,10 @@ class Outgoing:
         edits: list[Insert] = []
         signers = []
         for signatory in self._chosen.signatories:
+            signatory = self._with_published_keys(signatory, now)
+            if not signatory.keys:
+                why = f"no key of {signatory.domain} is published"
+                return Signed(why=why, on_error=OnSignError.TEMPFAIL, by="sign.unpublished")
             try:
                 fields = dkim.sign(
                     header,
@@ -85,6 +97,17 @@ class Outgoing:
             edits += (Insert("DKIM-Signature", field.value.decode().removeprefix(" ")) for field in reversed(fields))
             signers.append(_signer(signatory))
         return Signed(tuple(edits), tuple(signers), self._chosen.why)
+
+    def _with_published_keys(self, signatory: Signatory, now: int) -> Signatory:
+        """A signatory with the keys that it is to use, by what is known now of their publication."""
+        if self._publications is None:
+            return signatory
+        published = self._publications.of(signatory.domain, signatory.keys, now)
+        if len(published) == len(signatory.keys) or self._signing.unpublished is Unpublished.SIGN:
+            return signatory
+        if not published and self._signing.unpublished is Unpublished.FALL_BACK:
+            published = self._publications.of(signatory.domain, signatory.reserve, now) or signatory.keys
+        return replace(signatory, keys=published)
 
 
 def _signer(signatory: Signatory) -> tuple[str, tuple[str, ...]]:

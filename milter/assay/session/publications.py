@@ -8,10 +8,12 @@ signs (RFC 6376 has no word for a signer in doubt, and a failed lookup must not 
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from itertools import islice
 
 from assay.caches import ENTRY, Cache, Entry, measure
 from assay.inquiry import ANYBODY, Inquiry, Outcome, Urgency
+from assay.keys import Signing
 from assay.model.name import Domain
 from assay.protocol import dkim
 from assay.session.inquiries import NewDriver
@@ -19,6 +21,8 @@ from assay.session.inquiries import NewDriver
 #: Seconds until a key is looked up again. Our choice: a record that somebody removes is noticed within minutes, and an
 #: hour of mail costs twelve questions a key and worker. The nameservers' caches decide how old an answer is.
 AGAIN = 300
+#: Keys that are looked up at start. Our choice: more would delay the first questions of a busy MTA.
+PREPARED = 50
 #: Seconds that a lookup may take before another is started.
 PATIENCE = 60
 
@@ -35,6 +39,20 @@ class Publications:
         self._known: Cache[str, bool] = Cache("own keys")
         self._new_driver = new_driver
         self._tell = tell
+
+    def prepare(self, signing: Signing, now: int) -> None:
+        """Look up the keys that sign before the first message, as far as they are few. Returns at once."""
+        signatories = (signatory for table in signing.tables for signatory in table.signatories)
+        keys = ((signatory.domain, key) for signatory in signatories for key in signatory.keys)
+        for domain, key in islice(keys, PREPARED):
+            self.missing(domain, key, now)
+
+    def of(self, domain: Domain, keys: Sequence[dkim.SigningKey], now: int) -> tuple[dkim.SigningKey, ...]:
+        """Those of a domain's keys that the DNS is not known to lack. Returns at once.
+
+        :param now: Unix time in seconds.
+        """
+        return tuple([key for key in keys if not self.missing(domain, key, now)])
 
     def missing(self, domain: Domain, key: dkim.SigningKey, now: int) -> bool:
         """Whether the DNS is known not to publish a key. Returns at once.

@@ -23,6 +23,7 @@ from assay.model.smtp import Address, Client, Envelope
 from assay.policy import Action, Decision, Stage
 from assay.session.inquiries import Inquiries, NewDriver
 from assay.session.origin import Origin
+from assay.session.publications import Publications
 from assay.session.remembered import check_iprev
 from assay.session.settings import Settings
 from assay.session.transaction import Transaction, Verdict
@@ -32,14 +33,21 @@ class Session:
     """One connection. Call the methods in SMTP's order; any of them may be left out."""
 
     def __init__(
-        self, settings: Settings, trust: policy.Trust, new_driver: NewDriver, memory: Memory | None = None
+        self,
+        settings: Settings,
+        trust: policy.Trust,
+        new_driver: NewDriver,
+        memory: Memory | None = None,
+        publications: Publications | None = None,
     ) -> None:
         """
         :param new_driver: called at each stage that asks questions.
         :param memory: earlier evaluations, of all sessions with these settings; by default, of this one alone.
+        :param publications: which keys of ours are published, for all sessions; None if all count as published.
         """
         self._settings = settings
         self._memory = Memory() if memory is None else memory
+        self._publications = publications
         self._trust = trust
         self._course = policy.Course(settings.policy, trust, carries_out=not settings.dry_run)
         self._new_driver = new_driver
@@ -124,6 +132,7 @@ class Session:
             self._course,
             authserv_id=self._authserv_id,
             now=now,
+            publications=self._publications,
         )
         if not self._settings.policy.acts_at(Stage.MAIL):
             return None

@@ -27,6 +27,7 @@ from assay.session.inquiries import Inquiries
 from assay.session.judging import Judging
 from assay.session.origin import Origin
 from assay.session.outgoing import Outgoing, Signed
+from assay.session.publications import Publications
 from assay.session.settings import Settings
 
 MAX_RECIPIENTS = 1000  # our choice; RFC 5321, 4.5.3.1.8 requires at least 100 of MTAs
@@ -67,9 +68,11 @@ class Transaction:
         *,
         authserv_id: str,
         now: int,
+        publications: Publications | None = None,
     ) -> None:
         """Start at MAIL, with SPF for it.
 
+        :param publications: which keys of ours are published; None if all count as published.
         :param course: the standing of the message, and the decisions so far.
         :param now: Unix time in seconds, for SPF's ``%{t}`` (RFC 7208, 7.3).
         """
@@ -78,6 +81,7 @@ class Transaction:
         self._course = course
         self._settings = settings
         self._inquiries = inquiries
+        self._publications = publications
         self._authserv_id = authserv_id
         self._recipients: list[str] = []
         self._unread_received = b""
@@ -98,7 +102,7 @@ class Transaction:
 
     def _is_ours(self) -> None:
         if self._settings.signing is not None:
-            self.outgoing = Outgoing(self._settings.signing, self._envelope)
+            self.outgoing = Outgoing(self._settings.signing, self._envelope, self._publications)
 
     def recipient(self, path: str) -> None:
         """Take the next recipient, as in RCPT TO."""
@@ -184,7 +188,7 @@ class Transaction:
         if self.outgoing is not None and not decision.action.refuses:
             signed = self.outgoing.sign(edited(self._header, edits), self._hashes, now)
             if signed.on_error is OnSignError.TEMPFAIL:
-                decision = Decision(Action.TEMPFAIL, _CANNOT_SIGN, signed.why, "sign.on_error")
+                decision = Decision(Action.TEMPFAIL, _CANNOT_SIGN, signed.why, signed.by)
             edits += signed.edits
         edits += tuple(AddRecipient(path) for path in decision.edits.recipients)
         return Verdict(decision.action, decision.reply, edits, decision, assessment, found, facts=facts, signed=signed)
