@@ -10,7 +10,6 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
-import tempfile
 from pathlib import Path
 from typing import BinaryIO
 
@@ -54,7 +53,9 @@ def replace(path: Path, content: bytes, *, mode: int, like: os.stat_result | Non
     :param like: owner and group that it gets as far as the system allows; None for our own.
     :raises OSError: it cannot be written; the old file, if any, is unchanged.
     """
-    descriptor, unfinished = tempfile.mkstemp(prefix=UNFINISHED, dir=path.parent)
+    unfinished = path.parent / f"{UNFINISHED}{os.getpid()}-{path.name}"
+    unfinished.unlink(missing_ok=True)  # that of a dead process which had our number
+    descriptor = os.open(unfinished, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
     with contextlib.ExitStack() as stack:
         stack.callback(os.unlink, unfinished)
         with open(descriptor, "wb") as file:
