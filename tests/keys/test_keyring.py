@@ -6,6 +6,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import shutil
 import subprocess
 from base64 import b64encode
 from collections.abc import Callable, Iterator
@@ -156,10 +157,10 @@ class StoppedError(BaseException):
 class Power:
     """Fails before or after the nth operation that writes, and at all that follow."""
 
-    def __init__(self, monkeypatch: pytest.MonkeyPatch, left: int) -> None:
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, left: int, *more: tuple[Any, str]) -> None:
         self.left = left
         self.done = False
-        for module, name in ((os, "rename"), (os, "unlink"), (Path, "unlink"), (files, "sync")):
+        for module, name in ((os, "rename"), (os, "unlink"), (Path, "unlink"), (files, "sync"), *more):
             self._wrap(monkeypatch, module, name)
 
     def _wrap(self, monkeypatch: pytest.MonkeyPatch, module: Any, name: str) -> None:
@@ -216,13 +217,15 @@ def life(directory: Directory, dns: Unsteady, until: int) -> None:
 def test_a_run_stopped_after_any_write_is_continued_by_the_next(tmp_path: Path, moment: int) -> None:
     """For each run of a life: stop it after each of its writes in turn, then let the timer run again."""
     tmp_path.chmod(0o750)
+    before, dns_before = Directory(tmp_path / "before"), Unsteady()
+    before.begin(DOMAIN)
+    life(before, dns_before, moment - 1)
+    signed = {key.type for key, _ in before.signing().active}
+    expected, dns_expected = copied(before, dns_before, tmp_path / "whole")
+    settle(expected, dns_expected, moment)
     stops = 0
     while True:
-        directory = Directory(tmp_path / f"stopped-{stops}")
-        directory.begin(DOMAIN)
-        dns = Unsteady()
-        life(directory, dns, moment - 1)
-        signed = {key.type for key, _ in directory.signing().active}
+        directory, dns = copied(before, dns_before, tmp_path / f"stopped-{stops}")
         with pytest.MonkeyPatch.context() as patch:
             dns.power = power = Power(patch, stops)
             with contextlib.suppress(StoppedError):
@@ -233,29 +236,55 @@ def test_a_run_stopped_after_any_write_is_continued_by_the_next(tmp_path: Path, 
         assert signed <= {key.type for key, _ in active}
         for key, _ in active:
             assert f"{key.selector}._domainkey.example.org" in dns.second
-        run(directory, dns, moment)
-        dns.transfer()
-        run(directory, dns, moment + DAY)
-        dns.transfer()
-        run(directory, dns, moment + DAY)
-        expected = Directory(tmp_path / f"whole-{stops}")
-        expected.begin(DOMAIN)
-        other = Unsteady()
-        life(expected, other, moment)
-        run(expected, other, moment + DAY)
-        other.transfer()
-        run(expected, other, moment + DAY)
-        assert {(key.selector, key.state, key.gone) for key in directory.load().keys} == {
-            (key.selector, key.state, key.gone) for key in expected.load().keys
-        }
-        assert sorted(path.name for path in directory.path.iterdir()) == sorted(
-            path.name for path in expected.path.iterdir()
-        )
-        assert dns.first.keys() == other.first.keys()
+        settle(directory, dns, moment)
+        assert facts(directory) == facts(expected)
+        assert dns.first.keys() == dns_expected.first.keys()
         stops += 1
         if not power.done:
             break
     assert stops > 2
+
+
+def copied(directory: Directory, dns: Unsteady, path: Path) -> tuple[Directory, Unsteady]:
+    """The same directory and DNS again."""
+    shutil.copytree(directory.path, path)
+    other = Unsteady()
+    other.first, other.second = dict(dns.first), dict(dns.second)
+    return Directory(path), other
+
+
+def settle(directory: Directory, dns: Unsteady, moment: int) -> None:
+    """The timer runs now, and twice on the next day; the second server gets what the first has."""
+    for later in (moment, moment + DAY, moment + DAY):
+        run(directory, dns, later)
+        dns.transfer()
+
+
+def facts(directory: Directory) -> object:
+    """The states and the files."""
+    names = sorted(path.name for path in directory.path.iterdir())
+    return [(key.selector, key.state, key.gone) for key in directory.load().keys], names
+
+
+def test_a_new_directory_is_for_those_who_may_read_its_parent_whenever_a_run_stops(tmp_path: Path) -> None:
+    stops = 0
+    while True:
+        parent = tmp_path / str(stops)
+        parent.mkdir()
+        parent.chmod(0o755)
+        directory = Directory(parent / "example.org")
+        with pytest.MonkeyPatch.context() as patch:
+            power = Power(patch, stops, (os, "mkdir"), (os, "chmod"), (os, "chown"))
+            with contextlib.suppress(StoppedError):
+                directory.begin(DOMAIN)
+        directory.begin(DOMAIN)
+        assert directory.path.stat().st_mode & 0o777 == 0o750
+        assert directory.load().keys == ()
+        assert [path.name for path in parent.iterdir()] == ["example.org"]
+        stops += 1
+        if not power.done:
+            break
+    assert stops > 5
 
 
 def test_what_a_dead_run_left_is_removed_though_nothing_is_due(directory: Directory) -> None:

@@ -143,10 +143,12 @@ class Directory:
                 raise KeyringError(
                     f"{folder}: {error.strerror}; make it for the daemon: install -d -m 0750 -o USER -g GROUP {folder}"
                 ) from error
-            self.path.mkdir(mode=0o700)
+            unfinished = folder / f"{files.UNFINISHED}{self.path.name}"
+            unfinished.mkdir(mode=0o700, exist_ok=True)
             if os.geteuid() == 0:
-                os.chown(self.path, status.st_uid, status.st_gid)
-            self.path.chmod(status.st_mode & 0o750)
+                os.chown(unfinished, status.st_uid, status.st_gid)
+            unfinished.chmod(status.st_mode & 0o750)
+            os.rename(unfinished, self.path)
         self.save(KeyRing(domain.name))
 
     def _missing(self) -> KeyringError:
