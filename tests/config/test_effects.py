@@ -99,6 +99,18 @@ MORE: list[dict[str, Any]] = [
         "mail_from": "a@list.example",
         "octets": fields("From: a@list.example", *["List-Id: too many to sign"] * 1001),
     },
+    {
+        "ip": "192.0.2.77",
+        "authenticated": "ann",
+        "mail_from": "a@unknown.example",
+        "octets": fields("From: a@unknown.example", "Sender: b@list.example"),
+    },
+    {
+        "ip": "192.0.2.77",
+        "authenticated": "ann",
+        "mail_from": "a@list.example",
+        "octets": fields("From: a@unknown.example"),
+    },
     {"ip": "192.0.2.10", "mail_from": "ann@example.org", "octets": sign_rsa(sign_rsa())},
     {"ip": "192.0.2.10", "mail_from": "ann@example.org", "octets": b"Subject: added\r\n" + sign_rsa()},
     {"ip": "192.0.2.77", "mail_from": "", "octets": sign_rsa(key=rsa_key(1024))},
@@ -142,7 +154,12 @@ def nameserver() -> Iterator[NameServer]:
 
 
 #: The files that a row may name.
-FILES = {"zone": "a.example. A 192.0.2.99\n", "list": "attacker.example\n", "key": pem(rsa_key()).decode()}
+FILES = {
+    "zone": "a.example. A 192.0.2.99\n",
+    "list": "attacker.example\n",
+    "key": pem(rsa_key()).decode(),
+    "senders": "ann example.org\n",
+}
 
 
 class World:
@@ -243,11 +260,12 @@ def _filled(value: Any, world: World) -> Any:
             return {key: _filled(one, world) for key, one in value.items()}
         case tuple():
             return tuple(_filled(one, world) for one in value)
-        case str() if value.startswith("{folder}"):
-            path = value.replace("{folder}", str(world.folder))
-            Path(path).touch(0o600)
-            Path(path).write_text(FILES.get(value[9:], ""))
-            return path
+        case str() if "{folder}" in value:
+            for name in re.findall(r"\{folder\}/(\w+)", value):
+                path = world.folder / name
+                path.touch(0o600)
+                path.write_text(FILES.get(name, ""))
+            return value.replace("{folder}", str(world.folder))
         case str() if value == "{nameserver}":
             return (world.nameserver.text,)
     return value
@@ -440,6 +458,9 @@ RULE = {"name": "r", "when": "true", "action": "tag"}
 LISTED = {"lists": {"bad": "{folder}/empty"}, "rule": (RULE | {"when": "listed(mail_from.domain, 'bad')"},)}
 SIGNER = {"domain": "list.example", "selectors": ("s",), "key_files": ("{folder}/key",)}
 UPDATED = {"keys.update_server": "192.0.2.53", "keys.update_zone": "org", "keys.tsig_file": "{folder}/tsig"}
+SIGNED = {"sign.domain": (SIGNER,)}
+KEYS = "csl:k=list.example:s:{folder}/key"
+TABLES = {"sign.key_table": KEYS, "sign.signing_table": "csl:list.example=k"}
 ASKED = {"dns.nameservers": "{nameserver}", "dns.zone": ""}
 
 #: Key, another value, the function that shows the difference, and other configuration required for an effect.
@@ -518,7 +539,6 @@ EFFECTS: list[tuple[str, Any, Callable[[World], object], Mapping[str, Any]]] = [
     ("dmarc.dry_run", True, message, REFUSE_DMARC),
     ("sign.domain", (SIGNER,), words("sign"), {}),
     ("sign.unpublished", "tempfail", message, {"sign.domain": (SIGNER,)}),
-    ("sign.on_error", "accept", message, {"sign.domain": (SIGNER,)}),
     ("keys.directory", "/nowhere/keys", keys_made, {}),
     ("keys.types", ("ed25519",), keys_made, {}),
     ("keys.rsa_bits", 3072, keys_made, {}),
@@ -531,6 +551,29 @@ EFFECTS: list[tuple[str, Any, Callable[[World], object], Mapping[str, Any]]] = [
     ("keys.update_server", "192.0.2.54", keys_made, UPDATED),
     ("keys.update_zone", "example.org", keys_made, UPDATED),
     ("keys.tsig_file", "{folder}/other", keys_made, UPDATED),
+    ("sign.domain", (SIGNER | {"canonicalization": "simple/simple"},), message, SIGNED),
+    ("sign.domain", (SIGNER | {"identity": "author"},), message, SIGNED),
+    ("sign.domain", (SIGNER | {"domain": "example", "subdomains": True},), words("sign"), {}),
+    ("sign.signing_table", "csl:*=k", words("sign"), TABLES | {"sign.signing_table": "csl:other.example=k"}),
+    ("sign.key_table", KEYS.replace(":s:", ":t:"), words("sign"), TABLES),
+    (
+        "sign.multiple_signatures",
+        True,
+        words("sign"),
+        TABLES
+        | {
+            "sign.key_table": KEYS + ",l=example.org:t:{folder}/key",
+            "sign.signing_table": "csl:list.example=k,*=l",
+        },
+    ),
+    ("sign.senders", "{folder}/senders", words("sign"), SIGNED),
+    ("sign.sender_field", True, words("sign"), SIGNED),
+    ("sign.mail_from", True, words("sign"), SIGNED),
+    ("sign.canonicalization", "simple/simple", message, SIGNED),
+    ("sign.fields", ("From",), message, SIGNED),
+    ("sign.oversigned_fields", ("From",), message, SIGNED),
+    ("sign.expire_days", 7, message, SIGNED),
+    ("sign.on_error", "accept", message, SIGNED),
     ("headers.received_spf", False, message, {}),
     ("headers.received_spf_local_part", False, message, {}),
     ("headers.hide_none", True, message, {}),

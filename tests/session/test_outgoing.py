@@ -135,3 +135,124 @@ def test_a_message_that_cannot_be_signed(keys: Path, on_error: str, monkeypatch:
     assert verdict.action == on_error
     assert (verdict.reply is not None) == (on_error == "tempfail")
     assert 'sign=none why="example.org: the key does not work"' in line(verdict)
+
+
+def sign_as(verdict: Verdict) -> str:
+    """The word of the log line, and the reason if there is one."""
+    assert verdict.signed is not None
+    return " ".join(filter(None, (verdict.signed.word, verdict.signed.why)))
+
+
+def with_table(folder: Path, signing_table: str, **more: Any) -> dict[str, Any]:
+    """OpenDKIM's tables: names ``org`` and ``ed`` for example.org, ``net`` for example.net, ``any`` for any."""
+    rows = {"org": f"{DOMAIN}:{SELECTOR}", "ed": f"{DOMAIN}:e2026", "net": "example.net:n2026", "any": "%:a2026"}
+    table = "".join(
+        f"{name}  {row}:{folder}/{'e2026' if name == 'ed' else SELECTOR}.pem\n" for name, row in rows.items()
+    )
+    (folder / "KeyTable").write_text(table)
+    (folder / "SigningTable").write_text(signing_table)
+    return {
+        "clients": {"internal": ["10.0.0.0/8"]},
+        "sign": {"key_table": f"{folder}/KeyTable", "signing_table": f"refile:{folder}/SigningTable"} | more,
+    }
+
+
+def test_opendkim_s_tables_sign(keys: Path) -> None:
+    sections = with_table(keys, "*@example.org org:@%\n*@example.org ed\n* any\n")
+    assert results(outcome(sections)) == [f"{SELECTOR} pass"]
+    sections["sign"]["multiple_signatures"] = True
+    verdict = outcome(sections)
+    assert sign_as(verdict) == "example.org/sel,e2026,a2026"
+    assert results(verdict)[:2] == [f"{SELECTOR} pass", "a2026 permerror"], "RSA first"
+    octets = MESSAGE.replace(b"joe@example.org", b"joe@anywhere.example")
+    assert sign_as(outcome(sections, octets)) == "anywhere.example/a2026"
+
+
+def test_sections_go_before_the_table(keys: Path) -> None:
+    sections = with_table(keys, "* any\n")
+    sections["sign"]["domain"] = sign(keys)["sign"]["domain"]
+    assert sign_as(outcome(sections)) == "example.org/sel,e2026"
+
+
+SENDER_FIELD = MESSAGE.replace(b"From: joe@example.org", b"From: ann@example.com\r\nSender: joe@example.org")
+
+
+@pytest.mark.parametrize(
+    ("octets", "keys_on", "said"),
+    [
+        pytest.param(
+            SENDER_FIELD,
+            {},
+            "none author domain example.com is in no table; nearest: example.org",
+            id="Sender does not count by itself",
+        ),
+        pytest.param(SENDER_FIELD, {"sender_field": True}, "example.org/sel,e2026", id="Sender on request"),
+        pytest.param(
+            MESSAGE.replace(b"From: joe@example.org", b"Sender: joe@example.org"),
+            {"sender_field": True},
+            "example.org/sel,e2026",
+            id="Sender without From",
+        ),
+        pytest.param(
+            MESSAGE.replace(b"joe@example.org", b"ann@example.com"),
+            {"mail_from": True},
+            "example.org/sel,e2026",
+            id="MAIL FROM on request",
+        ),
+        pytest.param(MESSAGE, {"mail_from": True}, "example.org/sel,e2026", id="the same domain signs once"),
+        pytest.param(
+            SENDER_FIELD.replace(b"joe@example.org", b"joe@example.org, ann@example.org"),
+            {"sender_field": True},
+            "none author domain example.com is in no table; nearest: example.org",
+            id="Sender with two addresses",
+        ),
+    ],
+)
+def test_whose_domain_counts(keys: Path, octets: bytes, keys_on: dict[str, Any], said: str) -> None:
+    sections = sign(keys)
+    sections["sign"] |= keys_on
+    assert sign_as(outcome(sections, octets, mail_from="<bounce@example.org>")) == said
+
+
+@pytest.mark.parametrize(
+    ("login", "client", "said"),
+    [
+        ("joe", "192.0.2.1", "example.org/sel,e2026"),
+        ("ann", "192.0.2.1", "none login ann may not sign as example.org"),
+        ("", "10.0.0.1", "none client 10.0.0.1 may not sign as example.org"),
+        ("", "10.1.0.1", "example.org/sel,e2026"),
+        ("", None, "none local mail may not sign as example.org"),
+    ],
+)
+def test_who_may_sign(keys: Path, login: str, client: str | None, said: str) -> None:
+    (keys / "senders").write_text("joe example.org\n10.1.0.0/16 example.org\nann example.net\n")
+    sections = sign(keys)
+    sections["sign"]["senders"] = str(keys / "senders")
+    assert sign_as(outcome(sections, client=client, authenticated=login)) == said
+
+
+def test_names_are_written_in_a_labels(keys: Path) -> None:
+    octets = "From: joe@bücher.example\r\nSubject: x\r\n\r\nhello\r\n".encode()
+    verdict = outcome(sign(keys, domain="Bücher.example", identity="author"), octets)
+    (*_, top) = [edit for edit in verdict.edits if edit.name == "DKIM-Signature"]
+    assert "d=xn--bcher-kva.example;" in top.value
+    assert "i=joe@xn--bcher-kva.example;" in top.value.replace("\r\n ", " ")
+
+
+def test_the_directory_of_keys(keys: Path) -> None:
+    (keys / "e2026.pem").rename(keys / "e2026.private")
+    sections = sign(keys, key_files=(), key_directory=str(keys))
+    assert results(outcome(sections)) == [f"{SELECTOR} pass", "e2026 pass"]
+
+
+def test_judging_and_signing_share_one_hash_of_the_body(keys: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    made: list[int] = []
+    real = dkim.BodyHashes
+
+    def counted(specs: Any) -> dkim.BodyHashes:
+        made.append(len(set(specs)))
+        return real(specs)
+
+    monkeypatch.setattr(dkim, "BodyHashes", counted)
+    outcome(sign(keys))
+    assert max(made) == 1

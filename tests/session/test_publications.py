@@ -9,7 +9,7 @@ from assay.inquiry import Driver
 from assay.keys import DomainRow, DomainTable, OnSignError, Signatory, Signing, Unpublished
 from assay.model.message import split_message
 from assay.model.name import Domain, ReversePath
-from assay.model.smtp import Envelope
+from assay.model.smtp import Client, Envelope
 from assay.protocol import dkim
 from assay.session.outgoing import Outgoing, Signed
 from assay.session.publications import AGAIN, PATIENCE, Publications
@@ -140,11 +140,15 @@ FAILING: dict[str, list[list[object]]] = {name: [["SERVFAIL", "*"]] for name in 
 def signed(rows: dict[str, list[list[object]]], unpublished: str, *, late: bool = False) -> Signed:
     """What becomes of a message of example.org, which has two keys, and a retiring one."""
     signatory = Signatory(DOMAIN, (KEY, OTHER), reserve=(OLD,))
-    signing = Signing((DomainTable({DOMAIN.name: DomainRow(signatory)}),), OnSignError.ACCEPT, Unpublished(unpublished))
+    signing = Signing(
+        (DomainTable({DOMAIN.name: DomainRow(signatory)}),),
+        on_error=OnSignError.ACCEPT,
+        unpublished=Unpublished(unpublished),
+    )
     world = World(rows, late=late)
     world.known.prepare(signing, NOW)
     header, body = split_message(b"From: joe@example.org\r\n\r\nhello\r\n")
-    outgoing = Outgoing(signing, Envelope(ReversePath("")), world.known)
+    outgoing = Outgoing(signing, Client(), Envelope(ReversePath("")), world.known)
     hashes = dkim.BodyHashes(outgoing.header_complete(header))
     hashes.update(body)
     return outgoing.sign(header, hashes, NOW)

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Annotated
 
 from msgspec import Meta
@@ -10,6 +11,31 @@ from msgspec import Meta
 from assay.config.section import Section, SettingError
 from assay.keys import OnSignError, Unpublished
 from assay.model.name import Domain, InvalidNameError
+from assay.protocol import dkim
+
+_FIELD_NAME = re.compile(r"[!-9<-~]+")  # RFC 5322, 2.2, without the semicolon, which ends a tag (RFC 6376, 3.5)
+#: Fields that change on the way or that the MTA removes; RFC 6376, 5.4 and 3.5 (h=).
+_CHANGING = frozenset(("return-path", "received", "bcc", "resent-bcc", "dkim-signature"))
+_WORDS = tuple(dkim.Canonicalization)
+
+
+def parse_canonicalization(text: str) -> tuple[dkim.Canonicalization, dkim.Canonicalization]:
+    """Those of header and body.
+
+    :raises ValueError: not two words of `dkim.Canonicalization`; the message quotes it.
+    """
+    header, slash, body = text.partition("/")
+    if not slash or header not in _WORDS or body not in _WORDS:
+        raise ValueError(f"{text!r} is not a canonicalization; write relaxed/relaxed, relaxed/simple or simple/simple")
+    return dkim.Canonicalization(header), dkim.Canonicalization(body)
+
+
+def _check_canonicalization(text: str | None) -> None:
+    if text is not None:
+        try:
+            parse_canonicalization(text)
+        except ValueError as error:
+            raise SettingError("canonicalization", str(error)) from error
 
 
 class SignDomainSection(Section, frozen=True):
@@ -21,8 +47,9 @@ class SignDomainSection(Section, frozen=True):
     key_directory: Annotated[
         str,
         Meta(
-            description='The directory of keys that "assay keys" keeps for the domain: its active keys sign. Write it, '
-            "or selectors and key_files."
+            description='The directory of keys that "assay keys" keeps for the domain: its active keys sign. With '
+            "selectors: any directory that has the keys, each as SELECTOR.pem, or as SELECTOR.private, as "
+            "opendkim-genkey writes it."
         ),
     ] = ""
     selectors: Annotated[
@@ -33,9 +60,31 @@ class SignDomainSection(Section, frozen=True):
         ),
     ] = ()
     key_files: Annotated[
-        tuple[str, ...], Meta(description="The private keys in PEM, one for each selector, in the same order.")
+        tuple[str, ...],
+        Meta(
+            description="In place of key_directory: the private keys in PEM, one for each selector, in the same order. "
+            "Only owner and group may be able to read them."
+        ),
     ] = ()
-    subdomains: Annotated[bool, Meta(description="Also sign for all domains below.")] = False
+    subdomains: Annotated[
+        bool,
+        Meta(
+            description="Also sign for all domains below, as this domain, which aligns with them in relaxed mode "
+            "(RFC 9989, 4.4). A section of its own for one of them goes first."
+        ),
+    ] = False
+    canonicalization: Annotated[
+        str | None,
+        Meta(description='How to canonicalize header and body, such as "relaxed/simple". If not set: as in [sign].'),
+    ] = None
+    identity: Annotated[
+        str,
+        Meta(
+            description='The i= of signatures: "author" for the author\'s address, or a text such as "@%" or '
+            '"@lists.example.org", in which % is the domain in From. Empty: none, because no receiver needs it. It is '
+            "left out if it is not at or below the signing domain."
+        ),
+    ] = ""
 
     def __post_init__(self) -> None:
         for key, names in (("domain", (self.domain,)), ("selectors", self.selectors)):
@@ -44,11 +93,12 @@ class SignDomainSection(Section, frozen=True):
                     Domain.parse_host(name)
                 except InvalidNameError as error:
                     raise SettingError(key, f"{name!r} is not a {key.removesuffix('s')}: {error}") from error
-        if bool(self.key_directory) is bool(self.selectors or self.key_files):
+        _check_canonicalization(self.canonicalization)
+        if bool(self.key_directory) is bool(self.key_files):
             raise SettingError(
                 "key_directory", "write it, or selectors and key_files: one of the two, so that it is clear what signs"
             )
-        if len(self.key_files) != len(self.selectors):
+        if not self.key_directory and len(self.key_files) != len(self.selectors):
             raise SettingError(
                 "key_files", f"{len(self.key_files)} files for {len(self.selectors)} selectors; write one for each"
             )
@@ -60,6 +110,73 @@ class SignSection(Section, frozen=True):
     domain or a table is configured. See docs/signing.md."""
 
     domain: tuple[SignDomainSection, ...] = ()
+    signing_table: Annotated[
+        str,
+        Meta(
+            description='OpenDKIM\'s SigningTable, from addresses to names of keys: "refile:PATH" with patterns such '
+            'as *@example.org, "file:PATH", or "csl:KEY=VALUE,...". It is looked at if no [[sign.domain]] matches.'
+        ),
+    ] = ""
+    key_table: Annotated[
+        str, Meta(description="OpenDKIM's KeyTable, from names of keys to DOMAIN:SELECTOR:PATH, likewise.")
+    ] = ""
+    multiple_signatures: Annotated[
+        bool,
+        Meta(description="Sign for all rows of the SigningTable that match, and not for the first only."),
+    ] = False
+    senders: Annotated[
+        str,
+        Meta(
+            description="A file that says who may sign as whom: on each line a login, @ and a domain of logins, * for "
+            "every login, a network, or local, and then domains (*.example.org for those below, % for the login's own, "
+            "* for any). Mail of others is not signed. Empty: everybody whose mail is yours may sign as each domain, "
+            "so that a user can send signed mail as another one."
+        ),
+    ] = ""
+    sender_field: Annotated[
+        bool,
+        Meta(
+            description="If the domain in From has no key, sign as the domain in the Sender field. DMARC does not "
+            "count such a signature."
+        ),
+    ] = False
+    mail_from: Annotated[
+        bool,
+        Meta(
+            description="In addition, sign as the domain in MAIL FROM, for instance for feedback loops by domain. "
+            "DMARC does not count such a signature unless that is also the domain in From."
+        ),
+    ] = False
+    canonicalization: Annotated[
+        str,
+        Meta(
+            description="How to canonicalize header and body before signing, as HEADER/BODY: relaxed or simple. "
+            "relaxed survives MTAs that fold header fields again or change white space (RFC 6376, 3.4)."
+        ),
+    ] = "relaxed/relaxed"
+    fields: Annotated[
+        tuple[str, ...],
+        Meta(
+            min_length=1,
+            description="The header fields to sign if present. The defaults are those of RFC 6376, 5.4.1 and more.",
+        ),
+    ] = dkim.SIGNED_FIELDS
+    oversigned_fields: Annotated[
+        tuple[str, ...],
+        Meta(
+            description="The header fields to sign once more than they occur, so that nobody can add one without "
+            "breaking the signature. A list server that adds Reply-To breaks it too; it breaks most signatures anyway."
+        ),
+    ] = dkim.OVERSIGNED_FIELDS
+    expire_days: Annotated[
+        int,
+        Meta(
+            ge=0,
+            le=3650,
+            description="How many days signatures are valid (x=). 0: without limit, since mail may be verified again "
+            "when it is read, and replayed mail is seldom that old.",
+        ),
+    ] = 0
     on_error: Annotated[
         OnSignError,
         Meta(
@@ -77,3 +194,19 @@ class SignSection(Section, frozen=True):
             "resolver may see something other than the world does."
         ),
     ] = Unpublished.SIGN
+
+    def __post_init__(self) -> None:
+        _check_canonicalization(self.canonicalization)
+        for key in ("fields", "oversigned_fields"):
+            for name in getattr(self, key):
+                if not _FIELD_NAME.fullmatch(name):
+                    raise SettingError(key, f"{name!r} is not a header field name; write a name such as Subject")
+                if name.lower() in _CHANGING:
+                    raise SettingError(key, f"{name!r} changes or is removed on the way (RFC 6376, 5.4); remove it")
+        if "from" not in map(str.lower, self.fields):
+            raise SettingError("fields", "RFC 6376, 5.4 requires From; add it")
+        if bool(self.signing_table) != bool(self.key_table):
+            missing = "key_table" if self.signing_table else "signing_table"
+            raise SettingError(missing, "missing; the two tables are used together")
+        if self.multiple_signatures and not self.signing_table:
+            raise SettingError("multiple_signatures", "is never used; set signing_table")

@@ -5,7 +5,21 @@ says about a key.
 All of it is data and pure functions. Files are read in `assay.config` and `assay.keyring`.
 """
 
-from assay.keys.signing import Chosen, OnSignError, Signing, Unpublished
+from assay.keys.senders import Senders, SendersError, parse_senders
+from assay.keys.signing import Chosen, Identities, OnSignError, Signing, Unpublished
 from assay.keys.table import DomainRow, DomainTable, Signatory, Table
 
-__all__ = ["Chosen", "DomainRow", "DomainTable", "OnSignError", "Signatory", "Signing", "Table", "Unpublished"]
+__all__ = [
+    "Chosen",
+    "DomainRow",
+    "DomainTable",
+    "Identities",
+    "OnSignError",
+    "Senders",
+    "SendersError",
+    "Signatory",
+    "Signing",
+    "Table",
+    "Unpublished",
+    "parse_senders",
+]

@@ -3,12 +3,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Protocol
 
 from msgspec import Struct
+from msgspec.structs import replace
 
-from assay.model.name import Domain, Mailbox
+from assay.model.name import Domain, InvalidNameError, Mailbox
 from assay.protocol import dkim
 
 
@@ -25,6 +26,36 @@ class Signatory(Struct, frozen=True):
     identity: str = ""
     place: str = ""
     reserve: tuple[dkim.SigningKey, ...] = ()
+
+    def with_keys(self, keys: Iterable[dkim.SigningKey]) -> Signatory:
+        """The same with further keys."""
+        return replace(self, keys=tuple(dict.fromkeys((*self.keys, *keys))))
+
+
+#: The identity that is the author's address.
+AUTHOR = "author"
+
+
+def signer_of(identity: str, address: Mailbox, domain: Domain) -> str:
+    """The i= for an address.
+
+    :param identity: what the operator wrote, in which ``%`` stands for the domain of the address; `AUTHOR` for the
+        address itself; empty for none.
+    :param domain: d=.
+    :returns: empty for none, also if its domain is not at or below d=, as RFC 6376, 3.5 requires.
+    """
+    if identity == AUTHOR and address.local_part:
+        text = str(address)
+    else:
+        text = (
+            "@%".replace("%", address.domain.name) if identity == AUTHOR else identity.replace("%", address.domain.name)
+        )
+    local_part, at, name = text.rpartition("@")
+    try:
+        below = Domain.parse_host(name)
+    except InvalidNameError:
+        return ""
+    return f"{local_part}@{below.name}" if at and below.is_at_or_below(domain) else ""
 
 
 class Table(Protocol):
@@ -50,10 +81,12 @@ class Table(Protocol):
 
 
 class DomainRow(Struct, frozen=True):
-    """One ``[[sign.domain]]``. `subdomains`: it also signs for all domains below its own."""
+    """One ``[[sign.domain]]``. `subdomains`: it also signs for all domains below its own. `identity` is as the operator
+    wrote it, see `signer_of`."""
 
     signatory: Signatory
     subdomains: bool = False
+    identity: str = ""
 
 
 class DomainTable(Struct, frozen=True):
@@ -82,7 +115,8 @@ class DomainTable(Struct, frozen=True):
         while name:
             row = self.rows.get(name)
             if row is not None and (row.subdomains or name == address.domain.name):
-                yield row.signatory
+                identity = signer_of(row.identity, address, row.signatory.domain)
+                yield replace(row.signatory, identity=identity) if identity else row.signatory
                 return
             name = name.partition(".")[2]
 

@@ -9,7 +9,7 @@ from msgspec.structs import replace
 from assay.keys import Chosen, OnSignError, Signatory, Signing, Unpublished
 from assay.model.edits import Insert
 from assay.model.message import Header
-from assay.model.smtp import Envelope
+from assay.model.smtp import Client, Envelope
 from assay.protocol import dkim
 from assay.session.publications import Publications
 
@@ -37,15 +37,18 @@ class Signed(Struct, frozen=True):
 class Outgoing:
     """Chooses what signs once the header is complete, and signs after all other edits."""
 
-    __slots__ = ("_chosen", "_envelope", "_publications", "_signing")
+    __slots__ = ("_chosen", "_client", "_envelope", "_publications", "_signing")
 
-    def __init__(self, signing: Signing, envelope: Envelope, publications: Publications | None = None) -> None:
+    def __init__(
+        self, signing: Signing, client: Client, envelope: Envelope, publications: Publications | None = None
+    ) -> None:
         """
         :param envelope: as known at MAIL.
         :param publications: which keys are published; None if all count as published.
         """
         self._publications = publications
         self._signing = signing
+        self._client = client
         self._envelope = envelope
         self._chosen = Chosen(why="no header")
 
@@ -54,7 +57,7 @@ class Outgoing:
 
         :returns: the body hashes that the signatures need.
         """
-        self._chosen = self._signing.choose(header, self._envelope)
+        self._chosen = self._signing.choose(header, self._client, self._envelope)
         return [signatory.rules.body_hash_spec for signatory in self._chosen.signatories]
 
     def give_up(self, why: str) -> None:

@@ -102,7 +102,7 @@ class Transaction:
 
     def _is_ours(self) -> None:
         if self._settings.signing is not None:
-            self.outgoing = Outgoing(self._settings.signing, self._envelope, self._publications)
+            self.outgoing = Outgoing(self._settings.signing, self._client, self._envelope, self._publications)
 
     def recipient(self, path: str) -> None:
         """Take the next recipient, as in RCPT TO."""
