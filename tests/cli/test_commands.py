@@ -317,6 +317,15 @@ class TestConfig:
         assert f"warning: milter.socket = '{socket}': while the daemon".encode() in ended.stderr
         assert assay("config", "check").stderr == b"", "and not of the default"
 
+    def test_check_names_what_is_done_where_an_action_is_not_set(self, config: str) -> None:
+        with open(config, "a") as file:
+            file.write('[dmarc]\nreject = "accept"\nquarantine = "quarantine"\n')
+        ended = assay("config", "check", "-c", config)
+        assert ended.stdout.decode().splitlines()[1:] == [
+            "dmarc.temperror is not set: tempfail, because of dmarc.quarantine",
+            "dmarc.malformed_from is not set: quarantine, because of dmarc.quarantine",
+        ]
+
     def test_check_tries_everything_the_daemon_needs(self, config: str, tmp_path: Path) -> None:
         (tmp_path / "zone").write_text("example.org. A nonsense\n")
         ended = assay("config", "check", "-c", config)

@@ -31,6 +31,14 @@ RISKS: dict[str, tuple[dict[str, Any], str]] = {
         {"dmarc": {"list_traffic": "accept", "stricter_domains": ["a.example"]}},
         "dmarc.list_traffic = 'accept': ",
     ),
+    **{
+        f"dmarc.{key} past dmarc.{followed}": (
+            {"dmarc": {followed: "quarantine", key: "tag"}},
+            f"dmarc.{key} = 'tag': this is a way past dmarc.{followed} = 'quarantine', ",
+        )
+        for key in ("temperror", "malformed_from")
+        for followed in ("quarantine", "no_policy")
+    },
 }
 
 
@@ -50,6 +58,9 @@ def test_a_risk(values: dict[str, Any], begins: str) -> None:
     [
         {},
         {"spf": {"dns_terms": 10, "mailfrom": {"none": "tag", "neutral": "tag"}}, "dkim": {"min_rsa_bits": 2048}},
+        {"dmarc": {"reject": "reject", "quarantine": "quarantine"}},
+        {"dmarc": {"reject": "reject", "temperror": "tempfail", "malformed_from": "quarantine"}},
+        {"dmarc": {"reject": "tag", "temperror": "accept", "malformed_from": "accept"}},
         {"dmarc": {"temperror": "tempfail", "list_traffic": "quarantine"}, "dkim": {"temperror": "tempfail"}},
     ],
 )

@@ -305,14 +305,22 @@ LEFT_OUT = [
 ]
 
 
-@pytest.mark.parametrize(("reject", "temperror", "malformed_from"), LEFT_OUT)
-def test_omitted_actions_follow_reject(reject: str, temperror: str, malformed_from: str) -> None:
+@pytest.mark.parametrize("key", ["reject", "quarantine", "none", "no_policy", "permerror"])
+@pytest.mark.parametrize(("action", "temperror", "malformed_from"), LEFT_OUT)
+def test_omitted_actions_follow_the_strictest(key: str, action: str, temperror: str, malformed_from: str) -> None:
     malformed = dmarc_facts("permerror", **{"from": {"fault": "no From field"}})
-    assert judged(dmarc_facts("temperror"), dmarc={"reject": reject}).action == temperror
-    assert judged(malformed, dmarc={"reject": reject}).action == malformed_from
-    spared = {"reject": reject, "temperror": "accept", "malformed_from": "accept"}
+    assert judged(dmarc_facts("temperror"), dmarc={key: action}).action == temperror
+    assert judged(malformed, dmarc={key: action}).action == malformed_from
+    spared = {key: action, "temperror": "accept", "malformed_from": "accept"}
     assert judged(dmarc_facts("temperror"), dmarc=spared).action is Action.ACCEPT
     assert judged(malformed, dmarc=spared).action is Action.ACCEPT
+
+
+def test_of_several_actions_the_strictest_is_followed() -> None:
+    settings = {"reject": "quarantine", "quarantine": "tag", "none": "reject"}
+    malformed = dmarc_facts("permerror", **{"from": {"fault": "no From field"}})
+    assert judged(malformed, dmarc=settings).action is Action.REJECT
+    assert judged(dmarc_facts("temperror"), dmarc=settings).action is Action.TEMPFAIL
 
 
 def test_a_pass_of_a_stricter_domain_is_unaffected() -> None:

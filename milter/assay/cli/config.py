@@ -50,9 +50,10 @@ def _check(options: argparse.Namespace) -> int:
     if wrong:
         return os.EX_UNAVAILABLE
     print(f"OK: {options.config or 'no configuration file, built-in defaults'}")
+    followed, strictest = configuration.dmarc.strictest
     for key in ("temperror", "malformed_from"):
-        if getattr(configuration.dmarc, key) is None and configuration.dmarc.reject is not Action.ACCEPT:
-            print(f"dmarc.{key} is not set: {getattr(configuration.dmarc.in_force, key)}, because of dmarc.reject")
+        if getattr(configuration.dmarc, key) is None and strictest is not Action.ACCEPT:
+            print(f"dmarc.{key} is not set: {getattr(configuration.dmarc.in_force, key)}, because of dmarc.{followed}")
     return os.EX_OK
 
 

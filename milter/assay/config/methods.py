@@ -305,9 +305,9 @@ class DmarcSection(Section, frozen=True):
     temperror: Annotated[
         Action | None,
         Meta(
-            description="The DNS did not answer. If not set: tempfail if reject (above) keeps a message from "
-            "its recipient, otherwise as reject. Letting these pass lets forgers pass: an attacker may know a "
-            "name below a domain whose servers fail, or be able to overload them."
+            description="The DNS did not answer. If not set: tempfail if the strictest of the other actions keeps "
+            "a message from its recipient, otherwise that action. Letting these pass lets forgers pass: an attacker "
+            "may know a name below a domain whose servers fail, or be able to overload them."
         ),
     ] = None
     permerror: Annotated[Action, Meta(description="The record is broken.")] = Action.ACCEPT
@@ -315,8 +315,8 @@ class DmarcSection(Section, frozen=True):
         Action | None,
         Meta(
             description="There is no author domain: no From, none with a domain, or one that could name more "
-            "domains than honest mail does. If not set, as reject (above): such mail never passes, and mail "
-            "programs may display any author for it."
+            "domains than honest mail does. If not set, the strictest of none, quarantine, reject, no_policy and "
+            "permerror: such mail never passes, and mail programs may display any author for it."
         ),
     ] = None
 
@@ -325,12 +325,20 @@ class DmarcSection(Section, frozen=True):
             raise SettingError("list_traffic", f"{self.list_traffic.value!r} is not one of reject, quarantine, accept")
 
     @property
+    def strictest(self) -> tuple[str, Action]:
+        """The strictest action for mail that does not pass, and its key: what an omitted action follows."""
+        actions = {key: getattr(self, key) for key in ("reject", "quarantine", "none", "no_policy", "permerror")}
+        key = max(actions, key=lambda key: actions[key].rank)
+        return key, actions[key]
+
+    @property
     def in_force(self) -> DmarcSection:
         """The same section with defaults for omitted actions, so that a refusal cannot be bypassed."""
+        _, strictest = self.strictest
         # A deferred message is sent again, and the DNS may answer by then. A quarantined one waits for a person.
-        holds = self.reject in (Action.REJECT, Action.TEMPFAIL, Action.QUARANTINE, Action.DISCARD)
+        holds = strictest.rank >= Action.QUARANTINE.rank
         return msgspec.structs.replace(
             self,
-            temperror=self.temperror or (Action.TEMPFAIL if holds else self.reject),
-            malformed_from=self.malformed_from or self.reject,
+            temperror=self.temperror or (Action.TEMPFAIL if holds else strictest),
+            malformed_from=self.malformed_from or strictest,
         )

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 
 from assay.config.configuration import Configuration
 from assay.config.endpoint import Endpoint
+from assay.config.methods import DmarcSection
 from assay.policy import Action
 from assay.protocol import dkim, spf
 
@@ -34,6 +35,7 @@ def risks(configuration: Configuration) -> Iterator[str]:
     for key, action in _temporary(configuration):
         if action in (Action.REJECT, Action.DISCARD):
             yield f"{key} = '{action}': mail is lost when the DNS does not answer; write tempfail or accept"
+    yield from _ways_past(configuration.dmarc)
     lists = configuration.dmarc.list_traffic
     if configuration.dmarc.stricter_domains and lists is not Action.REJECT:
         yield (
@@ -54,6 +56,23 @@ def _risks_of_spf(configuration: Configuration) -> Iterator[str]:
             yield (
                 f"spf.{identity}.neutral = '{actions.neutral}': RFC 7208, 8.2 requires the same treatment as none; "
                 f"write '{actions.none}', the value of spf.{identity}.none"
+            )
+
+
+def _ways_past(dmarc: DmarcSection) -> Iterator[str]:
+    """The actions that let a forger choose to be accepted where the others keep a message back."""
+    followed, strictest = dmarc.strictest
+    if strictest.rank < Action.QUARANTINE.rank:
+        return
+    for key, how in (
+        ("temperror", "a forger uses a name below the domain whose nameservers fail"),
+        ("malformed_from", "a forger writes a From field that has no author domain but is displayed as one"),
+    ):
+        action = getattr(dmarc, key)
+        if action is not None and action.rank < Action.QUARANTINE.rank:
+            yield (
+                f"dmarc.{key} = '{action}': this is a way past dmarc.{followed} = '{strictest}', because {how}; "
+                "remove the key"
             )
 
 
