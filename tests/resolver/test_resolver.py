@@ -298,12 +298,25 @@ def test_a_name_that_keeps_failing_is_asked_less_and_less_often() -> None:
     ):
         for ttl in (1, 2, 4, 8, 16, 32, 60, 60):
             assert one(resolver, "example.org").ttl == ttl
+            assert one(resolver, f"{ttl}.example.org").outcome is not Outcome.TEMPFAIL  # it is not the server
             now[0] += ttl
         server.rcodes.clear()
         assert one(resolver, "example.org").outcome is Outcome.FOUND
         now[0] += 300
         server.rcodes["example.org"] = "SERVFAIL"
         assert one(resolver, "example.org").ttl == 1
+
+
+@pytest.mark.parametrize("rcode", ["SERVFAIL", "REFUSED"])
+def test_a_failure_of_half_a_second_fails_no_lookup(rcode: str) -> None:
+    names = [f"host{number}.example.org" for number in range(6)]
+    with NameServer(ROWS, rcodes=dict.fromkeys(names, rcode)) as server:
+        repair = threading.Timer(0.5, server.rcodes.clear)
+        with Resolver(configured([server.text])) as resolver:
+            repair.start()
+            answers = resolver.driver(5.0).start(ask(*((name, "A") for name in names))).result()
+            repair.join()
+    assert {answer.outcome for answer in answers} == {Outcome.NXDOMAIN}
 
 
 @contextmanager

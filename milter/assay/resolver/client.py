@@ -6,6 +6,8 @@ once more with more patience, since a recursive resolver may itself be waiting f
 it; any other RCODE sends it to the next server. When all servers have gone down, flights wait some seconds for one to
 come back (see `health`), so that the restart of a nameserver fails no lookup.
 
+A lookup that all servers have failed is sent again after a pause (see `repeats`).
+
 Each query of a flight needs a place, which it gets in its asker's turn (see `share`). There are `PLACES`; a query that
 is not answered within `LINGER` moves to one of `SLOW_PLACES` if its asker has a share of these left, and domains that
 were slow before ask there alone. So slow queries leave places for fast ones. TCP has its own `STREAMS`.
@@ -33,6 +35,7 @@ from assay.resolver.flight import Flight, Waiter
 from assay.resolver.health import Health, Server
 from assay.resolver.message import Response
 from assay.resolver.nameservers import Nameserver
+from assay.resolver.repeats import Repeats
 from assay.resolver.resolv_conf import ResolvConf
 from assay.resolver.share import Place, Pool
 from assay.resolver.slow import Delays, SlowDomains, domain_of
@@ -110,6 +113,7 @@ class Asking:
         self._slow_domains = SlowDomains()
         self._delays = Delays(tell, loop.call_later)
         self._stranded: dict[Flight, None] = {}  # waiting for a probe
+        self._repeats = Repeats(self._health, self._failures, clock, loop.call_later)
 
     @property
     def flights(self) -> int:
@@ -167,7 +171,7 @@ class Asking:
             if self._health.may_recover and len(self._stranded) < ROOM:
                 flight.may_ask_again(transport.Cause.UNREACHABLE)
                 self._stranded[flight] = None
-            else:
+            elif not self._repeats.wait(flight, self._once_more):
                 self._loop.call_soon(self._fail, flight)
             return
         pool = flight.pool = self._pool(flight)
@@ -331,8 +335,9 @@ class Asking:
 
     def _understand(self, flight: Flight, server: Server, reply: Response) -> None:
         answer = reply.answer
+        self._health.answered(server, failed=reply.brief)
         if answer.outcome is Outcome.TEMPFAIL:
-            self._go_on(flight, server, None, answer.reason)
+            self._go_on(flight, server, transport.Cause.FAILURE if reply.brief else None, answer.reason)
             return
         if flight.ttl is not None:
             answer = replace(answer, ttl=min(answer.ttl, flight.ttl), secure=answer.secure and flight.secure)
@@ -349,6 +354,12 @@ class Asking:
             self._drop(flight)
         else:
             flight.follow(question, asked, answer)
+            self._next(flight)
+
+    def _once_more(self, flight: Flight) -> None:
+        """A pause of a flight is over."""
+        if self._flights.get(flight.key) is flight:  # else it was closed or dropped
+            flight.may_ask_again(transport.Cause.FAILURE)
             self._next(flight)
 
     def _fail(self, flight: Flight) -> None:

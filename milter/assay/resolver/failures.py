@@ -36,6 +36,10 @@ class Failures:
         self._names[key] = ttl, now
         return ttl
 
+    def has(self, key: str, now: float) -> bool:
+        """Whether this name failed a short while ago."""
+        return key in self._names and now - self._names[key][1] <= FORGET
+
     def succeeded(self, key: str) -> None:
         """A lookup was answered."""
         self._names.pop(key, None)

@@ -30,12 +30,12 @@ class Flight:
     """A lookup on its way.
 
     It waits in `pool` for a place there, or holds `place` while `exchange` is in flight, or waits for a probe of the
-    nameservers.
+    nameservers or to be sent once more.
     """
 
     __slots__ = (
         "aliases", "asked", "askers", "exchange", "faults", "key", "over_tcp", "place", "pool", "question", "queued_at",
-        "reasons", "round", "secure", "since", "slow", "ttl", "waiting",
+        "reasons", "repeats", "round", "secure", "since", "slow", "ttl", "waiting",
     )  # fmt: skip
 
     def __init__(self, key: str, question: Question, asked: bytes) -> None:
@@ -52,7 +52,8 @@ class Flight:
         self.slow = False  # some answer was late
         self.over_tcp: Server | None = None  # whose answer was truncated
         self.round = 1
-        self.faults: dict[Server, transport.Cause | None] = {}  # None: it answered, with a failure
+        self.repeats = 0  # after failures of all servers
+        self.faults: dict[Server, transport.Cause | None] = {}  # None: it answered, unusably
         self.reasons: list[str] = []
         # Of the CNAME chain so far:
         self.aliases = 0

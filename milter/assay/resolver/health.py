@@ -6,6 +6,9 @@ probe asks for the root's nameservers, which every resolver knows: so a stranger
 make ours look dead for longer than one round trip. At most one probe a server is in flight, and after each vain one the
 server is left alone twice as long, up to `MAX_PAUSE`.
 
+A server that answers, but only with failures such as SERVFAIL or REFUSED, is *failing*: it is up, and asked, but a
+lookup that it fails may succeed a moment later.
+
 Everything runs in the loop's thread.
 """
 
@@ -25,6 +28,9 @@ MAX_PAUSE = 1.0
 #: So many times the patience for one server, lookups wait for servers that are all down to come back. A nameserver is
 #: restarted within seconds; in a longer outage mail must not wait for nothing.
 GRACE = 2
+#: So many failures in a row, for whatever names, are the server's own. One message whose names all fail has about as
+#: many; if its sender is the only one at that time, nobody else is affected.
+FAILING = 4
 #: Seconds to wait for the answer to a probe. It is in every resolver's memory; this is for the path to it.
 PROBE_PATIENCE = 1.0
 
@@ -32,7 +38,7 @@ PROBE_PATIENCE = 1.0
 class Server:
     """A nameserver and its known health."""
 
-    __slots__ = ("fault", "heard", "nameserver", "pause", "probe", "retry_at", "told")
+    __slots__ = ("failing_since", "failures", "fault", "heard", "nameserver", "pause", "probe", "retry_at", "told")
 
     def __init__(self, nameserver: Nameserver) -> None:
         self.nameserver = nameserver
@@ -42,6 +48,8 @@ class Server:
         self.pause = FIRST_PAUSE
         self.probe: transport.Exchange | None = None
         self.told = False  # whether it was reported to be down
+        self.failures = 0  # answers in a row that were failures
+        self.failing_since = 0.0  # when the first of them came
 
     def __str__(self) -> str:
         return str(self.nameserver)
@@ -50,8 +58,8 @@ class Server:
 class Health:
     """Watches the nameservers.
 
-    `changed` is called after each probe, whatever its result, `recovered` when a server that was certainly down answers
-    again. `tell` is called with lines for the log. `later` calls a function after so many seconds.
+    `changed` is called after each probe, whatever its result, `recovered` when a server that was certainly down, or
+    failing, answers again. `tell` is called with lines for the log. `later` calls a function after so many seconds.
     """
 
     def __init__(
@@ -99,6 +107,15 @@ class Health:
         return was_up and self._clock() - self._down_since < self._grace
 
     @property
+    def fail_briefly(self) -> bool:
+        """Whether the servers that are up fail whatever they are asked, and have done so for a short while only."""
+        now = self._clock()
+        up = [server for server in self.servers if server.fault is None]
+        return bool(up) and all(
+            server.failures >= FAILING and now - server.failing_since < self._grace for server in up
+        )
+
+    @property
     def reason(self) -> str:
         """Why no server can be asked, for a postmaster."""
         return "; ".join(f"{server} {server.fault.reason}" for server in self.servers if server.fault is not None)
@@ -122,6 +139,18 @@ class Health:
             server.told = False
             self._tell(f"nameserver {server} answers again")
             self._recovered()
+
+    def answered(self, server: Server, failed: bool) -> None:
+        """It answered a question; `failed`: that it cannot, or will not, look the name up now."""
+        if failed:
+            if not server.failures:
+                server.failing_since = self._clock()
+            server.failures += 1
+        elif server.failures:
+            failing = server.failures >= FAILING
+            server.failures = 0
+            if failing:
+                self._recovered()
 
     def failed(self, server: Server, fault: transport.ExchangeFault, since: float) -> None:
         """A query asked at `since` got no answer."""

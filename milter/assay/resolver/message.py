@@ -32,6 +32,7 @@ MAX_POINTERS = 8
 _IN = 1  # class; RFC 1035, 3.2.4
 _A, _NS, _CNAME, _SOA, _PTR, _MX, _TXT, _AAAA, _OPT = 1, 2, 5, 6, 12, 15, 16, 28, 41
 _NOERROR, _NXDOMAIN = 0, 3
+_BRIEF = (2, 5)  #: SERVFAIL and REFUSED
 _MAX_TTL = 0x7FFF_FFFF  # seconds; RFC 2181, 8
 _MAX_NAME = 254  # octets without the root's; RFC 1035, 2.3.4
 _MAX_POINTER = 0x3FFF  # octets from the start of the message; RFC 1035, 4.1.4
@@ -52,14 +53,23 @@ _Name = bytes
 
 
 class Response(Struct, frozen=True):
-    """A nameserver's answer. If `alias` is not empty, the end of a CNAME chain is unanswered: ask for that name."""
+    """A nameserver's answer.
+
+    If `alias` is not empty, the end of a CNAME chain is unanswered: ask for that name. A failure that is `brief` may be
+    over in a moment: the server could not or would not look the name up.
+    """
 
     answer: Answer
     alias: str = ""
+    brief: bool = False
 
 
 class _FailureError(Exception):
     """A message that is not a usable answer. The text completes the sentence "the server ..."."""
+
+
+class _BriefError(_FailureError):
+    """The server cannot, or will not, look the name up now."""
 
 
 def read(message: bytes, kind: RecordType, trust_ad: bool = False) -> Response:
@@ -72,7 +82,7 @@ def read(message: bytes, kind: RecordType, trust_ad: bool = False) -> Response:
     try:
         return _read(message, kind, trust_ad)
     except _FailureError as failure:
-        return Response(Answer(Outcome.TEMPFAIL, reason=str(failure)))
+        return Response(Answer(Outcome.TEMPFAIL, reason=str(failure)), brief=isinstance(failure, _BriefError))
     except (struct.error, IndexError):
         return Response(Answer(Outcome.TEMPFAIL, reason="sent a malformed message (it ends too soon)"))
 
@@ -98,7 +108,8 @@ def _read(message: bytes, kind: RecordType, trust_ad: bool) -> Response:
     rcode = _upper_rcode(message, at, additionals) | flags & 0x000F
     if rcode not in (_NOERROR, _NXDOMAIN):
         word = dns.rcode.to_text(dns.rcode.Rcode.make(rcode))  # a bare number for one without a name
-        raise _FailureError(f"answered RCODE {word}" if word.isdigit() else f"answered {word}")
+        kind_of_failure = _BriefError if rcode in _BRIEF else _FailureError
+        raise kind_of_failure(f"answered RCODE {word}" if word.isdigit() else f"answered {word}")
     if not questions:  # the server did not understand it (RFC 1035, 4.1.1), and should have reported that
         raise _malformed("no question")
 
@@ -131,9 +142,9 @@ def _read(message: bytes, kind: RecordType, trust_ad: bool) -> Response:
     # nameservers in place of the SOA, no data is a referral (RFC 2308, 2.2), but "no such name" is not one (2.1).
     if not flags & _AA:
         if refers and outcome is Outcome.NODATA:
-            raise _FailureError("referred us to other nameservers")
+            raise _BriefError("referred us to other nameservers")
         if not flags & _RA:
-            raise _FailureError("does not recurse for us")
+            raise _BriefError("does not recurse for us")
     return Response(Answer(outcome, (), secure, 0))  # RFC 2308, 5: not to be kept
 
 

@@ -25,6 +25,7 @@ class Cause(Enum):
     #: Nothing about its health: no descriptors are left, it sends noise, or its TCP does not work. The last must not
     #: count against UDP: else the publisher of a long record could silence a server behind a poor firewall.
     OTHER = "other"
+    FAILURE = "failure"  #: it answered that it cannot, or will not, look the name up now
     TOO_LONG = "too long"  #: there is an answer, which is longer than any that is read; other servers have the same
 
 
