@@ -3,7 +3,7 @@
 
     python odd_daemon.py FAULT serve -c FILE
 
-FAULT is a path. While that file exists, the call that it names ("fork" or "pipe") fails in the supervisor as in a
+FAULT is a path. While that file exists, the system call that it names fails in the supervisor, "fork" and "pipe" as in a
 container that has reached its limit.
 """
 
@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import errno
 import os
+import select
 import sys
 import time
 from pathlib import Path
@@ -40,14 +41,23 @@ def kinds(configuration: Configuration, listener: Listener, log: Log) -> tuple[K
     return (*usual(configuration, listener, log), Kind("toy", toy))
 
 
-def failing(name: str, fault: Path) -> Any:
-    real = getattr(os, name)
+FAULTS = {
+    "fork": (os, errno.EAGAIN),
+    "pipe": (os, errno.EMFILE),
+    "waitpid": (os, errno.EIO),
+    "read": (os, errno.EIO),
+    "select": (select, errno.ENOMEM),
+}
 
-    def call() -> Any:
-        if fault.exists() and fault.read_text() == name:
-            number = {"fork": errno.EAGAIN, "pipe": errno.EMFILE}[name]
+
+def failing(name: str, fault: Path) -> Any:
+    module, number = FAULTS[name]
+    real, supervisor_pid = getattr(module, name), os.getpid()
+
+    def call(*arguments: Any) -> Any:
+        if os.getpid() == supervisor_pid and fault.exists() and fault.read_text() == name:
             raise OSError(number, os.strerror(number))
-        return real()
+        return real(*arguments)
 
     return call
 
@@ -55,6 +65,6 @@ def failing(name: str, fault: Path) -> Any:
 if __name__ == "__main__":
     supervisor.kinds = kinds
     path = Path(sys.argv.pop(1))
-    for one in ("fork", "pipe"):
-        setattr(os, one, failing(one, path))
+    for one, (module, _) in FAULTS.items():
+        setattr(module, one, failing(one, path))
     sys.exit(main())

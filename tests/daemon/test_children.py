@@ -166,6 +166,20 @@ class TestExhaustedSystem:
         assert daemon.wait() == 0
 
 
+@pytest.mark.parametrize("what", ["waitpid", "read", "select"])
+def test_a_failing_system_call_of_the_supervisor_ends_nothing(daemon: Daemon, what: str) -> None:
+    kept, victim = sorted(workers(daemon))
+    (daemon.folder / "fault").write_text(what)
+    kill(victim)
+    daemon.wait_for_log("supervisor: ")
+    assert served(daemon)
+    (daemon.folder / "fault").unlink()
+    until(lambda: len(workers(daemon) - {victim}) == 2, "the one that died meanwhile is replaced")
+    assert kept in workers(daemon)
+    assert served(daemon)
+    assert "Traceback" not in daemon.log()
+
+
 def test_no_descriptor_left(daemon: Daemon) -> None:
     """The same from the kernel itself: the pipe fails because the limit is reached."""
     _, hard = resource.prlimit(daemon.pid, resource.RLIMIT_NOFILE)

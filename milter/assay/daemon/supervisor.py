@@ -91,7 +91,12 @@ class Supervisor:
         return os.EX_OK
 
     def _turn(self, wake: int) -> None:
-        """Start what is missing, sleep until something happens, and act on it."""
+        """Collect the dead, start what is missing, sleep until something happens, and act on it."""
+        self._reap()
+        if self._stopping and not (self._children and self._served):
+            return
+        if self._stopping and not any(child.kind.serves_mail for child in self._children.values()):
+            self._drain(list(self._children.values()))
         self._keep_children()
         readers = [wake, *(child.readiness for child in self._children.values() if child.readiness >= 0)]
         readable, _, _ = select.select(readers, [], [], self._patience())
@@ -104,8 +109,6 @@ class Supervisor:
             number = self._noted.pop(0)
             if number not in self._noted or number in _STOPS:  # repeated signals of one kind count once
                 self._on_signal(number)
-        if self._stopping and not any(child.kind.serves_mail for child in self._children.values()):
-            self._drain(list(self._children.values()))
         for child in self._children.values():
             if child.draining_until and time.monotonic() >= child.draining_until:
                 child.kill()
@@ -122,7 +125,7 @@ class Supervisor:
     def _on_signal(self, number: int) -> None:
         match number:
             case signal.SIGCHLD:
-                self._reap()
+                pass  # it has ended the sleep
             case signal.SIGHUP:
                 self._on_reload()
             case _ if self._stopping:
