@@ -269,12 +269,12 @@ class Connection:
     def apply(self, context: Any, edit: Edit) -> None:
         """Carry out one edit."""
         match edit:
+            case Insert(name, value):
+                context.addheader(name, self.field_value(value), 0)
             case Remove(name, occurrence):
                 context.chgheader(name, occurrence, None)
             case Change(name, occurrence, octets):
                 libmilter.change_field(context, name, occurrence, self.field_octets(octets))
-            case Insert(name, value):
-                context.addheader(name, self.field_value(value), 0)
             case AddRecipient(path):
                 context.addrcpt(f"<{path}>")
 

@@ -23,7 +23,8 @@ def quote(value: str) -> str:
     Backslash and quote are escaped with a backslash. Unprintable characters are escaped as in `assay.model.printable`,
     and so is the ``=`` of text that reads as a word of the line: a search for ``dmarc=pass`` finds no stranger's HELO.
     """
-    value = bounded(value)
+    if len(value) > MAX_VALUE_LENGTH:
+        value = bounded(value)
     if _PLAIN.fullmatch(value):
         return value
     quoted = value.replace("\\", "\\\\").replace('"', '\\"')

@@ -60,9 +60,7 @@ class Fields:
 
     def add(self, field: HeaderField) -> bool:
         """Take the next field, and return whether it was kept."""
-        if self.flood_of_forgeries is not None:
-            return False
-        if field.key in _OURS and self._forgeries is not None:
+        if field.key in _OURS and self._forgeries is not None and self.flood_of_forgeries is None:
             self._note_forged(field, self._forgeries)
         if self.flood is not None:
             return False

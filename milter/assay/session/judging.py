@@ -18,7 +18,8 @@ from assay.session.remembered import check_spf, discover_policy
 from assay.session.settings import Settings
 from assay.session.signatures import Signatures
 
-_ARC_SIGNATURES = frozenset((b"arc-message-signature", b"arc-seal"))
+#: The header fields that start evaluations as they arrive.
+FIELDS = frozenset((b"from", b"dkim-signature", b"arc-message-signature", b"arc-seal"))
 
 
 class Judging:
@@ -90,14 +91,14 @@ class Judging:
         self.check_mail_from()
 
     def field(self, field: HeaderField) -> None:
-        """A header field arrived: start the evaluations that it allows."""
-        key = field.key
-        if key == b"from":
-            self._author_arrived(field)
-        elif key == b"dkim-signature":
-            self._signatures.arrived(field)
-        elif key in _ARC_SIGNATURES:
-            self._signatures.arc_arrived(field)
+        """One of `FIELDS` arrived: start the evaluations that it allows."""
+        match field.key:
+            case b"from":
+                self._author_arrived(field)
+            case b"dkim-signature":
+                self._signatures.arrived(field)
+            case b"arc-message-signature" | b"arc-seal":
+                self._signatures.arc_arrived(field)
 
     def _author_arrived(self, field: HeaderField) -> None:
         if self._author is not None:

@@ -24,7 +24,7 @@ from assay.protocol import dkim
 from assay.protocol.syntax.received import parse_received
 from assay.session.fields import Fields
 from assay.session.inquiries import Inquiries
-from assay.session.judging import Judging
+from assay.session.judging import FIELDS, Judging
 from assay.session.origin import Origin
 from assay.session.outgoing import Outgoing, Signed
 from assay.session.publications import Publications
@@ -111,11 +111,12 @@ class Transaction:
 
     def header(self, field: HeaderField) -> None:
         """Take the next header field, and start the evaluations that it allows."""
-        if self._fields.add(field) and self.judging is not None:
-            if self._course.message.relayed and field.key == b"received":
-                self._relay_reported(self.judging, field)
-            else:
-                self.judging.field(field)
+        if not self._fields.add(field) or self.judging is None:
+            return
+        if field.key in FIELDS:
+            self.judging.field(field)
+        elif field.key == b"received" and self._course.message.relayed:
+            self._relay_reported(self.judging, field)
 
     def _relay_reported(self, judging: Judging, field: HeaderField) -> None:
         """A Received of our own relay: judge its client, unless that is our own relay too."""

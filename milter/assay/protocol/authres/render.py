@@ -59,7 +59,7 @@ def render(authserv_id: str, results: Sequence[MethodResult]) -> str:
     service = _token_or_quoted(as_value(_bounded(authserv_id)))
     if not results:
         return f"{service}; none"
-    return _FOLD_RESULT.join([service, *(_resinfo(result) for result in results)])
+    return _FOLD_RESULT.join([service, *[_resinfo(result) for result in results]])
 
 
 def _resinfo(found: MethodResult) -> str:

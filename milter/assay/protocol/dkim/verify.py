@@ -250,7 +250,7 @@ def _evaluation(
         domain=signature.domain,
         identity=signature.identity,
         selector=signature.selector.name,
-        algorithm=signature.algorithm.value,
+        algorithm=str(signature.algorithm),
         b=signature.b,
         testing=testing,
         body_length=signature.body_hash_spec.length,
