@@ -52,16 +52,17 @@ class Header(Struct, frozen=True):
     repeated: frozenset[str] = frozenset()
 
     def __post_init__(self) -> None:
-        index: dict[bytes, list[HeaderField]] = {}
+        index: dict[bytes, tuple[HeaderField, ...]] = {}
+        further: dict[bytes, list[HeaderField]] = {}
         for field in self.fields:
-            fields = index.get(field.key)
-            if fields is None:
-                index[field.key] = [field]
+            if field.key in index:
+                further.setdefault(field.key, []).append(field)
             else:
-                fields.append(field)
-        force_setattr(self, "_index", {key: tuple(fields) for key, fields in index.items()})
-        several = [key for key, fields in index.items() if len(fields) > 1] if len(index) < len(self.fields) else ()
-        force_setattr(self, "repeated", frozenset([key.decode("ascii", "replace") for key in several]))
+                index[field.key] = (field,)
+        for key, fields in further.items():
+            index[key] += tuple(fields)
+        force_setattr(self, "_index", index)
+        force_setattr(self, "repeated", frozenset([key.decode("ascii", "replace") for key in further]))
 
     def __hash__(self) -> int:
         return hash(self.fields)

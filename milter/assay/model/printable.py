@@ -23,6 +23,8 @@ _CLAIM = re.compile(
     r"[\s0-9/]*=",
     re.IGNORECASE,
 )
+#: Text that cannot be misread anywhere: printable ASCII that neither structures a field nor makes a claim. Most text.
+_HARMLESS = re.compile(r"[ !#-'*-:<>-\[\]-~]*")
 _SURROGATE = re.compile("[\ud800-\udfff]")
 _AS_VALUE = str.maketrans(dict.fromkeys('"\\;()', "?"))
 _AS_PROSE = str.maketrans('"\\;()', "'/,[]")
@@ -67,9 +69,9 @@ def without_claims(text: str, equals: str = "?") -> str:
 
 def as_value(text: str) -> str:
     """The text as a value of the stranger's: each character that would structure a field becomes ``?``."""
-    return without_claims(marked(text).translate(_AS_VALUE))
+    return text if _HARMLESS.fullmatch(text) else without_claims(marked(text).translate(_AS_VALUE))
 
 
 def as_prose(text: str) -> str:
     """The text as part of our own words: characters that would structure a field become other punctuation."""
-    return without_claims(marked(text).translate(_AS_PROSE))
+    return text if _HARMLESS.fullmatch(text) else without_claims(marked(text).translate(_AS_PROSE))

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import binascii
 import re
+from collections.abc import Iterable
 
 #: Our choice: the registries of DKIM and ARC have 20 tags together; 100 bounds what a stranger can make us keep.
 MAX_TAGS = 100
@@ -20,9 +21,8 @@ MAX_TAGS = 100
 _FWS = " \t\r\n"
 _WITHOUT_FWS = str.maketrans("", "", _FWS)
 
-_TAG_NAME = re.compile(r"[A-Za-z][A-Za-z0-9_]*")
+_TAG_NAMES = re.compile(r"[A-Za-z][A-Za-z0-9_]*(?:;[A-Za-z][A-Za-z0-9_]*)*+")  # one or several
 _CONTROL = re.compile(rb"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]")
-_BASE64 = re.compile(r"[A-Za-z0-9+/]+={0,2}")
 
 
 class TagListError(ValueError):
@@ -49,16 +49,25 @@ def parse_tags(text: bytes) -> dict[str, str]:
         raise TagListError("tag list is empty")
     if len(specs) > MAX_TAGS:
         raise TagListError(f"more than {MAX_TAGS} tags")
-    tags: dict[str, str] = {}
-    for spec in specs:
-        name, equals, value = spec.partition("=")
-        name = name.strip(_FWS)
-        if not equals or not _TAG_NAME.fullmatch(name):
-            raise TagListError("malformed tag" if spec.strip(_FWS) else "empty tag")
-        if name in tags:
-            raise TagListError(f"two {name[:20]}= tags")  # RFC 6376, 3.2: the entire tag list is then invalid
-        tags[name] = value.strip(_FWS)
+    parts = [spec.partition("=") for spec in specs]
+    tags = {name.strip(_FWS): value.strip(_FWS) for name, _, value in parts}
+    if len(tags) < len(specs) or "" in [equals for _, equals, _ in parts] or not _TAG_NAMES.fullmatch(";".join(tags)):
+        raise _fault(specs)
     return tags
+
+
+def _fault(specs: Iterable[str]) -> TagListError:
+    """What is wrong with a tag list that has a wrong tag, or two of one name."""
+    seen: set[str] = set()
+    double = ""
+    for spec in specs:
+        name, equals, _ = spec.partition("=")
+        name = name.strip(_FWS)
+        if not equals or not _TAG_NAMES.fullmatch(name):
+            return TagListError("malformed tag" if spec.strip(_FWS) else "empty tag")
+        double = double or (name if name in seen else "")
+        seen.add(name)
+    return TagListError(f"two {double[:20]}= tags")  # RFC 6376, 3.2: the entire tag list is then invalid
 
 
 def without_fws(value: str) -> str:
@@ -80,10 +89,10 @@ def decode_base64(value: str) -> bytes:
     :raises TagListError: an empty value, a character that is not base64, or an impossible length.
     """
     compact = without_fws(value)
-    if not _BASE64.fullmatch(compact):
-        raise TagListError("not base64" if compact else "empty")
     unpadded = compact.rstrip("=")
+    if not unpadded or len(compact) - len(unpadded) > 2:
+        raise TagListError("not base64" if compact else "empty")
     try:
-        return binascii.a2b_base64(unpadded + "=" * (-len(unpadded) % 4))
-    except binascii.Error:
-        raise TagListError("not base64") from None  # one character is left over: six bits are not an octet
+        return binascii.a2b_base64(unpadded + "=" * (-len(unpadded) % 4), strict_mode=True)
+    except ValueError:  # another character, or one is left over: six bits are not an octet
+        raise TagListError("not base64") from None
