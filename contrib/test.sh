@@ -25,8 +25,9 @@ if command -v apt-get >/dev/null 2>&1; then
     sh contrib/fetch-mtas.sh .cache/mta
     sh contrib/fetch-fail2ban.sh .cache/fail2ban
     sh contrib/fetch-knot.sh .cache/knot
+    sh contrib/fetch-verifiers.sh .cache/verifiers
 else
-    say "apt-get not found: the tests with a real Postfix, Sendmail, fail2ban and Knot DNS are skipped"
+    say "apt-get not found: the tests with a real Postfix, Sendmail, fail2ban, Knot DNS, OpenDKIM and Mail::DKIM are skipped"
 fi
 
 PATH=$top/.venv/bin:$PATH

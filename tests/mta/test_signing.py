@@ -1,0 +1,119 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Submission to a real Postfix and a real Sendmail is signed, and another instance judges the same message.
+
+The first MTA takes mail of ours and signs. What it stores is what the next hop gets, and is sent to a second MTA with
+an instance of its own, which must find ``dkim=pass dmarc=pass``.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from contextlib import ExitStack
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from assay.model.message import split_message
+from mta.base import HOST, MTA, UnavailableError, free_port
+from mta.laws import fields, result_of
+from mta.postfix import Postfix
+from mta.sendmail import Sendmail
+from running import Daemon
+from signing import ed25519_key, evaluate, pem, record, rsa_key
+from zone import Zone
+
+DOMAIN = "example.com"
+ROWS = {
+    "r2026._domainkey.example.com": [["TXT", [record(rsa_key())]]],
+    "e2026._domainkey.example.com": [["TXT", [record(ed25519_key())]]],
+    "example.com": [["TXT", ["v=spf1 -all"]]],
+    "_dmarc.example.com": [["TXT", ["v=DMARC1; p=reject"]]],
+}
+FIELDS = b"Date: Thu, 26 Nov 2026 01:00:00 +0000\r\nMessage-ID: <1@example.com>\r\n"
+PLAIN = b"From: Alice <alice@example.com>\r\nTo: reader@example.org\r\nSubject: hello\r\n" + FIELDS + b"\r\nHello\r\n"
+
+#: Messages that an MTA may change, by name. Both MTAs must leave the signature whole.
+MESSAGES = {
+    "plain": PLAIN,
+    "folded": PLAIN.replace(b"hello", b"a\r\n\tfolded   subject\r\n  of three  lines"),
+    "many recipients": PLAIN.replace(
+        b"reader@example.org", b",\r\n ".join(b"Reader %d <r%d@example.org>" % (n, n) for n in range(200))
+    ),
+    "8-bit": PLAIN.replace(b"Hello", b"MIME: Gr\xc3\xbc\xc3\x9fe \xe9"),
+    "white space and dots": PLAIN.replace(b"Hello", b" Hello \t \r\n.\r\n..\r\n \r\n\r\n"),
+    "empty": PLAIN.replace(b"Hello\r\n", b""),
+    "without Date and Message-ID": PLAIN.replace(FIELDS, b""),
+    "without To": PLAIN.replace(b"To: reader@example.org\r\n", b""),
+    "with Bcc and Return-Path": b"Return-Path: <x@example.org>\r\nBcc: y@example.org\r\n" + PLAIN,
+    "bare addresses": PLAIN.replace(b"Alice <alice@example.com>", b"alice@example.com (Alice)"),
+    "large": PLAIN + b"0123456789 \t abcdefghijklmnopqrstuvwxyz\r\n" * 30_000,
+}
+
+
+@pytest.fixture(scope="module", params=[Postfix, Sendmail], ids=lambda kind: kind.name)
+def world(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
+    """An MTA with a daemon that signs, and one with a daemon that judges."""
+    try:
+        request.param.check()
+    except UnavailableError as missing:
+        pytest.skip(str(missing))
+    folder = tmp_path_factory.mktemp(request.param.name)
+    names = {"r2026": rsa_key(), "e2026": ed25519_key()}
+    for name, key in names.items():
+        path = folder / f"{name}.pem"
+        path.touch(0o600)
+        path.write_bytes(pem(key))
+    row = {"domain": DOMAIN, "selectors": (*names,), "key_directory": str(folder)}
+    signs = {"sign": {"domain": (row,)}, "clients": {"internal": ("127.0.0.0/8",)}}
+    with ExitStack() as stack:
+        daemons, mtas = [], []
+        for name, sections in (("signs", signs), ("judges", {})):
+            (folder / name).mkdir()
+            port = free_port()
+            daemon = Daemon(folder / name, ROWS, socket=f"inet:{port}@{HOST}", **sections)
+            daemons.append(stack.enter_context(daemon))
+            mtas.append(stack.enter_context(request.param(f"inet:{HOST}:{port}")))
+        yield SimpleNamespace(daemons=daemons, mtas=mtas, count=0)
+
+
+def send(world: Any, octets: bytes, *, login: bool = False) -> tuple[bytes, bytes]:
+    """The message as the first MTA and then as the second one stores it."""
+    world.count += 1
+    recipient = f"reader{world.count}@example.org"
+    first, second = world.mtas
+    first.submit(octets, sender="alice@example.com", recipients=[recipient], login=login)
+    (signed,) = first.wait_for(1, recipient)
+    second.submit(signed, sender="alice@example.com", recipients=[recipient])
+    (judged,) = second.wait_for(1, recipient)
+    return signed, judged
+
+
+@pytest.mark.parametrize("name", MESSAGES)
+def test_a_submitted_message_is_signed_and_passes_at_the_next_hop(world: Any, name: str) -> None:
+    signed, judged = send(world, MESSAGES[name])
+    own = [value for key, value in fields(signed) if key == "DKIM-Signature"]
+    assert [re.search("a=([^;]+)", value)[1] for value in own] == ["rsa-sha256", "ed25519-sha256"]  # type: ignore[index]
+    assert [key for key, _ in fields(signed)][:2] == ["DKIM-Signature"] * 2
+    found = evaluate(signed.replace(b"\n", b"\r\n"), Zone(ROWS))
+    assert [str(one.result) for one in found] == ["pass", "pass"]
+    assert (result_of(judged, "dkim"), result_of(judged, "dmarc")) == ("pass", "pass")
+
+
+def test_the_log_of_the_signer(world: Any) -> None:
+    send(world, PLAIN)
+    assert "sign=example.com/r2026,e2026 action=accept" in world.daemons[0].log()
+
+
+def test_a_user_who_has_logged_in(world: Any) -> None:
+    _, judged = send(world, PLAIN, login=True)
+    assert result_of(judged, "dmarc") == "pass"
+
+
+def test_a_stranger_who_writes_our_domain_into_from_is_judged_and_not_signed(world: Any) -> None:
+    mta: MTA = world.mtas[1]
+    mta.submit(PLAIN, sender="alice@example.com", recipients=["forged@example.org"])
+    (stored,) = mta.wait_for(1, "forged@example.org")
+    assert split_message(stored)[0].all("DKIM-Signature") == ()
+    assert result_of(stored, "dmarc") == "fail"
