@@ -174,19 +174,20 @@ FILLS: dict[str, dict[str, Put]] = {
 
 
 def fill(name: str, put: Put) -> caches.Cache[Any, Any]:
-    """Put into a cache until half of it has been dropped twice, and it is nearly full again."""
+    """Put into a cache until half of it has been dropped twice, and the next entry would drop it again."""
     for cache in caches.living:
         if cache.name == name:
             cache.clear()
     put(0)
     (cache,) = [cache for cache in caches.living if cache.name == name and len(cache)]
-    number, drops, before = 0, 0, cache._old
-    while drops < 2 or cache._weight < 0.8 * cache._half:
+    number, drops, largest, before = 0, 0, 0, cache._old
+    while drops < 2 or cache._weight + largest <= cache._half:
         number += 1
         assert number < MOST_ENTRIES
         put(number)
         if cache._old is not before:
             drops, before = drops + 1, cache._old
+        largest = max([largest, *(entry.weight for entry in list(cache._young.values())[-1:])])
     return cache
 
 

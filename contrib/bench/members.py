@@ -148,7 +148,7 @@ def python_version() -> str:
     return subprocess.run([*our_python(), "-c", code], capture_output=True, text=True, check=True).stdout.strip()
 
 
-def _assay(setting: Setting, socket: str, cache_entries: int = 20_000, more: str = "") -> Sequence[str]:
+def _assay(setting: Setting, socket: str, more: str = "") -> Sequence[str]:
     configuration = setting.directory / "assay.toml"
     configuration.write_text(f"""
 [milter]
@@ -159,7 +159,6 @@ drain_seconds = 1.0
 authserv_id = "{AUTHSERV}"
 [dns]
 nameservers = ["{setting.nameserver}"]
-cache_entries = {cache_entries}
 {more}
 """)
     return [*our_python(), "-m", "assay", "serve", "-c", str(configuration)]
@@ -308,7 +307,9 @@ def assay_without_memory() -> Member:
 def assay_with_cache(entries: int) -> Member:
     """assay with a cache of another size; signatures need not verify."""
     return Member(
-        "assay", lambda setting, socket: _assay(setting, socket, entries), ("spf=pass", "dkim=", "dmarc=pass")
+        "assay",
+        lambda setting, socket: _assay(setting, socket, f"cache_entries = {entries}"),
+        ("spf=pass", "dkim=", "dmarc=pass"),
     )
 
 

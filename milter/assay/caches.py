@@ -35,12 +35,12 @@ BOUNDS = MappingProxyType(
     {
         #: Seven thousand answers of usual size: `dns.cache_entries`. The DNS is what makes a new sender slow.
         "DNS answers": 4_480_000,
-        #: Two thousand, with the questions and answers that led to them.
-        "evaluations": 4 * _MIB,
-        #: Seven hundred of usual size: the senders of a busy hour, with what they include.
-        "SPF records": 2 * _MIB,
-        #: Seven hundred. Loading a key costs as much as verifying with it, and the same few sign most of a day's mail.
-        "DKIM keys": 2 * _MIB,
+        #: A thousand, with the questions and answers that led to them.
+        "evaluations": 2 * _MIB,
+        #: Five hundred of usual size: the senders of a busy half hour, with what they include.
+        "SPF records": 3 * _MIB // 2,
+        #: Five hundred. Loading a key costs as much as verifying with it, and the same few sign most of a day's mail.
+        "DKIM keys": 3 * _MIB // 2,
         #: Five hundred. One message reads its organizational domain's record several times.
         "DMARC records": _MIB,
         #: Five hundred domains: a message walks from one domain several times.
