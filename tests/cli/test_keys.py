@@ -218,6 +218,43 @@ class TestRefusals:
         assert world.states() == {"r20260921": "pending"}
 
 
+class TestSeveralDomains:
+    def test_what_is_wrong_with_one_does_not_keep_the_others_from_rotating(
+        self, world: World, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        for domain in ("a.example", "b.example", "example.org"):
+            world.run("create", domain)
+        world.publish()
+        world.directory("a.example").state.write_bytes(b"{")
+        world.directory("b.example").key_file("r20260921").unlink()
+        assert world.run("rotate", "--due") == 66
+        assert world.states() == {"r20260921": "active"}
+        err = capsys.readouterr().err
+        assert f"assay keys: {world.directory('a.example').state}: not a state file" in err
+        assert "Traceback" not in err
+        assert world.run("check") == 66
+        assert f"{NAME} (active): every authoritative server answers with it" in capsys.readouterr().out
+        assert world.run("list") == 66
+
+    def test_a_disk_that_is_full_is_reported_for_each(
+        self, world: World, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        for domain in ("b.example", "example.org"):
+            world.run("create", domain)
+        world.published[NAME.replace("example.org", "b.example")] = (
+            world.directory("b.example").load().keys[0].record,
+        )
+        world.publish()
+
+        def full(*_: object) -> None:
+            raise OSError(28, "No space left on device")
+
+        monkeypatch.setattr("assay.files.os.fsync", full)
+        assert world.run("rotate", "--due") == 74
+        assert capsys.readouterr().err.count("No space left on device") == 2
+        assert world.states() == {"r20260921": "pending"}
+
+
 class TestRetire:
     def test_a_stolen_key_is_retired_at_once(self, world: World, capsys: pytest.CaptureFixture[str]) -> None:
         world.run("create", "example.org")
@@ -312,6 +349,18 @@ class TestCheck:
         capsys.readouterr()
         assert world.run("check", "example.org") == 1
         assert "    ns1: k= says ed25519, but our key is rsa; publish the record" in capsys.readouterr().out
+
+    def test_a_domain_that_signs_with_a_key_that_is_pending(
+        self, world: World, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        """The daemon would not start; what is missing is what the check is for."""
+        world.run("create", "example.org")
+        self.sign_with(world, f'key_directory = "{world.folder}/keys/example.org"')
+        capsys.readouterr()
+        assert world.run("check") == 0
+        printed = capsys.readouterr()
+        assert "has no active key, so mail of example.org would be unsigned" in printed.err
+        assert f"{NAME} (pending): NOT PUBLISHED" in printed.out
 
     def test_nothing_to_check(self, world: World, capsys: pytest.CaptureFixture[str]) -> None:
         assert world.run("check") == 0

@@ -7,10 +7,11 @@ import argparse
 import os
 import sys
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+from msgspec import Struct
 from msgspec.structs import replace
 
 from assay import secrets
@@ -20,10 +21,12 @@ from assay.cli.output import say
 from assay.cli.serve import name
 from assay.config import ConfigError, Configuration, load
 from assay.config.publishing import make_authority, make_publisher
+from assay.config.section import SettingError
 from assay.config.signing import make_signing
 from assay.keyring import Directory, KeyringError, directories
 from assay.keyring.material import bits_of, read_foreign
-from assay.keyring.run import Report, adopt, advance, key_name, look
+from assay.keyring.run import First, adopt, advance, key_name, look, no_steps
+from assay.keys import Signing
 from assay.keys.forms import Form
 from assay.keys.published import Publication, Sight, compare
 from assay.keys.rotation import (
@@ -38,6 +41,7 @@ from assay.keys.rotation import (
     retire,
 )
 from assay.model.name import Domain, InvalidNameError
+from assay.model.printable import escaped
 from assay.protocol import dkim
 from assay.resolver.authority import Authority
 
@@ -103,14 +107,29 @@ class _Keys:
         """The directory of one domain."""
         return Directory(Path(self.settings.directory) / domain.name)
 
-    def chosen(self) -> Iterator[tuple[Directory, KeyRing]]:
-        """The directories of the named domains, or all."""
+    def each(self, act: Callable[[Directory], int]) -> int:
+        """Do something for the named domains, or all. What is wrong with one does not keep it from the others.
+
+        :returns: the worst exit code.
+        """
+        code = os.EX_OK
         named = tuple(map(self.directory, self.options.domains))
         for directory in named or directories(Path(self.settings.directory)):
-            yield directory, directory.load()
+            try:
+                code = max(code, act(directory))
+            except KeyringError as error:
+                complain(str(error))
+                code = max(code, os.EX_NOINPUT)
+            except SettingError as error:
+                complain(f"{directory.path.name}: {error}")
+                code = max(code, os.EX_CONFIG)
+            except OSError as error:
+                complain(f"{error.filename or directory.path}: {error.strerror}")
+                code = max(code, os.EX_IOERR)
+        return code
 
-    def advance(self, directory: Directory, schedule: Schedule, first: Iterable[KeyStep] = (), bits: int = 0) -> Report:
-        """Take the steps that are due, and report them."""
+    def advance(self, directory: Directory, schedule: Schedule, first: First = no_steps, bits: int = 0) -> int:
+        """Take the steps that are due, and report them; the exit code."""
         authority = self.authority
         publisher = make_publisher(self.settings, authority, Domain(directory.load().domain))
         report = advance(
@@ -120,22 +139,27 @@ class _Keys:
             publisher,
             self.now,
             bits=bits or self.settings.rsa_bits,
-            first=tuple(first),
+            first=first,
         )
         say(key_report.describe(report, self.options.form, self.settings.ttl_seconds))
         for failure in report.failed:
-            print(f"assay keys: {report.ring.domain}: {failure}", file=sys.stderr)
-        return report
+            complain(f"{report.ring.domain}: {failure}")
+        return os.EX_UNAVAILABLE if report.failed else os.EX_OK
+
+
+def complain(text: str) -> None:
+    """Report an error, which may quote a file, a program or a server."""
+    print(f"assay keys: {escaped(text)}", file=sys.stderr)
 
 
 def _run(verb: Callable[[_Keys], int], options: argparse.Namespace) -> int:
     try:
         return verb(_Keys(options))
     except RefusedStepError as error:
-        print(f"assay keys: {error}", file=sys.stderr)
+        complain(str(error))
         return os.EX_USAGE
     except KeyringError as error:
-        print(f"assay keys: {error}", file=sys.stderr)
+        complain(str(error))
         return os.EX_NOINPUT
     except ValueError as error:
         raise ConfigError(f"{name(options.config)}: {error}") from error
@@ -151,20 +175,21 @@ def _create(keys: _Keys) -> int:
         raise RefusedStepError("--selector names one key, and keys.types has several; say which with --type")
     directory = keys.directory(options.domain)
     directory.begin(options.domain)
-    ring = directory.load()
-    if options.selector and ring.find(options.selector):
-        raise RefusedStepError(
-            f"{ring.domain} has or had a key with the selector {options.selector}; use another, so that no verifier "
-            "has the old record in its cache"
-        )
-    first = [KeyStep(step.act, step.type, options.selector or "", step.why) for step in (begin(ring, k) for k in kinds)]
-    return _code(keys.advance(directory, keys.without_new, first, bits))
+
+    def first(ring: KeyRing) -> list[KeyStep]:
+        if options.selector and ring.find(options.selector):
+            raise RefusedStepError(
+                f"{ring.domain} has or had a key with the selector {options.selector}; use another, so that no "
+                "verifier has the old record in its cache"
+            )
+        return [replace(begin(ring, kind), selector=options.selector or "") for kind in kinds]
+
+    return keys.advance(directory, keys.without_new, first, bits)
 
 
 def _list(keys: _Keys) -> int:
-    found = False
-    for directory, ring in keys.chosen():
-        found = True
+    def show(directory: Directory) -> int:
+        ring = directory.load()
         say(key_report.rows(ring, keys.settings.schedule, keys.now))
         if any(key.state is KeyState.PENDING for key in ring.keys):
             say(["", f"  to publish, if it is not yet (assay keys check {ring.domain}):"])
@@ -172,20 +197,20 @@ def _list(keys: _Keys) -> int:
         for key in ring.keys:
             if key.state is not KeyState.RETIRED:
                 directory.private(key)  # says what is wrong with a file
-    if not found:
+        return os.EX_OK
+
+    if not keys.options.domains and not directories(Path(keys.settings.directory)):
         print(f"no keys in {keys.settings.directory}; make some with: assay keys create DOMAIN")
-    return os.EX_OK
+    return keys.each(show)
 
 
 def _rotate(keys: _Keys) -> int:
     schedule = keys.settings.schedule
-    code = os.EX_OK
-    for directory, ring in keys.chosen():
-        first = []
-        if not keys.options.due:  # one that is under way is only continued
-            first = [begin(ring, kind) for kind in schedule.types if not ring.of(kind, KeyState.PENDING)]
-        code = max(code, _code(keys.advance(directory, schedule, first)))
-    return code
+
+    def first(ring: KeyRing) -> list[KeyStep]:  # what is under way is only continued
+        return [begin(ring, kind) for kind in schedule.types if not ring.of(kind, KeyState.PENDING)]
+
+    return keys.each(lambda directory: keys.advance(directory, schedule, no_steps if keys.options.due else first))
 
 
 def _retire(keys: _Keys) -> int:
@@ -194,7 +219,7 @@ def _retire(keys: _Keys) -> int:
         ring = retire(directory.load(), keys.options.selector, keys.now, at_once=keys.options.at_once)
         directory.save(ring)
         directory.clean(ring)
-    return _code(keys.advance(directory, keys.without_new))
+    return keys.advance(directory, keys.without_new)
 
 
 def _import(keys: _Keys) -> int:
@@ -210,53 +235,67 @@ def _import(keys: _Keys) -> int:
     with directory.locked():
         adopt(directory, options.selector, private, keys.now)
     print(f"{options.domain}: import {options.selector}: {bits_of(private)} bits, from {options.file}")
-    return _code(keys.advance(directory, keys.without_new))
+    return keys.advance(directory, keys.without_new)
 
 
 def _check(keys: _Keys) -> int:
     authority = keys.authority
+    try:
+        signing = make_signing(keys.configuration)
+    except ValueError as error:  # a domain whose first key is not published yet, for instance: check that one
+        complain(f"{name(keys.options.config)}: {error}")
+        signing = None
+    configured = {(one.domain.name, one.key.selector.name): one for one in _configured(signing)}
     asked: set[tuple[str, str]] = set()
-    good = True
-    for _, ring in keys.chosen() if not keys.options.domains or _has_directory(keys) else ():
-        for selector, publication in look(ring, authority.texts).items():
+
+    def check(directory: Directory) -> int:
+        ring = directory.load()
+        below = {selector for (domain, selector), one in configured.items() if domain == ring.domain and one.below}
+        code = os.EX_OK
+        for selector, publication in look(ring, authority.texts, below).items():
             key = ring.find(selector)
             if key is not None:
                 asked.add((ring.domain, selector))
                 say(key_report.publication(key_name(ring, selector), key.state, publication))
-                good &= key.state in (KeyState.PENDING, KeyState.RETIRED) or _is_good(publication)
-    for place, domain, signer, below in _configured(keys.configuration):
-        known = (domain.name, signer.selector.name)
-        if known not in asked and (not keys.options.domains or domain in keys.options.domains):
+                if key.state in (KeyState.ACTIVE, KeyState.RETIRING):
+                    code = max(code, _code(publication))
+        return code
+
+    only = keys.options.domains
+    keys.options.domains = [domain for domain in only if keys.directory(domain).state.exists()]
+    code = keys.each(check) if keys.options.domains or not only else os.EX_OK
+    for known, one in configured.items():
+        if known not in asked and (not only or one.domain in only):
             asked.add(known)
-            at = dkim.key_name(domain, signer.selector)
-            found = compare(dkim.record_of(signer.private), authority.texts(at), signs_below=below)
-            say(key_report.publication(at, place, found))
-            good &= _is_good(found)
+            at = dkim.key_name(one.domain, one.key.selector)
+            found = compare(dkim.record_of(one.key.private), authority.texts(at), signs_below=one.below)
+            say(key_report.publication(at, one.place, found))
+            code = max(code, _code(found))
     if not asked:
         print("no keys; make some with: assay keys create DOMAIN")
-    return os.EX_OK if good else EX_DIFFERENT
+    return code
 
 
-def _has_directory(keys: _Keys) -> bool:
-    return any(keys.directory(domain).state.exists() for domain in keys.options.domains)
+class _Configured(Struct, frozen=True):
+    """A key that ``[sign]`` names. `below`: the domain in i= may be below that in d=."""
+
+    place: str
+    domain: Domain
+    key: dkim.SigningKey
+    below: bool
 
 
-def _configured(configuration: Configuration) -> Iterator[tuple[str, Domain, dkim.SigningKey, bool]]:
-    """All keys of ``[sign]``: the row, d=, the key, and whether i= may be in a subdomain of d=."""
-    signing = make_signing(configuration)
+def _configured(signing: Signing | None) -> Iterator[_Configured]:
     for table in signing.tables if signing is not None else ():
         for signatory in table.signatories:
             identity = signatory.identity.rpartition("@")[2].lower()
+            below = identity not in ("", signatory.domain.name)
             for key in signatory.keys:
-                yield signatory.place, signatory.domain, key, identity not in ("", signatory.domain.name)
+                yield _Configured(signatory.place, signatory.domain, key, below)
 
 
-def _is_good(publication: Publication) -> bool:
-    return publication.sight is Sight.EVERYWHERE
-
-
-def _code(report: Report) -> int:
-    return os.EX_UNAVAILABLE if report.failed else os.EX_OK
+def _code(publication: Publication) -> int:
+    return os.EX_OK if publication.sight is Sight.EVERYWHERE else EX_DIFFERENT
 
 
 def _domain(text: str) -> Domain:

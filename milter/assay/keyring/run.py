@@ -7,7 +7,7 @@ its rename and can be repeated, so a run that dies anywhere is continued by the 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Container, Mapping, Sequence
 
 from msgspec import Struct
 
@@ -24,6 +24,15 @@ _MAX_ROUNDS = 10
 
 #: What the authoritative servers answer for the TXT records of a name.
 AskAll = Callable[[str], Sequence[ServerAnswer]]
+
+
+#: The steps that an operator asks for, given the keys as they are.
+First = Callable[[KeyRing], Sequence[KeyStep]]
+
+
+def no_steps(_: KeyRing) -> Sequence[KeyStep]:
+    """The operator asks for nothing."""
+    return ()
 
 
 class Report(Struct, frozen=True):
@@ -45,8 +54,11 @@ def key_name(ring: KeyRing, selector: str) -> str:
     return dkim.key_name(Domain(ring.domain), Domain(selector))
 
 
-def look(ring: KeyRing, ask: AskAll) -> dict[str, Publication]:
-    """What the DNS says about each key of a ring whose record matters."""
+def look(ring: KeyRing, ask: AskAll, below: Container[str] = ()) -> dict[str, Publication]:
+    """What the DNS says about each key of a ring whose record matters.
+
+    :param below: the selectors of keys that sign with an i= in a subdomain.
+    """
     found = {}
     records = {key.selector: key.record for key in ring.keys}
     for key in ring.keys:
@@ -57,7 +69,7 @@ def look(ring: KeyRing, ask: AskAll) -> dict[str, Publication]:
             found[key.selector] = Publication(still_there(answers))
         else:
             others = {selector: record for selector, record in records.items() if selector != key.selector}
-            found[key.selector] = compare(key.record, answers, others=others)
+            found[key.selector] = compare(key.record, answers, signs_below=key.selector in below, others=others)
     return found
 
 
@@ -137,21 +149,21 @@ def advance(
     now: int,
     *,
     bits: int = 2048,
-    first: Sequence[KeyStep] = (),
+    first: First = no_steps,
 ) -> Report:
     """Take all steps that are due.
 
     :param ask: asks the authoritative servers.
     :param now: seconds since 1970.
     :param bits: of new RSA keys.
-    :param first: steps that the operator asks for, before all others.
+    :param first: the steps that the operator asks for, before all others. It may refuse.
     :raises KeyringError: the directory cannot be used.
     :raises OSError: a file cannot be written; what was done before is kept.
     """
     with directory.locked():
         run = _Run(directory, bits, publisher, now)
         directory.clean(run.ring)
-        for step in first:
+        for step in first(run.ring):
             run.take(step)
         publications: dict[str, Publication] = {}
         waiting: tuple[Waiting, ...] = ()
