@@ -301,6 +301,39 @@ class TestImport:
         assert world.run("import", "example.org", "mail", path) == 66
         assert f"{path}: everybody may read it (mode 0644); run: chmod 0640 {path}" in capsys.readouterr().err
 
+    def test_all_keys_of_an_opendkim_key_table(self, world: World, capsys: pytest.CaptureFixture[str]) -> None:
+        path = self.key_file(world, pem(rsa_key()))
+        table = world.folder / "KeyTable"
+        table.write_text(
+            f"# ours\nmail._domainkey.example.org example.org:mail:{path}\nall %:mail:/etc/keys/%/mail.private\n"
+            f"net example.net:s2:/nowhere/key\nother example.com:s3:{path}\n"
+        )
+        world.published["mail._domainkey.example.org"] = (dkim.record_of(rsa_key()),)
+        assert world.run("import", "--key-table", f"refile:{table}") == 66
+        assert world.states() == {"mail": "active"}
+        assert [key.selector for key in world.directory("example.com").load().keys] == ["s3"]
+        err = capsys.readouterr().err
+        assert f"{table}:3: % stands for many domains; import the key of each" in err
+        assert f"{table}:4: /nowhere/key: cannot be read: No such file or directory" in err
+        assert world.run("import", "--key-table", f"{table}") == 66
+        assert world.states() == {"mail": "active"}
+
+    @pytest.mark.parametrize(
+        ("arguments", "code", "why"),
+        [
+            ((), 64, "import DOMAIN SELECTOR FILE, or import --key-table FILE"),
+            (("example.org", "s"), 64, "import DOMAIN SELECTOR FILE, or import --key-table FILE"),
+            (("--key-table", "/nowhere"), 66, "/nowhere: cannot be read: No such file or directory"),
+            (("--key-table", "dsn:x"), 66, "data sets of the kind dsn: are not supported"),
+            (("--key-table", "/x", "example.org"), 64, "--key-table names all domains, selectors and files"),
+        ],
+    )
+    def test_what_is_wrong_with_the_arguments(
+        self, world: World, capsys: pytest.CaptureFixture[str], arguments: tuple[str, ...], code: int, why: str
+    ) -> None:
+        assert world.run("import", *arguments) == code
+        assert why in capsys.readouterr().err
+
     def test_what_is_no_key(self, world: World, capsys: pytest.CaptureFixture[str]) -> None:
         path = self.key_file(world, b"hello\n")
         assert world.run("import", "example.org", "mail", path) == 66
@@ -339,6 +372,28 @@ class TestCheck:
         capsys.readouterr()
         assert world.run("check", "other.example") == 0
         assert "no keys" in capsys.readouterr().out
+
+    @pytest.mark.parametrize(
+        ("row", "good"),
+        [
+            ("", True),
+            ('identity = "author"', True),
+            ('identity = "author"\nsubdomains = true', False),
+            ('identity = "@mail.example.org"', False),
+            ('identity = "@example.org"\nsubdomains = true', True),
+        ],
+    )
+    def test_a_strict_key_and_identities_in_subdomains(
+        self, world: World, capsys: pytest.CaptureFixture[str], row: str, good: bool
+    ) -> None:
+        world.run("create", "example.org")
+        world.publish()
+        world.run("rotate", "--due")
+        world.published[NAME] = (world.published[NAME][0].replace("k=rsa;", "k=rsa; t=s;"),)
+        self.sign_with(world, f'key_directory = "{world.folder}/keys/example.org"\n{row}')
+        capsys.readouterr()
+        assert world.run("check") == (0 if good else 1)
+        assert ("t=s forbids signatures whose i= is in a subdomain of d=" in capsys.readouterr().out) is not good
 
     def test_a_wrong_record_is_named_by_its_selector(self, world: World, capsys: pytest.CaptureFixture[str]) -> None:
         world.configure('types = ["rsa", "ed25519"]')

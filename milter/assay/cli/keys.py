@@ -22,12 +22,13 @@ from assay.cli.serve import name
 from assay.config import ConfigError, Configuration, load
 from assay.config.publishing import make_authority, make_publisher
 from assay.config.section import SettingError
-from assay.config.signing import make_signing
+from assay.config.signing import make_signing, read_key_table
 from assay.keyring import Directory, KeyringError, directories
 from assay.keyring.material import bits_of, read_foreign
 from assay.keyring.run import First, adopt, advance, key_name, look, no_steps
 from assay.keys import Signing
 from assay.keys.forms import Form
+from assay.keys.opendkim import AUTHOR_DOMAIN
 from assay.keys.published import Publication, Sight, compare
 from assay.keys.rotation import (
     KeyRing,
@@ -65,12 +66,11 @@ def add_to(commands: Any) -> None:
     rotate = verb("rotate", _rotate, "replace keys, and take all steps that are due")
     retirement = verb("retire", _retire, "stop signing with a key")
     taking = verb("import", _import, "take over a private key of another program, with its selector")
-    for one in (create, retirement, taking):
+    for one in (create, retirement):
         one.add_argument("domain", metavar="DOMAIN", type=_domain)
     for one in (listing, check, rotate):
         one.add_argument("domains", metavar="DOMAIN", type=_domain, nargs="*", help="default: all")
-    for one in (retirement, taking):
-        one.add_argument("selector", metavar="SELECTOR", type=_selector)
+    retirement.add_argument("selector", metavar="SELECTOR", type=_selector)
     create.add_argument("--type", type=KeyType, choices=list(KeyType), help="default: those of keys.types")
     create.add_argument("--bits", type=int, help="of an RSA key, 1024 to 4096 (default: keys.rsa_bits)")
     create.add_argument("--selector", type=_selector, help="default: the letter of the type and the date")
@@ -78,7 +78,10 @@ def add_to(commands: Any) -> None:
     retirement.add_argument(
         "--at-once", action="store_true", help="without the overlap, for a key that others have: mail on its way fails"
     )
-    taking.add_argument("file", metavar="FILE", type=Path)
+    taking.add_argument("domain", metavar="DOMAIN", type=_domain, nargs="?")
+    taking.add_argument("selector", metavar="SELECTOR", type=_selector, nargs="?")
+    taking.add_argument("file", metavar="FILE", type=Path, nargs="?")
+    taking.add_argument("--key-table", metavar="TABLE", help="take over all keys of OpenDKIM's KeyTable instead")
     for one in (create, listing, rotate, retirement, taking):
         one.add_argument("--form", type=Form, choices=list(Form), default=Form.ZONE, help="of records to publish")
 
@@ -224,17 +227,41 @@ def _retire(keys: _Keys) -> int:
 
 def _import(keys: _Keys) -> int:
     options = keys.options
+    one = (options.domain, options.selector, options.file)
+    if options.key_table is None:
+        if options.file is None:
+            raise RefusedStepError("import DOMAIN SELECTOR FILE, or import --key-table FILE")
+        return _import_one(keys, *one)
+    if any(one):
+        raise RefusedStepError("--key-table names all domains, selectors and files; write nothing else")
     try:
-        private = read_foreign(secrets.read(options.file))
+        rows = read_key_table(options.key_table)
+    except ValueError as error:
+        raise KeyringError(str(error)) from error
+    code = os.EX_OK
+    for row in rows:
+        try:
+            if row.domain is None or AUTHOR_DOMAIN in row.path:
+                raise KeyringError("% stands for many domains; import the key of each: assay keys import DOMAIN ...")
+            code = max(code, _import_one(keys, row.domain, row.selector.name, Path(row.path)))
+        except KeyringError as error:
+            complain(f"{row.place}: {error}")
+            code = max(code, os.EX_NOINPUT)
+    return code
+
+
+def _import_one(keys: _Keys, domain: Domain, selector: str, path: Path) -> int:
+    try:
+        private = read_foreign(secrets.read(path))
     except secrets.SecretError as error:
         raise KeyringError(str(error)) from error
     except ValueError as error:
-        raise KeyringError(f"{options.file}: {error}") from error
-    directory = keys.directory(options.domain)
-    directory.begin(options.domain)
+        raise KeyringError(f"{path}: {error}") from error
+    directory = keys.directory(domain)
+    directory.begin(domain)
     with directory.locked():
-        adopt(directory, options.selector, private, keys.now)
-    print(f"{options.domain}: import {options.selector}: {bits_of(private)} bits, from {options.file}")
+        adopt(directory, selector, private, keys.now)
+    say([f"{domain}: import {selector}: {bits_of(private)} bits, from {path}"])
     return keys.advance(directory, keys.without_new)
 
 

@@ -15,6 +15,7 @@ from assay.keys import DomainRow, DomainTable, Identities, Senders, SendersError
 from assay.keys.opendkim import (
     AUTHOR_DOMAIN,
     DataSet,
+    KeyRow,
     LoadedKey,
     SigningTable,
     TableEntry,
@@ -140,6 +141,15 @@ def _paths(place: str, section: SignDomainSection) -> Iterator[tuple[str, Path]]
         if not found:
             raise SettingError(f"{place}.key_directory", f"{folder} has no {selector}.pem and no {selector}.private")
         yield "key_directory", found[0]
+
+
+def read_key_table(text: str) -> tuple[KeyRow, ...]:
+    """The rows of an OpenDKIM KeyTable, without reading its keys.
+
+    :param text: the data set, as opendkim.conf(5) has it.
+    :raises ValueError: it cannot be read; the message names the place.
+    """
+    return tuple(key_rows(_entries("key_table", text)[1]).values())
 
 
 def _signing_table(section: SignSection, keys: Keys) -> SigningTable:

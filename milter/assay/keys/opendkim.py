@@ -20,7 +20,7 @@ from enum import StrEnum
 
 from msgspec import Struct
 
-from assay.keys.table import Signatory, signer_of
+from assay.keys.table import Signatory, signer_of, someone
 from assay.model.name import Domain, InvalidNameError, Mailbox
 from assay.protocol import dkim
 
@@ -230,12 +230,15 @@ class SigningTable:
     def signatories(self) -> Sequence[Signatory]:
         """See `assay.keys.table.Table`. Those for any author domain (``%``) are not among them."""
         found: list[Signatory] = []
-        for loaded in self._keys.values():
+        for name, loaded in self._keys.items():
+            identities = [row.identity for row in self._rows if row.identity and row.key in (name, AUTHOR_DOMAIN)]
             for author, private in loaded.keys.items():
                 domain = loaded.row.domain or (Domain(author) if author else None)
                 if domain is not None:
                     key = dkim.SigningKey(loaded.row.selector, private)
-                    found.append(Signatory(domain, (key,), self._rules, place=loaded.row.place))
+                    below = (signer_of(identity, someone(domain), domain) for identity in identities)
+                    identity = next(filter(None, below), "")
+                    found.append(Signatory(domain, (key,), self._rules, identity, loaded.row.place))
         return found
 
     def find(self, address: Mailbox) -> Iterator[Signatory]:

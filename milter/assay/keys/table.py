@@ -58,6 +58,11 @@ def signer_of(identity: str, address: Mailbox, domain: Domain) -> str:
     return f"{local_part}@{below.name}" if at and below.is_at_or_below(domain) else ""
 
 
+def someone(domain: Domain) -> Mailbox:
+    """An address in a subdomain of a domain."""
+    return Mailbox("someone", Domain(f"sub.{domain}"))
+
+
 class Table(Protocol):
     """Finds the signatories for an address."""
 
@@ -71,7 +76,7 @@ class Table(Protocol):
 
     @property
     def signatories(self) -> Sequence[Signatory]:
-        """All that may sign, each once."""
+        """All that may sign, each once, with an identity below the domain if there can be one (t=s forbids it)."""
 
     def find(self, address: Mailbox) -> Iterator[Signatory]:
         """Those that sign for an address, the first match first. The local part may be empty for unknown."""
@@ -107,7 +112,14 @@ class DomainTable(Struct, frozen=True):
     @property
     def signatories(self) -> Sequence[Signatory]:
         """See `Table`."""
-        return [row.signatory for row in self.rows.values()]
+        return [
+            replace(
+                row.signatory, identity=signer_of(row.identity, someone(row.signatory.domain), row.signatory.domain)
+            )
+            if row.subdomains or row.identity != AUTHOR
+            else row.signatory
+            for row in self.rows.values()
+        ]
 
     def find(self, address: Mailbox) -> Iterator[Signatory]:
         """See `Table`. The row of the domain itself, or of the nearest domain above it that signs for subdomains."""
