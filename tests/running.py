@@ -11,14 +11,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 from assay.cli.mta import Mta
 from assay.config.endpoint import Endpoint
@@ -73,16 +75,25 @@ class Daemon:
             + "".join(_table("[[rule]]", rule) for rule in rules)
         )
 
-    def __enter__(self) -> Daemon:
+    def __enter__(self) -> Self:
         if self._rows is not None:
             self._nameserver = NameServer(self._rows).__enter__()
         self.configure()
-        with self._log.open("wb") as log:
-            self._process = subprocess.Popen(
-                [sys.executable, *self._program, "serve", "-c", str(self.configuration)], stderr=log, stdout=log
-            )
-        self.wait_for_log("serving on")
+        self._log.write_bytes(b"")
+        self.start()
         return self
+
+    def start(self, *before: str, **options: Any) -> None:
+        """Start it, and wait until it serves.
+
+        :param before: what precedes the command line.
+        :param options: for `subprocess.Popen`.
+        """
+        times = self.log().count("serving on")
+        command = [*before, sys.executable, *self._program, "serve", "-c", str(self.configuration)]
+        with self._log.open("ab") as log:
+            self._process = subprocess.Popen(command, stderr=log, stdout=log, **options)
+        self.wait_for_log("serving on", times + 1)
 
     def __exit__(self, *_: object) -> None:
         if self._process is not None:
@@ -128,6 +139,13 @@ class Daemon:
             time.sleep(0.02)
         raise AssertionError(f"{text!r} did not come {times} times into the log:\n{self.log()}")
 
+    def workers(self) -> set[int]:
+        """The process ids of its children."""
+        try:
+            return set(map(int, Path(f"/proc/{self.pid}/task/{self.pid}/children").read_text().split()))
+        except OSError:
+            return set()
+
     def signal(self, number: signal.Signals) -> None:
         """Send the supervisor a signal."""
         os.kill(self.pid, number)
@@ -136,6 +154,53 @@ class Daemon:
         """Wait until it has ended; its exit code."""
         assert self._process is not None
         return self._process.wait(PATIENCE)
+
+
+_PASS = """\
+import os, sys
+held, count, pid, *command = sys.argv[1:]
+for number in range(3, 3 + int(count)):
+    os.dup2(int(held), number)
+os.execve(command[0], command, os.environ | {"LISTEN_FDS": count, "LISTEN_PID": pid or str(os.getpid())})
+"""
+
+
+def passing(held: socket.socket, *, count: int = 1, pid: str = "") -> list[str]:
+    """What comes before a command to pass it this socket as a service manager does; see sd_listen_fds(3).
+
+    :param pid: the process that it is for; by default the command.
+    """
+    return [sys.executable, "-c", _PASS, str(held.fileno()), str(count), pid]
+
+
+class Activated(Daemon):
+    """The same with its socket opened by a service manager, which is the test: it keeps it from start to start."""
+
+    def __enter__(self) -> Self:
+        endpoint = Endpoint.parse(self.socket)
+        self.held = socket.socket(endpoint.family)
+        self.held.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        self.held.bind(endpoint.path or (endpoint.host, endpoint.port))
+        self.held.listen(128)
+        self._orphans: set[int] = set()
+        return super().__enter__()
+
+    def __exit__(self, *_: object) -> None:
+        self._orphans |= self.workers()
+        super().__exit__(*_)
+        for pid in self._orphans:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+        self.held.close()
+
+    def start(self, *before: str, **options: Any) -> None:
+        super().start(*before, *passing(self.held), pass_fds=(self.held.fileno(),), **options)
+
+    def stop(self) -> int:
+        """As ``systemctl stop`` does with KillMode=process: wait for the main process alone; its exit code."""
+        self._orphans |= self.workers()
+        self.signal(signal.SIGTERM)
+        return self.wait()
 
 
 def _table(head: str, values: dict[str, Any]) -> str:

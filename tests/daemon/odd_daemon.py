@@ -3,7 +3,7 @@
 
     python odd_daemon.py FAULT serve -c FILE
 
-FAULT is a path. While that file exists, the system call that it names fails in the supervisor, "fork" and "pipe" as in a
+FAULT is a path. While that file exists, the system call that it names fails in the supervisor, such as "fork" in a
 container that has reached its limit.
 """
 

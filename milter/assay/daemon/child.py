@@ -41,7 +41,8 @@ class Tether(Struct, frozen=True):
 
     def ready(self) -> None:
         """Report that this child serves. Call it once."""
-        os.write(self.readiness, _READY)
+        with contextlib.suppress(BrokenPipeError):  # the supervisor has ended, and `wait` returns at once
+            os.write(self.readiness, _READY)
         os.close(self.readiness)
 
     def wait(self) -> bool:

@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """The listening socket: opened once by the supervisor, shared by all workers, open as long as the daemon runs.
 
+Or the service manager has opened it and passed it on (`assay.daemon.activation`). Then it outlives the daemon.
+
 libmilter opens the socket itself and does not return the descriptor, so we search for it. Five facts about libmilter
 8.17 shape this file:
 
@@ -13,7 +15,7 @@ libmilter opens the socket itself and does not return the descriptor, so we sear
 - Stopping libmilter resets its open sessions. To drain, we replace a worker's descriptor by a socket that is not
   reachable (`deafen`), and libmilter goes on serving its sessions.
 - Its ``poll()`` holds the replaced socket for up to 5 s more, and connections that arrive then are never served. If no
-  other worker serves on, we shut the socket down as well (`refuse`).
+  other worker serves on, we shut the socket down as well (`refuse`), unless it outlives us.
 """
 
 from __future__ import annotations
@@ -24,11 +26,13 @@ import grp
 import os
 import socket
 import stat
+import tempfile
 
 import Milter
 from msgspec import Struct
 
 from assay.config.endpoint import Endpoint
+from assay.daemon.activation import ActivationError, endpoint_of, passed_socket
 
 BACKLOG = 1024  # connections that may wait; the kernel's somaxconn bounds it too
 _MAX_DESCRIPTORS = 256  # range of the search for the one libmilter opened; the supervisor has a dozen
@@ -44,10 +48,11 @@ class Listener(Struct, frozen=True):
     endpoint: Endpoint
     descriptor: int
     inode: int = 0  # of a unix socket's path, so that we remove only our own
+    lent: bool = False  #: the service manager's: the next daemon serves on it
 
     def remove(self) -> None:
-        """Remove the path of a unix socket, unless another process has replaced it."""
-        if self.endpoint.family != socket.AF_UNIX:
+        """Remove the path of a unix socket, unless it is lent, or another process has replaced it."""
+        if self.lent or self.endpoint.family != socket.AF_UNIX:
             return
         with contextlib.suppress(FileNotFoundError):
             if os.stat(self.endpoint.path).st_ino == self.inode:
@@ -55,31 +60,73 @@ class Listener(Struct, frozen=True):
 
 
 def open_listener(endpoint: Endpoint, *, mode: int, group: str) -> Listener:
-    """Open the socket. Call it once, before the first fork.
+    """Open the socket, or take the one that the service manager passed. Call it once, before the first fork.
 
+    :param endpoint: where to listen. A socket that was passed is used instead, wherever it listens.
     :param mode: permissions of a unix socket.
     :param group: its group; empty for the process's own.
-    :raises ListenerError: in use, no permission, no such group or directory.
+    :raises ListenerError: in use, no permission, no such group or directory; not a socket to serve on.
     """
+    try:
+        passed = passed_socket()
+    except ActivationError as error:
+        raise ListenerError(str(error)) from error
+    if passed is not None:
+        with passed:
+            return _adopt(passed)
     bound = endpoint
     if endpoint.family == socket.AF_UNIX:
         _refuse_used(endpoint)
         bound = Endpoint(endpoint.family, "", 0, f"{endpoint.path}.{os.getpid()}")
+    try:
+        descriptor = _open(bound)
+    except Milter.error as error:
+        raise ListenerError(f"milter.socket: {endpoint}: {_why(endpoint)}") from error
+    _prepare(descriptor, endpoint.family)
+    if endpoint.family == socket.AF_UNIX:
+        return Listener(endpoint, descriptor, _publish(bound.path, endpoint.path, mode, group))
+    return Listener(endpoint, descriptor)
+
+
+def _open(bound: Endpoint) -> int:
+    """Have libmilter open its socket, and find the descriptor.
+
+    :raises Milter.error: it cannot.
+    """
     before = _listening()
     Milter.register("assay")
     Milter.setbacklog(BACKLOG)
     Milter.setconn(str(bound))
-    try:
-        Milter.opensocket(True)
-    except Milter.error as error:
-        raise ListenerError(f"milter.socket: {endpoint}: {_why(endpoint)}") from error
+    Milter.opensocket(True)
     (descriptor,) = _listening() - before
+    return descriptor
+
+
+def _prepare(descriptor: int, family: socket.AddressFamily) -> None:
     os.set_blocking(descriptor, False)
-    if endpoint.family == socket.AF_UNIX:
-        return Listener(endpoint, descriptor, _publish(bound.path, endpoint.path, mode, group))
-    with socket.socket(fileno=os.dup(descriptor)) as duplicate:
-        duplicate.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-    return Listener(endpoint, descriptor)
+    if family != socket.AF_UNIX:
+        with socket.socket(fileno=os.dup(descriptor)) as duplicate:
+            duplicate.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+
+
+def _adopt(passed: socket.socket) -> Listener:
+    """Have libmilter serve on this socket: it opens one of the same family, which is replaced.
+
+    libmilter compares the family of each client's address with that of the socket it opened.
+
+    :raises ListenerError: libmilter cannot open a socket of its own.
+    """
+    endpoint = endpoint_of(passed)
+    loopback = "::1" if passed.family == socket.AF_INET6 else "127.0.0.1"
+    with tempfile.TemporaryDirectory(prefix="assay-") as folder:
+        own = Endpoint(endpoint.family, loopback, 0, f"{folder}/unused" if passed.family == socket.AF_UNIX else "")
+        try:
+            descriptor = _open(own)
+        except Milter.error as error:
+            raise ListenerError(f"milter.socket: {endpoint}, from the service manager: {_why(own)}") from error
+    os.dup2(passed.fileno(), descriptor)
+    _prepare(descriptor, passed.family)
+    return Listener(endpoint, descriptor, lent=True)
 
 
 def deafen(descriptor: int) -> None:

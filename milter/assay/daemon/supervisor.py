@@ -135,11 +135,22 @@ class Supervisor:
                 self._on_stop()
 
     def _on_stop(self) -> None:
-        """Drain and end. Close our own descriptor first, so that MTAs are refused at once and do not wait."""
-        self.log.info("ending: no new sessions, waiting for open ones")
+        """Drain and end. Close our own descriptor first, so that MTAs are refused at once and do not wait.
+
+        If the socket is lent, the next daemon serves on it as soon as we have ended, so the workers drain without us.
+        """
         self._stopping = True
         os.close(self.listener.descriptor)
-        self._drain([child for child in self._children.values() if child.kind.serves_mail])
+        serving = [child for child in self._children.values() if child.kind.serves_mail]
+        if not self.listener.lent:
+            self.log.info("ending: no new sessions, waiting for open ones")
+            self._drain(serving)
+            return
+        self.log.info("ending: the service manager keeps the socket, and the workers end with their sessions")
+        self._drain(serving, replaced=True)
+        for child in serving:
+            child.close()
+            del self._children[child.pid]
 
     def _on_reload(self) -> None:
         if self._stopping:

@@ -10,8 +10,10 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import gc
+import math
 import os
 import random
+import signal
 import threading
 import time
 
@@ -35,6 +37,7 @@ _SETTLE_SECONDS = (
     0.1  # until our siblings are deaf too; shutting the shared socket down earlier looks like an error to them
 )
 _LAST_LINES_SECONDS = 1.0  # at most, for lines that nobody has read when a process ends
+_GRACE_SECONDS = 10.0  # beyond drain_seconds: longer than the supervisor's, which kills and logs
 _LINGER_SECONDS = 1.0  # a session accepted just before the socket went deaf may not be counted yet
 
 
@@ -148,9 +151,10 @@ def _control(tether: Tether, listener: Listener, sessions: connection.SessionCou
     after the last session.
     """
     replaced = tether.wait()
+    signal.alarm(math.ceil(patience + _GRACE_SECONDS))  # the kernel ends us if we cannot, and no supervisor is left
     shared = os.dup(listener.descriptor)
     deafen(listener.descriptor)
-    if not replaced:
+    if not replaced and not listener.lent:
         time.sleep(_SETTLE_SECONDS)
         refuse(shared)
     os.close(shared)
