@@ -607,6 +607,7 @@ OF_A_RULE: list[tuple[str, Any, Callable[[World], object], Mapping[str, Any]]] =
     ("tag_subject", "[odd] ", message, {}),
     ("add_recipients", ("a@example.net",), message, {}),
     ("dry_run", True, message, {}),
+    ("sign", False, words("sign"), {"action": None, "sign": True}),
 ]
 
 
@@ -661,7 +662,7 @@ def test_a_field_of_a_rule_has_an_effect(
     key: str, value: Any, show: Callable[[World], object], base: Mapping[str, Any], differs: Callable[..., bool]
 ) -> None:
     rule = RULE | dict(base)
-    assert differs("rule", (rule | {key: value},), show, {"rule": (rule,)})
+    assert differs("rule", (rule | {key: value},), show, SIGNED | {"rule": (rule,)})
 
 
 def test_without_a_change_nothing_differs(zone: str, nameserver: NameServer, differs: Callable[..., bool]) -> None:

@@ -14,6 +14,7 @@ import pytest
 import assay
 from assay.cli.serve import read_for_serving
 from assay.config import ConfigError
+from signing import pem, rsa_key
 
 PACKAGE = Path(assay.__file__).parent
 #: The modules that read an operator's input. Each ``raise`` in them is reached by a row, except `NOT_FROM_A_FILE`.
@@ -31,6 +32,7 @@ NOT_FROM_A_FILE = {
 
 SOCKET = "is not a socket address; write inet:PORT@HOST, inet6:PORT@HOST or unix:PATH"
 NAMESERVER = "is not a nameserver address; write an IP address such as 192.0.2.53 or [2001:db8::53]:5353"
+SIGNING = "[[sign.domain]]\ndomain = 'example.org'\nselectors = ['s']\nkey_files = ['DIR/key']\n"
 WORDS = "accept, tag, quarantine, tempfail, discard, reject"
 
 #: The error, the file, and the message after the file's name. DIR is the directory of the file.
@@ -320,6 +322,27 @@ ROWS = {
             ("eom", "helo > 1", ""),
         )
     },
+    # rules that sign
+    "a rule without keys": (
+        "[[rule]]\nname = 'r'\nwhen = 'true'\nsign = true\n",
+        "rule 'r': sign: nothing can sign; write a [[sign.domain]] with its keys",
+    ),
+    "a rule with another domain": (
+        SIGNING + "[[rule]]\nname = 'r'\nwhen = 'true'\nsign = 'exampel.org'\n",
+        "rule 'r': sign: no table of [sign] has exampel.org; did you mean example.org?",
+    ),
+    "a rule with something else": (
+        SIGNING + "[[rule]]\nname = 'r'\nwhen = 'true'\nsign = 'a..b'\n",
+        "rule 'r': sign: 'a..b' is not a domain: empty label; write one, or true or false",
+    ),
+    "a rule that also acts": (
+        SIGNING + "[[rule]]\nname = 'r'\nwhen = 'true'\nsign = true\naction = 'tag'\n",
+        "rule 'r': sign: a rule that signs does nothing else; write another rule for the rest",
+    ),
+    "a rule too early": (
+        SIGNING + "[[rule]]\nname = 'r'\nwhen = 'true'\nsign = true\nstage = 'mail'\n",
+        "rule 'r': stage: 'mail' is too early to sign; write 'eom' or leave it out",
+    ),
     # [log]
     "unknown log": ("[log]\nto = 'file'\n", "log.to: 'file' is not one of stderr, syslog, journald"),
     "unknown format": ("[log]\nformat = 'xml'\n", "log.format: 'xml' is not one of pairs, json"),
@@ -335,6 +358,7 @@ FILES = {
     "wrong record": b'example.org. TXT "x"\nexample.org. A nonsense\n',
     "Latin-1": b"example.org. TXT \xe9",
     "loop": b"a.example. CNAME a.example.\n",
+    "key": pem(rsa_key()),
     "list": b"# partners\nexample.org\na b\n",
 }
 
@@ -342,6 +366,7 @@ FILES = {
 def fails(folder: Path, text: str) -> ConfigError:
     """The error of a configuration file with this text."""
     for name, content in FILES.items():
+        (folder / name).touch(0o600)
         (folder / name).write_bytes(content)
     path = folder / "assay.toml"
     path.write_text(text.replace("DIR", str(folder)))

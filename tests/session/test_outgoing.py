@@ -256,3 +256,59 @@ def test_judging_and_signing_share_one_hash_of_the_body(keys: Path, monkeypatch:
     monkeypatch.setattr(dkim, "BodyHashes", counted)
     outcome(sign(keys))
     assert max(made) == 1
+
+
+def rule(when: str, sign: bool | str, **more: Any) -> dict[str, Any]:
+    return {"name": "r", "when": when, "sign": sign} | more
+
+
+@pytest.mark.parametrize(
+    ("one", "said"),
+    [
+        (rule('mail_from.authenticated == "bulk"', False), "example.org/sel,e2026"),
+        (rule('from.domain == "example.org"', False), "none rule r"),
+        (rule('header("X-No") != ""', False), "none rule r"),
+        (rule('rcpt.exists(one, one == "ann@example.net")', False), "none rule r"),
+        (rule('direction == "outbound" && inside(client.address, "10.0.0.0/8")', False), "none rule r"),
+        (rule("true", False, dry_run=True), "example.org/sel,e2026 rule r would decide, but is in dry run"),
+    ],
+)
+def test_a_rule_can_keep_mail_of_ours_unsigned(keys: Path, one: dict[str, Any], said: str) -> None:
+    octets = b"X-No: 1\r\n" + MESSAGE
+    verdict = outcome(sign(keys) | {"rule": [one]}, octets, recipients=("<ann@example.net>",))
+    assert sign_as(verdict) == said
+
+
+def test_a_rule_can_name_the_domain(keys: Path) -> None:
+    octets = MESSAGE.replace(b"joe@example.org", b"joe@example.com")
+    (keys / "senders").write_text("joe example.com\n")
+    sections = sign(keys) | {"rule": [rule("true", "EXAMPLE.org")]}
+    sections["sign"]["senders"] = str(keys / "senders")
+    verdict = outcome(sections, octets)
+    assert sign_as(verdict) == "example.org/sel,e2026", "the operator's rule may sign for anybody"
+
+
+@pytest.mark.parametrize("when", ["true", 'list.id == ""', 'dmarc.result != "pass"'])
+def test_a_rule_for_mail_of_ours_does_not_sign_a_stranger_s(keys: Path, when: str) -> None:
+    verdict = outcome(sign(keys) | {"rule": [rule(when, True)]}, client="192.0.2.1")
+    assert (results(verdict), verdict.signed) == ([], None)
+
+
+@pytest.mark.parametrize(("client", "signed"), [("192.0.2.1", True), ("192.0.2.2", False)])
+def test_a_rule_that_names_the_direction_signs_mail_from_outside(keys: Path, client: str, signed: bool) -> None:
+    when = 'direction == "inbound" && inside(client.address, "192.0.2.1")'
+    sections = sign(keys) | {"rule": [rule(when, True)]}
+    verdict = outcome(sections, client=client)
+    assert results(verdict) == ([f"{SELECTOR} pass", "e2026 pass"] if signed else [])
+    names = [edit.name for edit in verdict.edits]
+    assert "Authentication-Results" in names
+    assert names[-2:] == (["DKIM-Signature"] * 2 if signed else names[-2:])
+
+
+def test_a_message_that_is_refused_is_not_signed(keys: Path) -> None:
+    sections = sign(keys) | {
+        "rule": [rule('direction == "inbound"', True), {"name": "no", "when": "true", "action": "reject"}]
+    }
+    verdict = outcome(sections, client="192.0.2.1")
+    assert verdict.action == "reject"
+    assert "DKIM-Signature" not in [edit.name for edit in verdict.edits]

@@ -16,6 +16,7 @@ from assay.config.responses import RuleSection, split_field
 from assay.config.section import SettingError
 from assay.config.signing import make_signing
 from assay.config.site import Addresses
+from assay.keys import Signing
 from assay.model.name import Domain, InvalidNameError
 from assay.model.network import Networks
 from assay.model.smtp import parse_address
@@ -86,6 +87,9 @@ def make_settings(configuration: Configuration) -> session.Settings:
     :raises ValueError: an unreadable list, an invalid rule or domain, or the public suffix list is configured but not
         installed.
     """
+    signing = make_signing(configuration)
+    decisions = make_policy(configuration)
+    _check_sign_rules(decisions, signing)
     return session.Settings(
         authserv_id=configuration.identity.authserv_id,
         fallback_authserv_id=socket.gethostname(),
@@ -116,11 +120,21 @@ def make_settings(configuration: Configuration) -> session.Settings:
         sender_id=_sender_id(configuration.senderid),
         public_suffix=_public_suffix(configuration.dmarc.organizational_domain),
         legacy_pct=configuration.dmarc.legacy_pct,
-        signing=make_signing(configuration),
-        policy=make_policy(configuration),
+        signing=signing,
+        policy=decisions,
         dry_run=configuration.milter.dry_run,
         dry_run_headers=configuration.milter.dry_run_headers,
     )
+
+
+def _check_sign_rules(decisions: policy.Policy, signing: Signing | None) -> None:
+    for rule in decisions.sign_rules:
+        if signing is None:
+            raise ValueError(f"rule {rule.name!r}: sign: nothing can sign; write a [[sign.domain]] with its keys")
+        if isinstance(rule.sign, Domain) and not signing.signs_as(rule.sign):
+            near = signing.nearest(rule.sign)
+            hint = f"; did you mean {near}?" if near else "; write a [[sign.domain]] with its keys"
+            raise ValueError(f"rule {rule.name!r}: sign: no table of [sign] has {rule.sign}{hint}")
 
 
 def make_policy(configuration: Configuration) -> policy.Policy:
@@ -193,12 +207,31 @@ def _rule(rule: RuleSection, lists: policy.Lists, *, exact: bool) -> policy.Rule
             tuple(map(split_field, rule.add_fields)), rule.remove_fields, rule.tag_subject, rule.add_recipients
         )
         return policy.compile_rule(
-            policy.Rule(rule.name, rule.stage, rule.when, rule.action, rule.reply, rule.reason, edits, rule.dry_run),
+            policy.Rule(
+                rule.name,
+                rule.stage,
+                rule.when,
+                rule.action,
+                rule.reply,
+                rule.reason,
+                edits,
+                rule.dry_run,
+                _signer(rule.sign),
+            ),
             lists,
             exact=exact,
         )
     except ValueError as error:
         raise ValueError(f"rule {rule.name!r}: {error}") from error
+
+
+def _signer(sign: bool | str | None) -> bool | Domain | None:
+    if not isinstance(sign, str):
+        return sign
+    try:
+        return Domain.parse_host(sign)
+    except InvalidNameError as error:
+        raise SettingError("sign", f"{sign!r} is not a domain: {error}; write one, or true or false") from error
 
 
 def _read_list(name: str, path: Path, addresses: Addresses) -> Entries:

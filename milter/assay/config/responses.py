@@ -127,6 +127,14 @@ class RuleSection(Section, frozen=True):
         Action | None,
         Meta(description="What to do. accept ends judging. If not set: make the changes below and continue."),
     ] = None
+    sign: Annotated[
+        bool | str | None,
+        Meta(
+            description="Whether to sign mail of yours, or the domain to sign as, one of [sign]. Such a rule does "
+            "nothing else, and the first that matches decides. It applies to mail from outside only if it names direction. "
+            "If not set: the rule is not about signing."
+        ),
+    ] = None
     reason: Annotated[str, Meta(description="The reason, for the log, the reply and Authentication-Results.")] = ""
     reply: Annotated[str, Meta(description='The SMTP reply, such as "550 5.7.1 No mail from {helo}".')] = ""
     add_fields: Annotated[tuple[str, ...], Meta(description='Header fields to add, as "Name: value".')] = ()

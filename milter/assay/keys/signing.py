@@ -95,6 +95,10 @@ class Signing(Struct, frozen=True):
         """
         return _Choice(self, header, client, envelope, explained=explained).chosen(domain)
 
+    def signs_as(self, domain: Domain) -> bool:
+        """Whether anything signs for a domain."""
+        return any(True for table in self.tables for _ in table.find(Mailbox("", domain)))
+
     def nearest(self, domain: Domain) -> str:
         """The domain of a table that the operator or the author may have meant; empty for none."""
         known = self.domains

@@ -11,7 +11,7 @@ stages.
 """
 
 from assay.policy.course import Course
-from assay.policy.decide import Policy, decide
+from assay.policy.decide import Policy, SignDecision, decide, decide_signing
 from assay.policy.decision import ACCEPTED, NO_EDITS, Action, Decision, Edits, OnError, Reply, Stage
 from assay.policy.facts import facts
 from assay.policy.outcomes import MethodPolicy, Override, methods
@@ -39,12 +39,14 @@ __all__ = [
     "ReplyTexts",
     "Rule",
     "RuleError",
+    "SignDecision",
     "Stage",
     "Standing",
     "Trust",
     "check_reply",
     "compile_rule",
     "decide",
+    "decide_signing",
     "facts",
     "methods",
     "split_reply",

@@ -23,6 +23,7 @@ from assay.policy.outcomes import MethodOutcome, MethodPolicy
 from assay.policy.replies import ReplyTexts
 from assay.policy.rule_names import RuleError, View, merge
 from assay.policy.rules import Lists, Reading, Rule
+from assay.policy.standing import Direction
 from assay.policy.vocabulary import Facts
 
 
@@ -37,12 +38,14 @@ class Policy(Struct, frozen=True):
     trusted_sealers: frozenset[Domain] = frozenset()
     exact_local_parts: bool = False  #: local parts of addresses differ by case
     logs_facts: bool = False  #: the facts are needed even if nothing acts on them
+    sign_rules: tuple[Rule, ...] = ()  #: those of `rules` that say whether to sign; derived from them
     view: View = {}  #: the facts that rules read; always derived from `rules`
     header_names: frozenset[str] = frozenset()  #: the header fields that rules ask for; likewise
     stages: frozenset[Stage] = frozenset()  #: at which something is decided; derived from `rules` and `methods`
 
     def __post_init__(self) -> None:
-        stages = {rule.stage for rule in self.rules} | {method.stage for method in self.methods}
+        force_setattr(self, "sign_rules", tuple(rule for rule in self.rules if rule.sign is not None))
+        stages = {rule.stage for rule in self.rules if rule.sign is None} | {method.stage for method in self.methods}
         force_setattr(self, "stages", frozenset(stages | {Stage.EOM} if stages else ()))
         force_setattr(self, "view", merge([rule.view for rule in self.rules]))
         force_setattr(self, "header_names", frozenset().union(*(rule.header_names for rule in self.rules)))
@@ -66,6 +69,12 @@ class Policy(Struct, frozen=True):
                 edits |= rule.edits
         return edits
 
+    @property
+    def signs_inbound(self) -> bool:
+        """Whether a rule may sign mail from outside. Only rules that name the direction apply to it, so that a rule for
+        mail of ours never signs a stranger's by accident."""
+        return any(rule.sign and "direction" in rule.view for rule in self.sign_rules)
+
     def facts(self, assessment: Assessment) -> Facts:
         """The facts of a message as rules and methods see them."""
         return assessed.facts(
@@ -83,7 +92,7 @@ def decide(facts: Facts, policy: Policy, stage: Stage, *, late: bool = False) ->
     """
     watched: list[Decision] = []
     edits = NO_EDITS
-    rules = [rule for rule in policy.rules if rule.stage is stage or late]
+    rules = [rule for rule in policy.rules if rule.sign is None and (rule.stage is stage or late)]
     for rule in _matching(facts, policy, rules, watched):
         if rule.dry_run:
             watched.append(_of_rule(facts, policy, rule))
@@ -96,6 +105,35 @@ def decide(facts: Facts, policy: Policy, stage: Stage, *, late: bool = False) ->
     if watched or edits is not NO_EDITS:
         return replace(decision, edits=edits | decision.edits, kept=edits, watched=tuple(watched))
     return decision
+
+
+class SignDecision(Struct, frozen=True):
+    """What the rules say about signing one message.
+
+    `sign` is whether to sign, the domain to sign as, or None if no rule says anything. `by` is the rule. `faults` are
+    the errors of rules that could not be evaluated, and did not match.
+    """
+
+    sign: bool | Domain | None = None
+    by: str = ""
+    faults: tuple[str, ...] = ()
+
+
+def decide_signing(facts: Facts, policy: Policy) -> SignDecision:
+    """Apply the rules about signing: the first that matches decides."""
+    faults: list[str] = []
+    reading = Reading(facts, policy.lists, policy.view)
+    for rule in policy.sign_rules:
+        if facts.direction == Direction.INBOUND and "direction" not in rule.view:
+            continue
+        try:
+            if reading.matches(rule):
+                if not rule.dry_run:
+                    return SignDecision(rule.sign, f"rule {rule.name}", tuple(faults))
+                faults.append(f"rule {rule.name} would decide, but is in dry run")
+        except RuleError as error:
+            faults.append(str(error))
+    return SignDecision(faults=tuple(faults))
 
 
 def _matching(facts: Facts, policy: Policy, rules: list[Rule], watched: list[Decision]) -> Iterator[Rule]:

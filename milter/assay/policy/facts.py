@@ -9,6 +9,7 @@ from assay.assessment import Assessment
 from assay.model.message import HeaderField
 from assay.model.name import Domain, InvalidNameError, ReversePath
 from assay.policy.addresses import normal_address, normal_mailbox
+from assay.policy.standing import Direction
 from assay.policy.vocabulary import (
     ArcFacts,
     AuthorFacts,
@@ -51,6 +52,7 @@ def facts(
     lists = header.all("List-Id")
     return Facts(
         ClientFacts(str(client.address or ""), client.name[:MAX_TEXT], client.daemon),
+        _OUTBOUND if assessment.exempt else _INBOUND,
         client.helo[:MAX_TEXT],
         _sender(envelope.reverse_path, envelope.authenticated, exact),
         tuple([normal_address(path[:MAX_TEXT], exact=exact) for path in envelope.recipients]),
@@ -69,6 +71,9 @@ def facts(
 #: The facts of methods that were not evaluated, made once.
 _NO_IPREV, _NO_SPF, _NO_AUTHOR, _NO_ARC = IprevFacts(), SpfIdentityFacts(), AuthorFacts(), ArcFacts()
 _NO_SENDER_ID, _NO_DMARC, _NO_LIST = SenderIdFacts(), DmarcFacts(), ListFacts()
+
+
+_OUTBOUND, _INBOUND = Direction.OUTBOUND.value, Direction.INBOUND.value
 
 
 def _text(field: HeaderField) -> str:

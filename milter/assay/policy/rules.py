@@ -29,6 +29,7 @@ from msgspec import Struct, to_builtins
 from msgspec.structs import replace
 
 from assay.caches import remember
+from assay.model.name import Domain
 from assay.model.network import Networks
 from assay.model.smtp import parse_address
 from assay.policy.addresses import Entries, at_or_below, normal_domain
@@ -49,7 +50,9 @@ _FAULTS = (ValueError, TypeError, RuntimeError, LookupError, ArithmeticError)
 
 class Rule(Struct, frozen=True):
     """One rule. Without an action it only makes its edits. `reply` is the text as written, empty for the default.
-    `reason` goes to log and headers."""
+    `reason` goes to log and headers.
+
+    A rule with `sign` does nothing else: it says whether to sign, or as which domain."""
 
     name: str
     stage: Stage
@@ -59,6 +62,7 @@ class Rule(Struct, frozen=True):
     reason: str = ""
     edits: Edits = NO_EDITS
     dry_run: bool = False
+    sign: bool | Domain | None = None
     header_names: frozenset[str] = frozenset()
     view: View = {}  #: the facts that the expression reads
     program: Any = None
@@ -190,6 +194,12 @@ def compile_rule(rule: Rule, lists: Lists, *, exact: bool = False) -> Rule:
 
 
 def _check_action(rule: Rule) -> None:
+    if rule.sign is not None:
+        if rule.action is not None or rule.edits != NO_EDITS:
+            raise RuleError("sign: a rule that signs does nothing else; write another rule for the rest")
+        if rule.stage is not Stage.EOM:
+            raise RuleError(f"stage: {rule.stage.value!r} is too early to sign; write 'eom' or leave it out")
+        return
     if rule.action is None and rule.edits == NO_EDITS:
         raise RuleError("action: missing; write an action, or a change such as add_fields")
     if rule.stage is Stage.EOM:

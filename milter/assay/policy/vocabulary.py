@@ -133,6 +133,7 @@ class Facts(Struct, frozen=True):
     """
 
     client: Annotated[ClientFacts, _CONNECT] = ClientFacts()
+    direction: Annotated[str, _EOM] = ""
     helo: Annotated[str, _HELO] = ""
     mail_from: Annotated[SenderFacts, _MAIL] = SenderFacts()
     rcpt: Annotated[tuple[str, ...], _RCPT] = ()

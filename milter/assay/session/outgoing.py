@@ -9,7 +9,9 @@ from msgspec.structs import replace
 from assay.keys import Chosen, OnSignError, Signatory, Signing, Unpublished
 from assay.model.edits import Insert
 from assay.model.message import Header
+from assay.model.name import Domain
 from assay.model.smtp import Client, Envelope
+from assay.policy import SignDecision
 from assay.protocol import dkim
 from assay.session.publications import Publications
 
@@ -34,6 +36,9 @@ class Signed(Struct, frozen=True):
         return "+".join(f"{domain}/{','.join(selectors)}" for domain, selectors in self.signers) or "none"
 
 
+NO_RULE = SignDecision()
+
+
 class Outgoing:
     """Chooses what signs once the header is complete, and signs after all other edits."""
 
@@ -52,12 +57,20 @@ class Outgoing:
         self._envelope = envelope
         self._chosen = Chosen(why="no header")
 
-    def header_complete(self, header: Header) -> list[dkim.BodyHashSpec]:
+    def header_complete(self, header: Header, decision: SignDecision = NO_RULE) -> list[dkim.BodyHashSpec]:
         """All fields are there.
 
+        :param decision: what the operator's rules say.
         :returns: the body hashes that the signatures need.
         """
-        self._chosen = self._signing.choose(header, self._client, self._envelope)
+        if decision.sign is False:
+            self.give_up(decision.by)
+        else:
+            domain = decision.sign if isinstance(decision.sign, Domain) else None
+            self._chosen = self._signing.choose(header, self._client, self._envelope, domain=domain)
+        if decision.faults:
+            why = "; ".join(filter(None, (self._chosen.why, *decision.faults)))
+            self._chosen = replace(self._chosen, why=why)
         return [signatory.rules.body_hash_spec for signatory in self._chosen.signatories]
 
     def give_up(self, why: str) -> None:

@@ -20,13 +20,13 @@ from assay.model.edits import AddRecipient, Edit, edited
 from assay.model.message import NO_HEADER, HeaderField
 from assay.model.smtp import Client, Envelope
 from assay.policy import ACCEPTED, Action, Decision, Direction, Stage
-from assay.protocol import dkim
+from assay.protocol import dkim, dmarc
 from assay.protocol.syntax.received import parse_received
 from assay.session.fields import Fields
 from assay.session.inquiries import Inquiries
 from assay.session.judging import FIELDS, Judging
 from assay.session.origin import Origin
-from assay.session.outgoing import Outgoing, Signed
+from assay.session.outgoing import NO_RULE, Outgoing, Signed
 from assay.session.publications import Publications
 from assay.session.settings import Settings
 
@@ -98,11 +98,11 @@ class Transaction:
             if not course.message.relayed:
                 self.judging.check_mail_from()
         elif course.message.direction is Direction.OUTBOUND:
-            self._is_ours()
+            self._may_be_signed(client)
 
-    def _is_ours(self) -> None:
+    def _may_be_signed(self, client: Client) -> None:
         if self._settings.signing is not None:
-            self.outgoing = Outgoing(self._settings.signing, self._client, self._envelope, self._publications)
+            self.outgoing = Outgoing(self._settings.signing, client, self._envelope, self._publications)
 
     def recipient(self, path: str) -> None:
         """Take the next recipient, as in RCPT TO."""
@@ -131,7 +131,7 @@ class Transaction:
         else:
             self._client, self.judging = unknown, None
             self._inquiries.cancel()
-            self._is_ours()
+            self._may_be_signed(replace(unknown, address=address, helo=helo))
 
     def end_of_header(self) -> None:
         """All fields are there."""
@@ -144,8 +144,18 @@ class Transaction:
         if self.judging is not None:
             specs += self.judging.header_complete(self._header)
         if self.outgoing is not None:
-            specs += self.outgoing.header_complete(self._header)
+            specs += self.outgoing.header_complete(self._header, self._sign_decision())
+        elif self._settings.signing is not None and self._settings.policy.signs_inbound and self.judging is not None:
+            specs += self._settings.signing.body_hash_specs  # the rules need results that are not there yet
         self._hashes = dkim.BodyHashes(specs)
+
+    def _sign_decision(self) -> policy.SignDecision:
+        """What the rules say about signing a message of ours. It is not judged, so they know its origin and header."""
+        if not self._settings.policy.sign_rules:
+            return NO_RULE
+        author = dmarc.author(self._header.fields)
+        known = replace(self._with_envelope(None, ""), author=author, header=self._header)
+        return policy.decide_signing(self._settings.policy.facts(known), self._settings.policy)
 
     def body(self, chunk: bytes) -> None:
         """Take the next piece of the body, with CRLF line ends, cut anywhere."""
@@ -174,8 +184,15 @@ class Transaction:
             return self._verdict(self.so_far(queue_id=queue_id), ACCEPTED, None, now)
         assessment = self._with_envelope(self.judging.join(self._hashes, now, draw), queue_id)
         facts = None
-        if self._settings.policy.acts_at(Stage.EOM) or self._settings.policy.logs_facts:
-            facts = self._settings.policy.facts(assessment)
+        decisions = self._settings.policy
+        if decisions.acts_at(Stage.EOM) or decisions.logs_facts or decisions.signs_inbound:
+            facts = decisions.facts(assessment)
+        if facts is not None and decisions.signs_inbound:
+            decision = policy.decide_signing(facts, decisions)
+            if decision.sign:
+                self._may_be_signed(assessment.client)
+            if self.outgoing is not None:
+                self.outgoing.header_complete(self._header, decision)
         return self._verdict(assessment, self._course.end(facts), facts, now)
 
     def _verdict(self, assessment: Assessment, decision: Decision, facts: policy.Facts | None, now: int) -> Verdict:
