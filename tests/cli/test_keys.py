@@ -67,7 +67,7 @@ class World:
 def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> World:
     tmp_path.chmod(0o755)
     made = World(tmp_path)
-    monkeypatch.setattr("assay.cli.keys.time", SimpleNamespace(time=lambda: made.now))
+    monkeypatch.setattr("assay.cli.key_command.time", SimpleNamespace(time=lambda: made.now))
     monkeypatch.setattr(Authority, "texts", lambda _, name: made.texts(name))
     return made
 

@@ -124,7 +124,7 @@ def test_a_recipe_prints_what_the_page_says(
 ) -> None:
     tmp_path.chmod(0o755)
     world = World(tmp_path, recipe)
-    monkeypatch.setattr("assay.cli.keys.time", SimpleNamespace(time=lambda: world.now))
+    monkeypatch.setattr("assay.cli.key_command.time", SimpleNamespace(time=lambda: world.now))
     monkeypatch.setattr("assay.keyring.publisher.subprocess.run", world.run)
     monkeypatch.setattr(Authority, "texts", lambda _, name: world.texts(name))
     lines = iter([*recipe.console, "$"])

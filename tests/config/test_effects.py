@@ -347,7 +347,7 @@ def keys_made(world: World) -> object:
         return rsa_key(1024) if kind is KeyType.RSA else ed25519_key()
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("assay.cli.keys.load", lambda _: configuration)
+        patch.setattr("assay.cli.key_command.load", lambda _: configuration)
         patch.setattr("assay.keyring.publisher.subprocess.run", run)
         patch.setattr("assay.keyring.run.make", make)
         patch.setattr(Updater, "add", add)

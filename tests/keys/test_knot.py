@@ -232,7 +232,7 @@ class TestRotation:
 
     def keys(self, configuration: Path, *arguments: str, days: float = 0) -> int:
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr("assay.cli.keys.time", SimpleNamespace(time=lambda: 1_790_000_000 + days * 86_400))
+            patch.setattr("assay.cli.key_command.time", SimpleNamespace(time=lambda: 1_790_000_000 + days * 86_400))
             return main(["keys", *arguments, "-c", str(configuration)])
 
     def states(self, configuration: Path) -> dict[str, str]:

@@ -5,48 +5,35 @@ from __future__ import annotations
 
 import argparse
 import os
-import sys
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from msgspec import Struct
 from msgspec.structs import replace
 
-from assay import secrets
 from assay.cli import key_report
+from assay.cli.key_check import check
+from assay.cli.key_command import KeyCommand, complain
+from assay.cli.key_import import take_over
 from assay.cli.options import add_configuration
 from assay.cli.output import say
 from assay.cli.serve import name
-from assay.config import ConfigError, Configuration, load
-from assay.config.publishing import make_authority, make_publisher
-from assay.config.section import SettingError
-from assay.config.signing import make_signing, read_key_table
+from assay.config import ConfigError
 from assay.keyring import Directory, KeyringError, directories
-from assay.keyring.material import bits_of, read_foreign
-from assay.keyring.run import First, adopt, advance, key_name, look, no_steps
-from assay.keys import Signing
+from assay.keyring.run import no_steps
 from assay.keys.forms import Form
-from assay.keys.opendkim import AUTHOR_DOMAIN
-from assay.keys.published import Publication, Sight, compare
 from assay.keys.rotation import (
     KeyRing,
     KeyState,
     KeyStep,
     KeyType,
     RefusedStepError,
-    Schedule,
     begin,
     check_selector,
     retire,
 )
 from assay.model.name import Domain, InvalidNameError
-from assay.model.printable import escaped
 from assay.protocol import dkim
-from assay.resolver.authority import Authority
-
-EX_DIFFERENT = 1
 
 
 def add_to(commands: Any) -> None:
@@ -54,7 +41,7 @@ def add_to(commands: Any) -> None:
     parser = commands.add_parser("keys", help="make, publish, check and replace signing keys")
     verbs = parser.add_subparsers(metavar="VERB", required=True)
 
-    def verb(name: str, run: Callable[[_Keys], int], text: str) -> Any:
+    def verb(name: str, run: Callable[[KeyCommand], int], text: str) -> Any:
         one = verbs.add_parser(name, help=text, description=text[0].upper() + text[1:] + ".")
         add_configuration(one)
         one.set_defaults(run=lambda options: _run(run, options))
@@ -62,13 +49,13 @@ def add_to(commands: Any) -> None:
 
     create = verb("create", _create, "make the first keys of a domain, or a further one, and publish them")
     listing = verb("list", _list, "list the keys, their states and what each waits for, without asking the DNS")
-    check = verb("check", _check, "compare all keys that sign with what each authoritative server publishes")
+    checking = verb("check", check, "compare all keys that sign with what each authoritative server publishes")
     rotate = verb("rotate", _rotate, "replace keys, and take all steps that are due")
     retirement = verb("retire", _retire, "stop signing with a key")
-    taking = verb("import", _import, "take over a private key of another program, with its selector")
+    taking = verb("import", take_over, "take over a private key of another program, with its selector")
     for one in (create, retirement):
         one.add_argument("domain", metavar="DOMAIN", type=_domain)
-    for one in (listing, check, rotate):
+    for one in (listing, checking, rotate):
         one.add_argument("domains", metavar="DOMAIN", type=_domain, nargs="*", help="default: all")
     retirement.add_argument("selector", metavar="SELECTOR", type=_selector)
     create.add_argument("--type", type=KeyType, choices=list(KeyType), help="default: those of keys.types")
@@ -86,78 +73,9 @@ def add_to(commands: Any) -> None:
         one.add_argument("--form", type=Form, choices=list(Form), default=Form.ZONE, help="of records to publish")
 
 
-class _Keys:
-    """The configuration of one command, and what it works with."""
-
-    def __init__(self, options: argparse.Namespace) -> None:
-        self.options = options
-        self.configuration: Configuration = load(options.config)
-        self.settings = self.configuration.keys
-        self.now = int(time.time())
-
-    @property
-    def authority(self) -> Authority:
-        """Whom to ask what is published."""
-        dns = self.configuration.dns
-        return make_authority(self.settings, dns.nameserver_texts, dns.timeout_seconds)
-
-    @property
-    def without_new(self) -> Schedule:
-        """The schedule without keys to make that the operator has not asked for."""
-        return replace(self.settings.schedule, types=())
-
-    def directory(self, domain: Domain) -> Directory:
-        """The directory of one domain."""
-        return Directory(Path(self.settings.directory) / domain.name)
-
-    def each(self, act: Callable[[Directory], int]) -> int:
-        """Do something for the named domains, or all. What is wrong with one does not keep it from the others.
-
-        :returns: the worst exit code.
-        """
-        code = os.EX_OK
-        named = tuple(map(self.directory, self.options.domains))
-        for directory in named or directories(Path(self.settings.directory)):
-            try:
-                code = max(code, act(directory))
-            except KeyringError as error:
-                complain(str(error))
-                code = max(code, os.EX_NOINPUT)
-            except SettingError as error:
-                complain(f"{directory.path.name}: {error}")
-                code = max(code, os.EX_CONFIG)
-            except OSError as error:
-                complain(f"{error.filename or directory.path}: {error.strerror}")
-                code = max(code, os.EX_IOERR)
-        return code
-
-    def advance(self, directory: Directory, schedule: Schedule, first: First = no_steps, bits: int = 0) -> int:
-        """Take the steps that are due, and report them; the exit code."""
-        authority = self.authority
-        publisher = make_publisher(self.settings, authority, Domain(directory.load().domain))
-        report = advance(
-            directory,
-            schedule,
-            authority.texts,
-            publisher,
-            self.now,
-            bits=bits or self.settings.rsa_bits,
-            first=first,
-        )
-        say(key_report.describe(report, self.options.form, self.settings.ttl_seconds))
-        for failure in report.failed:
-            complain(f"{report.ring.domain}: {failure}")
-        return os.EX_UNAVAILABLE if report.failed else os.EX_OK
-
-
-def complain(text: str) -> None:
-    """Report an error, which may quote a file, a program or a server."""
-    print(f"assay keys: {escaped(text)}", file=sys.stderr)
-
-
-def _run(verb: Callable[[_Keys], int], options: argparse.Namespace) -> int:
+def _run(verb: Callable[[KeyCommand], int], options: argparse.Namespace) -> int:
     try:
-        return verb(_Keys(options))
+        return verb(KeyCommand(options))
     except RefusedStepError as error:
         complain(str(error))
         return os.EX_USAGE
@@ -168,7 +86,7 @@ def _run(verb: Callable[[_Keys], int], options: argparse.Namespace) -> int:
         raise ConfigError(f"{name(options.config)}: {error}") from error
 
 
-def _create(keys: _Keys) -> int:
+def _create(keys: KeyCommand) -> int:
     options = keys.options
     kinds = (options.type,) if options.type else keys.settings.schedule.types
     bits = options.bits or keys.settings.rsa_bits
@@ -190,7 +108,7 @@ def _create(keys: _Keys) -> int:
     return keys.advance(directory, keys.without_new, first, bits)
 
 
-def _list(keys: _Keys) -> int:
+def _list(keys: KeyCommand) -> int:
     def show(directory: Directory) -> int:
         ring = directory.load()
         say(key_report.rows(ring, keys.settings.schedule, keys.now))
@@ -207,7 +125,7 @@ def _list(keys: _Keys) -> int:
     return keys.each(show)
 
 
-def _rotate(keys: _Keys) -> int:
+def _rotate(keys: KeyCommand) -> int:
     schedule = keys.settings.schedule
 
     def first(ring: KeyRing) -> list[KeyStep]:  # what is under way is only continued
@@ -216,113 +134,13 @@ def _rotate(keys: _Keys) -> int:
     return keys.each(lambda directory: keys.advance(directory, schedule, no_steps if keys.options.due else first))
 
 
-def _retire(keys: _Keys) -> int:
+def _retire(keys: KeyCommand) -> int:
     directory = keys.directory(keys.options.domain)
     with directory.locked():
         ring = retire(directory.load(), keys.options.selector, keys.now, at_once=keys.options.at_once)
         directory.save(ring)
         directory.clean(ring)
     return keys.advance(directory, keys.without_new)
-
-
-def _import(keys: _Keys) -> int:
-    options = keys.options
-    one = (options.domain, options.selector, options.file)
-    if options.key_table is None:
-        if options.file is None:
-            raise RefusedStepError("import DOMAIN SELECTOR FILE, or import --key-table FILE")
-        return _import_one(keys, *one)
-    if any(one):
-        raise RefusedStepError("--key-table names all domains, selectors and files; write nothing else")
-    try:
-        rows = read_key_table(options.key_table)
-    except ValueError as error:
-        raise KeyringError(str(error)) from error
-    code = os.EX_OK
-    for row in rows:
-        try:
-            if row.domain is None or AUTHOR_DOMAIN in row.path:
-                raise KeyringError("% stands for many domains; import the key of each: assay keys import DOMAIN ...")
-            code = max(code, _import_one(keys, row.domain, row.selector.name, Path(row.path)))
-        except KeyringError as error:
-            complain(f"{row.place}: {error}")
-            code = max(code, os.EX_NOINPUT)
-    return code
-
-
-def _import_one(keys: _Keys, domain: Domain, selector: str, path: Path) -> int:
-    try:
-        private = read_foreign(secrets.read(path))
-    except secrets.SecretError as error:
-        raise KeyringError(str(error)) from error
-    except ValueError as error:
-        raise KeyringError(f"{path}: {error}") from error
-    directory = keys.directory(domain)
-    directory.begin(domain)
-    with directory.locked():
-        adopt(directory, selector, private, keys.now)
-    say([f"{domain}: import {selector}: {bits_of(private)} bits, from {path}"])
-    return keys.advance(directory, keys.without_new)
-
-
-def _check(keys: _Keys) -> int:
-    authority = keys.authority
-    try:
-        signing = make_signing(keys.configuration)
-    except ValueError as error:  # a domain whose first key is not published yet, for instance: check that one
-        complain(f"{name(keys.options.config)}: {error}")
-        signing = None
-    configured = {(one.domain.name, one.key.selector.name): one for one in _configured(signing)}
-    asked: set[tuple[str, str]] = set()
-
-    def check(directory: Directory) -> int:
-        ring = directory.load()
-        below = {selector for (domain, selector), one in configured.items() if domain == ring.domain and one.below}
-        code = os.EX_OK
-        for selector, publication in look(ring, authority.texts, below).items():
-            key = ring.find(selector)
-            if key is not None:
-                asked.add((ring.domain, selector))
-                say(key_report.publication(key_name(ring, selector), key.state, publication))
-                if key.state in (KeyState.ACTIVE, KeyState.RETIRING):
-                    code = max(code, _code(publication))
-        return code
-
-    only = keys.options.domains
-    keys.options.domains = [domain for domain in only if keys.directory(domain).state.exists()]
-    code = keys.each(check) if keys.options.domains or not only else os.EX_OK
-    for known, one in configured.items():
-        if known not in asked and (not only or one.domain in only):
-            asked.add(known)
-            at = dkim.key_name(one.domain, one.key.selector)
-            found = compare(dkim.record_of(one.key.private), authority.texts(at), signs_below=one.below)
-            say(key_report.publication(at, one.place, found))
-            code = max(code, _code(found))
-    if not asked:
-        print("no keys; make some with: assay keys create DOMAIN")
-    return code
-
-
-class _Configured(Struct, frozen=True):
-    """A key that ``[sign]`` names. `below`: the domain in i= may be below that in d=."""
-
-    place: str
-    domain: Domain
-    key: dkim.SigningKey
-    below: bool
-
-
-def _configured(signing: Signing | None) -> Iterator[_Configured]:
-    for table in signing.tables if signing is not None else ():
-        for signatory in table.signatories:
-            identity = signatory.identity.rpartition("@")[2].lower()
-            below = identity not in ("", signatory.domain.name)
-            for key in signatory.keys:
-                yield _Configured(signatory.place, signatory.domain, key, below)
-
-
-def _code(publication: Publication) -> int:
-    return os.EX_OK if publication.sight is Sight.EVERYWHERE else EX_DIFFERENT
 
 
 def _domain(text: str) -> Domain:

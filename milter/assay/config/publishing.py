@@ -41,7 +41,7 @@ def make_publisher(keys: KeysSection, authority: Authority, domain: Domain) -> P
     except ValueError as error:
         raise SettingError("keys.tsig_file", str(error)) from error
     try:
-        zone = keys.update_zone or authority.zone(domain.name)
+        zone = keys.update_zone or authority.zone(f"_domainkey.{domain}")  # which may be a zone of its own
     except UnknownZoneError as error:
         raise SettingError("keys.update_zone", f"is not set, and the zone of {domain} is not found: {error}") from error
     server = resolver.parse_nameserver(keys.update_server)

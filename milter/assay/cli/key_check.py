@@ -1,0 +1,85 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""``assay keys check``: all keys that sign, compared with what each authoritative server publishes."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+
+from msgspec import Struct
+
+from assay.cli import key_report
+from assay.cli.key_command import KeyCommand, complain
+from assay.cli.output import say
+from assay.cli.serve import name
+from assay.config.signing import make_signing
+from assay.keyring import Directory
+from assay.keyring.run import key_name, look
+from assay.keys import Signing
+from assay.keys.published import Publication, Sight, compare
+from assay.keys.rotation import KeyState
+from assay.model.name import Domain
+from assay.protocol import dkim
+
+EX_DIFFERENT = 1
+
+
+def check(keys: KeyCommand) -> int:
+    """Compare all keys that sign with the DNS; the exit code."""
+    authority = keys.authority
+    try:
+        signing = make_signing(keys.configuration)
+    except ValueError as error:  # a domain whose first key is not published yet, for instance: check that one
+        complain(f"{name(keys.options.config)}: {error}")
+        signing = None
+    configured = {(one.domain.name, one.key.selector.name): one for one in _configured(signing)}
+    asked: set[tuple[str, str]] = set()
+
+    def check_ring(directory: Directory) -> int:
+        ring = directory.load()
+        below = {selector for (domain, selector), one in configured.items() if domain == ring.domain and one.below}
+        code = os.EX_OK
+        for selector, publication in look(ring, authority.texts, below).items():
+            key = ring.find(selector)
+            if key is not None:
+                asked.add((ring.domain, selector))
+                say(key_report.publication(key_name(ring, selector), key.state, publication))
+                if key.state in (KeyState.ACTIVE, KeyState.RETIRING):
+                    code = max(code, _code(publication))
+        return code
+
+    only = keys.options.domains
+    keys.options.domains = [domain for domain in only if keys.directory(domain).state.exists()]
+    code = keys.each(check_ring) if keys.options.domains or not only else os.EX_OK
+    for known, one in configured.items():
+        if known not in asked and (not only or one.domain in only):
+            asked.add(known)
+            at = dkim.key_name(one.domain, one.key.selector)
+            found = compare(dkim.record_of(one.key.private), authority.texts(at), signs_below=one.below)
+            say(key_report.publication(at, one.place, found))
+            code = max(code, _code(found))
+    if not asked:
+        print("no keys; make some with: assay keys create DOMAIN")
+    return code
+
+
+class _Configured(Struct, frozen=True):
+    """A key that ``[sign]`` names. `below`: the domain in i= may be below that in d=."""
+
+    place: str
+    domain: Domain
+    key: dkim.SigningKey
+    below: bool
+
+
+def _configured(signing: Signing | None) -> Iterator[_Configured]:
+    for table in signing.tables if signing is not None else ():
+        for signatory in table.signatories:
+            identity = signatory.identity.rpartition("@")[2].lower()
+            below = identity not in ("", signatory.domain.name)
+            for key in signatory.keys:
+                yield _Configured(signatory.place, signatory.domain, key, below)
+
+
+def _code(publication: Publication) -> int:
+    return os.EX_OK if publication.sight is Sight.EVERYWHERE else EX_DIFFERENT
