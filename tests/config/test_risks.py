@@ -16,6 +16,9 @@ RISKS: dict[str, tuple[dict[str, Any], str]] = {
     "more terms than a record may have": ({"spf": {"dns_terms": 11}}, "spf.dns_terms = 11: "),
     "more void lookups": ({"spf": {"void_lookups": 3}}, "spf.void_lookups = 3: "),
     "keys that are too short": ({"dkim": {"min_rsa_bits": 768}}, "dkim.min_rsa_bits = 768: "),
+    "short keys of our own": ({"keys": {"rsa_bits": 1024}}, "keys.rsa_bits = 1024: "),
+    "an overlap shorter than retries": ({"keys": {"overlap_days": 4}}, "keys.overlap_days = 4: "),
+    "Ed25519 alone": ({"keys": {"types": ["ed25519"]}}, "keys.types has no 'rsa': "),
     "neutral worse than none": ({"spf": {"mailfrom": {"neutral": "reject"}}}, "spf.mailfrom.neutral = 'reject': "),
     "neutral better than none": ({"spf": {"helo": {"none": "tag"}}}, "spf.helo.neutral = 'accept': "),
     **{

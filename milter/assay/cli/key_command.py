@@ -8,6 +8,7 @@ import os
 import sys
 import time
 from collections.abc import Callable
+from functools import cached_property
 from pathlib import Path
 
 from msgspec.structs import replace
@@ -34,7 +35,7 @@ class KeyCommand:
         self.settings = self.configuration.keys
         self.now = int(time.time())
 
-    @property
+    @cached_property
     def authority(self) -> Authority:
         """Whom to ask what is published."""
         dns = self.configuration.dns

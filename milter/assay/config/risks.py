@@ -9,8 +9,12 @@ from collections.abc import Iterator
 from assay.config.configuration import Configuration
 from assay.config.endpoint import Endpoint
 from assay.config.methods import DmarcSection
+from assay.keys.rotation import KeyType
 from assay.policy import Action
 from assay.protocol import dkim, spf
+
+ADVISED_RSA_BITS = 2048  # RFC 8301, 3.2
+RETRY_DAYS = 5  # RFC 5321, 4.5.4.1: at least four to five
 
 
 def risks(configuration: Configuration) -> Iterator[str]:
@@ -32,6 +36,7 @@ def risks(configuration: Configuration) -> Iterator[str]:
             f"dkim.min_rsa_bits = {configuration.dkim.min_rsa_bits}: such keys can be broken, and RFC 8301, 3.2 "
             f"forbids accepting them; write {dkim.STANDARD_MIN_RSA_BITS} or more"
         )
+    yield from _risks_of_keys(configuration)
     for key, action in _temporary(configuration):
         if action in (Action.REJECT, Action.DISCARD):
             yield f"{key} = '{action}': mail is lost when the DNS does not answer; write tempfail or accept"
@@ -74,6 +79,25 @@ def _ways_past(dmarc: DmarcSection) -> Iterator[str]:
                 f"dmarc.{key} = '{action}': this is a way past dmarc.{followed} = '{strictest}', because {how}; "
                 "remove the key"
             )
+
+
+def _risks_of_keys(configuration: Configuration) -> Iterator[str]:
+    keys = configuration.keys
+    if keys.rsa_bits < ADVISED_RSA_BITS:
+        yield (
+            f"keys.rsa_bits = {keys.rsa_bits}: RFC 8301, 3.2 advises {ADVISED_RSA_BITS}, because shorter keys are within "
+            f"reach of an attacker; write {ADVISED_RSA_BITS}"
+        )
+    if keys.overlap_days < RETRY_DAYS:
+        yield (
+            f"keys.overlap_days = {keys.overlap_days}: MTAs try for {RETRY_DAYS} days to deliver a message "
+            f"(RFC 5321, 4.5.4.1), and it then fails DKIM; write {RETRY_DAYS} or more"
+        )
+    if KeyType.RSA not in keys.types:
+        yield (
+            "keys.types has no 'rsa': many verifiers do not know Ed25519, and mail is unsigned for them "
+            '(RFC 8463, 5); write ["rsa", "ed25519"]'
+        )
 
 
 def _temporary(configuration: Configuration) -> Iterator[tuple[str, Action | None]]:

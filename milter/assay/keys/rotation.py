@@ -297,7 +297,7 @@ def _change(ring: KeyRing, selectors: set[str], state: KeyState, now: int) -> Ke
 
 
 def _signs_without(ring: KeyRing, key: RingKey) -> bool:
-    """Whether another active key is as good: Ed25519 is what few verifiers know (RFC 8463, 5)."""
+    """Whether another active key is as good: few verifiers know Ed25519 (RFC 8463, 6)."""
     others = (one for one in ring.keys if one.state is KeyState.ACTIVE and one is not key)
     return any(one.type in (KeyType.RSA, key.type) for one in others)
 

@@ -49,7 +49,10 @@ class _Server(Struct, frozen=True):
 
 
 class Authority:
-    """The authoritative servers of names, as the DNS names them or as the operator does."""
+    """The authoritative servers of names, as the DNS names them or as the operator does.
+
+    It remembers zones and servers, and never what they answer for a key: make one for each command.
+    """
 
     def __init__(
         self,
@@ -69,6 +72,7 @@ class Authority:
         self._servers = servers
         self._patience = patience
         self._port = port
+        self._resolved: dict[tuple[dns.name.Name, dns.rdatatype.RdataType], Sequence[Any]] = {}
 
     def texts(self, name: str) -> tuple[ServerAnswer, ...]:
         """What each authoritative server answers for the TXT records of a name. Never raises.
@@ -147,7 +151,14 @@ class Authority:
             name = name.parent()
 
     def _resolve(self, name: dns.name.Name, kind: dns.rdatatype.RdataType) -> Sequence[Any]:
-        """The records of exactly this name, from the first of our nameservers that answers; CNAMEs do not count."""
+        """The records of exactly this name; CNAMEs do not count. Each question is asked once."""
+        found = self._resolved.get((name, kind))
+        if found is None:
+            found = self._resolved[name, kind] = self._look_up(name, kind)
+        return found
+
+    def _look_up(self, name: dns.name.Name, kind: dns.rdatatype.RdataType) -> Sequence[Any]:
+        """The records of exactly this name, from the first of our nameservers that answers."""
         if not self._nameservers:
             raise UnknownZoneError("dns.nameservers is 'none'; name the servers to ask in keys.nameservers")
         fault = ""
