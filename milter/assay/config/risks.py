@@ -85,8 +85,8 @@ def _risks_of_keys(configuration: Configuration) -> Iterator[str]:
     keys = configuration.keys
     if keys.rsa_bits < ADVISED_RSA_BITS:
         yield (
-            f"keys.rsa_bits = {keys.rsa_bits}: RFC 8301, 3.2 advises {ADVISED_RSA_BITS}, because shorter keys are within "
-            f"reach of an attacker; write {ADVISED_RSA_BITS}"
+            f"keys.rsa_bits = {keys.rsa_bits}: RFC 8301, 3.2 advises {ADVISED_RSA_BITS}, because shorter keys can be "
+            f"broken; write {ADVISED_RSA_BITS}"
         )
     if keys.overlap_days < RETRY_DAYS:
         yield (
@@ -96,7 +96,7 @@ def _risks_of_keys(configuration: Configuration) -> Iterator[str]:
     if KeyType.RSA not in keys.types:
         yield (
             "keys.types has no 'rsa': many verifiers do not know Ed25519, and mail is unsigned for them "
-            '(RFC 8463, 5); write ["rsa", "ed25519"]'
+            '(RFC 8463, 6); write ["rsa", "ed25519"]'
         )
 
 

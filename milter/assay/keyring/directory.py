@@ -100,7 +100,7 @@ class Directory:
         A retiring key whose file is broken is left out: no mail needs it.
         """
         ring = self.load()
-        # The RSA signature goes on top (RFC 8463, 6 lets verifiers take the first that they know).
+        # The RSA signature goes on top, for verifiers that look at no other.
         keys = sorted(ring.keys, key=lambda key: key.type, reverse=True)
         retiring = []
         for key in keys:
