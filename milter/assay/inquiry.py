@@ -16,6 +16,9 @@ An evaluator that asks for more than it may need does not wait for all of it. It
 with the first answers to arrive, and PENDING in place of the others. Then it ends, or yields what it still wants to
 know. A question in flight is not asked again. One that is left out is no longer waited for. So answers arrive in any
 order and any grouping, and no result may depend on that.
+
+Where the result is settled, and answers only complete the evidence, it yields a `Brief` batch: whoever needs the result
+waits for these for a moment at most.
 """
 
 from __future__ import annotations
@@ -115,6 +118,16 @@ PENDING = Answer(Outcome.TEMPFAIL, reason="not answered yet")
 
 class Eager(tuple[Question, ...]):
     """A batch of which any answer may be enough: the evaluator is resumed as soon as one is there."""
+
+    __slots__ = ()
+
+
+#: Seconds to wait for a `Brief` batch. Most answers that a resolver must look up itself take a tenth.
+BRIEFLY = 0.5
+
+
+class Brief(tuple[Question, ...]):
+    """A batch that cannot change the result word: after `BRIEFLY`, PENDING takes the place of what is not answered."""
 
     __slots__ = ()
 

@@ -122,7 +122,7 @@ def test_forward_lookups_are_one_batch_of_bounded_size() -> None:
     first = next(inquiry)
     assert first == [Question(PTR4, RecordType.PTR)]
     second = inquiry.send([zone.answer(one) for one in first])
-    assert second == [Question(name, RecordType.A) for name in names[: iprev.MAX_PTR_NAMES]]
+    assert list(second) == [Question(name, RecordType.A) for name in names[: iprev.MAX_PTR_NAMES]]
     with pytest.raises(StopIteration) as end:
         inquiry.send([zone.answer(one) for one in second])
     assert end.value.value.result is iprev.Result.FAIL  # only the name beyond the bound leads back

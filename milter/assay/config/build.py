@@ -109,6 +109,7 @@ def make_settings(configuration: Configuration) -> session.Settings:
         ),
         spf_seconds=configuration.spf.seconds or None,
         spf_best_guess=configuration.spf.best_guess.encode(),
+        spf_explanations=configuration.replies.explain and not configuration.replies.generic,
         dkim=dkim.SignatureRules(
             min_rsa_bits=configuration.dkim.min_rsa_bits,
             max_signatures=configuration.dkim.max_signatures,

@@ -98,7 +98,10 @@ class RepliesSection(Section, frozen=True):
     ] = False
     explain: Annotated[
         bool,
-        Meta(description="Add the domain's own explanation of an SPF or Sender ID failure (exp=), marked as such."),
+        Meta(
+            description="Add the domain's own explanation of an SPF or Sender ID failure (exp=), marked as such. "
+            "false, or if replies.generic is on: do not look it up; it is then empty in rules and the facts log too."
+        ),
     ] = True
     texts: Annotated[
         dict[str, str],

@@ -4,8 +4,8 @@
 A pass says that the owner of the address block and the owner of the name agree. It says nothing about the message. The
 HELO name plays no part.
 
-Invariants: two batches of questions at most, one for the PTR records and one for all forward lookups; the record
-type of the latter follows the client's address family, since only that one can confirm it.
+Invariants: two rounds of questions at most, one for the PTR records and one for all forward lookups; the record type of
+the latter follows the client's address family, since only that one can confirm it.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from enum import StrEnum
 
 from msgspec import Struct
 
-from assay.inquiry import Inquiry, Outcome, Question, RecordType
+from assay.inquiry import PENDING, Answer, Brief, Eager, Inquiry, Outcome, Question, RecordType
 from assay.model.smtp import Address, canonical_address
 
 MAX_PTR_NAMES = 10  # RFC 7208, 4.6.4 has this bound for SPF's "ptr"; RFC 8601 leaves one to us
@@ -32,10 +32,10 @@ class Result(StrEnum):
 class Evaluation(Struct, frozen=True):
     """What the reverse and forward lookups gave.
 
-    `name` is the confirmed name, else the first name the address has, else empty. `names` are all that were looked
-    up, as the DNS gave them: a stranger writes them, so escape them wherever they are shown. `confirmed` are those of
-    them that have the address. The owner of the reverse zone can write any name into it, so only the confirmed names
-    say whose client this is.
+    `name` is the first confirmed name, else the first name the address has, else empty. `names` are all that were
+    looked up, as the DNS gave them: a stranger writes them, so escape them wherever they are shown. `confirmed` are
+    those of them that have the address; not those whose servers are slow to answer, if there is another. The owner of
+    the reverse zone can write any name into it, so only the confirmed names say whose client this is.
     """
 
     result: Result
@@ -57,16 +57,19 @@ def evaluate(address: Address) -> Inquiry[Evaluation]:
     if pointers.outcome is not Outcome.FOUND or not names:
         return Evaluation(Result.PERMERROR, address, "", (), (), f"{address} has no PTR record")
     kind = RecordType.A if address.version == 4 else RecordType.AAAA
-    answers = yield [Question(name, kind) for name in names]
-    confirmed = tuple(
-        name
-        for name, answer in zip(names, answers, strict=True)
-        if answer.outcome is Outcome.FOUND and address in answer.addresses
-    )
+    answers: dict[str, Answer] = {}
+    confirmed: tuple[str, ...] = ()
+    while missing := [name for name in names if name not in answers]:
+        # One confirmed name is a pass. The others are wanted too, but not from servers that do not answer.
+        asked = (Brief if confirmed else Eager)(Question(name, kind) for name in missing)
+        found = dict(zip(missing, (yield asked), strict=True))
+        answers |= {name: answer for name, answer in found.items() if answer is not PENDING or confirmed}
+        confirmed = tuple(name for name in names if name in answers and address in answers[name].addresses)
     if confirmed:
         reason = f"{confirmed[0]} has the address {address}"
         return Evaluation(Result.PASS, address, confirmed[0], names, confirmed, reason)
-    for name, answer in zip(names, answers, strict=True):
+    for name in names:
+        answer = answers[name]
         if answer.outcome is Outcome.TEMPFAIL:  # the name that we could not look up may be the right one
             reason = f"{kind} lookup of {name} failed: {answer.reason}"
             return Evaluation(Result.TEMPERROR, address, names[0], names, (), reason)

@@ -21,7 +21,20 @@ from functools import partial
 from threading import Event, Lock
 from typing import Any, Generic, NoReturn, Protocol, TypeVar, cast
 
-from assay.inquiry import ANYBODY, PENDING, Answer, Asker, Eager, Inquiry, Outcome, Pending, Question, Urgency
+from assay.inquiry import (
+    ANYBODY,
+    BRIEFLY,
+    PENDING,
+    Answer,
+    Asker,
+    Brief,
+    Eager,
+    Inquiry,
+    Outcome,
+    Pending,
+    Question,
+    Urgency,
+)
 from assay.resolver.flight import Flight
 from assay.resolver.statistics import Statistics
 
@@ -182,7 +195,7 @@ class Running(Generic[T]):
 
     `_lock` guards the generator and the other attributes. After `_ended`, late answers are dropped. `_asked` is what
     the DNS has not answered, by the index under which the resolver was asked: the place in the batch, and since when it
-    is wanted.
+    is wanted. `_end` wakes `result` when the evaluation has ended, and when it no longer waits for long.
     """
 
     __slots__ = (
@@ -228,10 +241,13 @@ class Running(Generic[T]):
         :raises Exception: what the evaluator raised, a bug.
         :raises concurrent.futures.CancelledError: after `cancel`.
         """
-        if not self._ended and not self._end.wait(max(0.0, self._driver.remaining)):
+        while not self._ended:
+            self._end.wait(max(0.0, self._patience))
             with self._lock:
                 if not self._ended:
-                    self._run(may_ask=False)
+                    self._end.clear()
+                    if self._patience <= 0:
+                        self._end_batch()
         if self._error is not None:
             raise self._error
         return cast(T, self._value)
@@ -265,15 +281,36 @@ class Running(Generic[T]):
                 self._run(may_ask=True)
 
     @property
+    def _patience(self) -> float:
+        """Seconds to wait for what is missing."""
+        left = self._driver.remaining
+        return min(left, self._since + BRIEFLY - self._driver._clock()) if isinstance(self._batch, Brief) else left
+
+    def _end_batch(self) -> None:
+        """Go on, on the calling thread, without the answers that are missing."""
+        if self._driver.remaining <= 0:
+            self._run(may_ask=False)
+        else:
+            self._missing = 0
+            self._run(may_ask=True, in_loop=False)
+
+    @property
     def _must_wait(self) -> bool:
         return self._missing > 0 and not _goes_on(self._batch, self._answers)
 
-    def _run(self, may_ask: bool) -> None:
-        """Drive the generator until it must wait or has ended."""
+    def _run(self, may_ask: bool, in_loop: bool = True) -> None:
+        """Drive the generator until it must wait or has ended.
+
+        :param in_loop: whether this is the loop's thread, which alone may ask.
+        """
         try:
             while True:
                 if self._must_wait:
                     if not may_ask or self._source.closed or self._driver.remaining <= 0:
+                        self._refuse()
+                    elif not in_loop:
+                        if self._source.hand_over(self._begin):
+                            return
                         self._refuse()
                     else:
                         self._ask()
@@ -295,6 +332,8 @@ class Running(Generic[T]):
         self._answers = [None if question in missed else lookup(question) for question in batch]
         self._batch = batch
         self._missing = self._answers.count(None)
+        if isinstance(batch, Brief):
+            self._end.set()  # so that `result` does not sleep longer than that
 
     def _move(self, batch: Sequence[Question]) -> None:
         """What is in flight goes over to the next batch; what that leaves out is not waited for."""

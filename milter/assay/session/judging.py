@@ -77,6 +77,7 @@ class Judging:
             now=self._now,
             limits=self._settings.spf_limits,
             best_guess=self._settings.spf_best_guess,
+            explain=self._settings.spf_explanations,
         )
 
     def client_is(self, client: Client) -> None:

@@ -42,7 +42,11 @@ class Origin:
             self._spf_helo = None
         if client.address is not None:
             request = spf.Request(
-                client.address, client.helo, receiver=self.receiver, limits=self._settings.spf_limits
+                client.address,
+                client.helo,
+                receiver=self.receiver,
+                limits=self._settings.spf_limits,
+                explain=self._settings.spf_explanations,
             ).of_helo()
             driver = self._inquiries.driver(self._settings.spf_seconds)
             self._spf_helo = self._inquiries.start(check_spf(self._memory, request), driver, Urgency.VERDICT)

@@ -24,7 +24,10 @@ def check_spf(memory: Memory, request: spf.Request) -> Inquiry[spf.Evaluation]:
     """SPF of one identity. If no macro was expanded, all senders at a domain have the same evaluation."""
     if request.fault:
         return (yield from spf.check(request))
-    key = ("spf", request.identity, request.domain, request.address.packed, request.limits, request.best_guess)
+    key = (
+        "spf", request.identity, request.domain, request.address.packed, request.limits, request.best_guess,
+        request.explain,
+    )  # fmt: skip
     found = yield from memory.again(key, lambda: spf.check(request), _is_same_for_all)
     return found if found.sender == request.sender else replace(found, sender=request.sender)
 

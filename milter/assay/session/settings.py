@@ -24,6 +24,7 @@ class Settings(Struct, frozen=True):
     spf_limits: spf.Limits = field(default_factory=spf.Limits)
     spf_seconds: float | None = None  #: the time one check of SPF may take; None for a message's budget
     spf_best_guess: bytes = b""  #: a record for domains that have none; empty for no guess
+    spf_explanations: bool = True  #: whether the explanations of domains are looked up
     dkim: dkim.SignatureRules = field(default_factory=dkim.SignatureRules)
     arc: bool = True
     arc_max_sets: int = 7  #: longer ARC chains fail

@@ -13,7 +13,7 @@ from __future__ import annotations
 from msgspec import Struct
 from msgspec.structs import replace
 
-from assay.inquiry import Inquiry, Outcome, Question, RecordType
+from assay.inquiry import Answer, Inquiry, Outcome, Question, RecordType
 from assay.model.name import Domain
 from assay.protocol.dmarc.record import DmarcPolicy, DmarcRecord
 from assay.protocol.dmarc.result import DiscoveryMethod, Result
@@ -21,9 +21,11 @@ from assay.protocol.dmarc.tree import (
     Found,
     PublicSuffix,
     Walk,
+    answers_by_name,
     below_suffix,
     failure_of,
     owner,
+    questions,
     single_record,
     walk_until,
 )
@@ -35,10 +37,10 @@ class Discovery(Struct, frozen=True):
     `result` is None where there is a record to evaluate against, else the result DMARC ends with: none, temperror or
     permerror. `reason` says why, or where the record was found. `policy` is the published policy for this very name;
     it is None without a record, and while the answer that np= or sp= depends on is missing. `policy_domain` is where
-    the record was found. `organizational_domain` is None where a question failed, and where the author domain's own
-    record arrived before the rest of the `walk`, which is for alignment only. `exists` is whether the author domain
-    exists, None if that did not matter. `queries` are the names that policy discovery queries, in order. `failure`
-    names a question that had no answer. `notes` tell a postmaster what was wrong with the records.
+    the record was found. `organizational_domain` is None where a question failed, and where the author domain has its
+    own record and the rest of the `walk`, which is for alignment only, is slow to answer. `exists` is whether the
+    author domain exists, None if that did not matter. `queries` are the names that policy discovery queries, in order.
+    `failure` names a question that had no answer. `notes` tell a postmaster what was wrong with the records.
     """
 
     author_domain: Domain
@@ -149,18 +151,18 @@ def _discover_by_suffix(author_domain: Domain, public_suffix: PublicSuffix) -> I
     """RFC 7489, 6.6.3: the author domain's record, else that of its organizational domain."""
     organizational = below_suffix(author_domain, public_suffix)
     domains = tuple(dict.fromkeys((author_domain, organizational)))
-    answers = yield [Question(owner(domain.name), RecordType.TXT) for domain in domains]
+    answers: dict[str, Answer] = {}
     notes: list[str] = []
-    discovery = Discovery(
-        author_domain,
-        None,
-        "",
-        organizational_domain=organizational,
-        exists=True if answers[0].outcome in (Outcome.FOUND, Outcome.NODATA) else None,
-        public_suffix=public_suffix,
-    )
-    for domain, answer in zip(domains, answers, strict=True):
-        discovery = replace(discovery, queries=(*discovery.queries, owner(domain.name)))
+    discovery = Discovery(author_domain, None, "", organizational_domain=organizational, public_suffix=public_suffix)
+    for domain in domains:
+        while domain.name not in answers:  # nobody waits for the second record if the first one applies
+            asked = questions(other.name for other in domains if other.name not in answers)
+            answers |= answers_by_name(asked, (yield asked))
+        answer = answers[domain.name]
+        exists = discovery.exists
+        if domain == author_domain and answer.outcome in (Outcome.FOUND, Outcome.NODATA):
+            exists = True
+        discovery = replace(discovery, queries=(*discovery.queries, owner(domain.name)), exists=exists)
         if answer.outcome is Outcome.TEMPFAIL:
             reason = failure_of(domain.name, answer)
             return replace(discovery, result=Result.TEMPERROR, reason=reason, failure=reason)

@@ -20,7 +20,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from msgspec import Struct
 
 from assay.caches import remember
-from assay.inquiry import PENDING, Answer, Eager, Inquiry, Outcome, Question, RecordType
+from assay.inquiry import PENDING, Answer, Brief, Eager, Inquiry, Outcome, Question, RecordType
 from assay.model.name import Domain
 from assay.protocol.dmarc import record as records
 from assay.protocol.dmarc.record import DmarcRecord
@@ -70,14 +70,22 @@ def walk(domain: Domain) -> Inquiry[Walk]:
 
 
 def walk_until(domain: Domain, enough: Callable[[Walk], bool]) -> Inquiry[Walk]:
-    """Walk the tree only as far as is `enough`; that which is not pending has to be."""
+    """Walk the tree as far as is `enough`, and if more answers come at once, further; nobody waits long for these.
+
+    :param enough: it has to be where nothing is pending.
+    """
     answers: dict[str, Answer] = {}
     while True:
         asked = questions(name for name in targets(domain) if name not in answers)
         answers |= answers_by_name(asked, (yield asked))
         way = read_walk(domain, answers)
         if enough(way):
-            return way
+            break
+    if way.pending:
+        rest = questions(name for name in targets(domain) if name not in answers)
+        answers |= answers_by_name(rest, (yield Brief(rest)))
+        way = read_walk(domain, answers)
+    return way
 
 
 def organizational_domain(domain: Domain, *, public_suffix: PublicSuffix | None = None) -> Inquiry[Domain | None]:

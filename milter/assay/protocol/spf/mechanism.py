@@ -133,10 +133,13 @@ class Context:
         """The questions to ask before the next evaluation. Any answer may be the one that decides."""
         return Eager(Question(name, kind) for name, kind in self.missing)
 
-    def answered(self, answers: Sequence[Answer]) -> None:
-        """Take the answers to `questions`, in the same order."""
+    def answered(self, answers: Sequence[Answer], late: bool = False) -> None:
+        """Take the answers to `questions`, in the same order.
+
+        :param late: what is still pending counts as a failure.
+        """
         for key, answer in zip(self.missing, answers, strict=True):
-            if answer is not PENDING:
+            if late or answer is not PENDING:
                 self.answers[key] = answer
 
     def void(self, answer: Answer) -> Match:
@@ -219,25 +222,39 @@ class Context:
         """The names that may be looked up: all after the first ten are ignored (RFC 7208, 4.6.4)."""
         return [name.lower().removesuffix(".") for name in answer.names[: self.limits.ptr_names]]
 
-    def validated(self, names: Sequence[str]) -> list[str] | None:
-        """The names that have the client's address (RFC 7208, 5.5), or None while an answer is missing."""
-        answers = [(name, self.lookup(name, self.address_type)) for name in names]
-        valid = None
-        if all(answer is not None for _, answer in answers):
-            valid = [name for name, answer in answers if answer is not None and self.address in answer.addresses]
+    def validated(self, names: Sequence[str]) -> str | None:
+        """The first name that has the client's address (RFC 7208, 5.5); empty if none has, None while it is not known.
+
+        The answers for the names after it are not waited for.
+        """
+        found: str | None = ""
+        for position, name in enumerate(names):
+            answer = self.lookup(name, self.address_type)
+            if answer is None:  # ask for the others in the same round
+                for later in names[position + 1 :]:
+                    self.lookup(later, self.address_type)
+                found = None
+                break
+            if self.address in answer.addresses:
+                found, names = name, names[: position + 1]
+                break
         if self.observer is not None:
-            self.observer.validated(names, valid)
-        return valid
+            self.observer.validated(names, found)
+        return found
+
+    def is_validated(self, name: str) -> bool:
+        """Whether it is known by now that a name has the client's address."""
+        return self.address in self.answers.get((name, self.address_type), PENDING).addresses
 
     def validated_name(self, domain: str) -> str | None:
         """The value of ``%{p}`` (RFC 7208, 7.3): the domain itself, else a name below it, else any, else "unknown"."""
         answer = self.reverse_lookup()
-        valid = None if answer is None else self.validated(self.reverse_names(answer))
-        if valid is None:
+        if answer is None:
             return None
         domain = domain.lower()
-        below = [name for name in valid if name.endswith("." + domain)]
-        return domain if domain in valid else next(iter(below or valid), "unknown")
+        names = self.reverse_names(answer)
+        found = self.validated(sorted(names, key=lambda name: (name != domain, not name.endswith("." + domain))))
+        return None if found is None else found or "unknown"
 
 
 def network(context: Context, directive: Directive) -> bool:
@@ -297,7 +314,8 @@ def ptr(context: Context, directive: Directive, domain: str) -> Match:
     target = target.lower() if target.isascii() else ""
     below = "." + target
     names = [name for name in context.reverse_names(answer) if name == target or name.endswith(below)]
-    return bool(context.validated(names))
+    # Any of them matches; so one that is known to be valid comes first.
+    return bool(context.validated(sorted(names, key=context.is_validated, reverse=True)))
 
 
 def exists(context: Context, directive: Directive, domain: str) -> Match:

@@ -136,12 +136,12 @@ class Narrator:
             if matched:
                 break
 
-    def validated(self, names: Sequence[str], valid: Sequence[str] | None) -> None:
+    def validated(self, names: Sequence[str], valid: str | None) -> None:
         if not names:
             term = self._at[2]
             self._note(Event.COMPARISON, f"none of the client's names is one that {term} asks for")
         for name in names if valid is not None else ():  # bounded by Limits.ptr_names
-            said = "has" if valid and name in valid else "does not have"
+            said = "has" if name == valid else "does not have"
             self._note(Event.COMPARISON, f"{name} {said} the client's address {self._address}")
 
     def _note(self, event: Event, text: str, question: Question | None = None, answer: Answer | None = None) -> None:

@@ -65,5 +65,5 @@ class Observer(Protocol):
     def compared(self, answer: Answer, directive: Directive) -> None:
         """The client was compared with addresses, up to the first that matches."""
 
-    def validated(self, names: Sequence[str], valid: Sequence[str] | None) -> None:
-        """Names of the client were looked up; None while an answer is missing (RFC 7208, 5.5)."""
+    def validated(self, names: Sequence[str], valid: str | None) -> None:
+        """Names of the client were looked up in order; None while an answer is missing (RFC 7208, 5.5)."""

@@ -57,6 +57,9 @@ class Request(Struct, frozen=True):
     record: bytes | None = None
     """A policy to use in place of the domain's own, version included."""
 
+    explain: bool = True
+    """Whether to look up the domain's explanation of a fail (RFC 7208, 6.2)."""
+
     default_explanation: str = ""
     """Our own explain-string, for a domain that fails without one (RFC 7208, 6.2). One that is not a
     valid explain-string is not used."""
