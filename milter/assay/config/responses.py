@@ -134,8 +134,8 @@ class RuleSection(Section, frozen=True):
         bool | str | None,
         Meta(
             description="Whether to sign mail of yours, or the domain to sign as, one of [sign]. Such a rule does "
-            "nothing else, and the first that matches decides. It applies to mail from outside only if it names direction. "
-            "If not set: the rule is not about signing."
+            "nothing else, and the first that matches decides. It applies to mail from outside only if it names "
+            "direction. If not set: the rule is not about signing."
         ),
     ] = None
     reason: Annotated[str, Meta(description="The reason, for the log, the reply and Authentication-Results.")] = ""
