@@ -593,6 +593,7 @@ EFFECTS: list[tuple[str, Any, Callable[[World], object], Mapping[str, Any]]] = [
     ("log.level", "debug", log, {}),
     ("log.facts", "{folder}/facts", facts, {}),
     ("log.enterprise", 32473, logged, REFUSE_DMARC),
+    ("metrics.listen", "inet:9810@127.0.0.1", children, {}),
 ]
 #: Fields of a rule, likewise. The required fields of a rule are in RULE.
 OF_A_RULE: list[tuple[str, Any, Callable[[World], object], Mapping[str, Any]]] = [

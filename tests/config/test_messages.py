@@ -13,7 +13,7 @@ import pytest
 
 import assay
 from assay.cli.serve import read_for_serving
-from assay.config import ConfigError
+from assay.config import ConfigError, build
 from signing import pem, rsa_key
 
 PACKAGE = Path(assay.__file__).parent
@@ -28,6 +28,7 @@ NOT_FROM_A_FILE = {
     "matches": "a rule fails on a message; see test_rules.py",
     "_cel": "the library is not installed",
     "_public_suffix": "the library is not installed; see test_a_missing_package",
+    "check_metrics": "likewise",
 }
 
 SOCKET = "is not a socket address; write inet:PORT@HOST, inet6:PORT@HOST or unix:PATH"
@@ -346,6 +347,11 @@ ROWS = {
     # [log]
     "unknown log": ("[log]\nto = 'file'\n", "log.to: 'file' is not one of stderr, syslog, journald"),
     "unknown format": ("[log]\nformat = 'xml'\n", "log.format: 'xml' is not one of pairs, json"),
+    "no endpoint": ("[metrics]\nlisten = '9810'\n", "metrics.listen: '9810' is not a socket address"),
+    "relative endpoint": (
+        "[metrics]\nlisten = 'unix:m'\n",
+        "metrics.listen: 'unix:m' is not an absolute path; write one such as unix:/run/assay/metrics.sock",
+    ),
     "unknown level": ("[log]\nlevel = 'loud'\n", "log.level: 'loud' is not one of error, warning, info, debug"),
     "unknown facility": ("[log]\nfacility = 'post'\n", "log.facility: 'post' is not one of auth, authpriv, daemon, "),
     "facts in a directory that is missing": (
@@ -425,3 +431,9 @@ def test_a_missing_package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
     monkeypatch.setitem(sys.modules, "publicsuffixlist", None)
     said = str(fails(tmp_path, "[dmarc]\norganizational_domain = 'psl'\n"))
     assert "dmarc.organizational_domain: 'psl' needs a Python package; install publicsuffixlist" in said
+
+
+def test_a_missing_package_for_metrics(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(build, "find_spec", lambda _: None)
+    said = str(fails(tmp_path, "[metrics]\nlisten = 'inet:9810@127.0.0.1'\n"))
+    assert "metrics.listen: this needs a Python package; install prometheus_client" in said

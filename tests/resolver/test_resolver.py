@@ -7,6 +7,7 @@ import threading
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import replace
 from ipaddress import ip_address
 from threading import Barrier, Thread
 from typing import Any
@@ -422,9 +423,15 @@ def test_the_thread_can_be_started_before_the_first_question() -> None:
 
 
 def test_the_statistics_tell_what_happened() -> None:
-    with NameServer(ROWS) as server, Resolver(configured([server.text])) as resolver:
+    ended: list[tuple[str, str, str]] = []
+    watch = lambda server, over, outcome, _seconds: ended.append((server, over, outcome))  # noqa: E731
+    with NameServer(ROWS) as server, Resolver(configured([server.text]), watch=watch) as resolver:
+        assert resolver.state.nameservers == {}
         for _ in range(3):
             one(resolver, "example.org")
         one(resolver, "long.example.org", "TXT")
         one(resolver, "a..b")
-        assert resolver.statistics == Statistics(local=1, hits=2, misses=2, queries=2, streams=1)
+        expected = Statistics(watch, local=1, hits=2, misses=2, queries=2, streams=1)
+        assert replace(resolver.statistics, troubles=expected.troubles) == expected
+        assert resolver.state.nameservers == {server.text: True}
+    assert ended == [(server.text, "udp", "found"), (server.text, "udp", "truncated"), (server.text, "tcp", "found")]

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from assay.cli.options import add_configuration
-from assay.config import ConfigError, Configuration, load, make_resolver, make_settings, make_trust
+from assay.config import ConfigError, Configuration, check_metrics, load, make_resolver, make_settings, make_trust
 from assay.config.endpoint import Endpoint
 from assay.daemon.journal import check_facts
 from assay.daemon.listener import ListenerError, open_listener
@@ -77,6 +77,7 @@ def read_for_serving(path: Path | None) -> tuple[Configuration, Log]:
     configuration, log = read_configuration(path)
     try:
         check_facts(configuration.log.facts)
+        check_metrics(configuration)
     except ValueError as error:
         raise ConfigError(f"{name(path)}: {error}") from error
     return configuration, log

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """The configuration: one TOML file, decoded into typed structs. `configuration` lists all keys with their reasons."""
 
-from assay.config.build import make_policy, make_resolver, make_settings, make_trust
+from assay.config.build import check_metrics, make_policy, make_resolver, make_settings, make_trust
 from assay.config.configuration import Configuration
 from assay.config.load import ConfigError, load
 from assay.config.risks import risks
@@ -10,6 +10,7 @@ from assay.config.sample import sample, show
 __all__ = [
     "ConfigError",
     "Configuration",
+    "check_metrics",
     "load",
     "make_policy",
     "make_resolver",

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import socket
 from collections.abc import Callable, Iterable
+from importlib.util import find_spec
 from pathlib import Path
 
 import msgspec
@@ -39,11 +40,16 @@ _METHODS: dict[str, Callable[[Configuration], msgspec.Struct]] = {
 _NO_OUTCOMES = ("list_traffic",)
 
 
-def make_resolver(configuration: Configuration, tell: Callable[[str], None] = lambda _: None) -> resolver.Resolver:
+def make_resolver(
+    configuration: Configuration,
+    tell: Callable[[str], None] = lambda _: None,
+    watch: resolver.Watch = resolver.unwatched,
+) -> resolver.Resolver:
     """A resolver, with its zone read. Close it when done.
 
     :param tell: gets a message when a nameserver stops answering, when it answers again, and when the system's
         nameservers change.
+    :param watch: gets each query to a nameserver that has ended.
     :raises ValueError: the zone file cannot be read or is invalid; the message names file and line.
     """
     dns = configuration.dns
@@ -60,7 +66,17 @@ def make_resolver(configuration: Configuration, tell: Callable[[str], None] = la
         trust_ad=dns.trust_ad,
         resolv_conf=resolver.ResolvConf(tell) if dns.nameserver_texts == (resolver.SYSTEM,) else None,
         tell=tell,
+        watch=watch,
     )
+
+
+def check_metrics(configuration: Configuration) -> None:
+    """Check that the figures can be served.
+
+    :raises ValueError: the library for it is not installed.
+    """
+    if configuration.metrics.listen and find_spec("prometheus_client") is None:
+        raise SettingError("metrics.listen", "this needs a Python package; install prometheus_client")
 
 
 def make_trust(configuration: Configuration) -> policy.Trust:

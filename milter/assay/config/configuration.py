@@ -14,7 +14,15 @@ from assay.config.methods import ArcSection, DkimSection, DmarcSection, IprevSec
 from assay.config.responses import HeadersSection, RepliesSection, RuleSection
 from assay.config.section import Section
 from assay.config.sign import SignSection
-from assay.config.site import Addresses, ClientsSection, DnsSection, IdentitySection, LogSection, MilterSection
+from assay.config.site import (
+    Addresses,
+    ClientsSection,
+    DnsSection,
+    IdentitySection,
+    LogSection,
+    MetricsSection,
+    MilterSection,
+)
 
 
 class Configuration(Section, frozen=True):
@@ -38,3 +46,4 @@ class Configuration(Section, frozen=True):
     lists: dict[str, str] = msgspec.field(default_factory=dict)
     rule: tuple[RuleSection, ...] = ()
     log: LogSection = LogSection()
+    metrics: MetricsSection = MetricsSection()

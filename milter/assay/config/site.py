@@ -87,15 +87,7 @@ class MilterSection(Section, frozen=True):
             mode_fits = 0 <= int(self.socket_mode, 8) <= 0o777
         except ValueError:
             mode_fits = False
-        try:
-            endpoint = Endpoint.parse(self.socket)
-        except EndpointError as error:
-            raise SettingError("socket", str(error)) from error
-        # Postfix reads a path from its queue directory; a daemon would read it from wherever it was started.
-        if endpoint.family == socket.AF_UNIX and not os.path.isabs(endpoint.path):
-            raise SettingError(
-                "socket", f"{self.socket!r} is not an absolute path; write one such as unix:/run/assay/assay.sock"
-            )
+        _check_endpoint("socket", self.socket, "assay.sock")
         if not mode_fits:
             raise SettingError("socket_mode", f"{self.socket_mode!r} is not a mode; write octal digits such as '0660'")
 
@@ -349,3 +341,30 @@ class LogSection(Section, frozen=True):
             raise SettingError("format", f"{self.format!r} is not one of pairs, json")
         if self.level not in ("error", "warning", "info", "debug"):
             raise SettingError("level", f"{self.level!r} is not one of error, warning, info, debug")
+
+
+class MetricsSection(Section, frozen=True):
+    """Figures for Prometheus, served by a process of their own."""
+
+    listen: Annotated[
+        str,
+        Meta(
+            description="Where /metrics, /healthz and /readyz are served over HTTP: inet:PORT@HOST, inet6:PORT@HOST or "
+            "unix:PATH. Empty: nowhere. Write an address of the loopback: whoever can connect reads the names of your "
+            "rules and nameservers. A TCP port such as inet:9810@127.0.0.1 is what Prometheus expects."
+        ),
+    ] = ""
+
+    def __post_init__(self) -> None:
+        if self.listen:
+            _check_endpoint("listen", self.listen, "metrics.sock")
+
+
+def _check_endpoint(key: str, text: str, usual: str) -> None:
+    try:
+        endpoint = Endpoint.parse(text)
+    except EndpointError as error:
+        raise SettingError(key, str(error)) from error
+    # Postfix reads a path from its queue directory; a daemon would read it from wherever it was started.
+    if endpoint.family == socket.AF_UNIX and not os.path.isabs(endpoint.path):
+        raise SettingError(key, f"{text!r} is not an absolute path; write one such as unix:/run/assay/{usual}")

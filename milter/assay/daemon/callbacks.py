@@ -24,6 +24,7 @@ from __future__ import annotations
 
 import os
 import sys
+import time
 from collections.abc import Callable
 from types import TracebackType
 from typing import Any
@@ -32,6 +33,7 @@ import Milter
 
 from assay.daemon import libmilter
 from assay.daemon.connection import Connection, Service, macro
+from assay.daemon.meter import Meter
 from assay.log import Field, Log
 
 #: Octets of one event that libmilter accepts. Its default of 65,535 is less than Postfix allows for a field
@@ -89,7 +91,7 @@ def install(service: Service) -> None:
     Milter.set_close_callback(close)
     Milter.set_exception_policy(Milter.CONTINUE)
     Milter.register("assay", negotiate=negotiate)
-    sys.excepthook = _hook(service.log)
+    sys.excepthook = _hook(service.log, service.journal.meter)
 
 
 def serve(log: Log) -> int:
@@ -126,6 +128,8 @@ def _step(begin: Callback, no_reply: int, act: Callback, *, begins: bool = False
         connection = context.getpriv() or begin(context)
         if begins:
             connection.failure = connection.broken
+        silent = connection.no_reply & no_reply
+        began = 0.0 if silent else time.monotonic()
         answer = _CONTINUE
         if not connection.failure:
             try:
@@ -136,7 +140,10 @@ def _step(begin: Callback, no_reply: int, act: Callback, *, begins: bool = False
                 connection.failure = _describe(error)
                 if act in _BEFORE_MESSAGES:
                     connection.broken = connection.failure
-        return _NOREPLY if connection.no_reply & no_reply else answer
+        if silent:
+            return _NOREPLY
+        connection.wait_is_over(act.__name__, time.monotonic() - began)
+        return answer
 
     return callback
 
@@ -161,6 +168,7 @@ def _abort(context: Any) -> int:
         try:
             connection.abort(context)
         except Exception as error:
+            connection.service.journal.meter.exception()
             connection.service.log.error("", _describe(error))
     return _CONTINUE
 
@@ -179,13 +187,14 @@ def _place(traceback: TracebackType | None) -> str:
     return f"{traceback.tb_frame.f_code.co_filename.rpartition('/')[2]}:{traceback.tb_lineno}"
 
 
-def _hook(log: Log) -> Callable[[type[BaseException], BaseException, TracebackType | None], None]:
+def _hook(log: Log, meter: Meter) -> Callable[[type[BaseException], BaseException, TracebackType | None], None]:
     """The hook that pymilter calls instead of a callback if it cannot convert an event to Python objects."""
 
     def hook(_kind: type[BaseException], error: BaseException, traceback: TracebackType | None) -> None:
         if isinstance(error, UnicodeDecodeError):
             log.warning("", (("event", "argument is not UTF-8, ignored"), ("argument", repr(error.object))))
         else:
+            meter.exception()
             log.error("", (("bug", repr(error)), ("at", _place(traceback))))
 
     return hook

@@ -14,16 +14,21 @@ from __future__ import annotations
 
 import contextlib
 import os
+import select
 import signal
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from dataclasses import field as attribute
 
-from msgspec import Struct
+from msgspec import Struct, field
+
+from assay.metrics import Page
 
 _READY = b"r"
 _REPLACED = b"n"  # others serve in its place
 
+_TICK_SECONDS = 1.0  # between two ticks of a child that waits
 _MIN_LIFE_SECONDS = 5.0  # if a child dies younger than this, the next one waits
 _MAX_DELAY_SECONDS = 30.0  # the longest such wait; doubled from 1 s, so that a bug does not become a fork storm
 _MAX_DELAY_WITHOUT_ANY_SECONDS = 1.5  # while none serves: MTAs retry for longer than this, and two forks are cheap
@@ -33,11 +38,15 @@ class Tether(Struct, frozen=True):
     """The child's side.
 
     :ivar slot: its number within its kind, from 0. Unique among children that do not drain.
+    :ivar page: where it counts.
+    :ivar pages: where all processes of the daemon count.
     """
 
     control: int
     readiness: int
     slot: int
+    page: Page = field(default_factory=Page.private)
+    pages: tuple[Page, ...] = ()
 
     def ready(self) -> None:
         """Report that this child serves. Call it once."""
@@ -45,15 +54,21 @@ class Tether(Struct, frozen=True):
             os.write(self.readiness, _READY)
         os.close(self.readiness)
 
-    def wait(self) -> bool:
+    def wait(self, tick: Callable[[], None] | None = None) -> bool:
         """Wait for the order to drain.
 
+        :param tick: called once a second until then.
         :returns: whether others serve in its place.
         """
         replaced = False
-        while word := os.read(self.control, 1):
+        while True:
+            if tick is not None and not select.select([self.control], [], [], _TICK_SECONDS)[0]:
+                tick()
+                continue
+            word = os.read(self.control, 1)
+            if not word:
+                return replaced
             replaced = word == _REPLACED
-        return replaced
 
 
 class Kind(Struct, frozen=True):
@@ -86,9 +101,15 @@ class Child:
     slot: int
     control: int  #: closing it tells the child to drain; -1 when closed
     readiness: int  #: readable once it serves, or at end-of-file when it died before; -1 when read
-    born: float = field(default_factory=time.monotonic)
+    page: Page
+    born: float = attribute(default_factory=time.monotonic)
     draining_until: float = 0.0  #: when it is killed; 0 unless it drains
     serving: bool = False
+
+    @property
+    def serves(self) -> bool:
+        """Whether it serves new mail."""
+        return self.kind.serves_mail and self.serving and not self.draining_until
 
     def read_readiness(self) -> None:
         """Read `readiness`. Call it when it is readable."""

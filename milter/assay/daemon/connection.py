@@ -105,7 +105,17 @@ def actions(settings: Settings) -> int:
 class Connection:
     """One connection of the MTA: a session and the result of the negotiation."""
 
-    __slots__ = ("broken", "client", "connected", "failure", "leading_space", "no_reply", "service", "session")
+    __slots__ = (
+        "broken",
+        "client",
+        "connected",
+        "failure",
+        "leading_space",
+        "no_reply",
+        "service",
+        "session",
+        "waited",
+    )
 
     def __init__(self, service: Service) -> None:
         self.service = service
@@ -116,6 +126,7 @@ class Connection:
         self.broken: tuple[Field, ...] = ()  # an error before the first message: on_error applies to all messages
         self.failure: tuple[Field, ...] = ()  # an error in the current message: on_error applies at its end
         self.client = ""  # the macro with its address, as it was when it connected
+        self.waited = 0.0  # seconds that the MTA waited for replies to the current message so far
 
     def negotiate(self, context: Any, options: list[int]) -> int:
         """xxfi_negotiate: agree on actions and steps. We take all we want of what the MTA offers."""
@@ -212,8 +223,17 @@ class Connection:
         if verdict is None:
             return int(Milter.CONTINUE)
         result = self.perform(context, verdict)
-        self.service.journal.enter(verdict, waited=time.monotonic() - began)
+        waited = time.monotonic() - began
+        self.service.journal.enter(verdict, waited=waited)
+        self.wait_is_over("eom", waited)
+        self.service.journal.meter.message_waited(self.waited)
+        self.waited = 0.0
         return result
+
+    def wait_is_over(self, stage: str, seconds: float) -> None:
+        """The MTA got its reply at a stage."""
+        self.waited += seconds
+        self.service.journal.meter.waited(stage, seconds)
 
     def give_up(self, queue_id: str, action: policy.OnError | None = None) -> int:
         """Accept or defer a message that we failed to judge.
@@ -222,6 +242,7 @@ class Connection:
         """
         action = action or self.service.on_error
         self.service.log.error("", (("queue", queue_id or "-"), ("action", action), *self.failure))
+        self.service.journal.meter.exception()
         self.failure = self.broken
         self.session.abort()
         return int(Milter.TEMPFAIL if action is policy.OnError.TEMPFAIL else Milter.ACCEPT)
@@ -229,6 +250,7 @@ class Connection:
     def abort(self, context: Any) -> None:
         """xxfi_abort: the message is over. Log its error, if any."""
         if self.failure != self.broken:
+            self.service.journal.meter.exception()
             self.service.log.error("", (("queue", macro(context, "i") or "-"), ("aborted", "yes"), *self.failure))
         self.failure = self.broken
         self.session.abort()

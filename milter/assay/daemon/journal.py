@@ -16,9 +16,11 @@ import msgspec
 from msgspec import Struct
 
 from assay import log
+from assay.daemon.meter import Meter
 from assay.findings import Finding
 from assay.log import appended
 from assay.log.appended import AppendedFile
+from assay.metrics import Page
 from assay.model.edits import Remove
 from assay.model.printable import marked, without_claims
 from assay.policy import ACCEPTED, Action, Decision, Stage
@@ -76,12 +78,13 @@ class Journal(Struct, frozen=True):
     """Where verdicts are recorded.
 
     `facts` is the facts log, None if there is none; `enterprise` is the private enterprise number of the structured
-    data, 0 for none.
+    data, 0 for none; `meter` counts.
     """
 
     log: log.Log
     facts: FactsLog | None = None
     enterprise: int = 0
+    meter: Meter = msgspec.field(default_factory=lambda: Meter(Page.private()))
     unread: Seldom = msgspec.field(default_factory=Seldom)
 
     def enter(self, verdict: Verdict, *, waited: float) -> None:
@@ -89,6 +92,7 @@ class Journal(Struct, frozen=True):
 
         :param waited: seconds from the end of the message to the verdict.
         """
+        self.meter.verdict(verdict)
         self.log.info("", message_fields(verdict, waited=waited))
         received = verdict.assessment.unread_received
         if received and verdict.stage is Stage.EOM and self.unread.due(time.monotonic()):
@@ -102,16 +106,16 @@ class Journal(Struct, frozen=True):
             self.facts.append(facts_line(verdict, time.time()))
 
 
-def open_journal(to: log.Log, facts: str, enterprise: int) -> Journal:
+def open_journal(to: log.Log, facts: str, enterprise: int, meter: Meter) -> Journal:
     """Open the records that the configuration names.
 
     :param facts: a path, empty for none.
     :raises ValueError: it cannot be opened; the message names it.
     """
     if not facts:
-        return Journal(to, None, enterprise)
+        return Journal(to, None, enterprise, meter)
     try:
-        return Journal(to, FactsLog(AppendedFile(facts), to), enterprise)
+        return Journal(to, FactsLog(AppendedFile(facts), to), enterprise, meter)
     except OSError as error:
         raise ValueError(f"log.facts: {facts}: cannot be written: {error.strerror}") from error
 

@@ -19,9 +19,10 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from assay.config import ConfigError, Configuration
-from assay.daemon import worker
+from assay.daemon import endpoint, worker
 from assay.daemon.child import BackOff, Child, Kind, Tether
 from assay.daemon.listener import Listener
+from assay.daemon.meter import DaemonMeter
 from assay.log import Log
 
 _SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGCHLD)
@@ -35,7 +36,7 @@ _PAUSE_SECONDS = 1.0  # after a system error in the loop itself
 
 def kinds(configuration: Configuration, listener: Listener, log: Log) -> tuple[Kind, ...]:
     """The kinds of children for a configuration. A new kind is one line here, and its ``run`` a module of its own."""
-    return (worker.kind(configuration, listener, log),)
+    return (worker.kind(configuration, listener, log), *endpoint.kind(configuration, log))
 
 
 @dataclass(slots=True)
@@ -46,6 +47,7 @@ class Supervisor:
     configuration: Configuration
     reload: Callable[[], tuple[Configuration, Log]]  #: reads the configuration again; raises ConfigError
     log: Log
+    _meter: DaemonMeter = field(init=False)
     _kinds: tuple[Kind, ...] = ()
     _children: dict[int, Child] = field(default_factory=dict)
     _back_off: dict[str, BackOff] = field(default_factory=dict)  # by the name of the kind
@@ -63,6 +65,7 @@ class Supervisor:
             os.set_blocking(end, False)
         previous = signal.set_wakeup_fd(wake_end)
         handlers = {number: signal.signal(number, lambda n, _: self._noted.append(n)) for number in _SIGNALS}
+        self._meter = DaemonMeter(self.configuration.milter.worker_count, self.log)
         try:
             self._kinds = kinds(self.configuration, self.listener, self.log)
             return self._loop(wake)
@@ -98,6 +101,7 @@ class Supervisor:
         if self._stopping and not any(child.kind.serves_mail for child in self._children.values()):
             self._drain(list(self._children.values()))
         self._keep_children()
+        self._meter.publish(sum(child.serves for child in self._children.values()))
         readers = [wake, *(child.readiness for child in self._children.values() if child.readiness >= 0)]
         readable, _, _ = select.select(readers, [], [], self._patience())
         if wake in readable:
@@ -159,6 +163,7 @@ class Supervisor:
             configuration, log = self.reload()
             new = kinds(configuration, self.listener, log)
         except (ConfigError, OSError) as error:
+            self._meter.reloaded(str(error))
             self.log.error(f"not reloaded, the old configuration stays: {error}")
             return
         if configuration.milter.socket != self.configuration.milter.socket:
@@ -178,11 +183,13 @@ class Supervisor:
                 fault = "a worker with the new configuration cannot serve"
         if fault:
             self._drain(fresh, replaced=True)
+            self._meter.reloaded(fault)
             self.log.error(f"not reloaded, the old configuration stays: {fault}")
             return
         self.log.close()
         self.configuration, self.log, self._kinds = configuration, log, new
         self._drain(old, replaced=True)
+        self._meter.reloaded("", log)
         self.log.info("reloaded")
 
     def _await(self, fresh: list[Child]) -> None:
@@ -213,9 +220,7 @@ class Supervisor:
 
     def _none_serves(self, kind: Kind) -> bool:
         """Whether a kind serves mail and no process does. Mail does not depend on helpers."""
-        return kind.serves_mail and not any(
-            child.kind.serves_mail and child.serving and not child.draining_until for child in self._children.values()
-        )
+        return kind.serves_mail and not any(child.serves for child in self._children.values())
 
     def _keep_children(self) -> None:
         """Start missing children, except during a wait after a failure."""
@@ -242,6 +247,7 @@ class Supervisor:
         :raises OSError: no process or descriptor left; nothing has changed.
         """
         ends: list[int] = []
+        page = self._meter.pages.take()
         taken = {child.slot for child in self._children.values() if child.kind is kind and not child.draining_until}
         slot = next(number for number in range(kind.count) if number not in taken)
         try:
@@ -251,13 +257,16 @@ class Supervisor:
         except OSError as error:
             for end in ends:
                 os.close(end)
+            self._meter.pages.release(page)
             raise OSError(error.errno, f"{'fork' if len(ends) == 4 else 'pipe'}: {error.strerror}") from error
         control, control_end, readiness, readiness_end = ends
         if pid == 0:
-            self._become(kind, Tether(control, readiness_end, slot), (control_end, readiness))
+            self._become(
+                kind, Tether(control, readiness_end, slot, page, self._meter.pages.all), (control_end, readiness)
+            )
         os.close(control)
         os.close(readiness_end)
-        child = self._children[pid] = Child(kind, pid, slot, control_end, readiness)
+        child = self._children[pid] = Child(kind, pid, slot, control_end, readiness, page)
         self.log.debug(f"{kind.name} {pid} started")
         return child
 
@@ -298,6 +307,7 @@ class Supervisor:
         with contextlib.suppress(ChildProcessError):  # no children
             while (found := os.waitpid(-1, os.WNOHANG))[0]:
                 if child := self._children.pop(found[0], None):
+                    self._meter.pages.release(child.page)
                     dead.append((child, os.waitstatus_to_exitcode(found[1])))
         for child, code in dead:
             self._on_death(child, code)
@@ -317,6 +327,7 @@ class Supervisor:
             self.log.error(line)
             return
         now = time.monotonic()
+        self._meter.died(kind.name)
         self._back_off_of(kind).on_failure(now - child.born, waiting=now < self._due(kind))
         self.log.error(f"{line}; starting another {self._wait(kind)}")
 

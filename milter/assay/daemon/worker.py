@@ -16,6 +16,7 @@ import random
 import signal
 import threading
 import time
+from collections.abc import Callable
 
 from assay import policy
 from assay.config import ConfigError, Configuration, make_resolver, make_settings, make_trust
@@ -23,6 +24,7 @@ from assay.daemon import callbacks, connection
 from assay.daemon.child import Kind, Tether
 from assay.daemon.journal import open_journal
 from assay.daemon.listener import Listener, deafen, refuse
+from assay.daemon.meter import LogMeter, Meter
 from assay.inquiry import Driver
 from assay.log import Log
 from assay.memory import Memory
@@ -83,7 +85,8 @@ def run(
     """
     keep_to(core, log)
     share_one_arena()
-    resolver = make_resolver(configuration, log.warning)
+    meter = Meter(tether.page)
+    resolver = make_resolver(configuration, log.warning, meter.query)
     resolver.start()
     budget = configuration.dns.budget_seconds
     sessions = connection.SessionCount()
@@ -100,13 +103,22 @@ def run(
         # A dry run refuses nothing, not even a message that we failed to judge.
         on_error=policy.OnError.ACCEPT if configuration.milter.dry_run else configuration.milter.on_error,
         on_no_client=policy.OnError.ACCEPT if configuration.milter.dry_run else policy.OnError.TEMPFAIL,
-        journal=open_journal(log, configuration.log.facts, configuration.log.enterprise),
+        journal=open_journal(log, configuration.log.facts, configuration.log.enterprise, meter),
         sessions=sessions,
     )
     callbacks.install(service)
+    log_meter = LogMeter(tether.page, "worker", log)
+
+    def tick() -> None:
+        troubles = resolver.statistics.troubles
+        if line := troubles.line(time.monotonic()):
+            log.info(line)
+        meter.publish(sessions.value, resolver)
+        log_meter.publish(troubles.slowest)
+
     threading.Thread(
         target=_control,
-        args=(tether, listener, sessions, configuration.milter.drain_seconds, log),
+        args=(tether, listener, sessions, configuration.milter.drain_seconds, log, tick),
         name="control",
         daemon=True,
     ).start()
@@ -144,13 +156,20 @@ def share_one_arena() -> None:
         ctypes.CDLL(None).mallopt(_M_ARENA_MAX, 1)
 
 
-def _control(tether: Tether, listener: Listener, sessions: connection.SessionCount, patience: float, log: Log) -> None:
+def _control(
+    tether: Tether,
+    listener: Listener,
+    sessions: connection.SessionCount,
+    patience: float,
+    log: Log,
+    tick: Callable[[], None],
+) -> None:
     """Wait for the order to drain, drain, and end the process.
 
     libmilter cannot drain: stopping it resets live sessions. So we make the listening socket deaf and end the process
     after the last session.
     """
-    replaced = tether.wait()
+    replaced = tether.wait(tick)
     signal.alarm(math.ceil(patience + _GRACE_SECONDS))  # the kernel ends us if we cannot, and no supervisor is left
     shared = os.dup(listener.descriptor)
     deafen(listener.descriptor)
@@ -163,11 +182,13 @@ def _control(tether: Tether, listener: Listener, sessions: connection.SessionCou
     quiet_since = time.monotonic()
     while time.monotonic() < deadline:
         time.sleep(_POLL_SECONDS)
+        tick()
         if sessions.value:
             quiet_since = time.monotonic()
         elif time.monotonic() - quiet_since >= _LINGER_SECONDS:
             break
     else:
         log.warning(f"closing {sessions.value} sessions that were still open after {patience:g} s")
+    tick()
     log.flush(_LAST_LINES_SECONDS)
     os._exit(os.EX_OK)  # a thread cannot make libmilter's main() return

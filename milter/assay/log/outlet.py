@@ -22,6 +22,8 @@ from assay.log.sinks import Sink
 
 #: Octets that wait in one process. Some 2,500 lines of messages: a busy minute, and little of a worker's memory.
 MAX_WAITING_OCTETS = 1024 * 1024
+MAX_WARNINGS = 5  # that are kept for `assay status`
+MAX_WARNING_LENGTH = 500  # characters of each
 RETRY_SECONDS = 1.0  # until the next attempt, if the sink cannot say when it takes more
 
 
@@ -31,6 +33,8 @@ class Outlet:
     def __init__(self, sink: Sink, form: Callable[[Level, str], str]) -> None:
         """:param form: makes a line of our own."""
         self.lost = 0  #: lines lost so far
+        #: The last lines that are not only information: when, and the line as it was written.
+        self.warnings: deque[tuple[float, str]] = deque(maxlen=MAX_WARNINGS)
         self._sink = sink
         self._form = form
         self._lock = Lock()
@@ -43,6 +47,8 @@ class Outlet:
 
     def write(self, level: Level, line: str) -> None:
         """Send a line now or later, or lose it."""
+        if level <= Level.WARNING:
+            self.warnings.append((time.time(), line[:MAX_WARNING_LENGTH]))
         octets = self._sink.frame(level, line)
         with self._lock:
             if not self._waiting:

@@ -20,7 +20,7 @@ from assay.resolver.nameservers import SYSTEM, Nameserver, NameserverError, conf
 from assay.resolver.nameservers import parse as parse_nameserver
 from assay.resolver.resolv_conf import ResolvConf
 from assay.resolver.service import Resolver
-from assay.resolver.statistics import Statistics
+from assay.resolver.statistics import Statistics, Watch, unwatched
 from assay.resolver.zone import LocalZone, ZoneError
 
 __all__ = [
@@ -34,7 +34,9 @@ __all__ = [
     "ResolvConf",
     "Resolver",
     "Statistics",
+    "Watch",
     "ZoneError",
     "configured",
     "parse_nameserver",
+    "unwatched",
 ]

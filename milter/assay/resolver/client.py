@@ -39,7 +39,7 @@ from assay.resolver.repeats import Repeats
 from assay.resolver.resolv_conf import ResolvConf
 from assay.resolver.share import Place, Pool
 from assay.resolver.slow import Delays, SlowDomains, domain_of
-from assay.resolver.statistics import Statistics
+from assay.resolver.statistics import State, Statistics
 from assay.resolver.streams import Streams
 
 #: Seconds to wait for the first answer of a server; resolvers give up on an authoritative server after about as long.
@@ -114,6 +114,11 @@ class Asking:
         self._delays = Delays(tell, loop.call_later)
         self._stranded: dict[Flight, None] = {}  # waiting for a probe
         self._repeats = Repeats(self._health, self._failures, clock, loop.call_later)
+
+    @property
+    def state(self) -> State:
+        """What it knows about the nameservers and the names that it asks about."""
+        return State(len(self._slow_domains), self._health.known)
 
     @property
     def flights(self) -> int:
@@ -243,6 +248,7 @@ class Asking:
             flight.exchange = None
             self._free(flight)
             if isinstance(outcome, transport.ExchangeFault):
+                flight.ended(self._statistics, server, outcome.cause.value, self._clock())
                 self._health.failed(server, outcome, flight.since)
                 flight.over_tcp = None
                 if outcome.cause is transport.Cause.TOO_LONG:
@@ -254,10 +260,13 @@ class Asking:
                 self._health.heard(server)
                 self._note_fast(flight)
                 if flight.over_tcp is None and wire.is_truncated(outcome):
+                    flight.ended(self._statistics, server, "truncated", self._clock())
                     self._turn_to_tcp(flight, server)
                 else:
+                    reply = message.read(outcome, flight.question.type, self._trust_ad)
+                    flight.ended(self._statistics, server, reply.answer.outcome.value, self._clock())
                     flight.over_tcp = None
-                    self._understand(flight, server, message.read(outcome, flight.question.type, self._trust_ad))
+                    self._understand(flight, server, reply)
 
         flight.pool, flight.place = pool, place
         flight.since = self._clock()

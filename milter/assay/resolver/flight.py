@@ -9,6 +9,8 @@ from assay.inquiry import Answer, Asker, Question, Urgency
 from assay.resolver import transport
 from assay.resolver.health import Server
 from assay.resolver.share import Place, Pool
+from assay.resolver.slow import domain_of
+from assay.resolver.statistics import Statistics
 
 
 class Waiter(Protocol):
@@ -94,3 +96,11 @@ class Flight:
         self.faults.clear()
         self.over_tcp = None
         self.slow = False
+
+    def ended(self, statistics: Statistics, server: Server, outcome: str, now: float) -> None:
+        """Count the exchange, before `over_tcp` changes.
+
+        :param outcome: a `transport.Cause`, or what the answer says.
+        """
+        over = "udp" if self.over_tcp is None else "tcp"
+        statistics.ended(domain_of(self.question.name), str(server), over, outcome, now - self.since, now)

@@ -92,6 +92,12 @@ class Health:
         return tuple(server.nameserver for server in self.servers)
 
     @property
+    def known(self) -> dict[str, bool]:
+        """Whether each server answers; without those that have not been asked yet."""
+        never = float("-inf")
+        return {str(one): one.fault is None for one in self.servers if one.fault is not None or one.heard > never}
+
+    @property
     def any_up(self) -> bool:
         """Whether some server is believed to be up."""
         return any(server.fault is None for server in self.servers)

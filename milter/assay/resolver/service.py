@@ -21,7 +21,7 @@ from assay.resolver.driver import BudgetDriver, Observer, Running
 from assay.resolver.flight import Flight
 from assay.resolver.nameservers import Nameserver
 from assay.resolver.resolv_conf import ResolvConf
-from assay.resolver.statistics import Statistics
+from assay.resolver.statistics import State, Statistics, Watch, unwatched
 from assay.resolver.zone import LocalZone
 
 #: Seconds to wait at most for the loop's thread when closing.
@@ -42,6 +42,7 @@ class Resolver:
         trust_ad: bool = False,
         resolv_conf: ResolvConf | None = None,
         tell: Callable[[str], None] = lambda _: None,
+        watch: Watch = unwatched,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         """
@@ -53,9 +54,10 @@ class Resolver:
         :param resolv_conf: the source of the nameservers, to follow its changes; None if they never change.
         :param tell: called in the loop's thread with a line for the log: a nameserver does not answer, or answers
             again; the nameservers have changed; or the questions of some clients wait too long for their turn.
+        :param watch: called in the loop's thread with each query that has ended.
         :param clock: seconds that never go back; the same one as the cache's.
         """
-        self.statistics = Statistics()
+        self.statistics = Statistics(watch)
         self.closed = False
         self._nameservers = tuple(nameservers)
         self._zone = zone
@@ -70,6 +72,11 @@ class Resolver:
         self._loop: asyncio.AbstractEventLoop | None = None
         self._thread: Thread | None = None
         self._client: Asking | None = None
+
+    @property
+    def state(self) -> State:
+        """What is known about the nameservers and the names asked about."""
+        return State() if self._client is None else self._client.state
 
     @property
     def flights(self) -> int:

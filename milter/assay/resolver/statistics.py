@@ -7,13 +7,34 @@ jumps, so ``x.n += 1`` on a plain attribute loses nothing there; elsewhere a cou
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from types import MappingProxyType
+
+from msgspec import Struct
+
+from assay.resolver.troubles import Troubles
+
+#: Gets a query that has ended: server, transport, outcome and seconds.
+Watch = Callable[[str, str, str, float], None]
+
+
+def unwatched(_server: str, _transport: str, _outcome: str, _seconds: float) -> None:
+    """Nobody watches."""
+
+
+class State(Struct, frozen=True):
+    """How it is now: the number of slow domains, and whether each nameserver asked so far answers."""
+
+    slow_domains: int = 0
+    nameservers: Mapping[str, bool] = MappingProxyType({})
 
 
 @dataclass(slots=True)
 class Statistics:
     """Counters since the resolver was made; they only grow."""
 
+    watch: Watch = unwatched  #: called in the loop's thread
     local: int = 0  #: questions answered by the local zone, or not asked because the DNS cannot carry the name
     hits: int = 0  #: questions answered from the cache
     misses: int = 0  #: questions that the cache could not answer
@@ -25,3 +46,12 @@ class Statistics:
     failures: int = 0  #: lookups that ended in TEMPFAIL
     refused: int = 0  #: questions answered TEMPFAIL because too many of the same client or message were waiting
     spent: int = 0  #: questions answered TEMPFAIL because a message's time budget was spent
+    troubles: Troubles = field(default_factory=Troubles)  #: what was slow or failed
+
+    def ended(self, domain: str, server: str, transport: str, outcome: str, seconds: float, now: float) -> None:
+        """A query has ended.
+
+        :param outcome: a `transport.Cause`, or what the answer says.
+        """
+        self.watch(server, transport, outcome, seconds)
+        self.troubles.note(domain, server, outcome, seconds, now)

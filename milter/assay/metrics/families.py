@@ -1,0 +1,89 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The families of figures: name, type, labels and meaning. Exposition, documentation and dashboard are made of them.
+
+Names and labels are the words of the configuration and the log. Prometheus gets them with ``assay_`` in front and, for
+counters, ``_total`` behind.
+"""
+
+from __future__ import annotations
+
+from enum import StrEnum
+
+from msgspec import Struct
+
+#: Bounds of the classes of waiting, in seconds: from an answer of the cache to the whole budget of a message.
+SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
+
+
+class Type(StrEnum):
+    """Types of Prometheus."""
+
+    COUNTER = "counter"
+    GAUGE = "gauge"
+    HISTOGRAM = "histogram"
+
+
+class Family(Struct, frozen=True):
+    """One family.
+
+    :ivar help: one sentence.
+    :ivar labels: the names of its labels.
+    """
+
+    name: str
+    type: Type
+    help: str
+    labels: tuple[str, ...] = ()
+
+    @property
+    def exposed(self) -> str:
+        """The name in Prometheus, as in a query; of a histogram, without ``_bucket``, ``_sum`` or ``_count``."""
+        return f"assay_{self.name}_total" if self.type is Type.COUNTER else f"assay_{self.name}"
+
+
+FAMILIES = (
+    Family(
+        "verdicts",
+        Type.COUNTER,
+        "Verdicts. A message that reaches its end has one at stage eom; one at an earlier stage refused it.",
+        ("stage", "action"),
+    ),
+    Family("results", Type.COUNTER, "Results of the judged messages, in the words of the log.", ("method", "result")),
+    Family(
+        "decisions",
+        Type.COUNTER,
+        "Verdicts that a configuration key or a rule decided, by its name.",
+        ("by", "action"),
+    ),
+    Family("dry_run_decisions", Type.COUNTER, "What keys and rules in dry run would have done.", ("by", "action")),
+    Family("wait_seconds", Type.HISTOGRAM, "How long the MTA waited for the reply at a stage.", ("stage",)),
+    Family("message_wait_seconds", Type.HISTOGRAM, "How long the MTA waited for one message, all stages together."),
+    Family("sessions", Type.GAUGE, "Open connections of MTAs."),
+    Family("exceptions", Type.COUNTER, "Bugs in assay that a message ran into; milter.on_error decided about it."),
+    Family("log_lines_lost", Type.COUNTER, "Lines of the log that were lost because it did not take them."),
+    Family(
+        "dns_questions",
+        Type.COUNTER,
+        "Questions of the evaluations, by where the answer came from: local, cache, shared (another message's query "
+        "was in flight), asked, refused (too many at a time) or spent (no time left).",
+        ("source",),
+    ),
+    Family(
+        "dns_queries",
+        Type.COUNTER,
+        "Queries to nameservers, by outcome: found, nodata, nxdomain, tempfail (an answer of no use), "
+        "truncated, timeout, unreachable, other "
+        "or too long.",
+        ("server", "transport", "outcome"),
+    ),
+    Family("dns_query_seconds", Type.HISTOGRAM, "How long nameservers took to answer.", ("server",)),
+    Family("dns_nameserver_up", Type.GAUGE, "How many workers believe that a nameserver answers.", ("server",)),
+    Family("dns_slow_names", Type.GAUGE, "Domains whose nameservers have been slow in the last minute."),
+    Family("info", Type.GAUGE, "1, with the version of assay.", ("version",)),
+    Family("workers", Type.GAUGE, "Workers that serve new connections."),
+    Family("deaths", Type.COUNTER, "Processes that died and were replaced.", ("kind",)),
+    Family("reloads", Type.COUNTER, "Reloads of the configuration: done or failed.", ("result",)),
+    Family("configuration_generation", Type.GAUGE, "1 for the configuration of the start, one more with each reload."),
+    Family("start_time_seconds", Type.GAUGE, "When the daemon started, in seconds since 1970."),
+)
+BY_NAME = {family.name: family for family in FAMILIES}

@@ -1,0 +1,136 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The memory in which processes count, and what is read from it."""
+
+from __future__ import annotations
+
+import os
+
+import pytest
+
+from assay.daemon.meter import Copies
+from assay.metrics import FAMILIES, Histogram, Page, Pages, read
+from assay.metrics.page import MAX_ENTRIES, NAME_OCTETS, NOTE_OCTETS, name_of
+
+VERDICT = name_of("verdicts", "eom", "accept")
+
+
+def in_child(work: object) -> None:
+    pid = os.fork()
+    if pid == 0:
+        work()  # type: ignore[operator]
+        os._exit(0)
+    assert os.waitpid(pid, 0)[1] == 0
+
+
+def test_what_a_child_counts_is_seen_and_stays() -> None:
+    pages = Pages(2)
+    page = pages.take()
+    for _ in range(2):  # one dies, the next has the same page
+        in_child(lambda: (page.add(VERDICT), page.add(name_of("verdicts", "eom", "reject")), page.set("sessions", 5)))
+        assert read(pages.all).of("sessions") == {(): 5}
+        pages.release(page)
+        assert pages.take() is page
+    assert read(pages.all).of("verdicts") == {("eom", "accept"): 2, ("eom", "reject"): 2}
+    assert read(pages.all).of("sessions") == {(): 0}, "its process is gone"
+
+
+def test_pages_are_added_up() -> None:
+    pages = Pages(3)
+    for _ in range(2):
+        page = pages.take()
+        page.add(VERDICT, 3)
+        page.set("sessions", 2)
+    reading = read(pages.all)
+    assert reading.total("verdicts") == 6
+    assert reading.total("verdicts", action="accept") == 6
+    assert reading.total("verdicts", action="reject") == 0
+    assert reading.total("sessions") == 4
+
+
+def test_without_a_page_left_nothing_fails() -> None:
+    pages = Pages(1)
+    pages.take()
+    page = pages.take()
+    page.add(VERDICT)
+    pages.release(page)
+    assert not read(pages.all).values
+
+
+def test_entries_beyond_the_bound_share_one() -> None:
+    page = Page.private()
+    for number in range(MAX_ENTRIES + 10):
+        page.add(name_of("decisions", f"rule {number}", "reject"))
+    for number in range(MAX_ENTRIES + 10):
+        page.add(name_of("decisions", f"rule {number}", "reject"))
+    entries = dict(page.entries())
+    assert len(entries) == MAX_ENTRIES
+    assert entries["overflow"] == 22
+    assert sum(entries.values()) == 2 * (MAX_ENTRIES + 10)
+
+
+@pytest.mark.parametrize("label", ["x" * 500, "ü" * 500, "\ud800", "\x1f", "", "\0"])
+def test_any_label(label: str) -> None:
+    page = Page.private()
+    page.add(name_of("decisions", label, "reject"))
+    page.add(VERDICT)
+    assert all(len(name.encode()) <= NAME_OCTETS for name, _ in page.entries())
+    reading = read([page])
+    assert reading.total("verdicts") == 1
+    assert all(len(labels) == 2 for labels in reading.of("decisions"))
+
+
+def test_a_histogram() -> None:
+    page = Page.private()
+    histogram = Histogram(page, name_of("wait_seconds", "eom"))
+    for seconds in (0.0005, 0.001, 0.002, 0.2, 60.0):
+        histogram.observe(seconds)
+    (waits,) = read([page]).waits("wait_seconds").values()
+    assert waits.counts == (2, 1, 0, 0, 0, 0, 0, 1, 0, 0, 0, 0, 0, 0, 1)
+    assert waits.number == 5
+    assert waits.seconds == pytest.approx(60.2035)
+    assert waits.quantile(0.5) == 0.0025
+    assert waits.quantile(0.99) == float("inf")
+
+
+def test_since_an_earlier_reading() -> None:
+    page = Page.private()
+    page.add(VERDICT, 3)
+    page.set("sessions", 2)
+    before = read([page])
+    page.add(VERDICT, 4)
+    page.set("sessions", 1)
+    found = read([page]).since(before)
+    assert found.total("verdicts") == 4
+    assert found.total("sessions") == 1
+
+
+def test_notes() -> None:
+    page = Page.private()
+    assert page.noted == b""
+    page.note(b"one two")
+    page.note(b"three")
+    assert page.noted == b"three"
+    page.note(b"x" * (NOTE_OCTETS + 1))
+    assert page.noted == b"three"
+
+
+def test_a_copied_counter_never_goes_back() -> None:
+    page = Page.private()
+    copies = Copies(page)
+    for value in (3, 5, 4, 6):
+        copies.copy("exceptions", value)
+    Copies(page).copy("exceptions", 2)  # the next process
+    assert read([page]).total("exceptions") == 8
+
+
+def test_the_page_lists_the_figures(pytestconfig: pytest.Config) -> None:
+    page = pytestconfig.rootpath / "docs" / "metrics.md"
+    rows = []
+    for family in FAMILIES:
+        labels = ", ".join(f"`{label}`" for label in family.labels)
+        rows.append(f"| `{family.exposed}` | {labels} | {family.type} | {family.help} |\n")
+    table = "| name | labels | type | meaning |\n|---|---|---|---|\n" + "".join(rows)
+    _, _, rest = page.read_text().partition("tests/test_metrics.py -->\n")
+    listed, _, tail = rest.partition("<!-- end of figures")
+    assert listed == table, f"write this table into {page}:\n{table}"
+    assert tail
