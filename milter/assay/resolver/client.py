@@ -164,7 +164,7 @@ class Asking:
                 flight.exchange.cancel()
         self._datagrams.close()
         for flight in flights.values():
-            _deliver(flight, Answer(Outcome.TEMPFAIL, reason="resolver closed"))
+            flight.deliver(Answer(Outcome.TEMPFAIL, reason="resolver closed"))
 
     def _next(self, flight: Flight) -> None:
         """Send a flight to the next server as soon as there is a place; if there is no server, end it later."""
@@ -258,7 +258,8 @@ class Asking:
                 self._go_on(flight, server, outcome.cause, outcome.reason)
             else:
                 self._health.heard(server)
-                self._note_fast(flight)
+                if self._slow_domains and self._clock() - flight.since < self._linger:
+                    self._slow_domains.discard(domain_of(flight.question.name))
                 if flight.over_tcp is None and wire.is_truncated(outcome):
                     flight.ended(self._statistics, server, "truncated", self._clock())
                     self._turn_to_tcp(flight, server)
@@ -322,10 +323,6 @@ class Asking:
                 self._fast.release(flight.place)
                 flight.pool, flight.place = self._slow, place
 
-    def _note_fast(self, flight: Flight) -> None:
-        if self._slow_domains and self._clock() - flight.since < self._linger:
-            self._slow_domains.discard(domain_of(flight.question.name))
-
     def _go_on(self, flight: Flight, server: Server, cause: transport.Cause | None, reason: str) -> None:
         """This server has no answer: ask the next one if the answer is still needed."""
         if not flight.waiting:
@@ -383,7 +380,7 @@ class Asking:
             answer = replace(answer, ttl=self._failures.failed(flight.key, self._clock()))
         else:
             self._failures.succeeded(flight.key)
-        _deliver(flight, self._cache.put(flight.key, answer))
+        flight.deliver(self._cache.put(flight.key, answer))
 
     def _drop(self, flight: Flight) -> None:
         """Drop a flight that nobody waits for."""
@@ -401,9 +398,3 @@ class Asking:
         stranded, self._stranded = self._stranded, {}
         for flight in stranded:
             self._next(flight)
-
-
-def _deliver(flight: Flight, answer: Answer) -> None:
-    waiting, flight.waiting, flight.askers = flight.waiting, {}, {}
-    for waiter, index in waiting:
-        waiter.deliver(index, answer)

@@ -104,3 +104,9 @@ class Flight:
         """
         over = "udp" if self.over_tcp is None else "tcp"
         statistics.ended(domain_of(self.question.name), str(server), over, outcome, now - self.since, now)
+
+    def deliver(self, answer: Answer) -> None:
+        """Give the answer to all that wait."""
+        waiting, self.waiting, self.askers = self.waiting, {}, {}
+        for waiter, index in waiting:
+            waiter.deliver(index, answer)
