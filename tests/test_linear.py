@@ -31,7 +31,7 @@ from assay.log import quote
 from assay.model.message import Header, HeaderField, split_message
 from assay.model.name import Domain, ReversePath
 from assay.policy.addresses import Entries
-from assay.protocol import arc, authres, dkim, dmarc, senderid, spf
+from assay.protocol import arc, authres, dkim, dmarc, senderid, spf, srs
 from assay.protocol.arc.seal import BODY_HASH_SPEC, recorded_results, seal
 from assay.protocol.spf import macro
 from assay.protocol.spf.record import MAX_RECORD_LENGTH
@@ -51,6 +51,7 @@ NOISE = 0.005  # seconds that say nothing on a shared machine
 RULES_NOISE = 0.0005  # likewise, where an honest message takes a tenth of a millisecond
 
 Reader = Callable[[bytes], object]
+SRS = srs.Scheme("a.example", (b"new", b"old"))
 OURS = ("mx.example.org", "bücher.example")
 
 
@@ -178,6 +179,13 @@ def _text(octets: bytes) -> bytes:
     return b"".join(bytes((len(octets[at : at + 255]),)) + octets[at : at + 255] for at in range(0, len(octets), 255))
 
 
+def _srs(local_part: bytes) -> None:
+    address = local_part.decode("latin-1") + "@a.example"
+    for rewrite in (srs.forward, srs.reverse):
+        with suppress(srs.SrsError):
+            rewrite(address, SRS, NOW)
+
+
 def _zone(text: bytes) -> None:
     with suppress(ZoneError):
         LocalZone(text.decode()).answer(Question("a." * 100 + "a", RecordType.A))
@@ -200,6 +208,7 @@ READERS: dict[str, tuple[Reader, Callable[[int], bytes]]] = {
     "macro": (_macro, unit("lorem%_ipsum%%")),
     "DMARC": (dmarc.parse, unit("x=lorem ipsum; ", "v=DMARC1; p=none; ")),
     "reverse-path": (lambda value: ReversePath.parse(value.decode("latin-1")), unit("lorem.ipsum.")),
+    "SRS": (_srs, unit("lorem.ipsum.")),
     "names": (_names, unit("bücher.lorem.ipsum.dolor." * 9 + "\n")),
     "log": (lambda value: quote(value.decode("latin-1")), unit("lorem ipsum ")),
     "DNS": (_dns, _answer(RecordType.TXT, lambda number: _record(16, _text(_number(number) * 60)))),
@@ -254,6 +263,13 @@ _HOSTILE: dict[str, dict[str, Callable[[int], bytes]]] = {
         "nothing but equals signs": unit("=", " mx; spf"),
         "folding": unit("\r\n ", " mx"),
         "versions": unit("0", " mx"),
+    },
+    "SRS": {
+        "equals signs": unit("=", "SRS0"),
+        "parts": unit("a=", "SRS0="),
+        "a long hash": unit("a", "SRS1="),
+        "a long host": unit("a", "SRS0=abcd=2W="),
+        "addresses of others": unit("SRS0=", "SRS1=abcd=a="),
     },
     "Received-SPF": {
         "receivers": unit("receiver=a ", " pass "),

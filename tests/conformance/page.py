@@ -20,6 +20,7 @@ from conformance import (
     answer_dmarc,
     answer_iprev,
     answer_spf,
+    answer_srs,
     test_ar,
     test_arc,
     test_arc_sign,
@@ -30,6 +31,7 @@ from conformance import (
     test_iprev,
     test_senderid,
     test_spf,
+    test_srs,
 )
 from conformance.answer_whole import Filter
 from conformance.cases import Case, load
@@ -116,6 +118,7 @@ def _runners(whole_filter: Filter) -> dict[str, _Runner]:
         "dmarc": _Runner(answer_dmarc.answer, test_dmarc.test_case),
         "iprev": _Runner(answer_iprev.answer, test_iprev.test_case),
         "ar": _Runner(answer_ar.answer, test_ar.test_published_case),
+        "srs": _Runner(answer_srs.answer, test_srs.test_case),
         "e2e": _Runner(whole_filter.words, lambda case: test_e2e.test_published_case(case, whole_filter)),
         "attack": _Runner(whole_filter.words, lambda case: test_attack.test_published_case(case, whole_filter)),
     }

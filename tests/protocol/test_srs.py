@@ -1,0 +1,134 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""SRS: what is written, what is believed, and which check fails."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from msgspec.structs import replace
+
+from assay.protocol import srs
+from assay.protocol.srs import Fault, Scheme, SrsError, forward, reverse
+
+DAY = 86_400
+NOW = 1_577_836_860.0  # 2020-01-01
+OURS = Scheme("fwd.example", (b"new", b"old"))
+OLD = Scheme("fwd.example", (b"old",))
+TEXT = st.text(st.characters(exclude_characters="@", exclude_categories=["Cs"]), min_size=1, max_size=30)
+HOST = st.from_regex(r"\A[a-z0-9-]{1,9}(\.[a-z0-9-]{1,9}){0,3}\Z")
+
+
+def fault(address: str, scheme: Scheme = OURS, now: float = NOW) -> Fault:
+    with pytest.raises(SrsError) as raised:
+        reverse(address, scheme, now)
+    return raised.value.fault
+
+
+@given(TEXT.filter(lambda user: not srs.is_srs(user)), HOST, st.sampled_from(srs.SEPARATORS), st.integers(4, 27))
+def test_what_is_written_leads_back(user: str, host: str, separator: str, length: int) -> None:
+    scheme = replace(OURS, separator=separator, hash_length=length)
+    ours = forward(f"{user}@{host}", scheme, NOW)
+    assert ours.startswith(f"SRS0{separator}")
+    assert ours.endswith("@fwd.example")
+    assert reverse(ours, scheme, NOW) == f"{user}@{host}"
+    assert reverse(ours, OURS, NOW) == f"{user}@{host}"  # with another separator, and a hash longer than ours
+
+
+@given(TEXT, st.sampled_from(srs.SEPARATORS), st.sampled_from(srs.SEPARATORS))
+def test_the_address_of_another_forwarder_goes_back_to_it(rest: str, theirs: str, ours: str) -> None:
+    scheme = replace(OURS, separator=ours)
+    address = forward(f"SRS0{theirs}{rest}@first.example", scheme, NOW)
+    assert address.startswith(f"SRS1{ours}")
+    assert reverse(address, scheme, NOW) == f"SRS0{theirs}{rest}@first.example"
+
+
+def test_a_third_forwarder_goes_back_to_the_first_one() -> None:
+    second = forward("SRS0+abcd=2W=a.example=ann@first.example", replace(OLD, domain="second.example"), NOW)
+    third = forward(second, OURS, NOW)
+    assert third.count("SRS") == 1
+    assert reverse(third, OURS, NOW) == "SRS0+abcd=2W=a.example=ann@first.example"
+
+
+@pytest.mark.parametrize("age", [0, 1, 21])
+def test_an_address_is_believed_until_its_age(age: int) -> None:
+    assert reverse(forward("ann@a.example", OURS, NOW), OURS, NOW + age * DAY) == "ann@a.example"
+
+
+@pytest.mark.parametrize("age", [22, 500, 1023, -1])
+def test_an_address_that_is_old_or_from_the_future_is_not_believed(age: int) -> None:
+    assert fault(forward("ann@a.example", OURS, NOW), now=NOW + age * DAY) is Fault.AGE
+
+
+def test_all_secrets_verify_and_the_first_one_signs() -> None:
+    assert reverse(forward("ann@a.example", OLD, NOW), OURS, NOW) == "ann@a.example"
+    assert fault(forward("ann@a.example", OURS, NOW), OLD) is Fault.HASH
+
+
+@pytest.mark.parametrize(
+    ("was", "becomes"), [("ann", "bob"), ("a.example", "b.example"), ("2W", "2V"), ("SRS0=", "SRS0=x")]
+)
+def test_nothing_in_an_address_can_be_changed(was: str, becomes: str) -> None:
+    address = forward("ann@a.example", OURS, NOW)
+    assert was in address
+    assert fault(address.replace(was, becomes, 1)) is Fault.HASH
+
+
+def test_an_mta_may_change_the_case() -> None:
+    address = forward("Ann@A.example", replace(OURS, hash_length=27), NOW)
+    assert reverse(address.upper(), OURS, NOW) == "ANN@A.EXAMPLE"
+    assert reverse(address.lower(), OURS, NOW) == "ann@a.example"
+
+
+def test_a_short_hash_is_not_believed() -> None:
+    scheme = replace(OURS, hash_length=6, min_hash_length=6)
+    address = forward("ann@a.example", scheme, NOW)
+    mark = address[5:11]
+    assert reverse(address.replace(mark, mark[:5]), OURS, NOW) == "ann@a.example"
+    assert fault(address.replace(mark, mark[:5]), scheme) is Fault.HASH
+    assert fault(address.replace(mark, ""), scheme) is Fault.FORM
+    assert fault(address.replace(mark, mark[:3])) is Fault.HASH
+
+
+@pytest.mark.parametrize(
+    ("local_part", "expected"),
+    [
+        ("ann", Fault.FORM),
+        ("SRS0", Fault.FORM),
+        ("SRS2=abcd=2W=a.example=ann", Fault.FORM),
+        ("SRS0=", Fault.FORM),
+        ("SRS0=abcd==a.example=ann", Fault.FORM),
+        ("SRS0=abcd=2W==ann", Fault.FORM),
+        ("SRS0=abcd=2W=a.example=", Fault.FORM),
+        ("SRS1=", Fault.FORM),
+        ("SRS1=abcd", Fault.FORM),
+        ("SRS1=abcd=first.example", Fault.FORM),
+        ("SRS1=abcd=first.example=", Fault.FORM),
+        ("SRS1=abcd=first.example==", Fault.FORM),
+        ("SRS1=abcd=first.example=rest", Fault.FORM),
+        ("SRS1=abcd=first.example==rest", Fault.HASH),
+        ("SRS0=" + "a" * 28 + "=2W=a.example=ann", Fault.HASH),
+        ("SRS0=\u0130\u0130\u0130\u0130=2W=a.example=ann", Fault.HASH),
+    ],
+)
+def test_each_check_that_fails_is_named(local_part: str, expected: Fault) -> None:
+    assert fault(f"{local_part}@fwd.example") is expected
+
+
+@pytest.mark.parametrize("date", ["2", "2WW", "21", "\u00df", "0O", "\u017f\u017f"])
+def test_a_date_is_two_letters(date: str) -> None:
+    mark = srs._hash(b"new", date, "a.example", "ann")[:4]
+    assert fault(f"SRS0={mark}={date}=a.example=ann@fwd.example") is Fault.AGE
+
+
+@pytest.mark.parametrize("address", ["", "ann", "ann@", "@a.example", '""'])
+def test_without_a_domain_there_is_nothing_to_go_back_to(address: str) -> None:
+    with pytest.raises(SrsError) as raised:
+        forward(address, OURS, NOW)
+    assert raised.value.fault is Fault.DOMAIN
+    assert fault(address) is Fault.DOMAIN
+
+
+def test_octets_that_are_not_utf_8_come_back() -> None:
+    user = b"\xe9\xff".decode("utf-8", "surrogateescape")
+    assert reverse(forward(f"{user}@a.example", OURS, NOW), OURS, NOW) == f"{user}@a.example"
