@@ -76,6 +76,34 @@ def test_a_relay_is_known_by_a_forward_confirmed_name(name: str, rows: Rows, rel
     assert str(verdict.assessment.client.address) == ("192.0.2.1" if relayed else RELAY)
 
 
+CHAIN = ["from {claim} by inner.example.net with ESMTP", "from mail.example.org (mail.example.org [192.0.2.1]) by mx2"]
+
+
+@pytest.mark.parametrize(
+    ("claim", "rows", "judged"),
+    [
+        pytest.param(f"{NAME} ({NAME} [{RELAY}])", HONEST, "192.0.2.1", id="confirmed"),
+        pytest.param(f"{NAME} ([{RELAY}])", HONEST, "192.0.2.1", id="by HELO, and confirmed"),
+        pytest.param(f"x ({NAME.upper()} [{RELAY}])", HONEST, "192.0.2.1", id="another HELO"),
+        pytest.param(f"{NAME} ({NAME} [203.0.113.9])", HONEST, "203.0.113.9", id="a claim"),
+        pytest.param(
+            f"{NAME} ({NAME} [{RELAY}])",
+            HONEST | {NAME: [["A", "192.0.2.98"]]},
+            RELAY,
+            id="a PTR that a stranger wrote",
+        ),
+        pytest.param(f"x.test (other.test [{RELAY}])", HONEST, RELAY, id="it claims nothing"),
+    ],
+)
+def test_a_named_relay_behind_a_relay(claim: str, rows: Rows, judged: str) -> None:
+    trust = Trust(relays=Networks.parse(["192.0.2.77"]), relay_names=frozenset((NAME,)))
+    session = Session(Settings(), trust, lambda: Zone({**ROWS, **rows}))
+    greet(session, "192.0.2.77")
+    fields = [f"Received: {value.format(claim=claim)}" for value in CHAIN]
+    verdict = talk(session, message("joe@example.org", *fields))
+    assert str(verdict.assessment.client.address) == judged
+
+
 def test_no_more_is_looked_up_for_clients_that_do_not_claim_to_be_a_relay() -> None:
     zones = [Zone(ROWS), Zone(ROWS)]
     for zone, trust in zip(zones, (Trust(), Trust(relay_names=frozenset((NAME,)))), strict=True):

@@ -7,7 +7,7 @@ function that returns the facts. It is called only if the policy acts at that st
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterable
 
 from assay.model.smtp import Address
 from assay.policy.decide import Policy, decide
@@ -94,12 +94,16 @@ class Course:
             self._taken = True
         return decision
 
-    def relayed(self, address: Address | None) -> bool:
+    def may_be_relay(self, names: Iterable[str]) -> bool:
+        """Whether one of these names, which anybody may claim, is that of a relay."""
+        return any(map(self._trust.names_relay, names))
+
+    def relayed(self, address: Address | None, confirmed: Collection[str] = ()) -> bool:
         """A Received field names the client of one of our relays. See `Trust.of_relayed`.
 
         :returns: whether this is the client to judge.
         """
-        self.message = self._trust.of_relayed(self.message, address)
+        self.message = self._trust.of_relayed(self.message, address, confirmed)
         return not self.message.relayed
 
     def end(self, facts: Facts | None) -> Decision:

@@ -75,10 +75,13 @@ class Trust(Struct, frozen=True):
         exempt = self._why_internal(address, daemon, local=local)
         if exempt:
             return Standing(Direction.RETURNED if results else Direction.OUTBOUND, exempt, cleaned=not results)
-        relayed = address is not None and self.relays.find(address) is not None
-        if confirmed and not relayed:
-            relayed = any(map(self.names_relay, confirmed))
+        relayed = self._is_relay(address, confirmed)
         return Standing(cleaned=not results, relayed=relayed) if results or relayed else STRANGER
+
+    def _is_relay(self, address: Address | None, confirmed: Collection[str]) -> bool:
+        if address is None:
+            return False
+        return self.relays.find(address) is not None or any(map(self.names_relay, confirmed))
 
     def _why_internal(self, address: Address | None, daemon: str, *, local: bool) -> str:
         if daemon in self.daemon_names:
@@ -102,12 +105,13 @@ class Trust(Struct, frozen=True):
             return Standing(spared="exempt sender", cleaned=client.cleaned, relayed=client.relayed)
         return client
 
-    def of_relayed(self, message: Standing, address: Address | None) -> Standing:
+    def of_relayed(self, message: Standing, address: Address | None, confirmed: Collection[str] = ()) -> Standing:
         """The standing of a message once its Received field names the client of our relay.
 
         :param address: of that client; None if the field has none.
+        :param confirmed: names of the address that lead back to it. What the field says about names counts for nothing.
         """
-        if address is not None and (address.is_loopback or self.relays.find(address) is not None):
+        if address is not None and (address.is_loopback or self._is_relay(address, confirmed)):
             # The next Received field is from that relay. A loopback address is that of the relay's own host, not of
             # ours: a content filter that returns all mail to the relay, strangers' mail included.
             return message

@@ -7,13 +7,20 @@ they belong to the message.
 
 from __future__ import annotations
 
+from collections.abc import Collection
+
 from assay.inquiry import Pending, Urgency
 from assay.memory import Memory
-from assay.model.smtp import Client
+from assay.model.smtp import Address, Client
 from assay.protocol import iprev, spf
 from assay.session.inquiries import Inquiries
 from assay.session.remembered import check_iprev, check_spf
 from assay.session.settings import Settings
+
+
+def confirmed_names(inquiries: Inquiries, memory: Memory, address: Address) -> Collection[str]:
+    """The names of a possible relay of ours that lead back to its address. Waits for them."""
+    return inquiries.start(check_iprev(memory, address), urgency=Urgency.VERDICT).result().confirmed
 
 
 class Origin:

@@ -15,16 +15,14 @@ from msgspec.structs import replace
 from assay import policy
 from assay.assessment import Assessment
 from assay.findings import findings
-from assay.inquiry import Urgency
 from assay.memory import Memory
 from assay.model.message import HeaderField
 from assay.model.name import ReversePath
 from assay.model.smtp import Address, Client, Envelope
 from assay.policy import Action, Decision, Stage
 from assay.session.inquiries import Inquiries, NewDriver
-from assay.session.origin import Origin
+from assay.session.origin import Origin, confirmed_names
 from assay.session.publications import Publications
-from assay.session.remembered import check_iprev
 from assay.session.settings import Settings
 from assay.session.transaction import Transaction, Verdict
 
@@ -81,13 +79,13 @@ class Session:
         return self._at_connection(Stage.CONNECT)
 
     def _confirmed(self, address: Address | None, name: str) -> Collection[str]:
-        """The names that lead back to a client that may be a relay of ours, waited for; none for all other clients.
+        """The names that lead back to a client that may be a relay of ours; none for all other clients.
 
         The MTA's word is not enough: not every MTA looks whether the name leads back.
         """
-        if address is None or not self._trust.names_relay(name):
+        if address is None or not self._course.may_be_relay([name]):
             return ()
-        return self._inquiries.start(check_iprev(self._memory, address), urgency=Urgency.VERDICT).result().confirmed
+        return confirmed_names(self._inquiries, self._memory, address)
 
     def helo(self, name: str) -> Verdict | None:
         """HELO or EHLO was sent, perhaps again after STARTTLS. Starts SPF of the HELO identity."""

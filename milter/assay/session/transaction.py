@@ -8,6 +8,8 @@ header is kept (DKIM needs it whole), the body never.
 
 from __future__ import annotations
 
+from collections.abc import Collection
+
 from msgspec import Struct
 from msgspec.structs import replace
 
@@ -21,11 +23,11 @@ from assay.model.message import NO_HEADER, HeaderField
 from assay.model.smtp import Client, Envelope
 from assay.policy import ACCEPTED, Action, Decision, Direction, Stage
 from assay.protocol import dkim, dmarc
-from assay.protocol.syntax.received import parse_received
+from assay.protocol.syntax.received import claimed_names, parse_received
 from assay.session.fields import Fields
 from assay.session.inquiries import Inquiries
 from assay.session.judging import FIELDS, Judging
-from assay.session.origin import Origin
+from assay.session.origin import Origin, confirmed_names
 from assay.session.outgoing import NO_RULE, Outgoing, Signed
 from assay.session.publications import Publications
 from assay.session.settings import Settings
@@ -81,6 +83,7 @@ class Transaction:
         self._course = course
         self._settings = settings
         self._inquiries = inquiries
+        self._memory = memory
         self._publications = publications
         self._authserv_id = authserv_id
         self._recipients: list[str] = []
@@ -123,7 +126,10 @@ class Transaction:
         address, helo = parse_received(field.value) or (None, "")
         if address is None:
             self._unread_received = field.value
-        if not self._course.relayed(address):
+        confirmed: Collection[str] = ()
+        if address is not None and self._course.may_be_relay(claimed_names(field.value)):
+            confirmed = confirmed_names(self._inquiries, self._memory, address)
+        if not self._course.relayed(address, confirmed):
             return
         unknown = replace(self._client, address=None, name="", helo="")
         if self._course.message.direction is Direction.INBOUND:

@@ -53,6 +53,9 @@ _EXIM_LITERAL = re.compile(
     re.IGNORECASE,
 )
 
+_BY = re.compile(r"[ \t]by[ \t]", re.IGNORECASE)
+_SEPARATORS = re.compile(r"[ \t()\[\]=@]+")
+
 
 def parse_received(value: bytes) -> tuple[Address, str] | None:
     """The client's address and its HELO argument, or None if the field does not give an address.
@@ -61,6 +64,12 @@ def parse_received(value: bytes) -> tuple[Address, str] | None:
     """
     text = value[:MAX_OCTETS].replace(b"\r\n", b"").decode("utf-8", "surrogateescape")
     return _bracketed(text) or _bare(text) or _literal(text)
+
+
+def claimed_names(value: bytes) -> list[str]:
+    """The words that stand where a Received field names the client, HELO among them. Anybody may claim any of them."""
+    text = value[:MAX_OCTETS].replace(b"\r\n", b"").decode("utf-8", "surrogateescape")
+    return _SEPARATORS.split(_BY.split(text, maxsplit=1)[0])
 
 
 def _bracketed(text: str) -> tuple[Address, str] | None:
