@@ -42,7 +42,7 @@ _LOCAL_BACKWARDS = re.compile(r"[ \t]*+([A-Za-z0-9!#$%&'*+/=?^_`{|}~.\x80-\U0010
 _DROPPED = re.compile(r'[\x00-\x08\x0a-\x1f\x7f-\x9f"\\)>\u2028\u2029]+')
 _PARENTHESIS = re.compile("[()]")
 #: Sendmail rewrites ``host!user`` and ``user%host`` to ``user@host`` where no "@" follows. The first host, backwards.
-_BANG = re.compile(r"!(?=[^\x00-\x20])")
+_BANG = re.compile("!")  # the user may be missing, as Sendmail puts quotes around what follows a ":" or ";"
 _HOST_BACKWARDS = re.compile(r"[ \t]*+([A-Za-z0-9#$&'*+/=?^_`{|}~. \t\x80-\U0010ffff-]*+)")
 _PERCENT = re.compile(r"%([A-Za-z0-9_. \t\x80-\U0010ffff-]++)")
 
@@ -82,6 +82,8 @@ def _texts(value: bytes) -> Iterator[str]:
         plain = _DROPPED.sub("", reading)
         if plain != reading:
             yield plain
+            if "=?" in plain and (found := _ENCODED_WORD.sub(_decode, plain)) != plain:
+                yield found  # an encoded-word that was broken
         if "(" in reading:
             yield _DROPPED.sub("", _without_comments(reading))
 
