@@ -84,6 +84,7 @@ class Wanted(Struct, frozen=True):
     received_spf_local_part: bool = True  #: the local part of the reverse-path, in Received-SPF
     arc_none: bool = False  #: arc=none for a message without a chain
     hide_none: bool = False  #: no result "none" of any method
+    authenticated: bool = False  #: auth=pass for users who have logged in, whose mail is not judged
     single_spf: bool = False  #: one result of SPF: that of MAIL FROM, else that of HELO
 
 
@@ -108,6 +109,12 @@ def insert_edits(
             )
             fields.append(Insert("Received-SPF", value))
     return tuple(reversed(fields))
+
+
+def auth_edits(login: str, authserv_id: str) -> tuple[Insert, ...]:
+    """The field for mail of a user who has logged in, which is not judged (RFC 8601, 2.7.4)."""
+    result = authres.MethodResult("auth", _PASS, properties=(authres.Property("smtp", "auth", login),))
+    return (Insert("Authentication-Results", authres.render(authserv_id, [result])),)
 
 
 #: Our choice, for one method: with as many as the default of dkim.max_signatures allows, a hostile field stays below

@@ -578,6 +578,7 @@ EFFECTS: list[tuple[str, Any, Callable[[World], object], Mapping[str, Any]]] = [
     ("headers.received_spf_local_part", False, message, {}),
     ("headers.hide_none", True, message, {}),
     ("headers.single_spf", True, message, {}),
+    ("headers.authenticated", True, message, {}),
     ("headers.tag_field", "X-Other: yes", message, {"dmarc.reject": "tag"}),
     ("headers.tag_subject", "[odd] ", message, {"dmarc.reject": "tag"}),
     ("replies.generic", True, message, REFUSE_DMARC),

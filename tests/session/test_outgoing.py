@@ -312,3 +312,17 @@ def test_a_message_that_is_refused_is_not_signed(keys: Path) -> None:
     verdict = outcome(sections, client="192.0.2.1")
     assert verdict.action == "reject"
     assert "DKIM-Signature" not in [edit.name for edit in verdict.edits]
+
+
+def test_the_log_names_what_may_break_a_signature(keys: Path) -> None:
+    octets = MESSAGE.replace(b"hello", b"gr\xc3\xbc\xc3\x9fe " + b"x" * 1000)
+    assert "sign=example.org/sel,e2026 hazard=8bit,long-line" in line(outcome(sign(keys), octets))
+
+
+@pytest.mark.parametrize(("login", "wanted", "field"), [("joe", True, True), ("", True, False), ("joe", False, False)])
+def test_users_who_have_logged_in_on_request(keys: Path, login: str, wanted: bool, field: bool) -> None:
+    sections = sign(keys) | {"headers": {"authenticated": wanted}, "identity": {"authserv_id": "mx.example.net"}}
+    verdict = outcome(sections, client="10.0.0.1", authenticated=login)
+    written = [" ".join(edit.value.split()) for edit in verdict.edits if edit.name == "Authentication-Results"]
+    assert written == (["mx.example.net; auth=pass smtp.auth=joe"] if field else [])
+    assert results(verdict) == [f"{SELECTOR} pass", "e2026 pass"]

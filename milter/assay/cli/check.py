@@ -10,7 +10,7 @@ import time
 from collections.abc import Iterator
 from typing import Any
 
-from assay.cli import output
+from assay.cli import outgoing, output
 from assay.cli.opinion import Comparison, compare
 from assay.cli.options import add_configuration, add_envelope, read_message
 from assay.cli.plain import plain
@@ -34,7 +34,14 @@ def add_to(commands: Any) -> None:
         description="Evaluate a saved message as the daemon would, and print the header fields it would write. The "
         "exit code is 0 for every verdict.",
     )
-    add_envelope(parser)
+    add_envelope(parser, ip_required=False)
+    parser.add_argument(
+        "--outgoing",
+        action="store_true",
+        help="the message is yours: print what signs it, or why nothing does, and what an MTA may change afterwards; "
+        "without --ip it comes from this host",
+    )
+    parser.add_argument("--login", default="", metavar="NAME", help="the login name, if the client authenticated")
     parser.add_argument("--rcpt", action="append", default=[], metavar="PATH", help="recipient; may be repeated")
     add_configuration(parser)
     parser.add_argument(
@@ -49,12 +56,14 @@ def add_to(commands: Any) -> None:
         "difference names the section that decides",
     )
     parser.add_argument("--json", action="store_true", help="print everything as one JSON object")
-    parser.set_defaults(run=run)
+    parser.set_defaults(run=run, fail=parser.error)
 
 
 def run(options: argparse.Namespace) -> int:
     """Evaluate and print."""
     configuration, _ = read_configuration(options.config)
+    if options.ip is None and not options.outgoing:
+        options.fail("the address of the client is required: write --ip, or --outgoing for a message of yours")
     try:
         message = read_message(options.message)
     except OSError as error:
@@ -63,20 +72,27 @@ def run(options: argparse.Namespace) -> int:
     asked: list[tuple[Question, Answer, float]] = []
     verdicts, comparisons = _evaluate(configuration, options, message, asked)
     ruling = _ruling(verdicts, len(options.rcpt))
+    explanation = _explain(configuration, message, ruling) if options.outgoing else None
     if options.json:
         found = _object(verdicts, ruling, asked)
+        if explanation is not None:
+            found["sign"] = plain(explanation)
         if options.second_opinion:
             found["second_opinion"] = [plain(comparison) for comparison in comparisons]
         output.say_object(found)
         return os.EX_OK
     if options.explain:
         output.say((*_narrate(verdicts, asked), ""))
+    if explanation is not None:
+        output.say((*outgoing.narrate(explanation), ""))
     output.say(_edits(ruling))
     if options.second_opinion:
         output.say(
             ("", *(comparison.line for comparison in comparisons)) if comparisons else ("", "nothing to compare")
         )
-    if ruling.assessment.exempt and not options.explain:  # otherwise the output does not show the reason
+    if (
+        ruling.assessment.exempt and not options.explain and explanation is None
+    ):  # otherwise the output does not show the reason
         print(f"assay check: not judged: {ruling.assessment.exempt}", file=sys.stderr)
     return os.EX_OK
 
@@ -98,6 +114,7 @@ def _evaluate(
         helo=options.helo,
         mail_from=options.mail_from,
         recipients=tuple(options.rcpt),
+        authenticated=options.login,
         now=int(time.time()),
     )
     with make_resolver(configuration) as resolver:
@@ -116,6 +133,10 @@ def _evaluate(
         )
         driver = resolver.driver(configuration.dns.budget_seconds)
         return verdicts, list(compare(verdicts[-1].assessment, body, field, driver))
+
+
+def _explain(configuration: Configuration, message: bytes, ruling: Verdict) -> outgoing.Explanation:
+    return outgoing.explain(make_settings(configuration), split_message(message)[0], ruling)
 
 
 def _ruling(verdicts: list[Verdict], recipients: int) -> Verdict:

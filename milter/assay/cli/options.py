@@ -20,10 +20,10 @@ def add_configuration(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def add_envelope(parser: argparse.ArgumentParser) -> None:
+def add_envelope(parser: argparse.ArgumentParser, *, ip_required: bool = True) -> None:
     """The message and its SMTP envelope."""
     parser.add_argument("message", metavar="MESSAGE", help="file with the message as received; - for standard input")
-    parser.add_argument("--ip", type=address, required=True, help="address of the SMTP client")
+    parser.add_argument("--ip", type=address, required=ip_required, help="address of the SMTP client")
     parser.add_argument("--helo", default="", help="argument of HELO or EHLO")
     parser.add_argument("--mail-from", default="", metavar="PATH", help="reverse-path of MAIL (default: the null one)")
 

@@ -116,6 +116,7 @@ def make_settings(configuration: Configuration) -> session.Settings:
             arc_none=configuration.arc.write_none,
             hide_none=configuration.headers.hide_none,
             single_spf=configuration.headers.single_spf,
+            authenticated=configuration.headers.authenticated,
         ),
         iprev=configuration.iprev.enabled,
         spf_limits=spf.Limits(

@@ -69,6 +69,14 @@ class HeadersSection(Section, frozen=True):
             "HELO if there is no other. By default both are written (RFC 8601, 2.7.2)."
         ),
     ] = False
+    authenticated: Annotated[
+        bool,
+        Meta(
+            description="Write auth=pass smtp.auth=LOGIN into an Authentication-Results field of mail from users who "
+            "have logged in (RFC 8601, 2.7.4). By default nothing is written, because every recipient can read the "
+            "login name."
+        ),
+    ] = False
     tag_field: Annotated[
         str, Meta(description='The field that the action tag adds, as "Name: value". Empty: none.')
     ] = "X-Assay-Tag: suspicious"

@@ -86,6 +86,7 @@ class Journal(Struct, frozen=True):
     enterprise: int = 0
     meter: Meter = msgspec.field(default_factory=lambda: Meter(Page.private()))
     unread: Seldom = msgspec.field(default_factory=Seldom)
+    hazards: Seldom = msgspec.field(default_factory=Seldom)
 
     def enter(self, verdict: Verdict, *, waited: float) -> None:
         """Record a verdict.
@@ -100,6 +101,12 @@ class Journal(Struct, frozen=True):
             text = " ".join(received.decode("utf-8", "surrogateescape").split())
             queue = verdict.assessment.envelope.queue_id or "-"
             self.log.warning("relay does not report its client:", (("queue", queue), ("received", text)))
+        if verdict.signed is not None and verdict.signed.hazards and self.hazards.due(time.monotonic()):
+            queue = verdict.assessment.envelope.queue_id or "-"
+            hazards = ",".join(verdict.signed.hazards)
+            self.log.warning(
+                "a signature may be broken on its way (docs/signing.md):", (("queue", queue), ("hazard", hazards))
+            )
         if self.enterprise and verdict.action.refuses:
             self.log.info(event(verdict, self.enterprise))
         if self.facts is not None and verdict.stage is Stage.EOM and verdict.facts is not None:
@@ -159,7 +166,11 @@ def _signing(verdict: Verdict) -> tuple[tuple[str, object], ...]:
     """What signed a message of ours, or why nothing did."""
     if verdict.signed is None:
         return ()
-    return ("sign", verdict.signed.word), ("why", verdict.signed.why or None)
+    return (
+        ("sign", verdict.signed.word),
+        ("why", verdict.signed.why or None),
+        ("hazard", ",".join(verdict.signed.hazards) or None),
+    )
 
 
 def _not_done(verdict: Verdict) -> str | None:

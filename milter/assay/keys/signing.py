@@ -171,8 +171,11 @@ class _Choice:
         """
         found = tuple(self._find(address))
         if not found:
-            near = self._signing.nearest(address.domain)
-            self._note(f"{what} {address.domain} is in no table" + (f"; nearest: {near}" if near else ""))
+            if address.domain.name in self._signing.domains:
+                self._note(f"no row for {what} {address.domain} matches {address}")
+            else:
+                near = self._signing.nearest(address.domain)
+                self._note(f"{what} {address.domain} is in no table" + (f"; nearest: {near}" if near else ""))
             for table in self._signing.tables if self._explained else ():
                 self._steps += table.near_misses(address)
             return

@@ -30,6 +30,8 @@ class Signed(Struct, frozen=True):
     on_error: OnSignError | None = None
     by: str = "sign.on_error"
 
+    hazards: tuple[dkim.Hazard, ...] = ()
+
     @property
     def word(self) -> str:
         """As in the log: ``example.org/r2026,e2026``, with ``+`` between signatories, or ``none``."""
@@ -42,7 +44,7 @@ NO_RULE = SignDecision()
 class Outgoing:
     """Chooses what signs once the header is complete, and signs after all other edits."""
 
-    __slots__ = ("_chosen", "_client", "_envelope", "_publications", "_signing")
+    __slots__ = ("_chosen", "_client", "_envelope", "_hazards", "_publications", "_signing")
 
     def __init__(
         self, signing: Signing, client: Client, envelope: Envelope, publications: Publications | None = None
@@ -56,6 +58,7 @@ class Outgoing:
         self._client = client
         self._envelope = envelope
         self._chosen = Chosen(why="no header")
+        self._hazards = dkim.BodyHazards()
 
     def header_complete(self, header: Header, decision: SignDecision = NO_RULE) -> list[dkim.BodyHashSpec]:
         """All fields are there.
@@ -72,6 +75,11 @@ class Outgoing:
             why = "; ".join(filter(None, (self._chosen.why, *decision.faults)))
             self._chosen = replace(self._chosen, why=why)
         return [signatory.rules.body_hash_spec for signatory in self._chosen.signatories]
+
+    def body(self, chunk: bytes) -> None:
+        """The next piece of the body, with CRLF line ends, cut anywhere."""
+        if self._chosen.signatories:
+            self._hazards.update(chunk)
 
     def give_up(self, why: str) -> None:
         """Do not sign."""
@@ -112,7 +120,8 @@ class Outgoing:
                 return Signed(why=f"{signatory.domain}: {error}", on_error=self._signing.on_error)
             edits += (Insert("DKIM-Signature", field.value.decode().removeprefix(" ")) for field in reversed(fields))
             signers.append(_signer(signatory))
-        return Signed(tuple(edits), tuple(signers), self._chosen.why)
+        hazards = self._hazards.found if signers else ()
+        return Signed(tuple(edits), tuple(signers), self._chosen.why, hazards=hazards)
 
     def _with_published_keys(self, signatory: Signatory, now: int) -> Signatory:
         """A signatory with the keys that it is to use, by what is known now of their publication."""

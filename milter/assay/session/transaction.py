@@ -166,6 +166,8 @@ class Transaction:
     def body(self, chunk: bytes) -> None:
         """Take the next piece of the body, with CRLF line ends, cut anywhere."""
         self._hashes.update(chunk)
+        if self.outgoing is not None:
+            self.outgoing.body(chunk)
 
     def so_far(self, *, queue_id: str = "") -> Assessment:
         """Wait for what can be known before the end of the message."""
@@ -229,6 +231,9 @@ class Transaction:
         edits: tuple[Edit, ...] = trace.remove_edits(self._header, decision.edits.remove, self._fields.forged)
         edits += tuple(trace.decision_edits(self._header, decision.edits))
         if self.judging is None:
+            login = assessment.envelope.authenticated
+            if self._settings.trace.authenticated and login and assessment.exempt:
+                edits += trace.auth_edits(login, self._authserv_id)
             return edits
         return edits + trace.insert_edits(assessment, found, decision, self._authserv_id, self._settings.trace)
 
