@@ -55,7 +55,7 @@ def _work(seconds: float) -> None:
 
 async def _serve(seconds: float) -> None:
     loop = asyncio.get_running_loop()
-    upstream, _ = await loop.create_datagram_endpoint(_Upstream, remote_addr=(nameserver.ADDRESS, 53))
+    upstream, _ = await loop.create_datagram_endpoint(_Upstream, remote_addr=(nameserver.AUTHORITY, 53))
     handler = _Handler(seconds, upstream)
     for transport in (upstream, (await loop.create_datagram_endpoint(lambda: handler, (nameserver.DELAYED, 53)))[0]):
         transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1 << 22)

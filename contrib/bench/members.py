@@ -157,6 +157,8 @@ workers = {setting.workers}
 drain_seconds = 1.0
 [identity]
 authserv_id = "{AUTHSERV}"
+[log]
+to = "syslog"
 [dns]
 nameservers = ["{setting.nameserver}"]
 {more}
@@ -241,31 +243,30 @@ InternalHosts 127.0.0.1
 
 
 def _rspamd(setting: Setting, socket: str) -> Sequence[str]:
-    """Only the modules that do our job, in processes that scan what they are sent themselves."""
+    """The modules that do our job and no others, in processes that scan what they get themselves."""
     configuration = setting.directory / "rspamd.conf"
     where = f"{socket.removeprefix('local:')} mode=0666" if socket.startswith("local:") else "127.0.0.1:8890"
     configuration.write_text(f"""
 options {{
-  pidfile = "{setting.directory}/pid"; tempdir = "{setting.directory}"; cache_file = "{setting.directory}/symbols";
-  url_tld = "/usr/share/publicsuffix/public_suffix_list.dat"; hs_cache_dir = "{setting.directory.parent}";
-  filters = "dkim,spf"; explicit_modules = ["settings"]; local_addrs = ["127.0.0.0/8"]; history_rows = 200;
-  dns {{ nameserver = ["{setting.nameserver}:53:1"]; timeout = 5s; retransmits = 2; sockets = 16; }}
+  pidfile = "{setting.directory}/pid"; filters = "dkim"; cache_file = "{setting.directory}/symbols.cache";
+  control_socket = "{setting.directory}/control.sock mode=0600"; stats_file = "{setting.directory}/stats.ucl";
+  hs_cache_dir = "{setting.directory.parent}/"; tempdir = "{setting.directory}"; local_addrs = ["127.0.0.0/8"];
+  url_tld = "/usr/share/rspamd/effective_tld_names.dat";
+  dns {{ nameserver = ["{setting.nameserver}:53:1"]; timeout = 1s; sockets = 16; retransmits = 5; }}
+  dns_max_requests = 64; allow_raw_input = true; task_timeout = 60s; max_message = 100Mb;
 }}
-logging {{ type = "console"; .include "/etc/rspamd/logging.inc" }}
+logging {{ type = "syslog"; facility = "mail"; level = "info"; }}
 worker "rspamd_proxy" {{
-  bind_socket = "{where}"; milter = yes; timeout = 120s; count = {setting.workers};
+  bind_socket = "{where}"; milter = yes; timeout = 120s; count = {setting.workers}; max_retries = 5;
   upstream "local" {{ default = yes; self_scan = yes; }}
 }}
-modules {{ path = "/usr/share/rspamd/plugins/spf.lua";
-  path = "/usr/share/rspamd/plugins/dmarc.lua"; path = "/usr/share/rspamd/plugins/milter_headers.lua"; }}
-.include "/etc/rspamd/actions.conf"
-.include "/etc/rspamd/modules.d/spf.conf"
-.include "/etc/rspamd/modules.d/dkim.conf"
-.include "/etc/rspamd/modules.d/dmarc.conf"
-milter_headers {{
-  use = ["authentication-results"]; skip_local = false; skip_authenticated = false;
-  routines {{ authentication-results {{ add_smtp_user = false; }} }}
-}}
+metric "default" {{ actions {{ reject = 150; add_header = 60; greylist = null; }} }}
+modules {{ path = "/usr/share/rspamd/plugins/"; }}
+spf {{ spf_cache_size = 2000; spf_cache_expire = 1d; }}
+dkim {{ dkim_cache_size = 2000; dkim_cache_expire = 1d; trusted_only = false; skip_multi = false; }}
+dmarc {{ }}
+arc {{ sign_inbound = false; sign_local = false; sign_authenticated = false; }}
+milter_headers {{ use = ["authentication-results"]; skip_local = false; routines {{ authentication-results {{ }} }} }}
 """)
     return ["/usr/bin/rspamd", "--insecure", "--no-fork", "-c", str(configuration)]
 

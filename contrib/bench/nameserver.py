@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The DNS of the benchmark: NSD with every sender's records, and a proxy in front of it that delays answers.
+"""The DNS of the benchmark: NSD with every sender's records, unbound in front of it, and a proxy that delays answers.
 
-NSD answers from memory in microseconds, as a resolver on the same host does for what it knows. The proxy stands for a
-resolver that has to query other servers: it delays each answer and counts the questions.
+The milters query unbound, a caching resolver as on a mail host; it asks NSD what it does not know. The proxy stands for
+a resolver that has to query distant servers: it delays each answer and counts the questions.
 """
 
 from __future__ import annotations
@@ -17,13 +17,14 @@ import subprocess
 import time
 from pathlib import Path
 
-ADDRESS = "127.0.0.1"
-DELAYED = "127.0.0.2"
+ADDRESS = "127.0.0.1"  #: unbound
+DELAYED = "127.0.0.2"  #: the proxy
+AUTHORITY = "127.0.0.3"  #: NSD
 _PATIENCE = 60.0
 _SO_TIMESTAMPNS = 35  # <asm-generic/socket.h>; Python has no name for it
 _PR_SET_TIMERSLACK = 29  # <linux/prctl.h>
 
-_CONFIGURATION = """
+_NSD = """
 server:
     ip-address: {address}@53
     server-count: 1
@@ -45,25 +46,55 @@ zone:
     zonefile: "{directory}/root.zone"
 """
 
+_UNBOUND = """
+server:
+    interface: {address}
+    access-control: 127.0.0.0/8 allow
+    do-daemonize: no
+    use-syslog: no
+    logfile: "{directory}/unbound.log"
+    pidfile: "{directory}/unbound.pid"
+    directory: "{directory}"
+    username: ""
+    chroot: ""
+    num-threads: 1
+    module-config: "iterator"
+    do-not-query-localhost: no
+    unblock-lan-zones: yes
+remote-control:
+    control-enable: no
+stub-zone:
+    name: "."
+    stub-addr: {authority}
+"""
+
 
 class NameServer:
-    """NSD, in the foreground, until `stop`."""
+    """NSD and unbound, in the foreground, until `stop`."""
 
     def __init__(self, directory: Path, zone: str) -> None:
+        self._directory = directory
+        self._processes: list[subprocess.Popen[bytes]] = []
         (directory / "root.zone").write_text(zone)
-        configuration = directory / "nsd.conf"
-        configuration.write_text(_CONFIGURATION.format(address=ADDRESS, directory=directory))
-        self._process = subprocess.Popen(["/usr/sbin/nsd", "-d", "-c", str(configuration)])
+        self._start("nsd", _NSD.format(address=AUTHORITY, directory=directory), AUTHORITY)
+        self._start("unbound", _UNBOUND.format(address=ADDRESS, authority=AUTHORITY, directory=directory), ADDRESS)
+
+    def _start(self, name: str, text: str, address: str) -> None:
+        configuration = self._directory / f"{name}.conf"
+        configuration.write_text(text)
+        process = subprocess.Popen([f"/usr/sbin/{name}", "-d", "-c", str(configuration)])
+        self._processes.append(process)
         deadline = time.monotonic() + _PATIENCE
-        while not answers(ADDRESS):
-            if self._process.poll() is not None or time.monotonic() > deadline:
-                raise SystemExit(f"bench: NSD does not answer; see {directory}/nsd.log")
+        while not answers(address):
+            if process.poll() is not None or time.monotonic() > deadline:
+                raise SystemExit(f"bench: {name} does not answer; see {self._directory}/{name}.log")
             time.sleep(0.05)
 
     def stop(self) -> None:
-        """End it."""
-        self._process.terminate()
-        self._process.wait()
+        """End them."""
+        for process in self._processes:
+            process.terminate()
+            process.wait()
 
 
 class Delay:
@@ -102,7 +133,7 @@ def _forward(seconds: float, count: object) -> None:
     clients.bind((DELAYED, 53))
     server = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
     server.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1 << 22)
-    server.connect((ADDRESS, 53))
+    server.connect((AUTHORITY, 53))
     asked: dict[bytes, tuple[bytes, tuple[str, int], float]] = {}
     waiting: list[tuple[float, bytes, tuple[str, int]]] = []  # a heap
     number = 0

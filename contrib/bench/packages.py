@@ -14,7 +14,7 @@ import shutil
 import subprocess
 from pathlib import Path
 
-NAMES = ("nsd", "opendkim", "opendmarc", "pyspf-milter", "dkimpy-milter", "rspamd", "publicsuffix")
+NAMES = ("nsd", "unbound", "opendkim", "opendmarc", "pyspf-milter", "dkimpy-milter", "rspamd", "publicsuffix")
 #: Dependencies that no measured program needs: other mail servers, database clients, web pages.
 NOT_NEEDED = re.compile(r"postfix|cpio|mariadb|mysql|dbconfig|perl|fonts-|libjs-")
 _PLANNED = re.compile(r"^Inst (\S+) \((\S+)", re.MULTILINE)
@@ -25,13 +25,13 @@ class PackageError(Exception):
 
 
 def fetch(directory: Path) -> dict[str, str]:
-    """Unpack all packages below `directory`, unless they are there already.
+    """Unpack all of `NAMES` below `directory`, unless they are there already.
 
     :returns: version by name, of the programs that are measured.
     :raises PackageError: apt cannot download them.
     """
     stamp = directory / "versions"
-    if not stamp.exists():
+    if not stamp.exists() or _versions(stamp).keys() != set(NAMES):
         unpacking = directory.with_name(directory.name + ".unpacking")
         shutil.rmtree(unpacking, ignore_errors=True)
         (unpacking / "debs").mkdir(parents=True)
@@ -40,6 +40,10 @@ def fetch(directory: Path) -> dict[str, str]:
         shutil.rmtree(unpacking / "debs")
         shutil.rmtree(directory, ignore_errors=True)
         unpacking.rename(directory)
+    return _versions(stamp)
+
+
+def _versions(stamp: Path) -> dict[str, str]:
     return dict(line.split(" ", 1) for line in stamp.read_text().splitlines())
 
 

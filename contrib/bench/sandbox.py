@@ -61,8 +61,12 @@ def enter() -> None:
 
 
 def prepare(directory: Path, nameserver: str) -> None:
-    """Bring loopback up and make `nameserver` the resolver of every program. `directory`: for changed files."""
+    """Bring loopback up, make `nameserver` the resolver of every program, and let /dev/log be made.
+
+    :param directory: for changed files.
+    """
     _up("lo")
+    _own_devices(directory / "dev")
     for name, text in {
         "resolv.conf": f"nameserver {nameserver}\noptions timeout:5\n",
         "hosts": "127.0.0.1 localhost\n::1 localhost\n",
@@ -75,6 +79,18 @@ def prepare(directory: Path, nameserver: str) -> None:
             target.unlink(missing_ok=True)
             target.touch()
         subprocess.run(["mount", "--bind", str(path), str(target)], check=True)
+
+
+def _own_devices(directory: Path) -> None:
+    """Lay a directory with the usual devices over /dev: the machine's own is not to be changed."""
+    directory.mkdir()
+    for path in (Path("/dev") / name for name in ("null", "zero", "full", "random", "urandom", "tty", "shm", "pts")):
+        if path.exists():
+            place = directory / path.name
+            place.mkdir() if path.is_dir() else place.touch()
+            subprocess.run(["mount", "--rbind", str(path), str(place)], check=True)
+    (directory / "fd").symlink_to("/proc/self/fd")
+    subprocess.run(["mount", "--rbind", str(directory), "/dev"], check=True)
 
 
 def _up(device: str) -> None:

@@ -158,15 +158,14 @@ def alternate(contestants: dict[str, Contestant], seconds: float, rounds: int, *
         yield row
 
 
+_FIGURES = ("rate", "cpu_ms", "generator_cpu_ms", "p50_ms", "p90_ms", "p99_ms")
+
+
 def _together(turns: Sequence[Row]) -> Row:
-    """The combined results of several turns: CPU and rate over all messages, and the median of each percentile."""
-    messages = sum(turn["messages"] for turn in turns)
-    row: Row = {"messages": messages, "rate": messages / sum(turn["messages"] / turn["rate"] for turn in turns)}
-    for key in ("cpu_ms", "generator_cpu_ms"):
-        row[key] = sum(turn[key] * turn["messages"] for turn in turns) / messages
-    for key in ("p50_ms", "p90_ms", "p99_ms"):
-        row[key] = statistics.median(turn[key] for turn in turns)
-    return row
+    """The median of each figure over the turns, and the figures of each turn, for their spread and for ratios."""
+    row: Row = {"messages": sum(turn["messages"] for turn in turns)}
+    row |= {key: statistics.median(turn[key] for turn in turns) for key in _FIGURES}
+    return row | {"turns": [{key: turn[key] for key in _FIGURES} for turn in turns]}
 
 
 def warm(
