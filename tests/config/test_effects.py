@@ -204,6 +204,7 @@ class World:
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(worker, "keep_to", lambda *_: None)
             patch.setattr(worker, "share_one_arena", lambda: None)
+            patch.setattr(worker, "give_small_stacks", lambda: None)
             patch.setattr(worker, "gc", SimpleNamespace(freeze=lambda: None, set_threshold=lambda *_: None))
             patch.setattr(worker, "make_resolver", watched)
             patch.setattr(worker, "_control", control)

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from assay.daemon.worker import STACK
 from running import Daemon
 from sending import MESSAGE, ROWS, greet, results, send
 from signing import sign_rsa
@@ -108,6 +109,53 @@ for one in threads:
 library.malloc_info(0, ctypes.c_void_p.in_dll(library, "stdout"))
 library.fflush(None)
 """
+
+
+#: Recursions through C in a thread with a small stack; prints how many ended with an error, and the stack's size.
+RECURSIONS = """
+import ctypes, re, sys, threading
+from assay.daemon.worker import give_small_stacks
+
+give_small_stacks()
+ended = 0
+
+def through_map(_):
+    return list(map(through_map, "a"))
+
+def through_sorting(_):
+    return sorted("ab", key=through_sorting)
+
+def through_a_pattern(_):
+    return re.sub("a", through_a_pattern, "a")
+
+def through_generators(_):
+    def generator():
+        yield from through_generators(0)
+    return [one for one in generator()]
+
+def run():
+    global ended
+    for recursion in (through_map, through_sorting, through_a_pattern, through_generators):
+        try:
+            recursion(0)
+        except RecursionError:
+            ended += 1
+
+thread = threading.Thread(target=run)
+thread.start()
+thread.join()
+attributes = ctypes.create_string_buffer(64)
+octets = ctypes.c_size_t()
+ctypes.CDLL(None).pthread_getattr_default_np(attributes)
+ctypes.CDLL(None).pthread_attr_getstacksize(attributes, ctypes.byref(octets))
+print(ended, octets.value)
+"""
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="glibc's threads only")
+def test_a_recursion_ends_within_the_small_stack_of_a_thread() -> None:
+    printed = subprocess.run([sys.executable, "-c", RECURSIONS], capture_output=True, text=True, check=True).stdout
+    assert printed.split() == ["4", str(STACK)]
 
 
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="glibc's malloc only")
