@@ -17,9 +17,10 @@ from ipaddress import ip_address
 
 from assay.config.endpoint import Endpoint, EndpointError
 from assay.inquiry import Outcome, Question, RecordType
+from assay.keys import SendersError, opendkim, parse_senders
 from assay.log import MAX_VALUE_LENGTH, quote
 from assay.model.message import Header, HeaderField, split_message
-from assay.model.name import Domain, InvalidNameError, ReversePath, quote_local_part
+from assay.model.name import Domain, InvalidNameError, Mailbox, ReversePath, quote_local_part
 from assay.model.network import Networks
 from assay.model.smtp import canonical_address, parse_address
 from assay.protocol import arc, authres, dkim, dmarc, senderid, spf
@@ -424,6 +425,25 @@ def nameserver(data: bytes) -> None:
     except nameservers.NameserverError:
         return
     assert nameservers.parse(str(parsed)) == parsed
+
+
+@law("joe example.org", "@a.example % *.b.example", "10.0.0.0/8 *\nlocal x.example", tokens="* % @ local # 10/8 a.b")
+def senders_table(data: bytes) -> None:
+    with suppress(SendersError):
+        parse_senders(_text(data)).allow(Domain("a.example"), "joe@b.example", CLIENT)
+
+
+@law("*@a.example k:@%", "csl:*=k,a.example=k", "k a.example:s:/k", "k %:s:/%/k", tokens="* % @ : k csl: refile: # ,")
+def opendkim_tables(data: bytes) -> None:
+    text = _text(data)
+    with suppress(opendkim.TableError):
+        kind, where = opendkim.data_set(text.partition("\n")[0])
+        read = list(opendkim.entries(kind, "T", where))
+        keys = {"k": opendkim.LoadedKey(opendkim.KeyRow("", None, Domain("s"), "/k"), {})}
+        rows = opendkim.signing_rows(kind, read, keys)
+        table = opendkim.SigningTable(kind, rows, keys, dkim.DEFAULT_SIGNING_RULES)
+        list(table.near_misses(Mailbox("joe", Domain("a.example"))))
+        opendkim.key_rows(read)
 
 
 @law(
