@@ -22,19 +22,8 @@ fetch() {
     rm -rf "$directory/unpacking"
     mkdir -p "$directory/unpacking"
     cd "$directory/unpacking"
-    # shellcheck disable=SC2086
-    apt-get ${apt_options-} -qq download fail2ban || return 1
+    apt -qq download fail2ban || return 1
     dpkg-deb -x fail2ban_*.deb "$directory/unpacking"
-}
-
-# Private package lists, for when the machine's lists lack the package.
-own_lists() {
-    say "reading Debian's package lists into $directory/apt"
-    mkdir -p "$directory/apt/lists/partial" "$directory/apt/cache/archives/partial"
-    apt_options="-o Dir::State::Lists=$directory/apt/lists -o Dir::Cache=$directory/apt/cache"
-    apt_options="$apt_options -o APT::Sandbox::User=$(id -un)"
-    # shellcheck disable=SC2086
-    apt-get $apt_options -qq update || say "apt-get update reported errors; continuing"
 }
 
 exec 9>"$directory/.lock"

@@ -27,40 +27,16 @@ lacking() {
     LD_LIBRARY_PATH=$libraries ldd "$program" | sed -n 's/ => not found//p'
 }
 
-# A candidate's dependencies that are libraries: of the packages named, or (with --recurse) of theirs too.
-libraries_of() {
-    # shellcheck disable=SC2086
-    apt-cache ${apt_options-} depends --no-recommends --no-suggests --no-conflicts --no-breaks --no-replaces \
-        --no-enhances "$@" | grep -oE '\<lib[a-z0-9.+-]+' | sort -u
-}
-
 fetch() {
     rm -rf "$directory/unpacking"
     mkdir -p "$directory/unpacking/debs"
     cd "$directory/unpacking/debs"
-    direct=$(libraries_of knot) || direct=
-    [ -n "$direct" ] || return 1
-    needed=
+    needed=$(lacking_libraries knot) || return 1
     # shellcheck disable=SC2086
-    for library in $(libraries_of --recurse $direct); do
-        state=$(dpkg-query -W -f '${db:Status-Status} ' "$library" 2>/dev/null) || state=
-        case $state in *installed*) ;; *) needed="$needed $library" ;; esac
-    done
-    # shellcheck disable=SC2086
-    apt-get ${apt_options-} -qq download knot $needed || return 1
+    apt -qq download knot $needed || return 1
     for package in *.deb; do
         dpkg-deb -x "$package" "$directory/unpacking" || return 1
     done
-}
-
-# Private package lists, for when the machine's lists lack the package.
-own_lists() {
-    say "reading Debian's package lists into $directory/apt"
-    mkdir -p "$directory/apt/lists/partial" "$directory/apt/cache/archives/partial"
-    apt_options="-o Dir::State::Lists=$directory/apt/lists -o Dir::Cache=$directory/apt/cache"
-    apt_options="$apt_options -o APT::Sandbox::User=$(id -un)"
-    # shellcheck disable=SC2086
-    apt-get $apt_options -qq update || say "apt-get update reported errors; continuing"
 }
 
 exec 9>"$directory/.lock"

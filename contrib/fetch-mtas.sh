@@ -23,48 +23,17 @@ directory=$(cd "$1" && pwd)
 # modules are not part of a mail server, so they are unpacked in lib/.
 servers="postfix sendmail-bin sendmail-cf m4 libsasl2-modules"
 
-library_path() {
-    multiarch=$(dpkg-architecture -qDEB_HOST_MULTIARCH 2>/dev/null || gcc -print-multiarch 2>/dev/null || uname -m)
-    for below in "$1/lib" "$1/lib/usr"; do
-        printf '%s:' "$below/lib/$multiarch" "$below/lib/$multiarch-linux-gnu" "$below/lib"
-    done
-    printf '%s\n' "$1/postfix/usr/lib/postfix"
-}
-
 # Name the libraries that the programs below $1 still lack; nothing when they are ready to run.
 lacking() {
     for program in "$1"/postfix/usr/lib/postfix/sbin/smtpd "$1"/postfix/usr/lib/postfix/sbin/master \
         "$1"/postfix/usr/sbin/postconf "$1"/sendmail/usr/libexec/sendmail/sendmail "$1"/lib/usr/bin/m4 \
         "$(find "$1/lib" -name libplain.so 2>/dev/null | head -n 1)"; do
         if [ -f "$program" ]; then
-            LD_LIBRARY_PATH=$(library_path "$1") ldd "$program" | sed -n 's/ => not found//p'
+            LD_LIBRARY_PATH=$(library_path "$1/lib")$1/postfix/usr/lib/postfix ldd "$program" | sed -n 's/ => not found//p'
         else
             echo "${program:-libplain.so}"
         fi
     done | sort -u
-}
-
-# A candidate's dependencies that are libraries: of the packages named, or (with --recurse) of theirs too.
-libraries_of() {
-    apt depends --no-recommends --no-suggests --no-conflicts --no-breaks --no-replaces --no-enhances "$@" |
-        grep -oE '\<lib[a-z0-9.+-]+' | sort -u
-}
-
-# apt-get and apt-cache with private lists, for when the machine's lists lack the packages.
-apt() {
-    command=$1
-    shift
-    case $command in depends) tool=apt-cache ;; *) tool=apt-get ;; esac
-    # shellcheck disable=SC2086
-    "$tool" ${apt_options-} "$command" "$@"
-}
-
-own_lists() {
-    say "reading Debian's package lists into $directory/apt"
-    mkdir -p "$directory/apt/lists/partial" "$directory/apt/cache/archives/partial"
-    apt_options="-o Dir::State::Lists=$directory/apt/lists -o Dir::Cache=$directory/apt/cache"
-    apt_options="$apt_options -o APT::Sandbox::User=$(id -un)"
-    apt -qq update || say "apt-get update reported errors; continuing"
 }
 
 fetch() {
@@ -73,18 +42,7 @@ fetch() {
     mkdir -p "$unpacked/debs" "$unpacked/postfix" "$unpacked/sendmail" "$unpacked/lib"
     cd "$unpacked/debs"
     # shellcheck disable=SC2086
-    direct=$(libraries_of $servers) || direct=
-    # shellcheck disable=SC2086
-    [ -n "$direct" ] || return 1
-    needed=
-    # shellcheck disable=SC2086
-    for library in $(libraries_of --recurse $direct); do
-        state=$(dpkg-query -W -f '${db:Status-Status} ' "$library" 2>/dev/null) || state=
-        case " $state $servers " in
-        *" installed "* | *" $library "*) ;;
-        *) needed="$needed $library" ;;
-        esac
-    done
+    needed=$(lacking_libraries $servers) || return 1
     # shellcheck disable=SC2086
     say "downloading" $servers $needed
     # shellcheck disable=SC2086

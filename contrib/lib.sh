@@ -89,3 +89,51 @@ sys.exit(not os.path.exists(os.path.join(sysconfig.get_path("include"), "Python.
         die "pip could not install assay$1"
     printf '%s\n' "$wanted" >"$venv/installed$1"
 }
+
+# For the scripts that fetch Debian packages and unpack them without installing: they set $directory, where they unpack.
+
+# apt-get and apt-cache, with private lists after `own_lists`.
+apt() {
+    command=$1
+    shift
+    case $command in depends) tool=apt-cache ;; *) tool=apt-get ;; esac
+    # shellcheck disable=SC2086
+    "$tool" ${apt_options-} "$command" "$@"
+}
+
+# Private package lists, for when the machine's lists lack the packages.
+own_lists() {
+    say "reading Debian's package lists into $directory/apt"
+    mkdir -p "$directory/apt/lists/partial" "$directory/apt/cache/archives/partial"
+    apt_options="-o Dir::State::Lists=$directory/apt/lists -o Dir::Cache=$directory/apt/cache"
+    apt_options="$apt_options -o APT::Sandbox::User=$(id -un)"
+    apt -qq update || say "apt-get update reported errors; continuing"
+}
+
+# A candidate's dependencies that are libraries: of the packages named, or (with --recurse) of theirs too.
+libraries_of() {
+    apt depends --no-recommends --no-suggests --no-conflicts --no-breaks --no-replaces --no-enhances "$@" |
+        grep -oE '\<lib[a-z0-9.+-]+' | sort -u
+}
+
+# The libraries that the named packages need and this machine lacks, on one line.
+lacking_libraries() {
+    direct=$(libraries_of "$@") || direct=
+    [ -n "$direct" ] || return 1
+    # shellcheck disable=SC2086
+    for library in $(libraries_of --recurse $direct); do
+        state=$(dpkg-query -W -f '${db:Status-Status} ' "$library" 2>/dev/null) || state=
+        case " $state $* " in
+        *" installed "* | *" $library "*) ;;
+        *) printf '%s ' "$library" ;;
+        esac
+    done
+}
+
+# The directories of the libraries that are unpacked below $1.
+library_path() {
+    multiarch=$(dpkg-architecture -qDEB_HOST_MULTIARCH 2>/dev/null || gcc -print-multiarch 2>/dev/null || uname -m)
+    for below in "$1" "$1/usr"; do
+        printf '%s:' "$below/lib/$multiarch" "$below/lib/$multiarch-linux-gnu" "$below/lib"
+    done
+}

@@ -42,6 +42,7 @@ from assay.policy import Action
 from assay.resolver.authority import Authority
 from assay.resolver.update import Updater
 from assay.session import Verdict
+from certificates import CertificateAuthority
 from nameserver import NameServer
 from signing import ed25519_key, pem, record, rsa_key, sign_rsa
 
@@ -427,6 +428,13 @@ def answer(world: World) -> object:
     return found.outcome, found.records, found.secure
 
 
+def authorities(world: World) -> object:
+    """How many authorities the connections to encrypted nameservers trust."""
+    CertificateAuthority(world.folder, "ca").certificate.touch()
+    with make_resolver(world.configuration) as made:
+        return {scheme: context.cert_store_stats()["x509_ca"] for scheme, context in made.contexts.items()}
+
+
 def answers_kept(world: World) -> object:
     """How often one of five names is queried when they are looked up in turn."""
     before = world.nameserver.count("a.example")
@@ -492,6 +500,7 @@ EFFECTS: list[tuple[str, Any, Callable[[World], object], Mapping[str, Any]]] = [
     ("dns.nameservers", "{nameserver}", answer, {"dns.zone": ""}),
     ("dns.zone", "{folder}/zone", answer, {"dns.zone": "", "dns.nameservers": "none"}),
     ("dns.trust_ad", True, answer, ASKED),
+    ("dns.ca_file", "{folder}/ca.pem", authorities, {"dns.nameservers": ("tls://192.0.2.1",), "dns.zone": ""}),
     ("dns.timeout_seconds", 0.2, seconds_of_silence, ASKED),
     ("dns.cache_entries", 2, answers_kept, ASKED),
     ("dns.budget_seconds", 7.0, budget_at("connect"), {}),

@@ -155,7 +155,29 @@ ROWS = {
     ),
     "an unclosed bracket": ("[dns]\nnameservers = ['[::1']\n", f"dns.nameservers: '[::1' {NAMESERVER}"),
     "a nameserver's port": ("[dns]\nnameservers = ['192.0.2.1:0']\n", "dns.nameservers: '192.0.2.1:0': the port must"),
-    "DNS over HTTPS": ("[dns]\nnameservers = ['https://192.0.2.1']\n", "dns.nameservers: 'https://192.0.2.1': only "),
+    **{
+        f"an encrypted nameserver: {url}": (f"[dns]\nnameservers = ['{url}']\n", f"dns.nameservers: {url!r}{message}")
+        for url, message in (
+            ("http://192.0.2.1/q", " is not a nameserver; write an IP address, tls://ADDRESS#NAME or https://"),
+            ("tls://[::1", " is not a URL; write tls://ADDRESS#NAME"),
+            ("tls://192.0.2.1:0", ": the port must"),
+            ("https://192.0.2.1", " has no path; write the whole URL, mostly https://192.0.2.1/dns-query"),
+            ("tls://192.0.2.1/q", " has a path; write tls://ADDRESS#NAME"),
+            ("https://192.0.2.1/\u00e9", ": a path must be of printable ASCII characters; write others as %XX"),
+            ("tls://192.0.2.1#a..b", ": 'a..b' is not a host name: "),
+            ("tls://dns.google#dns.google", ": 'dns.google' is not an IP address; write tls://ADDRESS#NAME"),
+            ("tls://a.example", ": the address of a.example cannot be looked up without a nameserver; write it too, "),
+        )
+    },
+    "a word that is not a nameserver": ("[dns]\nnameservers = ['quad9']\n", ", or one of google_tls, cloudflare_tls,"),
+    "no certificates": (
+        "[dns]\nnameservers = 'tls://192.0.2.1'\nca_file = 'DIR/none'\n",
+        "dns.ca_file: DIR/none: cannot be read: No such file or directory",
+    ),
+    "certificates that are none": (
+        "[dns]\nnameservers = 'tls://192.0.2.1'\nca_file = 'DIR/list'\n",
+        "dns.ca_file: DIR/list: no certificates in PEM",
+    ),
     "no nameserver": ("[dns]\nnameservers = []\n", "dns.nameservers: no nameserver"),
     "a word in a list": ("[dns]\nnameservers = ['system', '::1']\n", "dns.nameservers: 'system' must stand alone"),
     "an unknown word for nameservers": ("[dns]\nnameservers = 'nowhere'\n", "dns.nameservers: 'nowhere' is "),
@@ -428,6 +450,9 @@ def test_each_message_has_a_row(tmp_path: Path) -> None:
 
 
 def test_a_missing_package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "h2", None)
+    said = str(fails(tmp_path, "[dns]\nnameservers = 'https://192.0.2.1/q'\n"))
+    assert "dns.nameservers: 'https://192.0.2.1/q' needs a Python package; install h2" in said
     monkeypatch.setitem(sys.modules, "publicsuffixlist", None)
     said = str(fails(tmp_path, "[dmarc]\norganizational_domain = 'psl'\n"))
     assert "dmarc.organizational_domain: 'psl' needs a Python package; install publicsuffixlist" in said

@@ -32,7 +32,7 @@ import dns.rrset
 import pytest
 
 from assay.inquiry import Answer, Asker, Question, RecordType, Urgency
-from assay.resolver import client, wire
+from assay.resolver import client, transports, wire
 from assay.resolver.cache import AnswerCache
 from assay.resolver.nameservers import configured
 from assay.resolver.statistics import Statistics
@@ -154,8 +154,8 @@ class Play:
         self.flying: list[Query] = []
         self.waiters: dict[tuple[str, str], tuple[Waiter, Any]] = {}
         self.logged: list[str] = []
-        monkeypatch.setattr(client, "Datagrams", lambda *_: self.network)
-        monkeypatch.setattr(client, "Streams", lambda *_: Streams(self.network))
+        monkeypatch.setattr(transports, "Datagrams", lambda *_: self.network)
+        monkeypatch.setattr(transports, "Streams", lambda *_: Streams(self.network))
         self.cache = AnswerCache(clock=lambda: self.loop.now)
         self.client: Any = None
 

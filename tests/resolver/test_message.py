@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from assay.inquiry import Outcome, RecordType
-from assay.resolver.message import MAX_RECORDS, read
+from assay.resolver.message import MAX_RECORDS, aged, read
 from reference import agree, read_by_dnspython
 
 TYPES = {"A": 1, "NS": 2, "CNAME": 5, "SOA": 6, "PTR": 12, "MX": 15, "TXT": 16, "AAAA": 28, "OPT": 41, "RRSIG": 46}
@@ -403,3 +403,19 @@ def test_the_two_never_disagree(data: st.DataObject) -> None:
                 octets[at:at] = other[start : start + data.draw(st.integers(1, 24))]
     for kind in RecordType:
         assert agree(bytes(octets), kind, True)
+
+
+def test_what_an_http_cache_kept_is_older_than_its_ttls_say() -> None:
+    octets = message("A", (record("A", A, ttl=300), record("A", b"\xc0\0\2\2", ttl=90)), (record("SOA", soa()),))
+    assert read(aged(octets, 60), RecordType.A).answer.ttl == 30
+    assert read(aged(octets, 1000), RecordType.A).answer.ttl == 0
+    assert dns.message.from_wire(aged(octets, 60)).options == dns.message.from_wire(octets).options
+    nothing = message("A", (), (record("SOA", soa(minimum=300)),))
+    assert read(aged(nothing, 60), RecordType.A).answer.ttl == 240
+
+
+@given(octets=st.binary(max_size=200), seconds=st.integers(min_value=0, max_value=1 << 40))
+def test_no_octets_are_too_odd_to_be_aged(octets: bytes, seconds: int) -> None:
+    assert len(aged(octets, seconds)) == len(octets)
+    usual = message("A", (record("A", A),))[: len(octets)] + octets
+    assert len(aged(usual, seconds)) == len(usual)

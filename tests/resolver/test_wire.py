@@ -6,6 +6,7 @@ from __future__ import annotations
 import struct
 from ipaddress import ip_address
 
+import dns.edns
 import dns.flags
 import dns.message
 import dns.name
@@ -244,3 +245,14 @@ def test_reading_never_raises(data: st.DataObject) -> None:
     message = bytes(seed[: data.draw(st.integers(12, len(seed)))])
     for kind in RecordType:
         assert isinstance(read(message, kind), Response)
+
+
+@pytest.mark.parametrize("name", ["a", "example.org", ".".join(["x" * 63] * 3), "y" * 60 + "." + "z" * 20])
+def test_a_padded_query_is_a_multiple_of_the_block(name: str) -> None:
+    asked = wire.section(Question(name, RecordType.TXT))
+    assert asked is not None
+    octets = wire.query(0, asked, padded=True)
+    assert len(octets) % wire.BLOCK == 0
+    message = dns.message.from_wire(octets)
+    assert (message.edns, message.payload) == (0, wire.EDNS_PAYLOAD)
+    assert [option.otype for option in message.options] == [dns.edns.OptionType.PADDING]

@@ -38,8 +38,7 @@ class KeyCommand:
     @cached_property
     def authority(self) -> Authority:
         """Whom to ask what is published."""
-        dns = self.configuration.dns
-        return make_authority(self.settings, dns.nameserver_texts, dns.timeout_seconds)
+        return make_authority(self.settings, self.configuration.dns)
 
     @property
     def without_new(self) -> Schedule:

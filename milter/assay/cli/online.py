@@ -34,7 +34,8 @@ def faults(configuration: Configuration) -> Iterator[str]:
 
 
 def _ask(nameserver: Nameserver, configuration: Configuration) -> tuple[Answer, Answer]:
-    with Resolver([nameserver], patience=configuration.dns.timeout_seconds) as resolver:
+    made = configuration.dns.contexts([nameserver])
+    with Resolver([nameserver], patience=configuration.dns.timeout_seconds, contexts=made) as resolver:
         return resolver.driver(configuration.dns.budget_seconds).start(_questions()).result()
 
 

@@ -50,7 +50,8 @@ def make_resolver(
     :param tell: gets a message when a nameserver stops answering, when it answers again, and when the system's
         nameservers change.
     :param watch: gets each query to a nameserver that has ended.
-    :raises ValueError: the zone file cannot be read or is invalid; the message names file and line.
+    :raises ValueError: the zone file cannot be read or is invalid, with file and line; or encrypted nameservers lack
+        certificates or a library.
     """
     dns = configuration.dns
     nameservers = resolver.configured(dns.nameserver_texts)
@@ -67,6 +68,7 @@ def make_resolver(
         resolv_conf=resolver.ResolvConf(tell) if dns.nameserver_texts == (resolver.SYSTEM,) else None,
         tell=tell,
         watch=watch,
+        contexts=dns.contexts(nameservers),
     )
 
 

@@ -8,22 +8,24 @@ from pathlib import Path
 from assay import resolver
 from assay.config.keys import KeysSection
 from assay.config.section import SettingError
+from assay.config.site import DnsSection
 from assay.keyring.publisher import CommandPublisher, NoPublisher, Publisher, UpdatePublisher
 from assay.model.name import Domain
 from assay.resolver.authority import Authority, UnknownZoneError
 from assay.resolver.update import Updater, read_tsig
 
 
-def make_authority(keys: KeysSection, nameservers: tuple[str, ...], patience: float) -> Authority:
+def make_authority(keys: KeysSection, dns: DnsSection) -> Authority:
     """Whom to ask what is published.
 
-    :param nameservers: resolvers, as `dns.nameservers` names them.
-    :param patience: seconds that one server may take.
+    :raises SettingError: an encrypted nameserver lacks certificates or a library.
     """
+    nameservers = resolver.configured(dns.nameserver_texts)
     return Authority(
-        resolver.configured(nameservers),
+        nameservers,
         servers=tuple(map(resolver.parse_nameserver, keys.nameservers)),
-        patience=patience,
+        patience=dns.timeout_seconds,
+        contexts=dns.contexts(nameservers),
     )
 
 

@@ -6,6 +6,7 @@ from __future__ import annotations
 import os
 import re
 import socket
+from collections.abc import Sequence
 from typing import Annotated
 
 from msgspec import Meta
@@ -241,8 +242,9 @@ class DnsSection(Section, frozen=True):
         str | tuple[str, ...],
         Meta(
             description='"system": those in /etc/resolv.conf, also when it changes. A list such as ["192.0.2.53", '
-            '"[2001:db8::53]:5353"]: these. "none": only the zone below; names that are not in it do not '
-            "exist. A resolver on the same host is fastest."
+            '"[2001:db8::53]:5353"]: these, in this order. "none": only the zone below; names that are not in it do '
+            "not exist. A resolver on the same host is fastest. Encrypted: tls://ADDRESS#NAME or "
+            "https://ADDRESS/PATH#NAME; see docs/dns.md."
         ),
     ] = "system"
     budget_seconds: Annotated[
@@ -272,9 +274,16 @@ class DnsSection(Section, frozen=True):
         bool,
         Meta(
             description="Trust the nameservers' statement that an answer is DNSSEC-secure (the AD bit). Only "
-            "for validating resolvers reached over a trusted path, such as on the same host."
+            "for validating resolvers reached over a trusted path, such as on the same host or encrypted."
         ),
     ] = False
+    ca_file: Annotated[
+        str,
+        Meta(
+            description="The certificates (PEM) of the authorities that vouch for encrypted nameservers. Empty: those "
+            "of the system."
+        ),
+    ] = ""
     zone: Annotated[
         str,
         Meta(
@@ -293,6 +302,17 @@ class DnsSection(Section, frozen=True):
     def nameserver_texts(self) -> tuple[str, ...]:
         """The nameservers as a list. It may consist of one word, such as ``system``."""
         return (self.nameservers,) if isinstance(self.nameservers, str) else self.nameservers
+
+    def contexts(self, nameservers: Sequence[resolver.Nameserver]) -> resolver.Contexts:
+        """How connections to the encrypted ones of these nameservers are made.
+
+        :raises SettingError: certificates or a library are missing.
+        """
+        try:
+            return resolver.contexts(nameservers, self.ca_file)
+        except (resolver.CertificatesError, resolver.NameserverError) as error:
+            key = "dns.ca_file" if isinstance(error, resolver.CertificatesError) else "dns.nameservers"
+            raise SettingError(key, str(error)) from error
 
 
 class LogSection(Section, frozen=True):

@@ -21,12 +21,15 @@ from assay.resolver.nameservers import parse as parse_nameserver
 from assay.resolver.resolv_conf import ResolvConf
 from assay.resolver.service import Resolver
 from assay.resolver.statistics import Statistics, Watch, unwatched
+from assay.resolver.tls import CertificatesError, Contexts, contexts
 from assay.resolver.zone import LocalZone, ZoneError
 
 __all__ = [
     "SYSTEM",
     "AnswerCache",
     "BudgetDriver",
+    "CertificatesError",
+    "Contexts",
     "LocalZone",
     "Nameserver",
     "NameserverError",
@@ -37,6 +40,7 @@ __all__ = [
     "Watch",
     "ZoneError",
     "configured",
+    "contexts",
     "parse_nameserver",
     "unwatched",
 ]

@@ -7,8 +7,10 @@ For commands of the operator, not for mail: it blocks. The zone of a name is fou
 from __future__ import annotations
 
 import errno
+import ssl
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from types import MappingProxyType
 from typing import Any
 
 import dns.exception
@@ -23,6 +25,7 @@ from msgspec import Struct
 
 from assay.inquiry import Outcome
 from assay.keys.published import ServerAnswer
+from assay.resolver import tls
 from assay.resolver.nameservers import PORT, Nameserver
 from assay.resolver.transport import words
 
@@ -61,18 +64,21 @@ class Authority:
         servers: Sequence[Nameserver] = (),
         patience: float = 3.0,
         port: int = PORT,
+        contexts: tls.Contexts = MappingProxyType({}),
     ) -> None:
         """
         :param nameservers: resolvers, to find zones and servers with.
         :param servers: ask these instead of the servers that the zones name.
         :param patience: seconds that one server may take.
         :param port: of the servers that the zones name.
+        :param contexts: for the encrypted ones of `nameservers`.
         """
         self._nameservers = nameservers
         self._servers = servers
         self._patience = patience
         self._port = port
         self._resolved: dict[tuple[dns.name.Name, dns.rdatatype.RdataType], Sequence[Any]] = {}
+        self._contexts = contexts
 
     def texts(self, name: str) -> tuple[ServerAnswer, ...]:
         """What each authoritative server answers for the TXT records of a name. Never raises.
@@ -163,11 +169,12 @@ class Authority:
             raise UnknownZoneError("dns.nameservers is 'none'; name the servers to ask in keys.nameservers")
         fault = ""
         for server in self._nameservers:
+            if server.scheme == "https":  # dnspython needs another library for it than the daemon
+                fault = f"nameserver {server} is asked only about mail; name servers in keys.nameservers"
+                continue
             query = dns.message.make_query(name, kind, use_edns=True, payload=PAYLOAD)
             try:
-                response, _ = dns.query.udp_with_fallback(
-                    query, server.address, timeout=self._patience, port=server.port, ignore_unexpected=True
-                )
+                response = self._query(server, query)
             except (OSError, dns.exception.DNSException) as error:
                 fault = f"nameserver {server}: {_why(error)}"
                 continue
@@ -176,6 +183,21 @@ class Authority:
                 return list(rrset or ())
             fault = f"nameserver {server} answered {dns.rcode.to_text(response.rcode())} for {name}"
         raise UnknownZoneError(fault)
+
+    def _query(self, server: Nameserver, query: dns.message.Message) -> dns.message.Message:
+        """The response of a resolver, which is asked in its own way and no other."""
+        if not server.scheme:
+            return dns.query.udp_with_fallback(
+                query, server.address, timeout=self._patience, port=server.port, ignore_unexpected=True
+            )[0]
+        return dns.query.tls(
+            query,
+            server.address,
+            timeout=self._patience,
+            port=server.port,
+            ssl_context=self._contexts[server.scheme],
+            server_hostname=server.identity,
+        )
 
     def _ask(self, one: _Server, name: dns.name.Name) -> tuple[ServerAnswer, dns.name.Name | None] | None:
         """Ask one server; None if this host cannot reach its address family."""
@@ -223,6 +245,8 @@ def _read(
 
 
 def _why(error: Exception) -> str:
+    if isinstance(error, ssl.SSLError):
+        return tls.handshake_fault(error).reason
     if isinstance(error, OSError):
         return f"could not be asked ({words(error)})"
     return "does not answer" if isinstance(error, dns.exception.Timeout) else f"sent no usable answer ({error})"

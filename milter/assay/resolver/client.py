@@ -23,13 +23,13 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Sequence
+from types import MappingProxyType
 
 from msgspec.structs import replace
 
 from assay.inquiry import Answer, Outcome, Question
-from assay.resolver import message, transport, wire
+from assay.resolver import message, tls, transport, wire
 from assay.resolver.cache import AnswerCache
-from assay.resolver.datagrams import Datagrams
 from assay.resolver.failures import Failures
 from assay.resolver.flight import Flight, Waiter
 from assay.resolver.health import Health, Server
@@ -40,7 +40,7 @@ from assay.resolver.resolv_conf import ResolvConf
 from assay.resolver.share import Place, Pool
 from assay.resolver.slow import Delays, SlowDomains, domain_of
 from assay.resolver.statistics import State, Statistics
-from assay.resolver.streams import Streams
+from assay.resolver.transports import Transports
 
 #: Seconds to wait for the first answer of a server; resolvers give up on an authoritative server after about as long.
 PATIENCE = 2.0
@@ -80,6 +80,7 @@ class Asking:
         trust_ad: bool = False,
         resolv_conf: ResolvConf | None = None,
         tell: Callable[[str], None] = lambda _: None,
+        contexts: tls.Contexts = MappingProxyType({}),
     ) -> None:
         self._loop = loop
         self._cache = cache
@@ -90,11 +91,10 @@ class Asking:
         self._trust_ad = trust_ad
         self._resolv_conf = resolv_conf
         self._tell = tell
-        self._datagrams = Datagrams(loop, statistics, trust_ad)
-        self._streams = Streams(loop, statistics, trust_ad)
+        self._transports = Transports(loop, statistics, trust_ad, contexts)
         self._health = Health(
             nameservers,
-            self._datagrams,
+            self._transports,
             statistics,
             clock,
             patience,
@@ -162,7 +162,7 @@ class Asking:
         for flight in flights.values():
             if flight.exchange is not None:
                 flight.exchange.cancel()
-        self._datagrams.close()
+        self._transports.close()
         for flight in flights.values():
             flight.deliver(Answer(Outcome.TEMPFAIL, reason="resolver closed"))
 
@@ -194,7 +194,7 @@ class Asking:
         if found and found != self._health.nameservers:
             self._tell(f"nameservers are now {', '.join(map(str, found))}")
             self._health.replace(found)
-            self._datagrams.keep(found)
+            self._transports.keep(found)
             self._recovered()
             self._loop.call_soon(self._wake)
 
@@ -273,10 +273,9 @@ class Asking:
         flight.since = self._clock()
         patience = self._patience if flight.round == 1 else self._patience * SECOND_ROUND
         if flight.over_tcp is not None:
-            extended = self._datagrams.extends(server.nameserver)
-            flight.exchange = self._streams.ask(server.nameserver, flight.asked, patience, done, extended)
+            flight.exchange = self._transports.ask_over_tcp(server.nameserver, flight.asked, patience, done)
             return
-        flight.exchange = self._datagrams.ask(server.nameserver, flight.asked, patience, done)
+        flight.exchange = self._transports.ask(server.nameserver, flight.asked, patience, done)
         if pool is self._fast:
             self._young[flight] = None
             if self._watch is None:

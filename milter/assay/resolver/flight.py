@@ -102,7 +102,7 @@ class Flight:
 
         :param outcome: a `transport.Cause`, or what the answer says.
         """
-        over = "udp" if self.over_tcp is None else "tcp"
+        over = server.nameserver.scheme or ("udp" if self.over_tcp is None else "tcp")
         statistics.ended(domain_of(self.question.name), str(server), over, outcome, now - self.since, now)
 
     def deliver(self, answer: Answer) -> None:

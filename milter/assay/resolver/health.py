@@ -17,9 +17,9 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 from assay.resolver import transport, wire
-from assay.resolver.datagrams import Datagrams
 from assay.resolver.nameservers import Nameserver
 from assay.resolver.statistics import Statistics
+from assay.resolver.transports import Transports
 
 #: Seconds between a first failed probe and the next one. Short: one small query, and mail waits for its end.
 FIRST_PAUSE = 0.1
@@ -65,7 +65,7 @@ class Health:
     def __init__(
         self,
         nameservers: Sequence[Nameserver],
-        datagrams: Datagrams,
+        transports: Transports,
         statistics: Statistics,
         clock: Callable[[], float],
         patience: float,
@@ -75,7 +75,7 @@ class Health:
         later: Callable[[float, Callable[[], None]], object],
     ) -> None:
         self.servers = tuple(Server(nameserver) for nameserver in nameservers)
-        self._datagrams = datagrams
+        self._transports = transports
         self._statistics = statistics
         self._clock = clock
         self._patience = min(patience, PROBE_PATIENCE)
@@ -219,4 +219,4 @@ class Health:
             self._changed()
 
         self._statistics.probes += 1
-        server.probe = self._datagrams.ask(server.nameserver, wire.PROBE, self._patience, done)
+        server.probe = self._transports.ask(server.nameserver, wire.PROBE, self._patience, done)

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from ipaddress import IPv4Address, IPv6Address
 
 import dns.rcode
@@ -146,6 +147,19 @@ def _read(message: bytes, kind: RecordType, trust_ad: bool) -> Response:
         if not flags & _RA:
             raise _BriefError("does not recurse for us")
     return Response(Answer(outcome, (), secure, 0))  # RFC 2308, 5: not to be kept
+
+
+def aged(message: bytes, seconds: int) -> bytes:
+    """The message with its TTLs reduced, as far as it can be understood: `read` says what is wrong."""
+    octets = bytearray(message)
+    with suppress(_FailureError, struct.error, IndexError):
+        _, _, questions, *counts = _unpack_header(message)
+        at = _name(message, HEADER, len(message))[1] + 4 if questions else HEADER
+        for _ in range(min(sum(counts), MAX_RECORDS)):
+            kind, _, ttl, begin, at = _step(message, at)
+            if kind != _OPT:
+                octets[begin - 6 : begin - 2] = max(0, _bounded(ttl) - seconds).to_bytes(4, "big")
+    return bytes(octets)
 
 
 def _answer_section(

@@ -11,10 +11,11 @@ import asyncio
 import time
 from collections.abc import Callable, Sequence
 from threading import Lock, Thread
+from types import MappingProxyType
 from typing import Any, cast
 
 from assay.inquiry import Answer, Outcome, Question
-from assay.resolver import wire
+from assay.resolver import tls, wire
 from assay.resolver.cache import AnswerCache
 from assay.resolver.client import PATIENCE, Asking
 from assay.resolver.driver import BudgetDriver, Observer, Running
@@ -44,6 +45,7 @@ class Resolver:
         tell: Callable[[str], None] = lambda _: None,
         watch: Watch = unwatched,
         clock: Callable[[], float] = time.monotonic,
+        contexts: tls.Contexts = MappingProxyType({}),
     ) -> None:
         """
         :param nameservers: in order of preference; with none, only the zone answers and all else is NXDOMAIN.
@@ -56,6 +58,7 @@ class Resolver:
             again; the nameservers have changed; or the questions of some clients wait too long for their turn.
         :param watch: called in the loop's thread with each query that has ended.
         :param clock: seconds that never go back; the same one as the cache's.
+        :param contexts: for the encrypted nameservers, from `tls.contexts`.
         """
         self.statistics = Statistics(watch)
         self.closed = False
@@ -68,6 +71,7 @@ class Resolver:
         self._resolv_conf = resolv_conf
         self._tell = tell
         self._clock = clock
+        self.contexts = contexts
         self._lock = Lock()  # guards the start and end of the thread
         self._loop: asyncio.AbstractEventLoop | None = None
         self._thread: Thread | None = None
@@ -183,6 +187,7 @@ class Resolver:
             self._trust_ad,
             self._resolv_conf,
             self._tell,
+            self.contexts,
         )
         # A daemon thread, so that a program that forgot to close can end.
         self._thread = Thread(target=_work, args=(loop, self._client), name="dns", daemon=True)

@@ -41,6 +41,8 @@ class Statistics:
     shared: int = 0  #: questions that joined a query already in flight (single flight)
     queries: int = 0  #: queries sent over UDP, retries included
     streams: int = 0  #: queries sent over TCP after a truncated answer
+    encrypted: int = 0  #: queries sent over TLS or HTTPS, those that were sent again included
+    handshakes: int = 0  #: connections opened for them
     probes: int = 0  #: health probes sent to nameservers believed to be down
     timeouts: int = 0  #: queries without an answer in time
     failures: int = 0  #: lookups that ended in TEMPFAIL

@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""One query to one nameserver: over UDP, and over TCP if the answer was truncated (RFC 7766, 5).
+"""One query to one nameserver: what all transports share.
 
-Everything runs in the loop's thread. Another transport would be another class with the same `Exchange` interface.
+Everything runs in the loop's thread. Another transport is another class with the same `Exchange` interface, and a case
+in `transports`.
 """
 
 from __future__ import annotations
@@ -21,7 +22,8 @@ class Cause(Enum):
     """Why there is no answer, as far as it affects the next step."""
 
     TIMEOUT = "timeout"
-    UNREACHABLE = "unreachable"  #: the network or the host reports that nothing listens there
+    #: Nothing can be asked: the network or the host reports that nothing listens there, or it does not prove who it is.
+    UNREACHABLE = "unreachable"
     #: Nothing about its health: no descriptors are left, it sends noise, or its TCP does not work. The last must not
     #: count against UDP: else the publisher of a long record could silence a server behind a poor firewall.
     OTHER = "other"

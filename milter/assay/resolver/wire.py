@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import struct
 
+import dns.edns
 import dns.flags
 import dns.rcode
 import dns.rdataclass
@@ -36,6 +37,8 @@ _SUFFIXES = {kind: struct.pack("!HH", code, dns.rdataclass.IN) for kind, code in
 #: Header flags as plain numbers: those of an enumeration take ten times as long.
 _QR, _TC, _RD, _AD = (int(flag) for flag in (dns.flags.QR, dns.flags.TC, dns.flags.RD, dns.flags.AD))
 _UNKNOWN = (int(dns.rcode.FORMERR), int(dns.rcode.NOTIMP))
+#: Octets of a padded query, or a multiple of it (RFC 8467, 4.1).
+BLOCK = 128
 #: The question a health probe asks: every resolver knows the root's nameservers (RFC 1035, 4.1.2: name, type, class).
 PROBE = b"\0" + struct.pack("!HH", dns.rdatatype.NS, dns.rdataclass.IN)
 #: RFC 6891, 6.1.2: root name, OPT, payload, no extended RCODE, version or flags, no options.
@@ -60,15 +63,20 @@ def section(question: Question) -> bytes | None:
     return bytes(octets) + b"\0" + _SUFFIXES[question.type]
 
 
-def query(identifier: int, asked: bytes, authentic: bool = False, extended: bool = True) -> bytes:
+def query(identifier: int, asked: bytes, authentic: bool = False, extended: bool = True, padded: bool = False) -> bytes:
     """A recursive query.
 
     :param identifier: 16 unpredictable bits (RFC 5452, 9.2).
     :param asked: the question section.
     :param authentic: ask for the AD bit (RFC 6840, 5.7).
     :param extended: with EDNS (RFC 6891).
+    :param padded: with EDNS, and to a length that says little (RFC 8467, 4.1), for an encrypted path.
     """
     flags = _RD | _AD if authentic else _RD
+    if padded:
+        missing = -(HEADER + len(asked) + len(_OPT) + 4) % BLOCK
+        option = struct.pack("!HHH", 4 + missing, dns.edns.OptionType.PADDING, missing) + bytes(missing)
+        return struct.pack("!HHHHHH", identifier, flags, 1, 0, 0, 1) + asked + _OPT[:-2] + option
     return struct.pack("!HHHHHH", identifier, flags, 1, 0, 0, int(extended)) + asked + (_OPT if extended else b"")
 
 
