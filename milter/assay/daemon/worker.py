@@ -29,6 +29,7 @@ from assay.daemon.meter import LogMeter, Meter
 from assay.inquiry import Driver
 from assay.log import Log
 from assay.memory import Memory
+from assay.resolver import Resolver
 from assay.session import Publications, Session, Settings
 
 #: When the collector looks for cycles (``gc.set_threshold``). A message makes about two thousand objects and no cycle,
@@ -117,15 +118,7 @@ def run(
         sessions=sessions,
     )
     callbacks.install(service)
-    log_meter = LogMeter(tether.page, "worker", log)
-
-    def tick() -> None:
-        troubles = resolver.statistics.troubles
-        if line := troubles.line(time.monotonic()):
-            log.info(line)
-        meter.publish(sessions.value, resolver)
-        log_meter.publish(troubles.slowest)
-
+    tick = _ticker(tether, meter, resolver, sessions, log)
     threading.Thread(
         target=_control,
         args=(tether, listener, sessions, configuration.milter.drain_seconds, log, tick),
@@ -138,6 +131,22 @@ def run(
     gc.set_threshold(*COLLECT)
     tether.ready()
     return callbacks.serve(log)
+
+
+def _ticker(
+    tether: Tether, meter: Meter, resolver: Resolver, sessions: connection.SessionCount, log: Log
+) -> Callable[[], None]:
+    """What the control thread does again and again: publish what is counted, and log troubles of the DNS."""
+    log_meter = LogMeter(tether.page, "worker", log)
+
+    def tick() -> None:
+        troubles = resolver.statistics.troubles
+        if line := troubles.line(time.monotonic()):
+            log.info(line)
+        meter.publish(sessions.value, resolver)
+        log_meter.publish(troubles.slowest)
+
+    return tick
 
 
 def keep_to(core: int, log: Log) -> None:
