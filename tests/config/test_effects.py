@@ -29,13 +29,14 @@ from assay.cli import serve
 from assay.cli.main import main
 from assay.config import Configuration, make_policy, make_resolver, show
 from assay.config.responses import RuleSection
-from assay.daemon import connection, supervisor, worker
+from assay.daemon import connection, endpoint, supervisor, worker
 from assay.daemon.child import Tether
 from assay.daemon.listener import Listener
 from assay.inquiry import Outcome, Question, RecordType
 from assay.keys.rotation import KeyType
 from assay.log import Level, Log, forms, sinks
 from assay.log.sinks import Journald, StandardError, Syslog
+from assay.metrics import Pages
 from assay.model.message import split_message
 from assay.model.smtp import parse_address
 from assay.policy import Action
@@ -414,6 +415,16 @@ def log(world: World) -> object:
     return sent
 
 
+def control(world: World) -> object:
+    """The permissions of the control socket."""
+    section = msgspec.structs.replace(world.configuration.control, socket=f"unix:{world.folder}/control")
+    modes: list[int] = []
+    tether = SimpleNamespace(pages=Pages(1), ready=lambda: None)
+    tether.wait = lambda _: modes.append((world.folder / "control").stat().st_mode)
+    endpoint.run(tether, msgspec.structs.replace(world.configuration, control=section), Log(lambda *_: None))  # type: ignore[arg-type]
+    return modes
+
+
 def facts(world: World) -> object:
     """The file of facts."""
     world.play()
@@ -605,6 +616,8 @@ EFFECTS: list[tuple[str, Any, Callable[[World], object], Mapping[str, Any]]] = [
     ("log.facts", "{folder}/facts", facts, {}),
     ("log.enterprise", 32473, logged, REFUSE_DMARC),
     ("metrics.listen", "inet:9810@127.0.0.1", children, {}),
+    ("control.socket", "unix:/run/assay/control.sock", children, {}),
+    ("control.socket_mode", "0660", control, {}),
 ]
 #: Fields of a rule, likewise. The required fields of a rule are in RULE.
 OF_A_RULE: list[tuple[str, Any, Callable[[World], object], Mapping[str, Any]]] = [

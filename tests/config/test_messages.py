@@ -20,7 +20,15 @@ PACKAGE = Path(assay.__file__).parent
 #: The modules that read an operator's input. Each ``raise`` in them is reached by a row, except `NOT_FROM_A_FILE`.
 READERS = (
     *("config/build.py", "config/endpoint.py", "config/load.py", "config/methods.py", "config/responses.py"),
-    *("config/site.py", "log/__init__.py", "model/network.py", "policy/addresses.py", "policy/replies.py"),
+    *(
+        "config/site.py",
+        "config/sockets.py",
+        "config/watching.py",
+        "log/__init__.py",
+        "model/network.py",
+        "policy/addresses.py",
+        "policy/replies.py",
+    ),
     *("policy/rule_names.py", "policy/rules.py", "resolver/nameservers.py", "resolver/zone.py"),
 )
 #: Functions whose errors cannot be caused by a configuration, with the reason.
@@ -373,6 +381,10 @@ ROWS = {
     "relative endpoint": (
         "[metrics]\nlisten = 'unix:m'\n",
         "metrics.listen: 'unix:m' is not an absolute path; write one such as unix:/run/assay/metrics.sock",
+    ),
+    "control over TCP": (
+        "[control]\nsocket = 'inet:1@127.0.0.1'\n",
+        "control.socket: 'inet:1@127.0.0.1' is not a unix socket; write one such as unix:/run/assay/control.sock",
     ),
     "unknown level": ("[log]\nlevel = 'loud'\n", "log.level: 'loud' is not one of error, warning, info, debug"),
     "unknown facility": ("[log]\nfacility = 'post'\n", "log.facility: 'post' is not one of auth, authpriv, daemon, "),

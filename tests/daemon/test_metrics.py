@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from assay.daemon.endpoint import _MAX_CLIENTS
+from assay.daemon.http import MAX_CLIENTS
 from running import PATIENCE, Daemon
 from sending import BAD, ROWS, greet, message, send
 
@@ -165,7 +165,7 @@ def test_without_a_nameserver_it_is_not_ready(tmp_path: Path, free_port: int) ->
 
 def test_clients_that_say_nothing_keep_out_no_other(daemon: Daemon) -> None:
     port = int(daemon.sections["metrics"]["listen"].split(":")[1].partition("@")[0])
-    silent = [socket.create_connection(("::1", port)) for _ in range(3 * _MAX_CLIENTS)]
+    silent = [socket.create_connection(("::1", port)) for _ in range(3 * MAX_CLIENTS)]
     silent[0].sendall(b"GET /metrics HTTP/1.0\r\n")
     assert get(daemon, "/metrics")[0] == 200
     for one in silent:
@@ -176,7 +176,7 @@ def test_a_port_in_use_does_not_affect_mail(tmp_path: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         listen = f"inet:{taken.getsockname()[1]}@127.0.0.1"
         with Daemon(tmp_path, ROWS, metrics={"listen": listen}) as daemon:
-            daemon.wait_for_log(f"metrics.listen: {listen}: Address already in use")
+            daemon.wait_for_log(f"endpoint: {listen}: Address already in use")
             with daemon.mta() as mta:
                 greet(mta)
                 assert send(mta).edits
@@ -184,7 +184,8 @@ def test_a_port_in_use_does_not_affect_mail(tmp_path: Path) -> None:
 
 def test_a_unix_socket(tmp_path: Path) -> None:
     path = tmp_path / "metrics"
-    path.write_text("left behind")
+    with socket.socket(socket.AF_UNIX) as left:
+        left.bind(str(path))  # by a daemon that was killed
     with Daemon(tmp_path, ROWS, metrics={"listen": f"unix:{path}"}):
         until(path.is_socket)
         assert path.stat().st_mode & 0o777 == 0o660

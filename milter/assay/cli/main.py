@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from typing import NoReturn, TextIO
 
 from assay import __version__
-from assay.cli import check, config, keys, policy, probe, serve, spfquery
+from assay.cli import check, config, keys, policy, probe, serve, spfquery, status
 from assay.config import ConfigError
 
 _EXIT_CODES = """\
@@ -24,7 +24,8 @@ exit codes, those of sysexits(3):
   64  wrong arguments
   65  policy try: the log has no usable line
   66  unreadable file
-  69  nothing listens there, or the socket cannot be opened
+  69  nothing listens there, the daemon cannot be asked, or the socket
+      cannot be opened
   70  an internal error
   74  the output cannot be written
   75  probe: the message was deferred
@@ -55,7 +56,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("-V", "--version", action="version", version=f"assay {__version__}")
     commands = parser.add_subparsers(metavar="COMMAND", required=True)
-    for module in (serve, check, policy, probe, spfquery, keys, config):
+    for module in (serve, status, check, policy, probe, spfquery, keys, config):
         module.add_to(commands)
     _open_what_is_closed()
     options = parser.parse_args(arguments)

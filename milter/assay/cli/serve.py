@@ -45,7 +45,9 @@ def run(options: argparse.Namespace) -> int:
     except ListenerError as error:
         log.error(f"{name(options.config)}: {error}")
         return os.EX_UNAVAILABLE
-    return Supervisor(listener, configuration, lambda: read_for_serving(options.config), log).run()
+    return Supervisor(
+        listener, configuration, lambda: read_for_serving(options.config), log, name(options.config)
+    ).run()
 
 
 def name(path: Path | None) -> str:

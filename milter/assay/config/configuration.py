@@ -19,10 +19,9 @@ from assay.config.site import (
     ClientsSection,
     DnsSection,
     IdentitySection,
-    LogSection,
-    MetricsSection,
     MilterSection,
 )
+from assay.config.watching import ControlSection, LogSection, MetricsSection
 
 
 class Configuration(Section, frozen=True):
@@ -47,3 +46,4 @@ class Configuration(Section, frozen=True):
     rule: tuple[RuleSection, ...] = ()
     log: LogSection = LogSection()
     metrics: MetricsSection = MetricsSection()
+    control: ControlSection = ControlSection()

@@ -5,15 +5,14 @@ from __future__ import annotations
 
 import os
 import re
-import socket
 from collections.abc import Sequence
 from typing import Annotated
 
 from msgspec import Meta
 
 from assay import policy, resolver
-from assay.config.endpoint import Endpoint, EndpointError
 from assay.config.section import Section, SettingError
+from assay.config.sockets import check_endpoint, check_mode
 from assay.model.name import Domain, InvalidNameError
 from assay.model.network import Networks
 from assay.model.smtp import parse_address
@@ -84,13 +83,8 @@ class MilterSection(Section, frozen=True):
     ] = False
 
     def __post_init__(self) -> None:
-        try:
-            mode_fits = 0 <= int(self.socket_mode, 8) <= 0o777
-        except ValueError:
-            mode_fits = False
-        _check_endpoint("socket", self.socket, "assay.sock")
-        if not mode_fits:
-            raise SettingError("socket_mode", f"{self.socket_mode!r} is not a mode; write octal digits such as '0660'")
+        check_endpoint("socket", self.socket, "assay.sock")
+        check_mode(self.socket_mode)
 
     @property
     def worker_count(self) -> int:
@@ -313,78 +307,3 @@ class DnsSection(Section, frozen=True):
         except (resolver.CertificatesError, resolver.NameserverError) as error:
             key = "dns.ca_file" if isinstance(error, resolver.CertificatesError) else "dns.nameservers"
             raise SettingError(key, str(error)) from error
-
-
-class LogSection(Section, frozen=True):
-    """One line per message."""
-
-    to: Annotated[
-        str,
-        Meta(
-            description='"stderr", which suits systemd and containers; "syslog"; or "journald", which gets each value '
-            "as a field of its own, such as ASSAY_QUEUE. Mail never waits for a log that is not read."
-        ),
-    ] = "stderr"
-    format: Annotated[
-        str, Meta(description='How a line is written: "pairs" as key=value, which people read, or "json".')
-    ] = "pairs"
-    facility: Annotated[str, Meta(description="The syslog facility.")] = "mail"
-    level: Annotated[
-        str,
-        Meta(
-            description='"error": faults of assay. "warning": also problems in its environment. "info": also '
-            'each message. "debug": also the life cycle of processes.'
-        ),
-    ] = "info"
-
-    facts: Annotated[
-        str,
-        Meta(
-            description="A file to which the facts of every judged message are appended, one JSON object per "
-            'line, for "assay policy try". Empty: none. It contains addresses of your users, so restrict who '
-            "can read it."
-        ),
-    ] = ""
-    enterprise: Annotated[
-        int,
-        Meta(
-            ge=0,
-            description="Also log each refusal as RFC 5424 structured data, for tools such as fail2ban, under "
-            "this private enterprise number. 0: no such line. 32473 is the number for examples (RFC 5612).",
-        ),
-    ] = 0
-
-    def __post_init__(self) -> None:
-        if self.to not in ("stderr", "syslog", "journald"):
-            raise SettingError("to", f"{self.to!r} is not one of stderr, syslog, journald")
-        if self.format not in ("pairs", "json"):
-            raise SettingError("format", f"{self.format!r} is not one of pairs, json")
-        if self.level not in ("error", "warning", "info", "debug"):
-            raise SettingError("level", f"{self.level!r} is not one of error, warning, info, debug")
-
-
-class MetricsSection(Section, frozen=True):
-    """Figures for Prometheus, served by a process of their own."""
-
-    listen: Annotated[
-        str,
-        Meta(
-            description="Where /metrics, /healthz and /readyz are served over HTTP: inet:PORT@HOST, inet6:PORT@HOST or "
-            "unix:PATH. Empty: nowhere. Write an address of the loopback: whoever can connect reads the names of your "
-            "rules and nameservers. A TCP port such as inet:9810@127.0.0.1 is what Prometheus expects."
-        ),
-    ] = ""
-
-    def __post_init__(self) -> None:
-        if self.listen:
-            _check_endpoint("listen", self.listen, "metrics.sock")
-
-
-def _check_endpoint(key: str, text: str, usual: str) -> None:
-    try:
-        endpoint = Endpoint.parse(text)
-    except EndpointError as error:
-        raise SettingError(key, str(error)) from error
-    # Postfix reads a path from its queue directory; a daemon would read it from wherever it was started.
-    if endpoint.family == socket.AF_UNIX and not os.path.isabs(endpoint.path):
-        raise SettingError(key, f"{text!r} is not an absolute path; write one such as unix:/run/assay/{usual}")

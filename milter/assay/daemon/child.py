@@ -23,7 +23,7 @@ from dataclasses import field as attribute
 
 from msgspec import Struct, field
 
-from assay.metrics import Page
+from assay.metrics import Page, Pages
 
 _READY = b"r"
 _REPLACED = b"n"  # others serve in its place
@@ -46,7 +46,7 @@ class Tether(Struct, frozen=True):
     readiness: int
     slot: int
     page: Page = field(default_factory=Page.private)
-    pages: tuple[Page, ...] = ()
+    pages: Pages = field(default_factory=lambda: Pages(1))
 
     def ready(self) -> None:
         """Report that this child serves. Call it once."""

@@ -1,48 +1,30 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The child that answers about the daemon over HTTP: figures for Prometheus, and whether it is alive and ready.
+"""The child that answers about the daemon over HTTP: figures for Prometheus, health, and the control socket.
 
 It reads the pages in which all processes count (`assay.metrics`) and stops none of them. If it dies, mail goes on.
 """
 
 from __future__ import annotations
 
-import contextlib
 import os
-import socket
-import socketserver
-import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from http import HTTPStatus
-from http.server import BaseHTTPRequestHandler
-
-from msgspec import Struct
 
 from assay.config import Configuration
 from assay.config.endpoint import Endpoint
 from assay.daemon.child import Kind, Tether
+from assay.daemon.control import commands
+from assay.daemon.http import HttpResponse, HttpServer, Responder
+from assay.daemon.status import History
 from assay.log import Log
 from assay.metrics import Page, read
 
-_MAX_CLIENTS = 8  # at a time; Prometheus is one. Others wait in the backlog.
-_PATIENCE_SECONDS = 5.0  # for a client to send its request and take the answer
 _MODE = 0o660  # of a unix socket, as for the MTA's
-
-
-class HttpResponse(Struct, frozen=True):
-    """An answer."""
-
-    status: HTTPStatus
-    body: bytes
-    content_type: str = "text/plain; charset=utf-8"
-
-
-#: Answers a path; gets what the client accepts.
-Responder = Callable[[str], HttpResponse]
 
 
 def kind(configuration: Configuration, log: Log) -> tuple[Kind, ...]:
     """The endpoint, if the configuration asks for one."""
-    if not configuration.metrics.listen:
+    if not configuration.metrics.listen and not configuration.control.socket:
         return ()
     return (Kind("endpoint", lambda tether: run(tether, configuration, log)),)
 
@@ -52,14 +34,23 @@ def run(tether: Tether, configuration: Configuration, log: Log) -> int:
 
     :returns: the exit code.
     """
+    servers = []
+    history = History(tether.pages)
+    key = ""
     try:
-        server = serve(Endpoint.parse(configuration.metrics.listen), _MODE, public(tether.pages, configuration))
+        if key := configuration.metrics.listen:
+            servers.append(HttpServer(Endpoint.parse(key), _MODE, public(tether.pages.all, configuration)))
+        if key := configuration.control.socket:
+            mode = int(configuration.control.socket_mode, 8)
+            servers.append(HttpServer(Endpoint.parse(key), mode, commands(tether.pages, history, log)))
     except OSError as error:
-        log.error(f"metrics.listen: {configuration.metrics.listen}: {error.strerror or error}")
+        log.error(f"endpoint: {key}: {error.strerror or error}")
         return os.EX_UNAVAILABLE
     tether.ready()
-    tether.wait()
-    server.close()
+    tether.wait(history.tick)
+    for server in servers:
+        server.close()
+    history.close()
     return os.EX_OK
 
 
@@ -76,7 +67,11 @@ def public(pages: tuple[Page, ...], configuration: Configuration) -> Mapping[str
             return HttpResponse(HTTPStatus.SERVICE_UNAVAILABLE, "".join(f"{fault}\n" for fault in faults).encode())
         return HttpResponse(HTTPStatus.OK, b"ready\n")
 
-    return {"/metrics": metrics, "/healthz": lambda _: HttpResponse(HTTPStatus.OK, b"alive\n"), "/readyz": ready}
+    return {
+        "GET /metrics": metrics,
+        "GET /healthz": lambda _: HttpResponse(HTTPStatus.OK, b"alive\n"),
+        "GET /readyz": ready,
+    }
 
 
 def why_not_ready(pages: tuple[Page, ...], configuration: Configuration) -> list[str]:
@@ -93,77 +88,3 @@ def why_not_ready(pages: tuple[Page, ...], configuration: Configuration) -> list
     if nameservers and not any(nameservers.values()):
         faults.append("no nameserver answers")
     return faults
-
-
-class HttpServer:
-    """Answers in threads of its own."""
-
-    def __init__(self, server: socketserver.BaseServer, path: str) -> None:
-        self._server = server
-        self._path = path
-        threading.Thread(target=server.serve_forever, name="http", daemon=True).start()
-
-    def close(self) -> None:
-        """Stop, and remove the socket."""
-        self._server.shutdown()
-        self._server.server_close()
-        if self._path:
-            with contextlib.suppress(OSError):
-                os.unlink(self._path)
-
-
-def serve(endpoint: Endpoint, mode: int, responders: Mapping[str, Responder]) -> HttpServer:
-    """Answer these paths.
-
-    :param mode: permissions of a unix socket.
-    :raises OSError: the socket cannot be opened.
-    """
-    unix = endpoint.family == socket.AF_UNIX
-
-    class Handler(BaseHTTPRequestHandler):
-        timeout = _PATIENCE_SECONDS
-
-        def do_GET(self) -> None:
-            responder = responders.get(f"{'' if self.command == 'GET' else self.command}{self.path.partition('?')[0]}")
-            if responder is None:
-                self.send_error(HTTPStatus.NOT_FOUND)
-                return
-            response = responder(self.headers.get("Accept", ""))
-            self.send_response(response.status)
-            self.send_header("Content-Type", response.content_type)
-            self.send_header("Content-Length", str(len(response.body)))
-            self.end_headers()
-            self.wfile.write(response.body)
-
-        def log_message(self, format: str, *args: object) -> None:  # noqa: A002 - the library's name
-            """Nothing: who reads the figures is not logged."""
-
-    class Threads(socketserver.ThreadingMixIn, socketserver.TCPServer):
-        address_family = endpoint.family
-        allow_reuse_address = not unix
-        daemon_threads = True
-        block_on_close = False
-        places = threading.BoundedSemaphore(_MAX_CLIENTS)
-
-        def process_request(self, request: object, client_address: object) -> None:
-            self.places.acquire()
-            super().process_request(request, client_address)  # type: ignore[arg-type]
-
-        def process_request_thread(self, request: object, client_address: object) -> None:
-            try:
-                super().process_request_thread(request, client_address)  # type: ignore[arg-type]
-            finally:
-                self.places.release()
-
-        def handle_error(self, request: object, client_address: object) -> None:
-            """A client that left: nothing."""
-
-    if unix:
-        with contextlib.suppress(OSError):  # of a daemon that was killed
-            os.unlink(endpoint.path)
-        before = os.umask(0o777 & ~mode)
-        try:
-            return HttpServer(Threads(endpoint.path, Handler), endpoint.path)  # type: ignore[arg-type]
-        finally:
-            os.umask(before)
-    return HttpServer(Threads((endpoint.host or "localhost", endpoint.port), Handler), "")

@@ -116,6 +116,7 @@ class Note(msgspec.Struct, frozen=True, array_like=True):
     warnings: tuple[tuple[float, str], ...] = ()
     slow: tuple[tuple[str, float, int], ...] = ()
     fault: str = ""  #: why the last reload failed; of the supervisor only
+    source: str = ""  #: the configuration; of the supervisor only
 
 
 class LogMeter:
@@ -128,24 +129,29 @@ class LogMeter:
         self._outlet = log.outlet
         self._copies = Copies(page)
 
-    def publish(self, slow: tuple[tuple[str, float, int], ...] = (), fault: str = "") -> None:
+    def publish(self, slow: tuple[tuple[str, float, int], ...] = (), fault: str = "", source: str = "") -> None:
         """Copy it now.
 
         :param slow: the slowest names: domain, seconds and number of queries.
         :param fault: why the last reload failed.
+        :param source: the configuration.
         """
         warnings: tuple[tuple[float, str], ...] = ()
         if self._outlet is not None:
             self._copies.copy("log_lines_lost", self._outlet.lost)
             warnings = tuple(self._outlet.warnings)
-        self._page.note(msgspec.json.encode(Note(self._kind, os.getpid(), time.time(), warnings, slow, fault)))
+        self._page.note(msgspec.json.encode(Note(self._kind, os.getpid(), time.time(), warnings, slow, fault, source)))
 
 
 class DaemonMeter:
     """What the supervisor counts, and the pages of all processes. Make it before the first fork."""
 
-    def __init__(self, workers: int, log: Log) -> None:
-        """:param workers: how many there are; while they drain after reloads, there are several times as many."""
+    def __init__(self, workers: int, log: Log, source: str) -> None:
+        """
+        :param workers: how many there are; while they drain after reloads, there are several times as many.
+        :param source: the configuration.
+        """
+        self._source = source
         self.pages = Pages(max(MIN_PAGES, SETS_OF_WORKERS * workers))
         self._own = self.pages.take()
         self._log_meter = LogMeter(self._own, "supervisor", log)
@@ -164,12 +170,13 @@ class DaemonMeter:
         :param fault: why not; empty if it was.
         :param log: the log of the new configuration.
         """
-        self._own.add(name_of("reloads", "failed" if fault else "done"))
-        self._fault = fault
-        if not fault:
-            self._own.add("configuration_generation")
         if log is not None:
             self._log_meter = LogMeter(self._own, "supervisor", log)
+        if not fault:
+            self._own.add("configuration_generation")
+        self._fault = fault
+        self._log_meter.publish(fault=fault, source=self._source)
+        self._own.add(name_of("reloads", "failed" if fault else "done"))  # last: `assay reload` waits for it
 
     def publish(self, workers: int) -> None:
         """Copy what is known otherwise.
@@ -177,4 +184,4 @@ class DaemonMeter:
         :param workers: how many serve new connections.
         """
         self._own.set("workers", workers)
-        self._log_meter.publish(fault=self._fault)
+        self._log_meter.publish(fault=self._fault, source=self._source)

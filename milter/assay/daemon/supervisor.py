@@ -47,6 +47,7 @@ class Supervisor:
     configuration: Configuration
     reload: Callable[[], tuple[Configuration, Log]]  #: reads the configuration again; raises ConfigError
     log: Log
+    source: str = ""  #: the configuration, as `assay status` names it
     _meter: DaemonMeter = field(init=False)
     _kinds: tuple[Kind, ...] = ()
     _children: dict[int, Child] = field(default_factory=dict)
@@ -65,7 +66,7 @@ class Supervisor:
             os.set_blocking(end, False)
         previous = signal.set_wakeup_fd(wake_end)
         handlers = {number: signal.signal(number, lambda n, _: self._noted.append(n)) for number in _SIGNALS}
-        self._meter = DaemonMeter(self.configuration.milter.worker_count, self.log)
+        self._meter = DaemonMeter(self.configuration.milter.worker_count, self.log, self.source)
         try:
             self._kinds = kinds(self.configuration, self.listener, self.log)
             return self._loop(wake)
@@ -261,9 +262,7 @@ class Supervisor:
             raise OSError(error.errno, f"{'fork' if len(ends) == 4 else 'pipe'}: {error.strerror}") from error
         control, control_end, readiness, readiness_end = ends
         if pid == 0:
-            self._become(
-                kind, Tether(control, readiness_end, slot, page, self._meter.pages.all), (control_end, readiness)
-            )
+            self._become(kind, Tether(control, readiness_end, slot, page, self._meter.pages), (control_end, readiness))
         os.close(control)
         os.close(readiness_end)
         child = self._children[pid] = Child(kind, pid, slot, control_end, readiness, page)

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import syslog
 from collections.abc import Callable, Sequence
+from mmap import mmap
 
 from msgspec import Struct
 
@@ -31,12 +32,14 @@ class Log(Struct, frozen=True):
     :ivar write: takes a line in its final form, and never blocks.
     :ivar form: makes that form.
     :ivar outlet: where the lines go; None if `write` is something else.
+    :ivar shared: a number that the processes forked later share, and that replaces `level` if it is not 0.
     """
 
     write: Callable[[Level, str], None]
     level: Level = Level.INFO
     form: Form = as_pairs
     outlet: Outlet | None = None
+    shared: memoryview | None = None
 
     def error(self, text: str, fields: Sequence[Field] = ()) -> None:
         """Our own fault."""
@@ -62,13 +65,18 @@ class Log(Struct, frozen=True):
         """
         return self.outlet is None or self.outlet.flush(patience)
 
+    def set_level(self, level: Level) -> None:
+        """Drop other lines from now on, in all processes that have this log."""
+        if self.shared is not None:
+            self.shared[0] = level
+
     def close(self) -> None:
         """Send what can be sent and close it."""
         if self.outlet is not None:
             self.outlet.close()
 
     def _log(self, level: Level, text: str, fields: Sequence[Field]) -> None:
-        if level <= self.level:
+        if level <= (self.level if self.shared is None else self.shared[0] or self.level):
             self.write(level, self.form(level, text, fields))
 
 
@@ -95,7 +103,7 @@ def open_log(to: str, facility: str, level: str, form: str = "pairs") -> Log:
         case _:
             sink, made = StandardError(), as_json if form == "json" else as_marked_pairs
     outlet = Outlet(sink, lambda level, text: made(level, text, ()))
-    return Log(outlet.write, Level[level.upper()], made, outlet)
+    return Log(outlet.write, Level[level.upper()], made, outlet, memoryview(mmap(-1, 8)).cast("q"))
 
 
 _FACILITIES = frozenset(

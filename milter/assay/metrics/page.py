@@ -23,6 +23,7 @@ from assay.metrics.families import BY_NAME, SECONDS, Type
 MAX_ENTRIES = 1500
 NAME_OCTETS = 120  # a longer name is cut: a method or key has at most 40
 NOTE_OCTETS = 16 * 1024  # the last warnings and the slowest names, as JSON
+ARCHIVE_OCTETS = 4 * 1024 * 1024  # the figures of an hour; memory is taken as it is used
 SEPARATOR = "\x1f"  # between the family and the values of its labels, in a name
 
 _ENTRIES, _NOTE_SIZE, _NOTE_TURN, _HEAD = 0, 1, 2, 8  # numbers at the head of a page: indexes, and how many
@@ -138,6 +139,7 @@ class Pages:
         self.all = tuple(
             Page(self._memory[number * _PAGE_OCTETS : (number + 1) * _PAGE_OCTETS]) for number in range(count)
         )
+        self._archive = memoryview(mmap.mmap(-1, 8 + ARCHIVE_OCTETS))
 
     def take(self) -> Page:
         """A page for a new process. If none is left, one that nobody reads."""
@@ -146,6 +148,18 @@ class Pages:
             return Page.private()
         page.taken = True
         return page
+
+    @property
+    def archive(self) -> bytes:
+        """What one endpoint leaves for the next one; empty at first."""
+        return bytes(self._archive[8 : 8 + int.from_bytes(self._archive[:8], "big")])
+
+    @archive.setter
+    def archive(self, octets: bytes) -> None:
+        if len(octets) <= ARCHIVE_OCTETS:
+            self._archive[:8] = bytes(8)  # none while it is being written
+            self._archive[8 : 8 + len(octets)] = octets
+            self._archive[:8] = len(octets).to_bytes(8, "big")
 
     def release(self, page: Page) -> None:
         """The process of a page has ended."""
