@@ -30,6 +30,7 @@ from assay.cli.main import main
 from assay.config import Configuration, make_policy, make_resolver, show
 from assay.config.responses import RuleSection
 from assay.daemon import connection, endpoint, supervisor, worker
+from assay.daemon.capacity import Capacity
 from assay.daemon.child import Tether
 from assay.daemon.listener import Listener
 from assay.inquiry import Outcome, Question, RecordType
@@ -181,6 +182,7 @@ class World:
         self.lines: list[str] = []
         self.budgets: list[tuple[str, float]] = []
         self.patience = 0.0
+        self.sessions = 0
         self.stage = ""
 
     @contextlib.contextmanager
@@ -202,6 +204,10 @@ class World:
         def control(*arguments: Any) -> None:
             self.patience = next(one for one in arguments if isinstance(one, float))
 
+        def gate(_descriptor: int, bound: Capacity, *_: object) -> SimpleNamespace:
+            self.sessions = bound.sessions
+            return SimpleNamespace(watch=lambda: None)
+
         log = Log(lambda _, text: self.lines.append(re.sub(r" ms=\d+", "", text)), Level.INFO)
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(worker, "keep_to", lambda *_: None)
@@ -210,6 +216,7 @@ class World:
             patch.setattr(worker, "gc", SimpleNamespace(freeze=lambda: None, set_threshold=lambda *_: None))
             patch.setattr(worker, "make_resolver", watched)
             patch.setattr(worker, "_control", control)
+            patch.setattr(worker, "Gate", gate)
             patch.setattr(worker.callbacks, "install", made.append)
             patch.setattr(worker.callbacks, "serve", lambda _: 0)
             patch.setattr(Tether, "ready", lambda _: None)
@@ -380,6 +387,12 @@ def patience(world: World) -> object:
         return world.patience
 
 
+def sessions(world: World) -> object:
+    """How many sessions a worker serves at a time."""
+    with world.service():
+        return world.sessions
+
+
 def children(world: World) -> object:
     """The settings that the supervisor keeps."""
     kinds = supervisor.kinds(world.configuration, Listener(None, -1), Log(lambda *_: None))  # type: ignore[arg-type]
@@ -489,6 +502,7 @@ EFFECTS: list[tuple[str, Any, Callable[[World], object], Mapping[str, Any]]] = [
     ("milter.socket_mode", "0600", listening, {}),
     ("milter.socket_group", "mail", listening, {}),
     ("milter.workers", 3, children, {}),
+    ("milter.max_sessions", 7, sessions, {}),
     ("milter.on_error", "tempfail", service, {}),
     ("milter.drain_seconds", 1.0, children, {}),
     ("milter.drain_seconds", 1.0, patience, {}),

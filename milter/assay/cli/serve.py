@@ -13,6 +13,7 @@ from typing import Any
 from assay.cli.options import add_configuration
 from assay.config import ConfigError, Configuration, check_metrics, load, make_resolver, make_settings, make_trust
 from assay.config.endpoint import Endpoint
+from assay.daemon.capacity import capacity, granted, warning
 from assay.daemon.journal import check_facts
 from assay.daemon.listener import ListenerError, open_listener
 from assay.daemon.supervisor import Supervisor
@@ -38,6 +39,8 @@ def run(options: argparse.Namespace) -> int:
     configuration, log = read_for_serving(options.config)
     _raise_descriptor_limit()
     milter = configuration.milter
+    if text := warning(milter.max_sessions, capacity(milter.max_sessions, milter.worker_count, granted())):
+        log.warning(text)
     try:
         listener = open_listener(
             Endpoint.parse(milter.socket), mode=int(milter.socket_mode, 8), group=milter.socket_group

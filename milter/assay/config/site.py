@@ -50,6 +50,17 @@ class MilterSection(Section, frozen=True):
             "daemon may use.",
         ),
     ] = 0
+    max_sessions: Annotated[
+        int,
+        Meta(
+            ge=0,
+            le=50_000,
+            description="How many sessions a worker serves at a time. Further connections wait until one ends, or "
+            "the MTA gives up waiting. 0: as many as the limits of open files, processes and memory allow at the "
+            "start, at most 4000. A lower limit of the system counts in any case. The MTA has one session for each "
+            "of its SMTP clients.",
+        ),
+    ] = 0
     on_error: Annotated[
         policy.OnError,
         Meta(

@@ -3,7 +3,7 @@
 
 Or the service manager has opened it and passed it on (`assay.daemon.activation`). Then it outlives the daemon.
 
-libmilter opens the socket itself and does not return the descriptor, so we search for it. Five facts about libmilter
+libmilter opens the socket itself and does not return the descriptor, so we search for it. Six facts about libmilter
 8.17 shape this file:
 
 - Workers that share a blocking socket hang in ``accept()`` when they lose a race. We make it non-blocking before the
@@ -14,8 +14,9 @@ libmilter opens the socket itself and does not return the descriptor, so we sear
   libmilter unlinks a name that does not exist.
 - Stopping libmilter resets its open sessions. To drain, we replace a worker's descriptor by a socket that is not
   reachable (`deafen`), and libmilter goes on serving its sessions.
-- Its ``poll()`` holds the replaced socket for up to 5 s more, and connections that arrive then are never served. If no
-  other worker serves on, we shut the socket down as well (`refuse`), unless it outlives us.
+- Its ``poll()`` is woken by the replaced socket for up to 5 s more and then looks at the new one, so connections that
+  arrive at the old one are not served. If no other worker serves on, we shut the socket down as well (`refuse`), unless
+  it outlives us. A signal makes it begin again (`wake`).
 """
 
 from __future__ import annotations
@@ -24,9 +25,11 @@ import contextlib
 import errno
 import grp
 import os
+import signal
 import socket
 import stat
 import tempfile
+import threading
 
 import Milter
 from msgspec import Struct
@@ -35,6 +38,7 @@ from assay.config.endpoint import Endpoint
 from assay.daemon.activation import ActivationError, endpoint_of, passed_socket
 
 BACKLOG = 1024  # connections that may wait; the kernel's somaxconn bounds it too
+_WAKE = signal.SIGURG  # ignored by default, and by libmilter
 _MAX_DESCRIPTORS = 256  # range of the search for the one libmilter opened; the supervisor has a dozen
 
 
@@ -136,6 +140,17 @@ def deafen(descriptor: int) -> None:
         deaf.listen()
         deaf.setblocking(False)
         os.dup2(deaf.fileno(), descriptor)
+
+
+def prepare_to_wake() -> None:
+    """Make `wake` possible. Call it in the main thread, before libmilter runs there."""
+    signal.signal(_WAKE, lambda *_: None)  # never called: only the system call is interrupted
+
+
+def wake() -> None:
+    """Have libmilter wait for the present listening socket and not for one that was replaced."""
+    if ident := threading.main_thread().ident:
+        signal.pthread_kill(ident, _WAKE)
 
 
 def refuse(descriptor: int) -> None:

@@ -22,9 +22,11 @@ from collections.abc import Callable
 from assay import policy
 from assay.config import ConfigError, Configuration, make_resolver, make_settings, make_trust
 from assay.daemon import callbacks, connection
+from assay.daemon.capacity import DNS_DESCRIPTORS, capacity, granted, kept_descriptors
 from assay.daemon.child import Kind, Tether
+from assay.daemon.gate import Gate
 from assay.daemon.journal import open_journal
-from assay.daemon.listener import Listener, deafen, refuse
+from assay.daemon.listener import Listener
 from assay.daemon.meter import LogMeter, Meter
 from assay.inquiry import Driver
 from assay.log import Log
@@ -45,9 +47,6 @@ STACK = 2 * 1024 * 1024
 RECURSION = 500
 _ATTRIBUTES = 64  # octets: more than a pthread_attr_t has anywhere
 _POLL_SECONDS = 0.1  # how often a draining worker checks its sessions
-_SETTLE_SECONDS = (
-    0.1  # until our siblings are deaf too; shutting the shared socket down earlier looks like an error to them
-)
 _LAST_LINES_SECONDS = 1.0  # at most, for lines that nobody has read when a process ends
 _GRACE_SECONDS = 10.0  # beyond drain_seconds: longer than the supervisor's, which kills and logs
 _LINGER_SECONDS = 1.0  # a session accepted just before the socket went deaf may not be counted yet
@@ -100,7 +99,8 @@ def run(
     resolver = make_resolver(configuration, log.warning, meter.query)
     resolver.start()
     budget = configuration.dns.budget_seconds
-    sessions = connection.SessionCount()
+    bound = capacity(configuration.milter.max_sessions, configuration.milter.worker_count, granted())
+    sessions = Gate(listener.descriptor, bound, kept_descriptors(granted().descriptors or DNS_DESCRIPTORS * 2), log)
     memory = Memory()
 
     def new_driver(seconds: float | None = None) -> Driver:
@@ -119,6 +119,7 @@ def run(
     )
     callbacks.install(service)
     tick = _ticker(tether, meter, resolver, sessions, log)
+    threading.Thread(target=sessions.watch, name="gate", daemon=True).start()
     threading.Thread(
         target=_control,
         args=(tether, listener, sessions, configuration.milter.drain_seconds, log, tick),
@@ -189,7 +190,7 @@ def give_small_stacks() -> None:
 def _control(
     tether: Tether,
     listener: Listener,
-    sessions: connection.SessionCount,
+    sessions: Gate,
     patience: float,
     log: Log,
     tick: Callable[[], None],
@@ -201,12 +202,7 @@ def _control(
     """
     replaced = tether.wait(tick)
     signal.alarm(math.ceil(patience + _GRACE_SECONDS))  # the kernel ends us if we cannot, and no supervisor is left
-    shared = os.dup(listener.descriptor)
-    deafen(listener.descriptor)
-    if not replaced and not listener.lent:
-        time.sleep(_SETTLE_SECONDS)
-        refuse(shared)
-    os.close(shared)
+    sessions.end(refusing=not replaced and not listener.lent)
     log.debug(f"draining {sessions.value} sessions")
     deadline = time.monotonic() + patience
     quiet_since = time.monotonic()

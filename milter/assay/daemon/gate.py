@@ -1,0 +1,127 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Lets a worker accept connections only while it can serve them.
+
+libmilter accepts whatever comes. The gate counts sessions. At the bound it replaces the worker's listening socket by
+one that nobody reaches (`listener.deafen`), so that further connections wait in the backlog, or go to another worker.
+When a session ends, it puts the socket back and wakes libmilter.
+
+It also looks a few times a second whether descriptors are left. Some are kept open for nothing: when sessions have
+taken all others, these are given to the DNS, and the gate closes.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+
+from assay.daemon.capacity import Capacity
+from assay.daemon.connection import SessionCount
+from assay.daemon.listener import deafen, prepare_to_wake, refuse, wake
+from assay.log import Log
+
+_LOOK_SECONDS = 0.2  # between two looks: while descriptors are used up, libmilter runs at full speed for this long
+_SELDOM_SECONDS = 60.0  # between two warnings
+_TO_CLOSE = 2  # descriptors that closing needs; libmilter may take one of them first
+_SETTLE_SECONDS = 0.1  # until siblings are deaf too; shutting their socket down earlier looks like an error to them
+
+
+class Gate(SessionCount):
+    """The sessions of a worker, and whether it accepts more. Made in the main thread."""
+
+    def __init__(self, descriptor: int, capacity: Capacity, kept: int, log: Log) -> None:
+        """
+        :param descriptor: the listening socket, where libmilter looks for it.
+        :param kept: how many descriptors are kept for the DNS.
+        """
+        super().__init__()
+        prepare_to_wake()
+        self._descriptor = descriptor
+        self._capacity = capacity
+        self._log = log
+        self._real = os.dup(descriptor)
+        self._kept_count = kept
+        self._kept: list[int] = []
+        self.closed = False  #: whether it accepts no connections
+        self._ended = False
+        self._next_warning = float("-inf")
+
+    def change(self, by: int) -> None:
+        """Count one session more or one less."""
+        with self._lock:
+            self.value += by
+            if self.value >= self._capacity.sessions:
+                self._close(f"{self.value} sessions are open, the most by {self._capacity.by}")
+            elif self._kept:
+                self._open()
+
+    def watch(self) -> None:
+        """Look for descriptors until the process ends. Call it in a thread of its own."""
+        while not self._ended:
+            self.look()
+            time.sleep(_LOOK_SECONDS)
+
+    def look(self) -> None:
+        """Keep descriptors for the DNS, or give it those that were kept."""
+        with self._lock:
+            if self._ended:
+                return
+            if not self._kept:
+                self._keep()
+                if self._kept and self.value < self._capacity.sessions:
+                    self._open()
+                return
+            try:
+                os.close(os.dup(self._descriptor))
+            except OSError:
+                for _ in range(_TO_CLOSE):
+                    os.close(self._kept.pop())
+                self._close("no descriptor is left (LimitNOFILE=, ulimit -n); those kept for the DNS are in use")
+                self._release()
+
+    def end(self, *, refusing: bool) -> None:
+        """Accept no connection any more.
+
+        :param refusing: make the shared socket refuse connections, in all processes.
+        """
+        with self._lock:
+            self._ended = True
+            self._release()
+            deafen(self._descriptor)
+        if refusing:
+            time.sleep(_SETTLE_SECONDS)
+            refuse(self._real)
+        os.close(self._real)
+
+    def _keep(self) -> None:
+        """Take the descriptors that are kept; none if they are not all there."""
+        try:
+            while len(self._kept) < self._kept_count + 1:
+                self._kept.append(os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC))
+            os.close(self._kept.pop())  # one more must be free
+        except OSError:
+            self._release()
+
+    def _release(self) -> None:
+        while self._kept:
+            os.close(self._kept.pop())
+
+    def _close(self, why: str) -> None:
+        if self._ended:
+            return
+        if not self.closed:
+            try:
+                deafen(self._descriptor)
+            except OSError:  # no descriptor: the next look makes room
+                return
+            self.closed = True
+        now = time.monotonic()
+        if now >= self._next_warning:
+            self._next_warning = now + _SELDOM_SECONDS
+            self._log.warning(f"new sessions wait: {why}")
+
+    def _open(self) -> None:
+        if self._ended or not self.closed:
+            return
+        os.dup2(self._real, self._descriptor, inheritable=False)
+        self.closed = False
+        wake()

@@ -1,0 +1,169 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""More sessions than a worker can serve: the others wait, the DNS keeps its descriptors, and no core runs hot."""
+
+from __future__ import annotations
+
+import contextlib
+import resource
+import socket
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from assay.cli.mta import MilterError, Mta
+from assay.config.endpoint import Endpoint
+from assay.daemon.capacity import DNS_DESCRIPTORS, FEW, MOST, Capacity, Grant, capacity, warning
+from running import PATIENCE, Daemon
+from sending import ROWS, greet, results, send
+
+WAITS_SECONDS = 1.0  # how long a session that must wait is watched
+
+
+@pytest.fixture
+def daemon(tmp_path: Path) -> Iterator[Daemon]:
+    with Daemon(tmp_path, ROWS, milter={"workers": 1, "max_sessions": 3}) as one:
+        yield one
+
+
+def answered(daemon: Daemon, seconds: float) -> Mta | None:
+    """A session, if the daemon takes one in this time."""
+    connection = Endpoint.parse(daemon.socket).connect(seconds)
+    try:
+        mta = Mta(connection)
+    except MilterError:
+        connection.close()
+        return None
+    connection.settimeout(PATIENCE)
+    return mta
+
+
+class TestSessions:
+    def test_beyond_the_bound_they_wait_until_one_ends(self, daemon: Daemon) -> None:
+        with contextlib.ExitStack() as open_ones:
+            first = daemon.mta()
+            for _ in range(2):
+                open_ones.enter_context(daemon.mta())
+            waiting = Endpoint.parse(daemon.socket).connect(WAITS_SECONDS)
+            with pytest.raises(MilterError, match="no answer within"):
+                Mta(waiting)
+            log = daemon.wait_for_log("new sessions wait: 3 sessions are open, the most by milter.max_sessions")
+            assert log.count("new sessions wait") == 1
+            waiting.close()
+            began = time.monotonic()
+            first.close()
+            with contextlib.closing(answered(daemon, PATIENCE)) as mta:  # type: ignore[type-var]  # it is one
+                assert mta is not None
+                assert time.monotonic() - began < 4, "libmilter is woken: it looks by itself only after 5 s"
+                greet(mta)
+                assert "dmarc=pass" in results(send(mta))
+
+    def test_the_warning_comes_once_a_minute(self, daemon: Daemon) -> None:
+        for _ in range(5):
+            with daemon.mta(), daemon.mta(), daemon.mta():
+                pass
+        daemon.wait_for_log("new sessions wait")
+        assert daemon.log().count("new sessions wait") == 1
+
+    def test_open_sessions_are_served_meanwhile(self, daemon: Daemon) -> None:
+        with daemon.mta() as one, daemon.mta(), daemon.mta():
+            daemon.wait_for_log("new sessions wait")
+            greet(one)
+            assert "dmarc=pass" in results(send(one))
+
+    def test_it_drains_while_it_is_full(self, daemon: Daemon) -> None:
+        with daemon.mta() as one, daemon.mta() as two, daemon.mta() as three:
+            daemon.wait_for_log("new sessions wait")
+            daemon._process.terminate()  # type: ignore[union-attr]  # it runs
+            daemon.wait_for_log("ending")
+            greet(one)
+            assert "dmarc=pass" in results(send(one))
+            for mta in (two, three):
+                mta.close()
+        assert daemon.wait() == 0
+
+
+class TestDescriptors:
+    LIMIT = 120
+
+    @pytest.fixture
+    def full(self, tmp_path: Path) -> Iterator[tuple[Daemon, list[socket.socket]]]:
+        """A worker whose sessions have all descriptors."""
+        with Daemon(tmp_path, ROWS, milter={"workers": 1}) as daemon:
+            (pid,) = daemon.workers()
+            time.sleep(1)  # it keeps descriptors by now
+            used = len(list(Path(f"/proc/{pid}/fd").iterdir()))
+            _, hard = resource.prlimit(pid, resource.RLIMIT_NOFILE)
+            resource.prlimit(pid, resource.RLIMIT_NOFILE, (used + 20, hard))
+            sessions = [Endpoint.parse(daemon.socket).connect(PATIENCE) for _ in range(60)]
+            try:
+                yield daemon, sessions
+            finally:
+                for one in sessions:
+                    one.close()
+
+    def test_the_dns_has_some_and_no_core_runs_hot(self, full: tuple[Daemon, list[socket.socket]]) -> None:
+        daemon, sessions = full
+        with Mta(sessions[0]) as mta:
+            greet(mta)
+            daemon.wait_for_log("new sessions wait: no descriptor is left")
+            assert "dmarc=pass" in results(send(mta)), "answers of the DNS need descriptors"
+            before = cpu_seconds(daemon)
+            time.sleep(2)
+            assert cpu_seconds(daemon) - before < 1
+
+    def test_it_accepts_again_when_sessions_end(self, full: tuple[Daemon, list[socket.socket]]) -> None:
+        daemon, sessions = full
+        daemon.wait_for_log("new sessions wait: no descriptor is left")
+        for one in sessions:
+            one.close()
+        mta = answered(daemon, PATIENCE)
+        assert mta is not None
+        with mta:
+            greet(mta)
+            assert "dmarc=pass" in results(send(mta))
+
+
+def cpu_seconds(daemon: Daemon) -> float:
+    """CPU time of the workers so far."""
+    total = 0
+    for pid in daemon.workers():
+        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+        total += int(fields[11]) + int(fields[12])
+    return total / 100
+
+
+class TestCapacity:
+    @pytest.mark.parametrize(
+        ("configured", "workers", "grant", "sessions", "by"),
+        [
+            (0, 2, Grant(), MOST, "the default"),
+            (7, 2, Grant(), 7, "milter.max_sessions"),
+            (0, 2, Grant(descriptors=1024), 1024 - DNS_DESCRIPTORS - 80, "LimitNOFILE="),
+            (0, 2, Grant(descriptors=200), 20, "LimitNOFILE="),
+            (0, 2, Grant(threads=1000), 192, "TasksMax="),
+            (0, 8, Grant(threads=1000), 4, "TasksMax="),
+            (500, 2, Grant(threads=1000), 192, "TasksMax="),
+            (0, 2, Grant(memory=1536 << 20), 100 + 288 * 8, "MemoryMax="),
+            (0, 8, Grant(memory=1536 << 20), 100, "MemoryMax="),
+            (0, 2, Grant(threads=10), 1, "TasksMax="),
+        ],
+    )
+    def test_the_least_counts(self, configured: int, workers: int, grant: Grant, sessions: int, by: str) -> None:
+        found = capacity(configured, workers, grant)
+        assert found.sessions == sessions
+        assert by in found.by
+
+    @pytest.mark.parametrize(
+        ("configured", "found", "text"),
+        [
+            (0, Capacity(FEW, "x"), ""),
+            (0, Capacity(20, "the limit of y"), "20 sessions at a time, not 100, because of the limit of y; raise it"),
+            (500, Capacity(300, "z"), "300 sessions at a time, not 500, because of z; raise it"),
+            (3, Capacity(3, "milter.max_sessions"), ""),
+        ],
+    )
+    def test_what_is_warned_of(self, configured: int, found: Capacity, text: str) -> None:
+        assert warning(configured, found).endswith(text)
+        assert bool(warning(configured, found)) is bool(text)
