@@ -16,6 +16,8 @@ from typing import Any
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from assay import files
 from assay.inquiry import Outcome
@@ -299,6 +301,16 @@ def test_what_a_dead_run_left_is_removed_though_nothing_is_due(directory: Direct
     }  # fmt: skip
 
 
+def test_a_key_that_does_not_prove_itself_is_not_listed(directory: Directory, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("assay.keyring.run.dkim.prove", lambda *_: "the record is that of another key")
+    report = run(directory, Dns(), NOW)
+    assert report.failed == tuple(
+        f"{directory.key_file(name)}: the record is that of another key; remove it"
+        for name in ("r20260921", "e20260921")
+    )
+    assert directory.load().keys == ()
+
+
 def test_a_failed_publication_is_reported_and_tried_again(directory: Directory) -> None:
     class Broken(Dns):
         def publish(self, name: str, record: str) -> bool:
@@ -382,6 +394,31 @@ class TestBrokenFiles:
     def test_a_state_file_that_is_none(self, filled: Directory, content: bytes) -> None:
         filled.state.write_bytes(content)
         assert self.broken(filled).startswith(f"{filled.state}: not ")
+
+    @settings(database=None, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+    @given(
+        st.fixed_dictionaries(
+            {"domain": st.one_of(st.just("example.org"), st.text(), st.none())},
+            optional={
+                "keys": st.lists(
+                    st.fixed_dictionaries(
+                        {"selector": st.one_of(st.sampled_from(["r1", "R1", "r1.", "é"]), st.text())},
+                        optional={
+                            "type": st.sampled_from(["rsa", "ed25519", "dsa"]),
+                            "state": st.sampled_from(["active", "retiring", "x"]),
+                            "since": st.one_of(st.integers(), st.floats(allow_nan=False)),
+                            "record": st.text(),
+                        },
+                    ),
+                    max_size=3,
+                )
+            },
+        )
+    )
+    def test_any_state_file_is_read_or_refused(self, filled: Directory, content: dict[str, Any]) -> None:
+        filled.state.write_text(json.dumps(content))
+        with contextlib.suppress(KeyringError):
+            filled.signing()
 
     def test_a_missing_parent_is_named_with_the_command_that_makes_it(self, tmp_path: Path) -> None:
         with pytest.raises(KeyringError, match=r"none: No such file or directory; make it for the daemon: install -d"):

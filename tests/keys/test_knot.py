@@ -18,6 +18,7 @@ from assay.resolver.authority import Authority, UnknownZoneError
 from assay.resolver.nameservers import Nameserver
 from assay.resolver.update import UpdateError, Updater, read_tsig
 from knot import SECRET, TSIG, Knot, needs_knot, zone_text
+from nameserver import NameServer
 from signing import rsa_key
 
 pytestmark = needs_knot
@@ -106,6 +107,11 @@ class TestAuthority:
         assert server == "ns3.lame.example (127.0.0.3)"
         assert outcome is Outcome.TEMPFAIL
         assert reason in ("does not answer", "could not be asked (Connection refused)")
+
+    def test_a_server_that_knows_the_record_from_others_does_not_count(self) -> None:
+        with NameServer({"r1._domainkey.example.org": [["TXT", ["v=DKIM1; p=AAAA"]]]}) as cache:
+            (answer,) = Authority([], servers=[Nameserver(*cache.address)]).texts("r1._domainkey.example.org")
+        assert (answer.outcome, answer.reason) == (Outcome.TEMPFAIL, "is not authoritative for the name")
 
     def test_a_server_without_an_address(self, authority: Authority) -> None:
         reasons = {one.server: one.reason for one in authority.texts("r1._domainkey.empty.example")}

@@ -92,7 +92,7 @@ def test_an_old_key_gets_a_successor(age: int, expected: list[str]) -> None:
 def test_an_old_key_with_a_successor_under_way_gets_no_further_one() -> None:
     of = ring(key("a", "active", 900 * DAY), key("b", "pending"))
     assert acts(of, {"a": Sight.EVERYWHERE, "b": Sight.NOWHERE}) == ["publish b"]
-    assert waits(of, {"a": Sight.EVERYWHERE})["a"][0] == "signs, until b is published"
+    assert waits(of, {"a": Sight.EVERYWHERE})["a"] == ("signs, until b is published", 0)
 
 
 def test_no_key_is_replaced_if_the_operator_does_not_want_it() -> None:

@@ -248,10 +248,10 @@ def _due_for(key: RingKey, ring: KeyRing, schedule: Schedule, seen: Sight, now: 
             if key.state is KeyState.RETIRING:
                 yield from _due_for_retiring(key, schedule, now)
             elif schedule.rotate_after:
-                until = key.since + schedule.rotate_after
-                successor = ring.of(key.type, KeyState.PENDING)
-                why = f"until {successor[0].selector} is published" if successor else "until it is replaced"
-                yield Waiting(key.selector, f"signs, {why}", until)
+                if successor := ring.of(key.type, KeyState.PENDING):
+                    yield Waiting(key.selector, f"signs, until {successor[0].selector} is published")
+                else:
+                    yield Waiting(key.selector, "signs, until it is replaced", key.since + schedule.rotate_after)
             else:
                 yield Waiting(key.selector, "signs; keys.rotate_days is 0, so it is replaced only by hand")
         case KeyState.RETIRED if not key.gone:
