@@ -10,6 +10,7 @@ import shutil
 import subprocess
 from base64 import b64encode
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -299,6 +300,19 @@ def test_what_a_dead_run_left_is_removed_though_nothing_is_due(directory: Direct
     assert {path.name for path in directory.path.iterdir()} == {
         "keys.json", "e20260921.pem", "r20260921b.pem"
     }  # fmt: skip
+
+
+def test_a_run_waits_for_another_one(directory: Directory) -> None:
+    """A timer and an operator at once: each finds what the other did."""
+    dns = Dns()
+    with ThreadPoolExecutor(1) as pool:
+        with directory.locked():
+            other = pool.submit(run, directory, dns, NOW)
+            with pytest.raises(TimeoutError):
+                other.result(0.3)
+            assert directory.load().keys == ()
+        assert len(other.result(20).taken) == 4
+    assert run(directory, dns, NOW).ring == other.result().ring
 
 
 def test_a_key_that_does_not_prove_itself_is_not_listed(directory: Directory, monkeypatch: pytest.MonkeyPatch) -> None:
