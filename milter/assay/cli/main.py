@@ -25,9 +25,9 @@ exit codes, those of sysexits(3):
   65  policy try: the log has no usable line
   66  unreadable file
   69  nothing listens there, the daemon cannot be asked, or the socket
-      cannot be opened
+      cannot be opened; keys: the DNS was not changed
   70  an internal error
-  74  the output cannot be written
+  74  a file or the output cannot be written
   75  probe: the message was deferred
   78  unusable configuration
  130  interrupted by Ctrl-C
