@@ -41,6 +41,7 @@ from assay.metrics import Pages
 from assay.model.message import split_message
 from assay.model.smtp import parse_address
 from assay.policy import Action
+from assay.protocol import srs
 from assay.resolver.authority import Authority
 from assay.resolver.update import Updater
 from assay.session import Verdict
@@ -75,6 +76,10 @@ _dmarc.list.example.            TXT  "v=DMARC1; p=reject"
 def fields(*lines: str) -> bytes:
     return "".join(f"{line}\r\n" for line in (*lines, "", "hello")).encode()
 
+
+#: To an address that was rewritten five days ago.
+SECRET = "a secret for the tests"
+BOUNCED = srs.forward("ann@list.example", srs.Scheme("srs.example", (SECRET.encode(),)), NOW - 5 * 86_400)
 
 #: Cases that the golden messages do not cover.
 MORE: list[dict[str, Any]] = [
@@ -120,6 +125,13 @@ MORE: list[dict[str, Any]] = [
     {"ip": "192.0.2.99", "mail_from": "ann@example.com", "octets": fields("From: ann@example.com")},
     {"ip": "192.0.2.77", "mail_from": "", "octets": fields("ARC-Seal: i=2", "ARC-Seal: i=1", "From: ann@list.example")},
     {
+        "ip": "192.0.2.77",
+        "mail_from": "ann@list.example",
+        "rcpt": ("bob@a.example", "eve@b.example"),
+        "octets": fields("From: ann@list.example"),
+    },
+    {"ip": "192.0.2.77", "mail_from": "", "rcpt": (BOUNCED,), "octets": fields("From: MAILER-DAEMON")},
+    {
         "ip": "192.0.2.88",
         "name": "mx2.example.net",
         "mail_from": "ann@example.org",
@@ -162,6 +174,8 @@ FILES = {
     "list": "attacker.example\n",
     "key": pem(rsa_key()).decode(),
     "senders": "ann example.org\n",
+    "secrets": f"{SECRET}\n",
+    "others": "another secret\n",
 }
 
 
@@ -493,6 +507,7 @@ SIGNER = {"domain": "list.example", "selectors": ("s",), "key_files": ("{folder}
 UPDATED = {"keys.update_server": "192.0.2.53", "keys.update_zone": "org", "keys.tsig_file": "{folder}/tsig"}
 SIGNED = {"sign.domain": (SIGNER,)}
 KEYS = "csl:k=list.example:s:{folder}/key"
+REWRITTEN = {"srs.domain": "srs.example", "srs.secrets_file": "{folder}/secrets"}
 TABLES = {"sign.key_table": KEYS, "sign.signing_table": "csl:list.example=k"}
 ASKED = {"dns.nameservers": "{nameserver}", "dns.zone": ""}
 
@@ -609,6 +624,19 @@ EFFECTS: list[tuple[str, Any, Callable[[World], object], Mapping[str, Any]]] = [
     ("sign.oversigned_fields", ("From",), message, SIGNED),
     ("sign.expire_days", 7, message, SIGNED),
     ("sign.on_error", "accept", message, SIGNED),
+    ("srs.domain", "other.example", message, REWRITTEN),
+    ("srs.secrets_file", "{folder}/others", message, REWRITTEN),
+    ("srs.own_domains", ("list.example",), words("srs"), REWRITTEN),
+    ("srs.own_domains", ("b.example",), words("srs"), REWRITTEN),
+    ("srs.networks", ("198.51.100.0/24",), words("srs"), REWRITTEN),
+    ("srs.daemon_names", ("submission",), words("srs"), REWRITTEN),
+    ("srs.logins", ("ann",), words("srs"), REWRITTEN),
+    ("srs.sender_domains", ("a.example",), words("srs"), REWRITTEN),
+    ("srs.recipient_domains", ("a.example",), words("srs"), REWRITTEN),
+    ("srs.separator", "+", message, REWRITTEN),
+    ("srs.hash_length", 8, message, REWRITTEN),
+    ("srs.min_hash_length", 6, message, REWRITTEN | {"srs.hash_length": 8}),
+    ("srs.max_age_days", 4, message, REWRITTEN),
     ("headers.received_spf", False, message, {}),
     ("headers.received_spf_local_part", False, message, {}),
     ("headers.hide_none", True, message, {}),

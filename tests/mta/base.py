@@ -168,8 +168,13 @@ class MTA(ABC):
         return "".join(file.read_text("utf-8", "replace") for file in files if file.exists())
 
     @abstractmethod
+    def deliveries(self) -> list[tuple[str, str, bytes]]:
+        """(sender, recipient, message as stored) of each delivery so far, oldest first. The sender has angle brackets,
+        except that Postfix writes the null one without."""
+
     def stored(self) -> list[tuple[str, bytes]]:
         """(recipient, message as stored) of each delivery so far, oldest first."""
+        return [(recipient, message) for _, recipient, message in self.deliveries()]
 
     @abstractmethod
     def held(self) -> list[str]:

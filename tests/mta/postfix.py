@@ -87,12 +87,12 @@ class Postfix(MTA):
     def environment(self) -> dict[str, str]:
         return {"LD_LIBRARY_PATH": library_path(), "MAIL_CONFIG": str(self.directory / "etc"), "PATH": os.defpath}
 
-    def stored(self) -> list[tuple[str, bytes]]:
+    def deliveries(self) -> list[tuple[str, str, bytes]]:
         """Without the three lines that virtual(8) prepends to every message: only the output of cleanup(8) matters."""
         messages = []
         for file in sorted((self.store / "new").glob("*"), key=lambda file: file.stat().st_mtime_ns):
             envelope, message = _split(file.read_bytes())
-            messages.append((envelope["Delivered-To"], message))
+            messages.append((envelope["Return-Path"], envelope["Delivered-To"], message))
         return messages
 
     def held(self) -> list[str]:

@@ -76,15 +76,15 @@ R$+ < @ $+ >	$#store $@ $2 $: $1 < @ $2 >	every recipient, of whatever domain
 R$+	$#store $@ $j $: $1
 MAILER_DEFINITIONS
 Mstore,	P={directory}/store.sh, F=lDFMn8S, S=0, R=0, T=X-Unix/X-Unix/X-Unix,
-	A=store.sh $u
+	A=store.sh $u $g
 """
 
-#: Written aside and renamed, so that the tests never see half a message. $1 is the recipient.
+#: Written aside and renamed, so that the tests never see half a message. $1 is the recipient, $2 the sender.
 _STORE: Final = """\
 #!/bin/sh
 umask 022
 file={store}/$(date +%s%N).$$
-printf '%s\\n' "$1" >"$file.part" && cat >>"$file.part" && mv "$file.part" "$file"
+printf '%s\\n%s\\n' "$1" "$2" >"$file.part" && cat >>"$file.part" && mv "$file.part" "$file"
 """
 
 
@@ -167,11 +167,11 @@ class Sendmail(MTA):
     def environment(self) -> dict[str, str]:
         return {"LD_LIBRARY_PATH": library_path(), "PATH": os.defpath}
 
-    def stored(self) -> list[tuple[str, bytes]]:
+    def deliveries(self) -> list[tuple[str, str, bytes]]:
         messages = []
         for file in sorted(file for file in self.store.iterdir() if file.suffix != ".part"):
-            recipient, _, message = file.read_bytes().partition(b"\n")
-            messages.append((recipient.decode(), message))
+            recipient, sender, message = file.read_bytes().split(b"\n", 2)
+            messages.append((sender.decode(), recipient.decode(), message))
         return messages
 
     def held(self) -> list[str]:

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from typing import NoReturn, TextIO
 
 from assay import __version__
-from assay.cli import check, config, keys, policy, probe, serve, spfquery, status
+from assay.cli import check, config, keys, policy, probe, serve, spfquery, srs, status
 from assay.config import ConfigError
 
 _EXIT_CODES = """\
@@ -20,6 +20,7 @@ exit codes, those of sysexits(3):
    0  done
    1  probe: the message was refused; policy try: some message would have
       ended differently; keys check: a key is not published as it should be;
+      srs: the address cannot be rewritten or turned back;
       spfquery has its own codes, one for each result
   64  wrong arguments
   65  policy try: the log has no usable line
@@ -56,7 +57,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("-V", "--version", action="version", version=f"assay {__version__}")
     commands = parser.add_subparsers(metavar="COMMAND", required=True)
-    for module in (serve, status, check, policy, probe, spfquery, keys, config):
+    for module in (serve, status, check, policy, probe, spfquery, keys, srs, config):
         module.add_to(commands)
     _open_what_is_closed()
     options = parser.parse_args(arguments)

@@ -3,6 +3,7 @@
 
 from assay.config.build import check_metrics, make_policy, make_resolver, make_settings, make_trust
 from assay.config.configuration import Configuration
+from assay.config.forwarding import make_rewriting
 from assay.config.load import ConfigError, load
 from assay.config.risks import risks
 from assay.config.sample import sample, show
@@ -14,6 +15,7 @@ __all__ = [
     "load",
     "make_policy",
     "make_resolver",
+    "make_rewriting",
     "make_settings",
     "make_trust",
     "risks",

@@ -21,6 +21,7 @@ from assay.config.site import (
     IdentitySection,
     MilterSection,
 )
+from assay.config.srs import SrsSection
 from assay.config.watching import ControlSection, LogSection, MetricsSection
 
 
@@ -40,6 +41,7 @@ class Configuration(Section, frozen=True):
     dmarc: DmarcSection = DmarcSection()
     sign: SignSection = SignSection()
     keys: KeysSection = KeysSection()
+    srs: SrsSection = SrsSection()
     headers: HeadersSection = HeadersSection()
     replies: RepliesSection = msgspec.field(default_factory=RepliesSection)
     lists: dict[str, str] = msgspec.field(default_factory=dict)

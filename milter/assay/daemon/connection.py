@@ -21,7 +21,7 @@ from assay import policy
 from assay.daemon import libmilter
 from assay.daemon.journal import Journal
 from assay.log import Field, Log
-from assay.model.edits import AddRecipient, Change, Edit, Insert, Remove
+from assay.model.edits import AddRecipient, Change, ChangeSender, Edit, Insert, Remove, RemoveRecipient
 from assay.model.message import field_from_milter
 from assay.model.printable import as_prose, marked_ascii
 from assay.model.smtp import parse_address
@@ -43,6 +43,8 @@ _ACTIONS: Mapping[type[Edit], int] = {
     Remove: Milter.CHGHDRS,
     Change: Milter.CHGHDRS,
     AddRecipient: Milter.ADDRCPT,
+    RemoveRecipient: Milter.DELRCPT,
+    ChangeSender: Milter.CHGFROM,
 }
 
 #: The macros we read, by stage; each may be missing. For a stage without, we request a cheap one, since otherwise the
@@ -90,9 +92,9 @@ class Service(Struct, frozen=True):
         return self.journal.log
 
 
-def silent_steps(decisions: policy.Policy) -> int:
-    """The steps to which we never reply, because the policy does not act there."""
-    steps = (step for stage, step in _STAGES.items() if not decisions.acts_at(stage))
+def silent_steps(settings: Settings) -> int:
+    """The steps to which we never reply, because nothing acts there."""
+    steps = (step for stage, step in _STAGES.items() if not settings.may_act_at(stage))
     return int(reduce(or_, steps, _NEVER_REPLIED))
 
 
@@ -299,6 +301,10 @@ class Connection:
                 libmilter.change_field(context, name, occurrence, self.field_octets(octets))
             case AddRecipient(path):
                 context.addrcpt(f"<{path}>")
+            case RemoveRecipient(path):
+                context.delrcpt(f"<{path}>")
+            case ChangeSender(path):
+                context.chgfrom(f"<{path}>")
 
     def field_octets(self, value: bytes) -> bytes:
         """The same as `field_value` for octets."""

@@ -10,6 +10,7 @@ from __future__ import annotations
 import errno
 import os
 import time
+from collections.abc import Iterator
 from typing import Any
 
 import msgspec
@@ -152,6 +153,7 @@ def message_fields(verdict: Verdict, *, waited: float) -> tuple[log.Field, ...]:
         ("rcpts", len(assessment.envelope.recipients)),
         *(_evaluations(verdict) if not assessment.exempt else (("exempt", assessment.exempt),)),
         *_signing(verdict),
+        *_rewriting(verdict),
         ("action", verdict.action),
         ("dry_run", _not_done(verdict)),
         ("reply", decision.reply),
@@ -171,6 +173,16 @@ def _signing(verdict: Verdict) -> tuple[tuple[str, object], ...]:
         ("why", verdict.signed.why or None),
         ("hazard", ",".join(verdict.signed.hazards) or None),
     )
+
+
+def _rewriting(verdict: Verdict) -> Iterator[tuple[str, object]]:
+    """The new sender of a forwarded message, or why it keeps its own; and the SRS addresses that were turned back."""
+    for recipient, original in verdict.turned_back:
+        yield "turned_back", f"<{recipient}> to <{original}>"
+    if verdict.rewritten is not None:
+        yield "srs", f"<{verdict.rewritten.sender}>" if verdict.rewritten.sender else "none"
+        yield "srs.why", verdict.rewritten.why or None
+        yield "srs.warning", verdict.rewritten.warning or None
 
 
 def _not_done(verdict: Verdict) -> str | None:

@@ -109,7 +109,7 @@ def run(
     publications = Publications(new_driver, log.warning)
     service = connection.Service(
         new_session=lambda: Session(settings, trust, new_driver, memory, publications),
-        no_reply=connection.silent_steps(settings.policy),
+        no_reply=connection.silent_steps(settings),
         actions=connection.actions(settings),
         # A dry run refuses nothing, not even a message that we failed to judge.
         on_error=policy.OnError.ACCEPT if configuration.milter.dry_run else configuration.milter.on_error,

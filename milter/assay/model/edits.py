@@ -44,7 +44,19 @@ class AddRecipient(Struct, frozen=True):
     path: str
 
 
-Edit = Insert | Remove | Change | AddRecipient
+class RemoveRecipient(Struct, frozen=True):
+    """Remove a recipient from the envelope, written as in RCPT TO, without angle brackets."""
+
+    path: str
+
+
+class ChangeSender(Struct, frozen=True):
+    """Give the envelope another sender, without angle brackets."""
+
+    path: str
+
+
+Edit = Insert | Remove | Change | AddRecipient | RemoveRecipient | ChangeSender
 
 
 def edited(header: Header, edits: Iterable[Edit]) -> Header:
@@ -60,7 +72,7 @@ def edited(header: Header, edits: Iterable[Edit]) -> Header:
             case Change(name, occurrence, octets):
                 place = _find(fields, name, occurrence)
                 fields[place : place + 1] = [HeaderField(field.name, b" " + octets) for field in fields[place:][:1]]
-            case AddRecipient():
+            case AddRecipient() | RemoveRecipient() | ChangeSender():
                 pass
     return Header(tuple(fields))
 

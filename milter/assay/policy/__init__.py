@@ -7,7 +7,7 @@ everything, record it, and refuse nothing until the operator says so.
 `vocabulary` has the names of facts, and `facts` derives them from an assessment. `outcomes` maps each method's outcome
 to an action. `rules` are the operator's CEL expressions, and `rule_names` checks the names in them. `replies` has the
 SMTP replies. `decide` combines them all. `standing` is whose mail a message is, and `course` walks it through the
-stages.
+stages. `rewriting` says which senders are rewritten when mail is forwarded.
 """
 
 from assay.policy.course import Course
@@ -16,6 +16,7 @@ from assay.policy.decision import ACCEPTED, NO_EDITS, Action, Decision, Edits, O
 from assay.policy.facts import facts
 from assay.policy.outcomes import MethodPolicy, Override, methods
 from assay.policy.replies import ReplyTexts, check_reply, split_reply
+from assay.policy.rewriting import Rewriting, Rewritten
 from assay.policy.rule_names import RuleError
 from assay.policy.rules import Lists, Rule, compile_rule
 from assay.policy.standing import Direction, Standing, Trust
@@ -37,6 +38,8 @@ __all__ = [
     "Policy",
     "Reply",
     "ReplyTexts",
+    "Rewriting",
+    "Rewritten",
     "Rule",
     "RuleError",
     "SignDecision",

@@ -20,6 +20,7 @@ from assay.model.message import HeaderField
 from assay.model.name import ReversePath
 from assay.model.smtp import Address, Client, Envelope
 from assay.policy import Action, Decision, Stage
+from assay.protocol import srs
 from assay.session.inquiries import Inquiries, NewDriver
 from assay.session.origin import Origin, confirmed_names
 from assay.session.publications import Publications
@@ -150,9 +151,23 @@ class Session:
 
         moment = _Moment(self._settings, alone)
         verdict = moment.verdict(self._course.at_rcpt(recipient, moment.facts), Stage.RCPT)
+        if verdict is not None and verdict.action.refuses:
+            return verdict
+        try:
+            transaction.turn_back(recipient)
+        except srs.SrsError as error:
+            verdict = self._refuse_srs(alone(), error)
         if verdict is None or not verdict.action.refuses:
             transaction.recipient(path)
         return verdict
+
+    def _refuse_srs(self, assessment: Assessment, error: srs.SrsError) -> Verdict:
+        """Refuse a recipient at our SRS domain that none of our messages has come from."""
+        reply = policy.Reply(550, "5.1.1", (f"SRS address not valid: {error}",))  # RFC 3463, 3.2
+        decision = Decision(Action.REJECT, reply, f"SRS address not valid: {error}", f"srs.{error.fault}")
+        if self._settings.dry_run:
+            return Verdict(Action.ACCEPT, None, (), decision, assessment, stage=Stage.RCPT)
+        return Verdict(decision.action, reply, (), decision, assessment, stage=Stage.RCPT)
 
     def header(self, field: HeaderField) -> None:
         """A header field arrived."""

@@ -7,8 +7,8 @@ from msgspec import Struct, field
 
 from assay import policy
 from assay.keys import Signing
-from assay.model.edits import AddRecipient, Change, Edit, Insert, Remove
-from assay.policy import Action
+from assay.model.edits import AddRecipient, Change, ChangeSender, Edit, Insert, Remove, RemoveRecipient
+from assay.policy import Action, Stage
 from assay.protocol import dkim, dmarc, senderid, spf
 from assay.trace import Wanted
 
@@ -32,6 +32,7 @@ class Settings(Struct, frozen=True):
     public_suffix: dmarc.PublicSuffix | None = None  #: how older receivers find organizational domains
     legacy_pct: dmarc.LegacyPct = dmarc.LegacyPct.IGNORE
     signing: Signing | None = None  #: what signs mail of ours; None if nothing does
+    rewriting: policy.Rewriting | None = None  #: what rewrites senders of forwarded mail; None if nothing does
     policy: policy.Policy = field(default_factory=policy.Policy)
     dry_run: bool = False
     dry_run_headers: bool = False  #: trace fields are written even in a dry run
@@ -45,7 +46,13 @@ class Settings(Struct, frozen=True):
         if not self.dry_run:
             asked = self.policy.possible_edits
             kinds |= ({Change} if asked.subject_tag else set()) | ({AddRecipient} if asked.recipients else set())
+            if self.rewriting is not None:
+                kinds |= {ChangeSender, AddRecipient, RemoveRecipient}
         return frozenset(kinds)
+
+    def may_act_at(self, stage: Stage) -> bool:
+        """Whether a stage may have a reply other than 250: that of the policy, or that to an SRS address."""
+        return self.policy.acts_at(stage) or (stage is Stage.RCPT and self.rewriting is not None)
 
     @property
     def may_quarantine(self) -> bool:

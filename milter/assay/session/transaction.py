@@ -8,7 +8,7 @@ header is kept (DKIM needs it whole), the body never.
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
 
 from msgspec import Struct
 from msgspec.structs import replace
@@ -18,10 +18,10 @@ from assay.assessment import Assessment
 from assay.findings import Finding, findings
 from assay.keys import OnSignError
 from assay.memory import Memory
-from assay.model.edits import AddRecipient, Edit, edited
+from assay.model.edits import AddRecipient, ChangeSender, Edit, RemoveRecipient, edited
 from assay.model.message import NO_HEADER, HeaderField
 from assay.model.smtp import Client, Envelope
-from assay.policy import ACCEPTED, Action, Decision, Direction, Stage
+from assay.policy import ACCEPTED, Action, Decision, Direction, Rewritten, Stage
 from assay.protocol import dkim, dmarc
 from assay.protocol.syntax.received import claimed_names, parse_received
 from assay.session.fields import Fields
@@ -50,6 +50,8 @@ class Verdict(Struct, frozen=True):
     stage: Stage = Stage.EOM
     facts: policy.Facts | None = None
     signed: Signed | None = None  #: None for a message that is not ours, or if nothing is signed at all
+    rewritten: Rewritten | None = None  #: None if no sender is rewritten at all
+    turned_back: tuple[tuple[str, str], ...] = ()  #: SRS addresses among the recipients, and what they stand for
 
 
 _CANNOT_SIGN = policy.Reply(451, "4.7.5", ("This message cannot be signed at the moment; try again later",))
@@ -87,6 +89,8 @@ class Transaction:
         self._publications = publications
         self._authserv_id = authserv_id
         self._recipients: list[str] = []
+        self._turned_back: list[tuple[str, str]] = []
+        self._began = now
         self._unread_received = b""
         names = (authserv_id, *settings.further_authserv_ids)
         self._fields = Fields(trace.Forgeries(names) if course.message.cleaned else None)
@@ -111,6 +115,19 @@ class Transaction:
         """Take the next recipient, as in RCPT TO."""
         if len(self._recipients) < MAX_RECIPIENTS:
             self._recipients.append(path.removeprefix("<").removesuffix(">"))
+
+    def turn_back(self, recipient: str) -> None:
+        """Look whether the next recipient is an SRS address of ours, before `recipient` takes it.
+
+        :param recipient: the forward-path without angle brackets.
+        :raises srs.SrsError: it is, but forged, changed or too old.
+        """
+        rewriting = self._settings.rewriting
+        if rewriting is None or self._course.message.direction is Direction.RETURNED:
+            return
+        original = rewriting.reverse(recipient, self._began)
+        if original and len(self._recipients) < MAX_RECIPIENTS:
+            self._turned_back.append((recipient, original))
 
     def header(self, field: HeaderField) -> None:
         """Take the next header field, and start the evaluations that it allows."""
@@ -210,6 +227,7 @@ class Transaction:
             signed = self.outgoing.in_dry_run() if self.outgoing is not None else None
             return Verdict(Action.ACCEPT, None, edits, decision, assessment, found, facts=facts, signed=signed)
         edits = self._edits(assessment, decision, found)
+        rewritten = self._rewritten(assessment, now)
         signed = None
         if self.outgoing is not None and not decision.action.refuses:
             signed = self.outgoing.sign(edited(self._header, edits), self._hashes, now)
@@ -217,7 +235,35 @@ class Transaction:
                 decision = Decision(Action.TEMPFAIL, _CANNOT_SIGN, signed.why, signed.by)
             edits += signed.edits
         edits += tuple(AddRecipient(path) for path in decision.edits.recipients)
-        return Verdict(decision.action, decision.reply, edits, decision, assessment, found, facts=facts, signed=signed)
+        edits += tuple(self._envelope_edits(rewritten))
+        return Verdict(
+            decision.action,
+            decision.reply,
+            edits,
+            decision,
+            assessment,
+            found,
+            facts=facts,
+            signed=signed,
+            rewritten=rewritten,
+            turned_back=tuple(self._turned_back),
+        )
+
+    def _rewritten(self, assessment: Assessment, now: int) -> Rewritten | None:
+        """The sender that a forwarded message gets; None for one that another MTA of ours has handled."""
+        rewriting = self._settings.rewriting
+        if rewriting is None or self._course.message.direction is Direction.RETURNED:
+            return None
+        if self._turned_back:
+            return Rewritten(why="a recipient is turned back")
+        return rewriting.forward(self._client, assessment.envelope, assessment.dmarc, now)
+
+    def _envelope_edits(self, rewritten: Rewritten | None) -> Iterator[Edit]:
+        for recipient, original in self._turned_back:
+            yield RemoveRecipient(recipient)
+            yield AddRecipient(original)
+        if rewritten is not None and rewritten.sender:
+            yield ChangeSender(rewritten.sender)
 
     def _refusal_of_flood(self, assessment: Assessment, decision: Decision) -> Verdict:
         """It has no edits, not even in a dry run: not all fields to remove are known."""

@@ -1,0 +1,40 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""What is wrong with settings and secrets for SRS: one sentence with the place and the fix."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from assay.cli.serve import read_for_serving
+from assay.config import ConfigError
+
+ONE = "[srs]\ndomain = 'srs.example'\nsecrets_file = 'DIR/good'\n"
+
+#: DIR is the directory of the file.
+ROWS = {
+    "a domain that is none": (ONE.replace("srs.example", "a..b"), "srs.domain: 'a..b' is not a domain: empty label"),
+    "no secrets": ("[srs]\ndomain = 'srs.example'\n", "srs.secrets_file: missing; name a file with one secret in each"),
+    "no such file": (ONE.replace("good", "none"), "srs.secrets_file: DIR/none: cannot be read: No such file"),
+    "an empty file": (ONE.replace("good", "empty"), "srs.secrets_file: DIR/empty: the file is empty"),
+    "secrets for everybody": (ONE.replace("good", "open"), "srs.secrets_file: DIR/open: everybody may read it"),
+    "separator": (ONE + "separator = '.'\n", 'srs.separator: \'.\' is not a separator; write "=", "+" or "-"'),
+    "minimum": (ONE + "min_hash_length = 5\n", "srs.min_hash_length: 5 is more than hash_length, so no new address"),
+    "networks": (ONE + "networks = ['here']\n", "srs.networks: 'here' is not an IP address or a network"),
+    "own domains": (ONE + "own_domains = ['ann@a.example']\n", "srs.own_domains: 'ann@a.example' is not a domain"),
+    "sender domains": (ONE + "sender_domains = ['a b']\n", "srs.sender_domains: 'a b' is not an address, a domain"),
+}
+
+
+@pytest.mark.parametrize(("text", "message"), ROWS.values(), ids=ROWS)
+def test_the_message_names_the_place_and_the_fix(tmp_path: Path, text: str, message: str) -> None:
+    for name, content in (("good", "secret\n"), ("open", "secret\n"), ("empty", "\n")):
+        (tmp_path / name).touch(0o600)
+        (tmp_path / name).write_text(content)
+    (tmp_path / "open").chmod(0o644)
+    path = tmp_path / "assay.toml"
+    path.write_text(text.replace("DIR", str(tmp_path)))
+    with pytest.raises(ConfigError) as caught:
+        read_for_serving(path)
+    assert message.replace("DIR", str(tmp_path)) in str(caught.value)

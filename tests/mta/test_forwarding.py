@@ -1,0 +1,110 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Mail that a real Postfix and a real Sendmail send on: the next hop sees our sender, and its bounce comes home.
+
+Three hosts: the author's signs, ours rewrites the sender, and the last one judges. Each is an MTA with a daemon.
+"""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from assay.protocol import srs
+from mta.base import HOST, UnavailableError, free_port
+from mta.laws import result_of
+from mta.postfix import Postfix
+from mta.sendmail import Sendmail
+from running import Daemon
+from signing import pem, record, rsa_key
+
+SECRET = b"a secret for the tests"
+SCHEME = srs.Scheme("srs.example", (SECRET,))
+DAY = 86_400
+ROWS = {
+    "s._domainkey.author.example": [["TXT", [record(rsa_key())]]],
+    "author.example": [["TXT", ["v=spf1 ip4:192.0.2.1 -all"]]],
+    "_dmarc.author.example": [["TXT", ["v=DMARC1; p=reject"]]],
+    "srs.example": [["TXT", ["v=spf1 ip4:127.0.0.1 -all"]]],
+}
+MESSAGE = b"From: Ann <ann@author.example>\r\nTo: bob@ours.example\r\nSubject: hello\r\n\r\nHello\r\n"
+
+
+@pytest.fixture(scope="module", params=[Postfix, Sendmail], ids=lambda kind: kind.name)
+def hosts(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
+    """The author's host, ours, and the last one."""
+    try:
+        request.param.check()
+    except UnavailableError as missing:
+        pytest.skip(str(missing))
+    folder = tmp_path_factory.mktemp(request.param.name)
+    for name, content in (("s.pem", pem(rsa_key())), ("secrets", SECRET)):
+        (folder / name).touch(0o600)
+        (folder / name).write_bytes(content)
+    row = {"domain": "author.example", "selectors": ("s",), "key_directory": str(folder)}
+    signs = {"sign": {"domain": (row,)}, "clients": {"internal": ("127.0.0.0/8",)}}
+    forwards = {
+        "srs": {
+            "domain": "srs.example",
+            "secrets_file": str(folder / "secrets"),
+            "own_domains": ("ours.example",),
+        }
+    }
+    with ExitStack() as stack:
+        made = {}
+        for name, sections in (("author", signs), ("ours", forwards), ("last", {})):
+            (folder / name).mkdir()
+            port = free_port()
+            daemon = stack.enter_context(Daemon(folder / name, ROWS, socket=f"inet:{port}@{HOST}", **sections))
+            made[name] = stack.enter_context(request.param(f"inet:{HOST}:{port}")), daemon
+        yield SimpleNamespace(**{name: mta for name, (mta, _) in made.items()}, log=made["ours"][1].log)
+
+
+def delivered(mta: Any, recipient: str) -> tuple[str, bytes]:
+    """The sender, without angle brackets, and the message of the delivery to a recipient."""
+    assert mta.wait_for(1, recipient), mta.log()
+    ((sender, message),) = [(sender, found) for sender, to, found in mta.deliveries() if to == recipient]
+    return sender.strip("<>"), message
+
+
+def test_forwarded_mail_passes_and_its_bounce_comes_home(hosts: Any) -> None:
+    hosts.author.submit(MESSAGE, sender="ann@author.example", recipients=["bob@ours.example"])
+    _, signed = delivered(hosts.author, "bob@ours.example")
+    # Our host has expanded an alias, and sends the message on through its milter.
+    hosts.ours.submit(signed, sender="ann@author.example", recipients=["bob@last.example"])
+    sender, forwarded = delivered(hosts.ours, "bob@last.example")
+    assert re.fullmatch("SRS0=[^=]{4}=[A-Z2-7]{2}=author.example=ann@srs.example", sender)
+    hosts.last.submit(forwarded, sender=sender, recipients=["bob@last.example"])
+    _, judged = delivered(hosts.last, "bob@last.example")
+    assert result_of(judged, "spf") == "pass"
+    assert result_of(judged, "dmarc") == "pass"
+    # The bounce: from the null sender, to the address that the last host has.
+    hosts.ours.submit(b"From: MAILER-DAEMON\r\nSubject: failed\r\n\r\nx\r\n", sender="", recipients=[sender])
+    sender_of_bounce, _ = delivered(hosts.ours, "ann@author.example")
+    assert not sender_of_bounce
+
+
+def test_a_forged_address_is_refused_alone(hosts: Any) -> None:
+    with hosts.ours.connect() as session:
+        session.mail("")
+        code, text = session.rcpt("SRS0=aaaa=2W=author.example=ann@srs.example")
+        assert code == 550
+        assert text.startswith(b"5.1.1 ")
+        assert b"SRS address not valid: hash is not valid" in text
+        old = srs.forward("ann@author.example", SCHEME, time.time() - 30 * DAY)
+        assert session.rcpt(old)[0] == 550
+        assert session.rcpt("carl@ours.example")[0] == 250
+        session.data(b"From: MAILER-DAEMON\r\nSubject: failed\r\n\r\nx\r\n")
+    delivered(hosts.ours, "carl@ours.example")
+
+
+def test_our_own_mail_keeps_its_sender(hosts: Any) -> None:
+    hosts.ours.submit(MESSAGE, sender="dan@ours.example", recipients=["dan@last.example"])
+    assert delivered(hosts.ours, "dan@last.example")[0] == "dan@ours.example"
+    hosts.ours.submit(MESSAGE, sender="ann@author.example", recipients=["eve@ours.example", "eve@last.example"])
+    assert delivered(hosts.ours, "eve@last.example")[0] == "ann@author.example"

@@ -1,0 +1,221 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""SRS in a session: whose sender is rewritten, which recipients are turned back, and what the log says."""
+
+from __future__ import annotations
+
+import re
+import tomllib
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from assay.daemon.journal import message_fields
+from assay.log import pairs
+from assay.model.edits import AddRecipient, ChangeSender, RemoveRecipient
+from assay.policy import Action
+from assay.protocol import srs
+from assay.session import Verdict
+from signing import DOMAIN, SELECTOR, record, rsa_key, sign_rsa
+from talking import NOW, deliver
+from zone import Zone
+
+CLIENT = "192.0.2.77"
+MESSAGE = b"From: ann@author.example\r\nSubject: x\r\n\r\nhello\r\n"
+SCHEME = srs.Scheme("srs.example", (b"a secret for the tests",))
+DNS = Zone({"_dmarc.author.example": [["TXT", ["v=DMARC1; p=reject"]]]})
+DAY = 86_400
+
+
+@pytest.fixture
+def sections(tmp_path: Path) -> dict[str, Any]:
+    path = tmp_path / "secrets"
+    path.touch(0o600)
+    path.write_bytes(SCHEME.secrets[0])
+    return {"srs": {"domain": "srs.example", "secrets_file": str(path), "own_domains": ["ours.example"]}}
+
+
+def sent(sections: dict[str, Any], *recipients: str, sender: str = "ann@author.example", **more: Any) -> Verdict:
+    envelope = {
+        "octets": MESSAGE,
+        "dns": DNS,
+        "client": CLIENT,
+        "mail_from": f"<{sender}>",
+        "recipients": [f"<{path}>" for path in recipients],
+    }
+    return deliver(sections, **(envelope | more))[-1]
+
+
+def envelope_edits(verdict: Verdict) -> list[object]:
+    kinds = (AddRecipient, RemoveRecipient, ChangeSender)
+    return [edit for edit in verdict.edits if isinstance(edit, kinds)]
+
+
+def log(verdict: Verdict) -> str:
+    return pairs(message_fields(verdict, waited=0.0))
+
+
+def test_a_foreign_sender_is_rewritten_if_all_recipients_leave(sections: dict[str, Any]) -> None:
+    verdict = sent(sections, "bob@a.example", "eve@b.example")
+    ours = srs.forward("ann@author.example", SCHEME, NOW)
+    assert envelope_edits(verdict) == [ChangeSender(ours)]
+    assert verdict.edits[-1] == ChangeSender(ours)
+    assert f'srs="<{ours}>"' in log(verdict)
+
+
+@pytest.mark.parametrize(
+    ("sender", "recipients", "why"),
+    [
+        ("", ["bob@a.example"], "null sender"),
+        ("ann@ours.example", ["bob@a.example"], "sender domain ours.example is ours"),
+        ("ann@below.ours.example", ["bob@a.example"], "sender domain below.ours.example is ours"),
+        ("ann@OURS.example.", ["bob@a.example"], "sender domain ours.example is ours"),
+        ("SRS0=x=y=z=ann@srs.example", ["bob@a.example"], "sender is already rewritten"),
+        ("ann", ["bob@a.example"], "sender is not a mailbox"),
+        ("\udcff@author.example", ["bob@a.example"], "sender is not UTF-8"),
+        ("ann@author.example", ["bob@ours.example"], "recipient bob@ours.example is ours"),
+        ("ann@author.example", ["bob@a.example", "eve@Ours.EXAMPLE"], "recipient eve@Ours.EXAMPLE is ours"),
+        ("ann@author.example", ["Postmaster"], "recipient Postmaster is ours"),
+    ],
+)
+def test_any_other_sender_stays(sections: dict[str, Any], sender: str, recipients: list[str], why: str) -> None:
+    verdict = sent(sections, *recipients, sender=sender)
+    assert not envelope_edits(verdict)
+    assert f'srs=none srs.why="{why}"' in log(verdict)
+
+
+@pytest.mark.parametrize(
+    ("condition", "holds", "fails"),
+    [
+        ({"networks": ["192.0.2.0/24"]}, {}, {"client": "198.51.100.1"}),
+        ({"networks": ["192.0.2.0/24"]}, {}, {"client": None}),
+        ({"daemon_names": ["forward"]}, {"daemon": "forward"}, {"daemon": "smtpd"}),
+        ({"logins": ["ann"]}, {"authenticated": "ann"}, {"authenticated": "bob"}),
+        ({"logins": ["*"]}, {"authenticated": "bob"}, {}),
+        ({"sender_domains": ["author.example"]}, {}, {"mail_from": "<ann@other.example>"}),
+        ({"recipient_domains": ["a.example"]}, {}, {"recipients": ["<bob@a.example>", "<eve@b.example>"]}),
+        (
+            {"daemon_names": ["forward"], "logins": ["*"]},
+            {"daemon": "forward", "authenticated": "ann"},
+            {"daemon": "forward"},
+        ),
+    ],
+)
+def test_each_condition_that_is_set_must_hold(
+    sections: dict[str, Any], condition: dict[str, Any], holds: dict[str, Any], fails: dict[str, Any]
+) -> None:
+    sections["srs"] |= condition
+    assert envelope_edits(sent(sections, "bob@a.example", **holds))
+    (name,) = list(condition)[-1:]
+    verdict = sent(sections, "bob@a.example", **fails)
+    assert not envelope_edits(verdict)
+    assert f"srs.{name}" in log(verdict)
+
+
+def test_a_bounce_goes_back_to_the_sender(sections: dict[str, Any]) -> None:
+    ours = srs.forward("ann@author.example", SCHEME, NOW - 5 * DAY)
+    verdict = sent(sections, ours, sender="")
+    assert envelope_edits(verdict) == [RemoveRecipient(ours), AddRecipient("ann@author.example")]
+    assert f'turned_back="<{ours}> to <ann@author.example>"' in log(verdict)
+
+
+def test_a_quoted_local_part_is_quoted_again(sections: dict[str, Any]) -> None:
+    (edit,) = envelope_edits(sent(sections, "bob@a.example", sender='"a b"@author.example'))
+    assert isinstance(edit, ChangeSender)
+    assert edit.path.startswith('"SRS0=')
+    back = envelope_edits(sent(sections, edit.path, sender=""))
+    assert back == [RemoveRecipient(edit.path), AddRecipient('"a b"@author.example')]
+
+
+def test_case_and_final_dot_of_our_domain_do_not_matter(sections: dict[str, Any]) -> None:
+    ours = srs.forward("ann@author.example", SCHEME, NOW).replace("srs.example", "SRS.Example.")
+    assert envelope_edits(sent(sections, ours, sender="")) == [
+        RemoveRecipient(ours),
+        AddRecipient("ann@author.example"),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("address", "fault", "why"),
+    [
+        ("SRS0=aaaa=2W=author.example=ann@srs.example", "srs.hash", "hash is not valid for any of the secrets"),
+        ("SRS0=aaaa@srs.example", "srs.form", "no date in the SRS0 address"),
+        (srs.forward("ann@author.example", SCHEME, NOW - 30 * DAY), "srs.age", "30 days old"),
+    ],
+)
+def test_a_forged_or_stale_address_is_refused(sections: dict[str, Any], address: str, fault: str, why: str) -> None:
+    recipients = ["<bob@ours.example>", f"<{address}>", "<eve@ours.example>"]
+    verdict, end = deliver(sections, MESSAGE, dns=DNS, client=CLIENT, recipients=recipients)
+    assert end.assessment.envelope.recipients == ("bob@ours.example", "eve@ours.example")
+    assert not envelope_edits(end)
+    assert verdict.action is Action.REJECT
+    assert str(verdict.reply).startswith("550 5.1.1 SRS address not valid: ")
+    assert why in str(verdict.reply)
+    assert verdict.decision.by == fault
+
+
+def test_in_a_dry_run_nothing_is_refused_or_rewritten(sections: dict[str, Any]) -> None:
+    sections["milter"] = {"dry_run": True}
+    verdicts = deliver(
+        sections,
+        MESSAGE,
+        dns=DNS,
+        client=CLIENT,
+        mail_from="<>",
+        recipients=["<SRS0=aaaa=2W=author.example=ann@srs.example>", f"<{srs.forward('a@b.example', SCHEME, NOW)}>"],
+    )
+    assert [verdict.action for verdict in verdicts] == [Action.ACCEPT] * 2
+    assert verdicts[0].decision.action is Action.REJECT
+    assert not any(verdict.edits for verdict in verdicts)
+    assert not sent(sections, "bob@a.example").edits
+
+
+def test_other_addresses_of_the_domain_are_the_mtas_business(sections: dict[str, Any]) -> None:
+    verdict = sent(sections, "postmaster@srs.example", sender="ann@author.example")
+    assert verdict.action is Action.ACCEPT
+    assert not envelope_edits(verdict)
+
+
+def test_mail_that_another_mta_of_ours_has_handled_is_left_alone(sections: dict[str, Any]) -> None:
+    sections["clients"] = {"internal": [f"{CLIENT}/32"], "trusted_results": [f"{CLIENT}/32"]}
+    verdict = sent(sections, "bob@a.example")
+    assert not verdict.edits
+    assert "srs" not in log(verdict)
+
+
+WARNING = "DMARC fails at the next hop: no signature of the author domain passes"
+
+
+def test_the_log_warns_of_mail_that_rewriting_does_not_help(sections: dict[str, Any]) -> None:
+    assert f'srs.warning="{WARNING}"' in log(sent(sections, "bob@a.example"))
+    none = Zone({"_dmarc.author.example": [["TXT", ["v=DMARC1; p=none"]]]})
+    assert "srs.warning" not in log(sent(sections, "bob@a.example", dns=none))
+    assert "srs.warning" not in log(sent(sections, "bob@a.example", dns=Zone({})))
+
+
+def test_the_log_does_not_warn_of_mail_with_a_signature_of_the_author(sections: dict[str, Any]) -> None:
+    dns = Zone(
+        {
+            "_dmarc.example.org": [["TXT", ["v=DMARC1; p=reject"]]],
+            f"{SELECTOR}._domainkey.{DOMAIN}": [["TXT", [record(rsa_key())]]],
+        }
+    )
+    verdict = sent(sections, "bob@a.example", octets=sign_rsa(), dns=dns)
+    assert [edit for edit in verdict.edits if isinstance(edit, ChangeSender)]
+    assert "srs.warning" not in log(verdict)
+
+
+PAGE = Path(__file__).parents[2] / "docs" / "forwarding.md"
+
+
+def test_the_settings_of_the_documentation(sections: dict[str, Any]) -> None:
+    settings, rule = (
+        tomllib.loads(block) for block in re.findall(r"^ *```toml\n(.*?)^ *```", PAGE.read_text("utf-8"), re.M | re.S)
+    )
+    settings["srs"]["secrets_file"] = sections["srs"]["secrets_file"]
+    (edit,) = envelope_edits(sent(settings, "bob@a.example"))
+    assert isinstance(edit, ChangeSender)
+    assert edit.path.endswith("@srs.example.org")
+    refused = sent(settings | rule, "eve@example.org", "bob@a.example")
+    assert refused.action is Action.REJECT
+    assert sent(settings | rule, "eve@example.org").action is Action.ACCEPT
