@@ -158,6 +158,8 @@ class DaemonMeter:
         self._fault = ""
         self._own.set(name_of("info", __version__), 1)
         self._own.set("configuration_generation", 1)
+        for name in (name_of("deaths", "worker"), name_of("reloads", "done"), name_of("reloads", "failed")):
+            self._own.add(name, 0)  # a rate does not see the first event if nothing was there before
         self._own.set("start_time_seconds", int(time.time()))
 
     def died(self, kind: str) -> None:
