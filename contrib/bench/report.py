@@ -69,6 +69,8 @@ def _tables(report: Row) -> dict[str, str]:
                 for row in _of(rows, "large")
             ],
         ),
+        "sign": _signing(rows),
+        "judge": table(("", "CPU ms"), [[row["target"], number(row["cpu_ms"])] for row in _of(rows, "judge")]),
         "memory": table(
             ("body, octets", "connections", "RSS of a worker, MiB", "most ever", "all processes, shared pages once"),
             [
@@ -101,6 +103,26 @@ def _tables(report: Row) -> dict[str, str]:
             ],
         ),
     }
+
+
+def _signing(rows: list[Row]) -> str:
+    """CPU of each signer by size, and of OpenDKIM's for the same keys."""
+    lines = []
+    for row in _of(rows, "sign"):
+        keys = row["target"].partition(", ")[2]
+        peer = next(
+            (
+                other
+                for other in _of(rows, "sign")
+                if other["body"] == row["body"] and other["target"] == f"OpenDKIM, {keys}"
+            ),
+            {},
+        )
+        ratio = row["cpu_ms"] / peer["cpu_ms"] if "cpu_ms" in row and "cpu_ms" in peer else None
+        lines.append(
+            [f"{row['body']:,}", row["target"], number(row.get("cpu_ms")), number(row.get("p50_ms")), number(ratio)]
+        )
+    return table(("body, octets", "", "CPU ms", "p50 ms", "CPU, of OpenDKIM's"), lines)
 
 
 def _warm(rows: list[Row]) -> str:

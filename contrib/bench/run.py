@@ -23,7 +23,7 @@ import sandbox
 
 _TOP = Path(__file__).resolve().parents[2]
 _CACHE = _TOP / ".cache" / "bench"
-_SCENARIOS = ("warm", "stages", "sessions", "cold", "large", "memory", "growth", "cache")
+_SCENARIOS = ("warm", "stages", "sessions", "cold", "large", "memory", "growth", "cache", "sign")
 _KIB, _MIB = 1024, 1024 * 1024
 
 
@@ -67,6 +67,7 @@ def _measure(arguments: argparse.Namespace, directory: Path) -> Iterator[dict[st
     from scenarios import say
 
     import nameserver
+    import signing
     import zone
 
     sandbox.prepare(directory, nameserver.ADDRESS)
@@ -104,6 +105,11 @@ def _measure(arguments: argparse.Namespace, directory: Path) -> Iterator[dict[st
         if "large" in wanted:
             big = [signer.sign(mail.compose(domain, 5 * _MIB)) for domain in domains[:2]]
             yield from scenarios.large(world, big, seconds, rounds)
+        if "sign" in wanted:
+            ours = [mail.compose(domain, 4 * _KIB) for domain in domains[:50]]
+            yield from signing.sign(world, ours, seconds, rounds)
+            yield from signing.sign(world, [mail.compose(domains[0], 5 * _MIB)], 2 * seconds, rounds)
+            yield from signing.judge(world, messages, seconds, 2 * rounds)
         if "memory" in wanted:
             sizes = {
                 size: signer.sign(mail.compose(domains[0], size))
