@@ -174,20 +174,20 @@ FILLS: dict[str, dict[str, Put]] = {
 
 
 def fill(name: str, put: Put) -> caches.Cache[Any, Any]:
-    """Put into a cache until half of it has been dropped twice, and the next entry would drop it again."""
+    """Put into a cache more than twice what it keeps."""
     for cache in caches.living:
         if cache.name == name:
             cache.clear()
     put(0)
     (cache,) = [cache for cache in caches.living if cache.name == name and len(cache)]
-    number, drops, largest, before = 0, 0, 0, cache._old
-    while drops < 2 or cache._weight + largest <= cache._half:
+    number, weight = 0, 0
+    while weight < 2 * BOUNDS[name]:
         number += 1
         assert number < MOST_ENTRIES
         put(number)
-        if cache._old is not before:
-            drops, before = drops + 1, cache._old
-        largest = max([largest, *(entry.weight for entry in list(cache._young.values())[-1:])])
+        weight += next(reversed(cache._entries.values())).weight
+        assert cache._weight <= BOUNDS[name]
+    assert cache._weight == sum(entry.weight for entry in cache._entries.values())
     return cache
 
 
@@ -267,4 +267,12 @@ def test_the_least_recently_used_goes_first() -> None:
         cache.keep(number, caches.Entry(number, 10))
         assert cache.find(0) is not None, number
         assert len(cache) <= 100
-    assert all(cache.find(number) is not None for number in range(960, 1000))
+    assert all(cache.find(number) is not None for number in (0, *range(901, 1000)))
+
+
+def test_a_cache_holds_what_it_is_made_for_even_if_all_is_read_in_turn() -> None:
+    cache: caches.Cache[int, int] = caches.Cache("networks", 1000)
+    for number in range(100):
+        cache.keep(number, caches.Entry(number, 10))
+    for _ in range(3):
+        assert all(cache.find(number) is not None for number in range(100))

@@ -42,7 +42,7 @@ class AnswerCache(caches.Cache[str, Answer]):
 
     def get(self, key: str) -> Answer | None:
         """The answer as `put` returned it; None if there is none or it has expired."""
-        entry = self._young.get(key) or self.find(key)
+        entry = self.find(key)
         if entry is None or entry.expires <= self._clock():
             return None
         return entry.value

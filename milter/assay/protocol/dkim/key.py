@@ -37,7 +37,7 @@ MAX_RECORDS = 4
 MAX_EXPONENT_BITS = 64
 
 #: Octets that OpenSSL uses for a key after its first verification, besides four times its modulus (measured).
-_LOADED = 1_500
+_LOADED = 1_700
 
 _PADDING: Final = PKCS1v15()
 _PREHASHED: Final = {"sha256": Prehashed(SHA256()), "sha1": Prehashed(SHA1())}  # noqa: S303 - for RFC 6376's old mail
