@@ -278,7 +278,7 @@ class TestRotation:
         assert list(self.states(configuration).values()) == ["gone", "gone", "active", "active"]
         capsys.readouterr()
         self.keys(configuration, "rotate", "--due", days=188)
-        assert "example.org: r20270320 signs, until it is replaced (2027-09-16" in capsys.readouterr().out
+        assert "".join(capsys.readouterr()) == "", "a timer's run says nothing if all is well"
         for kind in "re":
             assert self.keys(configuration, "retire", "example.org", f"{kind}20270320", "--at-once") == 0
 

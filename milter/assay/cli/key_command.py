@@ -83,7 +83,8 @@ class KeyCommand:
             bits=bits or self.settings.rsa_bits,
             first=first,
         )
-        say(key_report.describe(report, self.options.form, self.settings.ttl_seconds))
+        routine = not getattr(self.options, "due", False)  # a timer's run says only what somebody has to read
+        say(key_report.describe(report, self.options.form, self.settings.ttl_seconds, routine=routine))
         for failure in report.failed:
             complain(f"{report.ring.domain}: {failure}")
         return os.EX_UNAVAILABLE if report.failed else os.EX_OK

@@ -20,8 +20,11 @@ _SIGHT = {
 }
 
 
-def describe(report: Report, form: Form, ttl: int) -> Iterator[str]:
-    """What a run did, what only the operator can do, and what waits."""
+def describe(report: Report, form: Form, ttl: int, *, routine: bool) -> Iterator[str]:
+    """What a run did, what only the operator can do, and what waits.
+
+    :param routine: also the keys with which all is as it should be.
+    """
     ring = report.ring
     for step in report.taken:
         yield f"{ring.domain}: {step.act} {step.selector}: {step.why}"
@@ -32,7 +35,7 @@ def describe(report: Report, form: Form, ttl: int) -> Iterator[str]:
             yield from _record(ring, key, form, ttl)
         else:
             yield f"{ring.domain}: remove {key_name(ring, step.selector)} from the DNS: {step.why}"
-    for one in report.waiting:
+    for one in (one for one in report.waiting if routine or not one.routine):
         yield f"{ring.domain}: {_waiting(one)}"
         publication = report.publications.get(one.selector)
         if publication is not None and publication.sight is not Sight.EVERYWHERE:

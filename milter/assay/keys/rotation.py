@@ -110,11 +110,15 @@ class KeyStep(Struct, frozen=True):
 
 
 class Waiting(Struct, frozen=True):
-    """A key for which nothing is due now, and why. `until`: seconds since 1970, 0 if it does not depend on the time."""
+    """A key for which nothing is due now, and why.
+
+    `until`: seconds since 1970, 0 if it does not depend on the time. `routine`: all is as it should be.
+    """
 
     selector: str
     why: str
     until: int = 0
+    routine: bool = False
 
 
 class RefusedStepError(ValueError):
@@ -249,11 +253,15 @@ def _due_for(key: RingKey, ring: KeyRing, schedule: Schedule, seen: Sight, now: 
                 yield from _due_for_retiring(key, schedule, now)
             elif schedule.rotate_after:
                 if successor := ring.of(key.type, KeyState.PENDING):
-                    yield Waiting(key.selector, f"signs, until {successor[0].selector} is published")
+                    yield Waiting(key.selector, f"signs, until {successor[0].selector} is published", routine=True)
                 else:
-                    yield Waiting(key.selector, "signs, until it is replaced", key.since + schedule.rotate_after)
+                    yield Waiting(
+                        key.selector, "signs, until it is replaced", key.since + schedule.rotate_after, routine=True
+                    )
             else:
-                yield Waiting(key.selector, "signs; keys.rotate_days is 0, so it is replaced only by hand")
+                yield Waiting(
+                    key.selector, "signs; keys.rotate_days is 0, so it is replaced only by hand", routine=True
+                )
         case KeyState.RETIRED if not key.gone:
             if seen is Sight.NOWHERE:
                 yield KeyStep(Act.CLOSE, key.type, key.selector, "its record is gone")
@@ -275,7 +283,7 @@ def _due_for_retiring(key: RingKey, schedule: Schedule, now: int) -> Iterator[Ke
     if now >= until:
         yield KeyStep(Act.RETIRE, key.type, key.selector, "the overlap is over")
     else:
-        yield Waiting(key.selector, "stays published: mail that it signed is still on its way", until)
+        yield Waiting(key.selector, "stays published: mail that it signed is still on its way", until, routine=True)
 
 
 def _why_create(ring: KeyRing, kind: KeyType, schedule: Schedule, now: int) -> str:
