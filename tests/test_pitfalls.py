@@ -123,7 +123,6 @@ def test_15_reverse_paths_in_odd_forms(path: str, domain: str) -> None:
 @pytest.mark.parametrize(
     ("network", "address", "holds"),
     [
-        ("192.0.2.77/24", "192.0.2.1", True),
         ("192.0.2.1", "192.0.2.1", True),
         ("192.0.2.1", "::ffff:192.0.2.1", True),
         ("192.0.2.1", "::ffff:c000:201", True),
@@ -143,6 +142,17 @@ def test_16_networks_and_addresses_in_odd_forms(network: str, address: str, hold
     parsed = parse_address(address)
     assert parsed is not None
     assert (Networks.parse([network]).find(parsed) is not None) is holds
+
+
+@pytest.mark.parametrize(
+    ("text", "network", "host"),
+    [("10.0.0.1/8", "10.0.0.0/8", "10.0.0.1"), ("[2001:db8::1]/32", "2001:db8::/32", "2001:db8::1")],
+)
+def test_16_a_network_with_host_bits_is_refused_and_the_likely_ones_are_named(
+    text: str, network: str, host: str
+) -> None:
+    with pytest.raises(ValueError, match=f"; write {network}, or {host} for that host alone"):
+        Networks.parse([text])
 
 
 @pytest.mark.parametrize("text", ["192.0.2", "192.0.2.0/33", "mx.example", "192.0.2.0/24/24", "::g", "*"])

@@ -1,8 +1,22 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""``python -m assay``."""
+"""The program: ``assay``, and ``python -m assay``."""
 
+import signal
 import sys
 
-from assay.cli.main import main
 
-sys.exit(main())
+def main() -> int:
+    """Run the command line.
+
+    :returns: the exit code.
+    """
+    try:
+        from assay.cli.main import main as run
+
+        return run()
+    except KeyboardInterrupt:
+        return 128 + signal.SIGINT  # as in shells
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -10,12 +10,14 @@ import struct
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from assay import __main__ as program
 from assay import __version__
 from assay.config import sample
 from running import Daemon
@@ -284,6 +286,18 @@ class TestProbe:
         assert reason in ended.stderr
         assert ended.stderr.count(b"\n") == 1
 
+    def test_a_port_that_says_nothing(self, saved: str) -> None:
+        with socket.create_server(("127.0.0.1", 0)) as server:
+            name = f"inet:{server.getsockname()[1]}@127.0.0.1"
+            begun = time.monotonic()
+            ended = assay("probe", name, saved, *ENVELOPE)
+            assert time.monotonic() - begun < 25
+        assert ended.returncode == UNAVAILABLE
+        assert ended.stderr.decode().splitlines() == [
+            f"assay probe: waiting for {name} to answer as a milter",
+            f"assay probe: {name} does not answer as a milter: no answer within 5 s; write the value of milter.socket",
+        ]
+
     @pytest.mark.parametrize("text", ["", "25", "inet:x@h", "tcp:25@h", "unix:"])
     def test_an_invalid_socket_address(self, saved: str, text: str) -> None:
         ended = assay("probe", text, saved, *ENVELOPE)
@@ -331,6 +345,13 @@ class TestConfig:
         ended = assay("config", "check", "-c", config)
         assert ended.returncode == CONFIG
         assert f"{tmp_path}/zone:1: ".encode() in ended.stderr
+
+    def test_check_looks_up_the_group_of_the_socket(self, config: str) -> None:
+        with open(config, "a") as file:
+            file.write('[milter]\nsocket_group = "no-such-group"\n')
+        ended = assay("config", "check", "-c", config)
+        assert ended.returncode == CONFIG
+        assert b"milter.socket_group: 'no-such-group' is not a group of this host; create it" in ended.stderr
 
     @pytest.mark.parametrize(
         ("facts", "reason"),
@@ -443,3 +464,21 @@ class TestUsage:
             code = os.EX_IOERR  # it had a warning to print
         assert ended.returncode == code
         assert b"Traceback" not in ended.stderr + ended.stdout
+
+
+def test_ctrl_c_while_the_program_still_starts(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Most of the time that a short command takes goes into imports."""
+
+    class Interrupting:
+        def find_spec(self, name: str, *_: object) -> None:
+            if name == "assay.cli.main":
+                raise KeyboardInterrupt
+
+    monkeypatch.delitem(sys.modules, "assay.cli.main", raising=False)
+    monkeypatch.setattr(sys, "meta_path", [Interrupting(), *sys.meta_path])
+    assert program.main() == 130
+
+
+def test_the_console_script_is_that_program() -> None:
+    setup = Path(__file__).parents[2] / "setup.cfg"
+    assert "    assay = assay.__main__:main" in setup.read_text("utf-8").splitlines()

@@ -140,6 +140,10 @@ ROWS = {
         for key in ("internal", "trusted_results", "trusted_forwarders", "relays")
         for value in ("10.0.0.0/33", "localhost")
     },
+    "a network with host bits": (
+        "[clients]\ninternal = ['10.0.0.1/8']\n",
+        "clients.internal: '10.0.0.1/8' is an address inside a network; write 10.0.0.0/8, or 10.0.0.1 for that host",
+    ),
     **{
         f"clients.relay_names: {value}": (
             f"[clients]\nrelay_names = ['{value}']\n",

@@ -425,7 +425,7 @@ class TestSocket:
 
     def test_an_unknown_group(self, tmp_path: Path) -> None:
         ended = serve(tmp_path, f'[milter]\nsocket = "unix:{tmp_path}/s"\nsocket_group = "no-such-group"\n')
-        assert ended.returncode == 69
+        assert ended.returncode == 78
         assert "other.toml: milter.socket_group: 'no-such-group' is not a group of this host; create it" in ended.stderr
         assert [path.name for path in tmp_path.iterdir()] == ["other.toml"]
 

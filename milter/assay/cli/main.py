@@ -6,7 +6,6 @@ from __future__ import annotations
 import argparse
 import io
 import os
-import signal
 import sys
 from collections.abc import Sequence
 from typing import NoReturn, TextIO
@@ -73,15 +72,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except BrokenPipeError:  # "assay check ... | head" is not an error
         _drop_output()
         return os.EX_OK
-    except KeyboardInterrupt:
-        return _EX_INTERRUPTED
     except OSError as error:
         _drop_output()
         _complain(f"assay: {error.filename or 'output'}: {error.strerror or error}")
         return os.EX_IOERR
-
-
-_EX_INTERRUPTED = 128 + signal.SIGINT  # as in shells
 
 
 def _open_what_is_closed() -> None:

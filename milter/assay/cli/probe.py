@@ -6,6 +6,7 @@ from __future__ import annotations
 import argparse
 import os
 import sys
+import threading
 from typing import Any
 
 from assay.cli.mta import FilterOutcome, MilterError, Mta, apply
@@ -15,7 +16,9 @@ from assay.config.endpoint import Endpoint, EndpointError
 from assay.model.message import Header, HeaderField, split_message
 from assay.model.printable import escaped
 
-_GREETING_SECONDS = 30.0  # Postfix's milter_connect_timeout; other servers send nothing until they get a line
+#: To connect and to negotiate. A milter answers at once; other servers send nothing until they get a line.
+_GREETING_SECONDS = 5.0
+_NOTICE_SECONDS = 1.0  # until the user is told what takes so long
 _TIMEOUT_SECONDS = 300.0  # Postfix's milter_content_timeout
 _MTA_NAME = "probe.invalid"  # RFC 6761, 6.4: a name that never exists
 _QUEUE_ID = "PROBE"
@@ -45,23 +48,35 @@ def run(options: argparse.Namespace) -> int:
         endpoint = Endpoint.parse(options.socket)
         header, body = split_message(read_message(options.message))
     except EndpointError as error:
-        print(f"assay probe: {error}", file=sys.stderr)
+        _tell(str(error))
         return os.EX_USAGE
     except OSError as error:
-        print(f"assay probe: {options.message}: {error.strerror}", file=sys.stderr)
+        _tell(f"{options.message}: {error.strerror}")
         return os.EX_NOINPUT
+    notice = threading.Timer(_NOTICE_SECONDS, _tell, [f"waiting for {endpoint} to answer as a milter"])
+    notice.start()
     try:
         connection = endpoint.connect(_GREETING_SECONDS)
+        mta = Mta(connection)
     except OSError as error:
-        print(f"assay probe: {endpoint}: {error.strerror or error}; is the daemon running?", file=sys.stderr)
+        _tell(f"{endpoint}: {error.strerror or error}; is the daemon running?")
         return os.EX_UNAVAILABLE
+    except MilterError as error:
+        _tell(f"{endpoint} does not answer as a milter: {error}; write the value of milter.socket")
+        return os.EX_UNAVAILABLE
+    finally:
+        notice.cancel()
     try:
-        with Mta(connection) as mta:
+        with mta:
             connection.settimeout(_TIMEOUT_SECONDS)
             return _converse(mta, options, header, body)
     except MilterError as error:
-        print(f"assay probe: {endpoint}: {error}", file=sys.stderr)
+        _tell(f"{endpoint}: {error}")
         return os.EX_UNAVAILABLE
+
+
+def _tell(text: str) -> None:
+    print(f"assay probe: {text}", file=sys.stderr, flush=True)
 
 
 def _converse(mta: Mta, options: argparse.Namespace, header: Header, body: bytes) -> int:

@@ -15,7 +15,7 @@ from assay.config import ConfigError, Configuration, check_metrics, load, make_r
 from assay.config.endpoint import Endpoint
 from assay.daemon.capacity import capacity, granted, warning
 from assay.daemon.journal import check_facts
-from assay.daemon.listener import ListenerError, open_listener
+from assay.daemon.listener import ListenerError, check_group, open_listener
 from assay.daemon.supervisor import Supervisor
 from assay.log import Log, open_log
 
@@ -81,9 +81,10 @@ def read_for_serving(path: Path | None) -> tuple[Configuration, Log]:
     """
     configuration, log = read_configuration(path)
     try:
+        check_group(configuration.milter.socket_group)
         check_facts(configuration.log.facts)
         check_metrics(configuration)
-    except ValueError as error:
+    except (ValueError, ListenerError) as error:
         raise ConfigError(f"{name(path)}: {error}") from error
     return configuration, log
 

@@ -151,8 +151,7 @@ class Addresses(Section, frozen=True):
 
 class ClientsSection(Section, frozen=True):
     """Whose mail is not judged, or is judged without consequence. This is decided at each MAIL, because AUTH may come
-    between two messages. Networks may have host bits set or be IPv4-mapped, and one string may list several, separated
-    by commas."""
+    between two messages. Networks may be IPv4-mapped, and one string may list several, separated by commas."""
 
     internal: Annotated[
         tuple[str, ...],

@@ -202,11 +202,24 @@ def _publish(temporary: str, path: str, mode: int, group: str) -> int:
     return os.stat(path).st_ino
 
 
-def _set_group(path: str, group: str) -> None:
+def check_group(group: str) -> None:
+    """Check the group of the socket; an empty one is that of the daemon.
+
+    :raises ListenerError: this host does not have it.
+    """
+    if group:
+        _group_number(group)
+
+
+def _group_number(group: str) -> int:
     try:
-        number = grp.getgrnam(group).gr_gid
+        return grp.getgrnam(group).gr_gid
     except KeyError:
         raise ListenerError(f"milter.socket_group: {group!r} is not a group of this host; create it") from None
+
+
+def _set_group(path: str, group: str) -> None:
+    number = _group_number(group)
     try:
         os.chown(path, -1, number)
     except OSError as error:

@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Networks as operators write them: an address, a prefix, a prefix with host bits, an IPv4-mapped prefix."""
+"""Networks as operators write them: an address, a prefix, an IPv4-mapped prefix."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
-from ipaddress import IPv4Network, IPv6Network, ip_network
+from ipaddress import IPv4Network, IPv6Network, ip_interface, ip_network
 
 from msgspec import Struct
 
@@ -35,10 +35,14 @@ class Networks(Struct, frozen=True):
 
 
 def _network(text: str) -> IPv4Network | IPv6Network:
+    plain = text.removeprefix("[").replace("]", "")
     try:
-        network = ip_network(text.removeprefix("[").replace("]", ""), strict=False)
+        network = ip_network(plain, strict=False)
     except ValueError:
         raise ValueError(f"{text!r} is not an IP address or a network such as 192.0.2.0/24 or 2001:db8::/32") from None
+    address = ip_interface(plain).ip
+    if address != network.network_address:  # which of the two is meant?
+        raise ValueError(f"{text!r} is an address inside a network; write {network}, or {address} for that host alone")
     mapped = network.network_address.ipv4_mapped if isinstance(network, IPv6Network) else None
     if mapped is not None and network.prefixlen >= _MAPPED_PREFIX:
         # Clients are compared in their IPv4 form (assay.model.smtp.canonical_address).
