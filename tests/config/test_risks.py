@@ -3,12 +3,14 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import msgspec
 import pytest
 
 from assay.config import Configuration, risks
+from signing import pem, rsa_key
 
 #: Settings, and the beginning of their only warning.
 RISKS: dict[str, tuple[dict[str, Any], str]] = {
@@ -69,3 +71,15 @@ def test_a_risk(values: dict[str, Any], begins: str) -> None:
 )
 def test_no_risk(values: dict[str, Any]) -> None:
     assert warnings(values) == []
+
+
+@pytest.mark.parametrize(
+    ("bits", "begins"), [(1024, "sign.domain 1: the key s of example.org has 1024 bits, "), (2048, "")]
+)
+def test_a_short_key_that_signs(tmp_path: Path, bits: int, begins: str) -> None:
+    path = tmp_path / "key"
+    path.touch(0o600)
+    path.write_bytes(pem(rsa_key(bits)))
+    row = {"domain": "example.org", "selectors": ["s"], "key_files": [str(path)]}
+    said = warnings({"sign": {"domain": [row]}})
+    assert [one[: len(begins)] for one in said] == ([begins] if begins else [])

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from cryptography.exceptions import UnsupportedAlgorithm
 
 from assay.daemon.journal import message_fields
 from assay.log import pairs
@@ -326,3 +327,24 @@ def test_users_who_have_logged_in_on_request(keys: Path, login: str, wanted: boo
     written = [" ".join(edit.value.split()) for edit in verdict.edits if edit.name == "Authentication-Results"]
     assert written == (["mx.example.net; auth=pass smtp.auth=joe"] if field else [])
     assert results(verdict) == [f"{SELECTOR} pass", "e2026 pass"]
+
+
+def test_a_key_that_cannot_sign_follows_on_error(keys: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object) -> bytes:
+        raise UnsupportedAlgorithm("not in this mode")
+
+    monkeypatch.setattr("assay.protocol.dkim.sign_field.sign_digest", fail)
+    verdict = outcome(sign(keys))
+    assert str(verdict.reply).startswith("451 4.7.5 ")
+    assert verdict.decision.by == "sign.on_error"
+    assert sign_as(verdict) == "none example.org: the key of sel cannot sign: not in this mode"
+
+
+def test_of_several_domains_the_author_s_is_on_top(keys: Path) -> None:
+    sections = with_table(keys, "*@example.org org\n*@example.net net\n", mail_from=True)
+    verdict = outcome(sections, mail_from="<bounce@example.net>")
+    assert sign_as(verdict) == "example.org/sel+example.net/n2026"
+    header, _ = split_message(MESSAGE)
+    first, second = edited(header, verdict.edits).all("DKIM-Signature")
+    assert b"d=example.org;" in first.value
+    assert b"d=example.net;" in second.value

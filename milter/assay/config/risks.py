@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from assay.config.configuration import Configuration
 from assay.config.endpoint import Endpoint
 from assay.config.methods import DmarcSection
+from assay.config.signing import make_signing
 from assay.keys.rotation import KeyType
 from assay.policy import Action
 from assay.protocol import dkim, spf
@@ -31,6 +32,7 @@ def risks(configuration: Configuration) -> Iterator[str]:
             "set milter.dry_run_headers, or make sure that no later program trusts them"
         )
     yield from _risks_of_spf(configuration)
+    yield from _risks_of_signing(configuration)
     if configuration.dkim.min_rsa_bits < dkim.STANDARD_MIN_RSA_BITS:
         yield (
             f"dkim.min_rsa_bits = {configuration.dkim.min_rsa_bits}: such keys can be broken, and RFC 8301, 3.2 "
@@ -47,6 +49,20 @@ def risks(configuration: Configuration) -> Iterator[str]:
             f"dmarc.list_traffic = '{lists}': mail of dmarc.stricter_domains is refused even if it comes through "
             "a list; remove one of the two"
         )
+
+
+def _risks_of_signing(configuration: Configuration) -> Iterator[str]:
+    try:
+        signing = make_signing(configuration)
+    except ValueError:  # an error and not a risk, and reported as such
+        return
+    for signatory in (one for table in signing.tables for one in table.signatories) if signing is not None else ():
+        for key in signatory.keys:
+            if key.rsa_bits and key.rsa_bits < ADVISED_RSA_BITS:
+                yield (
+                    f"{signatory.place}: the key {key.selector} of {signatory.domain} has {key.rsa_bits} bits, and "
+                    f"RFC 8301, 3.2 advises {ADVISED_RSA_BITS}; make a new one with assay keys"
+                )
 
 
 def _risks_of_spf(configuration: Configuration) -> Iterator[str]:

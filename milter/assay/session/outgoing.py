@@ -101,7 +101,7 @@ class Outgoing:
         """
         edits: list[Insert] = []
         signers = []
-        for signatory in self._chosen.signatories:
+        for signatory in reversed(self._chosen.signatories):  # the author's end up on top: DMARC needs them
             signatory = self._with_published_keys(signatory, now)
             if not signatory.keys:
                 why = f"no key of {signatory.domain} is published"
@@ -121,7 +121,7 @@ class Outgoing:
             edits += (Insert("DKIM-Signature", field.value.decode().removeprefix(" ")) for field in reversed(fields))
             signers.append(_signer(signatory))
         hazards = self._hazards.found if signers else ()
-        return Signed(tuple(edits), tuple(signers), self._chosen.why, hazards=hazards)
+        return Signed(tuple(edits), tuple(reversed(signers)), self._chosen.why, hazards=hazards)
 
     def _with_published_keys(self, signatory: Signatory, now: int) -> Signatory:
         """A signatory with the keys that it is to use, by what is known now of their publication."""

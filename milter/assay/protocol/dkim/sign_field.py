@@ -11,6 +11,8 @@ import re
 from base64 import b64encode
 from collections.abc import Iterable
 
+from cryptography.exceptions import InternalError, UnsupportedAlgorithm
+from cryptography.hazmat.primitives.asymmetric.rsa import RSAPrivateKey
 from msgspec import Struct
 
 from assay.model.message import Header, HeaderField
@@ -81,6 +83,11 @@ class SigningKey(Struct, frozen=True):
         """The a= of its signatures."""
         return algorithm_of(self.private)
 
+    @property
+    def rsa_bits(self) -> int:
+        """The size of an RSA key; 0 for one of another type."""
+        return self.private.key_size if isinstance(self.private, RSAPrivateKey) else 0
+
 
 class SigningRules(Struct, frozen=True):
     """How to sign. `lifetime` is the seconds from t= to x=, 0 for no x=. Field names are in any case."""
@@ -100,7 +107,7 @@ class SigningRules(Struct, frozen=True):
 DEFAULT_SIGNING_RULES = SigningRules()
 
 
-class SigningError(ValueError):
+class SigningError(Exception):
     """A message that cannot be signed. The message says why, in one clause."""
 
 
@@ -123,7 +130,8 @@ def sign(
     :param now: the time in Unix seconds.
     :returns: the fields from top to bottom. RSA goes first: some verifiers read only the first signature, and not all
         of them know Ed25519 (RFC 8463, 6).
-    :raises SigningError: the header has more fields to sign than verifiers accept.
+    :raises SigningError: the header has more fields to sign than verifiers accept, or a key cannot sign, for instance
+        because the system's policy forbids its algorithm.
     """
     names = fields_to_sign(header, rules)
     if len(names) > MAX_SIGNED_FIELDS:
@@ -152,7 +160,11 @@ def _signature(
     unsigned = _fold(_pieces(tags))
     octets = canonical_signature_field(_field(unsigned), canonicalization)
     digest = new_hash(key.algorithm.hash_name, fields + octets).digest()
-    return _field(_append(unsigned, b64encode(sign_digest(key.private, digest)).decode()))
+    try:
+        signature = sign_digest(key.private, digest)
+    except (ValueError, UnsupportedAlgorithm, InternalError) as error:
+        raise SigningError(f"the key of {key.selector} cannot sign: {error}") from error
+    return _field(_append(unsigned, b64encode(signature).decode()))
 
 
 def fields_to_sign(header: Header, rules: SigningRules) -> list[str]:
