@@ -21,6 +21,11 @@ ROWS = {
     "secrets for everybody": (ONE.replace("good", "open"), "srs.secrets_file: DIR/open: everybody may read it"),
     "separator": (ONE + "separator = '.'\n", 'srs.separator: \'.\' is not a separator; write "=", "+" or "-"'),
     "minimum": (ONE + "min_hash_length = 5\n", "srs.min_hash_length: 5 is more than hash_length, so no new address"),
+    "a socket": (ONE + "socketmap = 'unix:x'\n", "srs.socketmap: 'unix:x' is not an absolute path; write one such as"),
+    "a map of nothing": (
+        "[srs]\nforward_table = 'inet:1@127.0.0.1'\n",
+        "srs.domain: missing; srs.forward_table answers",
+    ),
     "networks": (ONE + "networks = ['here']\n", "srs.networks: 'here' is not an IP address or a network"),
     "own domains": (ONE + "own_domains = ['ann@a.example']\n", "srs.own_domains: 'ann@a.example' is not a domain"),
     "sender domains": (ONE + "sender_domains = ['a b']\n", "srs.sender_domains: 'a b' is not an address, a domain"),

@@ -10,6 +10,7 @@ import re
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -108,3 +109,35 @@ def test_our_own_mail_keeps_its_sender(hosts: Any) -> None:
     assert delivered(hosts.ours, "dan@last.example")[0] == "dan@ours.example"
     hosts.ours.submit(MESSAGE, sender="ann@author.example", recipients=["eve@ours.example", "eve@last.example"])
     assert delivered(hosts.ours, "eve@last.example")[0] == "ann@author.example"
+
+
+def test_postfix_asks_the_map_server(tmp_path: Path) -> None:
+    """The sender is rewritten for the recipient that an alias leads to, which no milter sees."""
+    try:
+        Postfix.check()
+    except UnavailableError as missing:
+        pytest.skip(str(missing))
+    (tmp_path / "secrets").touch(0o600)
+    (tmp_path / "secrets").write_bytes(SECRET)
+    place = f"{HOST}:{free_port()}"
+    section = {
+        "domain": "srs.example",
+        "secrets_file": str(tmp_path / "secrets"),
+        "own_domains": ("ours.example",),
+        "socketmap": f"inet:{place.rpartition(':')[2]}@{HOST}",
+    }
+    lines = (Path(__file__).parents[2] / "contrib/postfix/main.cf.srs").read_text().splitlines()
+    settings = dict(line.split(" = ", 1) for line in lines if line and not line.startswith("#"))
+    extra = {name: value.replace("127.0.0.1:8892", place) for name, value in settings.items()}
+    aliases = {"virtual_alias_maps": "inline:{ { bob@ours.example = bob@last.example } }"}
+    with (
+        Daemon(tmp_path, ROWS, socket=f"inet:{free_port()}@{HOST}", srs=section),
+        Postfix(extra=extra | aliases) as mta,
+    ):
+        mta.submit(MESSAGE, sender="ann@author.example", recipients=["bob@ours.example"])
+        sender, _ = delivered(mta, "bob@last.example")
+        assert sender.endswith("=author.example=ann@srs.example")
+        mta.submit(MESSAGE, sender="carl@ours.example", recipients=["carl@last.example"])
+        assert delivered(mta, "carl@last.example")[0] == "carl@ours.example"
+        mta.submit(MESSAGE, sender="", recipients=[sender])
+        assert delivered(mta, "ann@author.example")[0] == ""

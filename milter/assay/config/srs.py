@@ -8,6 +8,7 @@ from typing import Annotated
 from msgspec import Meta
 
 from assay.config.section import Section, SettingError
+from assay.config.sockets import check_endpoint
 from assay.model.name import Domain, InvalidNameError
 from assay.model.network import Networks
 from assay.protocol import srs
@@ -104,8 +105,28 @@ class SrsSection(Section, frozen=True):
         ),
     ] = 21
 
+    socketmap: Annotated[
+        str,
+        Meta(
+            description="Where the MTA asks for addresses by the socketmap protocol, such as "
+            "inet:8892@127.0.0.1 or unix:/run/assay/srs.sock: the map forward has the new address of a sender, and "
+            "reverse the sender of an SRS address. Empty: nowhere."
+        ),
+    ] = ""
+    forward_table: Annotated[
+        str, Meta(description="Where Postfix asks for the new address of a sender as a tcp_table(5). Empty: nowhere.")
+    ] = ""
+    reverse_table: Annotated[
+        str, Meta(description="Where Postfix asks for the sender of an SRS address as a tcp_table(5). Empty: nowhere.")
+    ] = ""
+
     def __post_init__(self) -> None:
         """Check what types cannot express."""
+        for key in ("socketmap", "forward_table", "reverse_table"):
+            if text := getattr(self, key):
+                check_endpoint(key, text, "srs.sock")
+                if not self.domain:
+                    raise SettingError("domain", f"missing; srs.{key} answers for nothing without it")
         if not self.domain:
             return
         try:

@@ -19,7 +19,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from assay.config import ConfigError, Configuration
-from assay.daemon import endpoint, worker
+from assay.daemon import endpoint, maps, worker
 from assay.daemon.child import BackOff, Child, Kind, Tether
 from assay.daemon.listener import Listener
 from assay.daemon.meter import DaemonMeter
@@ -36,7 +36,11 @@ _PAUSE_SECONDS = 1.0  # after a system error in the loop itself
 
 def kinds(configuration: Configuration, listener: Listener, log: Log) -> tuple[Kind, ...]:
     """The kinds of children for a configuration. A new kind is one line here, and its ``run`` a module of its own."""
-    return (worker.kind(configuration, listener, log), *endpoint.kind(configuration, log))
+    return (
+        worker.kind(configuration, listener, log),
+        *endpoint.kind(configuration, log),
+        *maps.kind(configuration, log),
+    )
 
 
 @dataclass(slots=True)

@@ -54,6 +54,20 @@ class Rewriting(Struct, frozen=True):
         sender = written(srs.forward(_plain(mailbox), self.scheme, now))
         return Rewritten(sender, warning="" if _survives(judged) else _NO_HELP)
 
+    def sender(self, address: str, now: float) -> str:
+        """The address that a sender is rewritten to, whatever else is known of the message; empty if it is not.
+
+        :param address: the reverse-path without angle brackets.
+        :param now: Unix time in seconds.
+        """
+        try:
+            mailbox = parse_mailbox(address)
+        except InvalidNameError:
+            return ""
+        if self._why_not_sender(mailbox):
+            return ""
+        return written(srs.forward(_plain(mailbox), self.scheme, now))
+
     def reverse(self, recipient: str, now: float) -> str:
         """The original sender that a recipient stands for; empty if it is not of our SRS domain, or not SRS at all.
 
@@ -74,26 +88,30 @@ class Rewriting(Struct, frozen=True):
             return "null sender"
         if sender is None:
             return "sender is not a mailbox"
+        if why := self._why_not_sender(sender):
+            return why
+        if staying := self._first_that_stays(envelope.recipients):
+            return f"recipient {staying} is ours"
+        return self._why_not_from(client, envelope) or self._why_not_to(envelope.recipients)
+
+    def _why_not_sender(self, sender: Mailbox) -> str:
         if not _is_utf_8(sender.local_part):
             return "sender is not UTF-8"  # RFC 6532, 3.1: no MTA could send a bounce to it
         if sender.domain.name == self.scheme.domain:
             return "sender is already rewritten"
         if self.own.hold(sender.domain.name):
             return f"sender domain {sender.domain} is ours"
-        staying = self._first_that_stays(envelope.recipients)
-        if staying:
-            return f"recipient {staying} is ours"
-        return self._why_not_from(client, envelope, sender) or self._why_not_to(envelope.recipients)
+        if self.senders != Entries() and not self.senders.hold(sender.domain.name):
+            return "sender is not in srs.sender_domains"
+        return ""
 
-    def _why_not_from(self, client: Client, envelope: Envelope, sender: Mailbox) -> str:
+    def _why_not_from(self, client: Client, envelope: Envelope) -> str:
         if self.networks is not None and (client.address is None or self.networks.find(client.address) is None):
             return "client is not in srs.networks"
         if self.daemon_names and client.daemon not in self.daemon_names:
             return "service is not in srs.daemon_names"
         if self.logins and not self._has_login(envelope.authenticated):
             return "login is not in srs.logins"
-        if self.senders != Entries() and not self.senders.hold(sender.domain.name):
-            return "sender is not in srs.sender_domains"
         return ""
 
     def _has_login(self, login: str) -> bool:

@@ -1,0 +1,163 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The child that answers the MTA's questions about SRS addresses: maps by socketmap and tcp_table.
+
+A milter can only change the sender of a message for all recipients, and sees recipients before aliases. An MTA that
+asks a map rewrites each address where it uses it. If this child dies, the MTA defers what needs the map, and the next
+one starts.
+
+- socketmap (Postfix's socketmap_table(5), Sendmail's ``K`` map of class ``socket``): netstrings with the map's name and
+  the key. The maps are ``forward`` and ``reverse``.
+- tcp_table(5): lines, and one map on each socket.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import socketserver
+import time
+from collections.abc import Callable, Iterator, Mapping
+from typing import ClassVar
+from urllib.parse import quote_from_bytes, unquote_to_bytes
+
+from assay.config import Configuration, make_rewriting
+from assay.config.endpoint import Endpoint
+from assay.daemon.bounded import BoundedServer
+from assay.daemon.child import Kind, Tether
+from assay.log import Log
+from assay.policy import Rewriting
+from assay.protocol import srs
+
+MAX_CLIENTS = 500  # at a time, our choice: each cleanup(8) and trivial-rewrite(8) of Postfix keeps one connection
+#: Seconds that a client may be silent, or slow with one request or answer. Postfix closes after 5 s without a question
+#: (ipc_idle); Sendmail keeps one connection for a message.
+PATIENCE_SECONDS = 60.0
+MAX_REQUEST_OCTETS = 4096  # our choice: an address has 320 (RFC 5321, 4.5.3.1), and tcp_table(5) allows 4096
+_MODE = 0o660  # of a unix socket, as for the MTA's
+
+#: Finds the other form of an address; empty if there is none.
+Lookup = Callable[[str], str]
+
+
+def kind(configuration: Configuration, log: Log) -> tuple[Kind, ...]:
+    """The map server, if the configuration asks for one.
+
+    :raises ValueError: the secrets cannot be used.
+    """
+    section = configuration.srs
+    if not (section.domain and (section.socketmap or section.forward_table or section.reverse_table)):
+        return ()
+    rewriting = make_rewriting(section)
+    if rewriting is None:
+        return ()
+    return (Kind("map server", lambda tether: run(tether, configuration, rewriting, log)),)
+
+
+def run(tether: Tether, configuration: Configuration, rewriting: Rewriting, log: Log) -> int:
+    """Serve until the order to drain. Call it in a new child process.
+
+    :returns: the exit code.
+    """
+    section = configuration.srs
+    found = lookups(rewriting)
+    servers = []
+    text = ""
+    try:
+        for text, handler in (
+            (section.socketmap, socketmap(found)),
+            (section.forward_table, table(found["forward"])),
+            (section.reverse_table, table(found["reverse"])),
+        ):
+            if text:
+                servers.append(BoundedServer(Endpoint.parse(text), _MODE, handler, MAX_CLIENTS))
+    except OSError as error:
+        log.error(f"map server: {text}: {error.strerror or error}")
+        return os.EX_UNAVAILABLE
+    tether.ready()
+    tether.wait()
+    for server in servers:
+        server.close()
+    return os.EX_OK
+
+
+def lookups(rewriting: Rewriting) -> Mapping[str, Lookup]:
+    """The maps by name."""
+
+    def reverse(address: str) -> str:
+        try:
+            return rewriting.reverse(address, time.time())
+        except srs.SrsError:  # the MTA then finds no such user, or the milter refuses it and says why
+            return ""
+
+    return {"forward": lambda address: rewriting.sender(address, time.time()), "reverse": reverse}
+
+
+def socketmap(maps: Mapping[str, Lookup]) -> type[socketserver.StreamRequestHandler]:
+    """A handler of socketmap clients."""
+
+    class Handler(_Handler):
+        def answers(self) -> Iterator[bytes]:
+            while (request := self._netstring()) is not None:
+                name, _, key = request.partition(b" ")
+                lookup = maps.get(name.decode("ascii", "replace"))
+                text = _answer(lookup, key) if lookup is not None else b"PERM no such map; write forward or reverse"
+                yield b"%d:%s," % (len(text), text)
+
+        def _netstring(self) -> bytes | None:
+            """The next request; None at the end, or for what is not a netstring of an allowed length."""
+            digits = b""
+            while (octet := self.rfile.read(1)) != b":":
+                if not octet.isdigit() or len(digits) > 5:
+                    return None
+                digits += octet
+            length = int(digits or b"0")
+            if length > MAX_REQUEST_OCTETS:
+                return None
+            request = self.rfile.read(length + 1)
+            return request[:-1] if len(request) == length + 1 and request.endswith(b",") else None
+
+    return Handler
+
+
+def table(lookup: Lookup) -> type[socketserver.StreamRequestHandler]:
+    """A handler of tcp_table clients."""
+
+    class Handler(_Handler):
+        def answers(self) -> Iterator[bytes]:
+            while (line := self.rfile.readline(MAX_REQUEST_OCTETS)).endswith(b"\n"):
+                match = _GET.fullmatch(line)
+                if match is None:
+                    yield b"400 write: get ADDRESS\n"
+                    return
+                found = _find(lookup, unquote_to_bytes(match[1]))
+                yield b"200 %s\n" % quote_from_bytes(found, _SAFE).encode() if found else b"500 no such address\n"
+
+    return Handler
+
+
+_GET = re.compile(rb"get ([^ \r\n]+)\r?\n")
+_SAFE = "!#$&'*+-/=?^_`{|}~@\".()<>,:;[]\\"  # as they are: all but the per cent sign, white space and controls
+
+
+def _answer(lookup: Lookup, key: bytes) -> bytes:
+    found = _find(lookup, key)
+    return b"OK " + found if found else b"NOTFOUND "
+
+
+def _find(lookup: Lookup, key: bytes) -> bytes:
+    try:
+        return lookup(key.decode()).encode()
+    except UnicodeError:  # no address that we could have written
+        return b""
+
+
+class _Handler(socketserver.StreamRequestHandler):
+    timeout: ClassVar[float] = PATIENCE_SECONDS
+
+    def handle(self) -> None:
+        for answer in self.answers():
+            self.wfile.write(answer)
+
+    def answers(self) -> Iterator[bytes]:
+        """The answers to the requests, until the client leaves or sends nonsense."""
+        raise NotImplementedError

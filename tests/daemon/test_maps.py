@@ -1,0 +1,145 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The map server: what it answers by socketmap and tcp_table, and to nonsense."""
+
+from __future__ import annotations
+
+import socket
+import time
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from assay.config.endpoint import Endpoint
+from assay.daemon import maps
+from assay.daemon.bounded import BoundedServer
+from assay.policy import Rewriting
+from assay.policy.addresses import Entries
+from assay.protocol import srs
+
+SCHEME = srs.Scheme("srs.example", (b"a secret for the tests",))
+REWRITING = Rewriting(SCHEME, Entries.parse(["ours.example", "srs.example"]))
+FOUND = maps.lookups(REWRITING)
+
+
+def ours(days: int = 0) -> str:
+    return srs.forward("ann@a.example", SCHEME, time.time() - days * 86_400)
+
+
+class Client:
+    """A connection to a server with one handler."""
+
+    def __init__(self, path: Path) -> None:
+        self.socket = socket.socket(socket.AF_UNIX)
+        self.socket.settimeout(5)
+        self.socket.connect(str(path))
+
+    def ask(self, octets: bytes) -> bytes:
+        """Send, and read until the server has nothing more to say."""
+        self.socket.sendall(octets)
+        self.socket.shutdown(socket.SHUT_WR)
+        received = b""
+        with suppress(ConnectionResetError):  # it closed without reading all
+            while octets := self.socket.recv(65536):
+                received += octets
+        return received
+
+
+@pytest.fixture
+def serve(tmp_path: Path) -> Iterator[Any]:
+    opened: list[Any] = []
+
+    def start(handler: Any, most: int = 9) -> Client:
+        path = tmp_path / f"{len(opened)}.sock"
+        opened.append(BoundedServer(Endpoint.parse(f"unix:{path}"), 0o600, handler, most))
+        client = Client(path)
+        opened.append(client.socket)
+        return client
+
+    yield start
+    for each in reversed(opened):
+        each.close()
+
+
+def netstring(text: str) -> bytes:
+    return b"%d:%s," % (len(text.encode()), text.encode())
+
+
+def test_socketmap_answers_one_request_after_another(serve: Any) -> None:
+    answer = serve(maps.socketmap(FOUND)).ask(
+        netstring("forward ann@a.example") + netstring(f"reverse {ours(5)}") + netstring("forward ann@ours.example")
+    )
+    assert answer == netstring(f"OK {ours()}") + netstring("OK ann@a.example") + netstring("NOTFOUND ")
+
+
+@pytest.mark.parametrize(
+    "request_text",
+    [
+        "forward ",
+        "forward ann",
+        "forward @a.example",
+        "forward ann@ours.example",
+        f"forward {ours()}",
+        "forward a@b..example",
+        "reverse ann@a.example",
+        "reverse ann@srs.example",
+        "reverse SRS0=aaaa=2W=a.example=ann@srs.example",
+        f"reverse {ours(30)}",
+        "reverse",
+    ],
+)
+def test_what_has_no_other_form_is_not_found(serve: Any, request_text: str) -> None:
+    assert serve(maps.socketmap(FOUND)).ask(netstring(request_text)) == netstring("NOTFOUND ")
+
+
+def test_a_map_that_is_none(serve: Any) -> None:
+    assert serve(maps.socketmap(FOUND)).ask(netstring("other ann@a.example")).startswith(b"42:PERM no such map; write")
+
+
+@pytest.mark.parametrize(
+    "nonsense",
+    [
+        b"",
+        b"GET / HTTP/1.0\r\n\r\n",
+        b"9999999999:x",
+        b"5000:" + b"x" * 5000 + b",",
+        b"3:abc;",
+        b"-1:,",
+        b"9:forward",
+        b"\xff" * 100,
+        b"1" * 10_000,
+    ],
+)
+def test_nonsense_ends_the_connection(serve: Any, nonsense: bytes) -> None:
+    assert serve(maps.socketmap(FOUND)).ask(nonsense) == b""
+
+
+def test_octets_that_are_not_utf_8_are_not_found(serve: Any) -> None:
+    assert serve(maps.socketmap(FOUND)).ask(b"11:forward \xff@a,") == netstring("NOTFOUND ")
+
+
+def test_a_table_answers_line_by_line(serve: Any) -> None:
+    answer = serve(maps.table(FOUND["reverse"])).ask(f"get {ours()}\nget ann@a.example\n".encode())
+    assert answer == b"200 ann@a.example\n500 no such address\n"
+    quoted = b'get "a%20b"@a.example\n'
+    (line,) = serve(maps.table(FOUND["forward"])).ask(quoted).splitlines()
+    assert line.startswith(b'200 "SRS0=')
+    assert line.endswith(b'=a.example=a%20b"@srs.example')
+
+
+@pytest.mark.parametrize("nonsense", [b"put a b\n", b"get\n", b"get a b\n", b"\n", b"EHLO x\r\n"])
+def test_a_table_refuses_nonsense_and_hangs_up(serve: Any, nonsense: bytes) -> None:
+    assert serve(maps.table(FOUND["forward"])).ask(nonsense * 2) == b"400 write: get ADDRESS\n"
+
+
+def test_a_long_line_ends_the_connection(serve: Any) -> None:
+    assert serve(maps.table(FOUND["forward"])).ask(b"get " + b"a" * 10_000 + b"\n") == b""
+
+
+def test_a_silent_client_is_dropped(serve: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(maps._Handler, "timeout", 0.1)
+    client = serve(maps.socketmap(FOUND), most=1)
+    client.socket.sendall(b"20:forw")
+    assert client.socket.recv(1) == b""
