@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """Signing: assay, OpenDKIM and rspamd on the same messages, with an RSA key, and with an Ed25519 key as well.
 
-All of them sign for any domain in From, by one row of a table. The cost of the the RSA operation alone is a row of its own:
+All of them sign for any domain in From, by one row of a table. The cost of the RSA operation alone is a row of its own:
 nobody can be below it.
 """
 
