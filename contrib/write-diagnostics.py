@@ -54,7 +54,7 @@ def log_lines() -> set[tuple[str, str]]:
         to_log = name in _LEVELS and isinstance(node.func, ast.Attribute) and _name(node.func.value) in ("log", "_log")
         if to_log:
             level = name
-        elif name in ("tell", "_tell") and node.args:
+        elif name in ("tell", "_tell") and node.args and not path.startswith("cli/"):
             level = "warning"
         else:
             continue
@@ -79,7 +79,9 @@ def messages() -> list[str]:
         for node in ast.walk(ast.parse(path.read_text())):
             if isinstance(node, ast.Raise) and isinstance(node.exc, ast.Call):
                 found |= {text for one in node.exc.args if (text := _text(one))}
-            elif isinstance(node, ast.Call) and _prints(node):
+            elif isinstance(node, ast.Call) and (
+                _prints(node) or ("cli" in path.parts and _name(node.func) == "_tell")
+            ):
                 found |= {text for one in node.args[:1] if (text := _text(one))}
             elif isinstance(node, ast.Yield) and path.name in ("risks.py", "online.py") and node.value is not None:
                 found |= {text for one in [node.value] if (text := _text(one))}
