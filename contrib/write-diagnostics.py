@@ -85,7 +85,7 @@ def messages() -> list[str]:
                 found |= {text for one in node.args[:1] if (text := _text(one))}
             elif isinstance(node, ast.Yield) and path.name in ("risks.py", "online.py") and node.value is not None:
                 found |= {text for one in [node.value] if (text := _text(one))}
-    return sorted((text for text in found if " " in text and _said(text)), key=lambda text: text.lstrip(". :'"))
+    return sorted((text for text in found if " " in text and _said(text)), key=lambda text: (text.lstrip(". :'"), text))
 
 
 def _prints(node: ast.Call) -> bool:
