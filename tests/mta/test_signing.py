@@ -24,8 +24,11 @@ from running import Daemon
 from signing import ed25519_key, evaluate, pem, record, rsa_key
 from zone import Zone
 
-DOMAIN = "example.com"
+DOMAIN, SIMPLE, UMLAUT = "example.com", "simple.example", "bücher.example"
 ROWS = {
+    "r2026._domainkey.simple.example": [["TXT", [record(rsa_key())]]],
+    "r2026._domainkey.xn--bcher-kva.example": [["TXT", [record(rsa_key())]]],
+    "_dmarc.xn--bcher-kva.example": [["TXT", ["v=DMARC1; p=reject"]]],
     "r2026._domainkey.example.com": [["TXT", [record(rsa_key())]]],
     "e2026._domainkey.example.com": [["TXT", [record(ed25519_key())]]],
     "example.com": [["TXT", ["v=spf1 -all"]]],
@@ -65,8 +68,17 @@ def world(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
         path = folder / f"{name}.pem"
         path.touch(0o600)
         path.write_bytes(pem(key))
-    row = {"domain": DOMAIN, "selectors": (*names,), "key_directory": str(folder)}
-    signs = {"sign": {"domain": (row,)}, "clients": {"internal": ("127.0.0.0/8",)}}
+    rows = (
+        {"domain": DOMAIN, "selectors": (*names,), "key_directory": str(folder)},
+        {
+            "domain": SIMPLE,
+            "selectors": ("r2026",),
+            "key_directory": str(folder),
+            "canonicalization": "simple/simple",
+        },
+        {"domain": UMLAUT, "selectors": ("r2026",), "key_directory": str(folder), "identity": "author"},
+    )
+    signs = {"sign": {"domain": rows}, "clients": {"internal": ("127.0.0.0/8",)}}
     with ExitStack() as stack:
         daemons, mtas = [], []
         for name, sections in (("signs", signs), ("judges", {})):
@@ -117,3 +129,31 @@ def test_a_stranger_who_writes_our_domain_into_from_is_judged_and_not_signed(wor
     (stored,) = mta.wait_for(1, "forged@example.org")
     assert split_message(stored)[0].all("DKIM-Signature") == ()
     assert result_of(stored, "dmarc") == "fail"
+
+
+def test_simple_canonicalization_survives_an_mta_that_changes_nothing(world: Any) -> None:
+    """The folding of the signature itself is part of what is signed."""
+    octets = PLAIN.replace(b"Alice <alice@example.com>", b"<alice@simple.example>")
+    signed, _ = send(world, octets)
+    found = evaluate(signed.replace(b"\n", b"\r\n"), Zone(ROWS))
+    assert [str(one.result) for one in found] == ["pass"]
+
+
+def test_an_internationalised_sender(world: Any) -> None:
+    """RFC 6531; Sendmail does not offer SMTPUTF8 here."""
+    octets = PLAIN.replace(b"Alice <alice@example.com>", "Jörg <jörg@bücher.example>".encode())
+    octets = octets.replace(b"hello", "Grüße".encode())
+    first, second = world.mtas
+    for mta in (first, second):
+        with mta.connect() as session:
+            if not session.has_extn("smtputf8"):
+                pytest.skip("no SMTPUTF8")
+            session.sendmail("jörg@bücher.example", ["eai@example.org"], octets, mail_options=["SMTPUTF8"])
+        (octets,) = mta.wait_for(1, "eai@example.org")
+        octets = octets.replace(b"\n", b"\r\n")
+    (own,) = [value for key, value in fields(octets) if key == "DKIM-Signature"]
+    assert "d=xn--bcher-kva.example;" in own
+    assert "i=j=C3=B6rg@xn--bcher-kva.example;" in own
+    # Not by authres, which knows no local part beyond ASCII.
+    results = next(value for key, value in fields(octets) if key == "Authentication-Results")
+    assert re.findall(r"(?<![\w.])(dkim|dmarc)=(\w+)", results) == [("dkim", "pass"), ("dmarc", "pass")]

@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 from cryptography.exceptions import UnsupportedAlgorithm
 
-from assay.daemon.journal import message_fields
-from assay.log import pairs
+from assay.daemon.journal import Journal, message_fields
+from assay.log import Level, Log, pairs
 from assay.model.edits import edited
 from assay.model.message import split_message
 from assay.protocol import dkim
@@ -348,3 +348,13 @@ def test_of_several_domains_the_author_s_is_on_top(keys: Path) -> None:
     first, second = edited(header, verdict.edits).all("DKIM-Signature")
     assert b"d=example.org;" in first.value
     assert b"d=example.net;" in second.value
+
+
+def test_a_hazard_is_a_warning_once_in_a_while(keys: Path) -> None:
+    lines: list[tuple[Level, str]] = []
+    journal = Journal(Log(lambda level, text: lines.append((level, text)), Level.INFO))
+    verdict = outcome(sign(keys), MESSAGE.replace(b"hello", b"gr\xc3\xbc\xc3\x9fe"))
+    for _ in range(2):
+        journal.enter(verdict, waited=0)
+    warned = [text for level, text in lines if level is Level.WARNING]
+    assert warned == ["a signature may be broken on its way (docs/signing.md): queue=- hazard=8bit"]
