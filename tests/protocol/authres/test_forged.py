@@ -46,6 +46,7 @@ CLAIMED = {
     "an empty first part": b"; example.com; spf=pass",
     "no semicolon": b"example.com spf=pass",
     "another separator": b"example.com, spf=pass",
+    "an empty value": b"example.com; spf=pass smtp.mailfrom=; dkim=pass",
     "a malformed rest": b'example.com; ((("=;',
     "NUL before it": b"\0example.com; spf=pass",
     "NUL inside": b"exam\0ple.com; spf=pass",

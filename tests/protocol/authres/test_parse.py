@@ -106,6 +106,15 @@ FIELDS = {
         "srv.example",
         (MethodResult("dkim", "fail"),),
     ),
+    "an empty smtp.mailfrom, as for bounces": (
+        b"mx.qq.com; spf=none smtp.mailfrom=;\r\n dkim=none; spf=pass smtp.mailfrom=",
+        "mx.qq.com",
+        (
+            MethodResult("spf", "none", properties=(Property("smtp", "mailfrom", ""),)),
+            MethodResult("dkim", "none"),
+            MethodResult("spf", "pass", properties=(Property("smtp", "mailfrom", ""),)),
+        ),
+    ),
     "empty values in quotes": (
         b'srv.example; spf=fail reason="" smtp.mailfrom=""',
         "srv.example",
@@ -156,7 +165,7 @@ FAULTS = {
     "the same before another result": b"srv.example; spf=; dkim=pass",
     "a name with nothing behind it": b"srv.example; spf=pass abc=",
     "a reason with nothing behind it": b"srv.example; spf=fail reason= ; dkim=pass",
-    "a property with nothing behind it": b"srv.example; spf=pass smtp.mailfrom=; dkim=pass",
+    "a property with nothing behind it": b"srv.example; dkim=pass header.d=; spf=pass",
     "a property whose value is a comment": b"srv.example; spf=pass smtp.mailfrom=(a)",
     "a property without an equals sign": b"srv.example; spf=pass smtp.mailfrom",
     "a ptype without a property": b"srv.example; spf=pass smtp.=a",

@@ -3,10 +3,10 @@
 
 Comments and folding are allowed around every token (RFC 8601, appendix B.7). Beyond the ABNF we accept what large
 providers write: no authserv-id (Office 365), an id and a version without any result, a final or doubled ``;``, methods
-with dots (``gateway.spf`` of Gmail), unquoted values with ``/``, ``=`` or ``:``, a reason after the properties, and
-``name=value`` without a ptype, which is skipped, as are such pairs between the id and the first ``;`` (Yahoo). An
-unclosed comment or quoted-string, an unopened ``)`` and a name without a value are faults, because two readers would
-see different results.
+with dots (``gateway.spf`` of Gmail), unquoted values with ``/``, ``=`` or ``:``, an empty ``smtp.mailfrom=`` at the end
+of a result (QQ and smf-spf, for bounces), a reason after the properties, and ``name=value`` without a ptype, which is
+skipped, as are such pairs between the id and the first ``;`` (Yahoo). An unclosed comment or quoted-string, an unopened
+``)`` and any other name without a value are faults, because two readers would see different results.
 
 Nothing is believed here. Whether to trust the field depends on its position and its authserv-id: see `forged`.
 
@@ -31,6 +31,7 @@ _QUOTED_PAIR = re.compile(r"\\(.)", re.DOTALL)
 _NONE = re.compile(r"none(?=[\s;(]|\Z)", re.IGNORECASE)
 _KEYWORD = re.compile(r"[A-Za-z0-9_-]+")
 _DOTTED = re.compile(r"[A-Za-z0-9_.-]+")  # the method gateway.spf; properties such as header.ams.d
+_NOTHING = re.compile(r"=[ \t]*(?=;|\Z)")
 _DIGITS = re.compile(r"[0-9]+")
 _SERVICE = re.compile(r'[^\s;()"=]+')
 _WORD = re.compile(r'[^\s;()"]+')  # a value as written
@@ -148,8 +149,10 @@ def _resinfo(scanner: _Scanner) -> MethodResult | None:
         if scanner.accept("."):
             scanner.skip()
             qualified = scanner.word(_DOTTED, "property")
-            scanner.expect("=")
-            properties.append(Property(name, qualified, scanner.value()))
+            is_null = (name, qualified) == ("smtp", "mailfrom") and scanner.take(_NOTHING)
+            if not is_null:
+                scanner.expect("=")
+            properties.append(Property(name, qualified, "" if is_null else scanner.value()))
         else:
             scanner.expect("=")
             text = scanner.value()
