@@ -6,12 +6,15 @@ from __future__ import annotations
 import argparse
 import os
 import sys
+from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 from assay.cli.online import faults
 from assay.cli.options import add_configuration
 from assay.cli.serve import read_for_serving
-from assay.config import load, risks, sample, show
+from assay.config import Configuration, load, risks, sample, show
+from assay.config.postconf import PostconfError, differences, parse
 from assay.policy import Action
 
 
@@ -37,11 +40,23 @@ def add_to(commands: Any) -> None:
                 action="store_true",
                 help="also ask each nameserver for a name that exists in the public DNS and for one that cannot",
             )
+            verb.add_argument(
+                "--postconf",
+                metavar="FILE",
+                help="also compare with Postfix's configuration, as postconf prints it; - is standard input",
+            )
         verb.set_defaults(run=run)
 
 
 def _check(options: argparse.Namespace) -> int:
     configuration, _ = read_for_serving(options.config)
+    try:
+        different = list(_differences(configuration, options.postconf)) if options.postconf else []
+    except (PostconfError, OSError, UnicodeDecodeError) as error:
+        print(f"assay config check: {options.postconf}: {error}", file=sys.stderr)
+        return os.EX_DATAERR
+    for difference in different:
+        print(f"assay config check: warning: {difference}", file=sys.stderr)
     for risk in risks(configuration):
         print(f"assay config check: warning: {risk}", file=sys.stderr)
     wrong = list(faults(configuration)) if options.online else []
@@ -55,6 +70,15 @@ def _check(options: argparse.Namespace) -> int:
         if getattr(configuration.dmarc, key) is None and strictest is not Action.ACCEPT:
             print(f"dmarc.{key} is not set: {getattr(configuration.dmarc.in_force, key)}, because of dmarc.{followed}")
     return os.EX_OK
+
+
+def _differences(configuration: Configuration, file: str) -> Iterator[str]:
+    """Compare with the output of postconf.
+
+    :raises PostconfError, OSError, UnicodeDecodeError: the file cannot be read, or is something else.
+    """
+    text = sys.stdin.read() if file == "-" else Path(file).read_text("utf-8")
+    return differences(configuration, parse(text))
 
 
 def _show(options: argparse.Namespace) -> int:
