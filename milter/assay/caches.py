@@ -8,7 +8,7 @@ the largest entries and checks its bound.
 
 The least recently used entries go first. There is no lock: each step is one operation of a dict or an attribute,
 between which CPython may switch threads. Who takes an entry out subtracts its weight, and who puts one in adds it, so
-that the weight is right whatever the order.
+that the weight is right whatever the order; and no loop ends only by the weight.
 """
 
 from __future__ import annotations
@@ -116,7 +116,7 @@ class Cache(Generic[K, V]):
         self.drop(key)
         if self._entries.setdefault(key, entry) is entry:  # else another thread has just kept it
             self._weight += entry.weight
-        while self._weight > self._bound:
+        while self._weight > self._bound and self._entries:
             self._drop_oldest()
 
     def drop(self, key: K) -> None:
