@@ -118,7 +118,7 @@ def test_the_first_stage_of_each_fact(path: str, known: tuple[str, Stage]) -> No
 
 #: The form of logs that exist. A name or a type here changes only for a reason given in the change log.
 LOGGED = (
-    '{"client":{"address":"192.0.2.1","name":"mail.sender.example","daemon":"smtpd"},"direction":"inbound","helo":"helo.example",'
+    '{"client":{"address":"192.0.2.1","name":"mail.sender.example","daemon":"smtpd"},"direction":"outbound","helo":"helo.example",'
     '"mail_from":{"address":"joe@sender.example","local_part":"joe","domain":"sender.example","authenticated":"joe"},'
     '"rcpt":["ann@example.net"],"iprev":{"result":"pass","name":"a.example","names":["a.example","b.example"],'
     '"confirmed":["a.example"],"reason":"why"},"spf":{"helo":{"result":"none","domain":"","mechanism":"","by_all":false,"guessed":false,'

@@ -358,3 +358,27 @@ def test_a_hazard_is_a_warning_once_in_a_while(keys: Path) -> None:
         journal.enter(verdict, waited=0)
     warned = [text for level, text in lines if level is Level.WARNING]
     assert warned == ["a signature may be broken on its way (docs/signing.md): queue=- hazard=8bit"]
+
+
+def test_mail_of_users_that_is_judged_is_signed_too(keys: Path) -> None:
+    sections = sign(keys)
+    sections["clients"] = {"judge_authenticated": True}
+    verdict = outcome(sections, client="192.0.2.1", authenticated="joe")
+    names = [edit.name for edit in verdict.edits]
+    assert "Authentication-Results" in names
+    assert names[-2:] == ["DKIM-Signature"] * 2
+    assert results(verdict) == [f"{SELECTOR} pass", "e2026 pass"]
+    line_of = line(verdict)
+    assert "dmarc=" in line_of
+    assert "sign=example.org/sel,e2026" in line_of
+
+
+def test_rules_decide_about_it_with_its_results(keys: Path) -> None:
+    sections = sign(keys, canonicalization="simple/simple")
+    sections["clients"] = {"judge_authenticated": True}
+    sections["rule"] = [
+        rule('direction == "outbound" && dmarc.result == "pass"', False),
+        rule('direction == "inbound"', True),
+    ]
+    verdict = outcome(sections, client="192.0.2.1", authenticated="joe")
+    assert results(verdict) == [f"{SELECTOR} pass", "e2026 pass"]

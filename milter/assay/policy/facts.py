@@ -52,7 +52,7 @@ def facts(
     lists = header.all("List-Id")
     return Facts(
         ClientFacts(str(client.address or ""), client.name[:MAX_TEXT], client.daemon),
-        _OUTBOUND if assessment.exempt else _INBOUND,
+        _OUTBOUND if assessment.exempt or envelope.authenticated else _INBOUND,
         client.helo[:MAX_TEXT],
         _sender(envelope.reverse_path, envelope.authenticated, exact),
         tuple([normal_address(path[:MAX_TEXT], exact=exact) for path in envelope.recipients]),

@@ -104,7 +104,8 @@ class Transaction:
             )
             if not course.message.relayed:
                 self.judging.check_mail_from()
-        elif course.message.direction is Direction.OUTBOUND:
+        # Mail of users can be judged (clients.judge_authenticated), and is signed all the same.
+        if course.message.direction is Direction.OUTBOUND or (self.judging is not None and envelope.authenticated):
             self._may_be_signed(client)
 
     def _may_be_signed(self, client: Client) -> None:
@@ -168,7 +169,7 @@ class Transaction:
             specs += self.judging.header_complete(self._header)
         if self.outgoing is not None:
             specs += self.outgoing.header_complete(self._header, self._sign_decision())
-        elif self._settings.signing is not None and self._settings.policy.signs_inbound and self.judging is not None:
+        if self._settings.signing is not None and self._settings.policy.signs_inbound and self.judging is not None:
             specs += self._settings.signing.body_hash_specs  # the rules need results that are not there yet
         self._hashes = dkim.BodyHashes(specs)
 
@@ -214,7 +215,7 @@ class Transaction:
             facts = decisions.facts(assessment)
         if facts is not None and decisions.signs_inbound:
             decision = policy.decide_signing(facts, decisions)
-            if decision.sign:
+            if decision.sign and self.outgoing is None:
                 self._may_be_signed(assessment.client)
             if self.outgoing is not None:
                 self.outgoing.header_complete(self._header, decision)
