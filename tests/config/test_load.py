@@ -81,7 +81,7 @@ def test_every_key_reaches_its_struct(tmp_path: Path) -> None:
         "[dkim]\nmin_rsa_bits = 2048\nmax_signatures = 4\nsingle_fields = ['To']\n[dmarc]\nnone = 'quarantine'\n"
         "quarantine = 'tempfail'\nreject = 'reject'\nlegacy_pct = 'sample'\norganizational_domain = 'psl'\n"
         "[headers]\nreceived_spf = false\n[identity]\n"
-        "authserv_id = 'mx.example.net'\nstrip = ['old.example.net']\n[clients]\ninternal = ['10.1.2.3/8']\n"
+        "authserv_id = 'mx.example.net'\nstrip = ['old.example.net']\n[clients]\ninternal = ['10.0.0.0/8']\n"
         "judge_authenticated = true\nexempt_recipients = ['Abuse@example.net']\n"
     )
     configuration = load(path)
