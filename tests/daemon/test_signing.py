@@ -8,6 +8,7 @@ import os
 import signal
 from pathlib import Path
 
+from daemon.test_memory import BODY_OCTETS, GROWTH_KIB, resident
 from running import Daemon
 from sending import MESSAGE, ROWS, greet, send
 from signing import pem, rsa_key
@@ -51,3 +52,18 @@ def test_keys_are_read_at_start_and_at_a_reload(tmp_path: Path) -> None:
         daemon.signal(signal.SIGHUP)
         daemon.wait_for_log(": reloaded")
         assert "s=two;" in signature(daemon)
+
+
+def test_a_large_body_is_signed_and_not_kept(tmp_path: Path) -> None:
+    path = tmp_path / "key.pem"
+    path.touch(0o600)
+    path.write_bytes(pem(rsa_key()))
+    sections = {"clients": {"internal": ("10.0.0.0/8",)}, "sign": {"domain": (row(tmp_path, "one"),)}}
+    large = MESSAGE + (b"y " * 38 + b"\r\n") * (BODY_OCTETS // 78)
+    with Daemon(tmp_path, ROWS, milter={"workers": 1}, **sections) as daemon, daemon.mta() as mta:
+        greet(mta, "10.0.0.1")
+        send(mta, MESSAGE)
+        before = resident(daemon)
+        for _ in range(2):
+            assert b"DKIM-Signature" in [name for _, name, _ in send(mta, large).edits]
+        assert resident(daemon) - before < GROWTH_KIB
