@@ -63,7 +63,7 @@ def main() -> None:
     with make_resolver(configuration) as resolver:
         service = Service(
             new_session=lambda: Session(settings, trust, lambda seconds=None: resolver.driver(seconds or 5.0), memory),
-            no_reply=silent_steps(settings.policy),
+            no_reply=silent_steps(settings),
             actions=actions(settings),
             on_error=OnError.TEMPFAIL,
             on_no_client=OnError.TEMPFAIL,

@@ -15,6 +15,8 @@ from signing import pem, rsa_key
 #: Settings, and the beginning of their only warning.
 RISKS: dict[str, tuple[dict[str, Any], str]] = {
     "a dry run that keeps forged fields": ({"milter": {"dry_run": True}}, "milter.dry_run: "),
+    "figures for anybody": ({"metrics": {"listen": "inet:9810@192.0.2.1"}}, "metrics.listen = 'inet:9810@192.0.2.1': "),
+    "figures on all addresses": ({"metrics": {"listen": "inet6:9810@::"}}, "metrics.listen = 'inet6:9810@::': "),
     "more terms than a record may have": ({"spf": {"dns_terms": 11}}, "spf.dns_terms = 11: "),
     "more void lookups": ({"spf": {"void_lookups": 3}}, "spf.void_lookups = 3: "),
     "keys that are too short": ({"dkim": {"min_rsa_bits": 768}}, "dkim.min_rsa_bits = 768: "),
@@ -83,3 +85,8 @@ def test_a_short_key_that_signs(tmp_path: Path, bits: int, begins: str) -> None:
     row = {"domain": "example.org", "selectors": ["s"], "key_files": [str(path)]}
     said = warnings({"sign": {"domain": [row]}})
     assert [one[: len(begins)] for one in said] == ([begins] if begins else [])
+
+
+@pytest.mark.parametrize("listen", ["inet:1@127.0.0.1", "inet6:1@::1", "inet:1", "inet:1@localhost", "unix:/run/m"])
+def test_figures_for_this_host_are_no_risk(listen: str) -> None:
+    assert warnings({"metrics": {"listen": listen}}) == []

@@ -11,6 +11,7 @@ from assay.config.endpoint import Endpoint
 from assay.config.methods import DmarcSection
 from assay.config.signing import make_signing
 from assay.keys.rotation import KeyType
+from assay.model.smtp import parse_address
 from assay.policy import Action
 from assay.protocol import dkim, spf
 
@@ -25,6 +26,11 @@ def risks(configuration: Configuration) -> Iterator[str]:
         yield (
             f"milter.socket = {milter.socket!r}: while the daemon is down or drains, any user of this host may bind "
             "the port, and the MTA hands it the mail; write unix:PATH unless this host has no other users"
+        )
+    if configuration.metrics.listen and not _on_loopback(Endpoint.parse(configuration.metrics.listen)):
+        yield (
+            f"metrics.listen = {configuration.metrics.listen!r}: anybody who reaches the port reads the figures, with "
+            "the names of rules and nameservers; write 127.0.0.1 or ::1 unless only the monitoring reaches it"
         )
     if milter.dry_run and not milter.dry_run_headers:
         yield (
@@ -63,6 +69,12 @@ def _risks_of_signing(configuration: Configuration) -> Iterator[str]:
                     f"{signatory.place}: the key {key.selector} of {signatory.domain} has {key.rsa_bits} bits, and "
                     f"RFC 8301, 3.2 advises {ADVISED_RSA_BITS}; make a new one with assay keys"
                 )
+
+
+def _on_loopback(endpoint: Endpoint) -> bool:
+    """Whether only this host reaches it. Without a host it is localhost."""
+    address = parse_address(endpoint.host)
+    return endpoint.host in ("", "localhost") if address is None else address.is_loopback
 
 
 def _risks_of_spf(configuration: Configuration) -> Iterator[str]:

@@ -44,6 +44,8 @@ class Meter:
             add(f"decisions\x1f{decision.by}\x1f{verdict.action}")
         for watched in decision.watched:
             add(f"dry_run_decisions\x1f{watched.by}\x1f{watched.action}")
+        if verdict.signed is not None:
+            add(f"outgoing\x1f{'yes' if verdict.signed.signers else 'no'}")
         if stage is Stage.EOM or (verdict.action.refuses and stage in _ENDS):
             for finding in verdict.findings:
                 add(f"results\x1f{finding.key}\x1f{finding.result}")

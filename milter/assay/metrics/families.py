@@ -56,6 +56,12 @@ FAMILIES = (
         ("by", "action"),
     ),
     Family("dry_run_decisions", Type.COUNTER, "What keys and rules in dry run would have done.", ("by", "action")),
+    Family(
+        "outgoing",
+        Type.COUNTER,
+        "Messages of your own at their end, by whether they are signed: yes or no.",
+        ("signed",),
+    ),
     Family("wait_seconds", Type.HISTOGRAM, "How long the MTA waited for the reply at a stage.", ("stage",)),
     Family("message_wait_seconds", Type.HISTOGRAM, "How long the MTA waited for one message, all stages together."),
     Family("sessions", Type.GAUGE, "Open connections of MTAs."),
