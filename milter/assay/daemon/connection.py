@@ -298,7 +298,10 @@ class Connection:
             case Remove(name, occurrence):
                 context.chgheader(name, occurrence, None)
             case Change(name, occurrence, octets):
-                libmilter.change_field(context, name, occurrence, self.field_octets(octets))
+                try:
+                    libmilter.change_field(context, name, occurrence, self.field_octets(octets))
+                except libmilter.UnsupportedError as fault:
+                    self.service.log.warning(f"a {name} that is not UTF-8 stays unchanged: {fault}")
             case AddRecipient(path):
                 context.addrcpt(f"<{path}>")
             case RemoveRecipient(path):

@@ -4,10 +4,20 @@
 from __future__ import annotations
 
 import ctypes
+import os
+import sys
 from functools import cache
 from typing import Any
 
 import Milter
+
+#: Octets of libmilter's context in which its pointer to pymilter's object is: after 250 or so in all known versions.
+_CONTEXT_OCTETS = 1024
+_POINTER_OCTETS = ctypes.sizeof(ctypes.c_void_p)
+
+
+class UnsupportedError(Exception):
+    """This pymilter or libmilter is not one that we know. The message says what is different."""
 
 
 def change_field(context: Any, name: str, occurrence: int, value: bytes) -> None:
@@ -15,27 +25,50 @@ def change_field(context: Any, name: str, occurrence: int, value: bytes) -> None
 
     :param context: pymilter's context of the connection, at the end of a message.
     :param value: without NUL, folded with bare line feeds.
-    :raises Milter.error: libmilter refuses, or its context cannot be found.
+    :raises Milter.error: libmilter refuses.
+    :raises UnsupportedError: it is not UTF-8, and the field cannot be changed.
     """
     try:
-        context.chgheader(name, occurrence, value.decode())
-        return
+        text = value.decode()
     except UnicodeDecodeError:
-        pass
-    pointer = _pointer(context)
-    if _library().smfi_chgheader(pointer, name.encode(), ctypes.c_int(occurrence), value):
-        raise Milter.error("cannot change header")
+        pointer = _pointer(context)
+        if _library().smfi_chgheader(pointer, name.encode(), occurrence, value):
+            raise Milter.error("cannot change header") from None
+    else:
+        context.chgheader(name, occurrence, text)
 
 
-def _pointer(context: Any) -> ctypes.c_void_p:
-    """libmilter's own context: the first member of pymilter's object.
+def _pointer(context: Any) -> int:
+    """The address of libmilter's own context: the first member of pymilter's object.
 
-    libmilter has it point back to that object (``smfi_getpriv``); unless it does, this is not the layout we know.
+    libmilter has it point back to that object. Whether it does is looked up without following a pointer that may be
+    something else: another layout must not end in a crash.
     """
-    pointer = ctypes.c_void_p.from_address(id(context) + object.__basicsize__)
-    if not pointer.value or _library().smfi_getpriv(pointer) != id(context):
-        raise Milter.error("cannot find libmilter's context")
-    return pointer
+    if type(context).__basicsize__ < object.__basicsize__ + _POINTER_OCTETS:
+        raise UnsupportedError("pymilter's context has no room for libmilter's")
+    pointer = int.from_bytes(_read(id(context) + object.__basicsize__, _POINTER_OCTETS), sys.byteorder)
+    back = id(context).to_bytes(_POINTER_OCTETS, sys.byteorder)
+    members = _read(pointer, _CONTEXT_OCTETS)
+    if all(members[at : at + _POINTER_OCTETS] != back for at in range(0, len(members), _POINTER_OCTETS)):
+        raise UnsupportedError("pymilter's context does not begin with libmilter's")
+    try:
+        if _library().smfi_getpriv(pointer) == id(context):
+            return pointer
+    except (OSError, StopIteration, AttributeError) as error:
+        raise UnsupportedError("libmilter is not found or lacks a function") from error
+    raise UnsupportedError("libmilter's context does not point back to pymilter's")
+
+
+def _read(address: int, octets: int) -> bytes:
+    """Read memory that may not be there: the system copies it, and reports an address where nothing is."""
+    reading, writing = os.pipe()
+    try:
+        return os.read(reading, os.write(writing, (ctypes.c_char * octets).from_address(address)))
+    except OSError as error:
+        raise UnsupportedError("pymilter's context does not begin with a pointer") from error
+    finally:
+        os.close(reading)
+        os.close(writing)
 
 
 @cache
