@@ -56,6 +56,8 @@ TEMPLATES = (
     b"ceo%victim. example, <a@evil.example>",
     b"ceo@\x81j, <a@evil.example>",
     b"=:\\victim.example! <a@evil.example>",
+    b'%"!victim.example <a@evil.example>',
+    b'victim.example":" !", <a@evil.example',
     b"ceo%=victim.example, <a:@\\evil.example>",
     b"!\x81\r\n   ; victim.example! <a@evil.example>",
     b'\\"=?utf-8?q?ceo=40victim.example?>=[@evil.example',

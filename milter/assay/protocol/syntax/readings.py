@@ -43,8 +43,8 @@ _DROPPED = re.compile(r'[\x00-\x08\x0a-\x1f\x7f-\x9f"\\)>\u2028\u2029]+')
 _PARENTHESIS = re.compile("[()]")
 #: Sendmail rewrites ``host!user`` and ``user%host`` to ``user@host`` where no "@" follows. The first host, backwards.
 _BANG = re.compile("!")  # the user may be missing, as Sendmail puts quotes around what follows a ":" or ";"
-_HOST_BACKWARDS = re.compile(r"[ \t]*+([A-Za-z0-9#$&'*+/=?^_`{|}~. \t\x80-\U0010ffff-]*+)")
-_PERCENT = re.compile(r"%([A-Za-z0-9#$&'*+/=?^_`{|}~. \t\x80-\U0010ffff-]++)")
+_HOST_BACKWARDS = re.compile(r"[ \t\":\\]*+([A-Za-z0-9#$&'*+/=?^_`{|}~. \t\x80-\U0010ffff-]*+)")
+_PERCENT = re.compile(r"%([A-Za-z0-9!#$&'*+/=?^_`{|}~. \t\x80-\U0010ffff-]++)")
 
 _ENCODED_WORD = re.compile(r"=\?([^?]*+)\?([QqBb])\?([^?]*+)\?=")
 _BETWEEN_ENCODED_WORDS = re.compile(r"(?<=\?=)[ \t]++(?==\?)")  # not part of the text
