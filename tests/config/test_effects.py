@@ -507,6 +507,8 @@ SIGNER = {"domain": "list.example", "selectors": ("s",), "key_files": ("{folder}
 UPDATED = {"keys.update_server": "192.0.2.53", "keys.update_zone": "org", "keys.tsig_file": "{folder}/tsig"}
 SIGNED = {"sign.domain": (SIGNER,)}
 KEYS = "csl:k=list.example:s:{folder}/key"
+SEALER = {"domain": "first.example", "selector": "s", "key_file": "{folder}/key"}
+SEALED = {"arc.own_domains": ("ours.example",), "arc.seal": (SEALER,)}
 REWRITTEN = {"srs.domain": "srs.example", "srs.secrets_file": "{folder}/secrets"}
 TABLES = {"sign.key_table": KEYS, "sign.signing_table": "csl:list.example=k"}
 ASKED = {"dns.nameservers": "{nameserver}", "dns.zone": ""}
@@ -624,6 +626,11 @@ EFFECTS: list[tuple[str, Any, Callable[[World], object], Mapping[str, Any]]] = [
     ("sign.oversigned_fields", ("From",), message, SIGNED),
     ("sign.expire_days", 7, message, SIGNED),
     ("sign.on_error", "accept", message, SIGNED),
+    ("arc.seal", (SEALER,), message, {"arc.own_domains": ("ours.example",)}),
+    ("arc.seal", (SEALER | {"recipient_domains": ("b.example",)},), words("seal"), SEALED),
+    ("arc.seal", (SEALER | {"selector": "t"},), words("seal"), SEALED),
+    ("arc.seal", (SEALER | {"domain": "second.example"},), words("seal"), SEALED),
+    ("arc.own_domains", ("a.example",), words("seal"), SEALED),
     ("srs.domain", "other.example", message, REWRITTEN),
     ("srs.secrets_file", "{folder}/others", message, REWRITTEN),
     ("srs.own_domains", ("list.example",), words("srs"), REWRITTEN),

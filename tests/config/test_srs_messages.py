@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What is wrong with settings and secrets for SRS: one sentence with the place and the fix."""
+"""What is wrong with settings, secrets and keys for SRS and sealing: one sentence with the place and the fix."""
 
 from __future__ import annotations
 
@@ -11,6 +11,11 @@ from assay.cli.serve import read_for_serving
 from assay.config import ConfigError
 
 ONE = "[srs]\ndomain = 'srs.example'\nsecrets_file = 'DIR/good'\n"
+
+SEAL = (
+    "[arc]\nown_domains = ['ours.example']\n"
+    "[[arc.seal]]\ndomain = 'first.example'\nselector = 's'\nkey_file = 'DIR/good'\n"
+)
 
 #: DIR is the directory of the file.
 ROWS = {
@@ -26,6 +31,18 @@ ROWS = {
         "[srs]\nforward_table = 'inet:1@127.0.0.1'\n",
         "srs.domain: missing; srs.forward_table answers",
     ),
+    "sealing without own domains": (
+        SEAL.replace("own_domains", "#"),
+        "arc.own_domains: missing; name the domains that",
+    ),
+    "sealing without validation": (
+        SEAL.replace("own_domains", "enabled = false\nown_domains"),
+        "arc.enabled: false, but arc.seal records what validation found; write true",
+    ),
+    "a sealing domain": (SEAL.replace("first.example", "a..b"), "arc.seal 1.domain: 'a..b' is not a domain: empty"),
+    "a selector": (SEAL.replace("= 's'", "= 'a b'"), "arc.seal 1.selector: 'a b' is not a selector: label with"),
+    "no key": (SEAL.replace("good", "none"), "arc.seal 1.key_file: DIR/none: cannot be read: No such file"),
+    "no key in the file": (SEAL, "arc.seal 1.key_file: DIR/good: not a private key in PEM"),
     "networks": (ONE + "networks = ['here']\n", "srs.networks: 'here' is not an IP address or a network"),
     "own domains": (ONE + "own_domains = ['ann@a.example']\n", "srs.own_domains: 'ann@a.example' is not a domain"),
     "sender domains": (ONE + "sender_domains = ['a b']\n", "srs.sender_domains: 'a b' is not an address, a domain"),

@@ -18,7 +18,7 @@ import pytest
 
 from assay.protocol import srs
 from mta.base import HOST, UnavailableError, free_port
-from mta.laws import result_of
+from mta.laws import fields, result_of
 from mta.postfix import Postfix
 from mta.sendmail import Sendmail
 from running import Daemon
@@ -141,3 +141,27 @@ def test_postfix_asks_the_map_server(tmp_path: Path) -> None:
         assert delivered(mta, "carl@last.example")[0] == "carl@ours.example"
         mta.submit(MESSAGE, sender="", recipients=[sender])
         assert delivered(mta, "ann@author.example")[0] == ""
+
+
+@pytest.mark.parametrize("kind", [Postfix, Sendmail], ids=lambda kind: kind.name)
+def test_the_third_host_validates_what_the_second_one_sealed(kind: Any, tmp_path: Path) -> None:
+    try:
+        kind.check()
+    except UnavailableError as missing:
+        pytest.skip(str(missing))
+    (tmp_path / "s.pem").touch(0o600)
+    (tmp_path / "s.pem").write_bytes(pem(rsa_key()))
+    row = {"domain": "author.example", "selector": "s", "key_file": str(tmp_path / "s.pem")}
+    seals = {"arc": {"own_domains": ("ours.example",), "seal": (row,)}}
+    stored = MESSAGE.replace(b"Hello", b"Gr\xc3\xbc\xc3\x9fe \t \r\n.\r\n")
+    for name, sections in (("second", seals), ("third", {})):
+        (tmp_path / name).mkdir()
+        port = free_port()
+        with (
+            Daemon(tmp_path / name, ROWS, socket=f"inet:{port}@{HOST}", **sections),
+            kind(f"inet:{HOST}:{port}") as mta,
+        ):
+            mta.submit(stored, sender="ann@author.example", recipients=["bob@last.example"])
+            _, stored = delivered(mta, "bob@last.example")
+    assert [name for name, _ in fields(stored)].count("ARC-Seal") == 1
+    assert result_of(stored, "arc") == "pass"

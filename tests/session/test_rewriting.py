@@ -209,7 +209,7 @@ PAGE = Path(__file__).parents[2] / "docs" / "forwarding.md"
 
 
 def test_the_settings_of_the_documentation(sections: dict[str, Any]) -> None:
-    settings, _, rule = (
+    settings, _, _, rule = (
         tomllib.loads(block) for block in re.findall(r"^ *```toml\n(.*?)^ *```", PAGE.read_text("utf-8"), re.M | re.S)
     )
     settings["srs"]["secrets_file"] = sections["srs"]["secrets_file"]

@@ -12,7 +12,7 @@ import msgspec
 
 from assay import files, policy, resolver, session, trace
 from assay.config.configuration import Configuration
-from assay.config.forwarding import make_rewriting
+from assay.config.forwarding import make_rewriting, make_sealing
 from assay.config.methods import SenderidSection
 from assay.config.responses import RuleSection, split_field
 from assay.config.section import SettingError
@@ -143,6 +143,7 @@ def make_settings(configuration: Configuration) -> session.Settings:
         legacy_pct=configuration.dmarc.legacy_pct,
         signing=signing,
         rewriting=make_rewriting(configuration.srs),
+        sealing=make_sealing(configuration.arc),
         policy=decisions,
         dry_run=configuration.milter.dry_run,
         dry_run_headers=configuration.milter.dry_run_headers,

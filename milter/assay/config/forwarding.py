@@ -1,18 +1,20 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Turn ``[srs]`` into what rewrites senders. The secrets are read here, once."""
+"""Turn ``[srs]`` and ``[[arc.seal]]`` into what rewrites senders and seals. Secrets and keys are read here, once."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
 from assay import secrets
+from assay.config.methods import ArcSection
 from assay.config.section import SettingError
+from assay.config.signing import Keys
 from assay.config.srs import SrsSection
 from assay.model.name import Domain
 from assay.model.network import Networks
-from assay.policy import Rewriting
+from assay.policy import Rewriting, Sealing, SealingKey
 from assay.policy.addresses import Entries
-from assay.protocol import srs
+from assay.protocol import dkim, srs
 
 
 def make_rewriting(section: SrsSection) -> Rewriting | None:
@@ -33,13 +35,34 @@ def make_rewriting(section: SrsSection) -> Rewriting | None:
             section.min_hash_length,
             section.max_age_days,
         ),
-        _domains("own_domains", (*section.own_domains, domain.name)),
+        _domains("srs.own_domains", (*section.own_domains, domain.name)),
         networks=Networks.parse(section.networks) if section.networks else None,
         daemon_names=frozenset(section.daemon_names),
         logins=frozenset(section.logins),
-        senders=_domains("sender_domains", section.sender_domains),
-        recipients=_domains("recipient_domains", section.recipient_domains),
+        senders=_domains("srs.sender_domains", section.sender_domains),
+        recipients=_domains("srs.recipient_domains", section.recipient_domains),
     )
+
+
+def make_sealing(section: ArcSection) -> Sealing | None:
+    """What seals mail that leaves again; None if nothing is configured.
+
+    :raises SettingError: a key cannot be used, or an entry is not a domain; the message names the place and the fix.
+    """
+    if not section.seal:
+        return None
+    keys, found = Keys(), []
+    for number, row in enumerate(section.seal, 1):
+        place = f"arc.seal {number}"
+        private = keys.read(f"{place}.key_file", Path(row.key_file))
+        found.append(
+            SealingKey(
+                Domain.parse_host(row.domain),
+                dkim.SigningKey(Domain.parse_host(row.selector), private),
+                _domains(f"{place}.recipient_domains", row.recipient_domains),
+            )
+        )
+    return Sealing(tuple(found), _domains("arc.own_domains", section.own_domains))
 
 
 def _secrets(name: str) -> tuple[bytes, ...]:
@@ -54,7 +77,7 @@ def _domains(key: str, texts: tuple[str, ...]) -> Entries:
     try:
         entries = Entries.parse(texts)
     except ValueError as error:
-        raise SettingError(f"srs.{key}", str(error)) from error
+        raise SettingError(key, str(error)) from error
     if entries.addresses:
-        raise SettingError(f"srs.{key}", f"{min(entries.addresses)!r} is not a domain; write one such as example.org")
+        raise SettingError(key, f"{min(entries.addresses)!r} is not a domain; write one such as example.org")
     return entries

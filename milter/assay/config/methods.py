@@ -10,6 +10,7 @@ import msgspec.structs
 from msgspec import Meta
 
 from assay.config.section import Section, SettingError
+from assay.model.name import Domain, InvalidNameError
 from assay.policy import Action, Stage
 from assay.protocol import arc, dkim, dmarc, spf
 
@@ -193,6 +194,37 @@ class DkimSection(Section, frozen=True):
                 )
 
 
+class ArcSealSection(Section, frozen=True):
+    """One domain that seals mail which leaves again, with its key (RFC 8617, 5.1). Each is a separate [[arc.seal]]; the
+    first one that has all recipients of a message seals it. Sealing is useful only for mail that you forward: receivers
+    who trust you can read what you found before you changed it."""
+
+    domain: Annotated[str, Meta(min_length=1, description="The domain that seals, as d=.")]
+    selector: Annotated[str, Meta(min_length=1, description="The selector of its key.")]
+    key_file: Annotated[
+        str,
+        Meta(
+            min_length=1,
+            description="The private key in PEM. Only owner and group may be able to read it. The record is that of a "
+            "DKIM key.",
+        ),
+    ]
+    recipient_domains: Annotated[
+        tuple[str, ...],
+        Meta(
+            description="If set: it seals only mail all of whose recipients are of these domains, each with all "
+            "domains below it."
+        ),
+    ] = ()
+
+    def __post_init__(self) -> None:
+        for key in ("domain", "selector"):
+            try:
+                Domain.parse_host(getattr(self, key))
+            except InvalidNameError as error:
+                raise SettingError(key, f"{getattr(self, key)!r} is not a {key}: {error}") from error
+
+
 class ArcSection(Section, frozen=True):
     """What did earlier hops find, and is their chain valid (RFC 8617)? ARC is becoming historic."""
 
@@ -223,9 +255,23 @@ class ArcSection(Section, frozen=True):
             "nothing about a message."
         ),
     ] = False
+    own_domains: Annotated[
+        tuple[str, ...],
+        Meta(
+            description="The domains that this site receives mail for, each with all domains below it: mail to them "
+            "does not leave, and is not sealed."
+        ),
+    ] = ()
     dry_run: Annotated[bool, Meta(description=_DRY_RUN)] = False
     none: Annotated[Action, Meta(description="No chain.")] = Action.ACCEPT
     fail: Annotated[Action, Meta(description="A broken chain. RFC 8617, 5.2: treat it as no chain.")] = Action.ACCEPT
+    seal: tuple[ArcSealSection, ...] = ()
+
+    def __post_init__(self) -> None:
+        if self.seal and not self.enabled:
+            raise SettingError("enabled", "false, but arc.seal records what validation found; write true")
+        if self.seal and not self.own_domains:
+            raise SettingError("own_domains", "missing; name the domains that this site receives mail for")
 
 
 class SenderidSection(Section, frozen=True):

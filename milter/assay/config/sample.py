@@ -10,6 +10,7 @@ from typing import Any, get_type_hints
 import msgspec
 
 from assay.config.configuration import Configuration
+from assay.config.methods import ArcSealSection
 from assay.config.responses import RuleSection
 from assay.config.section import Section, row_type
 from assay.config.sign import SignDomainSection
@@ -118,7 +119,15 @@ _SIGN_EXAMPLE = """
 #     selectors = ["r2026", "e2026"]
 #     key_files = ["/etc/assay/keys/r2026.pem", "/etc/assay/keys/e2026.pem"]
 """
-_EXAMPLES = {RuleSection: _RULE_EXAMPLE, SignDomainSection: _SIGN_EXAMPLE}
+_SEAL_EXAMPLE = """
+
+# Example:
+#     [[arc.seal]]
+#     domain = "example.org"
+#     selector = "arc2026"
+#     key_file = "/etc/assay/keys/arc2026.pem"
+"""
+_EXAMPLES = {ArcSealSection: _SEAL_EXAMPLE, RuleSection: _RULE_EXAMPLE, SignDomainSection: _SIGN_EXAMPLE}
 
 
 def _description(section: type, key: str) -> list[str]:

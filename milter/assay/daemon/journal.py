@@ -153,6 +153,7 @@ def message_fields(verdict: Verdict, *, waited: float) -> tuple[log.Field, ...]:
         ("rcpts", len(assessment.envelope.recipients)),
         *(_evaluations(verdict) if not assessment.exempt else (("exempt", assessment.exempt),)),
         *_signing(verdict),
+        *_sealing(verdict),
         *_rewriting(verdict),
         ("action", verdict.action),
         ("dry_run", _not_done(verdict)),
@@ -173,6 +174,13 @@ def _signing(verdict: Verdict) -> tuple[tuple[str, object], ...]:
         ("why", verdict.signed.why or None),
         ("hazard", ",".join(verdict.signed.hazards) or None),
     )
+
+
+def _sealing(verdict: Verdict) -> tuple[tuple[str, object], ...]:
+    """What sealed a message that leaves again, or why nothing did."""
+    if verdict.sealed is None:
+        return ()
+    return ("seal", verdict.sealed.word), ("seal.why", verdict.sealed.why or None)
 
 
 def _rewriting(verdict: Verdict) -> Iterator[tuple[str, object]]:

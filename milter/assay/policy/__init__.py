@@ -7,7 +7,8 @@ everything, record it, and refuse nothing until the operator says so.
 `vocabulary` has the names of facts, and `facts` derives them from an assessment. `outcomes` maps each method's outcome
 to an action. `rules` are the operator's CEL expressions, and `rule_names` checks the names in them. `replies` has the
 SMTP replies. `decide` combines them all. `standing` is whose mail a message is, and `course` walks it through the
-stages. `rewriting` says which senders are rewritten when mail is forwarded.
+stages. `rewriting` says which senders are rewritten when mail is forwarded, and
+`sealing` what seals it.
 """
 
 from assay.policy.course import Course
@@ -19,6 +20,7 @@ from assay.policy.replies import ReplyTexts, check_reply, split_reply
 from assay.policy.rewriting import Rewriting, Rewritten
 from assay.policy.rule_names import RuleError
 from assay.policy.rules import Lists, Rule, compile_rule
+from assay.policy.sealing import Sealing, SealingKey
 from assay.policy.standing import Direction, Standing, Trust
 from assay.policy.vocabulary import Facts
 
@@ -42,6 +44,8 @@ __all__ = [
     "Rewritten",
     "Rule",
     "RuleError",
+    "Sealing",
+    "SealingKey",
     "SignDecision",
     "Stage",
     "Standing",

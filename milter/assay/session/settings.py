@@ -32,6 +32,7 @@ class Settings(Struct, frozen=True):
     public_suffix: dmarc.PublicSuffix | None = None  #: how older receivers find organizational domains
     legacy_pct: dmarc.LegacyPct = dmarc.LegacyPct.IGNORE
     signing: Signing | None = None  #: what signs mail of ours; None if nothing does
+    sealing: policy.Sealing | None = None  #: what seals mail that leaves again; None if nothing does
     rewriting: policy.Rewriting | None = None  #: what rewrites senders of forwarded mail; None if nothing does
     policy: policy.Policy = field(default_factory=policy.Policy)
     dry_run: bool = False

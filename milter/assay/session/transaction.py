@@ -21,8 +21,8 @@ from assay.memory import Memory
 from assay.model.edits import AddRecipient, ChangeSender, Edit, RemoveRecipient, edited
 from assay.model.message import NO_HEADER, HeaderField
 from assay.model.smtp import Client, Envelope
-from assay.policy import ACCEPTED, Action, Decision, Direction, Rewritten, Stage
-from assay.protocol import dkim, dmarc
+from assay.policy import ACCEPTED, Action, Decision, Direction, Rewritten, SealingKey, Stage
+from assay.protocol import arc, dkim, dmarc
 from assay.protocol.syntax.received import claimed_names, parse_received
 from assay.session.fields import Fields
 from assay.session.inquiries import Inquiries
@@ -30,6 +30,7 @@ from assay.session.judging import FIELDS, Judging
 from assay.session.origin import Origin, confirmed_names
 from assay.session.outgoing import NO_RULE, Outgoing, Signed
 from assay.session.publications import Publications
+from assay.session.sealing import Sealed, seal
 from assay.session.settings import Settings
 
 MAX_RECIPIENTS = 1000  # our choice; RFC 5321, 4.5.3.1.8 requires at least 100 of MTAs
@@ -50,6 +51,7 @@ class Verdict(Struct, frozen=True):
     stage: Stage = Stage.EOM
     facts: policy.Facts | None = None
     signed: Signed | None = None  #: None for a message that is not ours, or if nothing is signed at all
+    sealed: Sealed | None = None  #: None for a message that is not judged, or if nothing is sealed at all
     rewritten: Rewritten | None = None  #: None if no sender is rewritten at all
     turned_back: tuple[tuple[str, str], ...] = ()  #: SRS addresses among the recipients, and what they stand for
 
@@ -90,6 +92,8 @@ class Transaction:
         self._authserv_id = authserv_id
         self._recipients: list[str] = []
         self._turned_back: list[tuple[str, str]] = []
+        self._sealing_key: SealingKey | None = None
+        self._why_not_sealed = ""
         self._began = now
         self._unread_received = b""
         names = (authserv_id, *settings.further_authserv_ids)
@@ -171,6 +175,9 @@ class Transaction:
             specs += self.outgoing.header_complete(self._header, self._sign_decision())
         if self._settings.signing is not None and self._settings.policy.signs_inbound and self.judging is not None:
             specs += self._settings.signing.body_hash_specs  # the rules need results that are not there yet
+        if self.judging is not None and self._settings.sealing is not None:
+            self._sealing_key, self._why_not_sealed = self._settings.sealing.choose(self._recipients)
+            specs += [arc.BODY_HASH_SPEC] if self._sealing_key is not None else []
         self._hashes = dkim.BodyHashes(specs)
 
     def _sign_decision(self) -> policy.SignDecision:
@@ -228,6 +235,8 @@ class Transaction:
             signed = self.outgoing.in_dry_run() if self.outgoing is not None else None
             return Verdict(Action.ACCEPT, None, edits, decision, assessment, found, facts=facts, signed=signed)
         edits = self._edits(assessment, decision, found)
+        sealed = None if decision.action.refuses else self._sealed(assessment, edits, now)
+        edits += sealed.edits if sealed is not None else ()
         rewritten = self._rewritten(assessment, now)
         signed = None
         if self.outgoing is not None and not decision.action.refuses:
@@ -246,8 +255,25 @@ class Transaction:
             found,
             facts=facts,
             signed=signed,
+            sealed=sealed,
             rewritten=rewritten,
             turned_back=tuple(self._turned_back),
+        )
+
+    def _sealed(self, assessment: Assessment, edits: tuple[Edit, ...], now: int) -> Sealed | None:
+        """The ARC set of a message that leaves again."""
+        if self.judging is None or self._settings.sealing is None:
+            return None
+        if self._sealing_key is None:
+            return Sealed(why=self._why_not_sealed)
+        return seal(
+            self._sealing_key,
+            self._header,
+            edits,
+            self._hashes,
+            assessment.arc,
+            authserv_id=self._authserv_id,
+            now=now,
         )
 
     def _rewritten(self, assessment: Assessment, now: int) -> Rewritten | None:
