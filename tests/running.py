@@ -181,7 +181,9 @@ class Activated(Daemon):
         self.held = socket.socket(endpoint.family)
         self.held.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         self.held.bind(endpoint.path or (endpoint.host, endpoint.port))
-        self.held.listen(128)
+        if endpoint.path:
+            os.chmod(endpoint.path, 0o666)  # noqa: S103 - the processes of an MTA in a test connect to it
+        self.held.listen(1024)
         self._orphans: set[int] = set()
         return super().__enter__()
 
@@ -196,9 +198,13 @@ class Activated(Daemon):
     def start(self, *before: str, **options: Any) -> None:
         super().start(*before, *passing(self.held), pass_fds=(self.held.fileno(),), **options)
 
+    def orphan(self) -> None:
+        """Note its children, which may outlive it, to end them with the test."""
+        self._orphans |= self.workers()
+
     def stop(self) -> int:
         """As ``systemctl stop`` does with KillMode=process: wait for the main process alone; its exit code."""
-        self._orphans |= self.workers()
+        self.orphan()
         self.signal(signal.SIGTERM)
         return self.wait()
 

@@ -73,7 +73,7 @@ class TestSocketOfTheServiceManager:
         assert "ERROR" not in daemon.log()
 
     def test_a_killed_supervisor_leaves_the_socket_usable(self, daemon: Activated) -> None:
-        daemon._orphans |= daemon.workers()
+        daemon.orphan()
         daemon.signal(signal.SIGKILL)
         daemon.wait()
         time.sleep(0.5)  # its workers have seen it
