@@ -668,7 +668,7 @@ EFFECTS: list[tuple[str, Any, Callable[[World], object], Mapping[str, Any]]] = [
     ("log.facts", "{folder}/facts", facts, {}),
     ("log.enterprise", 32473, logged, REFUSE_DMARC),
     ("metrics.listen", "inet:9810@127.0.0.1", children, {}),
-    ("control.socket", "unix:/run/assay/control.sock", children, {}),
+    ("control.socket", "unix:/run/assay/daemon/control.sock", children, {}),
     ("control.socket_mode", "0660", control, {}),
 ]
 #: Fields of a rule, likewise. The required fields of a rule are in RULE.

@@ -384,11 +384,11 @@ ROWS = {
     "no endpoint": ("[metrics]\nlisten = '9810'\n", "metrics.listen: '9810' is not a socket address"),
     "relative endpoint": (
         "[metrics]\nlisten = 'unix:m'\n",
-        "metrics.listen: 'unix:m' is not an absolute path; write one such as unix:/run/assay/metrics.sock",
+        "metrics.listen: 'unix:m' is not an absolute path; write one such as unix:/run/assay/daemon/metrics.sock",
     ),
     "control over TCP": (
         "[control]\nsocket = 'inet:1@127.0.0.1'\n",
-        "control.socket: 'inet:1@127.0.0.1' is not a unix socket; write one such as unix:/run/assay/control.sock",
+        "control.socket: 'inet:1@127.0.0.1' is not a unix socket; write one such as unix:/run/assay/daemon/control.",
     ),
     "unknown level": ("[log]\nlevel = 'loud'\n", "log.level: 'loud' is not one of error, warning, info, debug"),
     "unknown facility": ("[log]\nfacility = 'post'\n", "log.facility: 'post' is not one of auth, authpriv, daemon, "),

@@ -115,7 +115,9 @@ def _ask(options: argparse.Namespace, method: str, path: str) -> tuple[int, byte
     text = load(options.config).control.socket
     if not text:
         where = options.config or "the built-in defaults; name the daemon's file with -c"
-        raise ConfigError(f"control.socket is not set in {where}; write unix:/run/assay/control.sock and restart assay")
+        raise ConfigError(
+            f"control.socket is not set in {where}; write unix:/run/assay/daemon/control.sock and restart assay"
+        )
     connection = _Connection(Endpoint.parse(text))
     try:
         connection.request(method, path)

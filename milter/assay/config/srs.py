@@ -109,8 +109,8 @@ class SrsSection(Section, frozen=True):
         str,
         Meta(
             description="Where the MTA asks for addresses by the socketmap protocol, such as "
-            "inet:8892@127.0.0.1 or unix:/run/assay/srs.sock: the map forward has the new address of a sender, and "
-            "reverse the sender of an SRS address. Empty: nowhere."
+            "inet:8892@127.0.0.1 or unix:/run/assay/daemon/srs.sock: the map forward has the new address of a "
+            "sender, and reverse the sender of an SRS address. Empty: nowhere."
         ),
     ] = ""
     forward_table: Annotated[
@@ -124,7 +124,7 @@ class SrsSection(Section, frozen=True):
         """Check what types cannot express."""
         for key in ("socketmap", "forward_table", "reverse_table"):
             if text := getattr(self, key):
-                check_endpoint(key, text, "srs.sock")
+                check_endpoint(key, text, "daemon/srs.sock")
                 if not self.domain:
                     raise SettingError("domain", f"missing; srs.{key} answers for nothing without it")
         if not self.domain:

@@ -74,7 +74,7 @@ class MetricsSection(Section, frozen=True):
 
     def __post_init__(self) -> None:
         if self.listen:
-            check_endpoint("listen", self.listen, "metrics.sock")
+            check_endpoint("listen", self.listen, "daemon/metrics.sock")
 
 
 class ControlSection(Section, frozen=True):
@@ -83,8 +83,9 @@ class ControlSection(Section, frozen=True):
     socket: Annotated[
         str,
         Meta(
-            description="A unix socket, such as unix:/run/assay/control.sock. Empty: none. Whoever may write to it "
-            "sees the last warnings and the slowest names, can reload the configuration and change the log's level."
+            description="A unix socket, such as unix:/run/assay/daemon/control.sock. Empty: none. Whoever may write "
+            "to it sees the last warnings and the slowest names, can reload the configuration and change the log's "
+            "level."
         ),
     ] = ""
     socket_mode: Annotated[
@@ -92,8 +93,8 @@ class ControlSection(Section, frozen=True):
     ] = "0600"
 
     def __post_init__(self) -> None:
-        if self.socket and check_endpoint("socket", self.socket, "control.sock").family != socket.AF_UNIX:
+        if self.socket and check_endpoint("socket", self.socket, "daemon/control.sock").family != socket.AF_UNIX:
             raise SettingError(
-                "socket", f"{self.socket!r} is not a unix socket; write one such as unix:/run/assay/control.sock"
+                "socket", f"{self.socket!r} is not a unix socket; write one such as unix:/run/assay/daemon/control.sock"
             )
         check_mode(self.socket_mode)
