@@ -4,14 +4,58 @@
 from __future__ import annotations
 
 import os
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
-from assay.daemon.meter import Copies
-from assay.metrics import FAMILIES, Histogram, Page, Pages, read
+from assay.daemon.meter import Copies, Meter
+from assay.findings import Finding
+from assay.metrics import FAMILIES, Figures, Histogram, Page, Pages, read
 from assay.metrics.page import MAX_ENTRIES, NAME_OCTETS, NOTE_OCTETS, name_of
+from assay.policy import Action, Decision, Stage
 
 VERDICT = name_of("verdicts", "eom", "accept")
+
+
+def verdict(stage: Stage = Stage.EOM, action: Action = Action.ACCEPT, **more: Any) -> Any:
+    """A verdict, as far as it is counted."""
+    findings = (Finding("dmarc", "pass", key="dmarc"), Finding("spf", "fail", key="spf.helo"))
+    given = {"decision": Decision(), "findings": findings, "signed": None} | more
+    return SimpleNamespace(stage=stage, action=action, **given)
+
+
+def counted(*verdicts: Any) -> Figures:
+    page = Page.private()
+    meter = Meter(page)
+    for one in verdicts:
+        meter.verdict(one)
+    return read([page])
+
+
+def test_results_are_counted_once_for_each_message() -> None:
+    """A refused recipient ends no message, and neither does a verdict that lets it pass."""
+    rcpt = verdict(Stage.RCPT, Action.REJECT)
+    passed = verdict(Stage.MAIL, Action.ACCEPT)
+    refused = verdict(Stage.MAIL, Action.REJECT)
+    figures = counted(rcpt, rcpt, passed, verdict(), refused)
+    assert figures.of("results") == {("dmarc", "pass"): 2, ("spf.helo", "fail"): 2}
+    assert figures.total("verdicts") == 5
+    assert figures.total("verdicts", stage="rcpt", action="reject") == 2
+
+
+def test_what_decided_and_what_would_have() -> None:
+    decision = Decision(Action.REJECT, by="rule a", watched=(Decision(Action.TAG, by="rule b"),))
+    figures = counted(verdict(action=Action.REJECT, decision=decision), verdict())
+    assert figures.of("decisions") == {("rule a", "reject"): 1}
+    assert figures.of("dry_run_decisions") == {("rule b", "tag"): 1}
+
+
+def test_outgoing_messages() -> None:
+    signed = SimpleNamespace(signers=(("example.org", ("s",)),))
+    unsigned = SimpleNamespace(signers=())
+    figures = counted(verdict(signed=signed), verdict(signed=signed), verdict(signed=unsigned), verdict())
+    assert figures.of("outgoing") == {("yes",): 2, ("no",): 1}
 
 
 def in_child(work: object) -> None:
