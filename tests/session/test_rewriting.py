@@ -11,7 +11,9 @@ from typing import Any
 import pytest
 
 from assay.daemon.journal import message_fields
+from assay.daemon.meter import Meter
 from assay.log import pairs
+from assay.metrics import Page, read
 from assay.model.edits import AddRecipient, ChangeSender, RemoveRecipient
 from assay.policy import Action
 from assay.protocol import srs
@@ -219,3 +221,18 @@ def test_the_settings_of_the_documentation(sections: dict[str, Any]) -> None:
     refused = sent(settings | rule, "eve@example.org", "bob@a.example")
     assert refused.action is Action.REJECT
     assert sent(settings | rule, "eve@example.org").action is Action.ACCEPT
+
+
+def counted(*verdicts: Verdict) -> dict[str, float]:
+    page = Page.private()
+    for verdict in verdicts:
+        Meter(page).verdict(verdict)
+    return {act: value for (act,), value in read((page,)).of("forwarded").items()}
+
+
+def test_what_is_done_is_counted(sections: dict[str, Any]) -> None:
+    bounce = sent(sections, srs.forward("ann@author.example", SCHEME, NOW), sender="")
+    rewritten = sent(sections, "bob@a.example", dns=Zone({}))
+    unhelped = sent(sections, "bob@a.example")
+    stays = sent(sections, "bob@ours.example")
+    assert counted(bounce, rewritten, rewritten, unhelped, stays) == {"turned_back": 1, "rewritten": 2, "unhelped": 1}

@@ -46,6 +46,12 @@ class Meter:
             add(f"dry_run_decisions\x1f{watched.by}\x1f{watched.action}")
         if verdict.signed is not None:
             add(f"outgoing\x1f{'yes' if verdict.signed.signers else 'no'}")
+        if verdict.rewritten is not None and verdict.rewritten.sender:
+            add(f"forwarded\x1f{'unhelped' if verdict.rewritten.warning else 'rewritten'}")
+        for _ in verdict.turned_back:
+            add("forwarded\x1fturned_back")
+        if verdict.sealed is not None and verdict.sealed.by:
+            add("forwarded\x1fsealed")
         if stage is Stage.EOM or (verdict.action.refuses and stage in _ENDS):
             for finding in verdict.findings:
                 add(f"results\x1f{finding.key}\x1f{finding.result}")

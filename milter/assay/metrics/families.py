@@ -62,6 +62,13 @@ FAMILIES = (
         "Messages of your own at their end, by whether they are signed: yes or no.",
         ("signed",),
     ),
+    Family(
+        "forwarded",
+        Type.COUNTER,
+        "What was done with mail that leaves again: rewritten (its sender), unhelped (rewritten, but DMARC fails at "
+        "the next hop all the same), turned_back (an SRS address among its recipients) or sealed.",
+        ("act",),
+    ),
     Family("wait_seconds", Type.HISTOGRAM, "How long the MTA waited for the reply at a stage.", ("stage",)),
     Family("message_wait_seconds", Type.HISTOGRAM, "How long the MTA waited for one message, all stages together."),
     Family("sessions", Type.GAUGE, "Open connections of MTAs."),
