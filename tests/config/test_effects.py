@@ -422,6 +422,7 @@ def listening(world: World) -> object:
         patch.setattr(serve, "open_listener", lambda endpoint, **more: found.append((endpoint, more)))
         patch.setattr(serve, "Supervisor", lambda *_: SimpleNamespace(run=lambda: 0))
         patch.setattr(serve, "_raise_descriptor_limit", lambda: None)
+        patch.setattr(serve, "become", lambda _: None)
         serve.run(argparse.Namespace(config=path))
     return found
 
@@ -518,6 +519,7 @@ EFFECTS: list[tuple[str, Any, Callable[[World], object], Mapping[str, Any]]] = [
     ("milter.socket", "inet:1@127.0.0.1", listening, {}),
     ("milter.socket_mode", "0600", listening, {}),
     ("milter.socket_group", "mail", listening, {}),
+    ("milter.user", "nobody", listening, {}),
     ("milter.workers", 3, children, {}),
     ("milter.max_sessions", 7, sessions, {}),
     ("milter.on_error", "tempfail", service, {}),

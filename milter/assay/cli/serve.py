@@ -16,6 +16,9 @@ from assay.config.endpoint import Endpoint
 from assay.daemon.capacity import capacity, granted, warning
 from assay.daemon.journal import check_facts
 from assay.daemon.listener import ListenerError, check_group, open_listener
+from assay.daemon.notify import Manager
+from assay.daemon.privileges import Account, PrivilegesError, become
+from assay.daemon.privileges import find as find_user
 from assay.daemon.supervisor import Supervisor
 from assay.log import Log, open_log
 
@@ -35,22 +38,39 @@ def add_to(commands: Any) -> None:
 
 
 def run(options: argparse.Namespace) -> int:
-    """Open the socket and supervise."""
-    configuration, log = read_for_serving(options.config)
+    """Open the socket, give up the rights of root, and supervise."""
+    manager = Manager()
+    configuration, log = read_configuration(options.config)
     _raise_descriptor_limit()
     milter = configuration.milter
     if text := warning(milter.max_sessions, capacity(milter.max_sessions, milter.worker_count, granted())):
         log.warning(text)
     try:
+        user = find_user(milter.user) if milter.user else None
         listener = open_listener(
-            Endpoint.parse(milter.socket), mode=int(milter.socket_mode, 8), group=milter.socket_group
+            Endpoint.parse(milter.socket), mode=int(milter.socket_mode, 8), group=milter.socket_group, user=user
         )
+        supervisor = Supervisor(
+            listener, configuration, lambda: read_for_serving(options.config), log, name(options.config), manager
+        )
+        if user is not None:
+            become(user)
+    except PrivilegesError as error:
+        log.error(f"{name(options.config)}: {error}")
+        return os.EX_NOPERM
     except ListenerError as error:
         log.error(f"{name(options.config)}: {error}")
         return os.EX_UNAVAILABLE
-    return Supervisor(
-        listener, configuration, lambda: read_for_serving(options.config), log, name(options.config)
-    ).run()
+    try:
+        check_outputs(options.config, configuration)
+    except ConfigError:
+        listener.remove()
+        raise
+    if user is not None:
+        _check_reload(options.config, user, log)
+    elif os.geteuid() == 0:
+        log.warning("runs as root, which it never needs; set milter.user")
+    return supervisor.run()
 
 
 def name(path: Path | None) -> str:
@@ -80,13 +100,29 @@ def read_for_serving(path: Path | None) -> tuple[Configuration, Log]:
     :raises ConfigError: it cannot be used.
     """
     configuration, log = read_configuration(path)
+    check_outputs(path, configuration)
+    return configuration, log
+
+
+def check_outputs(path: Path | None, configuration: Configuration) -> None:
+    """Check what the daemon writes and where it reports, as the user that it is.
+
+    :raises ConfigError: it cannot be used.
+    """
     try:
         check_group(configuration.milter.socket_group)
         check_facts(configuration.log.facts)
         check_metrics(configuration)
     except (ValueError, ListenerError) as error:
         raise ConfigError(f"{name(path)}: {error}") from error
-    return configuration, log
+
+
+def _check_reload(path: Path | None, user: Account, log: Log) -> None:
+    """Warn now of what only root could read: later, a reload would fail."""
+    try:
+        read_configuration(path)
+    except ConfigError as error:
+        log.warning(f"a reload will fail, because {user.name} cannot read what root has read: {error}")
 
 
 def _raise_descriptor_limit() -> None:

@@ -43,6 +43,15 @@ class MilterSection(Section, frozen=True):
         str,
         Meta(description="Group of a unix socket, such as the group of the MTA. Empty: the daemon's own group."),
     ] = ""
+    user: Annotated[
+        str,
+        Meta(
+            description="The user that the daemon becomes if it is started as root, once its socket is open. It keeps "
+            "its primary group and no other. What root alone can read, such as a private key, is read at the start and "
+            "not by a reload: give such files to that group. Empty: it stays who it is, as under DynamicUser of "
+            "systemd. A change requires a restart."
+        ),
+    ] = ""
     workers: Annotated[
         int,
         Meta(

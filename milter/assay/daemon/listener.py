@@ -36,6 +36,7 @@ from msgspec import Struct
 
 from assay.config.endpoint import Endpoint
 from assay.daemon.activation import ActivationError, endpoint_of, passed_socket
+from assay.daemon.privileges import Account
 
 BACKLOG = 1024  # connections that may wait; the kernel's somaxconn bounds it too
 _WAKE = signal.SIGURG  # ignored by default, and by libmilter
@@ -58,17 +59,18 @@ class Listener(Struct, frozen=True):
         """Remove the path of a unix socket, unless it is lent, or another process has replaced it."""
         if self.lent or self.endpoint.family != socket.AF_UNIX:
             return
-        with contextlib.suppress(FileNotFoundError):
+        with contextlib.suppress(FileNotFoundError, PermissionError):  # root made it in a directory of its own
             if os.stat(self.endpoint.path).st_ino == self.inode:
                 os.unlink(self.endpoint.path)
 
 
-def open_listener(endpoint: Endpoint, *, mode: int, group: str) -> Listener:
+def open_listener(endpoint: Endpoint, *, mode: int, group: str, user: Account | None = None) -> Listener:
     """Open the socket, or take the one that the service manager passed. Call it once, before the first fork.
 
     :param endpoint: where to listen. A socket that was passed is used instead, wherever it listens.
     :param mode: permissions of a unix socket.
-    :param group: its group; empty for the process's own.
+    :param group: its group; empty for the primary one of its owner.
+    :param user: its owner, if the process will become another user.
     :raises ListenerError: in use, no permission, no such group or directory; not a socket to serve on.
     """
     try:
@@ -88,7 +90,7 @@ def open_listener(endpoint: Endpoint, *, mode: int, group: str) -> Listener:
         raise ListenerError(f"milter.socket: {endpoint}: {_why(endpoint)}") from error
     _prepare(descriptor, endpoint.family)
     if endpoint.family == socket.AF_UNIX:
-        return Listener(endpoint, descriptor, _publish(bound.path, endpoint.path, mode, group))
+        return Listener(endpoint, descriptor, _publish(bound.path, endpoint.path, mode, group, user))
     return Listener(endpoint, descriptor)
 
 
@@ -187,8 +189,10 @@ def _refuse_used(endpoint: Endpoint) -> None:
         raise ListenerError(f"milter.socket: {endpoint}: another daemon serves on it; stop it, or write another path")
 
 
-def _publish(temporary: str, path: str, mode: int, group: str) -> int:
+def _publish(temporary: str, path: str, mode: int, group: str, user: Account | None) -> int:
     try:
+        if user is not None:
+            os.chown(temporary, user.uid, user.gid)
         os.chmod(temporary, mode)
         if group:
             _set_group(temporary, group)

@@ -23,6 +23,8 @@ from assay.daemon import endpoint, maps, worker
 from assay.daemon.child import BackOff, Child, Kind, Tether
 from assay.daemon.listener import Listener
 from assay.daemon.meter import DaemonMeter
+from assay.daemon.notify import Manager
+from assay.daemon.pulse import HANGS, LOOK, Pulse
 from assay.log import Log
 
 _SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGCHLD)
@@ -52,6 +54,8 @@ class Supervisor:
     reload: Callable[[], tuple[Configuration, Log]]  #: reads the configuration again; raises ConfigError
     log: Log
     source: str = ""  #: the configuration, as `assay status` names it
+    manager: Manager = field(default_factory=Manager)
+    _pulse: Pulse = field(default_factory=Pulse)
     _meter: DaemonMeter = field(init=False)
     _kinds: tuple[Kind, ...] = ()
     _children: dict[int, Child] = field(default_factory=dict)
@@ -59,6 +63,13 @@ class Supervisor:
     _noted: list[int] = field(default_factory=list)
     _stopping: bool = False
     _served: bool = False
+
+    def __post_init__(self) -> None:
+        """Read what the children need, before the process becomes another user.
+
+        :raises ConfigError: a file changed since the configuration was checked.
+        """
+        self._kinds = kinds(self.configuration, self.listener, self.log)
 
     def run(self) -> int:
         """Serve until a signal ends it.
@@ -72,11 +83,7 @@ class Supervisor:
         handlers = {number: signal.signal(number, lambda n, _: self._noted.append(n)) for number in _SIGNALS}
         self._meter = DaemonMeter(self.configuration.milter.worker_count, self.log, self.source)
         try:
-            self._kinds = kinds(self.configuration, self.listener, self.log)
             return self._loop(wake)
-        except ConfigError as error:  # a file changed since the configuration was checked
-            self.log.error(str(error))
-            return os.EX_CONFIG
         finally:
             self._kill_all()
             for number, handler in handlers.items():
@@ -106,7 +113,7 @@ class Supervisor:
         if self._stopping and not any(child.kind.serves_mail for child in self._children.values()):
             self._drain(list(self._children.values()))
         self._keep_children()
-        self._meter.publish(sum(child.serves for child in self._children.values()))
+        self._look_at_workers()
         readers = [wake, *(child.readiness for child in self._children.values() if child.readiness >= 0)]
         readable, _, _ = select.select(readers, [], [], self._patience())
         if wake in readable:
@@ -122,11 +129,27 @@ class Supervisor:
             if child.draining_until and time.monotonic() >= child.draining_until:
                 child.kill()
 
+    def _look_at_workers(self) -> None:
+        """Publish how many workers serve, and replace those that hang."""
+        serving = [child for child in self._children.values() if child.serves]
+        self._meter.publish(len(serving))
+        hanging = self._pulse.hanging(serving, time.monotonic())
+        for child in hanging:
+            self.log.error(f"{child.kind.name} {child.pid} hangs: no sign of life for {HANGS:g} s; killing it")
+            child.kill()
+        if len(serving) > len(hanging) or not self._served:
+            self.manager.alive()
+        if not self._stopping:
+            wanted = sum(kind.count for kind in self._kinds if kind.serves_mail)
+            self.manager.status(f"{len(serving)} of {wanted} workers serve on {self.listener.endpoint}")
+
     def _patience(self) -> float | None:
         """How long the loop may sleep, in seconds; None until something happens."""
         times = [child.draining_until for child in self._children.values() if child.draining_until]
         if not self._stopping:
             times += [self._due(kind) for kind in self._kinds if self._missing(kind)]
+            if self._served:
+                times.append(time.monotonic() + LOOK)
         if not self.log.flush():
             times.append(time.monotonic() + _LOG_SECONDS)
         return max(0.0, min(times) - time.monotonic()) if times else None
@@ -149,6 +172,7 @@ class Supervisor:
         If the socket is lent, the next daemon serves on it as soon as we have ended, so the workers drain without us.
         """
         self._stopping = True
+        self.manager.stopping()
         os.close(self.listener.descriptor)
         serving = [child for child in self._children.values() if child.kind.serves_mail]
         if not self.listener.lent:
@@ -164,6 +188,13 @@ class Supervisor:
     def _on_reload(self) -> None:
         if self._stopping:
             return
+        self.manager.reloading()
+        try:
+            self._reload()
+        finally:
+            self.manager.ready()
+
+    def _reload(self) -> None:
         try:
             configuration, log = self.reload()
             new = kinds(configuration, self.listener, log)
@@ -299,6 +330,7 @@ class Supervisor:
         child.read_readiness()
         if child.serving and child.kind.serves_mail and not self._served:
             self._served = True
+            self.manager.ready()
             count = child.kind.count
             self.log.info(
                 f"serving on {self.listener.endpoint} with {count} {child.kind.name}{'s' if count > 1 else ''}"

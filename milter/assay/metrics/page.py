@@ -105,6 +105,11 @@ class Page:
         self._head[_NOTE_TURN] += 1
 
     @property
+    def turns(self) -> int:
+        """A number that changes whenever the note is replaced."""
+        return self._head[_NOTE_TURN]
+
+    @property
     def noted(self) -> bytes:
         """The note; empty if there is none, or if it is being written at the moment."""
         for _ in range(3):
