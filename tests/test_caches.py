@@ -220,6 +220,13 @@ def test_every_cache_is_in_the_table() -> None:
         assert not re.search(r"\blru_cache\b", path.read_text()), path
 
 
+def test_the_documentation_has_the_bounds() -> None:
+    page = (Path(__file__).parents[1] / "docs/performance.md").read_text()
+    section = page.partition("## The caches")[2].partition("<!--")[0]
+    documented = dict(re.findall(r"^\| ([A-Za-z ]+) \| ([\d,]+) \| [^|]*\|$", section, re.MULTILINE))
+    assert documented == {name: f"{octets / 1024:,.0f}" for name, octets in BOUNDS.items()}
+
+
 #: Fills the cache of keys, verifies with each, and tells how many octets the process has grown.
 KEYS = """
 from test_caches import _key

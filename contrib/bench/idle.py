@@ -3,8 +3,8 @@
 
     idle.py SOCKET {replies|none|hash}
 
-*replies* answers every event, as pymilter does by default; *none* negotiates all replies away; *hash* does
-so too and takes SHA-256 of the body. Each adds one field at the end of the message.
+*replies* answers every event, as pymilter does by default. *none* negotiates that it answers none but the last. *hash*
+does the same and hashes the body with SHA-256. Each adds one field at the end of the message.
 """
 
 from __future__ import annotations

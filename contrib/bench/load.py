@@ -290,7 +290,8 @@ class _Client:
 class Load:
     """One run. `messages` are the legs of each; they are sent round and round until the time or the count is up.
 
-    `round_trip` is how long the SMTP client takes for its turn, in seconds; only with one connection.
+    `round_trip` is how long the SMTP client takes before it sends its next command, in seconds; only with one
+    connection.
     """
 
     def __init__(

@@ -57,7 +57,7 @@ class Message:
 
 @dataclass(frozen=True, slots=True)
 class Send:
-    """A piece to send, whether a reply must be read before the next, and whether the SMTP client then has its turn."""
+    """A piece to send; whether a reply must be read before the next; whether the SMTP client sends its next command."""
 
     data: bytes
     replies: bool
@@ -138,7 +138,8 @@ def session(
     """What an MTA sends a milter that agreed to these steps: the connection's part, and the message's.
 
     `macros` are the lists the milter asked for, by stage; for other stages it gets what Postfix sends by default.
-    Pieces between which the SMTP client has its turn are separate. A reply that was not agreed away is waited for.
+    There is a new piece for each command of the SMTP client. A reply is waited for unless the milter negotiated not to
+    send it.
     `until` is the last command: a client that disconnects omits those after it.
     """
     connection, transaction = _Script(steps, macros, until), _Script(steps, macros, until)
@@ -203,7 +204,7 @@ class _Script:
             self._end(replies=True, turn=False)
 
     def pause(self) -> None:
-        """The SMTP client has its turn."""
+        """The SMTP client sends its next command."""
         if self._data:
             self._end(replies=False, turn=True)
         elif self.sends:

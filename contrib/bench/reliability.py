@@ -9,7 +9,7 @@ import tables
 from tables import number, table
 
 Row = dict[str, Any]
-_SLOWER, _LARGER = 2.0, 1.5  # what is allowed, of the figure without attack
+_SLOWER, _LARGER = 2.0, 1.5  # the limits, as ratios to the figures without attack
 
 
 def tables_of(report: Row) -> dict[str, str]:
@@ -20,15 +20,15 @@ def tables_of(report: Row) -> dict[str, str]:
 
 
 def _law(rows: list[Row]) -> str:
-    """What is promised, for the mix of all attacks."""
+    """The limits that an attack must not exceed, for the mix of all attacks."""
     lines = []
     for row in rows:
         wrong = sum(row["attacked"]["faults"].values())
         slower, larger = (_ratio(row, key) for key in ("p99_ms", "worker_mib"))
         for what, value, wanted, met in (
-            ("honest mail that ended wrong", str(wrong), "0", not wrong),
-            ("p99 latency, of that without attack", f"{slower:.2f}", f"at most {_SLOWER:g}", slower <= _SLOWER),
-            ("memory of a worker, of that without attack", f"{larger:.2f}", f"at most {_LARGER:g}", larger <= _LARGER),
+            ("honest messages with a wrong outcome", str(wrong), "0", not wrong),
+            ("p99 latency, ratio to that without attack", f"{slower:.2f}", f"at most {_SLOWER:g}", slower <= _SLOWER),
+            ("memory of a worker, ratio to that without", f"{larger:.2f}", f"at most {_LARGER:g}", larger <= _LARGER),
         ):
             lines.append(
                 [row["addresses"], row["attacked"]["seconds"], what, value, wanted, "yes" if met else "**no**"]
@@ -43,7 +43,7 @@ def _attacks(rows: list[Row]) -> str:
         "its sessions",
         "its MB",
         "honest messages",
-        "what ended wrong",
+        "wrong outcomes",
         "p50 ms, quiet",
         "attacked",
         "p99 ms, quiet",

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """Measure assay and the milters that it replaces, in one run on this machine.
 
-    python contrib/bench/run.py --short              # five minutes
-    python contrib/bench/run.py --long               # twenty minutes: longer turns, larger bodies
+    python contrib/bench/run.py --short              # eight minutes
+    python contrib/bench/run.py --long               # half an hour: longer turns, larger bodies
     python contrib/bench/run.py --only warm,cold     # some scenarios
     python contrib/bench/run.py --short --write      # and put table and plots into docs/performance.md
 
@@ -30,8 +30,8 @@ _KIB, _MIB = 1024, 1024 * 1024
 def main() -> int:
     parser = argparse.ArgumentParser(description="Measure assay and the milters that it replaces.")
     size = parser.add_mutually_exclusive_group()
-    size.add_argument("--short", action="store_true", help="about five minutes (the default)")
-    size.add_argument("--long", action="store_true", help="about twenty minutes")
+    size.add_argument("--short", action="store_true", help="about eight minutes (the default)")
+    size.add_argument("--long", action="store_true", help="about half an hour")
     parser.add_argument("--smoke", action="store_true", help="one second against assay alone, for a test")
     parser.add_argument("--only", default=",".join(_SCENARIOS), help=f"scenarios, of {','.join(_SCENARIOS)}")
     parser.add_argument(

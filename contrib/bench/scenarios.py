@@ -130,8 +130,8 @@ class Contestant:
 
 
 def alternate(contestants: dict[str, Contestant], seconds: float, rounds: int, *, connections: int) -> Iterator[Row]:
-    """Give each contestant a short turn, and again, and again; one row each. The machine is faster in one minute than
-    in the next, and this way all of them have the same minutes."""
+    """Give each contestant short turns, one after another, and return one row for each. The machine is faster in one
+    minute than in the next; so all of them share the same minutes."""
     for number in range(rounds):
         for name in tuple(contestants) if number % 2 else tuple(reversed(contestants)):
             one = contestants[name]
