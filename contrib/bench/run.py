@@ -93,6 +93,7 @@ def _measure(arguments: argparse.Namespace, directory: Path) -> Iterator[dict[st
         if arguments.smoke:
             scenarios.TARGETS = {"assay": scenarios.TARGETS["assay"]}
             yield from scenarios.warm(world, messages, (1,), 1.0, 1)
+            yield from scenarios.stages(messages)
             return
         if "warm" in wanted:
             yield from scenarios.warm(world, messages, (1, 10, 100), seconds, rounds)

@@ -21,7 +21,8 @@ def test_a_second_against_assay() -> None:
         pytest.skip("this kernel does not permit user namespaces")
     done = subprocess.run([sys.executable, RUN, "--smoke"], capture_output=True, text=True, timeout=120, check=False)
     assert done.returncode == 0, done.stderr
-    (row,) = json.loads(done.stdout)
+    row, *stages = json.loads(done.stdout)
     assert "failed" not in row
     assert row["messages"] > 0
     assert 0 < row["generator_cpu_ms"] < row["cpu_ms"]
+    assert {"connect", "end of message"} <= {stage["event"] for stage in stages}
