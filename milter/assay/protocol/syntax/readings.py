@@ -43,7 +43,9 @@ _DROPPED = re.compile(r'[\x00-\x08\x0a-\x1f\x7f-\x9f"\\)>\u2028\u2029]+')
 _PARENTHESIS = re.compile("[()]")
 #: Sendmail rewrites ``host!user`` and ``user%host`` to ``user@host`` where no "@" follows. The first host, backwards.
 _BANG = re.compile("!")  # the user may be missing, as Sendmail puts quotes around what follows a ":" or ";"
-_HOST_BACKWARDS = re.compile(r"[ \t\":\\]*+([A-Za-z0-9#$&'*+/=?^_`{|}~. \t\x80-\U0010ffff-]*+)")
+#: Quotes, colons and the like may stand between the two, so these are all words in front that are not local parts.
+_HOST = re.compile(r"[A-Za-z0-9#$&'*+/=?^_`{|}~.\x80-\U0010ffff-]++(?!@)")
+_HOST_BACKWARDS = re.compile(r"[ \t]*+([A-Za-z0-9#$&'*+/=?^_`{|}~. \t\x80-\U0010ffff-]*+)")
 _PERCENT = re.compile(r"%([A-Za-z0-9!#$&'*+/=?^_`{|}~. \t\x80-\U0010ffff-]++)")
 
 _ENCODED_WORD = re.compile(r"=\?([^?]*+)\?([QqBb])\?([^?]*+)\?=")
@@ -125,9 +127,12 @@ def _scan_old(text: str) -> Iterator[HeaderMailbox]:
     """What addresses of other networks stand for: ``host!user`` and ``user%host``."""
     for bang in _BANG.finditer(text):
         words = _backwards(_HOST_BACKWARDS, text, bang.start()).split()
-        for host in (".".join(words), *words[-1:]):
-            if _is_whole(host):
-                yield HeaderMailbox("", "", host)
+        host = ".".join(words)
+        if _is_whole(host):
+            yield HeaderMailbox("", "", host)
+    for word in _HOST.finditer(text) if "!" in text else ():
+        if _is_whole(word[0]) and text.find("!", word.end(), word.end() + MAX_BACKWARDS) >= 0:
+            yield HeaderMailbox("", "", word[0])
     for percent in _PERCENT.finditer(text):
         words = percent[1].split()
         for host in (".".join(words), *words[:1]):
