@@ -222,7 +222,7 @@ class Supervisor:
             self._meter.reloaded(fault)
             self.log.error(f"not reloaded, the old configuration stays: {fault}")
             return
-        self.log.close()
+        self.log.replace_by(log)
         self.configuration, self.log, self._kinds = configuration, log, new
         self._drain(old, replaced=True)
         self._meter.reloaded("", log)

@@ -17,7 +17,7 @@ from msgspec import Struct
 
 from assay.log.forms import Field, Form, as_json, as_marked_pairs, as_pairs, for_journal
 from assay.log.level import Level
-from assay.log.outlet import Outlet
+from assay.log.outlet import LOST, Outlet
 from assay.log.sinks import Journald, Sink, StandardError, Syslog
 from assay.log.text import MAX_VALUE_LENGTH, pairs, quote
 
@@ -70,10 +70,10 @@ class Log(Struct, frozen=True):
         if self.shared is not None:
             self.shared[0] = level
 
-    def close(self) -> None:
-        """Send what can be sent and close it."""
-        if self.outlet is not None:
-            self.outlet.close()
+    def replace_by(self, new: Log) -> None:
+        """Send what can be sent and close it. Lines that are lost by that are reported by the new one."""
+        if self.outlet is not None and (lost := self.outlet.close()):
+            new.warning(LOST.format(lost))
 
     def _log(self, level: Level, text: str, fields: Sequence[Field]) -> None:
         if level <= (self.level if self.shared is None else self.shared[0] or self.level):

@@ -27,6 +27,9 @@ MAX_WARNING_LENGTH = 500  # characters of each
 RETRY_SECONDS = 1.0  # until the next attempt, if the sink cannot say when it takes more
 
 
+LOST = "{} log lines were lost, because the log did not take them"
+
+
 class Outlet:
     """Sends lines in order and never blocks. Any thread may write."""
 
@@ -73,12 +76,18 @@ class Outlet:
                 return False
             self._pause(left)
 
-    def close(self) -> None:
-        """Send what can be sent at once, and close the sink."""
+    def close(self) -> int:
+        """Send what can be sent at once, and close the sink.
+
+        :returns: how many lines are lost and not reported.
+        """
         with self._lock:
             self._flush()
+            lost = len(self._waiting) + self._unreported
             self._waiting.clear()
+            self._octets = self._unreported = 0
             self._sink.close()
+        return lost
 
     def _send(self, octets: bytes) -> bytes:
         """Send octets; what is left of them."""
@@ -123,7 +132,7 @@ class Outlet:
 
     def _report(self) -> None:
         number, self._unreported = self._unreported, 0
-        line = self._form(Level.WARNING, f"{number} log lines were lost, because the log did not take them")
+        line = self._form(Level.WARNING, LOST.format(number))
         octets = self._sink.frame(Level.WARNING, line)
         self._waiting.append(octets)
         self._octets += len(octets)
