@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import os
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -14,15 +13,17 @@ from assay.findings import Finding
 from assay.metrics import FAMILIES, Figures, Histogram, Page, Pages, read
 from assay.metrics.page import MAX_ENTRIES, NAME_OCTETS, NOTE_OCTETS, name_of
 from assay.policy import Action, Decision, Stage
+from assay.session import Verdict
+from assay.session.outgoing import Signed
 
 VERDICT = name_of("verdicts", "eom", "accept")
 
 
-def verdict(stage: Stage = Stage.EOM, action: Action = Action.ACCEPT, **more: Any) -> Any:
+def verdict(stage: Stage = Stage.EOM, action: Action = Action.ACCEPT, **more: Any) -> Verdict:
     """A verdict, as far as it is counted."""
     findings = (Finding("dmarc", "pass", key="dmarc"), Finding("spf", "fail", key="spf.helo"))
-    given = {"decision": Decision(), "findings": findings, "signed": None} | more
-    return SimpleNamespace(stage=stage, action=action, **given)
+    given: dict[str, Any] = {"decision": Decision(), "findings": findings} | more
+    return Verdict(action, None, (), assessment=None, stage=stage, **given)  # type: ignore[arg-type]
 
 
 def counted(*verdicts: Any) -> Figures:
@@ -52,8 +53,7 @@ def test_what_decided_and_what_would_have() -> None:
 
 
 def test_outgoing_messages() -> None:
-    signed = SimpleNamespace(signers=(("example.org", ("s",)),))
-    unsigned = SimpleNamespace(signers=())
+    signed, unsigned = Signed(signers=(("example.org", ("s",)),)), Signed()
     figures = counted(verdict(signed=signed), verdict(signed=signed), verdict(signed=unsigned), verdict())
     assert figures.of("outgoing") == {("yes",): 2, ("no",): 1}
 
