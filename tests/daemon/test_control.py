@@ -178,3 +178,11 @@ def test_another_daemon_on_the_same_socket(daemon: Daemon, tmp_path: Path) -> No
     with Daemon(tmp_path / "two", control={"socket": f"unix:{tmp_path}/control"}) as other:
         other.wait_for_log(f"endpoint: unix:{tmp_path}/control: another daemon serves on it")
         assert status(daemon)["configuration"] == str(daemon.configuration)
+
+
+def test_a_reload_switches_it_on(tmp_path: Path) -> None:
+    with Daemon(tmp_path, ROWS) as daemon:
+        assert "write unix:/run/assay/daemon/control.sock and reload assay" in assay(daemon, "status").stderr
+        daemon.configure(control={"socket": f"unix:{tmp_path}/control"})
+        daemon.signal(signal.SIGHUP)
+        until(lambda: assay(daemon, "status").returncode == 0)

@@ -116,7 +116,7 @@ def _ask(options: argparse.Namespace, method: str, path: str) -> tuple[int, byte
     if not text:
         where = options.config or "the built-in defaults; name the daemon's file with -c"
         raise ConfigError(
-            f"control.socket is not set in {where}; write unix:/run/assay/daemon/control.sock and restart assay"
+            f"control.socket is not set in {where}; write unix:/run/assay/daemon/control.sock and reload assay"
         )
     connection = _Connection(Endpoint.parse(text))
     try:
