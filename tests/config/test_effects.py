@@ -42,6 +42,7 @@ from assay.model.message import split_message
 from assay.model.smtp import parse_address
 from assay.policy import Action
 from assay.protocol import srs
+from assay.resolver import wire
 from assay.resolver.authority import Authority
 from assay.resolver.update import Updater
 from assay.session import Verdict
@@ -467,6 +468,15 @@ def answer(world: World) -> object:
     return found.outcome, found.records, found.secure
 
 
+def spelling(world: World) -> object:
+    """Whether the nameserver sees only lower case."""
+    seen: list[bytes] = []
+    with pytest.MonkeyPatch.context() as patch, make_resolver(world.configuration) as made:
+        patch.setattr(wire, "in_random_case", lambda asked: seen.append(asked) or asked)
+        made.driver(5.0).start(_ask("a.example")).result()
+    return len(seen)
+
+
 def authorities(world: World) -> object:
     """How many authorities the connections to encrypted nameservers trust."""
     CertificateAuthority(world.folder, "ca").certificate.touch()
@@ -544,6 +554,7 @@ EFFECTS: list[tuple[str, Any, Callable[[World], object], Mapping[str, Any]]] = [
     ("dns.nameservers", "{nameserver}", answer, {"dns.zone": ""}),
     ("dns.zone", "{folder}/zone", answer, {"dns.zone": "", "dns.nameservers": "none"}),
     ("dns.trust_ad", True, answer, ASKED),
+    ("dns.random_case", True, spelling, ASKED),
     ("dns.ca_file", "{folder}/ca.pem", authorities, {"dns.nameservers": ("tls://192.0.2.1",), "dns.zone": ""}),
     ("dns.timeout_seconds", 0.2, seconds_of_silence, ASKED),
     ("dns.cache_entries", 2, answers_kept, ASKED),

@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from assay.inquiry import MX, Answer, Inquiry, Outcome, Question, Record, RecordType
-from assay.resolver import Resolver, Statistics, client, configured
+from assay.resolver import Resolver, Statistics, client, configured, wire
 from assay.resolver.streams import MAX_ANSWER
 from nameserver import NameServer, closed_port
 
@@ -435,3 +435,24 @@ def test_the_statistics_tell_what_happened() -> None:
         assert replace(resolver.statistics, troubles=expected.troubles) == expected
         assert resolver.state.nameservers == {server.text: True}
     assert ended == [(server.text, "udp", "found"), (server.text, "udp", "truncated"), (server.text, "tcp", "found")]
+
+
+class TestRandomCase:
+    NAME = "a-name-of-many-letters.example.org"
+
+    def test_an_answer_that_repeats_the_case_is_taken(self) -> None:
+        with (
+            NameServer({self.NAME: [["A", "192.0.2.1"]]}) as server,
+            Resolver(configured([server.text]), random_case=True) as resolver,
+        ):
+            assert one(resolver, self.NAME) == found(ip_address("192.0.2.1"))
+            assert resolver.statistics.streams == 0
+
+    def test_one_that_does_not_is_asked_for_over_tcp(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(wire, "repeats", lambda *_: False)
+        with (
+            NameServer({self.NAME: [["A", "192.0.2.1"]]}) as server,
+            Resolver(configured([server.text]), random_case=True) as resolver,
+        ):
+            assert one(resolver, self.NAME) == found(ip_address("192.0.2.1"))
+            assert resolver.statistics.streams == 1

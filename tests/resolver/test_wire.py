@@ -256,3 +256,23 @@ def test_a_padded_query_is_a_multiple_of_the_block(name: str) -> None:
     message = dns.message.from_wire(octets)
     assert (message.edns, message.payload) == (0, wire.EDNS_PAYLOAD)
     assert [option.otype for option in message.options] == [dns.edns.OptionType.PADDING]
+
+
+def test_only_the_letters_of_the_name_change_case() -> None:
+    asked = wire.section(Question("a" * 40 + ".[{1`~." + "b" * 40, RecordType.TXT))
+    assert asked is not None
+    drawn = {wire.in_random_case(asked) for _ in range(20)}
+    assert len(drawn) > 10
+    for one in drawn:
+        assert one.lower() == asked.lower()
+        assert one[-5:] == asked[-5:]
+        assert wire.answers(struct.pack("!HHHHHH", 7, 0x8180, 1, 0, 0, 0) + one, 7, asked)
+
+
+def test_an_answer_in_another_case_does_not_repeat_the_question() -> None:
+    asked = wire.section(Question("abc.example", RecordType.A))
+    assert asked is not None
+    header = struct.pack("!HHHHHH", 7, 0x8180, 1, 0, 0, 0)
+    assert wire.repeats(header + asked, asked)
+    assert not wire.repeats(header + asked.replace(b"abc", b"aBc"), asked)
+    assert wire.is_truncated(wire.truncated(header + asked))

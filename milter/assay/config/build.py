@@ -70,6 +70,7 @@ def make_resolver(
         tell=tell,
         watch=watch,
         contexts=dns.contexts(nameservers),
+        random_case=dns.random_case,
     )
 
 

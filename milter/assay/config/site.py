@@ -292,6 +292,14 @@ class DnsSection(Section, frozen=True):
             "for validating resolvers reached over a trusted path, such as on the same host or encrypted."
         ),
     ] = False
+    random_case: Annotated[
+        bool,
+        Meta(
+            description="Ask for names in random case over UDP, and check that answers repeat it: one more thing for a "
+            "forger to guess. For plain nameservers across a network. A server that does not repeat the case is asked "
+            "again over TCP, which is slow, so it is off by default."
+        ),
+    ] = False
     ca_file: Annotated[
         str,
         Meta(

@@ -81,6 +81,7 @@ class Asking:
         resolv_conf: ResolvConf | None = None,
         tell: Callable[[str], None] = lambda _: None,
         contexts: tls.Contexts = MappingProxyType({}),
+        random_case: bool = False,
     ) -> None:
         self._loop = loop
         self._cache = cache
@@ -91,7 +92,7 @@ class Asking:
         self._trust_ad = trust_ad
         self._resolv_conf = resolv_conf
         self._tell = tell
-        self._transports = Transports(loop, statistics, trust_ad, contexts)
+        self._transports = Transports(loop, statistics, trust_ad, contexts, random_case)
         self._health = Health(
             nameservers,
             self._transports,

@@ -7,6 +7,10 @@ random, a number is used once on a socket, and a socket is replaced after `MAX_Q
 with little traffic, each query has its own port. The sockets are connected: answers from elsewhere never reach
 us, and a refused port is known at once.
 
+With `random_case`, the letters of each name that is asked for are upper or lower case at random, and an answer must
+repeat them: as many bits more for a forger to guess. A server that does not repeat them is asked again over TCP, where
+nobody can forge an answer from outside.
+
 A sender of many wrong answers to a socket knows its port and is guessing. The socket is then closed, and its queries
 are asked again from others; no query fails for it, unless that happens again and again.
 
@@ -43,13 +47,17 @@ MAX_MOVES = 3
 class Datagrams:
     """Asks over UDP."""
 
-    def __init__(self, loop: asyncio.AbstractEventLoop, statistics: Statistics, authentic: bool) -> None:
+    def __init__(
+        self, loop: asyncio.AbstractEventLoop, statistics: Statistics, authentic: bool, random_case: bool = False
+    ) -> None:
         """
         :param authentic: ask for the AD bit.
+        :param random_case: ask for names in random case.
         """
         self.loop = loop
         self.statistics = statistics
         self.authentic = authentic
+        self.random_case = random_case
         self._sockets: dict[Nameserver, _Sockets] = {}
 
     def ask(self, server: Nameserver, asked: bytes, patience: float, done: Done) -> Query:
@@ -86,11 +94,12 @@ class Datagrams:
 class Query:
     """A query over UDP in flight."""
 
-    __slots__ = ("asked", "done", "extended", "identifier", "moves", "patience", "port", "sockets", "timer")
+    __slots__ = ("asked", "cased", "done", "extended", "identifier", "moves", "patience", "port", "sockets", "timer")
 
     def __init__(self, sockets: _Sockets, asked: bytes, patience: float, done: Done) -> None:
         self.sockets = sockets
         self.asked = asked
+        self.cased = wire.in_random_case(asked) if sockets.datagrams.random_case else asked
         self.patience = patience
         self.done = done
         self.extended = sockets.extended  # asked with EDNS
@@ -125,6 +134,8 @@ class Query:
             self.port = None
             self.sockets.send(self)
             return
+        if self.cased is not self.asked and not wire.repeats(message, self.cased):
+            message = wire.truncated(message)  # so that it is asked again over TCP
         self.finish(message)
 
     def too_late(self) -> None:
@@ -159,7 +170,7 @@ class _Sockets:
         port.queries[identifier] = query
         port.busy += 1
         try:
-            port.socket.send(wire.query(identifier, query.asked, self.datagrams.authentic, query.extended))
+            port.socket.send(wire.query(identifier, query.cased, self.datagrams.authentic, query.extended))
         except OSError as error:
             failed = fault(error)
             if failed.cause is Cause.UNREACHABLE:  # applies to all that were sent before

@@ -46,6 +46,7 @@ class Resolver:
         watch: Watch = unwatched,
         clock: Callable[[], float] = time.monotonic,
         contexts: tls.Contexts = MappingProxyType({}),
+        random_case: bool = False,
     ) -> None:
         """
         :param nameservers: in order of preference; with none, only the zone answers and all else is NXDOMAIN.
@@ -58,6 +59,7 @@ class Resolver:
             again; the nameservers have changed; or the questions of some clients wait too long for their turn.
         :param watch: called in the loop's thread with each query that has ended.
         :param clock: seconds that never go back; the same one as the cache's.
+        :param random_case: ask for names in random case over UDP, and check that answers repeat it.
         :param contexts: for the encrypted nameservers, from `tls.contexts`.
         """
         self.statistics = Statistics(watch)
@@ -72,6 +74,7 @@ class Resolver:
         self._tell = tell
         self._clock = clock
         self.contexts = contexts
+        self._random_case = random_case
         self._lock = Lock()  # guards the start and end of the thread
         self._loop: asyncio.AbstractEventLoop | None = None
         self._thread: Thread | None = None
@@ -188,6 +191,7 @@ class Resolver:
             self._resolv_conf,
             self._tell,
             self.contexts,
+            self._random_case,
         )
         # A daemon thread, so that a program that forgot to close can end.
         self._thread = Thread(target=_work, args=(loop, self._client), name="dns", daemon=True)

@@ -19,13 +19,19 @@ class Transports:
     """Asks any nameserver."""
 
     def __init__(
-        self, loop: asyncio.AbstractEventLoop, statistics: Statistics, authentic: bool, contexts: tls.Contexts
+        self,
+        loop: asyncio.AbstractEventLoop,
+        statistics: Statistics,
+        authentic: bool,
+        contexts: tls.Contexts,
+        random_case: bool,
     ) -> None:
         """
         :param authentic: ask for the AD bit.
         :param contexts: for the encrypted nameservers.
+        :param random_case: over UDP, ask for names in random case.
         """
-        self.datagrams = Datagrams(loop, statistics, authentic)
+        self.datagrams = Datagrams(loop, statistics, authentic, random_case)
         self._streams = Streams(loop, statistics, authentic)
         self._encrypted = Encrypted(loop, statistics, authentic, contexts)
 

@@ -10,6 +10,7 @@ Only a name with a dot *inside* a label is escaped as in a master file (``a\\.b`
 
 from __future__ import annotations
 
+import os
 import struct
 
 import dns.edns
@@ -94,6 +95,25 @@ def answers(message: bytes, identifier: int, asked: bytes) -> bool:
         return bool(flags & 0x000F)  # the RCODE (RFC 1035, 4.1.1)
     # Lower-casing cannot hit a length octet: those are below 64, letters start at 65. Types and classes are as low.
     return questions == 1 and message[HEADER : HEADER + len(asked)].lower() == asked
+
+
+def in_random_case(asked: bytes) -> bytes:
+    """A question section with the case of each letter of its name drawn at random."""
+    name = asked[:-4]
+    chance = int.from_bytes(os.urandom(len(name) // 8 + 1), "big")
+    # Lengths are below 64, so whatever is a letter here is one in the name.
+    octets = [octet ^ (chance >> at & 1) << 5 if 97 <= octet <= 122 else octet for at, octet in enumerate(name)]
+    return bytes(octets) + asked[-4:]
+
+
+def repeats(message: bytes, asked: bytes) -> bool:
+    """Whether an answer that `answers` accepts repeats our question octet by octet, or has none."""
+    return message[4:6] == b"\0\0" or message[HEADER : HEADER + len(asked)] == asked
+
+
+def truncated(message: bytes) -> bytes:
+    """The message with the TC bit set."""
+    return message[:2] + bytes([message[2] | _TC >> 8]) + message[3:]
 
 
 def refuses_extension(message: bytes) -> bool:
