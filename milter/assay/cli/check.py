@@ -182,9 +182,9 @@ def _asked_for(decision: Decision, where: str) -> str:
     return f"{decision.action}{where}{by}" + (f": {decision.reason}" if decision.reason else "")
 
 
-def _found(one: Finding) -> str:
-    result = f"{one.result} ({one.about})" if one.about else one.result
-    return f"{one.method:<8} {result}: {one.reason}" if one.reason else f"{one.method:<8} {result}"
+def _found(finding: Finding) -> str:
+    result = f"{finding.result} ({finding.about})" if finding.about else finding.result
+    return f"{finding.method:<8} {result}: {finding.reason}" if finding.reason else f"{finding.method:<8} {result}"
 
 
 _ENDS = {Action.QUARANTINE: "quarantined", Action.DISCARD: "discarded"}

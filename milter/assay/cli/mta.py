@@ -127,10 +127,10 @@ class Mta:
     def message(self, header: Header, body: bytes, **macros: str) -> FilterOutcome:
         """Send a whole message and return the verdict on it, or the first refusal on the way."""
         outcome = self.command(b"T", b"", macros)
-        for one in header:
+        for header_field in header:
             if outcome.code != 250:
                 return outcome
-            outcome = self.header(one)
+            outcome = self.header(header_field)
         if outcome.code == 250:
             outcome = self.command(b"N", b"", {})
         for start in range(0, len(body), CHUNK_OCTETS):
@@ -141,12 +141,12 @@ class Mta:
             return outcome
         return self.end_of_message(**macros)
 
-    def header(self, one: HeaderField) -> FilterOutcome:
+    def header(self, header_field: HeaderField) -> FilterOutcome:
         """One header field, folded with line feeds, as MTAs send it."""
-        value = one.value.replace(b"\r\n", b"\n")
+        value = header_field.value.replace(b"\r\n", b"\n")
         if not self.leading_space:
             value = value.removeprefix(b" ")
-        return self.command(b"L", one.name + b"\0" + value + b"\0", {})
+        return self.command(b"L", header_field.name + b"\0" + value + b"\0", {})
 
     def end_of_message(self, **macros: str) -> FilterOutcome:
         """The final dot: collect the edits up to the verdict."""
@@ -238,9 +238,9 @@ def apply(edits: list[tuple[int, bytes, bytes | None]], header: Header, received
     fields = [received, *header]
     for index, name, value in edits:
         if value is None:
-            same = [one for one in fields if one is not received and one.key == name.lower()]
+            same = [each for each in fields if each is not received and each.key == name.lower()]
             if 1 <= index <= len(same):
-                fields = [one for one in fields if one is not same[index - 1]]
+                fields = [other for other in fields if other is not same[index - 1]]
         else:
             fields.insert(index, HeaderField(name, value.replace(b"\n", b"\r\n")))
     return Header(tuple(fields))

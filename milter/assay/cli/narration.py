@@ -55,12 +55,12 @@ def narrate(check: Check) -> Iterator[str]:
         text = step.text
         if step.question is not None and step.answer is not None:
             key = (step.question.name, step.question.type)
-            one = asked.get(key)
-            if one is None:
+            made = asked.get(key)
+            if made is None:
                 took = "not asked: the DNS cannot carry this name"
             else:
-                took = "as above" if key in told else f"{one.seconds * 1000:.1f} ms"
-                known = max(known, one.at)
+                took = "as above" if key in told else f"{made.seconds * 1000:.1f} ms"
+                known = max(known, made.at)
             # The record found follows on its own line.
             is_policy = not step.term and step.answer.outcome is Outcome.FOUND
             text = f"{lookup(step.question, step.answer, count=is_policy)} ({took})"
@@ -70,10 +70,10 @@ def narrate(check: Check) -> Iterator[str]:
         line = f"{_milliseconds(known)}  {'  ' * _level(step)}{text}"
     if line:
         yield line
-    for key, one in asked.items():
+    for key, made in asked.items():
         if key not in told:
-            text = f"{lookup(one.question, one.answer)} ({one.seconds * 1000:.1f} ms)"
-            yield f"{_milliseconds(one.at)}  asked in advance, not needed: {text}"
+            text = f"{lookup(made.question, made.answer)} ({made.seconds * 1000:.1f} ms)"
+            yield f"{_milliseconds(made.at)}  asked in advance, not needed: {text}"
     evaluation = check.evaluation
     if not check.steps:  # there was no domain to check
         yield f"{_milliseconds(known)}  => {evaluation.result}: {evaluation.reason}"

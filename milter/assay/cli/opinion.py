@@ -111,8 +111,8 @@ def compare_field(value: str) -> Comparison:
     if isinstance(found, authres.FieldFault):
         section = "RFC 6532, 3.2" if not value.isascii() else "RFC 8601, 2.2"
         return Comparison("authres", "", "authres", _count(meant), found.reason, False, section=section)
-    ours = [_essence(one) for one in meant.results]
-    theirs = [_essence(one) for one in found.results]
+    ours = [_essence(result) for result in meant.results]
+    theirs = [_essence(result) for result in found.results]
     agrees = ours == theirs and meant.authserv_id.lower() == found.authserv_id
     # The library keeps the backslashes of a quoted-string.
     section = "" if agrees else "RFC 5322, 3.2.4" if "\\" in value else "RFC 8601, 2.2"
@@ -129,8 +129,8 @@ def _unlike(ours: Sequence[authres.MethodResult], theirs: Sequence[authres.Metho
     return ""
 
 
-def _essence(one: authres.MethodResult) -> authres.MethodResult:
-    return replace(one, comment="", reason=" ".join(one.reason.split()))
+def _essence(result: authres.MethodResult) -> authres.MethodResult:
+    return replace(result, comment="", reason=" ".join(result.reason.split()))
 
 
 def _count(read: authres.AuthenticationResults) -> str:

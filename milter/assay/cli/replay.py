@@ -180,7 +180,7 @@ class Judge:
 
     def _trusted(self, arc: ArcFacts, lacking: set[str]) -> bool:
         """Whether sealers vouch for the message, by the list of this configuration."""
-        listed = {str(one) for one in self.policy.trusted_sealers}
+        listed = {str(domain) for domain in self.policy.trusted_sealers}
         if arc.result != "pass" or not arc.sealers or not listed.issuperset(arc.sealers):
             return False
         if (
@@ -198,7 +198,7 @@ def _known(facts: _Tree, stage: Stage) -> _Tree:
     known = {}
     for fact in members(type(facts)).values():
         value = getattr(facts, fact.attribute)
-        if is_tree(fact.kind) and any(one.stage for one in members(fact.kind).values()):
+        if is_tree(fact.kind) and any(member.stage for member in members(fact.kind).values()):
             known[fact.attribute] = _known(value, stage)
         elif fact.stage is None or fact.stage.rank <= stage.rank:
             known[fact.attribute] = value

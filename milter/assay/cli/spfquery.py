@@ -272,5 +272,8 @@ def _check_object(check: Check) -> dict[str, Any]:
     return evaluation | {
         "received_spf": check.received_spf.replace("\r\n\t", " "),
         "ms": round(check.seconds * 1000, 1),
-        "dns": [plain(one.question) | plain(one.answer) | {"ms": round(one.seconds * 1000, 1)} for one in check.asked],
+        "dns": [
+            plain(asked.question) | plain(asked.answer) | {"ms": round(asked.seconds * 1000, 1)}
+            for asked in check.asked
+        ],
     }

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import socket
 from collections.abc import Iterator
+from itertools import chain
 
 from assay.config.configuration import Configuration
 from assay.config.endpoint import Endpoint
@@ -62,7 +63,7 @@ def _risks_of_signing(configuration: Configuration) -> Iterator[str]:
         signing = make_signing(configuration)
     except ValueError:  # an error and not a risk, and reported as such
         return
-    for signatory in (one for table in signing.tables for one in table.signatories) if signing is not None else ():
+    for signatory in () if signing is None else chain.from_iterable(table.signatories for table in signing.tables):
         for key in signatory.keys:
             if key.rsa_bits and key.rsa_bits < ADVISED_RSA_BITS:
                 yield (

@@ -33,22 +33,22 @@ def passed_socket() -> socket.socket | None:
         raise ActivationError(f"the service manager passed {count} sockets; keep one ListenStream= in assay.socket")
     os.set_inheritable(_FIRST, False)
     try:
-        one = socket.socket(fileno=_FIRST)
+        listening = socket.socket(fileno=_FIRST)
     except OSError as error:
         raise ActivationError(f"the service manager passed no socket ({error.strerror}); see assay.socket") from error
     families = (socket.AF_UNIX, socket.AF_INET, socket.AF_INET6)
-    if one.type != socket.SOCK_STREAM or one.family not in families:
+    if listening.type != socket.SOCK_STREAM or listening.family not in families:
         raise ActivationError(
             "the service manager passed a socket of another kind; write ListenStream= in assay.socket"
         )
-    if not one.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN):
+    if not listening.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN):
         raise ActivationError("the service manager passed a connection; write Accept=no in assay.socket")
-    return one
+    return listening
 
 
-def endpoint_of(one: socket.socket) -> Endpoint:
+def endpoint_of(listening: socket.socket) -> Endpoint:
     """Where a listening socket listens."""
-    name = one.getsockname()
-    if one.family == socket.AF_UNIX:
-        return Endpoint(one.family, "", 0, os.fsdecode(name).replace("\0", "@"))
-    return Endpoint(one.family, name[0], name[1], "")
+    name = listening.getsockname()
+    if listening.family == socket.AF_UNIX:
+        return Endpoint(listening.family, "", 0, os.fsdecode(name).replace("\0", "@"))
+    return Endpoint(listening.family, name[0], name[1], "")

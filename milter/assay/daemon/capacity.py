@@ -72,7 +72,7 @@ def capacity(configured: int, workers: int, grant: Grant) -> Capacity:
     if grant.memory is not None:
         room = FEW + max(0, grant.memory // (2 * workers) - _WORKER_OCTETS) // _SESSION_OCTETS
         found.append(Capacity(room, "the limit of memory (MemoryMax=)"))
-    least = min(found, key=lambda one: one.sessions)
+    least = min(found, key=lambda capacity: capacity.sessions)
     return Capacity(max(1, least.sessions), least.by)
 
 
@@ -92,7 +92,7 @@ def kept_descriptors(limit: int) -> int:
 @cache
 def granted() -> Grant:
     """What the system grants, as it was when first asked: in the supervisor, before its first child."""
-    threads = [one for one in (_pids(), _processes()) if one is not None]
+    threads = [number for number in (_pids(), _processes()) if number is not None]
     memory = list(_cgroup_values("memory", ("memory.max", "memory.limit_in_bytes")))
     soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
     return Grant(

@@ -120,7 +120,9 @@ class History:
     def last(self, seconds: float, now: float, figures: Figures) -> Period:
         """What happened in the last so many seconds, or since the first snapshot."""
         snapshots = self._fine if seconds <= MINUTE else self._coarse
-        before = next((one for one in snapshots if now - one.time <= seconds + 1), _Snapshot(now, figures.values))
+        before = next(
+            (snapshot for snapshot in snapshots if now - snapshot.time <= seconds + 1), _Snapshot(now, figures.values)
+        )
         return _period(figures.since(Figures(before.values)), now - before.time)
 
 
@@ -130,8 +132,8 @@ def status(pages: Pages, history: History) -> Status:
     figures = read(pages.all)
     notes = tuple(_notes(pages))
     supervisor = next((note for note, _ in notes if note.kind == "supervisor"), Note("supervisor", 0, now))
-    warnings = sorted({one for note, _ in notes for one in note.warnings})
-    slowest = sorted((one for note, _ in notes for one in note.slow), key=lambda one: -one[1])
+    warnings = sorted({warning for note, _ in notes for warning in note.warnings})
+    slowest = sorted((name for note, _ in notes for name in note.slow), key=lambda name: -name[1])
     return Status(
         version=__version__,
         now=now,

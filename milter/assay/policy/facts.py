@@ -127,7 +127,7 @@ def _author(author: dmarc.Author | None, judged: dmarc.Evaluation | None, exact:
     domain = author.domain or (judged.author_domain if judged is not None else None)
     return AuthorFacts(
         str(domain or ""),
-        tuple([one.name for one in author.domains]),
+        tuple([domain.name for domain in author.domains]),
         normal_address(author.mailbox[:MAX_TEXT], exact=exact),
         author.fault[:MAX_TEXT],
     )
@@ -136,7 +136,7 @@ def _author(author: dmarc.Author | None, judged: dmarc.Evaluation | None, exact:
 def _dkim(evaluation: dkim.Evaluation, judged: dmarc.Evaluation | None) -> SignatureFacts:
     # SPF's identifier comes first. One that is aligned by aspf= may not be aligned by adkim=.
     identifiers = judged.aligned[judged.spf_aligned :] if judged is not None else ()
-    aligned = evaluation.domain in {one.domain for one in identifiers}
+    aligned = evaluation.domain in {identifier.domain for identifier in identifiers}
     return SignatureFacts(
         str(evaluation.result),
         str(evaluation.domain or ""),
@@ -180,16 +180,16 @@ def _vouched(evaluation: arc.Evaluation, trusted: Collection[Domain], author: dm
     if not isinstance(recorded, authres.AuthenticationResults):
         return False
     # A message has one DMARC result. If there are two, a stranger may have injected one through a value.
-    results = [one for one in recorded.results if one.method == "dmarc"]
+    results = [result for result in recorded.results if result.method == "dmarc"]
     return len(results) == 1 and results[0].result == "pass" and _names(results[0], author.domain)
 
 
 def _names(result: authres.MethodResult, author_domain: Domain) -> bool:
     """Whether a recorded DMARC result is about this author domain."""
-    for one in result.properties:
-        if (one.ptype, one.name) == ("header", "from"):
+    for found in result.properties:
+        if (found.ptype, found.name) == ("header", "from"):
             try:
-                return Domain.parse(one.value.rpartition("@")[2]) == author_domain
+                return Domain.parse(found.value.rpartition("@")[2]) == author_domain
             except InvalidNameError:
                 return False
     return False

@@ -95,7 +95,11 @@ class Health:
     def known(self) -> dict[str, bool]:
         """Whether each server answers; without those that have not been asked yet."""
         never = float("-inf")
-        return {str(one): one.fault is None for one in self.servers if one.fault is not None or one.heard > never}
+        return {
+            str(server): server.fault is None
+            for server in self.servers
+            if server.fault is not None or server.heard > never
+        }
 
     @property
     def any_up(self) -> bool:

@@ -15,7 +15,7 @@ No clock, no socket: this is bookkeeping, and everything runs in one thread.
 
 from __future__ import annotations
 
-from collections.abc import Hashable
+from collections.abc import Hashable, Iterator
 from typing import Generic, TypeVar, cast
 
 from assay.inquiry import Asker, Urgency
@@ -77,14 +77,7 @@ class Pool(Generic[T]):
 
     def take(self, asker: Asker) -> Place[T] | None:
         """A place for this asker; None if it has its share. Return it with `release`."""
-        place, held = self._all, self._all.busy
-        for key in _path(asker):
-            found = place.below.get(key)
-            if found is None:
-                break
-            place = found
-            held += place.busy
-        if held >= self._places:
+        if sum(place.busy for place in self._along(asker)) >= self._places:
             return None
         place = self._place(asker)
         _count(place, 1)
@@ -100,14 +93,7 @@ class Pool(Generic[T]):
 
         :returns: False if the asker has its share of the room.
         """
-        place, waiting = self._all, self._all.waiting
-        for key in _path(asker):
-            found = place.below.get(key)
-            if found is None:
-                break
-            place = found
-            waiting += place.waiting
-        if waiting >= self._room:
+        if sum(place.waiting for place in self._along(asker)) >= self._room:
             return False
         place = self._place(asker)
         for level, queue in place.queues.items():
@@ -122,12 +108,7 @@ class Pool(Generic[T]):
 
     def leave(self, asker: Asker, item: T) -> None:
         """This asker's question stops waiting."""
-        place = self._all
-        for key in _path(asker):
-            found = place.below.get(key)
-            if found is None:
-                return
-            place = found
+        *_, place = self._along(asker)
         for level, queue in place.queues.items():
             if item in queue:
                 _take_out(place, item, level)
@@ -144,6 +125,17 @@ class Pool(Generic[T]):
         if held >= self._places or not place.queues:
             return None
         return next(iter(place.queues[min(place.queues)]))
+
+    def _along(self, asker: Asker) -> Iterator[Place[T]]:
+        """The places from the widest network to the message, as far as there are any."""
+        place = self._all
+        yield place
+        for key in _path(asker):
+            found = place.below.get(key)
+            if found is None:
+                return
+            place = found
+            yield place
 
     def _place(self, asker: Asker) -> Place[T]:
         place = self._all

@@ -169,5 +169,5 @@ def _absolute(name: str) -> dns.name.Name:
 
 
 def _text(strings: tuple[str, ...]) -> dns.rdata.Rdata:
-    quoted = " ".join('"' + one.replace("\\", "\\\\").replace('"', '\\"') + '"' for one in strings)
+    quoted = " ".join('"' + string.replace("\\", "\\\\").replace('"', '\\"') + '"' for string in strings)
     return dns.rdata.from_text(dns.rdataclass.IN, dns.rdatatype.TXT, quoted)

@@ -75,7 +75,8 @@ class Publications:
         lookup = dkim.read_answer(question, answer)
         ours = dkim.parse_key(dkim.record_of(key.private).encode())
         missing = not any(
-            isinstance(one, dkim.Key) and isinstance(ours, dkim.Key) and dkim.same_key(one, ours) for one in lookup.keys
+            isinstance(published, dkim.Key) and isinstance(ours, dkim.Key) and dkim.same_key(published, ours)
+            for published in lookup.keys
         )
         before = self._known.find(name)
         if missing is not (before is not None and before.value):
