@@ -4,11 +4,14 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import resource
 import socket
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -123,6 +126,37 @@ class TestDescriptors:
         with mta:
             greet(mta)
             assert "dmarc=pass" in results(send(mta))
+
+
+class FewThreads(Daemon):
+    """A daemon whose user may have few processes and threads. It stays root for files, as which it would have any."""
+
+    LIMIT = 200
+    DROPPED = "-sys_resource,-sys_admin"  # see RLIMIT_NPROC in setrlimit(2)
+
+    def start(self, *before: str, **options: Any) -> None:
+        limited = (f"--nproc={self.LIMIT}", "setpriv", "--ruid=54321", f"--bounding-set={self.DROPPED}")
+        super().start(*before, "prlimit", *limited, **options)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can be another user with a limit of its own")
+def test_more_sessions_than_threads_are_all_answered(tmp_path: Path) -> None:
+    """Each waits for the DNS in a thread. Beyond the limit libmilter has none, and would never answer."""
+    answers: list[int] = []
+
+    def send_one() -> None:
+        with contextlib.suppress(MilterError), daemon.mta() as mta:
+            greet(mta)
+            answers.append(send(mta).code)
+
+    with FewThreads(tmp_path, ROWS, milter={"workers": 1, "max_sessions": 60}) as daemon:
+        daemon.nameserver.delay = 0.5
+        threads = [threading.Thread(target=send_one) for _ in range(FewThreads.LIMIT + 50)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+    assert answers == [250] * len(threads)
 
 
 def cpu_seconds(daemon: Daemon) -> float:

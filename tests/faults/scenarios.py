@@ -198,7 +198,8 @@ def nonsense(run: Run) -> None:
 
 
 LATE = frozenset(("deferred",))
-#: A genuine message that the DNS does not let us judge; and one of a session that ended with its process.
+#: A genuine message that the DNS does not let us judge, also because it has no descriptors for a moment; and one of a
+#: session that ended with its process.
 SCENARIOS: dict[str, Scenario] = {
     "nothing": Scenario("Nothing fails", nothing),
     "restart": Scenario("Two restarts, with a client that stays silent in its session", restart),
@@ -214,7 +215,7 @@ SCENARIOS: dict[str, Scenario] = {
     "dns-flapping": Scenario("The nameserver stops answering three times", flapping_dns, LATE),
     "disk-full": Scenario("The disk of log.facts is full", nothing, sections={"log": {"facts": "/dev/full"}}),
     "held": Scenario("150 sessions are open and say nothing", held),
-    "few-descriptors": Scenario("The same where a process may have 300 descriptors", held, files=FEW_FILES),
+    "few-descriptors": Scenario("The same where a process may have 300 descriptors", held, LATE, files=FEW_FILES),
     "leaving": Scenario("Clients leave at each stage", leaving),
     "slow-client": Scenario("A client sends an octet a second", slow_client),
     "nonsense": Scenario("Anything but the protocol comes to the milter socket", nonsense),

@@ -23,7 +23,7 @@ from assay.resolver.datagrams import MAX_SOCKETS
 MOST = 4000  # by default: more than MTAs have SMTP sessions (Postfix: 100, Sendmail: no limit), and quick to poll
 FEW = 100  # Postfix's default_process_limit: an MTA with usual settings never waits above it
 DNS_DESCRIPTORS = MAX_SOCKETS + STREAMS + 16  # kept for the DNS, and for files that are opened again
-_BURST = 48  # sessions that libmilter may accept beyond the bound before the gate closes
+_BURST = 48  # sessions that libmilter may accept beyond the bound, with descriptors that others do not use yet
 _OWN_DESCRIPTORS = 32 + _BURST  # of a worker without sessions; it has about twenty
 _OWN_THREADS = 10 + _BURST  # of a worker without sessions: libmilter's, the DNS, control, gate, log
 _WORKER_OCTETS = 96 << 20  # of a worker with full caches and `FEW` messages in flight (README.md)

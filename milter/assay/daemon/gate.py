@@ -5,6 +5,9 @@ libmilter accepts whatever comes. The gate counts sessions. At the bound it repl
 one that nobody reaches (`listener.deafen`), so that further connections wait in the backlog, or go to another worker.
 When a session ends, it puts the socket back and wakes libmilter.
 
+Under load the count is late, and libmilter quick. So the worker's limit of descriptors is set to what the bound needs:
+then the kernel ends a burst of connections, and there are never more threads than we have reckoned with.
+
 It also looks a few times a second whether descriptors are left. Some are kept open for nothing: when sessions have
 taken all others, these are given to the DNS, and the gate closes.
 """
@@ -12,6 +15,7 @@ taken all others, these are given to the DNS, and the gate closes.
 from __future__ import annotations
 
 import os
+import resource
 import time
 
 from assay.daemon.capacity import Capacity
@@ -21,6 +25,7 @@ from assay.log import Log
 
 _LOOK_SECONDS = 0.2  # between two looks: while descriptors are used up, libmilter runs at full speed for this long
 _SELDOM_SECONDS = 60.0  # between two warnings
+_OWN_DESCRIPTORS = 16  # that a worker opens after its gate: libmilter's pipe, the DNS loop, files that are opened again
 _TO_CLOSE = 2  # descriptors that closing needs; libmilter may take one of them first
 _SETTLE_SECONDS = 0.1  # until siblings are deaf too; shutting their socket down earlier looks like an error to them
 
@@ -39,6 +44,8 @@ class Gate(SessionCount):
         self._capacity = capacity
         self._log = log
         self._real = os.dup(descriptor)
+        self._own = _descriptors() + _OWN_DESCRIPTORS
+        _limit_descriptors(self._own + capacity.sessions + kept)
         self._kept_count = kept
         self._kept: list[int] = []
         self.closed = False  #: whether it accepts no connections
@@ -93,9 +100,10 @@ class Gate(SessionCount):
         os.close(self._real)
 
     def _keep(self) -> None:
-        """Take the descriptors that are kept; none if they are not all there."""
+        """Take the descriptors that the DNS does not use yet; none if they are not all there."""
+        used_by_dns = max(0, _descriptors() - self._own - self.value)
         try:
-            while len(self._kept) < self._kept_count + 1:
+            while len(self._kept) < max(1, self._kept_count - used_by_dns) + 1:
                 self._kept.append(os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC))
             os.close(self._kept.pop())  # one more must be free
         except OSError:
@@ -125,3 +133,14 @@ class Gate(SessionCount):
         os.dup2(self._real, self._descriptor, inheritable=False)
         self.closed = False
         wake()
+
+
+def _descriptors() -> int:
+    """How many descriptors this process has."""
+    return len(os.listdir("/proc/self/fd")) - 1  # less the one that lists them
+
+
+def _limit_descriptors(count: int) -> None:
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft == resource.RLIM_INFINITY or soft > count:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (count, hard))
