@@ -698,6 +698,7 @@ OF_A_RULE: list[tuple[str, Any, Callable[[World], object], Mapping[str, Any]]] =
     ("add_recipients", ("a@example.net",), message, {}),
     ("dry_run", True, message, {}),
     ("sign", False, words("sign"), {"action": None, "sign": True}),
+    ("forward", False, words("srs"), {"action": None, "forward": True}),
 ]
 
 
@@ -752,7 +753,7 @@ def test_a_field_of_a_rule_has_an_effect(
     key: str, value: Any, show: Callable[[World], object], base: Mapping[str, Any], differs: Callable[..., bool]
 ) -> None:
     rule = RULE | dict(base)
-    assert differs("rule", (rule | {key: value},), show, SIGNED | {"rule": (rule,)})
+    assert differs("rule", (rule | {key: value},), show, SIGNED | REWRITTEN | {"rule": (rule,)})
 
 
 def test_without_a_change_nothing_differs(zone: str, nameserver: NameServer, differs: Callable[..., bool]) -> None:

@@ -357,7 +357,19 @@ ROWS = {
             ("eom", "helo > 1", ""),
         )
     },
-    # rules that sign
+    # rules that sign or forward
+    "a rule that forwards nothing": (
+        "[[rule]]\nname = 'r'\nwhen = 'true'\nforward = true\n",
+        "rule 'r': forward: nothing is done with forwarded mail; configure [srs] or [[arc.seal]]",
+    ),
+    "a rule that forwards and acts": (
+        "[[rule]]\nname = 'r'\nwhen = 'true'\nforward = true\naction = 'tag'\n",
+        "rule 'r': forward: a rule that forwards does nothing else; write another rule for the rest",
+    ),
+    "a rule that forwards too early": (
+        "[[rule]]\nname = 'r'\nwhen = 'true'\nforward = true\nstage = 'mail'\n",
+        "rule 'r': stage: 'mail' is too early to forward; write 'eom' or leave it out",
+    ),
     "a rule without keys": (
         "[[rule]]\nname = 'r'\nwhen = 'true'\nsign = true\n",
         "rule 'r': sign: nothing can sign; write a [[sign.domain]] with its keys",

@@ -211,7 +211,7 @@ PAGE = Path(__file__).parents[2] / "docs" / "forwarding.md"
 
 
 def test_the_settings_of_the_documentation(sections: dict[str, Any]) -> None:
-    settings, _, _, rule = (
+    settings, lists, _, _, rule = (
         tomllib.loads(block) for block in re.findall(r"^ *```toml\n(.*?)^ *```", PAGE.read_text("utf-8"), re.M | re.S)
     )
     settings["srs"]["secrets_file"] = sections["srs"]["secrets_file"]
@@ -221,6 +221,8 @@ def test_the_settings_of_the_documentation(sections: dict[str, Any]) -> None:
     refused = sent(settings | rule, "eve@example.org", "bob@a.example")
     assert refused.action is Action.REJECT
     assert sent(settings | rule, "eve@example.org").action is Action.ACCEPT
+    assert envelope_edits(sent(settings | lists, "all@lists.example.org"))
+    assert not envelope_edits(sent(settings | lists, "all@lists.example.org", "eve@example.org"))
 
 
 def counted(*verdicts: Verdict) -> dict[str, float]:
@@ -236,3 +238,39 @@ def test_what_is_done_is_counted(sections: dict[str, Any]) -> None:
     unhelped = sent(sections, "bob@a.example")
     stays = sent(sections, "bob@ours.example")
     assert counted(bounce, rewritten, rewritten, unhelped, stays) == {"turned_back": 1, "rewritten": 2, "unhelped": 1}
+
+
+def forwarding_rule(forward: bool, when: str = "true", **more: Any) -> dict[str, Any]:
+    return {"rule": [{"name": "r", "when": when, "forward": forward} | more]}
+
+
+def test_a_rule_forwards_whoever_the_recipients_are(sections: dict[str, Any]) -> None:
+    sections["srs"]["networks"] = ["198.51.100.0/24"]
+    rule = forwarding_rule(True, 'rcpt.exists(r, r.endsWith("@list.ours.example"))')
+    assert envelope_edits(sent(sections | rule, "bob@list.ours.example"))
+    assert not envelope_edits(sent(sections | rule, "bob@ours.example"))
+    assert not envelope_edits(sent(sections | rule, "bob@list.ours.example", sender=""))
+    assert not envelope_edits(sent(sections | rule, "bob@list.ours.example", sender="dan@ours.example"))
+
+
+def test_a_rule_keeps_mail_from_being_forwarded(sections: dict[str, Any]) -> None:
+    verdict = sent(sections | forwarding_rule(False), "bob@a.example")
+    assert not envelope_edits(verdict)
+    assert 'srs=none srs.why="rule r"' in log(verdict)
+
+
+def test_a_rule_about_mail_of_ours_reads_its_author(sections: dict[str, Any]) -> None:
+    sections["clients"] = {"internal": [f"{CLIENT}/32"]}
+    rule = forwarding_rule(False, 'from.domain == "author.example" && direction == "outbound"')
+    assert 'srs.why="rule r"' in log(sent(sections | rule, "bob@a.example"))
+    assert envelope_edits(sent(sections | rule, "bob@a.example", octets=MESSAGE.replace(b"author", b"other")))
+
+
+def test_a_rule_in_dry_run_or_that_fails_decides_nothing(sections: dict[str, Any]) -> None:
+    assert envelope_edits(sent(sections | forwarding_rule(False, dry_run=True), "bob@a.example"))
+    verdict = sent(
+        sections | forwarding_rule(True, 'header("X-Weight") == "1" && int(header("X")) > 1'), "bob@ours.example"
+    )
+    assert not envelope_edits(verdict)
+    dry = sent(sections | forwarding_rule(True, dry_run=True), "bob@ours.example")
+    assert 'srs.why="recipient bob@ours.example is ours; rule r would decide, but is in dry run"' in log(dry)

@@ -205,3 +205,12 @@ def test_the_chain_of_a_large_site_goes_on(sections: Any, site: str) -> None:
     left = leaves(verdict, octets)
     assert validate(left).result is arc.Result.PASS
     assert dkimpy_validates(left) == b"pass"
+
+
+def test_a_rule_seals_or_keeps_from_it(sections: Any) -> None:
+    rule = {"rule": [{"name": "r", "when": "true", "forward": True}]}
+    octets = sign_rsa()
+    verdict = sent(sections() | rule, octets, "bob@ours.example")
+    assert validate(leaves(verdict, octets)).result is arc.Result.PASS
+    rule["rule"][0]["forward"] = False
+    assert 'seal=none seal.why="rule r"' in log(sent(sections() | rule, octets, "bob@a.example"))

@@ -110,6 +110,12 @@ def make_settings(configuration: Configuration) -> session.Settings:
     signing = make_signing(configuration)
     decisions = make_policy(configuration)
     _check_sign_rules(decisions, signing)
+    rewriting, sealing = make_rewriting(configuration.srs), make_sealing(configuration.arc)
+    if decisions.forward_rules and rewriting is None and sealing is None:
+        name = decisions.forward_rules[0].name
+        raise ValueError(
+            f"rule {name!r}: forward: nothing is done with forwarded mail; configure [srs] or [[arc.seal]]"
+        )
     return session.Settings(
         authserv_id=configuration.identity.authserv_id,
         fallback_authserv_id=socket.gethostname(),
@@ -143,8 +149,8 @@ def make_settings(configuration: Configuration) -> session.Settings:
         public_suffix=_public_suffix(configuration.dmarc.organizational_domain),
         legacy_pct=configuration.dmarc.legacy_pct,
         signing=signing,
-        rewriting=make_rewriting(configuration.srs),
-        sealing=make_sealing(configuration.arc),
+        rewriting=rewriting,
+        sealing=sealing,
         policy=decisions,
         dry_run=configuration.milter.dry_run,
         dry_run_headers=configuration.milter.dry_run_headers,
@@ -241,6 +247,7 @@ def _rule(rule: RuleSection, lists: policy.Lists, *, exact: bool) -> policy.Rule
                 edits,
                 rule.dry_run,
                 _signer(rule.sign),
+                rule.forward,
             ),
             lists,
             exact=exact,

@@ -146,6 +146,14 @@ class RuleSection(Section, frozen=True):
             "direction. If not set: the rule is not about signing."
         ),
     ] = None
+    forward: Annotated[
+        bool | None,
+        Meta(
+            description="Whether to treat the message as forwarded: to rewrite its sender ([srs]) and to seal it "
+            "([[arc.seal]]) whoever its recipients are, or to do neither. Such a rule does nothing else, and the first "
+            "that matches decides. If not set: the rule is not about forwarding."
+        ),
+    ] = None
     reason: Annotated[str, Meta(description="The reason, for the log, the reply and Authentication-Results.")] = ""
     reply: Annotated[str, Meta(description='The SMTP reply, such as "550 5.7.1 No mail from {helo}".')] = ""
     add_fields: Annotated[tuple[str, ...], Meta(description='Header fields to add, as "Name: value".')] = ()

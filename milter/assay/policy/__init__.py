@@ -12,7 +12,7 @@ stages. `rewriting` says which senders are rewritten when mail is forwarded, and
 """
 
 from assay.policy.course import Course
-from assay.policy.decide import Policy, SignDecision, decide, decide_signing
+from assay.policy.decide import ForwardDecision, Policy, SignDecision, decide, decide_forwarding, decide_signing
 from assay.policy.decision import ACCEPTED, NO_EDITS, Action, Decision, Edits, OnError, Reply, Stage
 from assay.policy.facts import facts
 from assay.policy.outcomes import MethodPolicy, Override, methods
@@ -33,6 +33,7 @@ __all__ = [
     "Direction",
     "Edits",
     "Facts",
+    "ForwardDecision",
     "Lists",
     "MethodPolicy",
     "OnError",
@@ -53,6 +54,7 @@ __all__ = [
     "check_reply",
     "compile_rule",
     "decide",
+    "decide_forwarding",
     "decide_signing",
     "facts",
     "methods",

@@ -10,7 +10,7 @@ the earlier stages are still known.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from msgspec import Struct, field
 from msgspec.structs import force_setattr, replace
@@ -39,13 +39,15 @@ class Policy(Struct, frozen=True):
     exact_local_parts: bool = False  #: local parts of addresses differ by case
     logs_facts: bool = False  #: the facts are needed even if nothing acts on them
     sign_rules: tuple[Rule, ...] = ()  #: those of `rules` that say whether to sign; derived from them
+    forward_rules: tuple[Rule, ...] = ()  #: those that say whether a message is forwarded; likewise
     view: View = {}  #: the facts that rules read; always derived from `rules`
     header_names: frozenset[str] = frozenset()  #: the header fields that rules ask for; likewise
     stages: frozenset[Stage] = frozenset()  #: at which something is decided; derived from `rules` and `methods`
 
     def __post_init__(self) -> None:
         force_setattr(self, "sign_rules", tuple(rule for rule in self.rules if rule.sign is not None))
-        stages = {rule.stage for rule in self.rules if rule.sign is None} | {method.stage for method in self.methods}
+        force_setattr(self, "forward_rules", tuple(rule for rule in self.rules if rule.forward is not None))
+        stages = {rule.stage for rule in self.rules if rule.acts} | {method.stage for method in self.methods}
         force_setattr(self, "stages", frozenset(stages | {Stage.EOM} if stages else ()))
         force_setattr(self, "view", merge([rule.view for rule in self.rules]))
         force_setattr(self, "header_names", frozenset().union(*(rule.header_names for rule in self.rules)))
@@ -92,7 +94,7 @@ def decide(facts: Facts, policy: Policy, stage: Stage, *, late: bool = False) ->
     """
     watched: list[Decision] = []
     edits = NO_EDITS
-    rules = [rule for rule in policy.rules if rule.sign is None and (rule.stage is stage or late)]
+    rules = [rule for rule in policy.rules if rule.acts and (rule.stage is stage or late)]
     for rule in _matching(facts, policy, rules, watched):
         if rule.dry_run:
             watched.append(_of_rule(facts, policy, rule))
@@ -121,19 +123,45 @@ class SignDecision(Struct, frozen=True):
 
 def decide_signing(facts: Facts, policy: Policy) -> SignDecision:
     """Apply the rules about signing: the first that matches decides."""
+    inbound = facts.direction == Direction.INBOUND
+    rules = [rule for rule in policy.sign_rules if not inbound or "direction" in rule.view]
+    rule, faults = _first(facts, policy, rules)
+    return SignDecision(faults=faults) if rule is None else SignDecision(rule.sign, f"rule {rule.name}", faults)
+
+
+class ForwardDecision(Struct, frozen=True):
+    """What the rules say about forwarding one message.
+
+    `forward` is whether to treat it as forwarded, None if no rule says anything. `by` and `faults` are as those of
+    `SignDecision`.
+    """
+
+    forward: bool | None = None
+    by: str = ""
+    faults: tuple[str, ...] = ()
+
+
+def decide_forwarding(facts: Facts, policy: Policy) -> ForwardDecision:
+    """Apply the rules about forwarding: the first that matches decides."""
+    rule, faults = _first(facts, policy, policy.forward_rules)
+    return (
+        ForwardDecision(faults=faults) if rule is None else ForwardDecision(rule.forward, f"rule {rule.name}", faults)
+    )
+
+
+def _first(facts: Facts, policy: Policy, rules: Sequence[Rule]) -> tuple[Rule | None, tuple[str, ...]]:
+    """The first rule that matches and is not in dry run, and what is to be said of those before it."""
     faults: list[str] = []
     reading = Reading(facts, policy.lists, policy.view)
-    for rule in policy.sign_rules:
-        if facts.direction == Direction.INBOUND and "direction" not in rule.view:
-            continue
+    for rule in rules:
         try:
             if reading.matches(rule):
                 if not rule.dry_run:
-                    return SignDecision(rule.sign, f"rule {rule.name}", tuple(faults))
+                    return rule, tuple(faults)
                 faults.append(f"rule {rule.name} would decide, but is in dry run")
         except RuleError as error:
             faults.append(str(error))
-    return SignDecision(faults=tuple(faults))
+    return None, tuple(faults)
 
 
 def _matching(facts: Facts, policy: Policy, rules: list[Rule], watched: list[Decision]) -> Iterator[Rule]:

@@ -41,14 +41,17 @@ class Rewriting(Struct, frozen=True):
     senders: Entries = Entries()
     recipients: Entries = Entries()
 
-    def forward(self, client: Client, envelope: Envelope, judged: dmarc.Evaluation | None, now: float) -> Rewritten:
+    def forward(
+        self, client: Client, envelope: Envelope, judged: dmarc.Evaluation | None, now: float, *, asked: bool = False
+    ) -> Rewritten:
         """The sender for a message, once all recipients are known.
 
+        :param asked: a rule says that it is forwarded, whatever the conditions and the recipients are.
         :param judged: DMARC of the message; None if it was not evaluated.
         :param now: Unix time in seconds.
         """
         mailbox = envelope.reverse_path.mailbox
-        why = self._why_not(client, envelope, mailbox)
+        why = self._why_not(client, envelope, mailbox, asked=asked)
         if why or mailbox is None:
             return Rewritten(why=why)
         sender = written(srs.forward(_plain(mailbox), self.scheme, now))
@@ -83,13 +86,15 @@ class Rewriting(Struct, frozen=True):
             return ""
         return written(srs.reverse(_plain(mailbox), self.scheme, now))
 
-    def _why_not(self, client: Client, envelope: Envelope, sender: Mailbox | None) -> str:
+    def _why_not(self, client: Client, envelope: Envelope, sender: Mailbox | None, *, asked: bool) -> str:
         if envelope.reverse_path.is_null:
             return "null sender"
         if sender is None:
             return "sender is not a mailbox"
         if why := self._why_not_sender(sender):
             return why
+        if asked:
+            return ""
         if staying := self._first_that_stays(envelope.recipients):
             return f"recipient {staying} is ours"
         return self._why_not_from(client, envelope) or self._why_not_to(envelope.recipients)

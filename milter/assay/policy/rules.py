@@ -52,7 +52,8 @@ class Rule(Struct, frozen=True):
     """One rule. Without an action it only makes its edits. `reply` is the text as written, empty for the default.
     `reason` goes to log and headers.
 
-    A rule with `sign` does nothing else: it says whether to sign, or as which domain."""
+    A rule with `sign` or `forward` does nothing else: it says whether to sign, or as which domain, or whether to treat
+    the message as forwarded."""
 
     name: str
     stage: Stage
@@ -63,9 +64,15 @@ class Rule(Struct, frozen=True):
     edits: Edits = NO_EDITS
     dry_run: bool = False
     sign: bool | Domain | None = None
+    forward: bool | None = None
     header_names: frozenset[str] = frozenset()
     view: View = {}  #: the facts that the expression reads
     program: Any = None
+
+    @property
+    def acts(self) -> bool:
+        """Whether it decides what happens to a message, and not only whether to sign or to forward it."""
+        return self.sign is None and self.forward is None
 
 
 class Reading:
@@ -194,11 +201,14 @@ def compile_rule(rule: Rule, lists: Lists, *, exact: bool = False) -> Rule:
 
 
 def _check_action(rule: Rule) -> None:
-    if rule.sign is not None:
-        if rule.action is not None or rule.edits != NO_EDITS:
-            raise RuleError("sign: a rule that signs does nothing else; write another rule for the rest")
+    for key, word in (("sign", "signs"), ("forward", "forwards")):
+        if getattr(rule, key) is None:
+            continue
+        if rule.action is not None or rule.edits != NO_EDITS or (rule.sign is not None and rule.forward is not None):
+            raise RuleError(f"{key}: a rule that {word} does nothing else; write another rule for the rest")
         if rule.stage is not Stage.EOM:
-            raise RuleError(f"stage: {rule.stage.value!r} is too early to sign; write 'eom' or leave it out")
+            raise RuleError(f"stage: {rule.stage.value!r} is too early to {key}; write 'eom' or leave it out")
+    if not rule.acts:
         return
     if rule.action is None and rule.edits == NO_EDITS:
         raise RuleError("action: missing; write an action, or a change such as add_fields")

@@ -26,16 +26,17 @@ class Sealing(Struct, frozen=True):
     keys: tuple[SealingKey, ...]
     own: Entries
 
-    def choose(self, recipients: Sequence[str]) -> tuple[SealingKey | None, str]:
+    def choose(self, recipients: Sequence[str], *, asked: bool = False) -> tuple[SealingKey | None, str]:
         """What seals a message, or None and why nothing does.
 
         One that stays with a recipient of ours is not sealed: for those who read it here, the results that we write
         are enough.
 
         :param recipients: the forward-paths without angle brackets.
+        :param asked: a rule says that it is forwarded, whoever the recipients are.
         """
         staying = next((path for path in recipients if "@" not in path or self.own.hold(path)), None)
-        if staying is not None:
+        if staying is not None and not asked:
             return None, f"recipient {staying} is ours"
         for key in self.keys:
             if key.recipients == Entries() or all(map(key.recipients.hold, recipients)):

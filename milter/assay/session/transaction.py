@@ -21,7 +21,7 @@ from assay.memory import Memory
 from assay.model.edits import AddRecipient, ChangeSender, Edit, RemoveRecipient, edited
 from assay.model.message import NO_HEADER, HeaderField
 from assay.model.smtp import Client, Envelope
-from assay.policy import ACCEPTED, Action, Decision, Direction, Rewritten, SealingKey, Stage
+from assay.policy import ACCEPTED, Action, Decision, Direction, Rewritten, Stage
 from assay.protocol import arc, dkim, dmarc
 from assay.protocol.syntax.received import claimed_names, parse_received
 from assay.session.fields import Fields
@@ -56,6 +56,7 @@ class Verdict(Struct, frozen=True):
     turned_back: tuple[tuple[str, str], ...] = ()  #: SRS addresses among the recipients, and what they stand for
 
 
+_NOT_ASKED = policy.ForwardDecision()
 _CANNOT_SIGN = policy.Reply(451, "4.7.5", ("This message cannot be signed at the moment; try again later",))
 
 
@@ -92,8 +93,6 @@ class Transaction:
         self._authserv_id = authserv_id
         self._recipients: list[str] = []
         self._turned_back: list[tuple[str, str]] = []
-        self._sealing_key: SealingKey | None = None
-        self._why_not_sealed = ""
         self._began = now
         self._unread_received = b""
         names = (authserv_id, *settings.further_authserv_ids)
@@ -176,8 +175,8 @@ class Transaction:
         if self._settings.signing is not None and self._settings.policy.signs_inbound and self.judging is not None:
             specs += self._settings.signing.body_hash_specs  # the rules need results that are not there yet
         if self.judging is not None and self._settings.sealing is not None:
-            self._sealing_key, self._why_not_sealed = self._settings.sealing.choose(self._recipients)
-            specs += [arc.BODY_HASH_SPEC] if self._sealing_key is not None else []
+            key, _ = self._settings.sealing.choose(self._recipients, asked=bool(self._settings.policy.forward_rules))
+            specs += [arc.BODY_HASH_SPEC] if key is not None else []
         self._hashes = dkim.BodyHashes(specs)
 
     def _sign_decision(self) -> policy.SignDecision:
@@ -235,9 +234,10 @@ class Transaction:
             signed = self.outgoing.in_dry_run() if self.outgoing is not None else None
             return Verdict(Action.ACCEPT, None, edits, decision, assessment, found, facts=facts, signed=signed)
         edits = self._edits(assessment, decision, found)
-        sealed = None if decision.action.refuses else self._sealed(assessment, edits, now)
+        asked = self._asked_to_forward(assessment, facts)
+        sealed = None if decision.action.refuses else self._sealed(assessment, edits, asked, now)
         edits += sealed.edits if sealed is not None else ()
-        rewritten = self._rewritten(assessment, now)
+        rewritten = self._rewritten(assessment, asked, now)
         signed = None
         if self.outgoing is not None and not decision.action.refuses:
             signed = self.outgoing.sign(edited(self._header, edits), self._hashes, now)
@@ -260,14 +260,29 @@ class Transaction:
             turned_back=tuple(self._turned_back),
         )
 
-    def _sealed(self, assessment: Assessment, edits: tuple[Edit, ...], now: int) -> Sealed | None:
+    def _asked_to_forward(self, assessment: Assessment, facts: policy.Facts | None) -> policy.ForwardDecision:
+        """What the rules say about forwarding. Of a message of ours they know its origin and header."""
+        decisions = self._settings.policy
+        if not decisions.forward_rules:
+            return _NOT_ASKED
+        if self.judging is None:
+            author = dmarc.author(self._header.fields)
+            assessment = replace(assessment, author=author, header=self._header)
+        return policy.decide_forwarding(facts or decisions.facts(assessment), decisions)
+
+    def _sealed(
+        self, assessment: Assessment, edits: tuple[Edit, ...], asked: policy.ForwardDecision, now: int
+    ) -> Sealed | None:
         """The ARC set of a message that leaves again."""
         if self.judging is None or self._settings.sealing is None:
             return None
-        if self._sealing_key is None:
-            return Sealed(why=self._why_not_sealed)
+        if asked.forward is False:
+            return Sealed(why=asked.by)
+        key, why = self._settings.sealing.choose(self._recipients, asked=bool(asked.forward))
+        if key is None:
+            return Sealed(why="; ".join((why, *asked.faults)))
         return seal(
-            self._sealing_key,
+            key,
             self._header,
             edits,
             self._hashes,
@@ -276,14 +291,21 @@ class Transaction:
             now=now,
         )
 
-    def _rewritten(self, assessment: Assessment, now: int) -> Rewritten | None:
+    def _rewritten(self, assessment: Assessment, asked: policy.ForwardDecision, now: int) -> Rewritten | None:
         """The sender that a forwarded message gets; None for one that another MTA of ours has handled."""
         rewriting = self._settings.rewriting
         if rewriting is None or self._course.message.direction is Direction.RETURNED:
             return None
         if self._turned_back:
             return Rewritten(why="a recipient is turned back")
-        return rewriting.forward(self._client, assessment.envelope, assessment.dmarc, now)
+        if asked.forward is False:
+            return Rewritten(why=asked.by)
+        rewritten = rewriting.forward(
+            self._client, assessment.envelope, assessment.dmarc, now, asked=bool(asked.forward)
+        )
+        if asked.faults and not rewritten.sender:
+            return replace(rewritten, why="; ".join((rewritten.why, *asked.faults)))
+        return rewritten
 
     def _envelope_edits(self, rewritten: Rewritten | None) -> Iterator[Edit]:
         for recipient, original in self._turned_back:
