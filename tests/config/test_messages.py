@@ -42,6 +42,7 @@ NOT_FROM_A_FILE = {
 SOCKET = "is not a socket address; write inet:PORT@HOST, inet6:PORT@HOST or unix:PATH"
 NAMESERVER = "is not a nameserver address; write an IP address such as 192.0.2.53 or [2001:db8::53]:5353"
 SIGNING = "[[sign.domain]]\ndomain = 'example.org'\nselectors = ['s']\nkey_files = ['DIR/key']\n"
+SEALING = "[[arc.seal]]\ndomain = 'example.org'\nselector = 's'\nkey_file = '/nowhere'\n"
 WORDS = "accept, tag, quarantine, tempfail, discard, reject"
 
 #: The error, the file, and the message after the file's name. DIR is the directory of the file.
@@ -357,6 +358,14 @@ ROWS = {
             ("eom", "helo > 1", ""),
         )
     },
+    # sealing
+    "sealing without own domains": (SEALING, "arc.own_domains: missing; name the domains that this site receives mail"),
+    "sealing without validation": (
+        "[arc]\nenabled = false\nown_domains = ['ours.example']\n" + SEALING,
+        "arc.enabled: false, but arc.seal records what validation found; write true",
+    ),
+    "a domain that seals": (SEALING.replace("example.org", "a..b"), "arc.seal 1.domain: 'a..b' is not a domain: empty"),
+    "a selector that seals": (SEALING.replace("'s'", "'a b'"), "arc.seal 1.selector: 'a b' is not a selector: label"),
     # rules that sign or forward
     "a rule that forwards nothing": (
         "[[rule]]\nname = 'r'\nwhen = 'true'\nforward = true\n",

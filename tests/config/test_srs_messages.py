@@ -31,16 +31,6 @@ ROWS = {
         "[srs]\nforward_table = 'inet:1@127.0.0.1'\n",
         "srs.domain: missing; srs.forward_table answers",
     ),
-    "sealing without own domains": (
-        SEAL.replace("own_domains", "#"),
-        "arc.own_domains: missing; name the domains that",
-    ),
-    "sealing without validation": (
-        SEAL.replace("own_domains", "enabled = false\nown_domains"),
-        "arc.enabled: false, but arc.seal records what validation found; write true",
-    ),
-    "a sealing domain": (SEAL.replace("first.example", "a..b"), "arc.seal 1.domain: 'a..b' is not a domain: empty"),
-    "a selector": (SEAL.replace("= 's'", "= 'a b'"), "arc.seal 1.selector: 'a b' is not a selector: label with"),
     "no key": (SEAL.replace("good", "none"), "arc.seal 1.key_file: DIR/none: cannot be read: No such file"),
     "no key in the file": (SEAL, "arc.seal 1.key_file: DIR/good: not a private key in PEM"),
     "networks": (ONE + "networks = ['here']\n", "srs.networks: 'here' is not an IP address or a network"),

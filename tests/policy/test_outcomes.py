@@ -366,7 +366,7 @@ def test_trusted_sealers_override_a_failure_and_are_recorded() -> None:
     assert decision.reason == "dmarc.reject not acted on: trusted ARC sealers"
 
 
-FORWARDERS = ["192.0.2.1", "192.0.2.77/24", "10.0.0.0/8, 192.0.2.1", "::ffff:192.0.2.0/120"]
+FORWARDERS = ["192.0.2.1", "192.0.2.0/24", "10.0.0.0/8, 192.0.2.1", "::ffff:192.0.2.0/120"]
 
 
 @pytest.mark.parametrize("network", FORWARDERS)

