@@ -59,6 +59,8 @@ TEMPLATES = (
     b'%"!victim.example <a@evil.example>',
     b'victim.example":" !", <a@evil.example',
     b'victim.example":\xe9[" !", <a@evil.example',
+    b'victim. example":\xe9[" ]!", <a@evil.example',
+    b"(%..>victim.example)\\.evil.example",
     b"ceo%=victim.example, <a:@\\evil.example>",
     b"!\x81\r\n   ; victim.example! <a@evil.example>",
     b'\\"=?utf-8?q?ceo=40victim.example?>=[@evil.example',

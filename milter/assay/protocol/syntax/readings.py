@@ -43,7 +43,9 @@ _DROPPED = re.compile(r'[\x00-\x08\x0a-\x1f\x7f-\x9f"\\)>\u2028\u2029]+')
 _PARENTHESIS = re.compile("[()]")
 #: Sendmail rewrites ``host!user`` and ``user%host`` to ``user@host`` where no "@" follows. The first host, backwards.
 _BANG = re.compile("!")  # the user may be missing, as Sendmail puts quotes around what follows a ":" or ";"
-#: Quotes, colons and the like may stand between the two, so these are all words in front that are not local parts.
+_AROUND_DOTS = re.compile(r"(?<![ \t])[ \t]++(?=\.)|(?<=\.)[ \t]++")
+#: Quotes, colons and the like may stand between the two, so these are all words in front of a bang, and all behind a
+#: percent sign, that are not local parts.
 _HOST = re.compile(r"[A-Za-z0-9#$&'*+/=?^_`{|}~.\x80-\U0010ffff-]++(?!@)")
 _HOST_BACKWARDS = re.compile(r"[ \t]*+([A-Za-z0-9#$&'*+/=?^_`{|}~. \t\x80-\U0010ffff-]*+)")
 _PERCENT = re.compile(r"%([A-Za-z0-9!#$&'*+/=?^_`{|}~. \t\x80-\U0010ffff-]++)")
@@ -130,9 +132,14 @@ def _scan_old(text: str) -> Iterator[HeaderMailbox]:
         host = ".".join(words)
         if _is_whole(host):
             yield HeaderMailbox("", "", host)
-    for word in _HOST.finditer(text) if "!" in text else ():
-        if _is_whole(word[0]) and text.find("!", word.end(), word.end() + MAX_BACKWARDS) >= 0:
-            yield HeaderMailbox("", "", word[0])
+    if "!" in text or "%" in text:
+        text = _AROUND_DOTS.sub("", text)
+        for word in _HOST.finditer(text):
+            if _is_whole(word[0]) and (
+                text.find("!", word.end(), word.end() + MAX_BACKWARDS) >= 0
+                or text.find("%", max(0, word.start() - MAX_BACKWARDS), word.start()) >= 0
+            ):
+                yield HeaderMailbox("", "", word[0])
     for percent in _PERCENT.finditer(text):
         words = percent[1].split()
         for host in (".".join(words), *words[:1]):
