@@ -63,6 +63,6 @@ def test_the_page_names_bounds_that_exist() -> None:
     for module, name in constants:
         assert hasattr(importlib.import_module(f"assay.{module}"), name), f"{module}.{name}"
     sample = (TOP / "docs" / "assay.toml.sample").read_text()
-    for section, key in re.findall(r"`(?!assay\.)([a-z]+)\.([a-z_]+)`", page):  # assay.socket is a unit
+    for section, key in re.findall(r"`(?!assay\.)([a-z]+)\.(?!py`)([a-z_]+)`", page):  # assay.socket is a unit
         part = sample.partition(f"\n[{section}]\n")[2].partition("\n[")[0]
         assert re.search(rf"^#? ?{key} ", part, re.MULTILINE), f"{section}.{key}"
