@@ -87,9 +87,10 @@ def test_what_does_not_decide_is_waited_for_briefly(monkeypatch: pytest.MonkeyPa
         driver = resolver.driver(BUDGET)
         found = driver.start(verdict("example.com")).result()
         assert found.organizational_domain == Domain("example.com")
-        assert driver.start(iprev.evaluate(CLIENT)).result().confirmed == ("dead.example.com", "host.example.com")
+        names = {"dead.example.com", "host.example.com"}  # the server's order varies
+        assert set(driver.start(iprev.evaluate(CLIENT)).result().confirmed) == names
         failed = driver.start(record("v=spf1 -all exp=p.example.com")()).result()
-        assert failed.explanation == "dead.example.com"
+        assert failed.explanation in names
 
 
 def test_what_was_late_is_left_out() -> None:
