@@ -90,7 +90,7 @@ sys.exit(not os.path.exists(os.path.join(sysconfig.get_path("include"), "Python.
     printf '%s\n' "$wanted" >"$venv/installed$1"
 }
 
-# For the scripts that fetch Debian packages and unpack them without installing: they set $directory, where they unpack.
+# For contrib/fetch.sh, which unpacks Debian packages without installing them and sets $directory, where it works.
 
 # apt-get and apt-cache, with private lists after `own_lists`.
 apt() {
@@ -110,16 +110,18 @@ own_lists() {
     apt -qq update || say "apt-get update reported errors; continuing"
 }
 
-# A candidate's dependencies that are libraries: of the packages named, or (with --recurse) of theirs too.
+# A candidate's dependencies that are libraries: of the packages named, or (with --recurse) of theirs too. Not virtual
+# ones (<NAME>), nor those of JavaScript, which only web pages need. Fails if apt does not know the packages.
 libraries_of() {
-    apt depends --no-recommends --no-suggests --no-conflicts --no-breaks --no-replaces --no-enhances "$@" |
-        grep -oE '\<lib[a-z0-9.+-]+' | sort -u
+    found=$(apt depends --no-recommends --no-suggests --no-conflicts --no-breaks --no-replaces --no-enhances "$@") ||
+        return 1
+    printf '%s\n' "$found" | sed -nE '/</d; s/.*\<(lib[a-z0-9.+-]+).*/\1/p' | sed '/^libjs-/d' | sort -u
 }
 
 # The libraries that the named packages need and this machine lacks, on one line.
 lacking_libraries() {
-    direct=$(libraries_of "$@") || direct=
-    [ -n "$direct" ] || return 1
+    direct=$(libraries_of "$@") || return 1
+    [ -n "$direct" ] || return 0
     # shellcheck disable=SC2086
     for library in $(libraries_of --recurse $direct); do
         state=$(dpkg-query -W -f '${db:Status-Status} ' "$library" 2>/dev/null) || state=

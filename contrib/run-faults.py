@@ -4,7 +4,7 @@
     python contrib/run-faults.py [--seconds 10] [--write] [SCENARIO ...]
 
 The scenarios are those of tests/faults, which run for a second and a half each. With --write the table in
-docs/reliability.md is replaced. Needs root and the MTAs that contrib/fetch-mtas.sh unpacks.
+docs/reliability.md is replaced. Needs root and the MTAs that contrib/fetch.sh unpacks.
 """
 
 from __future__ import annotations

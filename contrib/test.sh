@@ -4,10 +4,10 @@
 #
 #   sh contrib/test.sh [PYTEST ARGUMENT ...]
 #
-# Installs the Debian packages that are missing (as root or by sudo), makes or reuses .venv, fetches Postfix and
-# Sendmail into .cache/mta, fail2ban into .cache/fail2ban, Prometheus and logrotate into .cache/prometheus, Knot DNS into
-# .cache/knot and unbound into .cache/unbound (unpacked, not installed: existing installations are not changed), then
-# runs every check and stops at the first that fails. May be run as often as you like. PYTHON names another interpreter for .venv.
+# Installs the Debian packages that are missing (as root or by sudo), makes or reuses .venv, fetches the mail
+# servers, nameservers and other programs of contrib/fetch.sh into .cache (unpacked, not installed: existing installations
+# are not changed), then runs every check and stops at the first that fails. May be run as often as you like. PYTHON names
+# another interpreter for .venv.
 set -eu
 me="test"
 top=$(cd "$(dirname "$0")/.." && pwd)
@@ -22,14 +22,9 @@ check() {
 mkdir -p .cache
 need_environment "[test]"
 if command -v apt-get >/dev/null 2>&1; then
-    sh contrib/fetch-mtas.sh .cache/mta
-    sh contrib/fetch-fail2ban.sh .cache/fail2ban
-    sh contrib/fetch-prometheus.sh .cache/prometheus
-    sh contrib/fetch-knot.sh .cache/knot
-    sh contrib/fetch-verifiers.sh .cache/verifiers
-    sh contrib/fetch-unbound.sh .cache/unbound
+    sh contrib/fetch.sh mta fail2ban prometheus knot verifiers unbound
 else
-    say "apt-get not found: the tests with real mail servers, nameservers, verifiers and fail2ban are skipped"
+    say "apt-get not found: the tests with real mail servers, nameservers, verifiers, fail2ban and Prometheus are skipped"
 fi
 
 PATH=$top/.venv/bin:$PATH

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""A real authoritative nameserver for a test: Knot DNS, as unpacked by ``contrib/fetch-knot.sh`` (or `ASSAY_KNOT`).
+"""A real authoritative nameserver for a test: Knot DNS, as unpacked by ``contrib/fetch.sh`` (or `ASSAY_KNOT`).
 
 ::
 
@@ -32,9 +32,7 @@ SECRET = "c2VjcmV0IG9mIHRoZSB0ZXN0cyBvZiBhc3NheQ=="
 TSIG = f'key "assay" {{\n\talgorithm hmac-sha256;\n\tsecret "{SECRET}";\n}};\n'
 PATIENCE = 20.0  # seconds
 
-needs_knot = pytest.mark.skipif(
-    not PROGRAM.exists(), reason=f"no knotd in {KNOT}: run sh contrib/fetch-knot.sh .cache/knot"
-)
+needs_knot = pytest.mark.skipif(not PROGRAM.exists(), reason=f"no knotd in {KNOT}: run sh contrib/fetch.sh knot")
 
 
 def zone_text(origin: str, *more: str) -> str:

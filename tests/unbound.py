@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """A real unbound on loopback, over UDP, TCP, TLS and HTTPS, in front of a `NameServer`.
 
-The program is the copy unpacked by ``contrib/fetch-unbound.sh`` below ``.cache/unbound`` (or `ASSAY_UNBOUND`), never
+The program is the copy unpacked by ``contrib/fetch.sh`` below ``.cache/unbound`` (or `ASSAY_UNBOUND`), never
 the machine's own. It asks nobody but the `NameServer`.
 """
 
@@ -20,7 +20,7 @@ from nameserver import NameServer
 
 PROGRAMS = Path(os.environ.get("ASSAY_UNBOUND") or Path(__file__).parents[1] / ".cache" / "unbound")
 PROGRAM = PROGRAMS / "usr/sbin/unbound"
-MISSING = f"no unbound in {PROGRAMS}: run sh contrib/fetch-unbound.sh .cache/unbound"
+MISSING = f"no unbound in {PROGRAMS}: run sh contrib/fetch.sh unbound"
 START = 30.0  # seconds
 
 CONFIGURATION = """

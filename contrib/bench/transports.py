@@ -3,7 +3,7 @@
 
     python contrib/bench/transports.py
 
-It asks the unbound that ``contrib/fetch-unbound.sh`` has unpacked, on the loopback, for answers that it has in memory.
+It asks the unbound that ``contrib/fetch.sh`` has unpacked, on the loopback, for answers that it has in memory.
 The three take turns; each figure is the median of seven turns, with the least and the most.
 """
 

@@ -120,7 +120,7 @@ def test_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None
 def test_the_snippet_fits_as_the_real_postconf_prints_it(tmp_path: Path) -> None:
     program = MTAS / "postfix/usr/sbin/postconf"
     if not program.exists():
-        pytest.skip(f"no Postfix in {MTAS}: run sh contrib/fetch-mtas.sh .cache/mta")
+        pytest.skip(f"no Postfix in {MTAS}: run sh contrib/fetch.sh mta")
     (tmp_path / "main.cf").write_text(SNIPPET.read_text() + "compatibility_level = 3.6\n")
     (tmp_path / "master.cf").write_text("")
     ended = subprocess.run(

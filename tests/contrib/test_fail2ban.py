@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """The filter in ``contrib/fail2ban``, tested with fail2ban itself: it bans refused clients and no others.
 
-fail2ban is the copy unpacked by ``contrib/fetch-fail2ban.sh`` (or `ASSAY_FAIL2BAN`). It is Debian's, so Debian's
+fail2ban is the copy unpacked by ``contrib/fetch.sh`` (or `ASSAY_FAIL2BAN`). It is Debian's, so Debian's
 Python runs it. Nothing is banned here: ``fail2ban-regex`` only reports what it would find.
 """
 
@@ -37,7 +37,7 @@ PREFIXES = {
 
 pytestmark = pytest.mark.skipif(
     not (FAIL2BAN / "usr/bin/fail2ban-regex").exists() or not PYTHON.exists(),
-    reason=f"no fail2ban in {FAIL2BAN}: run sh contrib/fetch-fail2ban.sh .cache/fail2ban",
+    reason=f"no fail2ban in {FAIL2BAN}: run sh contrib/fetch.sh fail2ban",
 )
 
 

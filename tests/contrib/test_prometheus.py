@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """The dashboard and the alerts, with a real Prometheus that scrapes a real daemon; and logrotate with real files.
 
-The programs are those unpacked by ``contrib/fetch-prometheus.sh`` (or in `ASSAY_PROMETHEUS`).
+The programs are those unpacked by ``contrib/fetch.sh`` (or in `ASSAY_PROMETHEUS`).
 """
 
 from __future__ import annotations
@@ -33,8 +33,8 @@ DASHBOARD = CONTRIB / "grafana" / "assay.json"
 ALERTS = re.findall(r"- alert: (\w+)", RULES.read_text())
 
 pytestmark = pytest.mark.skipif(
-    not (PROGRAMS / "prometheus").exists(),
-    reason=f"no prometheus in {PROGRAMS}: run sh contrib/fetch-prometheus.sh .cache/prometheus",
+    not (PROGRAMS / "usr/bin/prometheus").exists(),
+    reason=f"no prometheus in {PROGRAMS}: run sh contrib/fetch.sh prometheus",
 )
 
 
@@ -49,7 +49,11 @@ def prometheus(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         f"scrape_configs: [{{job_name: assay, static_configs: [{{targets: ['127.0.0.1:{ours}']}}]}}]\n"
     )
     line = [
-        *(PROGRAMS / "prometheus", f"--config.file={folder}/prometheus.yml", f"--storage.tsdb.path={folder}/data"),
+        *(
+            PROGRAMS / "usr/bin/prometheus",
+            f"--config.file={folder}/prometheus.yml",
+            f"--storage.tsdb.path={folder}/data",
+        ),
         *(f"--web.listen-address=127.0.0.1:{its}", "--log.level=error"),
     ]
     rule = {"name": "watched", "when": "true", "action": "tag", "dry_run": True}
@@ -121,7 +125,7 @@ def test_the_dashboard_is_written_by_the_script() -> None:
 
 
 def test_the_alerts_are_valid() -> None:
-    checked = subprocess.run([PROGRAMS / "promtool", "check", "rules", RULES], capture_output=True, text=True)
+    checked = subprocess.run([PROGRAMS / "usr/bin/promtool", "check", "rules", RULES], capture_output=True, text=True)
     assert checked.returncode == 0, checked.stderr
 
 
@@ -180,7 +184,7 @@ def test_an_alert_fires(alert: str, tmp_path: Path) -> None:
     )
     if "x90" in FIRES[alert]:
         test.write_text(test.read_text().replace("29m", "80m"))
-    tried = subprocess.run([PROGRAMS / "promtool", "test", "rules", test], capture_output=True, text=True)
+    tried = subprocess.run([PROGRAMS / "usr/bin/promtool", "test", "rules", test], capture_output=True, text=True)
     assert tried.returncode == 0, tried.stdout + tried.stderr
 
 
@@ -192,8 +196,9 @@ def test_logrotate_takes_the_file(tmp_path: Path) -> None:
     (tmp_path / "facts").write_text("one\n")
     (tmp_path / "log").write_text("two\n")
     tmp_path.chmod(0o700)
-    line = [PROGRAMS / "logrotate", "--force", "--state", tmp_path / "state", tmp_path / "conf"]
-    subprocess.run(line, check=True, env={"LD_LIBRARY_PATH": str(PROGRAMS), "PATH": "/usr/bin:/bin"})
+    line = [PROGRAMS / "usr/sbin/logrotate", "--force", "--state", tmp_path / "state", tmp_path / "conf"]
+    libraries = sorted({str(path.parent) for path in PROGRAMS.rglob("*.so*")})
+    subprocess.run(line, check=True, env={"LD_LIBRARY_PATH": ":".join(libraries), "PATH": "/usr/bin:/bin"})
     assert (tmp_path / "facts.1").read_text() == "one\n"
     assert (tmp_path / "facts").read_text() == ""
     assert (tmp_path / "facts").stat().st_mode & 0o777 == 0o640

@@ -3,7 +3,7 @@
 
 Each MTA has a private temporary directory with its own complete configuration, listens on a free loopback port, and
 stores every message, for any recipient, in a file of that directory. The programs are the copies unpacked by
-``contrib/fetch-mtas.sh`` below ``.cache/mta`` (or `ASSAY_MTAS`), never the machine's own MTA. Several may run at the
+``contrib/fetch.sh`` below ``.cache/mta`` (or `ASSAY_MTAS`), never the machine's own MTA. Several may run at the
 same time. At the end only the processes started here are stopped.
 
 No DNS query and no mail leaves the machine: the configurations have no way to send it.

@@ -56,7 +56,7 @@ class Postfix(MTA):
     @classmethod
     def check(cls) -> None:
         if not (MTAS / "postfix").is_dir():
-            raise UnavailableError(f"no Postfix in {MTAS}: run sh contrib/fetch-mtas.sh .cache/mta")
+            raise UnavailableError(f"no Postfix in {MTAS}: run sh contrib/fetch.sh mta")
         if os.geteuid() != 0:
             raise UnavailableError("Postfix runs its processes as different users: run the tests as root")
 

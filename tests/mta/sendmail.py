@@ -114,7 +114,7 @@ class Sendmail(MTA):
     @classmethod
     def check(cls) -> None:
         if not (MTAS / "sendmail").is_dir():
-            raise UnavailableError(f"no Sendmail in {MTAS}: run sh contrib/fetch-mtas.sh .cache/mta")
+            raise UnavailableError(f"no Sendmail in {MTAS}: run sh contrib/fetch.sh mta")
         if not _apart():
             raise UnavailableError(
                 "no namespaces for Sendmail, which would query the DNS and sleep a minute: run the tests as root"

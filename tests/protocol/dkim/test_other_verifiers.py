@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """Our signatures, verified by OpenDKIM, Mail::DKIM and dkimpy on two hundred messages of many kinds.
 
-OpenDKIM and Mail::DKIM are the copies unpacked by ``contrib/fetch-verifiers.sh`` (or `ASSAY_VERIFIERS`). Keys come from
+OpenDKIM and Mail::DKIM are the copies unpacked by ``contrib/fetch.sh`` (or `ASSAY_VERIFIERS`). Keys come from
 a file, so nothing asks the DNS.
 """
 
@@ -28,7 +28,7 @@ VERIFIERS = Path(os.environ.get("ASSAY_VERIFIERS") or Path(__file__).parents[3] 
 PERL = shutil.which("perl")
 pytestmark = pytest.mark.skipif(
     not (VERIFIERS / "usr/sbin/opendkim").exists() or PERL is None,
-    reason=f"no OpenDKIM in {VERIFIERS}: run sh contrib/fetch-verifiers.sh .cache/verifiers",
+    reason=f"no OpenDKIM in {VERIFIERS}: run sh contrib/fetch.sh verifiers",
 )
 
 KEYS = (dkim.SigningKey(Domain("e"), ed25519_key()), dkim.SigningKey(Domain("r"), rsa_key()))

@@ -1,0 +1,129 @@
+#!/bin/sh
+# SPDX-License-Identifier: GPL-3.0-or-later
+# Fetch other people's programs for the tests, without installing them.
+#
+#   sh contrib/fetch.sh NAME ...
+#
+# Downloads Debian's packages, with the libraries that this machine lacks, and unpacks them below .cache/NAME. No package
+# is installed, no maintainer script runs, and no file outside .cache is written, so an installed server is not affected.
+# Needs no root. What is complete already is not fetched again. The names are those in `describe`.
+set -eu
+me=fetch
+top=$(cd "$(dirname "$0")/.." && pwd)
+. "$top/contrib/lib.sh"
+
+# What there is: a title for messages, Debian's packages, and the files (patterns) that show that it is complete.
+describe() {
+    case $1 in
+    mta)
+        title="Postfix and Sendmail"
+        # With m4 and sendmail-cf a .mc file becomes a sendmail.cf; libsasl2-modules lets Sendmail do SMTP AUTH.
+        packages="postfix sendmail-bin sendmail-cf m4 libsasl2-modules"
+        files="postfix/usr/lib/postfix/sbin/smtpd postfix/usr/lib/postfix/sbin/master postfix/usr/sbin/postconf
+            sendmail/usr/libexec/sendmail/sendmail sendmail/usr/share/sendmail/cf/m4/cf.m4
+            lib/usr/bin/m4 lib/usr/lib/*/sasl2/libplain.so"
+        ;;
+    fail2ban)
+        title="fail2ban"
+        packages="fail2ban"
+        files="usr/bin/fail2ban-regex etc/fail2ban/fail2ban.conf"
+        ;;
+    knot)
+        title="Knot DNS"
+        packages="knot"
+        files="usr/sbin/knotd"
+        ;;
+    prometheus)
+        title="Prometheus and logrotate"
+        packages="prometheus logrotate libpopt0"
+        files="usr/bin/prometheus usr/bin/promtool usr/sbin/logrotate"
+        ;;
+    unbound)
+        title="unbound"
+        packages="unbound"
+        files="usr/sbin/unbound"
+        ;;
+    verifiers)
+        title="OpenDKIM and Mail::DKIM"
+        # Mail::DKIM needs libcryptx-perl for Ed25519.
+        packages="opendkim libmail-dkim-perl libcryptx-perl"
+        files="usr/sbin/opendkim usr/share/perl5/Mail/DKIM/Verifier.pm usr/lib/*/perl5/*/CryptX.pm"
+        ;;
+    *) die "unknown name: $1. Known are mta, fail2ban, knot, prometheus, unbound and verifiers" ;;
+    esac
+}
+
+# Where the package file $2 of $1 is unpacked, below its directory. A mail server has its own: Sendmail's files and
+# Postfix's have the same names.
+place() {
+    case $1/$2 in
+    mta/postfix_*) echo postfix ;;
+    mta/sendmail-*) echo sendmail ;;
+    mta/*) echo lib ;;
+    *) echo . ;;
+    esac
+}
+
+# Name the files that are not below $1, and the libraries that those there lack; nothing when all is ready to run.
+lacking() (
+    cd "$1" 2>/dev/null || { echo "$1" && return; }
+    # shellcheck disable=SC2086  # patterns, expanded on purpose
+    for file in $files; do
+        if [ -f "$file" ]; then
+            # ldd complains about a script, which needs no library.
+            LD_LIBRARY_PATH=$(library_path "$1")$(library_path "$1/lib")$1/postfix/usr/lib/postfix \
+                ldd "./$file" 2>/dev/null | sed -n 's/ => not found//p'
+        else
+            echo "$file"
+        fi
+    done | sort -u
+)
+
+# Download and unpack $1. In a subshell, for it changes the directory. `set -e` has no effect in a condition.
+unpack() (
+    rm -rf "$unpacking"
+    mkdir -p "$unpacking/debs" "$unpacking/all"
+    cd "$unpacking/debs" || return 1
+    # shellcheck disable=SC2086  # lists of names, split on purpose
+    needed=$(lacking_libraries $packages) && apt -qq download $packages $needed || return 1
+    for package in *.deb; do
+        root=$unpacking/all/$(place "$1" "$package")
+        mkdir -p "$root" && dpkg-deb -x "$package" "$root" || return 1
+    done
+    # The dynamic loader ignores LD_LIBRARY_PATH for set-group-id programs, and the tests do not need the group.
+    find "$unpacking/all" -type f -perm /6000 -exec chmod ug-s {} +
+)
+
+[ $# -gt 0 ] || die "usage: sh contrib/fetch.sh NAME ..."
+for tool in apt-get dpkg-deb ldd flock; do
+    command -v "$tool" >/dev/null 2>&1 || die "$tool not found: the programs are fetched from Debian's packages only"
+done
+for name in "$@"; do
+    describe "$name"
+done
+
+directory=$top/.cache
+unpacking=$directory/unpacking
+mkdir -p "$directory"
+exec 9>"$directory/.lock"
+flock 9 # two test runs at once: the second waits, then finds everything there
+
+for name in "$@"; do
+    describe "$name"
+    target=$directory/$name
+    if [ -z "$(lacking "$target")" ]; then
+        say "$title: already in .cache/$name"
+        continue
+    fi
+    say "fetching $title into .cache/$name (unpacked there, not installed)"
+    unpack "$name" 2>/dev/null || { own_lists && unpack "$name"; } || die "could not download the packages of $title"
+    still=$(lacking "$unpacking/all")
+    [ -z "$still" ] || die "unpacked, but these are missing:" "$still"
+    mkdir -p "$target"
+    for part in "$unpacking"/all/*; do
+        rm -rf "${target:?}/${part##*/}"
+        mv "$part" "$target/"
+    done
+done
+rm -rf "$unpacking" "$directory/apt"
+say "ready"
