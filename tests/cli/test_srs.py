@@ -96,3 +96,17 @@ def test_secrets_that_others_can_read_are_refused(configuration: Path, capsys: p
     assert f"{configuration}: srs.secrets_file: {configuration.parent}/secrets: everybody may read it" in (
         capsys.readouterr().err
     )
+
+
+def test_a_domain_in_u_labels_is_rewritten_as_the_daemon_does(
+    configuration: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["srs", "forward", "-c", str(configuration), "ann@BÜCHER.example."]) == os.EX_OK
+    assert capsys.readouterr().out.endswith("=xn--bcher-kva.example=ann@srs.example\n")
+    assert main(["srs", "reverse", "-c", str(configuration), old(1).replace("srs.example", "SRS.example.")]) == os.EX_OK
+
+
+def test_secrets_with_crlf_and_duplicates(configuration: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (configuration.parent / "secrets").write_bytes(b"%b\r\n\r\n%b\r\n%b\r\n" % (SECRETS[0], SECRETS[0], SECRETS[1]))
+    assert main(["srs", "test", "-c", str(configuration), old(1)]) == os.EX_OK
+    assert "2 secrets" in capsys.readouterr().out

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import socket
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import suppress
@@ -143,3 +144,38 @@ def test_a_silent_client_is_dropped(serve: Any, monkeypatch: pytest.MonkeyPatch)
     client = serve(maps.socketmap(FOUND), most=1)
     client.socket.sendall(b"20:forw")
     assert client.socket.recv(1) == b""
+
+
+@pytest.mark.parametrize(
+    ("sender", "back"),
+    [
+        ("SRS1=x@a.example", "SRS1=x@a.example"),
+        ("SRS1=x=b.example=@a.example", "SRS1=x=b.example=@a.example"),
+        ("SRS1=x=b.example=y@a.example", "SRS1=x=b.example=y@a.example"),
+        ("SRS0=@a.example", "SRS0=@a.example"),
+    ],
+)
+def test_a_sender_that_only_looks_like_srs_is_rewritten_as_any_other(serve: Any, sender: str, back: str) -> None:
+    answer = serve(maps.socketmap(FOUND)).ask(netstring(f"forward {sender}"))
+    rewritten = answer.partition(b"OK ")[2].decode().removesuffix(",")
+    assert FOUND["reverse"](rewritten) == back
+
+
+def test_a_sender_with_an_empty_local_part_is_not_found(serve: Any) -> None:
+    assert serve(maps.socketmap(FOUND)).ask(netstring('forward ""@a.example')) == netstring("NOTFOUND ")
+
+
+def test_a_full_server_closes_though_clients_wait(tmp_path: Path) -> None:
+    endpoint = Endpoint.parse(f"unix:{tmp_path / 'full.sock'}")
+    server = BoundedServer(endpoint, 0o600, maps.socketmap(FOUND), 1)
+    with endpoint.connect(5) as first, endpoint.connect(5) as second:
+        first.sendall(netstring("forward ann@a.example"))
+        assert first.recv(100)
+        second.sendall(netstring("forward ann@a.example"))
+        second.settimeout(0.3)
+        with suppress(TimeoutError):
+            assert not second.recv(100)
+        closing = threading.Thread(target=server.close, daemon=True)
+        closing.start()
+        closing.join(10)
+        assert not closing.is_alive()

@@ -132,3 +132,12 @@ def test_without_a_domain_there_is_nothing_to_go_back_to(address: str) -> None:
 def test_octets_that_are_not_utf_8_come_back() -> None:
     user = b"\xe9\xff".decode("utf-8", "surrogateescape")
     assert reverse(forward(f"{user}@a.example", OURS, NOW), OURS, NOW) == f"{user}@a.example"
+
+
+def test_mail_that_comes_by_us_again_gets_the_address_that_we_wrote_first() -> None:
+    ours = Scheme("ours.example", (b"a secret",))
+    theirs = Scheme("theirs.example", (b"their secret",))
+    first = forward("ann@a.example", ours, NOW)
+    again = forward(forward(first, theirs, NOW), ours, NOW)
+    assert again == first
+    assert reverse(again, ours, NOW) == "ann@a.example"

@@ -43,7 +43,7 @@ def _address(text: str) -> str:
         mailbox = parse_mailbox(text)
     except InvalidNameError:
         return text
-    return f"{mailbox.local_part}@{text.rpartition('@')[2]}"
+    return f"{mailbox.local_part}@{mailbox.domain}"
 
 
 def _rewriting(options: argparse.Namespace) -> Rewriting:

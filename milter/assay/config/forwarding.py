@@ -68,7 +68,8 @@ def make_sealing(section: ArcSection) -> Sealing | None:
 def _secrets(name: str) -> tuple[bytes, ...]:
     path = Path(name)
     try:
-        return tuple(line.strip() for line in secrets.read(path).splitlines() if line.strip())
+        lines = (line.strip() for line in secrets.read(path).splitlines())
+        return tuple(dict.fromkeys(filter(None, lines)))  # each once, in order
     except secrets.SecretError as error:
         raise SettingError("srs.secrets_file", str(error)) from error
 

@@ -16,6 +16,7 @@ from typing import Any
 from assay.config.endpoint import Endpoint
 
 _LOOK_SECONDS = 0.02  # between two looks whether they have ended
+_PLACE_SECONDS = 0.2  # between two looks whether the server closes, while all places are taken
 _LAST_SECONDS = 2.0  # for the requests that are under way when the server closes
 
 
@@ -39,6 +40,7 @@ class BoundedServer(socketserver.ThreadingMixIn, socketserver.TCPServer):
         self._path = endpoint.path
         self._places = threading.BoundedSemaphore(most)
         self._requests: set[object] = set()  # under way
+        self._closing = False
         if endpoint.family == socket.AF_UNIX:
             _remove_stale(endpoint)
             before = os.umask(0o777 & ~mode)
@@ -53,6 +55,7 @@ class BoundedServer(socketserver.ThreadingMixIn, socketserver.TCPServer):
 
     def close(self) -> None:
         """Stop, let requests that are under way end, and remove the socket."""
+        self._closing = True
         self.shutdown()
         deadline = time.monotonic() + _LAST_SECONDS
         while self._requests and time.monotonic() < deadline:
@@ -63,8 +66,11 @@ class BoundedServer(socketserver.ThreadingMixIn, socketserver.TCPServer):
                 os.unlink(self._path)
 
     def process_request(self, request: Any, client_address: Any) -> None:
-        """Wait for a place. Then the library starts the thread."""
-        self._places.acquire()
+        """Wait for a place. Then the library starts the thread. A client that waits while the server closes is left."""
+        while not self._places.acquire(timeout=_PLACE_SECONDS):
+            if self._closing:  # close() waits for this thread
+                self.shutdown_request(request)
+                return
         self._requests.add(request)
         super().process_request(request, client_address)
 

@@ -100,6 +100,8 @@ class Rewriting(Struct, frozen=True):
         return self._why_not_from(client, envelope) or self._why_not_to(envelope.recipients)
 
     def _why_not_sender(self, sender: Mailbox) -> str:
+        if not sender.local_part:
+            return "sender has an empty local part"  # "" in quotes (RFC 5321, 4.1.2)
         if not _is_utf_8(sender.local_part):
             return "sender is not UTF-8"  # RFC 6532, 3.1: no MTA could send a bounce to it
         if sender.domain.name == self.scheme.domain:

@@ -73,21 +73,22 @@ def is_srs(local_part: str) -> bool:
 def forward(address: str, scheme: Scheme, now: float) -> str:
     """Rewrite an envelope sender to one of ours.
 
+    A local part that begins like SRS but lacks a part is one like any other: a stranger may write what he likes.
+
     :param address: the sender, its local part not quoted.
     :param now: seconds since 1970.
     :returns: the new address, its local part not quoted.
     :raises SrsError: without a domain there is nothing to go back to.
     """
     user, host = _split(address)
-    tag = _TAG.match(user)
-    if tag is None:
+    first = _first_forwarder(user, host)
+    if first is None:
         date = _date(now)
         mark = _hash(scheme.secrets[0], date, host, user)[: scheme.hash_length]
         return f"SRS0{scheme.separator}{mark}={date}={host}={user}@{scheme.domain}"
-    if tag[1] == "0":
-        rest = user[len("SRS0") :]  # with its separator, which the first forwarder may need
-    else:
-        _, host, rest = _parts_of_srs1(user[tag.end() :])
+    host, rest = first
+    if host.lower() == scheme.domain:  # mail that comes by us again; its hash is checked when a bounce comes
+        return f"SRS0{rest}@{scheme.domain}"
     mark = _hash(scheme.secrets[0], host, rest)[: scheme.hash_length]
     return f"SRS1{scheme.separator}{mark}={host}={rest}@{scheme.domain}"
 
@@ -115,6 +116,20 @@ def reverse(address: str, scheme: Scheme, now: float) -> str:
     _verify(mark, scheme, date, host, user)
     _check_age(date, scheme, now)
     return f"{user}@{host}"
+
+
+def _first_forwarder(user: str, host: str) -> tuple[str, str] | None:
+    """The host that wrote an SRS0 address, and the rest of that address from its separator on; None if nobody did."""
+    tag = _TAG.match(user)
+    if tag is None:
+        return None
+    if tag[1] == "0":
+        return (host, user[len("SRS0") :]) if user[tag.end() :] else None
+    try:
+        _, host, rest = _parts_of_srs1(user[tag.end() :])
+    except SrsError:
+        return None
+    return host, rest
 
 
 def _split(address: str) -> tuple[str, str]:
