@@ -74,6 +74,7 @@ def test_a_foreign_sender_is_rewritten_if_all_recipients_leave(sections: dict[st
         ("ann@OURS.example.", ["bob@a.example"], "sender domain ours.example is ours"),
         ("SRS0=x=y=z=ann@srs.example", ["bob@a.example"], "sender is already rewritten"),
         ("ann", ["bob@a.example"], "sender is not a mailbox"),
+        ('""@a.example', ["bob@a.example"], "sender has an empty local part"),
         ("\udcff@author.example", ["bob@a.example"], "sender is not UTF-8"),
         ("ann@author.example", ["bob@ours.example"], "recipient bob@ours.example is ours"),
         ("ann@author.example", ["bob@a.example", "eve@Ours.EXAMPLE"], "recipient eve@Ours.EXAMPLE is ours"),
@@ -127,6 +128,24 @@ def test_a_quoted_local_part_is_quoted_again(sections: dict[str, Any]) -> None:
     assert edit.path.startswith('"SRS0=')
     back = envelope_edits(sent(sections, edit.path, sender=""))
     assert back == [RemoveRecipient(edit.path), AddRecipient('"a b"@author.example')]
+
+
+def test_an_address_that_is_given_twice_is_turned_back_once(sections: dict[str, Any]) -> None:
+    ours = srs.forward("ann@author.example", SCHEME, NOW)
+    shouted = ours.replace("srs.example", "SRS.example")
+    verdict = sent(sections, ours, ours, shouted, sender="")
+    assert envelope_edits(verdict) == [
+        RemoveRecipient(ours),
+        RemoveRecipient(shouted),
+        AddRecipient("ann@author.example"),
+    ]
+
+
+def test_a_sender_that_only_looks_like_srs_is_rewritten(sections: dict[str, Any]) -> None:
+    sender = "SRS1=x@author.example"
+    assert envelope_edits(sent(sections, "bob@a.example", sender=sender)) == [
+        ChangeSender(srs.forward(sender, SCHEME, NOW))
+    ]
 
 
 def test_case_and_final_dot_of_our_domain_do_not_matter(sections: dict[str, Any]) -> None:

@@ -92,7 +92,7 @@ class Transaction:
         self._publications = publications
         self._authserv_id = authserv_id
         self._recipients: list[str] = []
-        self._turned_back: list[tuple[str, str]] = []
+        self._turned_back: dict[str, str] = {}  # the original sender by recipient
         self._began = now
         self._unread_received = b""
         names = (authserv_id, *settings.further_authserv_ids)
@@ -131,7 +131,7 @@ class Transaction:
             return
         original = rewriting.reverse(recipient, self._began)
         if original and len(self._recipients) < MAX_RECIPIENTS:
-            self._turned_back.append((recipient, original))
+            self._turned_back[recipient] = original
 
     def header(self, field: HeaderField) -> None:
         """Take the next header field, and start the evaluations that it allows."""
@@ -257,7 +257,7 @@ class Transaction:
             signed=signed,
             sealed=sealed,
             rewritten=rewritten,
-            turned_back=tuple(self._turned_back),
+            turned_back=tuple(self._turned_back.items()),
         )
 
     def _asked_to_forward(self, assessment: Assessment, facts: policy.Facts | None) -> policy.ForwardDecision:
@@ -308,9 +308,8 @@ class Transaction:
         return rewritten
 
     def _envelope_edits(self, rewritten: Rewritten | None) -> Iterator[Edit]:
-        for recipient, original in self._turned_back:
-            yield RemoveRecipient(recipient)
-            yield AddRecipient(original)
+        yield from map(RemoveRecipient, self._turned_back)
+        yield from map(AddRecipient, dict.fromkeys(self._turned_back.values()))  # each once, however it was written
         if rewritten is not None and rewritten.sender:
             yield ChangeSender(rewritten.sender)
 
