@@ -18,6 +18,7 @@ from assay.model.edits import AddRecipient, ChangeSender, RemoveRecipient
 from assay.policy import Action
 from assay.protocol import srs
 from assay.session import Verdict
+from assay.session.transaction import MAX_RECIPIENTS
 from signing import DOMAIN, SELECTOR, record, rsa_key, sign_rsa
 from talking import NOW, deliver
 from zone import Zone
@@ -139,6 +140,16 @@ def test_an_address_that_is_given_twice_is_turned_back_once(sections: dict[str, 
         RemoveRecipient(shouted),
         AddRecipient("ann@author.example"),
     ]
+
+
+def test_an_address_of_ours_beyond_the_recipients_that_are_kept_comes_later(sections: dict[str, Any]) -> None:
+    ours = srs.forward("ann@author.example", SCHEME, NOW)
+    recipients = [*(f"<{number}@a.example>" for number in range(MAX_RECIPIENTS)), f"<{ours}>"]
+    verdict, end = deliver(sections, MESSAGE, dns=DNS, client=CLIENT, mail_from="<>", recipients=recipients)
+    assert verdict.action is Action.TEMPFAIL
+    assert str(verdict.reply) == "452 4.5.3 Too many recipients; send the others in another message"
+    assert "by=srs.recipients" in log(verdict).replace('"', "")
+    assert end.action is Action.ACCEPT
 
 
 def test_a_sender_that_only_looks_like_srs_is_rewritten(sections: dict[str, Any]) -> None:

@@ -27,6 +27,9 @@ from assay.session.publications import Publications
 from assay.session.settings import Settings
 from assay.session.transaction import Transaction, Verdict
 
+#: For an SRS address of ours that nobody would turn back. The client sends the rest later (RFC 5321, 4.5.3.1.10).
+_TOO_MANY = policy.Reply(452, "4.5.3", ("Too many recipients; send the others in another message",))
+
 
 class Session:
     """One connection. Call the methods in SMTP's order; any of them may be left out."""
@@ -154,17 +157,19 @@ class Session:
         if verdict is not None and verdict.action.refuses:
             return verdict
         try:
-            transaction.turn_back(recipient)
+            if not transaction.turn_back(recipient):
+                verdict = self._refuse_recipient(alone(), Action.TEMPFAIL, _TOO_MANY, "srs.recipients")
         except srs.SrsError as error:
-            verdict = self._refuse_srs(alone(), error)
+            # Our SRS domain, but none of our messages has come from it. RFC 3463, 3.2
+            reply = policy.Reply(550, "5.1.1", (f"SRS address not valid: {error}",))
+            verdict = self._refuse_recipient(alone(), Action.REJECT, reply, f"srs.{error.fault}")
         if verdict is None or not verdict.action.refuses:
             transaction.recipient(path)
         return verdict
 
-    def _refuse_srs(self, assessment: Assessment, error: srs.SrsError) -> Verdict:
-        """Refuse a recipient at our SRS domain that none of our messages has come from."""
-        reply = policy.Reply(550, "5.1.1", (f"SRS address not valid: {error}",))  # RFC 3463, 3.2
-        decision = Decision(Action.REJECT, reply, f"SRS address not valid: {error}", f"srs.{error.fault}")
+    def _refuse_recipient(self, assessment: Assessment, action: Action, reply: policy.Reply, by: str) -> Verdict:
+        """Refuse a recipient at our SRS domain."""
+        decision = Decision(action, reply, reply.lines[0], by)
         if self._settings.dry_run:
             return Verdict(Action.ACCEPT, None, (), decision, assessment, stage=Stage.RCPT)
         return Verdict(decision.action, reply, (), decision, assessment, stage=Stage.RCPT)

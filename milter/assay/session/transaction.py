@@ -120,18 +120,23 @@ class Transaction:
         if len(self._recipients) < MAX_RECIPIENTS:
             self._recipients.append(path.removeprefix("<").removesuffix(">"))
 
-    def turn_back(self, recipient: str) -> None:
+    def turn_back(self, recipient: str) -> bool:
         """Look whether the next recipient is an SRS address of ours, before `recipient` takes it.
 
         :param recipient: the forward-path without angle brackets.
+        :returns: False if it is, and too many recipients came before it: nobody would turn it back.
         :raises srs.SrsError: it is, but forged, changed or too old.
         """
         rewriting = self._settings.rewriting
         if rewriting is None or self._course.message.direction is Direction.RETURNED:
-            return
+            return True
         original = rewriting.reverse(recipient, self._began)
-        if original and len(self._recipients) < MAX_RECIPIENTS:
-            self._turned_back[recipient] = original
+        if not original:
+            return True
+        if len(self._recipients) >= MAX_RECIPIENTS:
+            return False
+        self._turned_back[recipient] = original
+        return True
 
     def header(self, field: HeaderField) -> None:
         """Take the next header field, and start the evaluations that it allows."""
