@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What the tests with real MTAs share."""
+"""What all tests share: asserts in modules of laws explain themselves."""
 
 from __future__ import annotations
 
