@@ -179,3 +179,19 @@ def test_a_full_server_closes_though_clients_wait(tmp_path: Path) -> None:
         closing.start()
         closing.join(10)
         assert not closing.is_alive()
+
+
+@pytest.mark.parametrize(
+    ("handler", "start"), [(maps.socketmap(FOUND), b"4000:"), (maps.table(FOUND["forward"]), b"get ")]
+)
+def test_a_client_that_sends_an_octet_at_a_time_is_dropped(
+    serve: Any, monkeypatch: pytest.MonkeyPatch, handler: Any, start: bytes
+) -> None:
+    monkeypatch.setattr(maps._Handler, "timeout", 0.3)
+    client = serve(handler, most=1)
+    begun = time.monotonic()
+    with suppress(OSError):
+        for octet in start + b"a" * 100:
+            client.socket.sendall(bytes([octet]))
+            time.sleep(0.05)
+    assert time.monotonic() - begun < 3

@@ -12,12 +12,14 @@ one starts.
 
 from __future__ import annotations
 
+import io
 import os
 import re
+import socket
 import socketserver
 import time
 from collections.abc import Callable, Iterator, Mapping
-from typing import ClassVar
+from typing import Any, ClassVar
 from urllib.parse import quote_from_bytes, unquote_to_bytes
 
 from assay.config import Configuration, make_rewriting
@@ -29,8 +31,8 @@ from assay.policy import Rewriting
 from assay.protocol import srs
 
 MAX_CLIENTS = 500  # at a time, our choice: each cleanup(8) and trivial-rewrite(8) of Postfix keeps one connection
-#: Seconds that a client may be silent, or slow with one request or answer. Postfix closes after 5 s without a question
-#: (ipc_idle); Sendmail keeps one connection for a message.
+#: Seconds from one answer to the end of the next request, and for the client to take an answer. Postfix closes after
+#: 5 s without a question (ipc_idle); Sendmail keeps one connection for a message.
 PATIENCE_SECONDS = 60.0
 MAX_REQUEST_OCTETS = 4096  # our choice: an address has 320 (RFC 5321, 4.5.3.1), and tcp_table(5) allows 4096
 _MODE = 0o660  # of a unix socket, as for the MTA's
@@ -154,10 +156,41 @@ def _find(lookup: Lookup, key: bytes) -> bytes:
 class _Handler(socketserver.StreamRequestHandler):
     timeout: ClassVar[float] = PATIENCE_SECONDS
 
+    def setup(self) -> None:
+        super().setup()
+        self._stream = _Stream(self.connection)
+        self.rfile = io.BufferedReader(self._stream)
+
     def handle(self) -> None:
+        self._stream.wait(self.timeout)
         for answer in self.answers():
+            self.connection.settimeout(self.timeout)
             self.wfile.write(answer)
+            self._stream.wait(self.timeout)
 
     def answers(self) -> Iterator[bytes]:
         """The answers to the requests, until the client leaves or sends nonsense."""
         raise NotImplementedError
+
+
+class _Stream(io.RawIOBase):
+    """What a client sends, up to a deadline. The timeout of a socket alone starts again with each octet."""
+
+    def __init__(self, connection: socket.socket) -> None:
+        self._connection = connection
+        self._deadline = 0.0
+
+    def wait(self, seconds: float) -> None:
+        """Set the deadline."""
+        self._deadline = time.monotonic() + seconds
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        """Wait for octets. Raises TimeoutError at the deadline."""
+        left = self._deadline - time.monotonic()
+        if left <= 0:
+            raise TimeoutError
+        self._connection.settimeout(left)
+        return self._connection.recv_into(buffer)
