@@ -140,4 +140,5 @@ def test_mail_that_comes_by_us_again_gets_the_address_that_we_wrote_first() -> N
     first = forward("ann@a.example", ours, NOW)
     again = forward(forward(first, theirs, NOW), ours, NOW)
     assert again == first
+    assert forward(forward(first + ".", theirs, NOW), ours, NOW) == first
     assert reverse(again, ours, NOW) == "ann@a.example"

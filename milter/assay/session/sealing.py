@@ -59,8 +59,9 @@ def seal(
         private_key=key.key.private,
         timestamp=now,
     )
-    if not fields:
-        return Sealed(why=f"the chain has failed or has {arc.MAX_SETS} sets")
+    if not fields:  # RFC 8617, 5.1, steps 2 and 3
+        failed = validation.result is arc.Result.FAIL
+        return Sealed(why="the chain failed before" if failed else f"the chain has {arc.MAX_SETS} sets")
     inserted = tuple(
         Insert(field.name.decode(), field.value.decode("utf-8", "surrogateescape").removeprefix(" "))
         for field in reversed(fields)
