@@ -6,6 +6,7 @@ The programs are those unpacked by ``contrib/fetch.sh`` (or in `ASSAY_PROMETHEUS
 
 from __future__ import annotations
 
+import http
 import json
 import os
 import re
@@ -98,6 +99,8 @@ def asked(server: str, query: str) -> list[dict[str, Any]]:
         with urllib.request.urlopen(url, timeout=PATIENCE) as response:
             found = json.load(response)
     except urllib.error.HTTPError as error:
+        if error.code == http.HTTPStatus.SERVICE_UNAVAILABLE:  # it is still starting
+            return []
         raise AssertionError(f"{query}: {error.read().decode()}") from None
     except OSError:
         return []

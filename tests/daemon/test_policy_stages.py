@@ -95,7 +95,7 @@ def daemon(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Daemon]:
         ZONE,
         clients={
             "daemon_names": ("submission",),
-            "trusted_forwarders": ("198.51.100.77/24",),
+            "trusted_forwarders": ("198.51.100.0/24",),
             "relays": ("203.0.113.0/24",),
             "exempt_senders": ("exempt.example",),
             "exempt_recipients": ("abuse@example.net",),

@@ -87,7 +87,8 @@ def forward(address: str, scheme: Scheme, now: float) -> str:
         mark = _hash(scheme.secrets[0], date, host, user)[: scheme.hash_length]
         return f"SRS0{scheme.separator}{mark}={date}={host}={user}@{scheme.domain}"
     host, rest = first
-    if host.lower().rstrip(".") == scheme.domain:  # mail that comes by us again; its hash is checked when a bounce comes
+    # Mail that comes by us again. The hash within is checked when a bounce comes.
+    if host.lower().rstrip(".") == scheme.domain:
         return f"SRS0{rest}@{scheme.domain}"
     mark = _hash(scheme.secrets[0], host, rest)[: scheme.hash_length]
     return f"SRS1{scheme.separator}{mark}={host}={rest}@{scheme.domain}"
