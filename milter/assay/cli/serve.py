@@ -41,6 +41,7 @@ def run(options: argparse.Namespace) -> int:
     """Open the socket, give up the rights of root, and supervise."""
     manager = Manager()
     configuration, log = read_configuration(options.config)
+    _check_listener(options.config, configuration)
     _raise_descriptor_limit()
     milter = configuration.milter
     if text := warning(milter.max_sessions, capacity(milter.max_sessions, milter.worker_count, granted())):
@@ -100,8 +101,16 @@ def read_for_serving(path: Path | None) -> tuple[Configuration, Log]:
     :raises ConfigError: it cannot be used.
     """
     configuration, log = read_configuration(path)
+    _check_listener(path, configuration)
     check_outputs(path, configuration)
     return configuration, log
+
+
+def _check_listener(path: Path | None, configuration: Configuration) -> None:
+    try:
+        check_group(configuration.milter.socket_group)
+    except ListenerError as error:
+        raise ConfigError(f"{name(path)}: {error}") from error
 
 
 def check_outputs(path: Path | None, configuration: Configuration) -> None:
@@ -110,10 +119,9 @@ def check_outputs(path: Path | None, configuration: Configuration) -> None:
     :raises ConfigError: it cannot be used.
     """
     try:
-        check_group(configuration.milter.socket_group)
         check_facts(configuration.log.facts)
         check_metrics(configuration)
-    except (ValueError, ListenerError) as error:
+    except ValueError as error:
         raise ConfigError(f"{name(path)}: {error}") from error
 
 
