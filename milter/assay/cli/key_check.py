@@ -32,12 +32,12 @@ def check(keys: KeyCommand) -> int:
     except ValueError as error:  # a domain whose first key is not published yet, for instance: check that one
         complain(f"{name(keys.options.config)}: {error}")
         signing = None
-    configured = {(one.domain.name, one.key.selector.name): one for one in _configured(signing)}
+    configured = {(key.domain.name, key.key.selector.name): key for key in _configured(signing)}
     asked: set[tuple[str, str]] = set()
 
     def check_ring(directory: Directory) -> int:
         ring = directory.load()
-        below = {selector for (domain, selector), one in configured.items() if domain == ring.domain and one.below}
+        below = {selector for (domain, selector), key in configured.items() if domain == ring.domain and key.below}
         code = os.EX_OK
         for selector, publication in look(ring, authority.texts, below).items():
             key = ring.find(selector)
@@ -51,12 +51,12 @@ def check(keys: KeyCommand) -> int:
     only = keys.options.domains
     keys.options.domains = [domain for domain in only if keys.directory(domain).state.exists()]
     code = keys.each(check_ring) if keys.options.domains or not only else os.EX_OK
-    for known, one in configured.items():
-        if known not in asked and (not only or one.domain in only):
+    for known, key in configured.items():
+        if known not in asked and (not only or key.domain in only):
             asked.add(known)
-            at = dkim.key_name(one.domain, one.key.selector)
-            found = compare(dkim.record_of(one.key.private), authority.texts(at), signs_below=one.below)
-            say(key_report.publication(at, one.place, found))
+            at = dkim.key_name(key.domain, key.key.selector)
+            found = compare(dkim.record_of(key.key.private), authority.texts(at), signs_below=key.below)
+            say(key_report.publication(at, key.place, found))
             code = max(code, _code(found))
     if not asked:
         print("no keys; make some with: assay keys create DOMAIN")

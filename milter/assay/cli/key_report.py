@@ -35,9 +35,9 @@ def describe(report: Report, form: Form, ttl: int, *, routine: bool) -> Iterator
             yield from _record(ring, key, form, ttl)
         else:
             yield f"{ring.domain}: remove {key_name(ring, step.selector)} from the DNS: {step.why}"
-    for one in (one for one in report.waiting if routine or not one.routine):
-        yield f"{ring.domain}: {_waiting(one)}"
-        publication = report.publications.get(one.selector)
+    for wait in (wait for wait in report.waiting if routine or not wait.routine):
+        yield f"{ring.domain}: {_waiting(wait)}"
+        publication = report.publications.get(wait.selector)
         if publication is not None and publication.sight is not Sight.EVERYWHERE:
             yield from _differences(publication)
 
@@ -46,7 +46,7 @@ def rows(ring: KeyRing, schedule: Schedule, now: int) -> Iterator[str]:
     """One row for each key, with what it waits for as far as the DNS need not be asked."""
     yield ring.domain
     _, waiting = due(ring, schedule, {key.selector: Sight.EVERYWHERE for key in ring.keys}, now)
-    until = {one.selector: one for one in waiting}
+    until = {wait.selector: wait for wait in waiting}
     for key in ring.keys:
         gone = ", its record is gone" if key.gone else ""
         yield f"  {key.selector:<16} {key.type:<8} {key.state:<9} since {day(key.since)}{gone}"
@@ -76,5 +76,5 @@ def _record(ring: KeyRing, key: RingKey, form: Form, ttl: int) -> Iterator[str]:
     yield from forms.write(form, Domain(ring.domain), Domain(key.selector), key.record, ttl).splitlines()
 
 
-def _waiting(one: Waiting) -> str:
-    return f"{one.selector} {one.why}" + (f" ({day(one.until)})" if one.until else "")
+def _waiting(wait: Waiting) -> str:
+    return f"{wait.selector} {wait.why}" + (f" ({day(wait.until)})" if wait.until else "")

@@ -42,10 +42,10 @@ def add_to(commands: Any) -> None:
     verbs = parser.add_subparsers(metavar="VERB", required=True)
 
     def verb(name: str, run: Callable[[KeyCommand], int], text: str) -> Any:
-        one = verbs.add_parser(name, help=text, description=text[0].upper() + text[1:] + ".")
-        add_configuration(one)
-        one.set_defaults(run=lambda options: _run(run, options))
-        return one
+        command = verbs.add_parser(name, help=text, description=text[0].upper() + text[1:] + ".")
+        add_configuration(command)
+        command.set_defaults(run=lambda options: _run(run, options))
+        return command
 
     create = verb("create", _create, "make the first keys of a domain, or a further one, and publish them")
     listing = verb("list", _list, "list the keys, their states and what each waits for, without asking the DNS")
@@ -53,10 +53,10 @@ def add_to(commands: Any) -> None:
     rotate = verb("rotate", _rotate, "replace keys, and take all steps that are due")
     retirement = verb("retire", _retire, "stop signing with a key")
     taking = verb("import", take_over, "take over a private key of another program, with its selector")
-    for one in (create, retirement):
-        one.add_argument("domain", metavar="DOMAIN", type=_domain)
-    for one in (listing, checking, rotate):
-        one.add_argument("domains", metavar="DOMAIN", type=_domain, nargs="*", help="default: all")
+    for command in (create, retirement):
+        command.add_argument("domain", metavar="DOMAIN", type=_domain)
+    for command in (listing, checking, rotate):
+        command.add_argument("domains", metavar="DOMAIN", type=_domain, nargs="*", help="default: all")
     retirement.add_argument("selector", metavar="SELECTOR", type=_selector)
     create.add_argument("--type", type=KeyType, choices=list(KeyType), help="default: those of keys.types")
     create.add_argument("--bits", type=int, help="of an RSA key, 1024 to 4096 (default: keys.rsa_bits)")
@@ -69,8 +69,8 @@ def add_to(commands: Any) -> None:
     taking.add_argument("selector", metavar="SELECTOR", type=_selector, nargs="?")
     taking.add_argument("file", metavar="FILE", type=Path, nargs="?")
     taking.add_argument("--key-table", metavar="TABLE", help="take over all keys of OpenDKIM's KeyTable instead")
-    for one in (create, listing, rotate, retirement, taking):
-        one.add_argument("--form", type=Form, choices=list(Form), default=Form.ZONE, help="of records to publish")
+    for command in (create, listing, rotate, retirement, taking):
+        command.add_argument("--form", type=Form, choices=list(Form), default=Form.ZONE, help="of records to publish")
 
 
 def _run(verb: Callable[[KeyCommand], int], options: argparse.Namespace) -> int:

@@ -121,11 +121,11 @@ def compare_field(value: str) -> Comparison:
 
 def _unlike(ours: Sequence[authres.MethodResult], theirs: Sequence[authres.MethodResult]) -> str:
     """What the library misses in the first result that differs; empty if all are the same."""
-    for one, other in zip(ours, theirs, strict=False):
-        if one != other:
+    for our, other in zip(ours, theirs, strict=False):
+        if our != other:
             # The library omits a quoted-string that is not the last value of its result.
-            lost = [f"{each.ptype}.{each.name}" for each in one.properties if each not in other.properties]
-            return f"it does not read {', '.join(lost) or 'the reason'} of {one.method}={one.result}"
+            lost = [f"{each.ptype}.{each.name}" for each in our.properties if each not in other.properties]
+            return f"it does not read {', '.join(lost) or 'the reason'} of {our.method}={our.result}"
     return ""
 
 

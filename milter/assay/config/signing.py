@@ -88,14 +88,14 @@ def _rules(section: SignSection, canonicalization: str | None = None) -> dkim.Si
 
 def _domain_table(section: SignSection, keys: Keys) -> DomainTable:
     rows: dict[str, DomainRow] = {}
-    for number, one in enumerate(section.domain, 1):
+    for number, row in enumerate(section.domain, 1):
         place = f"sign.domain {number}"
-        domain = Domain.parse_host(one.domain)
+        domain = Domain.parse_host(row.domain)
         if domain.name in rows:
             earlier = rows[domain.name].signatory.place
-            raise SettingError(f"{place}.domain", f"{one.domain!r} is already in {earlier}; write its keys there")
-        signatory = _signatory(place, one, _rules(section, one.canonicalization), keys)
-        rows[domain.name] = DomainRow(signatory, one.subdomains, one.identity)
+            raise SettingError(f"{place}.domain", f"{row.domain!r} is already in {earlier}; write its keys there")
+        signatory = _signatory(place, row, _rules(section, row.canonicalization), keys)
+        rows[domain.name] = DomainRow(signatory, row.subdomains, row.identity)
     return DomainTable(rows)
 
 
@@ -125,7 +125,7 @@ def _of_directory(place: str, path: Path, domain: Domain, rules: dkim.SigningRul
             f"{path} has no active key, so mail of {domain} would be unsigned; publish one: assay keys rotate --due",
         )
     active, retiring = (
-        tuple(dkim.SigningKey(Domain(one.selector), private) for one, private in keys)
+        tuple(dkim.SigningKey(Domain(key.selector), private) for key, private in keys)
         for keys in (found.active, found.retiring)
     )
     return Signatory(domain, active, rules, place=place, reserve=retiring)

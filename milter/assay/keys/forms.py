@@ -30,7 +30,7 @@ def write(form: Form, domain: Domain, selector: Domain, record: str, ttl: int) -
         case Form.PLAIN:
             return record
         case Form.ZONE:
-            strings = _ZONE_INDENT.join(f'"{_quoted(one)}"' for one in dkim.split_strings(record))
+            strings = _ZONE_INDENT.join(f'"{_quoted(part)}"' for part in dkim.split_strings(record))
             return f"{name}. {ttl} IN TXT ({_ZONE_INDENT}{strings} )"
         case Form.PROVIDER:
             host = name.removesuffix(f".{domain}")

@@ -138,8 +138,8 @@ def due(
     waiting: list[Waiting] = []
     for key in ring.keys:
         found = tuple(_due_for(key, ring, schedule, seen.get(key.selector, Sight.UNKNOWN), now))
-        steps += [one for one in found if isinstance(one, KeyStep)]
-        waiting += [one for one in found if isinstance(one, Waiting)]
+        steps += [each for each in found if isinstance(each, KeyStep)]
+        waiting += [each for each in found if isinstance(each, Waiting)]
     for kind in schedule.types:
         why = _why_create(ring, kind, schedule, now)
         if why:
@@ -159,16 +159,16 @@ def take(ring: KeyRing, step: KeyStep, now: int, record: str = "") -> KeyRing:
                 return ring
             return replace(ring, keys=(*ring.keys, RingKey(step.selector, step.type, KeyState.PENDING, now, record)))
         case Act.ACTIVATE if key is not None and key.state is not KeyState.ACTIVE:
-            before = {one.selector for one in ring.of(key.type, KeyState.ACTIVE)}
+            before = {other.selector for other in ring.of(key.type, KeyState.ACTIVE)}
             ring = _change(ring, before, KeyState.RETIRING, now)
             return _change(ring, {key.selector}, KeyState.ACTIVE, now)
         case Act.RETIRE if key is not None and key.state is not KeyState.RETIRED:
             return _change(ring, {key.selector}, KeyState.RETIRED, now)
         case Act.CLOSE:
-            keys = (replace(one, gone=True) if one is key else one for one in ring.keys)
+            keys = (replace(each, gone=True) if each is key else each for each in ring.keys)
             return replace(ring, keys=tuple(keys))
         case Act.RESET:
-            keys = (replace(one, since=now) if one is key else one for one in ring.keys)
+            keys = (replace(each, since=now) if each is key else each for each in ring.keys)
             return replace(ring, keys=tuple(keys))
     return ring
 
@@ -193,7 +193,7 @@ def retire(ring: KeyRing, selector: str, now: int, *, at_once: bool = False) -> 
     """
     key = ring.find(selector)
     if key is None:
-        known = ", ".join(one.selector for one in ring.keys) or "none"
+        known = ", ".join(other.selector for other in ring.keys) or "none"
         raise RefusedStepError(f"{ring.domain} has no key with the selector {selector}; known are {known}")
     if key.state is KeyState.RETIRED:
         return ring
@@ -306,8 +306,8 @@ def _change(ring: KeyRing, selectors: set[str], state: KeyState, now: int) -> Ke
 
 def _signs_without(ring: KeyRing, key: RingKey) -> bool:
     """Whether another active key is as good: few verifiers know Ed25519 (RFC 8463, 6)."""
-    others = (one for one in ring.keys if one.state is KeyState.ACTIVE and one is not key)
-    return any(one.type in (KeyType.RSA, key.type) for one in others)
+    others = (other for other in ring.keys if other.state is KeyState.ACTIVE and other is not key)
+    return any(other.type in (KeyType.RSA, key.type) for other in others)
 
 
 def _letters(number: int) -> str:

@@ -53,7 +53,7 @@ class Senders(Struct, frozen=True):
         if login:
             key = login.lower()
             at = f"@{key.rpartition('@')[2]}" if "@" in key else ""
-            yield from (self.logins[one] for one in (key, at, ANY) if one in self.logins)
+            yield from (self.logins[login] for login in (key, at, ANY) if login in self.logins)
         elif address is None:
             yield self.local
         else:
