@@ -155,7 +155,9 @@ def test_16_a_network_with_host_bits_is_refused_and_the_likely_ones_are_named(
         Networks.parse([text])
 
 
-@pytest.mark.parametrize("text", ["192.0.2", "192.0.2.0/33", "mx.example", "192.0.2.0/24/24", "::g", "*"])
+@pytest.mark.parametrize(
+    "text", ["192.0.2", "192.0.2.0/33", "mx.example", "192.0.2.0/24/24", "::g", "*", "fe80::1%eth0", "::%\x00"]
+)
 def test_16_a_text_that_is_not_a_network_is_refused(text: str) -> None:
     with pytest.raises(ValueError, match="is not an IP address or a network"):
         Networks.parse([text])

@@ -37,7 +37,8 @@ class Networks(Struct, frozen=True):
 def _network(text: str) -> IPv4Network | IPv6Network:
     plain = text.removeprefix("[").replace("]", "")
     try:
-        network = ip_network(plain, strict=False)
+        # With a zone (fe80::1%eth0) it is an address of one link, and no client's address has one.
+        network = ip_network(plain if "%" not in plain else "", strict=False)
     except ValueError:
         raise ValueError(f"{text!r} is not an IP address or a network such as 192.0.2.0/24 or 2001:db8::/32") from None
     address = ip_interface(plain).ip
