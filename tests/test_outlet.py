@@ -77,6 +77,7 @@ def test_a_child_sends_its_own_lines_only() -> None:
     """What waited at the fork is the parent's: else it would be logged by each worker once more."""
     reading, writing = os.pipe()
     sink = Sink()
+    threads = threading.active_count()  # those of other tests
     out = opened(sink)
     out.write(Level.INFO, "of the parent")
     pid = os.fork()
@@ -90,7 +91,7 @@ def test_a_child_sends_its_own_lines_only() -> None:
     assert os.read(reading, 1000) == b"of the child\n"
     os.close(reading)
     os.close(writing)
-    assert threading.active_count() == 1, "the parent forks, so it has no threads"
+    assert threading.active_count() <= threads, "the parent forks, so it has no threads"
     sink.room = 1000
     assert out.flush()
     assert sink.taken == b"of the parent\n"
