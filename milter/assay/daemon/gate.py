@@ -17,6 +17,7 @@ from __future__ import annotations
 import os
 import resource
 import time
+from math import inf
 
 from assay.daemon.capacity import Capacity
 from assay.daemon.connection import SessionCount
@@ -48,6 +49,7 @@ class Gate(SessionCount):
         _limit_descriptors(self._own + capacity.sessions + kept)
         self._kept_count = kept
         self._kept: list[int] = []
+        self._full: float = inf  # descriptors in use when they were last used up
         self.closed = False  #: whether it accepts no connections
         self._ended = False
         self._next_warning = float("-inf")
@@ -73,9 +75,13 @@ class Gate(SessionCount):
             if self._ended:
                 return
             if not self._kept:
+                if _descriptors() >= self._full:
+                    return  # nothing has ended: they would be used up again at once, with libmilter at full speed
                 self._keep()
-                if self._kept and self.value < self._capacity.sessions:
-                    self._open()
+                if self._kept:
+                    self._full = inf
+                    if self.value < self._capacity.sessions:
+                        self._open()
                 return
             try:
                 os.close(os.dup(self._descriptor))
@@ -84,6 +90,7 @@ class Gate(SessionCount):
                     os.close(self._kept.pop())
                 self._close("no descriptor is left (LimitNOFILE=, ulimit -n); those kept for the DNS are in use")
                 self._release()
+                self._full = _descriptors()
 
     def end(self, *, refusing: bool) -> None:
         """Accept no connection any more.
