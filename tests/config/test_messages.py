@@ -358,6 +358,10 @@ ROWS = {
             ("eom", "helo > 1", ""),
         )
     },
+    "a key that may be left out": (
+        "[[rule]]\nname = 'r'\nwhen = 'true'\nforward = 'yes'\n",
+        "rule 1.forward: expected true or false, not 'yes'",
+    ),
     # sealing
     "sealing without own domains": (SEALING, "arc.own_domains: missing; name the domains that this site receives mail"),
     "sealing without validation": (

@@ -18,6 +18,8 @@ from pathlib import Path
 import pytest
 
 from assay.cli.mta import MilterError, Mta
+from assay.cli.serve import read_for_serving
+from assay.config import ConfigError
 from assay.config.endpoint import Endpoint
 from assay.daemon.worker import keep_to
 from assay.log import Level, Log
@@ -428,6 +430,22 @@ class TestSocket:
         assert ended.returncode == 78
         assert "other.toml: milter.socket_group: 'no-such-group' is not a group of this host; create it" in ended.stderr
         assert [path.name for path in tmp_path.iterdir()] == ["other.toml"]
+
+    @pytest.mark.parametrize(
+        ("user", "message"),
+        [
+            ("no-such-user", "is not a user of this host; run: useradd"),
+            ("root", "has the rights of root; write a user"),
+        ],
+    )
+    def test_a_user_that_it_cannot_become(self, tmp_path: Path, user: str, message: str) -> None:
+        text = f'[milter]\nsocket = "unix:{tmp_path}/s"\nuser = "{user}"\n'
+        ended = serve(tmp_path, text)
+        assert ended.returncode == 78
+        assert f"other.toml: milter.user: '{user}' {message}" in ended.stderr
+        assert [path.name for path in tmp_path.iterdir()] == ["other.toml"]
+        with pytest.raises(ConfigError, match=r"milter\.user: "):
+            read_for_serving(tmp_path / "other.toml")
 
     def test_an_address_of_another_host(self, tmp_path: Path) -> None:
         ended = serve(tmp_path, '[milter]\nsocket = "inet:8899@192.0.2.1"\n')

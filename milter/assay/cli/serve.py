@@ -41,7 +41,7 @@ def run(options: argparse.Namespace) -> int:
     """Open the socket, give up the rights of root, and supervise."""
     manager = Manager()
     configuration, log = read_configuration(options.config)
-    _check_listener(options.config, configuration)
+    _check_names(options.config, configuration)
     _raise_descriptor_limit()
     milter = configuration.milter
     if text := warning(milter.max_sessions, capacity(milter.max_sessions, milter.worker_count, granted())):
@@ -101,15 +101,18 @@ def read_for_serving(path: Path | None) -> tuple[Configuration, Log]:
     :raises ConfigError: it cannot be used.
     """
     configuration, log = read_configuration(path)
-    _check_listener(path, configuration)
+    _check_names(path, configuration)
     check_outputs(path, configuration)
     return configuration, log
 
 
-def _check_listener(path: Path | None, configuration: Configuration) -> None:
+def _check_names(path: Path | None, configuration: Configuration) -> None:
+    """Check the group and the user, which must be on this host."""
     try:
         check_group(configuration.milter.socket_group)
-    except ListenerError as error:
+        if configuration.milter.user:
+            find_user(configuration.milter.user)
+    except (ListenerError, PrivilegesError) as error:
         raise ConfigError(f"{name(path)}: {error}") from error
 
 

@@ -177,8 +177,9 @@ _TYPES = {
 
 
 def _types(names: str) -> str:
-    """``int >= 0`` as ``an integer >= 0``, ``str | array`` as ``a string or an array``."""
-    return re.sub(r"[a-z]+", lambda word: _TYPES.get(word[0], word[0]), names).replace(" | ", " or ")
+    """``int >= 0`` as ``an integer >= 0``, ``str | array | null`` as ``a string or an array``: TOML has no null."""
+    words = re.sub(r"[a-z]+", lambda word: _TYPES.get(word[0], word[0]), names.removesuffix(" | null"))
+    return words.replace(" | ", " or ")
 
 
 def _value_at(data: Any, names: list[str]) -> Any:
