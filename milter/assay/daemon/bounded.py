@@ -45,7 +45,7 @@ class BoundedServer(socketserver.ThreadingMixIn, socketserver.TCPServer):
             _remove_stale(endpoint)
             before = os.umask(0o777 & ~mode)
             try:
-                super().__init__(endpoint.path, handler)  # type: ignore[arg-type]
+                super().__init__(endpoint.path, handler)  # type: ignore[arg-type]  # a path is an address too
             finally:
                 os.umask(before)
         else:

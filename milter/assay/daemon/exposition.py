@@ -47,10 +47,10 @@ class _Collector(Collector):
                 histogram.add_metric(labels, buckets=buckets, sum_value=waits.seconds)
             return histogram
         kind: Any = CounterMetricFamily if family.type is Type.COUNTER else GaugeMetricFamily
-        metric: Metric = kind(name, family.help, labels=family.labels)
+        metric: CounterMetricFamily | GaugeMetricFamily = kind(name, family.help, labels=family.labels)
         values = self._figures.of(family.name)
         if not family.labels and not values:
             values = {(): 0}  # a rate needs its beginning
         for labels, value in values.items():
-            metric.add_metric(labels, value)  # type: ignore[attr-defined]
+            metric.add_metric(labels, value)
         return metric
