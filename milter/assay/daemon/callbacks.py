@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""pymilter's callbacks: translate libmilter's events for a session, and carry out its verdicts. Makes no decisions.
+"""pymilter's callbacks: hand each event to its `Connection`, and let no exception out. Makes no decisions.
 
 Facts about libmilter and pymilter 1.0.5 that shape this module:
 
