@@ -23,7 +23,7 @@ from assay.resolver.wire import TYPES
 OURS = (
     f"answered with more than {MAX_RECORDS} records",
     "answered with too many CNAMEs",
-    "sent a malformed message (a name of too many pointers)",
+    "sent a malformed message (a name with too many pointers)",
     "sent a malformed message (a pointer into the header)",
     "sent a malformed message (several questions)",
     "answered another question",

@@ -49,7 +49,7 @@ def test_a_cut_line_does_not_swallow_the_next(path: Path) -> None:
     assert path.read_bytes() == b"one\nse\nthree\nfour\n"
 
 
-def test_nor_the_next_one_of_another_process(path: Path) -> None:
+def test_a_cut_line_does_not_swallow_the_next_of_another_process(path: Path) -> None:
     with opened(path) as file, opened(path) as other:
         with pytest.MonkeyPatch.context() as patch:
             cut(patch, 2)

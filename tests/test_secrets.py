@@ -28,12 +28,12 @@ def test_what_only_owner_and_group_can_read_is_read(folder: Path, mode: int) -> 
 @pytest.mark.parametrize(
     ("mode", "message"),
     [
-        (0o644, "everybody may read it (mode 0644); run: chmod 0640 "),
-        (0o604, "everybody may read it (mode 0604); run: chmod 0600 "),
-        (0o602, "everybody may change it (mode 0602); run: chmod 0600 "),
-        (0o641, "everybody may change it (mode 0641); run: chmod 0640 "),
-        (0o660, "its group may change it (mode 0660); run: chmod 0640 "),
-        (0o666, "everybody may read it (mode 0666); run: chmod 0640 "),
+        (0o644, "anyone can read it (mode 0644); run: chmod 0640 "),
+        (0o604, "anyone can read it (mode 0604); run: chmod 0600 "),
+        (0o602, "anyone can change it (mode 0602); run: chmod 0600 "),
+        (0o641, "anyone can change it (mode 0641); run: chmod 0640 "),
+        (0o660, "its group can change it (mode 0660); run: chmod 0640 "),
+        (0o666, "anyone can read it (mode 0666); run: chmod 0640 "),
     ],
 )
 def test_what_others_can_use_is_refused_with_the_fix(folder: Path, mode: int, message: str) -> None:
@@ -53,17 +53,17 @@ def test_a_link_is_judged_by_what_it_leads_to(folder: Path) -> None:
     path.chmod(0o644)
     link = folder / "link"
     link.symlink_to(path)
-    with pytest.raises(secrets.SecretError, match="everybody may read it"):
+    with pytest.raises(secrets.SecretError, match="anyone can read it"):
         secrets.read(link)
 
 
-def test_a_file_that_everybody_may_replace_is_refused(folder: Path) -> None:
+def test_a_file_that_anyone_can_replace_is_refused(folder: Path) -> None:
     inner = folder / "keys"
     inner.mkdir()
     path = inner / "secret"
     secrets.write(path, b"geheim\n")
     inner.chmod(0o777)
-    with pytest.raises(secrets.SecretError, match=rf"everybody may replace it.*run: chmod o-w {inner}"):
+    with pytest.raises(secrets.SecretError, match=rf"anyone can replace it.*run: chmod o-w {inner}"):
         secrets.read(path)
     inner.chmod(0o1777)  # as /tmp
     assert secrets.read(path) == b"geheim\n"

@@ -25,7 +25,7 @@ class SecretError(ValueError):
 def read(path: Path) -> bytes:
     """The content of a file that only its owner can change, and only its owner and group can read.
 
-    :raises SecretError: it cannot be read, is empty, too large, or its permissions are too wide; or everybody may
+    :raises SecretError: it cannot be read, is empty, too large, or its permissions are too wide; or anyone can
         replace it, because its directory is writable by all.
     """
     try:
@@ -55,13 +55,13 @@ def write(path: Path, content: bytes) -> None:
 def _check(path: Path, status: os.stat_result) -> None:
     mode = stat.S_IMODE(status.st_mode)
     if mode & _FORBIDDEN:
-        who = "everybody" if mode & stat.S_IRWXO else "its group"
+        who = "anyone" if mode & stat.S_IRWXO else "its group"
         what = "read" if mode & (stat.S_IROTH if mode & stat.S_IRWXO else 0) else "change"
         fixed = mode & ~_FORBIDDEN & 0o777
-        raise SecretError(f"{path}: {who} may {what} it (mode {mode:04o}); run: chmod {fixed:04o} {path}")
+        raise SecretError(f"{path}: {who} can {what} it (mode {mode:04o}); run: chmod {fixed:04o} {path}")
     folder = stat.S_IMODE(path.resolve().parent.stat().st_mode)
     if folder & stat.S_IWOTH and not folder & stat.S_ISVTX and stat.S_ISREG(status.st_mode):
         raise SecretError(
-            f"{path}: everybody may replace it, because its directory is writable by all (mode {folder:04o}); "
+            f"{path}: anyone can replace it, because its directory is writable by all (mode {folder:04o}); "
             f"run: chmod o-w {path.parent}"
         )

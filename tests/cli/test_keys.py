@@ -295,11 +295,11 @@ class TestImport:
         assert world.run("import", "example.org", "mail", self.key_file(world, pem(rsa_key(1024)))) == 66
         assert "mail is the selector of another key; use another one" in capsys.readouterr().err
 
-    def test_a_key_that_everybody_may_read(self, world: World, capsys: pytest.CaptureFixture[str]) -> None:
+    def test_a_key_that_anyone_can_read(self, world: World, capsys: pytest.CaptureFixture[str]) -> None:
         path = self.key_file(world, pem(rsa_key()))
         Path(path).chmod(0o644)
         assert world.run("import", "example.org", "mail", path) == 66
-        assert f"{path}: everybody may read it (mode 0644); run: chmod 0640 {path}" in capsys.readouterr().err
+        assert f"{path}: anyone can read it (mode 0644); run: chmod 0640 {path}" in capsys.readouterr().err
 
     def test_all_keys_of_an_opendkim_key_table(self, world: World, capsys: pytest.CaptureFixture[str]) -> None:
         path = self.key_file(world, pem(rsa_key()))
@@ -334,7 +334,7 @@ class TestImport:
         assert world.run("import", *arguments) == code
         assert why in capsys.readouterr().err
 
-    def test_what_is_no_key(self, world: World, capsys: pytest.CaptureFixture[str]) -> None:
+    def test_a_file_that_is_not_a_key(self, world: World, capsys: pytest.CaptureFixture[str]) -> None:
         path = self.key_file(world, b"hello\n")
         assert world.run("import", "example.org", "mail", path) == 66
         assert (

@@ -93,7 +93,7 @@ def test_it_needs_a_domain(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -
 def test_secrets_that_others_can_read_are_refused(configuration: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (configuration.parent / "secrets").chmod(0o644)
     assert main(["srs", "forward", "-c", str(configuration), "ann@a.example"]) == os.EX_CONFIG
-    assert f"{configuration}: srs.secrets_file: {configuration.parent}/secrets: everybody may read it" in (
+    assert f"{configuration}: srs.secrets_file: {configuration.parent}/secrets: anyone can read it" in (
         capsys.readouterr().err
     )
 

@@ -42,7 +42,7 @@ ROWS = {
     "an unknown key": (ONE + "selctors = 1\n", "unknown key sign.domain 1.selctors; did you mean selectors?"),
     "a section for one domain": ("[sign.domain]\n", "sign.domain is an array of tables; write [[sign.domain]]"),
     "no such file": (ONE.replace("good", "none"), "sign.domain 1.key_files: DIR/none: cannot be read: No such file"),
-    "a key for everybody": (ONE.replace("good", "open"), "sign.domain 1.key_files: DIR/open: everybody may read it"),
+    "a key for everybody": (ONE.replace("good", "open"), "sign.domain 1.key_files: DIR/open: anyone can read it"),
     "broken PEM": (ONE.replace("good", "broken"), "sign.domain 1.key_files: DIR/broken: not a private key in PEM"),
     "a password": (ONE.replace("good", "locked"), "sign.domain 1.key_files: DIR/locked: not a private key in PEM with"),
     "a short key": (ONE.replace("good", "short"), "sign.domain 1.key_files: DIR/short: RSA key of 1016 bits"),
@@ -63,7 +63,7 @@ ROWS = {
     "From is not signed": ("[sign]\nfields = ['Subject']\n", "sign.fields: RFC 6376, 5.4 requires From; add it"),
     "a field that changes": (
         "[sign]\nfields = ['From', 'Received']\n",
-        "sign.fields: 'Received' changes or is removed on the way (RFC 6376, 5.4); remove it",
+        "sign.fields: 'Received' changes or is removed in transit (RFC 6376, 5.4); remove it",
     ),
     "a field that is none": (
         "[sign]\noversigned_fields = ['To;']\n",

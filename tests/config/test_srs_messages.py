@@ -20,16 +20,16 @@ SEAL = (
 #: DIR is the directory of the file.
 ROWS = {
     "a domain that is none": (ONE.replace("srs.example", "a..b"), "srs.domain: 'a..b' is not a domain: empty label"),
-    "no secrets": ("[srs]\ndomain = 'srs.example'\n", "srs.secrets_file: missing; name a file with one secret in each"),
+    "no secrets": ("[srs]\ndomain = 'srs.example'\n", "srs.secrets_file: missing; name a file with one secret per"),
     "no such file": (ONE.replace("good", "none"), "srs.secrets_file: DIR/none: cannot be read: No such file"),
     "an empty file": (ONE.replace("good", "empty"), "srs.secrets_file: DIR/empty: the file is empty"),
-    "secrets for everybody": (ONE.replace("good", "open"), "srs.secrets_file: DIR/open: everybody may read it"),
+    "secrets for everybody": (ONE.replace("good", "open"), "srs.secrets_file: DIR/open: anyone can read it"),
     "separator": (ONE + "separator = '.'\n", 'srs.separator: \'.\' is not a separator; write "=", "+" or "-"'),
     "minimum": (ONE + "min_hash_length = 5\n", "srs.min_hash_length: 5 is more than hash_length, so no new address"),
     "a socket": (ONE + "socketmap = 'unix:x'\n", "srs.socketmap: 'unix:x' is not an absolute path; write one such as"),
     "a map of nothing": (
         "[srs]\nforward_table = 'inet:1@127.0.0.1'\n",
-        "srs.domain: missing; srs.forward_table answers",
+        "srs.domain: missing; srs.forward_table requires it",
     ),
     "no key": (SEAL.replace("good", "none"), "arc.seal 1.key_file: DIR/none: cannot be read: No such file"),
     "no key in the file": (SEAL, "arc.seal 1.key_file: DIR/good: not a private key in PEM"),

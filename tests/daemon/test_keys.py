@@ -119,7 +119,7 @@ def test_a_worker_that_is_replaced_signs_as_its_siblings_do(daemon: Daemon, keys
         (lambda keys: keys.key_file("r2").write_bytes(b"hello"), "r2.pem: not a private key in PEM without a password"),
         (lambda keys: keys.key_file("r2").write_bytes(to_pem(KEYS["r1"])), "r2.pem: not the key of which"),
         (lambda keys: keys.key_file("r2").unlink(), "r2.pem: cannot be read: No such file or directory"),
-        (lambda keys: keys.key_file("r2").chmod(0o644), "r2.pem: everybody may read it (mode 0644); run: chmod 0640"),
+        (lambda keys: keys.key_file("r2").chmod(0o644), "r2.pem: anyone can read it (mode 0644); run: chmod 0640"),
         (lambda keys: keys.state.write_bytes(b"{"), "keys.json: not a state file"),
         (lambda keys: keys.state.unlink(), "keys.json: no such file; make keys with: assay keys create example.org"),
     ],

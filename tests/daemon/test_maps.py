@@ -95,7 +95,7 @@ def test_what_has_no_other_form_is_not_found(serve: Any, request_text: str) -> N
     assert serve(maps.socketmap(FOUND)).ask(netstring(request_text)) == netstring("NOTFOUND ")
 
 
-def test_a_map_that_is_none(serve: Any) -> None:
+def test_an_unknown_map(serve: Any) -> None:
     assert serve(maps.socketmap(FOUND)).ask(netstring("other ann@a.example")).startswith(b"42:PERM no such map; write")
 
 

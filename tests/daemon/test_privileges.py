@@ -106,7 +106,7 @@ class TestBecome:
         assert "only root can become 'daemon'; start the daemon as root or as daemon" in said
 
     @needs_root
-    def test_who_is_the_user_already_stays(self) -> None:
+    def test_a_process_of_that_user_stays_as_it_is(self) -> None:
         assert (
             self.run("os.setresuid(1, 1, 1)", "become(Account('daemon', 1, 1))", "print(os.getresuid())")
             == "(1, 1, 1)\n"
@@ -188,10 +188,10 @@ class TestPulse:
             at += LOOK
         return hangs
 
-    def test_who_writes_notes_lives(self) -> None:
+    def test_a_worker_that_writes_notes_lives(self) -> None:
         assert not self.look(Pulse(), self.child(), 0, 10 * HANGS, beats=True)
 
-    def test_who_writes_none_hangs(self) -> None:
+    def test_a_worker_that_writes_none_hangs(self) -> None:
         pulse, child = Pulse(), self.child()
         assert not self.look(pulse, child, 0, HANGS - LOOK, beats=False)
         assert self.look(pulse, child, HANGS, LOOK, beats=False)

@@ -143,7 +143,7 @@ def test_a_run_that_is_repeated_changes_nothing(directory: Directory) -> None:
     assert dns.changes.count(("add", "r20260921._domainkey.example.org")) == 4, "once a run, until it is seen"
 
 
-def test_without_a_publisher_the_operator_is_told(directory: Directory) -> None:
+def test_without_a_publisher_the_operator_is_asked_to_publish(directory: Directory) -> None:
     dns = Dns()
     report = run(directory, dns, NOW, NoPublisher())
     assert [(step.act, step.selector) for step in report.by_hand] == [
@@ -371,10 +371,10 @@ class TestBrokenFiles:
         path.write_bytes(content)
         assert self.broken(filled).startswith(f"{path}: {why}")
 
-    def test_a_key_that_everybody_may_read(self, filled: Directory) -> None:
+    def test_a_key_that_anyone_can_read(self, filled: Directory) -> None:
         path = filled.key_file("r20260921")
         path.chmod(0o644)
-        assert self.broken(filled) == f"{path}: everybody may read it (mode 0644); run: chmod 0640 {path}"
+        assert self.broken(filled) == f"{path}: anyone can read it (mode 0644); run: chmod 0640 {path}"
 
     def test_a_missing_key(self, filled: Directory) -> None:
         path = filled.key_file("r20260921")
@@ -405,7 +405,7 @@ class TestBrokenFiles:
         assert self.broken(filled).startswith(f"{filled.state}: {why}")
 
     @pytest.mark.parametrize("content", [b"", b"{", b"[]", b"\xff\xfe", b"null"])
-    def test_a_state_file_that_is_none(self, filled: Directory, content: bytes) -> None:
+    def test_a_file_that_is_not_a_state_file(self, filled: Directory, content: bytes) -> None:
         filled.state.write_bytes(content)
         assert self.broken(filled).startswith(f"{filled.state}: not ")
 

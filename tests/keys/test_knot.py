@@ -182,7 +182,7 @@ class TestUpdate:
             updater.remove(self.NAME, self.LONG)
             assert authority.texts(self.NAME)[0].outcome is Outcome.NXDOMAIN
 
-    def test_a_record_of_somebody_else_stays(self, updater: Updater, authority: Authority) -> None:
+    def test_a_record_that_assay_did_not_make_stays(self, updater: Updater, authority: Authority) -> None:
         with pytest.raises(UpdateError, match="has another TXT record; remove it, or use another selector"):
             updater.add("r1._domainkey.example.org", self.LONG, 300)
         updater.remove("r1._domainkey.example.org", self.LONG)

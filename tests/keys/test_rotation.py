@@ -189,7 +189,7 @@ class TestRetire:
         with pytest.raises(RefusedStepError, match=r"already retiring, until the overlap is over.*--at-once"):
             retire(ring(key("a", "retiring")), "a", NOW)
 
-    def test_twice_is_once(self) -> None:
+    def test_retiring_a_key_twice_changes_nothing(self) -> None:
         of = ring(key("a", "retired", DAY))
         assert retire(of, "a", NOW) == of
 

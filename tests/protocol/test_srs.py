@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""SRS: what is written, what is believed, and which check fails."""
+"""SRS: what is written, what is accepted, and which check fails."""
 
 from __future__ import annotations
 
@@ -51,12 +51,12 @@ def test_a_third_forwarder_goes_back_to_the_first_one() -> None:
 
 
 @pytest.mark.parametrize("age", [0, 1, 21])
-def test_an_address_is_believed_until_its_age(age: int) -> None:
+def test_an_address_is_valid_until_its_age(age: int) -> None:
     assert reverse(forward("ann@a.example", OURS, NOW), OURS, NOW + age * DAY) == "ann@a.example"
 
 
 @pytest.mark.parametrize("age", [22, 500, 1023, -1])
-def test_an_address_that_is_old_or_from_the_future_is_not_believed(age: int) -> None:
+def test_an_address_that_is_old_or_from_the_future_is_not_valid(age: int) -> None:
     assert fault(forward("ann@a.example", OURS, NOW), now=NOW + age * DAY) is Fault.AGE
 
 
@@ -80,7 +80,7 @@ def test_an_mta_may_change_the_case() -> None:
     assert reverse(address.lower(), OURS, NOW) == "ann@a.example"
 
 
-def test_a_short_hash_is_not_believed() -> None:
+def test_a_short_hash_is_not_accepted() -> None:
     scheme = replace(OURS, hash_length=6, min_hash_length=6)
     address = forward("ann@a.example", scheme, NOW)
     mark = address[5:11]

@@ -149,7 +149,7 @@ def test_a_server_without_a_valid_certificate_is_not_asked(
 
 
 @pytest.mark.parametrize("scheme", SCHEMES)
-def test_an_authority_that_is_not_trusted_vouches_for_nobody(
+def test_a_certificate_of_an_untrusted_authority_is_not_valid(
     scheme: str, authority: CertificateAuthority, unbound: Unbound, tmp_path: Path
 ) -> None:
     with asking(CertificateAuthority(tmp_path, "another"), text(unbound, scheme), patience=0.5) as (resolver, _):

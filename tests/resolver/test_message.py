@@ -290,7 +290,7 @@ EXPECTED: dict[str, str] = {
         ),
         "sent a malformed message (a label of an unknown kind)": ("a label of an unknown kind",),
         "sent a malformed message (a name that is too long)": ("a name of 256 octets",),
-        "sent a malformed message (a name of too many pointers)": ("nine pointers for one name",),
+        "sent a malformed message (a name with too many pointers)": ("nine pointers for one name",),
         "sent a malformed message (a text of no strings, or one beyond its end)": (
             "a text without strings",
             "a string beyond the data",

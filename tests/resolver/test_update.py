@@ -68,5 +68,5 @@ def test_anything_else_is_refused_with_the_file(tmp_path: Path, text: str, why: 
 def test_a_file_that_others_can_read_is_refused(tmp_path: Path) -> None:
     path = written(tmp_path, FILE)
     path.chmod(0o644)
-    with pytest.raises(ValueError, match="everybody may read it"):
+    with pytest.raises(ValueError, match="anyone can read it"):
         read_tsig(path)

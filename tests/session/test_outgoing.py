@@ -357,7 +357,7 @@ def test_a_hazard_is_a_warning_once_in_a_while(keys: Path) -> None:
     for _ in range(2):
         journal.enter(verdict, waited=0)
     warned = [text for level, text in lines if level is Level.WARNING]
-    assert warned == ["a signature may be broken on its way (docs/signing.md): queue=- hazard=8bit"]
+    assert warned == ["a signature may break in transit (docs/signing.md): queue=- hazard=8bit"]
 
 
 def test_mail_of_users_that_is_judged_is_signed_too(keys: Path) -> None:

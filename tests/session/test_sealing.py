@@ -132,7 +132,7 @@ def test_a_broken_chain_is_sealed_as_failed_and_never_again(sections: Any) -> No
         ({}, ["bob@ours.example"], "recipient bob@ours.example is ours"),
         ({}, ["bob@a.example", "eve@below.ours.example"], "recipient eve@below.ours.example is ours"),
         ({}, ["Postmaster"], "recipient Postmaster is ours"),
-        ({"recipient_domains": ["a.example"]}, ["bob@a.example", "eve@b.example"], "no arc.seal has all recipients"),
+        ({"recipient_domains": ["a.example"]}, ["bob@a.example", "eve@b.example"], "no arc.seal covers all recipients"),
     ],
 )
 def test_other_mail_is_not_sealed(sections: Any, more: dict[str, Any], recipients: list[str], why: str) -> None:

@@ -63,7 +63,7 @@ def add_to(commands: Any) -> None:
     create.add_argument("--selector", type=_selector, help="default: the letter of the type and the date")
     rotate.add_argument("--due", action="store_true", help="replace only keys that have signed for keys.rotate_days")
     retirement.add_argument(
-        "--at-once", action="store_true", help="without the overlap, for a key that others have: mail on its way fails"
+        "--at-once", action="store_true", help="without the overlap, for a stolen key: mail in transit fails"
     )
     taking.add_argument("domain", metavar="DOMAIN", type=_domain, nargs="?")
     taking.add_argument("selector", metavar="SELECTOR", type=_selector, nargs="?")

@@ -47,7 +47,7 @@ class KeysSection(Section, frozen=True):
             ge=0,
             le=3650,
             description='How long a key signs before "assay keys rotate --due" replaces it. 0: it is replaced only by '
-            "hand. The default limits what a stolen key is worth.",
+            "hand. The default limits the damage that a stolen key can do.",
         ),
     ] = 180
     overlap_days: Annotated[
@@ -73,8 +73,8 @@ class KeysSection(Section, frozen=True):
         tuple[str, ...],
         Meta(
             description="A program, with its first arguments, that changes the DNS. It is run without a shell, with "
-            'the further arguments "add" or "remove", the name, the TTL and the record. It must accept what is done '
-            "already. Empty: none."
+            'the further arguments "add" or "remove", the name, the TTL and the record. It must succeed if the '
+            "change is already made. Empty: none."
         ),
     ] = ()
     update_server: Annotated[
@@ -90,8 +90,8 @@ class KeysSection(Section, frozen=True):
     tsig_file: Annotated[
         str,
         Meta(
-            description='The key that authenticates updates, as "tsig-keygen" of BIND writes it. Only owner and group '
-            "may be able to read it."
+            description='The key that authenticates updates, as "tsig-keygen" of BIND writes it. Only its owner and '
+            "group may have access to it."
         ),
     ] = ""
 

@@ -195,9 +195,9 @@ class DkimSection(Section, frozen=True):
 
 
 class ArcSealSection(Section, frozen=True):
-    """One domain that seals mail which leaves again, with its key (RFC 8617, 5.1). Each is a separate [[arc.seal]]; the
-    first one that has all recipients of a message seals it. Sealing is useful only for mail that you forward: receivers
-    who trust you can read what you found before you changed it."""
+    """One domain that seals mail that leaves again, with its key (RFC 8617, 5.1). Each is a separate [[arc.seal]]; the
+    first one that covers all recipients of a message seals it. Sealing is useful only for mail that you forward:
+    receivers who trust you can read what you found before you changed it."""
 
     domain: Annotated[str, Meta(min_length=1, description="The domain that seals, as d=.")]
     selector: Annotated[str, Meta(min_length=1, description="The selector of its key.")]
@@ -205,8 +205,8 @@ class ArcSealSection(Section, frozen=True):
         str,
         Meta(
             min_length=1,
-            description="The private key in PEM. Only owner and group may be able to read it. The record is that of a "
-            "DKIM key.",
+            description="The private key in PEM. Only its owner and group may have access to it. The record is that of "
+            "a DKIM key.",
         ),
     ]
     recipient_domains: Annotated[

@@ -30,8 +30,8 @@ def risks(configuration: Configuration) -> Iterator[str]:
         )
     if configuration.metrics.listen and not _on_loopback(Endpoint.parse(configuration.metrics.listen)):
         yield (
-            f"metrics.listen = {configuration.metrics.listen!r}: anybody who reaches the port reads the figures, with "
-            "the names of rules and nameservers; write 127.0.0.1 or ::1 unless only the monitoring reaches it"
+            f"metrics.listen = {configuration.metrics.listen!r}: anyone who reaches the port can read the figures, "
+            "with the names of rules and nameservers; write 127.0.0.1 or ::1 unless only the monitoring reaches it"
         )
     if milter.dry_run and not milter.dry_run_headers:
         yield (

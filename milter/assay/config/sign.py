@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The section for signing mail of ours."""
+"""The section for signing our own mail."""
 
 from __future__ import annotations
 
@@ -63,14 +63,14 @@ class SignDomainSection(Section, frozen=True):
         tuple[str, ...],
         Meta(
             description="In place of key_directory: the private keys in PEM, one for each selector, in the same order. "
-            "Only owner and group may be able to read them."
+            "Only their owner and group may have access to them."
         ),
     ] = ()
     subdomains: Annotated[
         bool,
         Meta(
             description="Also sign for all domains below, as this domain, which aligns with them in relaxed mode "
-            "(RFC 9989, 4.4). A section of its own for one of them goes first."
+            "(RFC 9989, 4.4). A section for one of them takes precedence."
         ),
     ] = False
     canonicalization: Annotated[
@@ -105,7 +105,7 @@ class SignDomainSection(Section, frozen=True):
 
 
 class SignSection(Section, frozen=True):
-    """Signing mail of ours with DKIM: mail from internal networks, from authenticated users and through the services of
+    """DKIM signatures for your mail: mail from internal networks, from authenticated users and through the services of
     clients.daemon_names. Mail from outside is not signed, whatever its From field says. Nothing is signed until a
     domain or a table is configured. See docs/signing.md."""
 
@@ -114,7 +114,7 @@ class SignSection(Section, frozen=True):
         str,
         Meta(
             description='OpenDKIM\'s SigningTable, from addresses to names of keys: "refile:PATH" with patterns such '
-            'as *@example.org, "file:PATH", or "csl:KEY=VALUE,...". It is looked at if no [[sign.domain]] matches.'
+            'as *@example.org, "file:PATH", or "csl:KEY=VALUE,...". It is used if no [[sign.domain]] matches.'
         ),
     ] = ""
     key_table: Annotated[
@@ -122,15 +122,15 @@ class SignSection(Section, frozen=True):
     ] = ""
     multiple_signatures: Annotated[
         bool,
-        Meta(description="Sign for all rows of the SigningTable that match, and not for the first only."),
+        Meta(description="Sign for all matching rows of the SigningTable, not only for the first."),
     ] = False
     senders: Annotated[
         str,
         Meta(
             description="A file that says who may sign as whom: on each line a login, @ and a domain of logins, * for "
             "every login, a network, or local, and then domains (*.example.org for those below, % for the login's own, "
-            "* for any). Mail of others is not signed. Empty: everybody whose mail is yours may sign as each domain, "
-            "so that a user can send signed mail as another one."
+            "* for any). Mail of others is not signed. Empty: anyone whose mail is yours may sign as each domain, "
+            "so a user can send signed mail as another user."
         ),
     ] = ""
     sender_field: Annotated[
@@ -190,8 +190,8 @@ class SignSection(Section, frozen=True):
             description="What to do when the DNS does not publish a key that signs. It is looked up in the background: "
             "no message waits for it, and a DNS that does not answer changes nothing. With 'fall back', the other keys "
             "of the domain sign, those that are retiring included, if one of them is published; with 'tempfail', mail "
-            "for which no published key is left is deferred. The default only warns in the log, because your own "
-            "resolver may see something other than the world does."
+            "for which no published key is left is deferred. The default only warns in the log, because your "
+            "resolver may not see what other resolvers see."
         ),
     ] = Unpublished.SIGN
 
@@ -202,7 +202,7 @@ class SignSection(Section, frozen=True):
                 if not _FIELD_NAME.fullmatch(name):
                     raise SettingError(key, f"{name!r} is not a header field name; write a name such as Subject")
                 if name.lower() in _CHANGING:
-                    raise SettingError(key, f"{name!r} changes or is removed on the way (RFC 6376, 5.4); remove it")
+                    raise SettingError(key, f"{name!r} changes or is removed in transit (RFC 6376, 5.4); remove it")
         if "from" not in map(str.lower, self.fields):
             raise SettingError("fields", "RFC 6376, 5.4 requires From; add it")
         if bool(self.signing_table) != bool(self.key_table):

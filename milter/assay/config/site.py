@@ -48,8 +48,8 @@ class MilterSection(Section, frozen=True):
         Meta(
             description="The user that the daemon becomes if it is started as root, once its socket is open. It keeps "
             "its primary group and no other. What root alone can read, such as a private key, is read at the start and "
-            "not by a reload: give such files to that group. Empty: it stays who it is, as under DynamicUser of "
-            "systemd. A change requires a restart."
+            "not by a reload: give such files to that group. Empty: the user does not change, as with "
+            "DynamicUser of systemd. A change requires a restart."
         ),
     ] = ""
     workers: Annotated[
@@ -68,7 +68,7 @@ class MilterSection(Section, frozen=True):
             le=50_000,
             description="How many sessions a worker serves at a time. Further connections wait until one ends, or "
             "the MTA gives up waiting. 0: as many as the limits of open files, processes and memory allow at the "
-            "start, at most 4000. A lower limit of the system counts in any case. The MTA has one session for each "
+            "start, at most 4000. A lower limit of the system always applies. The MTA has one session for each "
             "of its SMTP clients.",
         ),
     ] = 0

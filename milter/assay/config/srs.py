@@ -15,7 +15,7 @@ from assay.protocol import srs
 
 
 class SrsSection(Section, frozen=True):
-    """The Sender Rewriting Scheme: a forwarded message gets an envelope sender of ours, so that it passes SPF at the
+    """The Sender Rewriting Scheme: a forwarded message gets an envelope sender of yours, so that it passes SPF at the
     next hop, and a bounce to that address goes back to the original sender. See docs/forwarding.md.
 
     The sender is rewritten if it is not of own_domains, no recipient is of own_domains, and each condition below that
@@ -31,9 +31,9 @@ class SrsSection(Section, frozen=True):
     secrets_file: Annotated[
         str,
         Meta(
-            description="A file with one secret in each line: the first signs addresses, all verify them. To replace a "
+            description="A file with one secret per line: the first signs addresses, all verify them. To replace a "
             "secret, write the new one above it, and remove the old one after max_age_days. Hosts that forward for one "
-            "domain share the file. Only owner and group may be able to read it."
+            "domain share the file. Only its owner and group may have access to it."
         ),
     ] = ""
     own_domains: Annotated[
@@ -66,15 +66,15 @@ class SrsSection(Section, frozen=True):
     recipient_domains: Annotated[
         tuple[str, ...],
         Meta(
-            description="If set: only mail all of whose recipients are of these domains is rewritten, each with all "
-            "domains below it."
+            description="If set: only mail whose recipients are all in these domains is rewritten. Each "
+            "includes all domains below it."
         ),
     ] = ()
     separator: Annotated[
         str,
         Meta(
-            description='The character after SRS0 and SRS1: "=", "+" or "-". With "+" or "-", an MTA that has it as '
-            "the mark of sub-addresses delivers all such addresses to the users SRS0 and SRS1."
+            description='The character after SRS0 and SRS1: "=", "+" or "-". With "+" or "-", an MTA that uses it '
+            "as the delimiter of address extensions delivers all such addresses to the users SRS0 and SRS1."
         ),
     ] = "="
     hash_length: Annotated[
@@ -82,8 +82,8 @@ class SrsSection(Section, frozen=True):
         Meta(
             ge=4,
             le=srs.MAX_HASH_LENGTH,
-            description="Characters of the hash in new addresses. Each is worth five to six bits; whoever guesses a "
-            "hash can send mail to one address through this host.",
+            description="Characters of the hash in new addresses. Each is worth five to six bits; anyone who guesses "
+            "a hash can send mail to one address through this host.",
         ),
     ] = 4
     min_hash_length: Annotated[
@@ -91,7 +91,7 @@ class SrsSection(Section, frozen=True):
         Meta(
             ge=4,
             le=srs.MAX_HASH_LENGTH,
-            description="Characters of the shortest hash that is believed. Raise it only max_age_days after "
+            description="Characters of the shortest hash that is accepted. Raise it only max_age_days after "
             "hash_length.",
         ),
     ] = 4
@@ -100,7 +100,7 @@ class SrsSection(Section, frozen=True):
         Meta(
             ge=1,
             le=srs.MAX_AGE_DAYS,
-            description="How long an address is believed. MTAs give up after five days (RFC 5321, 4.5.4.1), but some "
+            description="How long an address is valid. MTAs give up after five days (RFC 5321, 4.5.4.1), but some "
             "bounces come later.",
         ),
     ] = 21
@@ -126,7 +126,7 @@ class SrsSection(Section, frozen=True):
             if text := getattr(self, key):
                 check_endpoint(key, text, "daemon/srs.sock")
                 if not self.domain:
-                    raise SettingError("domain", f"missing; srs.{key} answers for nothing without it")
+                    raise SettingError("domain", f"missing; srs.{key} requires it")
         if not self.domain:
             return
         try:
@@ -134,13 +134,13 @@ class SrsSection(Section, frozen=True):
         except InvalidNameError as error:
             raise SettingError("domain", f"{self.domain!r} is not a domain: {error}") from error
         if not self.secrets_file:
-            raise SettingError("secrets_file", "missing; name a file with one secret in each line")
+            raise SettingError("secrets_file", "missing; name a file with one secret per line")
         if self.separator not in srs.SEPARATORS:
             raise SettingError("separator", f'{self.separator!r} is not a separator; write "=", "+" or "-"')
         if self.min_hash_length > self.hash_length:
             raise SettingError(
                 "min_hash_length",
-                f"{self.min_hash_length} is more than hash_length, so no new address would be believed; "
+                f"{self.min_hash_length} is more than hash_length, so no new address would be accepted; "
                 f"write at most {self.hash_length}",
             )
         try:

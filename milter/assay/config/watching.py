@@ -29,7 +29,7 @@ class LogSection(Section, frozen=True):
     level: Annotated[
         str,
         Meta(
-            description='"error": faults of assay. "warning": also problems in its environment. "info": also '
+            description='"error": bugs in assay. "warning": also problems in its environment. "info": also '
             'each message. "debug": also the life cycle of processes.'
         ),
     ] = "info"
@@ -67,7 +67,7 @@ class MetricsSection(Section, frozen=True):
         str,
         Meta(
             description="Where /metrics, /healthz and /readyz are served over HTTP: inet:PORT@HOST, inet6:PORT@HOST or "
-            "unix:PATH. Empty: nowhere. Write an address of the loopback: whoever can connect reads the names of your "
+            "unix:PATH. Empty: nowhere. Use a loopback address: anyone who can connect can read the names of your "
             "rules and nameservers. A TCP port such as inet:9810@127.0.0.1 is what Prometheus expects."
         ),
     ] = ""
@@ -83,13 +83,13 @@ class ControlSection(Section, frozen=True):
     socket: Annotated[
         str,
         Meta(
-            description="A unix socket, such as unix:/run/assay/daemon/control.sock. Empty: none. Whoever may write "
-            "to it sees the last warnings and the slowest names, can reload the configuration and change the log's "
-            "level."
+            description="A unix socket, such as unix:/run/assay/daemon/control.sock. Empty: none. Anyone who can "
+            "write to it can read the last warnings and the slowest names, reload the configuration and change the "
+            "level of the log."
         ),
     ] = ""
     socket_mode: Annotated[
-        str, Meta(description="Its permissions, in octal. The default lets only the daemon's user and root in.")
+        str, Meta(description="Its permissions, in octal. By default only the daemon's user and root can connect.")
     ] = "0600"
 
     def __post_init__(self) -> None:

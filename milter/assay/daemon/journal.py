@@ -106,7 +106,7 @@ class Journal(Struct, frozen=True):
             queue = verdict.assessment.envelope.queue_id or "-"
             hazards = ",".join(verdict.signed.hazards)
             self.log.warning(
-                "a signature may be broken on its way (docs/signing.md):", (("queue", queue), ("hazard", hazards))
+                "a signature may break in transit (docs/signing.md):", (("queue", queue), ("hazard", hazards))
             )
         if self.enterprise and verdict.action.refuses:
             self.log.info(event(verdict, self.enterprise))

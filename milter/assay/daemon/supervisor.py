@@ -99,7 +99,7 @@ class Supervisor:
             try:
                 self._turn(wake)
             except OSError as error:  # any system error: the children serve, and need us
-                self.log.error(f"supervisor: {error}; going on")
+                self.log.error(f"supervisor: {error}; continuing")
                 time.sleep(_PAUSE_SECONDS)
             if self._stopping and not self._served:
                 return os.EX_SOFTWARE

@@ -188,7 +188,7 @@ def begin(ring: KeyRing, kind: KeyType) -> KeyStep:
 def retire(ring: KeyRing, selector: str, now: int, *, at_once: bool = False) -> KeyRing:
     """A ring in which a key no longer signs, because the operator says so.
 
-    :param at_once: skip the overlap, for a key that others have: mail that was signed with it will fail.
+    :param at_once: skip the overlap, for a stolen key: mail that was signed with it will fail.
     :raises RefusedStepError: there is no such key, or nothing would sign without it.
     """
     key = ring.find(selector)
@@ -199,12 +199,12 @@ def retire(ring: KeyRing, selector: str, now: int, *, at_once: bool = False) -> 
         return ring
     if key.state is KeyState.RETIRING and not at_once:
         raise RefusedStepError(
-            f"{selector} is already retiring, until the overlap is over; for a key that others have, use --at-once"
+            f"{selector} is already retiring, until the overlap is over; for a stolen key, use --at-once"
         )
     if key.state is KeyState.ACTIVE and not at_once and not _signs_without(ring, key):
         raise RefusedStepError(
             f"without {selector}, no key that all verifiers know would sign mail of {ring.domain}; replace it with: "
-            f"assay keys rotate {ring.domain}; for a key that others have, use --at-once"
+            f"assay keys rotate {ring.domain}; for a stolen key, use --at-once"
         )
     # A pending key never signed, so nothing that is on its way needs it.
     over = at_once or key.state is KeyState.PENDING

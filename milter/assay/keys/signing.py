@@ -32,7 +32,7 @@ class OnSignError(StrEnum):
 class Unpublished(StrEnum):
     """What to do about keys that the DNS does not publish."""
 
-    SIGN = "sign"  #: sign with them all the same
+    SIGN = "sign"  #: sign with them anyway
     FALL_BACK = "fall back"  #: sign with other keys of the domain, if one of them is published
     TEMPFAIL = "tempfail"  #: defer mail for which no published key is left
 

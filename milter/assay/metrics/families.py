@@ -65,8 +65,8 @@ FAMILIES = (
     Family(
         "forwarded",
         Type.COUNTER,
-        "What was done with mail that leaves again: rewritten (its sender), unhelped (rewritten, but DMARC fails at "
-        "the next hop all the same), turned_back (an SRS address among its recipients) or sealed.",
+        "What was done with mail that leaves again: rewritten (its sender), unhelped (rewritten, but DMARC still fails "
+        "at the next hop), turned_back (an SRS address among its recipients) or sealed.",
         ("act",),
     ),
     Family("wait_seconds", Type.HISTOGRAM, "How long the MTA waited for the reply at a stage.", ("stage",)),

@@ -41,4 +41,4 @@ class Sealing(Struct, frozen=True):
         for key in self.keys:
             if key.recipients == Entries() or all(map(key.recipients.hold, recipients)):
                 return key, ""
-        return None, "no arc.seal has all recipients"
+        return None, "no arc.seal covers all recipients"

@@ -141,7 +141,7 @@ class Http2:
             for event in self._connection.receive_data(octets):
                 self._take(event, found)
         except (H2Error, ValueError) as error:
-            raise BrokenError(f"does not keep to HTTP/2 ({error})") from error
+            raise BrokenError(f"violates HTTP/2 ({error})") from error
         return found, self._connection.data_to_send()
 
     def _take(self, event: Event, found: list[tuple[int, bytes | ExchangeFault]]) -> None:

@@ -44,7 +44,7 @@ class Lengths:
         return number
 
     def cancel(self, number: int) -> tuple[bool, bytes]:
-        """The server answers all the same."""
+        """The server answers anyway."""
         return number not in self._taken, b""
 
     def receive(self, octets: bytes) -> tuple[list[tuple[int, bytes | ExchangeFault]], bytes]:

@@ -294,7 +294,7 @@ def _name(message: bytes, at: int, end: int) -> tuple[_Name, int]:
         if not length:
             return name, behind or at + 1
         if pointers == MAX_POINTERS:
-            raise _malformed("a name of too many pointers")
+            raise _malformed("a name with too many pointers")
         pointers += 1
         behind = behind or at + 2
         # The target of a pointer lies wholly before the piece that it ends, so there is no loop.

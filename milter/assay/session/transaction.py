@@ -107,7 +107,7 @@ class Transaction:
             )
             if not course.message.relayed:
                 self.judging.check_mail_from()
-        # Mail of users can be judged (clients.judge_authenticated), and is signed all the same.
+        # Mail of users can be judged (clients.judge_authenticated), and is also signed.
         if course.message.direction is Direction.OUTBOUND or (self.judging is not None and envelope.authenticated):
             self._may_be_signed(client)
 
