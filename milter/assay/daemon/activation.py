@@ -31,7 +31,6 @@ def passed_socket() -> socket.socket | None:
         return None
     if count != "1":
         raise ActivationError(f"the service manager passed {count} sockets; keep one ListenStream= in assay.socket")
-    os.set_inheritable(_FIRST, False)
     try:
         listening = socket.socket(fileno=_FIRST)
     except OSError as error:

@@ -78,10 +78,8 @@ class Gate(SessionCount):
                 if _descriptors() >= self._full:
                     return  # nothing has ended: they would be used up again at once, with libmilter at full speed
                 self._keep()
-                if self._kept:
-                    self._full = inf
-                    if self.value < self._capacity.sessions:
-                        self._open()
+                if self._kept and self.value < self._capacity.sessions:
+                    self._open()
                 return
             try:
                 os.close(os.dup(self._descriptor))

@@ -181,7 +181,7 @@ def _verify(mark: str, scheme: Scheme, *parts: str) -> None:
     given = mark.translate(_URL_SAFE).lower().encode("utf-8", "surrogateescape")
     for secret in scheme.secrets:
         right = _hash(secret, *parts).lower().encode()
-        if len(given) <= len(right) and hmac.compare_digest(given, right[: len(given)]):
+        if hmac.compare_digest(given, right[: len(given)]):
             return
     raise SrsError(Fault.HASH, "hash is not valid for any of the secrets")
 
