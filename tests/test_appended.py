@@ -4,7 +4,9 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -81,6 +83,40 @@ def test_a_pipe(path: Path) -> None:
         file.append(b"three\n")
     assert os.read(reading, 100) == b"on\ntwo\nthree\n"
     os.close(reading)
+
+
+def test_a_pipe_without_a_reader_is_an_error_at_once(path: Path) -> None:
+    os.mkfifo(path)
+    said: list[int | None] = []
+
+    def try_to_open() -> None:
+        try:
+            AppendedFile(str(path))
+        except OSError as error:
+            said.append(error.errno)
+
+    thread = threading.Thread(target=try_to_open, daemon=True)
+    thread.start()
+    thread.join(10)
+    assert said == [errno.ENXIO]
+
+
+def test_pipes_that_take_the_place_of_a_file(path: Path) -> None:
+    with opened(path) as file:
+        descriptors = len(os.listdir("/proc/self/fd"))
+        file.append(b"one\n")
+        for number in range(2):
+            path.rename(path.with_suffix(f".{number}"))
+            os.mkfifo(path)
+            reading = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
+            file.append(b"two\n")
+            with pytest.MonkeyPatch.context() as patch:
+                cut(patch, 2)
+                with pytest.raises(OSError, match="No space left"):
+                    file.append(b"three\n")
+            assert os.read(reading, 100) == b"two\nth"
+            os.close(reading)
+        assert len(os.listdir("/proc/self/fd")) == descriptors
 
 
 @pytest.mark.parametrize("create", [True, False], ids=["create", "nocreate"])

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import tracemalloc
 from base64 import b64encode
+from collections import OrderedDict
 from collections.abc import Callable
 from ipaddress import IPv4Address, IPv6Address
 from pathlib import Path
@@ -283,3 +284,20 @@ def test_a_cache_holds_what_it_is_made_for_even_if_all_is_read_in_turn() -> None
         cache.keep(number, caches.Entry(number, 10))
     for _ in range(3):
         assert all(cache.find(number) is not None for number in range(100))
+
+
+def test_an_entry_that_another_thread_keeps_meanwhile_is_weighed_once() -> None:
+    class Interrupted(OrderedDict[int, caches.Entry[str]]):
+        """Another thread runs after the first step of `Cache.keep`."""
+
+        def pop(self, key: int, default: Any = None) -> Any:
+            found = super().pop(key, default)
+            if others:
+                cache.keep(key, others.pop())
+            return found
+
+    others = [caches.Entry("theirs", 30)]
+    cache: caches.Cache[int, str] = caches.Cache("networks", 1000)
+    cache._entries = Interrupted()
+    cache.keep(1, caches.Entry("ours", 20))
+    assert cache._weight == sum(entry.weight for entry in cache._entries.values())

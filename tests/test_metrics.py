@@ -13,6 +13,8 @@ from assay.findings import Finding
 from assay.metrics import FAMILIES, Figures, Histogram, Page, Pages, read
 from assay.metrics.page import MAX_ENTRIES, NAME_OCTETS, NOTE_OCTETS, name_of
 from assay.policy import Action, Decision, Stage
+from assay.resolver.client import State
+from assay.resolver.statistics import Statistics
 from assay.session import Verdict
 from assay.session.outgoing import Signed
 
@@ -56,6 +58,18 @@ def test_outgoing_messages() -> None:
     signed, unsigned = Signed(signers=(("example.org", ("s",)),)), Signed()
     figures = counted(verdict(signed=signed), verdict(signed=signed), verdict(signed=unsigned), verdict())
     assert figures.of("outgoing") == {("yes",): 2, ("no",): 1}
+
+
+def test_each_question_to_the_dns_is_counted_once() -> None:
+    class Known:
+        statistics = Statistics(local=1, hits=2, misses=7, shared=3, refused=4, spent=5)
+        state = State()
+
+    page = Page.private()
+    Meter(page).publish(0, Known())  # type: ignore[arg-type]  # all that is read of a resolver
+    assert read([page]).of("dns_questions") == {
+        ("local",): 1, ("cache",): 2, ("shared",): 3, ("asked",): 4, ("refused",): 4, ("spent",): 5
+    }  # fmt: skip
 
 
 def in_child(work: object) -> None:

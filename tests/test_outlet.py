@@ -73,6 +73,20 @@ def test_what_does_not_fit_is_lost_and_reported_behind_the_rest(monkeypatch: pyt
     assert sink.taken.count(b"lost") == 1
 
 
+def test_lines_lost_while_some_still_wait_are_reported_together(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(outlet, "MAX_WAITING_OCTETS", 10)
+    sink = Sink()
+    out = opened(sink)
+    for line in ("one", "two", "three"):
+        out.write(Level.INFO, line)
+    sink.room = 4
+    assert not out.flush()
+    out.write(Level.INFO, "fourth")
+    sink.room = 1000
+    assert out.flush()
+    assert sink.taken.decode() == f"one\ntwo\nWARNING {LOST.format(2)}\n"
+
+
 def test_a_child_sends_its_own_lines_only() -> None:
     """What waited at the fork is the parent's: else it would be logged by each worker once more."""
     reading, writing = os.pipe()
@@ -95,6 +109,26 @@ def test_a_child_sends_its_own_lines_only() -> None:
     sink.room = 1000
     assert out.flush()
     assert sink.taken == b"of the parent\n"
+
+
+def test_a_child_counts_its_own_lines_only(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(outlet, "MAX_WAITING_OCTETS", 10)
+    reading, writing = os.pipe()
+    sink = Sink()
+    out = opened(sink)
+    for line in ("one", "two", "three"):
+        out.write(Level.INFO, line)
+    pid = os.fork()
+    if pid == 0:
+        out.write(Level.INFO, "of mine")
+        sink.room = 1000
+        out.flush(1.0)
+        os.write(writing, b"%d lost; %s" % (out.lost, sink.taken))
+        os._exit(0)
+    os.waitpid(pid, 0)
+    assert os.read(reading, 1000) == b"0 lost; of mine\n"
+    os.close(reading)
+    os.close(writing)
 
 
 def test_a_child_sends_them_by_itself() -> None:

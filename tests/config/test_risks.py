@@ -10,7 +10,7 @@ import msgspec
 import pytest
 
 from assay.config import Configuration, risks
-from signing import pem, rsa_key
+from signing import ed25519_key, pem, rsa_key
 
 #: Settings, and the beginning of their only warning.
 RISKS: dict[str, tuple[dict[str, Any], str]] = {
@@ -85,6 +85,14 @@ def test_a_short_key_that_signs(tmp_path: Path, bits: int, begins: str) -> None:
     row = {"domain": "example.org", "selectors": ["s"], "key_files": [str(path)]}
     said = warnings({"sign": {"domain": [row]}})
     assert [one[: len(begins)] for one in said] == ([begins] if begins else [])
+
+
+def test_a_key_of_another_type_is_not_short(tmp_path: Path) -> None:
+    path = tmp_path / "key"
+    path.touch(0o600)
+    path.write_bytes(pem(ed25519_key()))
+    row = {"domain": "example.org", "selectors": ["s"], "key_files": [str(path)]}
+    assert warnings({"sign": {"domain": [row]}}) == []
 
 
 @pytest.mark.parametrize("listen", ["inet:1@127.0.0.1", "inet6:1@::1", "inet:1", "inet:1@localhost", "unix:/run/m"])

@@ -52,6 +52,10 @@ ROWS = {
         ROW + "selectors = ['s']\nkey_directory = 'DIR'\n",
         "sign.domain 1.key_directory: DIR has no s.pem and no s.private",
     ),
+    "the directory of another domain": (
+        ROW + "key_directory = 'DIR'\n",
+        "sign.domain 1.key_directory: DIR has the keys of example.com; name the directory of example.org",
+    ),
     "canonicalization": (
         "[sign]\ncanonicalization = 'relaxed'\n",
         "sign.canonicalization: 'relaxed' is not a canonicalization; write relaxed/relaxed",
@@ -116,6 +120,7 @@ def folder(tmp_path: Path) -> Path:
         "short": SHORT,
         "curve": curve,
         "empty": b"\n",
+        "keys.json": b'{"domain": "example.com", "keys": []}',
         "KeyTable": f"org example.org:s:{tmp_path}/good\n".encode(),
         "KeyTable2": f"org example.org:s:{tmp_path}/broken\n".encode(),
         "table": b"# a comment\n*@example.org other\n",

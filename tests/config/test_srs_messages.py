@@ -27,6 +27,7 @@ ROWS = {
     "separator": (ONE + "separator = '.'\n", 'srs.separator: \'.\' is not a separator; write "=", "+" or "-"'),
     "minimum": (ONE + "min_hash_length = 5\n", "srs.min_hash_length: 5 is more than hash_length, so no new address"),
     "a socket": (ONE + "socketmap = 'unix:x'\n", "srs.socketmap: 'unix:x' is not an absolute path; write one such as"),
+    "another socket": (ONE + "reverse_table = 'unix:x'\n", "srs.reverse_table: 'unix:x' is not an absolute path"),
     "a map of nothing": (
         "[srs]\nforward_table = 'inet:1@127.0.0.1'\n",
         "srs.domain: missing; srs.forward_table requires it",

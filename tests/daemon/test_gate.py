@@ -6,10 +6,11 @@ from __future__ import annotations
 import contextlib
 import os
 import resource
+import signal
 import socket
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,10 @@ import pytest
 
 from assay.cli.mta import MilterError, Mta
 from assay.config.endpoint import Endpoint
+from assay.daemon import capacity as capacities
 from assay.daemon.capacity import DNS_DESCRIPTORS, FEW, MOST, Capacity, Grant, capacity, warning
+from assay.daemon.gate import Gate
+from assay.log import Log
 from running import PATIENCE, Daemon
 from sending import ROWS, greet, results, send
 
@@ -129,6 +133,39 @@ class TestDescriptors:
             assert "dmarc=pass" in results(send(mta))
 
 
+class TestLook:
+    @pytest.fixture
+    def taken(self) -> Iterator[list[int]]:
+        """Descriptors of this process, whose limit comes back."""
+        limits, handler = resource.getrlimit(resource.RLIMIT_NOFILE), signal.getsignal(signal.SIGURG)
+        taken: list[int] = []
+        yield taken
+        for descriptor in taken:
+            os.close(descriptor)
+        resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+        signal.signal(signal.SIGURG, handler)
+
+    def test_it_stays_closed_until_descriptors_have_come_free(self, taken: list[int]) -> None:
+        lines: list[str] = []
+        with socket.create_server(("127.0.0.1", 0)) as listening:
+            gate = Gate(listening.fileno(), Capacity(20, "x"), 8, Log(lambda _, line: lines.append(line)))
+            gate.look()
+            assert not gate.closed
+            with contextlib.suppress(OSError):
+                while True:
+                    taken.append(os.open(os.devnull, os.O_RDONLY))
+            gate.look()
+            assert gate.closed
+            gate.look()
+            assert gate.closed, "those that the DNS got are free, but nothing has ended"
+            while taken:
+                os.close(taken.pop())
+            gate.look()
+            assert not gate.closed
+            gate.end(refusing=False)
+        assert len(lines) == 1
+
+
 class FewThreads(Daemon):
     """A daemon whose user may have few processes and threads. It stays root for files, as which it would have any."""
 
@@ -202,3 +239,37 @@ class TestCapacity:
     def test_what_is_warned_of(self, configured: int, found: Capacity, text: str) -> None:
         assert warning(configured, found).endswith(text)
         assert bool(warning(configured, found)) is bool(text)
+
+
+class TestGrant:
+    """What the control groups grant: version 2 has one tree, version 1 one for each controller."""
+
+    @pytest.fixture
+    def write(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str, dict[str, str]], None]:
+        def write(ours: str, files: dict[str, str]) -> None:
+            for name, text in (files | {"ours": ours}).items():
+                path = tmp_path / name
+                path.parent.mkdir(parents=True, exist_ok=True)
+                path.write_text(text)
+
+        def found(text: str) -> Path:
+            return tmp_path / "ours" if text == "/proc/self/cgroup" else Path(text)
+
+        monkeypatch.setattr(capacities, "_CGROUPS", tmp_path)
+        monkeypatch.setattr(capacities, "Path", found)
+        return write
+
+    def test_a_group_above_ours_may_grant_less(self, write: Callable[[str, dict[str, str]], None]) -> None:
+        write("0::/a/b\n", {"a/b/memory.max": "max", "a/memory.max": "2000", "memory.max": "3000"})
+        assert capacities.granted.__wrapped__().memory == 2000
+
+    def test_no_limit_in_version_1_is_a_number(self, write: Callable[[str, dict[str, str]], None]) -> None:
+        name = "memory.limit_in_bytes"
+        write("5:cpu,memory:/a\n", {f"memory/a/{name}": str((1 << 63) - 4096)})
+        assert capacities.granted.__wrapped__().memory is None
+        write("5:cpu,memory:/a\n", {f"memory/{name}": "4000"})
+        assert capacities.granted.__wrapped__().memory == 4000
+
+    def test_other_programs_in_our_group_have_taken_some(self, write: Callable[[str, dict[str, str]], None]) -> None:
+        write("0::/a\n", {"a/pids.max": "100", "a/pids.current": "30", "pids.max": "90", "pids.current": "80"})
+        assert capacities._pids() == 60

@@ -195,3 +195,30 @@ def test_a_client_that_sends_an_octet_at_a_time_is_dropped(
             client.socket.sendall(bytes([octet]))
             time.sleep(0.05)
     assert time.monotonic() - begun < 3
+
+
+def test_a_length_that_goes_on_ends_the_connection_at_once(serve: Any) -> None:
+    client = serve(maps.socketmap(FOUND))
+    client.socket.sendall(b"1" * 7)
+    assert client.socket.recv(1) == b""
+
+
+def test_a_client_that_goes_on_asking_stays(serve: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(maps._Handler, "timeout", 1.0)
+    client = serve(maps.socketmap(FOUND))
+    for _ in range(5):
+        time.sleep(0.3)
+        client.socket.sendall(netstring("forward ann"))
+        assert client.socket.recv(100) == netstring("NOTFOUND ")
+
+
+def test_a_client_has_all_its_time_to_take_the_answers(serve: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(maps._Handler, "timeout", 2.0)
+    client = serve(maps.socketmap(FOUND))
+    requests = netstring("forward ") * 600  # the socket cannot hold as many answers
+    time.sleep(1.5)  # so long it may take to ask
+    client.socket.sendall(requests[:1])
+    time.sleep(0.1)
+    client.socket.sendall(requests[1:])
+    time.sleep(1.0)
+    assert client.ask(b"") == netstring("NOTFOUND ") * 600

@@ -155,6 +155,16 @@ def test_what_cannot_be_served_on(tmp_path: Path, kind: int, listens: bool, coun
     assert "Traceback" not in ended.stderr
 
 
+def test_a_daemon_that_cannot_write_its_facts_leaves_no_socket(tmp_path: Path) -> None:
+    path = tmp_path / "assay.toml"
+    path.write_text(f'[milter]\nsocket = "unix:{tmp_path}/s"\n[log]\nfacts = "/nowhere/facts"\n')
+    command = [sys.executable, "-m", "assay", "serve", "-c", str(path)]
+    ended = subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE, check=False)
+    assert ended.returncode == os.EX_CONFIG
+    assert "log.facts" in ended.stderr
+    assert not (tmp_path / "s").exists()
+
+
 def test_without_a_service_manager_the_path_is_free_at_once(tmp_path: Path) -> None:
     heirs = tmp_path / "heirs"
     heirs.mkdir()

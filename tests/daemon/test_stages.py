@@ -199,10 +199,26 @@ def test_the_next_client_is_never_judged_as_the_one_before(mta: Mta, until: Call
     assert "dmarc=fail" in text
 
 
+def test_nor_by_the_name_that_the_one_before_gave(tmp_path: Path) -> None:
+    rule = {"name": "r", "when": 'spf.helo.result == "pass"', "action": "reject"}
+    with Daemon(tmp_path, ROWS, rule=(rule,)) as daemon, daemon.mta() as mta:
+        greet(mta)
+        mta._send(b"K", b"")
+        mta.connect("unknown", ip_address(BAD), j=OUR_ID, client_addr=BAD)
+        assert send(mta).code == 250
+
+
 def test_a_message_without_any_client_is_deferred(daemon: Daemon, mta: Mta) -> None:
     mta.helo("mail.example.org")
     assert send(mta, queue="4N1").code == 451
     assert "queue=4N1 action=tempfail problem=" in daemon.wait_for_log("the MTA did not name the client")
+
+
+def test_but_not_in_a_dry_run(tmp_path: Path) -> None:
+    with Daemon(tmp_path, ROWS, milter={"dry_run": True}) as daemon, daemon.mta() as mta:
+        mta.helo("mail.example.org")
+        assert send(mta, queue="4N1").code == 250
+        assert "queue=4N1 action=accept problem=" in daemon.wait_for_log("the MTA did not name the client")
 
 
 def test_a_message_after_a_lost_connect_without_macros_is_deferred(mta: Mta) -> None:

@@ -296,10 +296,13 @@ def test_what_a_dead_run_left_is_removed_though_nothing_is_due(directory: Direct
     ring = retire(directory.load(), "r20260921", NOW)
     directory.save(ring)
     (directory.path / f"{files.UNFINISHED}x").write_bytes(b"half a key")
-    run(directory, dns, NOW, NoPublisher())
-    assert {path.name for path in directory.path.iterdir()} == {
-        "keys.json", "e20260921.pem", "r20260921b.pem"
-    }  # fmt: skip
+    for _ in range(2):
+        report = run(directory, dns, NOW, NoPublisher())
+        assert {path.name for path in directory.path.iterdir()} == {
+            "keys.json", "e20260921.pem", "r20260921b.pem"
+        }  # fmt: skip
+        (directory.path / f"{files.UNFINISHED}x").write_bytes(b"half a key")
+    assert report.taken == ()
 
 
 def test_a_run_waits_for_another_one(directory: Directory) -> None:
@@ -477,6 +480,18 @@ class TestCommand:
     def test_a_program_that_is_not_there(self, tmp_path: Path) -> None:
         with pytest.raises(PublishError, match="cannot be run: No such file"):
             CommandPublisher([str(tmp_path / "none")], 60).publish("a.example", "x")
+
+    def test_a_program_that_reads_gets_nothing(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr("assay.keyring.publisher._SECONDS", 5.0)
+        reading, writing = os.pipe()
+        before = os.dup(0)
+        os.dup2(reading, 0)
+        try:
+            assert CommandPublisher(["/bin/sh", "-c", "cat"], 60).publish("a.example", "x")
+        finally:
+            os.dup2(before, 0)
+            for descriptor in (before, reading, writing):
+                os.close(descriptor)
 
     def test_a_program_that_does_not_end(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr("assay.keyring.publisher._SECONDS", 0.2)

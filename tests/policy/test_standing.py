@@ -53,6 +53,8 @@ def test_a_client_hidden_by_a_proxy_is_external() -> None:
         (STRANGER, "a@b.example", "joe", Standing(Direction.OUTBOUND, "authenticated")),
         (STRANGER, "a@spared.example", "", Standing(spared="exempt sender")),
         ("192.0.2.99", "a@spared.example", "", Standing(spared="exempt sender", relayed=True)),
+        ("192.0.2.50", "a@b.example", "joe", Standing(Direction.OUTBOUND, "authenticated", cleaned=False)),
+        ("192.0.2.50", "a@spared.example", "", Standing(spared="exempt sender", cleaned=False)),
         ("10.1.1.1", "a@spared.example", "joe", Standing(Direction.OUTBOUND, "internal network 10.0.0.0/8")),
     ],
 )

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from assay.inquiry import Question, RecordType
-from assay.resolver import configured, contexts, wire
+from assay.resolver import configured, contexts, doh, dot, message, wire
 from assay.resolver.encrypted import LINGER, Encrypted
 from assay.resolver.nameservers import Nameserver
 from assay.resolver.statistics import Statistics
@@ -342,3 +342,28 @@ def test_a_connection_with_a_slow_query_takes_no_new_ones(
         asker.ask("b.example")
         assert server.connections == 2
         slow.cancel()
+
+
+def test_the_number_of_a_query_is_free_again_once_it_is_answered() -> None:
+    messages = dot.Lengths()
+    number, sent = messages.ask(asked("a.example"), False)
+    assert messages.cancel(number)[0] is False, "the server may still answer"
+    messages.receive(answer(sent[2:]))
+    assert messages.cancel(number)[0] is True
+
+
+def test_what_an_http_cache_says_about_the_age_of_an_answer_counts(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(message, "aged", lambda _, seconds: b"older by %d s" % seconds)
+    response = doh._Response()
+    response.take([(b":status", b"200"), (b"content-type", b"application/dns-message"), (b"age", b"60")])
+    assert response.outcome() == b"older by 60 s"
+
+
+def test_old_versions_of_tls_are_not_spoken_whatever_the_system_allows(
+    authority: CertificateAuthority, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lax = ssl.create_default_context()
+    lax.minimum_version = ssl.TLSVersion.MINIMUM_SUPPORTED
+    monkeypatch.setattr(ssl, "create_default_context", lambda **_: lax)
+    server = Nameserver("192.0.2.53", 853, scheme="tls")
+    assert contexts([server], str(authority.certificate))["tls"].minimum_version is ssl.TLSVersion.TLSv1_2

@@ -291,8 +291,17 @@ def test_a_rule_can_name_the_domain(keys: Path) -> None:
 
 @pytest.mark.parametrize("when", ["true", 'list.id == ""', 'dmarc.result != "pass"'])
 def test_a_rule_for_mail_of_ours_does_not_sign_a_stranger_s(keys: Path, when: str) -> None:
-    verdict = outcome(sign(keys) | {"rule": [rule(when, True)]}, client="192.0.2.1")
+    rules = [rule('direction == "inbound" && client.name == "x"', True), rule(when, True, name="ours")]
+    verdict = outcome(sign(keys) | {"rule": rules}, client="192.0.2.1")
+    assert results(verdict) == []
+    verdict = outcome(sign(keys) | {"rule": rules[1:]}, client="192.0.2.1")
     assert (results(verdict), verdict.signed) == ([], None)
+
+
+def test_a_rule_about_signing_says_nothing_about_the_action(keys: Path) -> None:
+    rules = [rule('direction == "inbound"', True, dry_run=True)]
+    verdict = outcome(sign(keys) | {"rule": rules}, client="192.0.2.1")
+    assert verdict.decision.watched == ()
 
 
 @pytest.mark.parametrize(("client", "signed"), [("192.0.2.1", True), ("192.0.2.2", False)])

@@ -210,7 +210,7 @@ def test_other_addresses_of_the_domain_are_the_mtas_business(sections: dict[str,
 
 def test_mail_that_another_mta_of_ours_has_handled_is_left_alone(sections: dict[str, Any]) -> None:
     sections["clients"] = {"internal": [f"{CLIENT}/32"], "trusted_results": [f"{CLIENT}/32"]}
-    verdict = sent(sections, "bob@a.example")
+    verdict = sent(sections, "bob@a.example", srs.forward("ann@author.example", SCHEME, NOW))
     assert not verdict.edits
     assert "srs" not in log(verdict)
 

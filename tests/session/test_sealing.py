@@ -166,6 +166,15 @@ def test_forged_results_in_our_name_are_not_sealed(sections: Any) -> None:
     assert validate(leaves(verdict, octets)).result is arc.Result.PASS
 
 
+def test_results_of_another_mta_of_ours_stay_and_are_not_sealed(sections: Any) -> None:
+    octets = b"Authentication-Results: mx.first.example; auth=pass smtp.auth=joe\r\n" + sign_rsa()
+    verdict = sent(sections() | {"clients": {"trusted_results": ["0.0.0.0/0"]}}, octets, "bob@a.example")
+    left = leaves(verdict, octets)
+    assert b"smtp.auth=joe" in left
+    assert b"smtp.auth=joe" not in left[: left.index(b"Received-SPF")]
+    assert validate(left).result is arc.Result.PASS
+
+
 @pytest.mark.parametrize("now", [NOW])
 def test_a_sealed_message_with_8_bit_and_no_body(sections: Any, now: int) -> None:
     for octets in (
@@ -207,9 +216,9 @@ def test_the_chain_of_a_large_site_goes_on(sections: Any, site: str) -> None:
     assert dkimpy_validates(left) == b"pass"
 
 
-def test_a_rule_seals_or_keeps_from_it(sections: Any) -> None:
+@pytest.mark.parametrize("octets", [sign_rsa(), b"From: joe@example.org\r\n\r\nhello\r\n"], ids=["signed", "unsigned"])
+def test_a_rule_seals_or_keeps_from_it(sections: Any, octets: bytes) -> None:
     rule = {"rule": [{"name": "r", "when": "true", "forward": True}]}
-    octets = sign_rsa()
     verdict = sent(sections() | rule, octets, "bob@ours.example")
     assert validate(leaves(verdict, octets)).result is arc.Result.PASS
     rule["rule"][0]["forward"] = False
