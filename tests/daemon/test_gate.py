@@ -197,6 +197,18 @@ def test_more_sessions_than_threads_are_all_answered(tmp_path: Path) -> None:
     assert answers == [250] * len(threads)
 
 
+class FewFiles(Daemon):
+    """A daemon whose processes may have few descriptors."""
+
+    def start(self, *before: str, **options: Any) -> None:
+        super().start(*before, "prlimit", "--nofile=200:200", **options)
+
+
+def test_the_start_warns_of_a_low_limit(tmp_path: Path) -> None:
+    with FewFiles(tmp_path, ROWS) as daemon:
+        daemon.wait_for_log("a worker serves 20 sessions at a time, not 100, because of the limit of open files")
+
+
 def cpu_seconds(daemon: Daemon) -> float:
     """CPU time of the workers so far."""
     total = 0
