@@ -158,6 +158,11 @@ class TestLook:
             assert gate.closed
             gate.look()
             assert gate.closed, "those that the DNS got are free, but nothing has ended"
+            with contextlib.suppress(OSError):
+                while True:
+                    taken.append(os.open(os.devnull, os.O_RDONLY))
+            gate.look()
+            assert gate.closed, "the DNS uses what it got, and none is left to look with"
             while taken:
                 os.close(taken.pop())
             gate.look()

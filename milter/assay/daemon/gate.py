@@ -84,11 +84,12 @@ class Gate(SessionCount):
             try:
                 os.close(os.dup(self._descriptor))
             except OSError:
-                for _ in range(_TO_CLOSE):
-                    os.close(self._kept.pop())
-                self._close("no descriptor is left (LimitNOFILE=, ulimit -n); those kept for the DNS are in use")
+                while self._kept and not self.closed:  # libmilter may take what is closed here first
+                    for _ in range(min(_TO_CLOSE, len(self._kept))):
+                        os.close(self._kept.pop())
+                    self._close("no descriptor is left (LimitNOFILE=, ulimit -n); those kept for the DNS are in use")
                 self._release()
-                self._full = _descriptors()
+                self._full = _descriptors() if self.closed else inf
 
     def end(self, *, refusing: bool) -> None:
         """Accept no connection any more.
@@ -141,8 +142,11 @@ class Gate(SessionCount):
 
 
 def _descriptors() -> int:
-    """How many descriptors this process has."""
-    return len(os.listdir("/proc/self/fd")) - 1  # less the one that lists them
+    """How many descriptors this process has: all that it may have, if none is left to look with."""
+    try:
+        return len(os.listdir("/proc/self/fd")) - 1  # less the one that lists them
+    except OSError:
+        return resource.getrlimit(resource.RLIMIT_NOFILE)[0]
 
 
 def _limit_descriptors(count: int) -> None:
