@@ -13,9 +13,9 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 sys.path[:0] = [str(ROOT / "milter"), str(ROOT / "tests")]
 
-from conformance.answer_whole import Filter  # noqa: E402 - the path had to be set first
-from conformance.cases import FOLDER, load  # noqa: E402
-from conformance.page import KINDS, PAGE, render  # noqa: E402
+from conformance.answer_whole import Filter
+from conformance.cases import FOLDER, load
+from conformance.page import KINDS, PAGE, render
 
 
 def main() -> int:

@@ -11,6 +11,7 @@ import base64
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 
 import members
@@ -53,7 +54,7 @@ def judge(world: World, messages: Sequence[Message], seconds: float, rounds: int
         contestants: dict[str, Contestant] = {}
         for name, text in more.items():
             scenarios.say(f"judge: starting assay, signing {name}")
-            member = Member("assay", lambda s, a, text=text: members._assay(s, a, text), members.ASSAY.expected)  # type: ignore[misc]
+            member = Member("assay", partial(members._assay, more=text), members.ASSAY.expected)
             running = stack.enter_context(scenarios.serving(world, (member,)))
             one = contestants[f"assay, signing {name}"] = Contestant(running, scenarios.legs(world, running, messages))
             scenarios.warm_up(world, one.prepared)

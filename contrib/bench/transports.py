@@ -20,13 +20,13 @@ from statistics import median
 TOP = Path(__file__).resolve().parents[2]
 sys.path[:0] = [str(TOP / "milter"), str(TOP / "tests")]
 
-from assay.inquiry import Question, RecordType  # noqa: E402
-from assay.resolver import Nameserver, configured, contexts, wire  # noqa: E402
-from assay.resolver.statistics import Statistics  # noqa: E402
-from assay.resolver.transports import Transports  # noqa: E402
-from certificates import CertificateAuthority  # noqa: E402
-from nameserver import NameServer  # noqa: E402
-from unbound import Unbound  # noqa: E402
+from assay.inquiry import Question, RecordType
+from assay.resolver import Nameserver, configured, contexts, wire
+from assay.resolver.statistics import Statistics
+from assay.resolver.transports import Transports
+from certificates import CertificateAuthority
+from nameserver import NameServer
+from unbound import Unbound
 
 NAMES = [f"n{number}.example.org" for number in range(200)]
 ROWS = {name: [["TXT", ["v=spf1 ip4:192.0.2.0/24 include:_spf.example.org -all"]]] for name in NAMES}
