@@ -22,6 +22,7 @@ from assay.config.site import (
     MilterSection,
 )
 from assay.config.srs import SrsSection
+from assay.config.store import StoreSection
 from assay.config.watching import ControlSection, LogSection, MetricsSection
 
 
@@ -49,3 +50,4 @@ class Configuration(Section, frozen=True):
     log: LogSection = LogSection()
     metrics: MetricsSection = MetricsSection()
     control: ControlSection = ControlSection()
+    store: StoreSection = StoreSection()

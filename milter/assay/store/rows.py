@@ -1,0 +1,392 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""What is kept of one message: a verdict as a flat, self-contained row that survives a crash of any process.
+
+A row is made by a worker, encoded, and decoded by whoever writes it into a database or reads it from a broker. Its `id`
+is drawn once, so a row that is written twice is recognized. Addresses of people are left out unless the operator wants
+them (`Keeping`). All text is bounded: strangers write most of it.
+"""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Sequence
+
+import msgspec
+from msgspec import Struct
+
+from assay.findings import Finding
+from assay.model.name import Domain, InvalidNameError, Mailbox
+from assay.policy import Action, Decision, Direction, Override
+from assay.policy.vocabulary import sound
+from assay.protocol import dkim, dmarc
+from assay.session import Verdict
+
+# Bounds, all our choice: longer texts are cut, further items are left out and counted.
+MAX_TEXT = 255  # characters of a name, an identifier or a reason
+MAX_RECORD = 4096  # characters of a DMARC record
+MAX_FINDINGS = 100  # of one message; RFC 9990, 3.1.3 wants no more than 100 signatures in a report
+MAX_DOMAINS = 20  # of recipients
+MAX_ADDRESSES = 100  # of recipients
+
+_ID_OCTETS = 16
+
+
+class FindingRow(Struct, frozen=True, array_like=True):
+    """One finding.
+
+    `key` is the log's word for what was checked: iprev, spf.helo, spf.mailfrom, dkim, arc, senderid, dmarc. `domain` is
+    what the result is about, as an A-label, empty if there is none; `selector` is a signature's. `aligned` is
+    whether this identifier passed and is aligned with the author domain.
+    """
+
+    method: str
+    key: str
+    result: str
+    domain: str = ""
+    selector: str = ""
+    aligned: bool = False
+    reason: str = ""
+
+
+class PublishedRow(Struct, frozen=True, array_like=True):
+    """The DMARC policy record that applied.
+
+    :ivar domain: the policy domain: where the record is (RFC 9989, 3.2.11).
+    :ivar record: its text.
+    :ivar method: how organizational domains were found: "treewalk" or "psl".
+    """
+
+    domain: str
+    record: str
+    method: str
+
+
+class DmarcRow(Struct, frozen=True, array_like=True):
+    """What an aggregate report needs of one message, besides its findings (RFC 9990, 3.1.1).
+
+    :ivar policy: what the record asks for this very name: none, quarantine or reject.
+    :ivar disposition: what was done: none, pass, quarantine or reject; empty for a message that was not taken (4xx)
+        and comes again, so that it is counted once.
+    :ivar reasons: why that is not what was published, as pairs of type and comment (RFC 9990, 3.1.6).
+    """
+
+    published: PublishedRow
+    policy: str
+    disposition: str
+    dkim_aligned: bool
+    spf_aligned: bool
+    reasons: tuple[tuple[str, str], ...] = ()
+
+
+class MessageRow(Struct, frozen=True, array_like=True):
+    """One verdict: a message, or a refusal before its end.
+
+    :ivar id: 16 octets: a UUID of version 7 (RFC 9562, 5.7), so that rows sort by time.
+    :ivar time: Unix time in milliseconds.
+    :ivar host: the authserv-id of the host that handled it.
+    :ivar stage: connect, helo, mail, rcpt or eom.
+    :ivar direction: inbound or outbound, as in rules.
+    :ivar client: the address as text, empty if there is none; `client_name` is its confirmed or MTA-given name.
+    :ivar sender_domain: of the reverse-path as an A-label; empty for the null reverse-path, and `null_sender` is true.
+    :ivar sender: the whole reverse-path; `author` the address in From; `login` the user; `recipients` the addresses:
+        all empty unless addresses are kept. `subject` likewise.
+    :ivar recipient_count: how many recipients there were.
+    :ivar author_domain: the author domain of DMARC.
+    :ivar organizational_domain: of the author domain.
+    :ivar exempt: why the message was not judged.
+    :ivar by: the configuration key or rule that decided.
+    :ivar watched: what would have been done, by keys and rules in dry run: pairs of action and key or rule.
+    :ivar signed: what signed it; `sealed` and `rewritten` likewise. Empty if nothing did.
+    :ivar report_mail: it is a report or a bounce itself, so it never causes a report.
+    :ivar milliseconds: how long the MTA waited for us, in all.
+    :ivar further_findings: how many findings are left out.
+    """
+
+    id: bytes
+    time: int
+    host: str
+    queue: str
+    stage: str
+    direction: str
+    client: str
+    client_name: str
+    helo: str
+    null_sender: bool
+    sender_domain: str
+    author_domain: str
+    organizational_domain: str
+    message_id: str
+    recipient_count: int
+    recipient_domains: tuple[str, ...]
+    exempt: str
+    action: str
+    by: str
+    reason: str
+    override: str
+    reply: str
+    watched: tuple[tuple[str, str], ...]
+    signed: str
+    sealed: str
+    rewritten: str
+    milliseconds: int
+    findings: tuple[FindingRow, ...]
+    further_findings: int = 0
+    dmarc: DmarcRow | None = None
+    report_mail: bool = False
+    sender: str = ""
+    author: str = ""
+    login: str = ""
+    recipients: tuple[str, ...] = ()
+    subject: str = ""
+
+
+class Keeping(Struct, frozen=True):
+    """What the operator wants to be kept.
+
+    :ivar host: the authserv-id.
+    :ivar addresses: whole addresses, and not only their domains.
+    :ivar subjects: the Subject.
+    """
+
+    host: str
+    addresses: bool = False
+    subjects: bool = False
+
+
+_encoder = msgspec.msgpack.Encoder()
+_decoder = msgspec.msgpack.Decoder(MessageRow)
+
+
+def encode(row: MessageRow) -> bytes:
+    """The octets of a row, as the spool and a broker carry them (MessagePack)."""
+    try:
+        return _encoder.encode(row)
+    except UnicodeEncodeError:  # octets of a stranger that are not UTF-8
+        return _encoder.encode(sound(msgspec.to_builtins(row, builtin_types=(bytes,))))
+
+
+def decode(octets: bytes) -> MessageRow:
+    """The row.
+
+    :raises ValueError: the octets are not a row.
+    """
+    return _decoder.decode(octets)
+
+
+def new_id(milliseconds: int) -> bytes:
+    """A UUID of version 7: 48 bits of time, and the rest random (RFC 9562, 5.7).
+
+    :param milliseconds: Unix time.
+    """
+    drawn = bytearray(secrets.token_bytes(_ID_OCTETS))
+    drawn[:6] = (milliseconds & 0xFFFFFFFFFFFF).to_bytes(6, "big")
+    drawn[6] = 0x70 | drawn[6] & 0x0F
+    drawn[8] = 0x80 | drawn[8] & 0x3F
+    return bytes(drawn)
+
+
+def message_row(verdict: Verdict, keeping: Keeping, *, now: float, waited: float) -> MessageRow:
+    """The row of a verdict.
+
+    :param now: Unix time in seconds.
+    :param waited: seconds that the MTA waited for us.
+    """
+    assessment, decision = verdict.assessment, verdict.decision
+    envelope, client, author = assessment.envelope, assessment.client, assessment.author
+    milliseconds = int(now * 1000)
+    path = envelope.reverse_path
+    judged = assessment.dmarc
+    author_domain = judged.author_domain if judged is not None else author.domain if author is not None else None
+    organizational = judged.organizational_domain if judged is not None else None
+    identifiers = assessment.header.all("Message-ID")
+    subjects = assessment.header.all("Subject") if keeping.subjects else ()
+    return MessageRow(
+        new_id(milliseconds),
+        milliseconds,
+        keeping.host,
+        envelope.queue_id[:MAX_TEXT],
+        verdict.stage.value,
+        _direction(verdict),
+        str(client.address or ""),
+        _client_name(verdict),
+        client.helo[:MAX_TEXT],
+        path.is_null,
+        _domain_of(path.mailbox, path.text),
+        "" if author_domain is None else author_domain.name,
+        "" if organizational is None else organizational.name,
+        _text(identifiers[0].unfolded) if identifiers else "",
+        len(envelope.recipients),
+        _domains(envelope.recipients),
+        assessment.exempt[:MAX_TEXT],
+        verdict.action.value,
+        decision.by,
+        decision.reason[:MAX_TEXT],
+        decision.override[:MAX_TEXT],
+        "" if verdict.reply is None else str(verdict.reply)[:MAX_TEXT],
+        _watched(verdict),
+        verdict.signed.word[:MAX_TEXT] if verdict.signed is not None and verdict.signed.signers else "",
+        "" if verdict.sealed is None else verdict.sealed.by[:MAX_TEXT],
+        "" if verdict.rewritten is None else _kept_address(verdict.rewritten.sender, keeping),
+        round(waited * 1000),
+        tuple([_finding(finding, verdict) for finding in verdict.findings[:MAX_FINDINGS]]),
+        max(0, len(verdict.findings) - MAX_FINDINGS),
+        _dmarc(verdict),
+        path.is_null,
+        path.text[:MAX_TEXT] if keeping.addresses else "",
+        author.mailbox[:MAX_TEXT] if keeping.addresses and author is not None else "",
+        envelope.authenticated[:MAX_TEXT] if keeping.addresses else "",
+        tuple([path[:MAX_TEXT] for path in envelope.recipients[:MAX_ADDRESSES]]) if keeping.addresses else (),
+        _text(subjects[0].unfolded) if subjects else "",
+    )
+
+
+def _direction(verdict: Verdict) -> str:
+    """As in the facts: mail of users who have logged in is ours, judged or not."""
+    outbound = verdict.assessment.exempt or verdict.assessment.envelope.authenticated
+    return _OUTBOUND if outbound else _INBOUND
+
+
+_OUTBOUND, _INBOUND = Direction.OUTBOUND.value, Direction.INBOUND.value
+
+
+def _text(octets: bytes) -> str:
+    return octets[: 4 * MAX_TEXT].decode("utf-8", "replace")[:MAX_TEXT]
+
+
+def _client_name(verdict: Verdict) -> str:
+    """The name that IPREV confirmed, else what the MTA resolved."""
+    iprev = verdict.assessment.iprev
+    return (iprev.name if iprev is not None and iprev.name else verdict.assessment.client.name)[:MAX_TEXT]
+
+
+def _domain_of(mailbox: Mailbox | None, text: str) -> str:
+    """The domain of an address, also of one that is not valid, as far as there is one."""
+    if mailbox is not None:
+        return mailbox.domain.name
+    domain = text.rpartition("@")[2] if "@" in text else ""
+    try:
+        return Domain.parse(domain).name if domain else ""
+    except InvalidNameError:
+        return domain[:MAX_TEXT].lower()
+
+
+def _domains(recipients: Sequence[str]) -> tuple[str, ...]:
+    if len(recipients) == 1:  # as nearly always
+        return (_recipient_domain(recipients[0]),)
+    return tuple(dict.fromkeys(map(_recipient_domain, recipients)))[:MAX_DOMAINS]
+
+
+def _recipient_domain(path: str) -> str:
+    return path.rpartition("@")[2][:MAX_TEXT].lower() if "@" in path else ""
+
+
+def _kept_address(address: str, keeping: Keeping) -> str:
+    """An address, or only its domain."""
+    return address[:MAX_TEXT] if keeping.addresses else address.rpartition("@")[2][:MAX_TEXT]
+
+
+def _watched(verdict: Verdict) -> tuple[tuple[str, str], ...]:
+    """What would have been done: by single keys and rules in dry run, or by the decision if all is a dry run."""
+    decision = verdict.decision
+    found = [(watched.action.value, watched.by) for watched in decision.watched]
+    if decision.action is not verdict.action:
+        found.insert(0, (decision.action.value, decision.by))
+    return tuple(found)
+
+
+def _finding(finding: Finding, verdict: Verdict) -> FindingRow:
+    domain, selector, aligned = "", "", False
+    judged = verdict.assessment.dmarc
+    match finding.method:
+        case "dkim":
+            domain, _, selector = finding.about.partition("/") if "/" in finding.about else ("", "", "")
+            if judged is not None and finding.result == dkim.Result.PASS:
+                # SPF's identifier comes first. One that is aligned by aspf= may not be aligned by adkim=.
+                signers = judged.aligned[judged.spf_aligned :]
+                aligned = any(identifier.domain.name == domain for identifier in signers)
+        case "spf":
+            domain = finding.about.rpartition(" ")[2]
+            aligned = judged is not None and judged.spf_aligned and finding.key == "spf.mailfrom"
+        case _:
+            domain = finding.about.rpartition(" ")[2]
+    return FindingRow(
+        finding.method,
+        finding.key,
+        str(finding.result),
+        domain[:MAX_TEXT],
+        selector[:MAX_TEXT],
+        aligned,
+        finding.reason[:MAX_TEXT],
+    )
+
+
+#: Results for which there was a record to evaluate against.
+_EVALUATED = frozenset((dmarc.Result.PASS, dmarc.Result.FAIL, dmarc.Result.TEMPERROR))
+
+
+def _dmarc(verdict: Verdict) -> DmarcRow | None:
+    judged = verdict.assessment.dmarc
+    if judged is None or judged.record is None or judged.policy_domain is None or judged.result not in _EVALUATED:
+        return None
+    policy = judged.policy or judged.record.p or dmarc.DmarcPolicy.NONE
+    done = _DONE[verdict.action]
+    if not done and judged.result is dmarc.Result.PASS:
+        # RFC 9990, 3.1.1.9: it passed under a policy that asks for something
+        disposition = "none" if policy is dmarc.DmarcPolicy.NONE else "pass"
+    elif verdict.action is Action.TEMPFAIL:
+        disposition = ""
+    else:
+        disposition = done or "none"
+    return DmarcRow(
+        PublishedRow(judged.policy_domain.name, judged.record.text[:MAX_RECORD], judged.method.value),
+        policy.value,
+        disposition,
+        judged.dkim_aligned,
+        judged.spf_aligned,
+        _reasons(verdict, judged, policy, done or "none") if disposition else (),
+    )
+
+
+#: What an action is in the words of a report (RFC 9990, 3.1.1.9). A tag is what recipients' filters file mail by.
+_DONE = {
+    Action.ACCEPT: "",
+    Action.TAG: "quarantine",
+    Action.QUARANTINE: "quarantine",
+    Action.TEMPFAIL: "",
+    Action.DISCARD: "reject",
+    Action.REJECT: "reject",
+}
+
+
+def _reasons(
+    verdict: Verdict, judged: dmarc.Evaluation, policy: dmarc.DmarcPolicy, done: str
+) -> tuple[tuple[str, str], ...]:
+    """Why what was done is not what was published (RFC 9990, 3.1.1.9 and 3.1.6)."""
+    decision = verdict.decision
+    if judged.result is dmarc.Result.PASS:
+        return () if done == "none" else (("local_policy", _comment(decision)),)
+    if done == policy:
+        return ()
+    if done == judged.disposition and judged.testing:
+        return (("policy_test_mode", ""),)
+    if done == judged.disposition and judged.sampled_out:
+        return (("other", "not drawn for the policy (pct)"),)
+    if judged.result is dmarc.Result.TEMPERROR:
+        return (("other", judged.reason[:MAX_TEXT]),)
+    if decision.action is not verdict.action:
+        return (("local_policy", "dry run"),)
+    found = [(_REASONS[text], text) for text in decision.override.split("; ") if text in _REASONS]
+    return tuple(found) or (("local_policy", _comment(decision)),)
+
+
+_REASONS = {
+    Override.TRUSTED_SEALERS.value: "trusted_forwarder",
+    Override.TRUSTED_FORWARDER.value: "trusted_forwarder",
+    Override.MAILING_LIST.value: "mailing_list",
+    Override.STRICTER.value: "local_policy",
+}
+
+
+def _comment(decision: Decision) -> str:
+    """Why we decided so, for the domain owner: a rule's reason, but not how the operator configures assay."""
+    return (decision.override or decision.reason)[:MAX_TEXT]

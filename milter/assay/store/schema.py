@@ -1,0 +1,162 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The tables, as the newest migration leaves them (`assay.store.migrations`).
+
+There are three kinds. *Samples* are single messages with their findings, for search. *Counts* a day are for overviews,
+so that no page reads millions of messages. *Groups* are what aggregate reports consist of: one for each combination of
+values that RFC 9990, 3.1.1.7 wants a record of its own for. All three are written in one transaction, so they add up.
+
+Days are days since 1970-01-01 UTC, times are Unix milliseconds, and domains are A-labels in lower case.
+"""
+
+from __future__ import annotations
+
+from sqlalchemy import (
+    BigInteger,
+    Boolean,
+    Column,
+    Index,
+    Integer,
+    LargeBinary,
+    MetaData,
+    PrimaryKeyConstraint,
+    SmallInteger,
+    Table,
+    Text,
+)
+
+metadata = MetaData()
+
+#: `MessageRow`, a row each. Texts that a row has several of are separated by spaces, pairs by a colon.
+messages = Table(
+    "messages",
+    metadata,
+    Column("id", LargeBinary(16), primary_key=True),
+    Column("time", BigInteger, nullable=False),
+    Column("host", Text, nullable=False),
+    Column("queue", Text, nullable=False),
+    Column("stage", Text, nullable=False),
+    Column("direction", Text, nullable=False),
+    Column("client", Text, nullable=False),
+    Column("client_name", Text, nullable=False),
+    Column("helo", Text, nullable=False),
+    Column("null_sender", Boolean, nullable=False),
+    Column("sender_domain", Text, nullable=False),
+    Column("author_domain", Text, nullable=False),
+    Column("organizational_domain", Text, nullable=False),
+    Column("message_id", Text, nullable=False),
+    Column("recipient_count", Integer, nullable=False),
+    Column("recipient_domains", Text, nullable=False),
+    Column("exempt", Text, nullable=False),
+    Column("action", Text, nullable=False),
+    Column("decided_by", Text, nullable=False),
+    Column("reason", Text, nullable=False),
+    Column("override", Text, nullable=False),
+    Column("reply", Text, nullable=False),
+    Column("watched", Text, nullable=False),  # JSON: pairs of action and key or rule
+    Column("signed", Text, nullable=False),
+    Column("sealed", Text, nullable=False),
+    Column("rewritten", Text, nullable=False),
+    Column("milliseconds", Integer, nullable=False),
+    Column("further_findings", Integer, nullable=False),
+    Column("dmarc_result", Text, nullable=False),  # of its finding; empty without one
+    Column("policy_domain", Text, nullable=False),
+    Column("disposition", Text, nullable=False),
+    Column("sender", Text, nullable=False),
+    Column("author", Text, nullable=False),
+    Column("login", Text, nullable=False),
+    Column("subject", Text, nullable=False),
+    Index("messages_time", "time"),
+    Index("messages_queue", "queue"),
+    Index("messages_message_id", "message_id"),
+    Index("messages_author_domain", "author_domain", "time"),
+    Index("messages_sender_domain", "sender_domain", "time"),
+    Index("messages_client", "client", "time"),
+)
+
+#: `FindingRow`, a row each.
+findings = Table(
+    "findings",
+    metadata,
+    Column("message", LargeBinary(16), nullable=False),
+    Column("number", SmallInteger, nullable=False),
+    Column("method", Text, nullable=False),
+    Column("key", Text, nullable=False),
+    Column("result", Text, nullable=False),
+    Column("domain", Text, nullable=False),
+    Column("selector", Text, nullable=False),
+    Column("aligned", Boolean, nullable=False),
+    Column("reason", Text, nullable=False),
+    PrimaryKeyConstraint("message", "number"),
+    sqlite_with_rowid=False,
+)
+
+#: The addresses of people, only if the operator keeps them: recipients, senders and authors, for search.
+addresses = Table(
+    "addresses",
+    metadata,
+    Column("message", LargeBinary(16), nullable=False),
+    Column("role", Text, nullable=False),  # sender, author, recipient
+    Column("number", SmallInteger, nullable=False),
+    Column("address", Text, nullable=False),  # as kept in the message
+    Column("folded", Text, nullable=False),  # in lower case, for search
+    PrimaryKeyConstraint("message", "role", "number"),
+    Index("addresses_folded", "folded"),
+    sqlite_with_rowid=False,
+)
+
+#: How many verdicts of a day have a word. `kind` says what `subject` and `source` are:
+#: - result: a finding's key; the word is its result.
+#: - action: the key or rule that decided; the word is the action. watched: the same of what was in dry run.
+#: - domain: an author domain; the word is the DMARC result, or "none".
+#: - source: a client address; the word is the DMARC result, or "none".
+#: - failing: an author domain, and in `source` the client that failed DMARC with it; the word is the disposition.
+#: - host: a host of ours; the word is the direction.
+counts = Table(
+    "counts",
+    metadata,
+    Column("day", Integer, nullable=False),
+    Column("kind", Text, nullable=False),
+    Column("subject", Text, nullable=False),
+    Column("source", Text, nullable=False),
+    Column("word", Text, nullable=False),
+    Column("count", BigInteger, nullable=False),
+    PrimaryKeyConstraint("day", "kind", "subject", "source", "word"),
+    sqlite_with_rowid=False,
+)
+
+#: The DMARC records that applied, each text once.
+published = Table(
+    "published",
+    metadata,
+    Column("id", BigInteger, primary_key=True, autoincrement=False),  # of its content
+    Column("domain", Text, nullable=False),  # the policy domain
+    Column("record", Text, nullable=False),
+    Column("method", Text, nullable=False),
+    Column("first_seen", BigInteger, nullable=False),
+    Column("last_seen", BigInteger, nullable=False),
+    Index("published_domain", "domain"),
+)
+
+#: The records of aggregate reports (RFC 9990, 3.1.1.7), by day and published policy.
+report_groups = Table(
+    "report_groups",
+    metadata,
+    Column("day", Integer, nullable=False),
+    Column("published", BigInteger, nullable=False),
+    Column("id", BigInteger, nullable=False),  # of its content
+    Column("client", Text, nullable=False),
+    Column("author_domain", Text, nullable=False),
+    Column("null_sender", Boolean, nullable=False),
+    Column("sender_domain", Text, nullable=False),
+    Column("policy", Text, nullable=False),
+    Column("disposition", Text, nullable=False),
+    Column("dkim_aligned", Boolean, nullable=False),
+    Column("spf_aligned", Boolean, nullable=False),
+    Column("reasons", Text, nullable=False),  # JSON: pairs of type and comment
+    Column("dkim", Text, nullable=False),  # JSON: domain, selector, result, reason of each signature
+    Column("spf", Text, nullable=False),  # JSON: domain, result, reason of MAIL FROM; empty without it
+    Column("count", BigInteger, nullable=False),
+    Column("report_mail", BigInteger, nullable=False),  # how many of them are reports or bounces themselves
+    PrimaryKeyConstraint("day", "published", "id"),
+    sqlite_with_rowid=False,
+)
