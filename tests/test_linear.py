@@ -36,9 +36,9 @@ from assay.protocol.arc.seal import BODY_HASH_SPEC, recorded_results, seal
 from assay.protocol.spf import macro
 from assay.protocol.spf.record import MAX_RECORD_LENGTH
 from assay.resolver import AnswerCache, LocalZone, Nameserver, Resolver, ZoneError
-from assay.resolver.client import PLACES
 from assay.resolver.message import MAX_RECORDS
 from assay.resolver.message import read as read_message
+from assay.resolver.turns import PLACES
 from assay.session import Delivery, Session, Verdict, deliver
 from signing import NOW, ed25519_key
 from whole import SETTINGS, TRUST, Script

@@ -13,9 +13,9 @@ import pytest
 from assay.inquiry import Answer, Asker, Eager, Inquiry, Outcome, Question, RecordType, Urgency
 from assay.model.smtp import Address
 from assay.resolver import Resolver, configured
-from assay.resolver.client import HOLD, LINGER, PLACES, ROOM, SLOW_PLACES, STREAMS
 from assay.resolver.streams import Stream, Streams
 from assay.resolver.transport import ExchangeFault
+from assay.resolver.turns import HOLD, LINGER, PLACES, ROOM, SLOW_PLACES, STREAMS
 from nameserver import NameServer
 
 PATIENCE = 1.0  # each slow name holds a place for three times as long, in two rounds

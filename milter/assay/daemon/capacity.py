@@ -17,8 +17,8 @@ from pathlib import Path
 
 from msgspec import Struct
 
-from assay.resolver.client import STREAMS
 from assay.resolver.datagrams import MAX_SOCKETS
+from assay.resolver.turns import STREAMS
 
 MOST = 4000  # by default: more than MTAs have SMTP sessions (Postfix: 100, Sendmail: no limit), and quick to poll
 FEW = 100  # Postfix's default_process_limit: an MTA with usual settings never waits above it

@@ -8,9 +8,7 @@ come back (see `health`), so that the restart of a nameserver fails no lookup.
 
 A lookup that all servers have failed is sent again after a pause (see `repeats`).
 
-Each query of a flight needs a place, which it gets in its asker's turn (see `share`). There are `PLACES`; a query that
-is not answered within `LINGER` moves to one of `SLOW_PLACES` if its asker has a share of these left, and domains that
-were slow before ask there alone. So slow queries leave places for fast ones. TCP has its own `STREAMS`.
+Each query of a flight needs a place, which it gets in its asker's turn (see `turns`).
 
 A question that nobody waits for leaves the queue at once. One that is in flight keeps its place until the
 answer or the end of its patience, and no other server is asked: the nameserver still works on it, so an asker that
@@ -37,33 +35,17 @@ from assay.resolver.message import Response
 from assay.resolver.nameservers import Nameserver
 from assay.resolver.repeats import Repeats
 from assay.resolver.resolv_conf import ResolvConf
-from assay.resolver.share import Place, Pool
-from assay.resolver.slow import Delays, SlowDomains, domain_of
+from assay.resolver.slow import Delays
 from assay.resolver.statistics import State, Statistics
 from assay.resolver.transports import Transports
+from assay.resolver.turns import LINGER, ROOM, Turns
 
 #: Seconds to wait for the first answer of a server; resolvers give up on an authoritative server after about as long.
 PATIENCE = 2.0
 #: The second round is this much more patient.
 SECOND_ROUND = 2
-#: Queries in flight at a time. With the slow ones a thousand, which is what one thread of unbound works on.
-PLACES = 700
-#: Further ones for slow queries.
-SLOW_PLACES = 300
-#: Further ones over TCP: each takes a descriptor of the SMTP side's 1,024. Long answers are rare, and the nameserver
-#: has them at hand by then.
-STREAMS = 100
-#: Seconds for which a place over TCP is taken at least. An exchange takes several times what a datagram takes, and a
-#: stranger can make all of his answers long: so there are at most 400 a second, and one client has half of them.
-HOLD = 0.25
-#: Questions that wait for a place, some 10 MiB: as many as a thousand places answer in a minute if all are slow.
-ROOM = 10_000
-#: Seconds after which a query is slow. Most that a resolver must look up itself take a tenth.
-LINGER = 0.5
 #: CNAMEs that we follow, for servers that leave it to us. Those that the server followed are bounded where it is read.
 MAX_ALIASES = 8
-
-TOO_MANY = Answer(Outcome.TEMPFAIL, reason="too many questions at a time")
 
 
 class Asking:
@@ -88,7 +70,6 @@ class Asking:
         self._statistics = statistics
         self._clock = clock
         self._patience = patience
-        self._linger = min(LINGER, patience / 4)
         self._trust_ad = trust_ad
         self._resolv_conf = resolv_conf
         self._tell = tell
@@ -106,20 +87,23 @@ class Asking:
         )
         self._failures = Failures()
         self._flights: dict[str, Flight] = {}
-        self._fast: Pool[Flight] = Pool(PLACES, ROOM)
-        self._slow: Pool[Flight] = Pool(SLOW_PLACES, ROOM)
-        self._over_tcp: Pool[Flight] = Pool(STREAMS, ROOM)
-        self._young: dict[Flight, None] = {}  # in flight in fast places and not slow so far, the oldest first
-        self._watch: asyncio.Handle | None = None  # for the oldest of them to be slow
-        self._slow_domains = SlowDomains()
-        self._delays = Delays(tell, loop.call_later)
+        self._turns = Turns(
+            loop,
+            statistics,
+            clock,
+            min(LINGER, patience / 4),
+            Delays(tell, loop.call_later),
+            self._next,
+            self._drop,
+            self._health.heard_since,
+        )
         self._stranded: dict[Flight, None] = {}  # waiting for a probe
         self._repeats = Repeats(self._health, self._failures, clock, loop.call_later)
 
     @property
     def state(self) -> State:
         """What it knows about the nameservers and the names that it asks about."""
-        return State(len(self._slow_domains), self._health.known)
+        return State(self._turns.slow_domains, self._health.known)
 
     @property
     def flights(self) -> int:
@@ -142,16 +126,13 @@ class Asking:
         self._statistics.shared += 1
         flight.join(waiter, index)
         if flight.queued:
-            self._queue(flight, [(waiter, index)])
-            self._serve(flight.pool)
+            self._turns.join(flight, waiter, index)
         return flight
 
     def withdraw(self, flight: Flight, waiter: Waiter, index: int) -> None:
         """Stop waiting for an answer."""
-        last = flight.part(waiter, index)
-        if last and flight.queued and flight.pool is not None:
-            self._delays.note(waiter.asker, flight.question.name, self._clock() - flight.queued_at)
-            flight.pool.leave(waiter.asker, flight)
+        if flight.part(waiter, index):
+            self._turns.leave(flight, waiter)
         if not flight.waiting and flight.exchange is None:
             self._drop(flight)
 
@@ -180,14 +161,8 @@ class Asking:
             elif not self._repeats.wait(flight, self._once_more):
                 self._loop.call_soon(self._fail, flight)
             return
-        pool = flight.pool = self._pool(flight)
-        for asker in flight.askers:
-            place = pool.take(asker)
-            if place is not None:
-                self._send(flight, server, pool, place)
-                return
-        flight.queued_at = self._clock()
-        self._queue(flight, list(flight.waiting))
+        if self._turns.take(flight):
+            self._send(flight, server)
 
     def _follow(self, resolv_conf: ResolvConf) -> None:
         """Change the nameservers if the system's have changed."""
@@ -212,42 +187,10 @@ class Asking:
             return next((server for server in up if server not in flight.faults), None)
         return None
 
-    def _pool(self, flight: Flight) -> Pool[Flight]:
-        if flight.over_tcp is not None:
-            return self._over_tcp
-        if flight.slow:
-            return self._slow
-        if self._slow_domains and self._slow_domains.has(domain_of(flight.question.name), self._clock()):
-            return self._slow
-        return self._fast
-
-    def _queue(self, flight: Flight, waiting: Sequence[tuple[Waiter, int]]) -> None:
-        """Let a flight wait for a place, for each of these waiters; refuse those that have used up their room."""
-        pool = flight.pool
-        if pool is None:
-            return
-        for waiter, index in waiting:
-            if not pool.enter(waiter.asker, flight, waiter.urgency):
-                flight.part(waiter, index)
-                self._statistics.refused += 1
-                self._loop.call_soon(waiter.deliver, index, TOO_MANY)
-        if not flight.waiting:
-            self._drop(flight)
-
-    def _serve(self, pool: Pool[Flight] | None) -> None:
-        """Give free places to the flights whose turn it is."""
-        while pool is not None and (flight := pool.next()) is not None:
-            waited = self._clock() - flight.queued_at
-            for asker in flight.askers:
-                pool.leave(asker, flight)
-                self._delays.note(asker, flight.question.name, waited)
-            flight.pool = None
-            self._next(flight)
-
-    def _send(self, flight: Flight, server: Server, pool: Pool[Flight], place: Place[Flight]) -> None:
+    def _send(self, flight: Flight, server: Server) -> None:
         def done(outcome: bytes | transport.ExchangeFault) -> None:
             flight.exchange = None
-            self._free(flight)
+            self._turns.free(flight)
             if isinstance(outcome, transport.ExchangeFault):
                 flight.ended(self._statistics, server, outcome.cause.value, self._clock())
                 self._health.failed(server, outcome, flight.since)
@@ -259,8 +202,7 @@ class Asking:
                 self._go_on(flight, server, outcome.cause, outcome.reason)
             else:
                 self._health.heard(server)
-                if self._slow_domains and self._clock() - flight.since < self._linger:
-                    self._slow_domains.discard(domain_of(flight.question.name))
+                self._turns.answered(flight)
                 if flight.over_tcp is None and wire.is_truncated(outcome):
                     flight.ended(self._statistics, server, "truncated", self._clock())
                     self._turn_to_tcp(flight, server)
@@ -270,58 +212,13 @@ class Asking:
                     flight.over_tcp = None
                     self._understand(flight, server, reply)
 
-        flight.pool, flight.place = pool, place
         flight.since = self._clock()
         patience = self._patience if flight.round == 1 else self._patience * SECOND_ROUND
         if flight.over_tcp is not None:
             flight.exchange = self._transports.ask_over_tcp(server.nameserver, flight.asked, patience, done)
             return
         flight.exchange = self._transports.ask(server.nameserver, flight.asked, patience, done)
-        if pool is self._fast:
-            self._young[flight] = None
-            if self._watch is None:
-                self._watch = self._loop.call_later(self._linger, self._look_for_slow)
-
-    def _free(self, flight: Flight) -> None:
-        """Release a flight's place to those that wait, before it asks for another."""
-        pool, place = flight.pool, flight.place
-        flight.pool = flight.place = None
-        self._young.pop(flight, None)
-        if pool is self._over_tcp and place is not None:
-            left = HOLD - (self._clock() - flight.since)
-            if left > 0:
-                self._loop.call_later(left, self._release, pool, place)
-                return
-        if pool is not None and place is not None:
-            self._release(pool, place)
-
-    def _release(self, pool: Pool[Flight], place: Place[Flight]) -> None:
-        pool.release(place)
-        self._serve(pool)
-
-    def _look_for_slow(self) -> None:
-        """Move slow queries out of the fast places."""
-        self._watch = None
-        now = self._clock()
-        while self._young:
-            flight = next(iter(self._young))
-            left = flight.since + self._linger - now
-            if left > 0:
-                self._watch = self._loop.call_later(left, self._look_for_slow)
-                break
-            del self._young[flight]
-            self._note_slow(flight, now)
-        self._serve(self._fast)
-
-    def _note_slow(self, flight: Flight, now: float) -> None:
-        flight.slow = True
-        if any(server.heard > flight.since for server in self._health.servers):  # else it may be the server's fault
-            self._slow_domains.add(domain_of(flight.question.name), now)
-        if flight.place is not None:
-            place = self._slow.take(flight.place.asker)
-            if place is not None:
-                self._fast.release(flight.place)
-                flight.pool, flight.place = self._slow, place
+        self._turns.sent(flight)
 
     def _go_on(self, flight: Flight, server: Server, cause: transport.Cause | None, reason: str) -> None:
         """This server has no answer: ask the next one if the answer is still needed."""

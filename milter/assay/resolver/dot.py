@@ -7,7 +7,7 @@ import os
 
 from assay.resolver import wire
 from assay.resolver.framing import BrokenError
-from assay.resolver.message import HEADER
+from assay.resolver.names import HEADER
 from assay.resolver.streams import MAX_ANSWER
 from assay.resolver.transport import Cause, ExchangeFault
 

@@ -106,6 +106,10 @@ class Health:
         """Whether some server is believed to be up."""
         return any(server.fault is None for server in self.servers)
 
+    def heard_since(self, since: float) -> bool:
+        """Whether some server has answered anything since this time."""
+        return any(server.heard > since for server in self.servers)
+
     @property
     def may_recover(self) -> bool:
         """Whether all servers are down and one may be up soon: it was up before, or it has not been probed yet."""

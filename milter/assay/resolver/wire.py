@@ -20,7 +20,7 @@ import dns.rdataclass
 import dns.rdatatype
 
 from assay.inquiry import Question, RecordType
-from assay.resolver.message import HEADER
+from assay.resolver.names import HEADER
 
 MAX_LABEL = 63  # octets; RFC 1035, 2.3.4
 MAX_NAME = 253  # octets as text; RFC 1035, 2.3.4 allows 255 on the wire

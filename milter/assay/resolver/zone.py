@@ -26,7 +26,7 @@ import dns.zonefile
 
 from assay import files
 from assay.inquiry import MX, Answer, Outcome, Question, Record, RecordType
-from assay.resolver import message, wire
+from assay.resolver import names, wire
 
 MAX_CNAMES = 8  # our choice: BIND and unbound follow 16 and 11; a local file needs fewer than three
 DEFAULT_TTL = 300  # seconds, for records without one
@@ -161,7 +161,7 @@ def _parse(text: str, source: str) -> dns.zone.Zone:
 
 def _text(name: dns.name.Name) -> str:
     """A name, spelled as those in the answers of the DNS."""
-    return message.text(name.labels[:-1])
+    return names.text(name.labels[:-1])
 
 
 #: From dnspython's records (typed only as `Any` there) to ours.
