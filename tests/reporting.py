@@ -1,0 +1,149 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""DMARC reports for the tests: samples, strategies for hostile ones, the schemas, and other people's readers."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import parsedmarc
+from hypothesis import strategies as st
+from lxml import etree
+
+from assay.protocol import dkim, spf
+from assay.protocol.dmarc import Alignment, DiscoveryMethod, DmarcPolicy
+from assay.protocol.report import (
+    AggregateReport,
+    Disposition,
+    DkimResult,
+    OverrideReason,
+    OverrideType,
+    PolicyPublished,
+    ReportMetadata,
+    ReportRecord,
+    Schema,
+    SpfResult,
+    render,
+)
+
+SCHEMAS = Path(__file__).parent / "protocol" / "report" / "schemas"
+BEGIN, END = 1_700_006_400, 1_700_092_800  # 2023-11-15, UTC
+
+METADATA = ReportMetadata(
+    "Example Mail", "postmaster@mx.example.net", "1700092800-example.org@mx.example.net", BEGIN, END
+)
+POLICY = PolicyPublished("example.org", DmarcPolicy.REJECT, DmarcPolicy.REJECT, DmarcPolicy.REJECT)
+REPORT = AggregateReport(METADATA, POLICY)
+RECORD = ReportRecord(
+    "192.0.2.10",
+    1,
+    Disposition.PASS,
+    dkim_aligned=True,
+    spf_aligned=True,
+    header_from="example.org",
+    envelope_from="example.org",
+    dkim=(DkimResult("example.org", "rsa", dkim.Result.PASS),),
+    spf=SpfResult("example.org", spf.Result.PASS),
+)
+
+
+def written(
+    report: AggregateReport = REPORT,
+    records: Iterable[ReportRecord] = (RECORD,),
+    schema: Schema = Schema.RFC9990,
+) -> bytes:
+    """A whole report."""
+    return b"".join(render(report, records, schema))
+
+
+@cache
+def _schema(schema: Schema) -> etree.XMLSchema:
+    return etree.XMLSchema(etree.parse(SCHEMAS / f"rfc{schema.value}.xsd"))
+
+
+def validated(xml: bytes, schema: Schema) -> Any:
+    """The root of a report that its schema accepts."""
+    root = etree.fromstring(xml, etree.XMLParser(resolve_entities=False, no_network=True))
+    _schema(schema).assertValid(root)
+    return root
+
+
+def independently_read(xml: bytes) -> Any:
+    """What parsedmarc makes of a report, without the network. It must find nothing to complain about."""
+    with no_complaints():
+        return parsedmarc.parse_aggregate_report_xml(
+            xml, offline=True, always_use_local_files=True, normalize_timespan_threshold_hours=1e6
+        )
+
+
+@contextmanager
+def no_complaints() -> Iterator[None]:
+    """Fail where parsedmarc warns: it goes on with what it can read of a report that is not right."""
+    complaints: list[str] = []
+    handler = logging.Handler(logging.WARNING)
+    handler.emit = lambda record: complaints.append(record.getMessage())  # type: ignore[method-assign]
+    logger = logging.getLogger("parsedmarc")
+    logger.addHandler(handler)
+    try:
+        yield
+    finally:
+        logger.removeHandler(handler)
+    assert not complaints
+
+
+#: Any text: control characters, lone surrogates, what XML forbids, what XML gives a meaning to.
+hostile = st.one_of(
+    st.text(max_size=40),
+    st.text(st.characters(categories=("Cc", "Cf", "Cn", "Cs", "Zl", "Zp")), max_size=10),
+    st.text("<>&\"'[]!-\x00\t\r\n\x1b\x85\ufffe\udcff é", max_size=30),
+    st.sampled_from(["]]>", "<!--", "</domain>", "&bogus;", "<?xml?>", "x" * 3000, "ü" * 300, "\U0010ffff"]),
+)
+domains = st.one_of(st.sampled_from(["example.org", "sub.example.org", "bücher.example"]), hostile)
+_reasons = st.builds(OverrideReason, st.sampled_from(OverrideType), hostile)
+_dkim = st.builds(DkimResult, domains, hostile.map(lambda text: "s" + text), st.sampled_from(dkim.Result), hostile)
+_spf = st.builds(SpfResult, domains, st.sampled_from(spf.Result), hostile)
+report_records = st.builds(
+    ReportRecord,
+    st.ip_addresses().map(str),
+    st.integers(1, 2**40),
+    st.sampled_from(Disposition),
+    st.booleans(),
+    st.booleans(),
+    domains,
+    st.none() | domains,
+    st.lists(_reasons, max_size=12).map(tuple),
+    st.lists(_dkim, max_size=3).map(tuple),
+    st.none() | _spf,
+)
+_policies = st.sampled_from(DmarcPolicy)
+reports = st.builds(
+    AggregateReport,
+    st.builds(
+        ReportMetadata,
+        hostile.map(lambda text: "Org " + text),
+        hostile,
+        hostile.map(lambda text: "id" + text),
+        st.integers(0, 2**33),
+        st.integers(0, 2**33),
+        hostile,
+        st.lists(hostile, max_size=12).map(tuple),
+        hostile,
+    ),
+    st.builds(
+        PolicyPublished,
+        domains,
+        _policies,
+        _policies,
+        _policies,
+        st.sampled_from(["0", "1", "1:d:s"]),
+        st.sampled_from(Alignment),
+        st.sampled_from(Alignment),
+        st.booleans(),
+        st.sampled_from(DiscoveryMethod),
+        st.integers(0, 100),
+    ),
+)
