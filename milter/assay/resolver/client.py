@@ -4,7 +4,8 @@
 A flight asks each server that is up once, in the operator's order; those that let the first query time out are asked
 once more with more patience, since a recursive resolver may itself be waiting for a slow one. NOERROR and NXDOMAIN end
 it; any other RCODE sends it to the next server. When all servers have gone down, flights wait some seconds for one to
-come back (see `health`), so that the restart of a nameserver fails no lookup.
+come back (see `health`), so that the restart of a nameserver fails no lookup. In a longer outage they wait for one
+probe.
 
 A lookup that all servers have failed is sent again after a pause (see `repeats`).
 
@@ -155,7 +156,7 @@ class Asking:
         self._health.revive()
         server = self._choose(flight)
         if server is None:
-            if self._health.may_recover and len(self._stranded) < ROOM:
+            if self._may_wait(flight) and len(self._stranded) < ROOM:
                 flight.may_ask_again(transport.Cause.UNREACHABLE)
                 self._stranded[flight] = None
             elif not self._repeats.wait(flight, self._once_more):
@@ -163,6 +164,15 @@ class Asking:
             return
         if self._turns.take(flight):
             self._send(flight, server)
+
+    def _may_wait(self, flight: Flight) -> bool:
+        """Whether a flight for which all servers are down waits for one of them."""
+        if self._health.may_recover:
+            return True
+        # A long outage may be over without anybody having asked since.
+        may_wait = self._health.probing and not flight.probed
+        flight.probed = True
+        return may_wait
 
     def _follow(self, resolv_conf: ResolvConf) -> None:
         """Change the nameservers if the system's have changed."""

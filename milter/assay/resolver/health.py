@@ -112,13 +112,20 @@ class Health:
 
     @property
     def may_recover(self) -> bool:
-        """Whether all servers are down and one may be up soon: it was up before, or it has not been probed yet."""
+        """Whether all servers are down and one may be up soon: for a while, or until the first probe has ended.
+
+        One that has never answered counts too: it may be starting together with us.
+        """
         if self.any_up:
             return False
         if any(server.probe is not None and not server.told for server in self.servers):
             return True
-        was_up = any(server.heard > float("-inf") for server in self.servers)
-        return was_up and self._clock() - self._down_since < self._grace
+        return self._clock() - self._down_since < self._grace
+
+    @property
+    def probing(self) -> bool:
+        """Whether all servers are down and some probe will say soon whether that is still so."""
+        return not self.any_up and any(server.probe is not None for server in self.servers)
 
     @property
     def fail_briefly(self) -> bool:
