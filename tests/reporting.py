@@ -14,6 +14,7 @@ import parsedmarc
 from hypothesis import strategies as st
 from lxml import etree
 
+from assay.model.name import Domain
 from assay.protocol import dkim, spf
 from assay.protocol.dmarc import Alignment, DiscoveryMethod, DmarcPolicy
 from assay.protocol.report import (
@@ -28,15 +29,20 @@ from assay.protocol.report import (
     Schema,
     SpfResult,
     render,
+    report_id,
 )
 
 SCHEMAS = Path(__file__).parent / "protocol" / "report" / "schemas"
 BEGIN, END = 1_700_006_400, 1_700_092_800  # 2023-11-15, UTC
 
-METADATA = ReportMetadata(
-    "Example Mail", "postmaster@mx.example.net", "1700092800-example.org@mx.example.net", BEGIN, END
-)
 POLICY = PolicyPublished("example.org", DmarcPolicy.REJECT, DmarcPolicy.REJECT, DmarcPolicy.REJECT)
+METADATA = ReportMetadata(
+    "Example Mail",
+    "postmaster@mx.example.net",
+    report_id(Domain("mx.example.net"), POLICY, BEGIN, END),
+    BEGIN,
+    END,
+)
 REPORT = AggregateReport(METADATA, POLICY)
 RECORD = ReportRecord(
     "192.0.2.10",

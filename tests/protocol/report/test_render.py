@@ -52,7 +52,7 @@ EVERYTHING = AggregateReport(
     ReportMetadata(
         "Example Mail & Sons",
         "postmaster@mx.example.net",
-        "1700092800-xn--bcher-kva.example@mx.example.net",
+        "2db1d1b3f6f4ac30ca3b3a26ea4fdb0d",
         BEGIN,
         END,
         "https://mx.example.net/reports",

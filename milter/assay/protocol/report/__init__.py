@@ -18,22 +18,51 @@ from assay.protocol.report.aggregate import (
     published,
     reported_signatures,
 )
+from assay.protocol.report.destinations import (
+    MAX_DESTINATIONS,
+    Destination,
+    Destinations,
+    Recipient,
+    Tag,
+    UriError,
+    Usability,
+    evaluate_destinations,
+    parse_mailto,
+)
+from assay.protocol.report.mail import Letterhead, Mail
 from assay.protocol.report.render import NAMESPACE, Schema, render
+from assay.protocol.report.submission import aggregate_mail, compressed, file_name, report_id, subject
 
 __all__ = [
+    "MAX_DESTINATIONS",
     "MAX_SIGNATURES",
     "NAMESPACE",
     "AggregateReport",
+    "Destination",
+    "Destinations",
     "Disposition",
     "DkimResult",
+    "Letterhead",
+    "Mail",
     "OverrideReason",
     "OverrideType",
     "PolicyPublished",
+    "Recipient",
     "ReportMetadata",
     "ReportRecord",
     "Schema",
     "SpfResult",
+    "Tag",
+    "UriError",
+    "Usability",
+    "aggregate_mail",
+    "compressed",
+    "evaluate_destinations",
+    "file_name",
+    "parse_mailto",
     "published",
     "render",
+    "report_id",
     "reported_signatures",
+    "subject",
 ]

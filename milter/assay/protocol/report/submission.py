@@ -1,0 +1,120 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""An aggregate report on its way: its identifier, its file and the message around it (RFC 9990, 3.5).
+
+Everything follows from the report, so one that is sent again has the same identifier, file name and octets, and its
+receiver can tell (RFC 9990, 3.5.2 and 3.5.4).
+"""
+
+from __future__ import annotations
+
+import re
+import zlib
+from collections.abc import Iterable, Iterator, Sequence
+from datetime import UTC, datetime
+from hashlib import sha256
+
+from assay.model.name import Domain, Mailbox
+from assay.protocol.report.aggregate import AggregateReport, PolicyPublished
+from assay.protocol.report.mail import Letterhead, Mail, base64_lines, header, text_part
+
+_ID_LENGTH = 32  # hexadecimal digits: 128 bits
+#: The unique-id of a file name, which has to be the Report-ID too (RFC 9990, 3.1.4 and 3.5.2).
+_UNIQUE_ID = re.compile(r"[A-Za-z0-9]+")
+_GZIP = 16 + zlib.MAX_WBITS  # a header without file name and time (RFC 1952, 2.3)
+
+
+def report_id(receiver: Domain, policy: PolicyPublished, begin: int, end: int) -> str:
+    """The Report-ID: another one for each domain, configuration and period (RFC 9990, 3.5.1).
+
+    It is made of letters and digits, so that it is also the unique-id of the file name.
+
+    :param receiver: the domain that reports.
+    """
+    parts = [receiver.name, str(begin), str(end), *map(str, _values(policy))]
+    return sha256("\n".join(parts).encode("utf-8", "surrogateescape")).hexdigest()[:_ID_LENGTH]
+
+
+def _values(policy: PolicyPublished) -> Iterator[object]:
+    return (getattr(policy, field) for field in policy.__struct_fields__)
+
+
+def file_name(report: AggregateReport, receiver: Domain) -> str:
+    """The name of the compressed file (RFC 9990, 3.5.2).
+
+    :raises ValueError: the policy domain is not a host name, or the Report-ID not of letters and digits: there is no
+        such name.
+    """
+    metadata = report.metadata
+    if not _UNIQUE_ID.fullmatch(metadata.report_id):
+        raise ValueError("a Report-ID has letters and digits only")
+    domain = Domain.parse_host(report.policy.domain)
+    return f"{receiver}!{domain}!{metadata.begin}!{metadata.end}!{metadata.report_id}.xml.gz"
+
+
+def subject(report: AggregateReport, receiver: Domain) -> str:
+    """The Subject, folded (RFC 9990, 3.5.2): its words are matched with regard to case.
+
+    :raises ValueError: the policy domain is not a host name.
+    """
+    domain = Domain.parse_host(report.policy.domain)
+    return f"Report Domain: {domain}\r\n Submitter: {receiver}\r\n Report-ID: <{report.metadata.report_id}>"
+
+
+def compressed(xml: Iterable[bytes]) -> Iterator[bytes]:
+    """The gzip file of a report, which holds no time: the same report is the same file (RFC 1952, 2.3.1)."""
+    compressor = zlib.compressobj(wbits=_GZIP)
+    for piece in xml:
+        octets = compressor.compress(piece)
+        if octets:
+            yield octets
+    yield compressor.flush()
+
+
+def aggregate_mail(
+    report: AggregateReport, file: Iterable[bytes], letterhead: Letterhead, recipients: Sequence[Mailbox]
+) -> Mail:
+    """The message with a report (RFC 9990, 3.5.2).
+
+    :param file: what `compressed` made, in pieces.
+    :param recipients: at least one.
+    :raises ValueError: as `file_name`.
+    """
+    identifier = report.metadata.report_id
+    name = file_name(report, letterhead.receiver)
+    boundary = f"=_{identifier}"  # "=_" is in no base64, and nobody knows the rest before
+    fields = header(
+        letterhead,
+        recipients,
+        subject(report, letterhead.receiver),
+        identifier,
+        f'multipart/mixed;\r\n boundary="{boundary}"',
+    )
+    return Mail(fields, _parts(report, file, name, boundary))
+
+
+def _parts(report: AggregateReport, file: Iterable[bytes], name: str, boundary: str) -> Iterator[bytes]:
+    yield f"--{boundary}\r\n".encode() + text_part(_note(report))
+    yield (
+        f"--{boundary}\r\n"
+        f'Content-Type: application/gzip;\r\n name="{name}"\r\n'  # RFC 6713, 3
+        f'Content-Disposition: attachment;\r\n filename="{name}"\r\n'
+        "Content-Transfer-Encoding: base64\r\n\r\n"
+    ).encode()
+    yield from base64_lines(file)
+    yield f"--{boundary}--\r\n".encode()
+
+
+def _note(report: AggregateReport) -> Iterator[str]:
+    """What a person reads who finds the report in a mailbox."""
+    metadata, domain = report.metadata, report.policy.domain
+    begin, end = (datetime.fromtimestamp(time, UTC) for time in (metadata.begin, metadata.end))
+    yield f"This is a DMARC aggregate report (RFC 9990) about mail from {domain}"
+    yield f"that came between {begin:%Y-%m-%d %H:%M} and {end:%Y-%m-%d %H:%M} UTC."
+    yield ""
+    yield f"The DMARC record of {domain} asks for it (rua=)."
+    yield "The report itself is attached."
+    yield ""
+    yield f"Reported by: {metadata.org_name}"
+    yield f"Contact: {metadata.email}"
+    if metadata.extra_contact_info:
+        yield f"See also: {metadata.extra_contact_info}"
