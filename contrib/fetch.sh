@@ -38,6 +38,13 @@ describe() {
         packages="prometheus logrotate libpopt0"
         files="usr/bin/prometheus usr/bin/promtool usr/sbin/logrotate"
         ;;
+    rabbitmq)
+        title="RabbitMQ"
+        packages="rabbitmq-server erlang-base erlang-asn1 erlang-crypto erlang-eldap erlang-inets erlang-mnesia
+            erlang-os-mon erlang-parsetools erlang-public-key erlang-runtime-tools erlang-ssl erlang-syntax-tools
+            erlang-tools erlang-xmerl"
+        files="usr/lib/erlang/erts-*/bin/beam.smp usr/lib/rabbitmq/lib/*/sbin/rabbitmq-server"
+        ;;
     unbound)
         title="unbound"
         packages="unbound"
@@ -49,7 +56,7 @@ describe() {
         packages="opendkim libmail-dkim-perl libcryptx-perl"
         files="usr/sbin/opendkim usr/share/perl5/Mail/DKIM/Verifier.pm usr/lib/*/perl5/*/CryptX.pm"
         ;;
-    *) die "unknown name: $1. Known are mta, fail2ban, knot, prometheus, unbound and verifiers" ;;
+    *) die "unknown name: $1. Known are mta, fail2ban, knot, prometheus, rabbitmq, unbound and verifiers" ;;
     esac
 }
 

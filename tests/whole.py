@@ -25,6 +25,8 @@ from assay.model.smtp import parse_address
 from assay.policy import Action
 from assay.protocol import authres
 from assay.session import Session, Verdict
+from assay.store.json_form import from_json, to_json
+from assay.store.rows import MAX_ROW_OCTETS, Keeping, decode, encode, message_row
 from laws import law
 from signing import KEY_NAME, NOW, ed25519_key, sign_ed25519
 from zone import Solved, T
@@ -215,3 +217,8 @@ def _can_be_recorded(verdict: Verdict) -> None:
     assert pairs(message_fields(verdict, waited=0.0)).isprintable()
     assert event(verdict, 32473).isprintable()
     assert msgspec.json.decode(facts_line(verdict, 0.0))
+    for keeping in (Keeping("mx.example.org"), Keeping("mx.example.org", addresses=True, subjects=True)):
+        octets = encode(message_row(verdict, keeping, now=NOW, waits={"eom": 0.01}))
+        assert len(octets) <= MAX_ROW_OCTETS
+        row = decode(octets)
+        assert from_json(to_json(row)) == row

@@ -235,7 +235,7 @@ class World:
             patch.setattr(worker.callbacks, "install", made.append)
             patch.setattr(worker.callbacks, "serve", lambda _: 0)
             patch.setattr(Tether, "ready", lambda _: None)
-            kind = worker.kind(self.configuration, Listener(None, -1), log)  # type: ignore[arg-type]
+            kind = worker.kind(self.configuration, Listener(None, -1), None, log)  # type: ignore[arg-type]
             kind.run(Tether(-1, -1, 0))
         try:
             yield made[0]
@@ -270,7 +270,7 @@ class World:
         for self.stage, step in steps():
             verdict = step()
             if verdict is not None:
-                service.journal.enter(verdict, waited=0.0)
+                service.journal.enter(verdict, {})
                 verdicts.append(verdict)
                 if verdict.action.refuses:
                     break
@@ -410,7 +410,7 @@ def sessions(world: World) -> object:
 
 def children(world: World) -> object:
     """The settings that the supervisor keeps."""
-    kinds = supervisor.kinds(world.configuration, Listener(None, -1), Log(lambda *_: None))  # type: ignore[arg-type]
+    kinds = supervisor.kinds(world.configuration, Listener(None, -1), None, Log(lambda *_: None))  # type: ignore[arg-type]
     return [(kind.name, kind.count, kind.drain_seconds) for kind in kinds]
 
 

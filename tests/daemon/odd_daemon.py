@@ -23,13 +23,14 @@ from assay.daemon import supervisor
 from assay.daemon.child import Kind, Tether
 from assay.daemon.listener import Listener
 from assay.log import Log
+from assay.store.channel import Channel
 
 TO_END_SECONDS = 0.5  # longer than a replacement takes to start
 
 usual = supervisor.kinds
 
 
-def kinds(configuration: Configuration, listener: Listener, log: Log) -> tuple[Kind, ...]:
+def kinds(configuration: Configuration, listener: Listener, channel: Channel, log: Log) -> tuple[Kind, ...]:
     def toy(tether: Tether) -> int:
         tether.ready()
         log.info(f"toy {os.getpid()} serves")
@@ -38,7 +39,7 @@ def kinds(configuration: Configuration, listener: Listener, log: Log) -> tuple[K
         log.info(f"toy {os.getpid()} ends")
         return os.EX_OK
 
-    return (*usual(configuration, listener, log), Kind("toy", toy))
+    return (*usual(configuration, listener, channel, log), Kind("toy", toy))
 
 
 FAULTS = {

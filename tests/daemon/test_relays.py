@@ -7,7 +7,8 @@ import pytest
 
 from assay.config.site import ClientsSection
 from assay.daemon import journal
-from assay.daemon.journal import SELDOM, Journal, Seldom
+from assay.daemon.journal import Journal
+from assay.daemon.seldom import SELDOM, Seldom
 from assay.log import Level, Log
 from assay.model.network import Networks
 from assay.model.smtp import parse_address
@@ -28,7 +29,7 @@ def warnings(received: list[str], *, client: str = RELAY) -> list[str]:
     for value in received:
         one = Session(Settings(), trust, lambda: Zone(ROWS))
         greet(one, client)
-        to.enter(talk(one, message("joe@example.org", f"Received: {value}")), waited=0.0)
+        to.enter(talk(one, message("joe@example.org", f"Received: {value}")), {})
     return lines
 
 

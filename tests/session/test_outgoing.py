@@ -364,7 +364,7 @@ def test_a_hazard_is_a_warning_once_in_a_while(keys: Path) -> None:
     journal = Journal(Log(lambda level, text: lines.append((level, text)), Level.INFO))
     verdict = outcome(sign(keys), MESSAGE.replace(b"hello", b"gr\xc3\xbc\xc3\x9fe"))
     for _ in range(2):
-        journal.enter(verdict, waited=0)
+        journal.enter(verdict, {})
     warned = [text for level, text in lines if level is Level.WARNING]
     assert warned == ["a signature may break in transit (docs/signing.md): queue=- hazard=8bit"]
 

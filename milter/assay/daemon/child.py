@@ -83,6 +83,8 @@ class Kind(Struct, frozen=True):
         ready before the old ones drain. A daemon without any that was ever ready ends. A reload starts a helper after
         the old one has ended, so that it may hold a port or file exclusively. Helpers end after the last process that
         serves mail, which may need them, and do not inherit the listening socket.
+    :ivar lingers: a helper that workers need to their end. If the socket is lent and they outlive the supervisor, so
+        does it.
     """
 
     name: str
@@ -90,6 +92,7 @@ class Kind(Struct, frozen=True):
     count: int = 1
     drain_seconds: float = 0.0
     serves_mail: bool = False
+    lingers: bool = False
 
 
 @dataclass(slots=True)

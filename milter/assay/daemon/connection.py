@@ -116,7 +116,7 @@ class Connection:
         "no_reply",
         "service",
         "session",
-        "waited",
+        "waits",
     )
 
     def __init__(self, service: Service) -> None:
@@ -128,7 +128,7 @@ class Connection:
         self.broken: tuple[Field, ...] = ()  # an error before the first message: on_error applies to all messages
         self.failure: tuple[Field, ...] = ()  # an error in the current message: on_error applies at its end
         self.client = ""  # the macro with its address, as it was when it connected
-        self.waited = 0.0  # seconds that the MTA waited for replies to the current message so far
+        self.waits: dict[str, float] = {}  # seconds that the MTA waited for replies to the current message, by stage
 
     def negotiate(self, context: Any, options: list[int]) -> int:
         """xxfi_negotiate: agree on actions and steps. We take all we want of what the MTA offers."""
@@ -226,15 +226,15 @@ class Connection:
             return int(Milter.CONTINUE)
         result = self.perform(context, verdict)
         waited = time.monotonic() - began
-        self.service.journal.enter(verdict, waited=waited)
         self.wait_is_over("eom", waited)
-        self.service.journal.meter.message_waited(self.waited)
-        self.waited = 0.0
+        self.service.journal.enter(verdict, self.waits)
+        self.service.journal.meter.message_waited(sum(self.waits.values()))
+        self.waits = {}
         return result
 
     def wait_is_over(self, stage: str, seconds: float) -> None:
         """The MTA got its reply at a stage."""
-        self.waited += seconds
+        self.waits[stage] = self.waits.get(stage, 0.0) + seconds
         self.service.journal.meter.waited(stage, seconds)
 
     def give_up(self, queue_id: str, action: policy.OnError | None = None) -> int:
@@ -259,7 +259,7 @@ class Connection:
 
     def refuse(self, context: Any, verdict: Verdict) -> int:
         """Carry out a verdict of a stage before the end of the message."""
-        self.service.journal.enter(verdict, waited=0.0)
+        self.service.journal.enter(verdict, self.waits)
         if not verdict.action.refuses:
             return int(Milter.CONTINUE)
         return self.reply(context, verdict)

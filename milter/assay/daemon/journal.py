@@ -10,14 +10,16 @@ from __future__ import annotations
 import errno
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import msgspec
 from msgspec import Struct
 
 from assay import log
+from assay.daemon.keeper import Keeper
 from assay.daemon.meter import Meter
+from assay.daemon.seldom import Seldom
 from assay.findings import Finding
 from assay.log import appended
 from assay.log.appended import AppendedFile
@@ -28,28 +30,7 @@ from assay.policy import ACCEPTED, Action, Decision, Stage
 from assay.policy.vocabulary import sound
 from assay.session import Verdict
 
-#: Seconds between two warnings about a relay's field: each of its messages has one.
-SELDOM = 60.0
 MAX_SHOWN = 5  # findings with one key; the header names them all
-
-
-class Seldom:
-    """Lets something happen once in `SELDOM` seconds."""
-
-    __slots__ = ("_next",)
-
-    def __init__(self) -> None:
-        self._next = float("-inf")
-
-    def due(self, now: float) -> bool:
-        """Whether it may happen now.
-
-        :param now: seconds that never go back.
-        """
-        if now < self._next:
-            return False
-        self._next = now + SELDOM
-        return True
 
 
 class FactsLog:
@@ -79,23 +60,26 @@ class Journal(Struct, frozen=True):
     """Where verdicts are recorded.
 
     `facts` is the facts log, None if there is none; `enterprise` is the private enterprise number of the structured
-    data, 0 for none; `meter` counts.
+    data, 0 for none; `meter` counts; `keeper` hands verdicts to the store, None if there is none.
     """
 
     log: log.Log
     facts: FactsLog | None = None
     enterprise: int = 0
     meter: Meter = msgspec.field(default_factory=lambda: Meter(Page.private()))
+    keeper: Keeper | None = None
     unread: Seldom = msgspec.field(default_factory=Seldom)
     hazards: Seldom = msgspec.field(default_factory=Seldom)
 
-    def enter(self, verdict: Verdict, *, waited: float) -> None:
+    def enter(self, verdict: Verdict, waits: Mapping[str, float]) -> None:
         """Record a verdict.
 
-        :param waited: seconds from the end of the message to the verdict.
+        :param waits: seconds that the MTA waited for us, by stage.
         """
         self.meter.verdict(verdict)
-        self.log.info("", message_fields(verdict, waited=waited))
+        self.log.info("", message_fields(verdict, waited=waits.get(Stage.EOM, 0.0)))
+        if self.keeper is not None:
+            self.keeper.keep(verdict, time.time(), waits)
         received = verdict.assessment.unread_received
         if received and verdict.stage is Stage.EOM and self.unread.due(time.monotonic()):
             # SPF and IPREV were not evaluated: the field does not say who the client is.
@@ -114,16 +98,16 @@ class Journal(Struct, frozen=True):
             self.facts.append(facts_line(verdict, time.time()))
 
 
-def open_journal(to: log.Log, facts: str, enterprise: int, meter: Meter) -> Journal:
+def open_journal(to: log.Log, facts: str, enterprise: int, meter: Meter, keeper: Keeper | None = None) -> Journal:
     """Open the records that the configuration names.
 
     :param facts: a path, empty for none.
     :raises ValueError: it cannot be opened; the message names it.
     """
     if not facts:
-        return Journal(to, None, enterprise, meter)
+        return Journal(to, None, enterprise, meter, keeper)
     try:
-        return Journal(to, FactsLog(AppendedFile(facts), to), enterprise, meter)
+        return Journal(to, FactsLog(AppendedFile(facts), to), enterprise, meter, keeper)
     except OSError as error:
         raise ValueError(f"log.facts: {facts}: cannot be written: {error.strerror}") from error
 

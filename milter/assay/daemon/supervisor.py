@@ -19,13 +19,14 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from assay.config import ConfigError, Configuration
-from assay.daemon import endpoint, maps, worker
+from assay.daemon import endpoint, maps, recorder, worker
 from assay.daemon.child import BackOff, Child, Kind, Tether
 from assay.daemon.listener import Listener
 from assay.daemon.meter import DaemonMeter
 from assay.daemon.notify import Manager
 from assay.daemon.pulse import HANGS, LOOK, Pulse
 from assay.log import Log
+from assay.store.channel import Channel
 
 _SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGCHLD)
 _STOPS = (signal.SIGTERM, signal.SIGINT)  # counted: a second one means end at once
@@ -36,10 +37,11 @@ _LAST_LINES_SECONDS = 1.0  # at most, for lines that nobody has read at the end
 _PAUSE_SECONDS = 1.0  # after a system error in the loop itself
 
 
-def kinds(configuration: Configuration, listener: Listener, log: Log) -> tuple[Kind, ...]:
+def kinds(configuration: Configuration, listener: Listener, channel: Channel, log: Log) -> tuple[Kind, ...]:
     """The kinds of children for a configuration. A new kind is one line here, and its ``run`` a module of its own."""
     return (
-        worker.kind(configuration, listener, log),
+        worker.kind(configuration, listener, channel, log),
+        *recorder.kind(configuration, channel, log),
         *endpoint.kind(configuration, log),
         *maps.kind(configuration, log),
     )
@@ -56,6 +58,7 @@ class Supervisor:
     source: str = ""  #: the configuration, as `assay status` names it
     manager: Manager = field(default_factory=Manager)
     _pulse: Pulse = field(default_factory=Pulse)
+    _channel: Channel = field(default_factory=Channel)  # one for all configurations: what it holds outlives a reload
     _meter: DaemonMeter = field(init=False)
     _kinds: tuple[Kind, ...] = ()
     _children: dict[int, Child] = field(default_factory=dict)
@@ -69,7 +72,7 @@ class Supervisor:
 
         :raises ConfigError: a file changed since the configuration was checked.
         """
-        self._kinds = kinds(self.configuration, self.listener, self.log)
+        self._kinds = kinds(self.configuration, self.listener, self._channel, self.log)
 
     def run(self) -> int:
         """Serve until a signal ends it.
@@ -180,8 +183,9 @@ class Supervisor:
             self._drain(serving)
             return
         self.log.info("ending: the service manager keeps the socket, and the workers end with their sessions")
-        self._drain(serving, replaced=True)
-        for child in serving:
+        staying = [child for child in self._children.values() if child.kind.serves_mail or child.kind.lingers]
+        self._drain(staying, replaced=True)
+        for child in staying:
             child.close()
             del self._children[child.pid]
 
@@ -197,7 +201,7 @@ class Supervisor:
     def _reload(self) -> None:
         try:
             configuration, log = self.reload()
-            new = kinds(configuration, self.listener, log)
+            new = kinds(configuration, self.listener, self._channel, log)
         except (ConfigError, OSError) as error:
             self._meter.reloaded(str(error))
             self.log.error(f"not reloaded, the old configuration stays: {error}")
@@ -224,7 +228,8 @@ class Supervisor:
             return
         self.log.replace_by(log)
         self.configuration, self.log, self._kinds = configuration, log, new
-        self._drain(old, replaced=True)
+        for child in old:
+            child.drain(_GRACE_SECONDS, replaced=child.kind.serves_mail)
         self._meter.reloaded("", log)
         self.log.info("reloaded")
 
@@ -319,6 +324,8 @@ class Supervisor:
                 os.close(end)
             if not kind.serves_mail:  # if it stayed open, sessions would wait here for nobody
                 os.close(self.listener.descriptor)
+                if not kind.lingers:
+                    self._channel.close()
             code = kind.run(tether)
         except Exception as error:  # the child must not continue as a second supervisor
             self.log.error(f"{kind.name} cannot serve: {error!r}")

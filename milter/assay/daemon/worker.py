@@ -26,13 +26,15 @@ from assay.daemon.capacity import DNS_DESCRIPTORS, capacity, granted, kept_descr
 from assay.daemon.child import Kind, Tether
 from assay.daemon.gate import Gate
 from assay.daemon.journal import open_journal
+from assay.daemon.keeper import Keeper, keeper_of
 from assay.daemon.listener import Listener
-from assay.daemon.meter import LogMeter, Meter
+from assay.daemon.meter import Copies, LogMeter, Meter
 from assay.inquiry import Driver
 from assay.log import Log
 from assay.memory import Memory
 from assay.resolver import Resolver
 from assay.session import Publications, Session, Settings
+from assay.store.channel import Channel
 
 #: When the collector looks for cycles (``gc.set_threshold``). A message makes about two thousand objects and no cycle,
 #: so the default of 700 objects is wasted work. Twenty thousand objects are a few megabytes.
@@ -52,7 +54,7 @@ _GRACE_SECONDS = 10.0  # beyond drain_seconds: longer than the supervisor's, whi
 _LINGER_SECONDS = 1.0  # a session accepted just before the socket went deaf may not be counted yet
 
 
-def kind(configuration: Configuration, listener: Listener, log: Log) -> Kind:
+def kind(configuration: Configuration, listener: Listener, channel: Channel, log: Log) -> Kind:
     """The workers, each on its own core if there are enough.
 
     All files are read here, once for all workers: a worker that is restarted must not sign with a key that was put
@@ -69,7 +71,7 @@ def kind(configuration: Configuration, listener: Listener, log: Log) -> Kind:
     return Kind(
         name="worker",
         run=lambda tether: run(
-            tether, configuration, settings, trust, listener, log, core=cores[tether.slot % len(cores)]
+            tether, configuration, settings, trust, listener, channel, log, core=cores[tether.slot % len(cores)]
         ),
         count=configuration.milter.worker_count,
         drain_seconds=configuration.milter.drain_seconds,
@@ -83,6 +85,7 @@ def run(
     settings: Settings,
     trust: policy.Trust,
     listener: Listener,
+    channel: Channel,
     log: Log,
     *,
     core: int,
@@ -102,6 +105,7 @@ def run(
     bound = capacity(configuration.milter.max_sessions, configuration.milter.worker_count, granted())
     sessions = Gate(listener.descriptor, bound, kept_descriptors(granted().descriptors or DNS_DESCRIPTORS * 2), log)
     memory = Memory()
+    keeper = keeper_of(configuration, settings, channel, log)
 
     def new_driver(seconds: float | None = None) -> Driver:
         return resolver.driver(seconds or budget)
@@ -114,15 +118,15 @@ def run(
         # A dry run refuses nothing, not even a message that we failed to judge.
         on_error=policy.OnError.ACCEPT if configuration.milter.dry_run else configuration.milter.on_error,
         on_no_client=policy.OnError.ACCEPT if configuration.milter.dry_run else policy.OnError.TEMPFAIL,
-        journal=open_journal(log, configuration.log.facts, configuration.log.enterprise, meter),
+        journal=open_journal(log, configuration.log.facts, configuration.log.enterprise, meter, keeper),
         sessions=sessions,
     )
     callbacks.install(service)
-    tick = _ticker(tether, meter, resolver, sessions, log)
+    tick = _ticker(tether, meter, resolver, sessions, keeper, log)
     threading.Thread(target=sessions.watch, name="gate", daemon=True).start()
     threading.Thread(
         target=_control,
-        args=(tether, listener, sessions, configuration.milter.drain_seconds, log, tick),
+        args=(tether, listener, sessions, configuration.milter.drain_seconds, log, tick, keeper),
         name="control",
         daemon=True,
     ).start()
@@ -135,16 +139,23 @@ def run(
 
 
 def _ticker(
-    tether: Tether, meter: Meter, resolver: Resolver, sessions: connection.SessionCount, log: Log
+    tether: Tether,
+    meter: Meter,
+    resolver: Resolver,
+    sessions: connection.SessionCount,
+    keeper: Keeper | None,
+    log: Log,
 ) -> Callable[[], None]:
     """What the control thread does again and again: publish what is counted, and log troubles of the DNS."""
-    log_meter = LogMeter(tether.page, "worker", log)
+    log_meter, copies = LogMeter(tether.page, "worker", log), Copies(tether.page)
 
     def tick() -> None:
         troubles = resolver.statistics.troubles
         if line := troubles.line(time.monotonic()):
             log.info(line)
         meter.publish(sessions.value, resolver)
+        if keeper is not None:
+            keeper.tick(copies)
         log_meter.publish(troubles.slowest)
 
     return tick
@@ -194,6 +205,7 @@ def _control(
     patience: float,
     log: Log,
     tick: Callable[[], None],
+    keeper: Keeper | None,
 ) -> None:
     """Wait for the order to drain, drain, and end the process.
 
@@ -215,6 +227,8 @@ def _control(
             break
     else:
         log.warning(f"closing {sessions.value} sessions that were still open after {patience:g} s")
+    if keeper is not None:
+        keeper.end()
     tick()
     log.flush(_LAST_LINES_SECONDS)
     os._exit(os.EX_OK)  # a thread cannot make libmilter's main() return

@@ -92,6 +92,24 @@ FAMILIES = (
     Family("dns_query_seconds", Type.HISTOGRAM, "How long nameservers took to answer.", ("server",)),
     Family("dns_nameserver_up", Type.GAUGE, "How many workers believe that a nameserver answers.", ("server",)),
     Family("dns_slow_names", Type.GAUGE, "Domains whose nameservers have been slow in the last minute."),
+    Family(
+        "store_rows",
+        Type.COUNTER,
+        "Verdicts on their way to the store: spooled, lost (the recorder took none) or dropped (the spool was full).",
+        ("outcome",),
+    ),
+    Family(
+        "store_rows_taken",
+        Type.COUNTER,
+        "Verdicts that the database or the broker has taken; some twice, if a process died.",
+        ("destination",),
+    ),
+    Family(
+        "store_rows_refused", Type.COUNTER, "Verdicts that can never be written and are left out.", ("destination",)
+    ),
+    Family("store_up", Type.GAUGE, "1 if the database or the broker takes verdicts.", ("destination",)),
+    Family("store_spool_octets", Type.GAUGE, "The size of the spool."),
+    Family("store_spool_seconds", Type.GAUGE, "How long the oldest verdict in the spool has waited; 0 for none."),
     Family("info", Type.GAUGE, "1, with the version of assay.", ("version",)),
     Family("workers", Type.GAUGE, "Workers that serve new connections."),
     Family("deaths", Type.COUNTER, "Processes that died and were replaced.", ("kind",)),

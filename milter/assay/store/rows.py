@@ -9,10 +9,11 @@ them (`Keeping`). All text is bounded: strangers write most of it.
 from __future__ import annotations
 
 import secrets
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import msgspec
 from msgspec import Struct
+from msgspec.structs import replace
 
 from assay.findings import Finding
 from assay.model.name import Domain, InvalidNameError, Mailbox
@@ -27,6 +28,8 @@ MAX_RECORD = 4096  # characters of a DMARC record
 MAX_FINDINGS = 100  # of one message; RFC 9990, 3.1.3 wants no more than 100 signatures in a report
 MAX_DOMAINS = 20  # of recipients
 MAX_ADDRESSES = 100  # of recipients
+MAX_ROW_OCTETS = 128 * 1024  # what a socket takes at once by default; rows of real messages take one
+_FEW = 20  # findings and recipients of a message whose row would be longer
 
 _ID_OCTETS = 16
 
@@ -98,7 +101,7 @@ class MessageRow(Struct, frozen=True, array_like=True):
     :ivar watched: what would have been done, by keys and rules in dry run: pairs of action and key or rule.
     :ivar signed: what signed it; `sealed` and `rewritten` likewise. Empty if nothing did.
     :ivar report_mail: it is a report or a bounce itself, so it never causes a report.
-    :ivar milliseconds: how long the MTA waited for us, in all.
+    :ivar milliseconds: how long the MTA waited for us, in all; `waits` by stage, for those that took any time.
     :ivar further_findings: how many findings are left out.
     """
 
@@ -129,6 +132,7 @@ class MessageRow(Struct, frozen=True, array_like=True):
     sealed: str
     rewritten: str
     milliseconds: int
+    waits: tuple[tuple[str, int], ...]
     findings: tuple[FindingRow, ...]
     further_findings: int = 0
     dmarc: DmarcRow | None = None
@@ -158,11 +162,21 @@ _decoder = msgspec.msgpack.Decoder(MessageRow)
 
 
 def encode(row: MessageRow) -> bytes:
-    """The octets of a row, as the spool and a broker carry them (MessagePack)."""
+    """The octets of a row as the spool carries them (MessagePack), at most `MAX_ROW_OCTETS`."""
     try:
-        return _encoder.encode(row)
+        octets = _encoder.encode(row)
     except UnicodeEncodeError:  # octets of a stranger that are not UTF-8
-        return _encoder.encode(sound(msgspec.to_builtins(row, builtin_types=(bytes,))))
+        return encode(msgspec.convert(sound(msgspec.to_builtins(row, builtin_types=(bytes,))), MessageRow))
+    if len(octets) <= MAX_ROW_OCTETS:
+        return octets
+    return _encoder.encode(
+        replace(
+            row,
+            findings=row.findings[:_FEW],
+            further_findings=row.further_findings + len(row.findings[_FEW:]),
+            recipients=row.recipients[:_FEW],
+        )
+    )
 
 
 def decode(octets: bytes) -> MessageRow:
@@ -185,11 +199,11 @@ def new_id(milliseconds: int) -> bytes:
     return bytes(drawn)
 
 
-def message_row(verdict: Verdict, keeping: Keeping, *, now: float, waited: float) -> MessageRow:
+def message_row(verdict: Verdict, keeping: Keeping, *, now: float, waits: Mapping[str, float]) -> MessageRow:
     """The row of a verdict.
 
     :param now: Unix time in seconds.
-    :param waited: seconds that the MTA waited for us.
+    :param waits: seconds that the MTA waited for us, by stage.
     """
     assessment, decision = verdict.assessment, verdict.decision
     envelope, client, author = assessment.envelope, assessment.client, assessment.author
@@ -227,7 +241,8 @@ def message_row(verdict: Verdict, keeping: Keeping, *, now: float, waited: float
         verdict.signed.word[:MAX_TEXT] if verdict.signed is not None and verdict.signed.signers else "",
         "" if verdict.sealed is None else verdict.sealed.by[:MAX_TEXT],
         "" if verdict.rewritten is None else _kept_address(verdict.rewritten.sender, keeping),
-        round(waited * 1000),
+        round(sum(waits.values()) * 1000),
+        tuple([(stage, milliseconds) for stage, wait in waits.items() if (milliseconds := round(wait * 1000))]),
         tuple([_finding(finding, verdict) for finding in verdict.findings[:MAX_FINDINGS]]),
         max(0, len(verdict.findings) - MAX_FINDINGS),
         _dmarc(verdict),

@@ -57,6 +57,7 @@ messages = Table(
     Column("sealed", Text, nullable=False),
     Column("rewritten", Text, nullable=False),
     Column("milliseconds", Integer, nullable=False),
+    Column("waits", Text, nullable=False),  # JSON: pairs of stage and milliseconds
     Column("further_findings", Integer, nullable=False),
     Column("dmarc_result", Text, nullable=False),  # of its finding; empty without one
     Column("policy_domain", Text, nullable=False),

@@ -1,0 +1,59 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""A worker's side of the store: each verdict becomes a row and goes to the recorder. The verdict does not wait."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+
+from assay.config import Configuration
+from assay.daemon.meter import Copies
+from assay.daemon.seldom import Seldom
+from assay.log import Log
+from assay.metrics.page import name_of
+from assay.session import Settings, Verdict
+from assay.store.channel import Channel, Sender
+from assay.store.rows import Keeping, encode, message_row
+
+_LAST_SECONDS = 2.0
+_PAUSE_SECONDS = 0.02  # between two looks whether the recorder takes rows
+
+
+class Keeper:
+    """Hands verdicts over. Any thread may call it."""
+
+    def __init__(self, sender: Sender, keeping: Keeping, log: Log) -> None:
+        self._sender = sender
+        self._keeping = keeping
+        self._log = log
+        self._seldom = Seldom()
+
+    def keep(self, verdict: Verdict, now: float, waits: Mapping[str, float]) -> None:
+        """Hand over a verdict. If the recorder takes nothing for long, it is lost and counted.
+
+        :param now: Unix time in seconds.
+        :param waits: seconds that the MTA waited for us, by stage.
+        """
+        row = encode(message_row(verdict, self._keeping, now=now, waits=waits))
+        if not self._sender.send(row) and self._seldom.due(time.monotonic()):
+            self._log.warning("store: the recorder takes nothing, and results are lost; see its lines in this log")
+
+    def tick(self, copies: Copies) -> None:
+        """Offer again what the recorder did not take, and count. Call it once a second."""
+        self._sender.flush()
+        copies.copy(name_of("store_rows", "lost"), self._sender.lost)
+
+    def end(self) -> None:
+        """Hand over what is left, for a few seconds at most. Call it once, when no verdict follows."""
+        deadline = time.monotonic() + _LAST_SECONDS
+        while not self._sender.flush() and time.monotonic() < deadline:
+            time.sleep(_PAUSE_SECONDS)
+
+
+def keeper_of(configuration: Configuration, settings: Settings, channel: Channel, log: Log) -> Keeper | None:
+    """What keeps verdicts; None if nothing does. Call it in the worker's process."""
+    section = configuration.store
+    if not section.directory:
+        return None
+    host = settings.authserv_id or settings.fallback_authserv_id
+    return Keeper(channel.sender(), Keeping(host, section.addresses, section.subjects), log)

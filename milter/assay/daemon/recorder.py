@@ -1,0 +1,196 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The child that keeps results: takes rows from the workers, spools them, and writes them to the database and broker.
+
+The main thread only moves rows from the socket to the spool, and each destination has a thread. Nothing here can delay
+mail: workers do not wait for this process, and it may die at any time.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+
+from assay import secrets
+from assay.config import Configuration
+from assay.config.store import StoreSection
+from assay.daemon.child import Kind, Tether
+from assay.daemon.meter import Copies, LogMeter
+from assay.log import Log
+from assay.metrics.page import name_of
+from assay.store.channel import Channel, Receiver
+from assay.store.destination import Backend, Destination, UnavailableError
+from assay.store.spool import Spool, SpoolFullError, take
+
+_PAUSE_SECONDS = 0.02  # between two looks under load, so that rows are taken by the dozen
+_IDLE_SECONDS = 1.0
+_FULL_SECONDS = 0.5  # between attempts while the disk takes nothing
+_ADOPT_SECONDS = 60.0
+_REMIND_SECONDS = 600.0
+
+
+def kind(configuration: Configuration, channel: Channel, log: Log) -> tuple[Kind, ...]:
+    """The recorder, if the configuration asks for one."""
+    section = configuration.store
+    if not section.directory:
+        return ()
+    return (
+        Kind(
+            "recorder",
+            lambda tether: run(tether, configuration, channel, log),
+            drain_seconds=configuration.milter.drain_seconds,
+            lingers=True,
+        ),
+    )
+
+
+def run(tether: Tether, configuration: Configuration, channel: Channel, log: Log) -> int:
+    """Record until the order to drain. Call it in a new child process.
+
+    :returns: the exit code.
+    """
+    section = configuration.store
+    receiver = channel.receiver()
+    connects = backends(configuration)
+    try:
+        spool = take(Path(section.directory) / "spool", section.spool_octets, tuple(connects))
+    except OSError as error:
+        log.error(f"store.directory: {section.directory}/spool: {error.strerror}; results are lost if this lasts")
+        return os.EX_CANTCREAT
+    destinations = [Destination(reader, spool, connects[reader.name], log) for reader in spool.readers]
+    for destination in destinations:
+        destination.start()
+    intake = Intake(receiver, spool, log)
+    publish = _publisher(tether, intake, spool, destinations, log)
+    drain = _Drain(tether, publish)
+    tether.ready()
+    intake.run(drain)
+    for destination in destinations:
+        destination.end()
+    publish()
+    log.flush(1.0)
+    return os.EX_OK
+
+
+def backends(configuration: Configuration) -> Mapping[str, Callable[[], Backend]]:
+    """What opens each destination of rows, by name. The libraries are loaded in this process only."""
+    section = configuration.store
+    found: dict[str, Callable[[], Backend]] = {}
+    if section.broker:
+        found["broker"] = lambda: _broker(section)
+    return found
+
+
+def _broker(section: StoreSection) -> Backend:
+    from assay.store.broker import Publisher
+
+    return Publisher(section.broker, _password(section.broker_password_file), section.exchange)
+
+
+def _password(name: str) -> str:
+    """The first line of a file; empty without one.
+
+    :raises UnavailableError: it cannot be read now.
+    """
+    if not name:
+        return ""
+    try:
+        return secrets.read(Path(name)).decode().splitlines()[0].strip()
+    except (secrets.SecretError, UnicodeDecodeError, IndexError) as error:
+        raise UnavailableError(str(error)) from error
+
+
+class _Drain:
+    """The order to drain, awaited by a thread of its own."""
+
+    def __init__(self, tether: Tether, tick: Callable[[], None]) -> None:
+        self.ordered = threading.Event()
+        self.alone = False  #: the supervisor ends, and workers do not: rows may still come
+        threading.Thread(target=self._wait, args=(tether, tick), name="control", daemon=True).start()
+
+    def _wait(self, tether: Tether, tick: Callable[[], None]) -> None:
+        self.alone = tether.wait(tick)
+        self.ordered.set()
+
+
+def _publisher(
+    tether: Tether, intake: Intake, spool: Spool, destinations: Sequence[Destination], log: Log
+) -> Callable[[], None]:
+    """What counts in the page of this process, once a second."""
+    page, copies, log_meter = tether.page, Copies(tether.page), LogMeter(tether.page, "recorder", log)
+
+    def publish() -> None:
+        copies.copy(name_of("store_rows", "spooled"), intake.spooled)
+        copies.copy(name_of("store_rows", "dropped"), intake.dropped)
+        page.set("store_spool_octets", spool.octets)
+        waiting = [destination.oldest for destination in destinations if destination.oldest]
+        page.set("store_spool_seconds", max(0, int(time.time() - min(waiting))) if waiting else 0)
+        for destination in destinations:
+            copies.copy(name_of("store_rows_taken", destination.name), destination.taken)
+            copies.copy(name_of("store_rows_refused", destination.name), destination.refused)
+            page.set(name_of("store_up", destination.name), int(destination.up))
+        log_meter.publish()
+
+    return publish
+
+
+class Intake:
+    """From the socket to the spool."""
+
+    def __init__(self, receiver: Receiver, spool: Spool, log: Log) -> None:
+        self.spooled = 0  #: rows
+        self.dropped = 0  #: rows for which the spool had no place
+        self._receiver = receiver
+        self._spool = spool
+        self._log = log
+        self._remind_at = 0.0
+        self._adopt_at = 0.0
+
+    def run(self, drain: _Drain) -> None:
+        """Take rows until the order to drain, and then what is left."""
+        while True:
+            if self._take_all():
+                time.sleep(_PAUSE_SECONDS)
+                continue
+            if self._receiver.ended or (drain.ordered.is_set() and not drain.alone):
+                return
+            self._adopt()
+            self._receiver.wait(_IDLE_SECONDS)
+
+    def _take_all(self) -> int:
+        """Take what is there. Returns how many rows that were."""
+        taken = 0
+        while (row := self._receiver.look()) is not None:
+            try:
+                self._spool.append(row)
+                self.spooled += 1
+            except SpoolFullError:
+                self.dropped += 1
+                self._remind(f"{self._spool.directory} has reached store.spool_octets; the newest results are dropped")
+            except OSError as error:  # the rows stay in the socket, and then with the workers
+                self._remind(f"{self._spool.directory}: {error.strerror}; results wait with the workers")
+                time.sleep(_FULL_SECONDS)
+                return taken
+            self._receiver.take()
+            taken += 1
+        return taken
+
+    def _adopt(self) -> None:
+        if time.monotonic() < self._adopt_at:
+            return
+        self._adopt_at = time.monotonic() + _ADOPT_SECONDS
+        try:
+            adopted = self._spool.adopt()
+        except OSError as error:
+            self._remind(f"spools of ended processes: {error.strerror}")
+            return
+        if adopted:
+            self._log.info(f"store: took over {adopted} files of rows from processes that have ended")
+
+    def _remind(self, line: str) -> None:
+        now = time.monotonic()
+        if now >= self._remind_at:
+            self._remind_at = now + _REMIND_SECONDS
+            self._log.error(f"store: {line}")

@@ -1,0 +1,139 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""From the workers to the recorder: a pair of sockets that outlives both.
+
+The supervisor makes the pair before its first fork and keeps it. What a worker has sent waits in the kernel, so neither
+the death of the worker nor that of the recorder loses it. The recorder looks at a row, writes it to its spool, and only
+then takes it from the socket.
+
+A worker never waits: what the socket does not take is kept in memory up to a bound, and offered again with the next row
+and once a second. Beyond the bound rows are lost and counted.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import select
+import socket
+import threading
+from collections import deque
+
+from assay.store.rows import MAX_ROW_OCTETS
+
+MAX_QUEUE_OCTETS = 8 * 1024 * 1024  # of rows that one worker keeps, our choice: ten thousand messages
+_BUFFER_OCTETS = 4 * 1024 * 1024  # of the socket; the kernel cuts it to net.core.wmem_max without privileges
+_SO_SNDBUFFORCE = 32  # <asm/socket.h>
+
+
+class Channel:
+    """The pair."""
+
+    def __init__(self) -> None:
+        """:raises OSError: no descriptor left."""
+        self._receiving, self._sending = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        self._sending.setblocking(False)
+        self._receiving.setblocking(False)
+        for option in (socket.SO_SNDBUF, _SO_SNDBUFFORCE):
+            with contextlib.suppress(PermissionError):
+                self._sending.setsockopt(socket.SOL_SOCKET, option, _BUFFER_OCTETS)
+
+    def sender(self) -> Sender:
+        """The end of a worker. Call it in its process."""
+        self._receiving.close()
+        return Sender(self._sending)
+
+    def receiver(self) -> Receiver:
+        """The end of the recorder. Call it in its process."""
+        self._sending.close()
+        return Receiver(self._receiving)
+
+    def close(self) -> None:
+        """Close both ends here, in a process that needs neither: whoever receives sees when all senders have ended."""
+        self._sending.close()
+        self._receiving.close()
+
+
+class Sender:
+    """A worker's end. Any thread may call it."""
+
+    def __init__(self, sending: socket.socket) -> None:
+        self._socket = sending
+        self._lock = threading.Lock()
+        self._queue: deque[bytes] = deque()
+        self._octets = 0
+        self.sent = 0  #: rows that the recorder gets, whatever happens to this process
+        self.lost = 0  #: rows for which there was no place
+
+    @property
+    def waiting(self) -> int:
+        """How many rows are in memory."""
+        return len(self._queue)
+
+    def send(self, row: bytes) -> bool:
+        """Hand over a row, at once or later.
+
+        :returns: whether there was a place for it.
+        """
+        with self._lock:
+            self._flush()
+            if not self._queue and self._offer(row):
+                return True
+            if self._octets + len(row) > MAX_QUEUE_OCTETS:
+                self.lost += 1
+                return False
+            self._queue.append(row)
+            self._octets += len(row)
+            return True
+
+    def flush(self) -> bool:
+        """Offer again what waits.
+
+        :returns: whether nothing waits any more.
+        """
+        with self._lock:
+            self._flush()
+            return not self._queue
+
+    def _flush(self) -> None:
+        while self._queue and self._offer(self._queue[0]):
+            self._octets -= len(self._queue.popleft())
+
+    def _offer(self, row: bytes) -> bool:
+        try:
+            self._socket.send(row)
+        except BlockingIOError:
+            return False
+        except OSError:  # longer than the socket takes, or nobody will ever receive it
+            self.lost += 1
+            return True
+        self.sent += 1
+        return True
+
+
+class Receiver:
+    """The recorder's end."""
+
+    def __init__(self, receiving: socket.socket) -> None:
+        self._socket = receiving
+        self._buffer = bytearray(MAX_ROW_OCTETS)
+        self.ended = False  #: all senders have ended
+
+    def fileno(self) -> int:
+        """For select(2)."""
+        return self._socket.fileno()
+
+    def wait(self, seconds: float) -> None:
+        """Wait until there is a row, or no sender is left."""
+        select.select([self._socket], [], [], seconds)
+
+    def look(self) -> bytes | None:
+        """The next row, which stays where it is; None if there is none now."""
+        try:
+            length = self._socket.recv_into(self._buffer, 0, socket.MSG_PEEK)
+        except BlockingIOError:
+            return None
+        self.ended = not length
+        return bytes(memoryview(self._buffer)[:length]) if length else None
+
+    def take(self) -> None:
+        """Remove the row that `look` has shown."""
+        self._socket.recv(1)

@@ -1,0 +1,142 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Results through a real RabbitMQ: what is confirmed is there, and what is not is sent again."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import uuid
+from collections.abc import Iterator
+
+import pytest
+
+import rabbitmq
+from assay.store.broker import Publisher, open_consumer
+from assay.store.destination import UnavailableError
+from assay.store.json_form import from_json
+from assay.store.rows import MessageRow
+from store_rows import row
+
+pytestmark = pytest.mark.skipif(rabbitmq.SCRIPTS.name != "sbin", reason=rabbitmq.MISSING)
+
+
+@pytest.fixture(scope="module")
+def broker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[rabbitmq.RabbitMq]:
+    with rabbitmq.RabbitMq(tmp_path_factory.mktemp("rabbitmq")) as running:
+        yield running
+
+
+@pytest.fixture
+def name(request: pytest.FixtureRequest) -> str:
+    """Of an exchange and a queue of the test's own."""
+    return f"assay.{request.node.name}"
+
+
+def received(broker: rabbitmq.RabbitMq, name: str, count: int, *, acknowledge: bool = True) -> list[MessageRow]:
+    """So many rows from the queue."""
+
+    async def receive() -> list[MessageRow]:
+        consumer = await open_consumer(broker.url, broker.password, name, name, 1000)
+        rows: list[MessageRow] = []
+        try:
+            async with asyncio.timeout(30):
+                async for batch in consumer.batches(100, 0.1):
+                    rows += [from_json(message.body) for message in batch]
+                    if acknowledge:
+                        await batch[-1].ack(multiple=True)
+                    if len(rows) >= count:
+                        break
+        finally:
+            await consumer.close()
+        return rows
+
+    return asyncio.run(receive())
+
+
+def declare(broker: rabbitmq.RabbitMq, name: str) -> None:
+    """Make the queue, as ``assay store consume`` does when it runs for the first time."""
+
+    async def open_and_close() -> None:
+        await (await open_consumer(broker.url, broker.password, name, name, 1)).close()
+
+    asyncio.run(open_and_close())
+
+
+@pytest.fixture
+def publisher(broker: rabbitmq.RabbitMq, name: str) -> Iterator[Publisher]:
+    declare(broker, name)
+    opened = Publisher(broker.url, broker.password, name)
+    yield opened
+    opened.close()
+
+
+def test_rows_arrive_as_they_were(broker: rabbitmq.RabbitMq, publisher: Publisher, name: str) -> None:
+    rows = [row(number) for number in range(300)]
+    publisher.write(rows)
+    assert sorted(received(broker, name, 300), key=lambda found: found.id) == sorted(rows, key=lambda sent: sent.id)
+
+
+def test_a_message_says_what_it_is(broker: rabbitmq.RabbitMq, publisher: Publisher, name: str) -> None:
+    sent = row(1)
+    publisher.write([sent])
+
+    async def first() -> tuple[str, str, str, dict[str, object]]:
+        consumer = await open_consumer(broker.url, broker.password, name, name, 1)
+        async for (message,) in consumer.batches(1, 0.1):
+            await message.ack()
+            await consumer.close()
+            found = message.message_id, message.routing_key, message.content_type
+            return *map(str, found), json.loads(message.body)  # type: ignore[return-value]
+        raise AssertionError
+
+    message_id, key, kind, body = asyncio.run(first())
+    assert message_id == body["id"] == str(uuid.UUID(bytes=sent.id))
+    assert key == f"{sent.direction}.{sent.action}"
+    assert kind == "application/json"
+    assert body["findings"] == [
+        {member: getattr(finding, member) for member in finding.__struct_fields__} for finding in sent.findings
+    ]
+
+
+def test_what_is_not_acknowledged_comes_again(broker: rabbitmq.RabbitMq, publisher: Publisher, name: str) -> None:
+    publisher.write([row(1)])
+    assert received(broker, name, 1, acknowledge=False) == received(broker, name, 1) == [row(1)]
+
+
+def test_without_a_queue_nothing_counts_as_taken(broker: rabbitmq.RabbitMq, name: str) -> None:
+    publisher = Publisher(broker.url, broker.password, name)
+    with pytest.raises(UnavailableError, match=r"no queue takes it.*assay store consume"):
+        publisher.write([row(1)])
+    declare(broker, name)
+    publisher.write([row(1)])
+    publisher.close()
+    assert received(broker, name, 1) == [row(1)]
+
+
+def test_a_killed_broker_keeps_what_it_confirmed(broker: rabbitmq.RabbitMq, publisher: Publisher, name: str) -> None:
+    publisher.write([row(number) for number in range(100)])
+    broker.kill()
+    try:
+        with pytest.raises(UnavailableError):
+            publisher.write([row(100)])
+        with pytest.raises(UnavailableError):
+            Publisher(broker.url, broker.password, name)
+    finally:
+        broker.start()
+    again = Publisher(broker.url, broker.password, name)
+    again.write([row(100)])
+    again.close()
+    assert {found.id for found in received(broker, name, 101)} == {row(number).id for number in range(101)}
+
+
+@pytest.mark.parametrize("password", ["wrong", ""])
+def test_a_wrong_password_is_an_error_without_it(broker: rabbitmq.RabbitMq, password: str) -> None:
+    with pytest.raises(UnavailableError) as raised:
+        Publisher(broker.url, password, "assay")
+    assert "ACCESS_REFUSED" in str(raised.value) or "refused" in str(raised.value).lower()
+    assert not password or password not in str(raised.value)
+
+
+def test_an_exchange_of_another_kind_is_an_error(broker: rabbitmq.RabbitMq) -> None:
+    with pytest.raises(UnavailableError, match="direct"):
+        Publisher(broker.url, broker.password, "amq.direct")

@@ -1,0 +1,114 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The way from workers to the recorder: nobody waits, and no death loses what was handed over."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Iterator
+
+import pytest
+
+from assay.store import channel as channels
+from assay.store.channel import Channel, Receiver, Sender
+
+
+@pytest.fixture
+def channel() -> Iterator[Channel]:
+    channel = Channel()
+    yield channel
+    channel.close()
+
+
+def ends(channel: Channel) -> tuple[Sender, Receiver]:
+    """Both ends in one process."""
+    return Sender(channel._sending), Receiver(channel._receiving)
+
+
+def taken(receiver: Receiver) -> list[bytes]:
+    found = []
+    while (row := receiver.look()) is not None:
+        found.append(row)
+        receiver.take()
+    return found
+
+
+def test_rows_arrive_whole_and_in_order(channel: Channel) -> None:
+    sender, receiver = ends(channel)
+    rows = [b"first", b"x" * 100_000, b"last"]
+    for row in rows:
+        assert sender.send(row)
+    assert taken(receiver) == rows
+
+
+def test_a_row_stays_until_it_is_taken(channel: Channel) -> None:
+    sender, receiver = ends(channel)
+    sender.send(b"row")
+    assert receiver.look() == receiver.look() == b"row"
+    receiver.take()
+    assert receiver.look() is None
+
+
+def test_a_sender_never_waits_and_keeps_what_the_socket_does_not_take(channel: Channel) -> None:
+    sender, receiver = ends(channel)
+    rows = [b"%06d" % number + b"x" * 1000 for number in range(12_000)]
+    began = time.monotonic()
+    kept = [row for row in rows if sender.send(row)]
+    assert time.monotonic() - began < 10
+    assert sender.lost == len(rows) - len(kept) > 0
+    assert sender.waiting > 0
+    found = []
+    while not sender.flush() or receiver.look() is not None:
+        found += taken(receiver)
+    assert found == kept
+
+
+def test_the_memory_of_a_sender_is_bounded(channel: Channel) -> None:
+    sender, _receiver = ends(channel)
+    row = b"x" * 10_000
+    while sender.send(row):
+        pass
+    assert sender.waiting * len(row) <= channels.MAX_QUEUE_OCTETS
+
+
+def test_what_a_dead_process_sent_arrives(channel: Channel) -> None:
+    pid = os.fork()
+    if pid == 0:
+        channel.sender().send(b"last words")
+        os._exit(0)
+    os.waitpid(pid, 0)
+    receiver = channel.receiver()
+    assert taken(receiver) == [b"last words"]
+    assert receiver.ended
+
+
+def test_what_a_dead_receiver_did_not_take_stays(channel: Channel) -> None:
+    sender = Sender(channel._sending)
+    sender.send(b"first")
+    sender.send(b"second")
+    pid = os.fork()
+    if pid == 0:
+        receiver = Receiver(channel._receiving)
+        receiver.look()
+        receiver.take()
+        receiver.look()
+        os._exit(0)
+    os.waitpid(pid, 0)
+    assert taken(Receiver(channel._receiving)) == [b"second"]
+
+
+def test_a_sender_without_any_receiver_counts_and_does_not_fail(channel: Channel) -> None:
+    sender = channel.sender()
+    assert sender.send(b"row")
+    assert sender.lost == 1
+    assert not sender.waiting
+
+
+def test_the_end_of_all_senders_is_seen(channel: Channel) -> None:
+    sender, receiver = ends(channel)
+    assert receiver.look() is None
+    assert not receiver.ended
+    sender._socket.close()
+    receiver.wait(30.0)
+    assert receiver.look() is None
+    assert receiver.ended
