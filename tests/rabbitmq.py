@@ -7,6 +7,7 @@ machine's own. It has a node name, a port mapper and a cookie of its own, and li
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import os
 import signal
@@ -15,6 +16,10 @@ import subprocess
 import time
 from pathlib import Path
 from types import TracebackType
+
+from assay.store.broker import open_consumer
+from assay.store.json_form import from_json
+from assay.store.rows import MessageRow
 
 PROGRAMS = Path(os.environ.get("ASSAY_RABBITMQ") or Path(__file__).parents[1] / ".cache" / "rabbitmq")
 SCRIPTS = next(PROGRAMS.glob("usr/lib/rabbitmq/lib/*/sbin"), PROGRAMS)
@@ -130,6 +135,36 @@ class RabbitMq:
                 os.killpg(self._process.pid, signal.SIGKILL)
             self._process.wait()
             self._process = None
+
+
+def received(broker: RabbitMq, name: str, count: int, *, acknowledge: bool = True) -> list[MessageRow]:
+    """So many rows from the queue."""
+
+    async def receive() -> list[MessageRow]:
+        consumer = await open_consumer(broker.url, broker.password, name, name, 1000)
+        rows: list[MessageRow] = []
+        try:
+            async with asyncio.timeout(30):
+                async for batch in consumer.batches(100, 0.1):
+                    rows += [from_json(message.body) for message in batch]
+                    if acknowledge:
+                        await batch[-1].ack(multiple=True)
+                    if len(rows) >= count:
+                        break
+        finally:
+            await consumer.close()
+        return rows
+
+    return asyncio.run(receive())
+
+
+def declare(broker: RabbitMq, name: str) -> None:
+    """Make the queue, as ``assay store consume`` does when it runs for the first time."""
+
+    async def open_and_close() -> None:
+        await (await open_consumer(broker.url, broker.password, name, name, 1)).close()
+
+    asyncio.run(open_and_close())
 
 
 def _free_ports(count: int) -> list[int]:

@@ -13,8 +13,7 @@ import pytest
 import rabbitmq
 from assay.store.broker import Publisher, open_consumer
 from assay.store.destination import UnavailableError
-from assay.store.json_form import from_json
-from assay.store.rows import MessageRow
+from rabbitmq import declare, received
 from store_rows import row
 
 pytestmark = pytest.mark.skipif(rabbitmq.SCRIPTS.name != "sbin", reason=rabbitmq.MISSING)
@@ -30,36 +29,6 @@ def broker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[rabbitmq.Rabbit
 def name(request: pytest.FixtureRequest) -> str:
     """Of an exchange and a queue of the test's own."""
     return f"assay.{request.node.name}"
-
-
-def received(broker: rabbitmq.RabbitMq, name: str, count: int, *, acknowledge: bool = True) -> list[MessageRow]:
-    """So many rows from the queue."""
-
-    async def receive() -> list[MessageRow]:
-        consumer = await open_consumer(broker.url, broker.password, name, name, 1000)
-        rows: list[MessageRow] = []
-        try:
-            async with asyncio.timeout(30):
-                async for batch in consumer.batches(100, 0.1):
-                    rows += [from_json(message.body) for message in batch]
-                    if acknowledge:
-                        await batch[-1].ack(multiple=True)
-                    if len(rows) >= count:
-                        break
-        finally:
-            await consumer.close()
-        return rows
-
-    return asyncio.run(receive())
-
-
-def declare(broker: rabbitmq.RabbitMq, name: str) -> None:
-    """Make the queue, as ``assay store consume`` does when it runs for the first time."""
-
-    async def open_and_close() -> None:
-        await (await open_consumer(broker.url, broker.password, name, name, 1)).close()
-
-    asyncio.run(open_and_close())
 
 
 @pytest.fixture
