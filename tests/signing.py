@@ -71,17 +71,22 @@ def zone(*records: str, name: str = KEY_NAME) -> Zone:
 
 
 def sign_rsa(
-    message: bytes = MESSAGE, *, c: str = "relaxed/relaxed", key: RSAPrivateKey | None = None, **more: object
+    message: bytes = MESSAGE,
+    *,
+    c: str = "relaxed/relaxed",
+    key: RSAPrivateKey | None = None,
+    domain: str = DOMAIN,
+    **more: object,
 ) -> bytes:
     """The message with a signature by dkimpy on top."""
     header, _, body = c.partition("/")
     arguments = {
         "canonicalize": (header.encode(), body.encode()),
         "include_headers": list(FIELDS),
-        "identity": f"ann@{DOMAIN}".encode(),
+        "identity": f"ann@{domain}".encode(),
         **more,
     }
-    return dkimpy.sign(message, SELECTOR.encode(), DOMAIN.encode(), pem(key or rsa_key()), **arguments) + message
+    return dkimpy.sign(message, SELECTOR.encode(), domain.encode(), pem(key or rsa_key()), **arguments) + message
 
 
 def sign_ed25519(

@@ -210,9 +210,9 @@ class World:
             real = make_resolver(*arguments)
             resolvers.append(real)
 
-            def driver(seconds: float, *more: Any) -> Any:
+            def driver(seconds: float, **more: Any) -> Any:
                 self.budgets.append((self.stage, seconds))
-                return real.driver(seconds, *more)
+                return real.driver(seconds, **more)
 
             return SimpleNamespace(start=real.start, driver=driver)
 

@@ -71,7 +71,7 @@ DIFFERING: dict[str, tuple[dict[str, Any], str, str]] = {
     "a short time-out": (
         PATH,
         OURS + "milter_content_timeout = 49s\n",
-        "milter_content_timeout = 49s: assay may take 50 s (dns.budget_seconds = 20); write milter_content_timeout = ",
+        "milter_content_timeout = 49s: assay may take 50 s (dns.budget_seconds = 40); write milter_content_timeout = ",
     ),
     "a short time-out before": (
         PATH | EARLY,

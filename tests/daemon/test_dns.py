@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -12,7 +13,7 @@ from assay.model.message import split_message
 from nameserver import closed_port
 from running import PATIENCE, Daemon
 from sending import BAD, MESSAGE, OUR_ID, ROWS, greet, message, results, send
-from signing import sign_rsa
+from signing import record, rsa_key, sign_rsa
 
 BUDGET = 1.5
 SLACK = 1.5  # seconds for a busy machine
@@ -35,6 +36,44 @@ def test_a_silent_nameserver_costs_the_budget(tmp_path: Path) -> None:
         assert took < BUDGET + SLACK
         daemon.nameserver.drop = False
         assert "ERROR" not in daemon.log()
+
+
+DEAD = "dead.example.org"
+#: What a message waits for at each stage and in each part of its end, one after the other. DMARC's last question is
+#: whether other.org, which is unlike the author's domain, has a policy of its own.
+SLOW = {
+    **ROWS,
+    "1.2.0.192.in-addr.arpa": [["PTR", DEAD]],
+    "mail.example.org": [["TXT", [f"v=spf1 a:{DEAD} -all"]]],
+    "esp.example": [["TXT", [f"v=spf1 include:{DEAD} -all"]]],
+    "sel._domainkey.other.org": [["TXT", [record(rsa_key())]]],
+}
+BY_STAGE = {
+    "iprev": {"fail": "reject", "stage": "connect"},
+    "spf": {"helo": {"fail": "reject", "stage": "helo"}, "mailfrom": {"fail": "reject", "stage": "mail"}},
+}
+
+
+@pytest.mark.parametrize("sections", [{}, BY_STAGE], ids=["at its end", "at each stage"])
+def test_all_stages_of_a_message_together_wait_for_the_budget(tmp_path: Path, sections: dict[str, Any]) -> None:
+    dns = {"budget_seconds": 2 * BUDGET, "timeout_seconds": 60.0}
+    with Daemon(tmp_path, SLOW, dns=dns, milter={"workers": 1}, **sections) as daemon:
+        daemon.nameserver.drop = {DEAD, "_dmarc.other.org", "_dmarc.org"}
+        octets = sign_rsa(MESSAGE, domain="other.org", include_headers=[b"from"])
+        with daemon.mta() as mta:
+            began = time.monotonic()
+            greet(mta)
+            before = time.monotonic() - began
+            text = results(send(mta, octets, path="joe@esp.example"))
+            took = time.monotonic() - began
+            assert "dmarc=" in text
+            assert took < 2 * BUDGET + SLACK, (before, text)
+            if sections:
+                assert before < BUDGET + SLACK / 2, "the end of the message has the other half"
+            assert "dkim=pass" in text, "it has time for the keys"
+            began = time.monotonic()
+            send(mta, octets, path="joe@esp.example", queue="4DEF")
+            assert time.monotonic() - began > BUDGET, "the next message has as much"
 
 
 def test_a_dead_nameserver_is_a_temperror_before_the_budget_is_spent(tmp_path: Path) -> None:

@@ -435,7 +435,7 @@ def test_a_reload_reads_the_lists_again(tmp_path: Path) -> None:
 
 
 LIMITS = [
-    pytest.param({"budget_seconds": 0.5}, {}, id="as a message has"),
+    pytest.param({"budget_seconds": 1.0}, {}, id="as a message has before its end"),
     pytest.param({"budget_seconds": 20.0}, {"seconds": 0.5}, id="of its own"),
 ]
 

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from assay.inquiry import Answer, Inquiry, Outcome, Question, RecordType
-from assay.resolver import LocalZone, Resolver, configured
+from assay.resolver import Allowance, LocalZone, Resolver, configured
 from nameserver import NameServer
 
 ROWS = {"example.org": [["A", "192.0.2.1"]], "example.net": [["A", "192.0.2.2"]]}
@@ -73,6 +73,25 @@ def test_result_comes_within_the_budget() -> None:
         assert time.monotonic() - begun < 0.25
         assert server.count() == 1
         assert resolver.statistics.spent == 4
+
+
+def test_an_allowance_bounds_what_several_drivers_make_their_caller_wait() -> None:
+    with NameServer(ROWS, drop=True) as server, Resolver(configured([server.text])) as resolver:
+        allowance = Allowance(0.6)
+        allowance.allow(0.5)
+        pending = [resolver.driver(60, allowance=allowance).start(walk(f"{number}.org")) for number in range(3)]
+        time.sleep(0.4)  # nobody waits
+        begun = time.monotonic()
+        assert [each.result() for each in pending] == [[SPENT]] * 3
+        assert 0.25 < time.monotonic() - begun < 0.55
+        allowance.allow(1.0)
+        begun = time.monotonic()
+        assert resolver.driver(60, allowance=allowance).start(walk("3.org")).result() == [SPENT]
+        assert 0.2 < time.monotonic() - begun < 0.55
+        allowance.renew()
+        begun = time.monotonic()
+        assert resolver.driver(60, allowance=allowance).start(walk("4.org", "5.org")).result() == [SPENT] * 2
+        assert 0.5 < time.monotonic() - begun < 0.9
 
 
 def test_the_answers_that_came_in_time_are_kept() -> None:

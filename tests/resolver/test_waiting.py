@@ -13,8 +13,7 @@ from msgspec.structs import replace
 from assay.inquiry import PENDING, Answer, Eager, Inquiry, Outcome, Question, RecordType
 from assay.model.name import Domain, ReversePath
 from assay.protocol import dmarc, iprev, spf
-from assay.resolver import Resolver, configured
-from assay.resolver import driver as driver_module
+from assay.resolver import Resolver, configured, running
 from nameserver import NameServer
 
 CLIENT = ip_address("192.0.2.1")
@@ -80,7 +79,7 @@ def test_a_dead_server_that_cannot_change_the_result_costs_nothing(make: Any, de
 
 def test_what_does_not_decide_is_waited_for_briefly(monkeypatch: pytest.MonkeyPatch) -> None:
     """Evidence must not depend on what was cached."""
-    monkeypatch.setattr(driver_module, "BRIEFLY", 5.0)  # on a busy machine, too
+    monkeypatch.setattr(running, "BRIEFLY", 5.0)  # on a busy machine, too
     delays = {"_dmarc.com": 0.2, "p.example.com": 0.2, "dead.example.com": 0.2}
     rows = ROWS | {"dead.example.com": [["A", "192.0.2.1"]]}
     with NameServer(rows, delays=delays) as server, Resolver(configured([server.text])) as resolver:

@@ -16,7 +16,7 @@ from assay.model.network import Networks
 from assay.model.smtp import Client, Envelope, parse_address
 from assay.policy import Course, Trust
 from assay.session import Settings, Transaction
-from assay.session.inquiries import Inquiries
+from assay.session.inquiries import Inquiries, Unbounded
 from assay.session.origin import Origin
 from assay.session.outgoing import Outgoing, Signed
 from assay.session.transaction import MAX_RECIPIENTS
@@ -42,7 +42,7 @@ def transaction(address: str, login: str = "") -> Transaction:
     client = Client(parse_address(address))
     course.connect(client.address, "")
     course.mail("joe@example.org", login)
-    inquiries, memory = Inquiries(driver), Memory()
+    inquiries, memory = Inquiries(driver, Unbounded()), Memory()
     return Transaction(
         Settings(signing=Signing()),
         inquiries,

@@ -21,6 +21,7 @@ from assay.inquiry import Answer, Question
 from assay.model.edits import Insert, Remove
 from assay.model.message import split_message
 from assay.policy import Action, Decision, Stage
+from assay.resolver import Allowance
 from assay.session import Delivery, Session, Verdict, deliver
 
 _RESULTS = "Authentication-Results"
@@ -118,12 +119,13 @@ def _evaluate(
         now=int(time.time()),
     )
     with make_resolver(configuration) as resolver:
+        budget = configuration.dns.budget_seconds
+        allowance = Allowance(budget)
         session = Session(
             make_settings(configuration),
             make_trust(configuration),
-            lambda seconds=None: resolver.driver(
-                seconds or configuration.dns.budget_seconds, lambda *event: asked.append(event)
-            ),
+            lambda seconds=None: resolver.driver(seconds or budget, lambda *event: asked.append(event), allowance),
+            waiting=allowance,
         )
         verdicts = deliver(session, delivery, past_refusals=True)
         if not options.second_opinion:

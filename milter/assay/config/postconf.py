@@ -12,6 +12,7 @@ from assay.config.build import make_policy
 from assay.config.configuration import Configuration
 from assay.config.endpoint import Endpoint, EndpointError
 from assay.policy import Stage
+from assay.session import BEFORE_THE_END
 
 #: Postfix's defaults (postconf(5)), for output of ``postconf -n``, which omits what is not set.
 _DEFAULTS: Mapping[str, str] = {
@@ -28,7 +29,6 @@ _LINE = re.compile(r"([\w.-]+) =(?: (.*))?")
 _ENTRY = re.compile(r"\{([^{}]*)\}|([^\s,{}]+)")
 _SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86400, "w": 604800}
 _MARGIN_SECONDS = 10.0  # beyond the waiting for the DNS: an end of message takes milliseconds, and a busy host longer
-_WAITS = 2  # the end of a message waits for all parts at once, and then once more for DMARC
 
 
 class PostconfError(ValueError):
@@ -99,8 +99,8 @@ def _differing_times(
 ) -> Iterator[str]:
     budget = configuration.dns.budget_seconds
     for name, needed in (
-        ("content_timeout", _WAITS * budget + _MARGIN_SECONDS),
-        ("command_timeout", budget if make_policy(configuration).stages - {Stage.EOM} else 0.0),
+        ("content_timeout", budget + _MARGIN_SECONDS),
+        ("command_timeout", BEFORE_THE_END * budget if make_policy(configuration).stages - {Stage.EOM} else 0.0),
     ):
         text = own.get(name) or parameters[f"milter_{name}"]
         seconds = _seconds(text)

@@ -17,8 +17,8 @@ from assay.model.name import Domain, InvalidNameError
 from assay.model.network import Networks
 from assay.model.smtp import parse_address
 
-#: The end of a message may wait twice. With more, it would be beyond the five minutes that both MTAs wait by default.
-MAX_BUDGET_SECONDS = 140
+#: Both MTAs wait for five minutes by default.
+MAX_BUDGET_SECONDS = 280
 #: RFC 8601, 2.2: a token, UTF-8 included. The RFC also allows a quoted-string, but that is never a host name.
 _AUTHSERV_ID = re.compile(r"[^\x00-\x20\x7f()<>@,;:\\\"/\[\]?=]+")
 
@@ -267,12 +267,12 @@ class DnsSection(Section, frozen=True):
         Meta(
             gt=0,
             le=MAX_BUDGET_SECONDS,
-            description="How long each part of an evaluation may wait for the DNS; the end of a message waits "
-            "for all parts at once, and then once more for DMARC. A part that is still open then is a "
-            "temperror. Twice this time must be below the milter timeout of the MTA (Postfix: "
+            description="How long the MTA may wait for the DNS for one message, all SMTP stages together. At most "
+            "half of it is spent before the end of the message, and a quarter is kept for DMARC, which comes last. "
+            "What is not known then is a temperror. It must be below the milter timeout of the MTA (Postfix: "
             "milter_content_timeout, 300 s; Sendmail: E:5m), and assay config check --postconf compares them.",
         ),
-    ] = 20.0
+    ] = 40.0
     timeout_seconds: Annotated[
         float, Meta(gt=0, le=60, description="How long one nameserver may take to answer before the next is asked.")
     ] = 3.0

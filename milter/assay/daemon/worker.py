@@ -32,7 +32,7 @@ from assay.daemon.meter import Copies, LogMeter, Meter
 from assay.inquiry import Driver
 from assay.log import Log
 from assay.memory import Memory
-from assay.resolver import Resolver
+from assay.resolver import Allowance, Resolver
 from assay.session import Publications, Session, Settings
 from assay.store.channel import Channel
 
@@ -107,12 +107,17 @@ def run(
     memory = Memory()
     keeper = keeper_of(configuration, settings, channel, log)
 
-    def new_driver(seconds: float | None = None) -> Driver:
-        return resolver.driver(seconds or budget)
+    def new_session() -> Session:
+        allowance = Allowance(budget)  # all drivers of a connection share it, one message after the other
 
-    publications = Publications(new_driver, log.warning)
+        def new_driver(seconds: float | None = None) -> Driver:
+            return resolver.driver(seconds or budget, allowance=allowance)
+
+        return Session(settings, trust, new_driver, memory, publications, allowance)
+
+    publications = Publications(lambda _=None: resolver.driver(budget), log.warning)
     service = connection.Service(
-        new_session=lambda: Session(settings, trust, new_driver, memory, publications),
+        new_session=new_session,
         no_reply=connection.silent_steps(settings),
         actions=connection.actions(settings),
         # A dry run refuses nothing, not even a message that we failed to judge.

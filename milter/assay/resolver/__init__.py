@@ -14,6 +14,7 @@
 Only this package imports dnspython. It does not validate DNSSEC: it can trust a resolver that does.
 """
 
+from assay.resolver.budget import Allowance
 from assay.resolver.cache import AnswerCache
 from assay.resolver.driver import BudgetDriver, Observer
 from assay.resolver.nameservers import SYSTEM, Nameserver, NameserverError, configured
@@ -26,6 +27,7 @@ from assay.resolver.zone import LocalZone, ZoneError
 
 __all__ = [
     "SYSTEM",
+    "Allowance",
     "AnswerCache",
     "BudgetDriver",
     "CertificatesError",

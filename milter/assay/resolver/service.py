@@ -16,12 +16,14 @@ from typing import Any, cast
 
 from assay.inquiry import Answer, Outcome, Question
 from assay.resolver import tls, wire
+from assay.resolver.budget import Allowance
 from assay.resolver.cache import AnswerCache
 from assay.resolver.client import PATIENCE, Asking
-from assay.resolver.driver import BudgetDriver, Observer, Running
+from assay.resolver.driver import BudgetDriver, Observer
 from assay.resolver.flight import Flight
 from assay.resolver.nameservers import Nameserver
 from assay.resolver.resolv_conf import ResolvConf
+from assay.resolver.running import Running
 from assay.resolver.statistics import State, Statistics, Watch, unwatched
 from assay.resolver.zone import LocalZone
 
@@ -96,13 +98,17 @@ class Resolver:
             if not self.closed and self._loop is None and self._nameservers:
                 self._start()
 
-    def driver(self, budget_seconds: float, observer: Observer | None = None) -> BudgetDriver:
-        """A driver for one connection or message.
+    def driver(
+        self, budget_seconds: float, observer: Observer | None = None, allowance: Allowance | None = None
+    ) -> BudgetDriver:
+        """A driver for one inquiry or several.
 
-        :param budget_seconds: how long it may wait for the DNS in total. The time runs while an inquiry is waiting.
+        :param budget_seconds: how long they may wait for the DNS in total. The time runs while an inquiry is waiting.
+        :param allowance: how long the MTA may wait for them and for those of other drivers; by default, as long as the
+            budget for these alone.
         :param observer: called with every question and its answer, also from zone and cache. It must not raise.
         """
-        return BudgetDriver(self, budget_seconds, self._clock, observer)
+        return BudgetDriver(self, budget_seconds, self._clock, observer, allowance)
 
     def lookup(self, question: Question) -> Answer | None:
         """The answer, if the zone or the cache has it or there can be none; None if the DNS must be asked."""

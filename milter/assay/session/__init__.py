@@ -6,10 +6,20 @@ whole message to it. Nothing here uses a milter library, a thread or a clock.
 """
 
 from assay.session.delivery import Delivery, deliver
-from assay.session.inquiries import NewDriver
+from assay.session.inquiries import BEFORE_THE_END, NewDriver
 from assay.session.publications import Publications
 from assay.session.session import Session
 from assay.session.settings import Settings
 from assay.session.transaction import Transaction, Verdict
 
-__all__ = ["Delivery", "NewDriver", "Publications", "Session", "Settings", "Transaction", "Verdict", "deliver"]
+__all__ = [
+    "BEFORE_THE_END",
+    "Delivery",
+    "NewDriver",
+    "Publications",
+    "Session",
+    "Settings",
+    "Transaction",
+    "Verdict",
+    "deliver",
+]

@@ -17,15 +17,42 @@ class NewDriver(Protocol):
     def __call__(self, seconds: float | None = None, /) -> Driver: ...
 
 
+#: Shares of what a message may wait: before its end, so that its keys have the rest; for the evaluations that DMARC
+#: needs; and for DMARC, which comes last.
+BEFORE_THE_END, FOR_THE_PARTS, IN_ALL = 0.5, 0.75, 1.0
+
+
+class WaitLimit(Protocol):
+    """How long the MTA may still wait for one message, all stages together."""
+
+    def allow(self, share: float, /) -> None:
+        """From now on this share of the whole may be spent."""
+
+    def renew(self) -> None:
+        """The next message begins."""
+
+
+class Unbounded:
+    """Only each evaluation has a bound."""
+
+    def allow(self, share: float) -> None:
+        """Nothing is counted."""
+
+    def renew(self) -> None:
+        """Nothing is counted."""
+
+
 class Inquiries:
     """Starts inquiries and keeps track of them, so that an abort can cancel those still running."""
 
-    __slots__ = ("_asker", "_new_driver", "_pending")
+    __slots__ = ("_asker", "_new_driver", "_pending", "_waiting")
 
-    def __init__(self, new_driver: NewDriver, client: Address | None = None) -> None:
+    def __init__(self, new_driver: NewDriver, waiting: WaitLimit, client: Address | None = None) -> None:
         """
+        :param waiting: how long the MTA waits for them.
         :param client: whose connection or message it is.
         """
+        self._waiting = waiting
         self._new_driver = new_driver
         self._asker = Asker(client)
         self._pending: list[Pending[object]] = []
@@ -57,6 +84,10 @@ class Inquiries:
         """Cancel one of them, and forget it."""
         pending.cancel()
         self._pending = [other for other in self._pending if other is not pending]
+
+    def allow(self, share: float) -> None:
+        """From now on the MTA may have waited for this share of what it waits for the whole message."""
+        self._waiting.allow(share)
 
     def cancel(self) -> None:
         """Cancel all of them."""

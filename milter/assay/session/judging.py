@@ -6,13 +6,13 @@ from __future__ import annotations
 from msgspec.structs import replace
 
 from assay.assessment import Assessment
-from assay.inquiry import Driver, Inquiry, Pending, Urgency
+from assay.inquiry import Inquiry, Pending, Urgency
 from assay.memory import Memory
 from assay.model.message import NO_HEADER, Header, HeaderField
 from assay.model.name import Domain
 from assay.model.smtp import Client, Envelope
 from assay.protocol import dkim, dmarc, senderid, spf
-from assay.session.inquiries import Inquiries
+from assay.session.inquiries import IN_ALL, Inquiries
 from assay.session.origin import Origin
 from assay.session.remembered import check_spf, discover_policy
 from assay.session.settings import Settings
@@ -143,27 +143,31 @@ class Judging:
         )
 
     def join(self, hashes: dkim.BodyHashes, now: int, draw: float) -> Assessment:
-        """Wait for all evaluations, at most a message's time budget, with the envelope as known at MAIL.
+        """Wait for all evaluations, with the envelope as known at MAIL.
 
         :param hashes: made for the specs that `header_complete` returned, and fed with the whole body.
         :param now: Unix time in seconds, for the signatures' t= and x= (RFC 6376, 3.5).
         :param draw: a number from 0 to below 1, drawn for this message (RFC 7489, 6.6.4).
         """
-        driver = self._inquiries.driver()  # its time budget is for the whole join
         author = self._author_of_message()
+        for domain in author.domains:  # before any waiting; those of a single field are known since it arrived
+            if domain not in self._discoveries:
+                self._discoveries[domain] = self._inquiries.start(self._discover(domain), urgency=Urgency.VERDICT)
         # SPF takes longest, from record to record; keys take one answer. So signatures are verified while SPF may still
         # be waiting.
         signatures = self._signatures.verify(hashes, now)
         chain = self._signatures.verify_chain(hashes, now)
         found = self.so_far()
+        sender_id = self._sender_id.result() if self._sender_id is not None else None
+        self._inquiries.allow(IN_ALL)
         return replace(
             found,
             author=author,
             dkim=signatures,
             dkim_skipped=self._signatures.skipped,
             arc=chain,
-            sender_id=self._sender_id.result() if self._sender_id is not None else None,
-            dmarc=self._evaluate_dmarc(driver, author, found.spf_mail_from, signatures, draw),
+            sender_id=sender_id,
+            dmarc=self._evaluate_dmarc(author, found.spf_mail_from, signatures, draw),
             header=self._header,
         )
 
@@ -175,7 +179,6 @@ class Judging:
 
     def _evaluate_dmarc(
         self,
-        driver: Driver,
         author: dmarc.Author,
         mail_from: spf.Evaluation | None,
         signatures: tuple[dkim.Evaluation, ...],
@@ -183,14 +186,10 @@ class Judging:
     ) -> dmarc.Evaluation:
         if not author.domains:
             return dmarc.no_author(author.fault)
-        pending = [
-            self._discoveries.get(domain) or self._inquiries.start(self._discover(domain), driver, Urgency.VERDICT)
-            for domain in author.domains
-        ]
-        discoveries = [discovery.result() for discovery in pending]
+        discoveries = [self._discoveries[domain].result() for domain in author.domains]
         if author.domain is None:
             several = dmarc.evaluate_several(discoveries, author.fault, legacy_pct=self._settings.legacy_pct, draw=draw)
-            return self._inquiries.start(several, driver, Urgency.VERDICT).result()
+            return self._inquiries.start(several, urgency=Urgency.VERDICT).result()
         # RFC 9989, 4.4.2: only the MAIL FROM identity counts, never HELO; and only a record that was published.
         by_spf = None
         if mail_from is not None and mail_from.domain is not None:
@@ -201,7 +200,7 @@ class Judging:
             if signature.domain is not None
         ]
         judged = dmarc.evaluate(discoveries[0], by_spf, by_dkim, legacy_pct=self._settings.legacy_pct, draw=draw)
-        return self._inquiries.start(judged, driver, Urgency.VERDICT).result()
+        return self._inquiries.start(judged, urgency=Urgency.VERDICT).result()
 
     def _discover(self, domain: Domain) -> Inquiry[dmarc.Discovery]:
         return discover_policy(self._memory, domain, self._settings.public_suffix)

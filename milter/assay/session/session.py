@@ -21,7 +21,7 @@ from assay.model.name import ReversePath
 from assay.model.smtp import Address, Client, Envelope
 from assay.policy import Action, Decision, Stage
 from assay.protocol import srs
-from assay.session.inquiries import Inquiries, NewDriver
+from assay.session.inquiries import BEFORE_THE_END, FOR_THE_PARTS, Inquiries, NewDriver, Unbounded, WaitLimit
 from assay.session.origin import Origin, confirmed_names
 from assay.session.publications import Publications
 from assay.session.settings import Settings
@@ -41,11 +41,13 @@ class Session:
         new_driver: NewDriver,
         memory: Memory | None = None,
         publications: Publications | None = None,
+        waiting: WaitLimit | None = None,
     ) -> None:
         """
         :param new_driver: called at each stage that asks questions.
         :param memory: earlier evaluations, of all sessions with these settings; by default, of this one alone.
         :param publications: which keys of ours are published, for all sessions; None if all count as published.
+        :param waiting: how long the MTA waits for the inquiries of these drivers.
         """
         self._settings = settings
         self._memory = Memory() if memory is None else memory
@@ -53,7 +55,9 @@ class Session:
         self._trust = trust
         self._course = policy.Course(settings.policy, trust, carries_out=not settings.dry_run)
         self._new_driver = new_driver
-        self._inquiries = Inquiries(new_driver)
+        self._waiting: WaitLimit = Unbounded() if waiting is None else waiting
+        self._waiting.allow(BEFORE_THE_END)
+        self._inquiries = Inquiries(new_driver, self._waiting)
         self._client = Client()
         self._judged = True  # whether to judge the client
         self._authserv_id = settings.authserv_id or settings.fallback_authserv_id
@@ -126,7 +130,7 @@ class Session:
         self._course.mail(reverse_path.text, authenticated)
         self._transaction = Transaction(
             self._settings,
-            Inquiries(self._new_driver, self._client.address),
+            Inquiries(self._new_driver, self._waiting, self._client.address),
             self._memory,
             self._client,
             Envelope(reverse_path, authenticated=authenticated, smtputf8=smtputf8),
@@ -198,6 +202,7 @@ class Session:
         transaction = self._transaction
         if transaction is None:
             return None
+        self._waiting.allow(FOR_THE_PARTS)
         try:
             return transaction.end_of_message(queue_id=queue_id, now=now, draw=draw)
         finally:
@@ -208,6 +213,8 @@ class Session:
         if self._transaction is not None:
             self._transaction.cancel()
             self._transaction = None
+            self._waiting.renew()
+            self._waiting.allow(BEFORE_THE_END)
 
     def close(self) -> None:
         """The connection is over."""

@@ -209,7 +209,7 @@ class Transaction:
         return replace(found, envelope=envelope, unread_received=self._unread_received)
 
     def end_of_message(self, *, queue_id: str, now: int, draw: float) -> Verdict:
-        """Join all evaluations, and decide. Waits for answers at most the driver's time budget.
+        """Join all evaluations, and decide. Waits for answers as long as is left for the message.
 
         :param now: Unix time in seconds, for the signatures' t= and x= (RFC 6376, 3.5).
         :param draw: a number from 0 to below 1, drawn for this message (RFC 7489, 6.6.4).
