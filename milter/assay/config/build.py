@@ -83,6 +83,21 @@ def check_metrics(configuration: Configuration) -> None:
         raise SettingError("metrics.listen", "this needs a Python package; install prometheus_client")
 
 
+def check_store(configuration: Configuration) -> None:
+    """Check that what `[store]` asks for can be loaded.
+
+    :raises ValueError: a library for it is not installed.
+    """
+    section = configuration.store
+    if not section.directory or not section.database:
+        return
+    packages = {"sqlalchemy": "SQLAlchemy", "alembic": "alembic"}
+    if section.database != "sqlite":
+        packages["psycopg"] = "psycopg[binary]"
+    if missing := [name for module, name in packages.items() if find_spec(module) is None]:
+        raise SettingError("store.database", f"this needs Python packages; install {' and '.join(missing)}")
+
+
 def make_trust(configuration: Configuration) -> policy.Trust:
     """Build the rules for whose mail is not judged, for the session.
 

@@ -79,6 +79,13 @@ class StoreSection(Section, frozen=True):
         ),
     ] = 1_073_741_824
 
+    @property
+    def location(self) -> str:
+        """The path of the SQLite file, or the URL of the database; empty without one."""
+        if not self.directory or self.database != "sqlite":
+            return self.database if self.directory else ""
+        return f"{self.directory}/store.sqlite"
+
     def __post_init__(self) -> None:
         if self.directory and not os.path.isabs(self.directory):
             raise SettingError(

@@ -3,7 +3,8 @@
 
 There are three kinds. *Samples* are single messages with their findings, for search. *Counts* a day are for overviews,
 so that no page reads millions of messages. *Groups* are what aggregate reports consist of: one for each combination of
-values that RFC 9990, 3.1.1.7 wants a record of its own for. All three are written in one transaction, so they add up.
+values that RFC 9990, 3.1.1.7 wants a record of its own for. All three are written in one transaction, so they add up,
+together with the ids in `seen`, so that a row that comes again is not counted again.
 
 Days are days since 1970-01-01 UTC, times are Unix milliseconds, and domains are A-labels in lower case.
 """
@@ -26,7 +27,16 @@ from sqlalchemy import (
 
 metadata = MetaData()
 
-#: `MessageRow`, a row each. Texts that a row has several of are separated by spaces, pairs by a colon.
+#: The ids of all rows that were written, for `assay.store.retention.SEEN_DAYS`: also of those that are only counted.
+seen = Table(
+    "seen",
+    metadata,
+    Column("id", LargeBinary(16), primary_key=True),
+    Column("day", Integer, nullable=False),  # when it was written
+    sqlite_with_rowid=False,
+)
+
+#: `MessageRow`, a row each.
 messages = Table(
     "messages",
     metadata,
@@ -45,7 +55,7 @@ messages = Table(
     Column("organizational_domain", Text, nullable=False),
     Column("message_id", Text, nullable=False),
     Column("recipient_count", Integer, nullable=False),
-    Column("recipient_domains", Text, nullable=False),
+    Column("recipient_domains", Text, nullable=False),  # JSON: texts; empty without any, as all JSON here
     Column("exempt", Text, nullable=False),
     Column("action", Text, nullable=False),
     Column("decided_by", Text, nullable=False),
@@ -60,8 +70,13 @@ messages = Table(
     Column("waits", Text, nullable=False),  # JSON: pairs of stage and milliseconds
     Column("further_findings", Integer, nullable=False),
     Column("dmarc_result", Text, nullable=False),  # of its finding; empty without one
-    Column("policy_domain", Text, nullable=False),
+    Column("published", BigInteger),  # the record that applied; without it, the rest of DMARC is empty
+    Column("policy", Text, nullable=False),
     Column("disposition", Text, nullable=False),
+    Column("dkim_aligned", Boolean, nullable=False),
+    Column("spf_aligned", Boolean, nullable=False),
+    Column("reasons", Text, nullable=False),  # JSON: pairs of type and comment
+    Column("report_mail", Boolean, nullable=False),
     Column("sender", Text, nullable=False),
     Column("author", Text, nullable=False),
     Column("login", Text, nullable=False),
@@ -91,27 +106,28 @@ findings = Table(
     sqlite_with_rowid=False,
 )
 
-#: The addresses of people, only if the operator keeps them: recipients, senders and authors, for search.
+#: The addresses of people, only if the operator keeps them, for search.
 addresses = Table(
     "addresses",
     metadata,
     Column("message", LargeBinary(16), nullable=False),
-    Column("role", Text, nullable=False),  # sender, author, recipient
+    Column("role", Text, nullable=False),  # sender, author, login, recipient
     Column("number", SmallInteger, nullable=False),
     Column("address", Text, nullable=False),  # as kept in the message
-    Column("folded", Text, nullable=False),  # in lower case, for search
+    Column("folded", Text, nullable=False),  # in lower case and without angle brackets, for search
     PrimaryKeyConstraint("message", "role", "number"),
     Index("addresses_folded", "folded"),
     sqlite_with_rowid=False,
 )
 
-#: How many verdicts of a day have a word. `kind` says what `subject` and `source` are:
+#: How many verdicts of a day have a word. `kind` says what `subject` and `source` are; the last three are of inbound
+#: mail only:
 #: - result: a finding's key; the word is its result.
 #: - action: the key or rule that decided; the word is the action. watched: the same of what was in dry run.
+#: - host: a host of ours; the word is the direction.
 #: - domain: an author domain; the word is the DMARC result, or "none".
 #: - source: a client address; the word is the DMARC result, or "none".
 #: - failing: an author domain, and in `source` the client that failed DMARC with it; the word is the disposition.
-#: - host: a host of ours; the word is the direction.
 counts = Table(
     "counts",
     metadata,
@@ -154,7 +170,7 @@ report_groups = Table(
     Column("dkim_aligned", Boolean, nullable=False),
     Column("spf_aligned", Boolean, nullable=False),
     Column("reasons", Text, nullable=False),  # JSON: pairs of type and comment
-    Column("dkim", Text, nullable=False),  # JSON: domain, selector, result, reason of each signature
+    Column("dkim", Text, nullable=False),  # JSON: domain, selector, result, reason, aligned of each signature
     Column("spf", Text, nullable=False),  # JSON: domain, result, reason of MAIL FROM; empty without it
     Column("count", BigInteger, nullable=False),
     Column("report_mail", BigInteger, nullable=False),  # how many of them are reports or bounces themselves

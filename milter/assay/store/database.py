@@ -1,0 +1,207 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""A database with the tables of `assay.store.schema`: SQLite in a file, or PostgreSQL.
+
+One process writes an SQLite file, others read it at the same time (write-ahead log). Nobody else administers it, so it
+is created and migrated when it is opened for writing, under its own lock. Tables in PostgreSQL are shared by hosts that
+may run different versions of assay, so only ``assay store migrate`` changes them.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import stat
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from sqlalchemy import Connection, Engine, create_engine, event, inspect, text
+from sqlalchemy.engine import make_url
+
+from assay.store.destination import UnavailableError
+from assay.store.failures import translated
+from assay.store.revisions import NEWEST, OLDER
+
+BUSY_SECONDS = 5.0  # to wait for another writer, our choice: a batch takes some 30 ms
+CONNECT_SECONDS = 10
+_CACHE_KIB = 16 * 1024  # of SQLite's pages, for inserts into the indexes; our choice
+_MODE = 0o640
+_MIGRATION_LOCK = 0x61737361790001  # of PostgreSQL's advisory locks: "assay" and a number
+
+
+class Database:
+    """An open database. It may be used by several threads."""
+
+    def __init__(self, engine: Engine, name: str, *, may_write: bool) -> None:
+        """Use `open_database`."""
+        self.engine = engine
+        self.name = name  #: the file, or the URL without a password; for messages
+        self.may_write = may_write
+
+    @property
+    def is_sqlite(self) -> bool:
+        """Whether it is a file."""
+        return self.engine.dialect.name == "sqlite"
+
+    @contextlib.contextmanager
+    def reading(self) -> Iterator[Connection]:
+        """A transaction that sees one state of all tables and changes nothing.
+
+        :raises UnavailableError: the database cannot be used now.
+        """
+        with translated(self.name), self.engine.connect() as connection:
+            if not self.is_sqlite:
+                connection.execution_options(isolation_level="REPEATABLE READ", postgresql_readonly=True)
+            with connection.begin():
+                yield connection
+
+    @contextlib.contextmanager
+    def writing(self) -> Iterator[Connection]:
+        """A transaction that is committed at the end, unless an exception leaves it.
+
+        :raises UnavailableError: the database cannot be used now; nothing was written.
+        :raises UnwritableError: the values cannot be stored; nothing was written.
+        """
+        with translated(self.name), self.engine.connect() as connection:
+            connection.execution_options(assay_writes=True)
+            with connection.begin():
+                yield connection
+
+    def revision(self) -> str:
+        """The revision of the tables; empty if there are none.
+
+        :raises UnavailableError: the database cannot be used now.
+        """
+        with self.reading() as connection:
+            return _revision(connection)
+
+    def migrate(self) -> str:
+        """Bring the tables to the newest revision. Whoever else does so at the same time is waited for.
+
+        :returns: the revision before.
+        :raises UnavailableError: it cannot be done now, or the tables are newer than this version of assay.
+        """
+        with self.writing() as connection:
+            if not self.is_sqlite:
+                connection.execute(text(f"SELECT pg_advisory_xact_lock({_MIGRATION_LOCK})"))
+            before = _revision(connection)
+            if before not in ("", *OLDER, NEWEST):
+                raise UnavailableError(self._too_new(before))
+            if before != NEWEST:
+                from assay.store.migrations import upgrade  # Alembic takes memory, and is needed seldom
+
+                upgrade(connection)
+            return before
+
+    def check(self) -> None:
+        """:raises UnavailableError: the tables are not those of this version of assay, or cannot be read."""
+        found = self.revision()
+        if found == NEWEST:
+            return
+        if found in OLDER or not found:
+            state = f"has the tables of an older assay (revision {found})" if found else "has no tables yet"
+            raise UnavailableError(f"{self.name}: {state}; run: assay store migrate")
+        raise UnavailableError(self._too_new(found))
+
+    def _too_new(self, found: str) -> str:
+        return f"{self.name}: has the tables of a newer assay (revision {found}); upgrade assay on this host"
+
+    def close(self) -> None:
+        """Close all connections."""
+        self.engine.dispose()
+
+
+def open_database(where: str, password: str = "", *, may_write: bool = True) -> Database:
+    """Connect, and check that the tables are those of this version. SQLite is created or migrated if it may be written.
+
+    :param where: the path of an SQLite file, or the URL of a PostgreSQL database.
+    :param password: of the database; never in a message.
+    :param may_write: False for connections that only read.
+    :raises UnavailableError: it cannot be used now; the message says why, and what to do.
+    """
+    database = connect(where, password, may_write=may_write)
+    try:
+        if database.is_sqlite and may_write and database.revision() != NEWEST:
+            database.migrate()
+        database.check()
+    except BaseException:
+        database.close()
+        raise
+    return database
+
+
+def connect(where: str, password: str = "", *, may_write: bool = True) -> Database:
+    """The same, whatever its tables are.
+
+    :raises UnavailableError: the driver is not installed, or the file cannot be made.
+    """
+    if "://" in where:
+        return Database(_postgresql(where, password), where, may_write=may_write)
+    path = Path(where)
+    with translated(where):
+        if may_write:
+            _make_file(path)
+        elif not path.exists():
+            raise UnavailableError(f"{path}: there is no database yet; it is made when the daemon starts")
+    return Database(_sqlite(path, may_write=may_write), where, may_write=may_write)
+
+
+def _postgresql(url: str, password: str) -> Engine:
+    location = make_url(url).set(drivername="postgresql+psycopg")
+    if password:
+        location = location.set(password=password)
+    options: dict[str, Any] = {"application_name": "assay", "connect_timeout": CONNECT_SECONDS}
+    # A server that is gone without a word is noticed in a minute and not in two hours.
+    options |= {"keepalives_idle": 30, "keepalives_interval": 10, "keepalives_count": 3}
+    options = {name: value for name, value in options.items() if name not in location.query}
+    try:
+        return create_engine(location, connect_args=options, pool_pre_ping=True)
+    except ImportError as error:
+        raise UnavailableError("PostgreSQL needs a Python package; install psycopg[binary]") from error
+
+
+def _sqlite(path: Path, *, may_write: bool) -> Engine:
+    engine = create_engine(f"sqlite:///{path}", connect_args={"timeout": BUSY_SECONDS})
+
+    @event.listens_for(engine, "connect")
+    def prepare(connection: Any, _: object) -> None:
+        connection.isolation_level = None  # transactions begin below, and not where the driver thinks
+        connection.execute(f"PRAGMA cache_size = -{_CACHE_KIB}")
+        if may_write:
+            connection.execute("PRAGMA journal_mode = WAL")
+            connection.execute("PRAGMA synchronous = NORMAL")
+        else:
+            connection.execute("PRAGMA query_only = ON")
+
+    @event.listens_for(engine, "begin")
+    def begin(connection: Connection) -> None:
+        # A transaction that first reads and then writes could not get the lock when another has written in between.
+        writes = connection.get_execution_options().get("assay_writes")
+        connection.exec_driver_sql("BEGIN IMMEDIATE" if writes else "BEGIN")
+
+    return engine
+
+
+def _make_file(path: Path) -> None:
+    """Make the file with the right permissions; what SQLite keeps beside it gets the same.
+
+    If root does so, the owner of the directory gets it, who is the daemon's user.
+    """
+    try:
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, _MODE)
+    except FileExistsError:
+        return
+    try:
+        folder = path.parent.stat()
+        if os.geteuid() == 0:
+            os.fchown(descriptor, folder.st_uid, folder.st_gid)
+        mode = _MODE if folder.st_mode & stat.S_IRGRP else _MODE & ~stat.S_IRGRP
+        os.fchmod(descriptor, mode)
+    finally:
+        os.close(descriptor)
+
+
+def _revision(connection: Connection) -> str:
+    if not inspect(connection).has_table("alembic_version"):
+        return ""
+    return str(connection.execute(text("SELECT version_num FROM alembic_version")).scalar() or "")

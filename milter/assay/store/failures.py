@@ -1,0 +1,75 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""What an exception of a database means: try again later, or these rows can never be written.
+
+When in doubt, it is later: the rows wait in the spool until the operator has done what the message says.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+
+from sqlalchemy import exc
+
+from assay.store.destination import UnavailableError, UnwritableError
+
+#: Classes of SQLSTATE that are the fault of the values: data exceptions, violated constraints.
+_FAULTS_OF_VALUES = ("22", "23")
+#: What an operator does about an SQLSTATE or its class.
+_POSTGRESQL_FIXES = {
+    "28": "check the user, pg_hba.conf and store.password_file",
+    "3D000": "create the database, then run: assay store migrate",
+    "42501": "grant the rights that docs/store.md names to this user",
+    "42P01": "run: assay store migrate",
+    "53100": "the disk of the server is full",
+}
+_SQLITE_FIXES = {
+    "database or disk is full": "make room on the disk",
+    "attempt to write a readonly database": "the daemon's user must be able to write the file and its directory",
+    "unable to open database file": "the daemon's user must be able to write the file and its directory",
+    "file is not a database": "move the file away; a new one is made",
+    "malformed": "stop the daemon, rescue what is left with: sqlite3 FILE .recover, and move the file away",
+    "database is locked": "another program writes to it; end that",
+}
+
+
+@contextlib.contextmanager
+def translated(name: str) -> Iterator[None]:
+    """Raise the store's exceptions instead of the library's.
+
+    :param name: the database, for messages.
+    """
+    try:
+        yield
+    except exc.DBAPIError as error:
+        raise _meaning(error.orig, name) from None  # the statement with its values is not for the log
+    except exc.SQLAlchemyError as error:
+        raise UnavailableError(f"{name}: {_first_line(error)}") from None
+    except OSError as error:
+        raise UnavailableError(f"{name}: {error.strerror or error}") from error
+    except (UnicodeError, OverflowError) as error:
+        raise UnwritableError(str(error)) from error
+    except Exception as error:
+        if not hasattr(error, "sqlstate"):
+            raise
+        raise _meaning(error, name) from None  # psycopg's, from COPY, which SQLAlchemy does not know
+
+
+def _meaning(error: BaseException | None, name: str) -> Exception:
+    """
+    :param error: what the driver raised.
+    """
+    why = _first_line(error)
+    state = str(getattr(error, "sqlstate", None) or "")
+    names = {kind.__name__ for kind in type(error).__mro__}
+    if state[:2] in _FAULTS_OF_VALUES or (not state and names & {"DataError", "IntegrityError"}):
+        return UnwritableError(why)
+    fix = _POSTGRESQL_FIXES.get(state) or _POSTGRESQL_FIXES.get(state[:2], "")
+    if not state:
+        fix = next((fix for part, fix in _SQLITE_FIXES.items() if part in why), "")
+    return UnavailableError(f"{name}: {why}; {fix}" if fix else f"{name}: {why}")
+
+
+def _first_line(error: object) -> str:
+    lines = str(error).strip().splitlines()
+    return lines[0].strip() if lines else type(error).__name__

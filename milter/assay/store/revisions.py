@@ -1,0 +1,7 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The revisions of the tables, known without Alembic, which would take memory in each process that uses the store."""
+
+from __future__ import annotations
+
+NEWEST = "0001"
+OLDER: tuple[str, ...] = ()  # the oldest first; each can be migrated

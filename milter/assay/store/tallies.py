@@ -1,0 +1,139 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""What a batch of rows adds to the counts and to the groups of aggregate reports, summed up before it is written.
+
+Everything is in a sorted order: hosts that write to one database lock its rows in the same order, and never wait for
+each other in a circle.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from hashlib import blake2b
+from typing import Any
+
+import msgspec
+
+from assay.policy import Direction
+from assay.store.rows import MessageRow, PublishedRow
+
+DAY_MILLISECONDS = 86_400_000
+_INBOUND = Direction.INBOUND.value
+_FAIL = "fail"
+
+Values = tuple[Any, ...]
+
+
+class Tallies:
+    """The sums of a batch. Each member is a list of rows for the table of its name."""
+
+    def __init__(self, rows: Sequence[MessageRow]) -> None:
+        """:raises UnicodeError: a text that cannot be stored."""
+        self.counts = _counts(rows)
+        #: The id of each record of the batch.
+        self.identities: dict[PublishedRow, int] = {}
+        published: dict[int, tuple[PublishedRow, int, int]] = {}
+        groups: Counter[Values] = Counter()
+        for row in rows:
+            if row.dmarc is None:
+                continue
+            record = row.dmarc.published
+            if (identity := self.identities.get(record)) is None:
+                identity = self.identities[record] = published_id(record)
+            # By id: whoever finds two records with one must not make a statement that names it twice.
+            record, first, last = published.get(identity) or (record, row.time, row.time)
+            published[identity] = (record, min(first, row.time), max(last, row.time))
+            if row.dmarc.disposition:
+                groups[_group(row, identity)] += 1
+        self.published = [
+            (identity, record.domain, record.record, record.method, first, last)
+            for identity, (record, first, last) in sorted(published.items(), key=_key)
+        ]
+        self.report_groups = _report_groups(groups)
+
+
+def published_id(record: PublishedRow) -> int:
+    """The id of a DMARC record in the table `published`."""
+    return _digest(msgspec.json.encode(record))
+
+
+def as_json(values: Sequence[object]) -> str:
+    """Values of a column with JSON; none is the empty text."""
+    return msgspec.json.encode(values).decode() if values else ""
+
+
+def result_of(row: MessageRow, key: str) -> str:
+    """The result of the first finding with this key; empty without one."""
+    for finding in row.findings:
+        if finding.key == key:
+            return finding.result
+    return ""
+
+
+def _key(item: tuple[Any, Any]) -> Any:
+    return item[0]
+
+
+def _digest(octets: bytes) -> int:
+    """64 bits, as the databases' integers have them. To make two of one domain collide harms only who does it."""
+    return int.from_bytes(blake2b(octets, digest_size=8).digest(), "big", signed=True)
+
+
+def _counts(rows: Sequence[MessageRow]) -> list[Values]:
+    found: list[Values] = []
+    for row in rows:
+        day = row.time // DAY_MILLISECONDS
+        found += {(day, "result", finding.key, "", finding.result) for finding in row.findings}
+        found.append((day, "action", row.by, "", row.action))
+        found.append((day, "host", row.host, "", row.direction))
+        for action, by in row.watched:
+            found.append((day, "watched", by, "", action))
+        if row.direction == _INBOUND:
+            result = result_of(row, "dmarc")
+            word = result or "none"
+            if row.author_domain:
+                found.append((day, "domain", row.author_domain, "", word))
+            if row.client:
+                found.append((day, "source", row.client, "", word))
+            if result == _FAIL:
+                disposition = row.dmarc.disposition if row.dmarc is not None else ""
+                found.append((day, "failing", row.author_domain, row.client, disposition))
+    return [(*key, count) for key, count in sorted(Counter(found).items(), key=_key)]
+
+
+def _group(row: MessageRow, published: int) -> Values:
+    dmarc = row.dmarc
+    assert dmarc is not None  # noqa: S101  # as the caller has seen
+    signatures: list[Values] = []
+    spf: Values = ()
+    for finding in row.findings:
+        if finding.method == "dkim":
+            signatures.append((finding.domain, finding.selector, finding.result, finding.reason, finding.aligned))
+        elif finding.key == "spf.mailfrom":
+            spf = (finding.domain, finding.result, finding.reason)
+    return (
+        row.time // DAY_MILLISECONDS,
+        published,
+        row.client,
+        row.author_domain,
+        row.null_sender,
+        row.sender_domain,
+        dmarc.policy,
+        dmarc.disposition,
+        dmarc.dkim_aligned,
+        dmarc.spf_aligned,
+        dmarc.reasons,
+        tuple(signatures),
+        spf,
+        row.report_mail,
+    )
+
+
+def _report_groups(groups: Counter[Values]) -> list[Values]:
+    found: dict[Values, Values] = {}
+    for (day, published, *parts, reasons, signatures, spf, report_mail), count in groups.items():
+        values: Values = (*parts, as_json(reasons), as_json(signatures), as_json(spf))
+        key = (day, published, _digest(msgspec.json.encode(values)))
+        _, before, reports = found.get(key) or ((), 0, 0)
+        found[key] = (values, before + count, reports + count * report_mail)
+    return [(*key, *values, count, reports) for key, (values, count, reports) in sorted(found.items(), key=_key)]

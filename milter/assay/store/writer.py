@@ -1,0 +1,171 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Write rows into a database: all of a batch or nothing, and each row once, however often it comes.
+
+The ids of all rows go into the table `seen` in the same transaction. Two hosts that write the same row at the same time
+wait for each other there, and the second finds it written.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable, Sequence
+
+import msgspec
+from sqlalchemy import Connection
+
+from assay.policy.vocabulary import sound
+from assay.store import schema
+from assay.store.database import Database
+from assay.store.destination import UnwritableError
+from assay.store.rows import MessageRow
+from assay.store.statements import PostgresqlStatements, SqliteStatements, Statements
+from assay.store.tallies import DAY_MILLISECONDS, Tallies, Values, as_json, result_of
+
+_DRAWN = 1 << 32
+
+
+class Writer:
+    """Writes batches. Only one thread may use it at a time."""
+
+    def __init__(self, database: Database, sample: float = 1.0, clock: Callable[[], float] = time.time) -> None:
+        """
+        :param sample: the share of messages that are kept one by one, 0 to 1.
+        :param clock: Unix time in seconds.
+        """
+        self._database = database
+        self._kept = int(sample * _DRAWN)
+        self._clock = clock
+        self._statements: Statements = SqliteStatements() if database.is_sqlite else PostgresqlStatements()
+
+    def write(self, rows: Sequence[MessageRow]) -> int:
+        """Write rows in one transaction, except those that were written before.
+
+        :returns: how many were new.
+        :raises UnavailableError: the database cannot be used now; nothing was written.
+        :raises UnwritableError: a value cannot be stored; nothing was written.
+        """
+        try:
+            return self._write(rows)
+        except UnwritableError:  # it may be text, which strangers write; a look at all text of all rows takes longer
+            sound_rows = [_storable(row) for row in rows]
+            if sound_rows == list(rows):
+                raise
+            return self._write(sound_rows)
+
+    def _write(self, rows: Sequence[MessageRow]) -> int:
+        by_id = {row.id: row for row in rows}
+        with self._database.writing() as connection:
+            day = int(self._clock() * 1000) // DAY_MILLISECONDS
+            new = self._statements.see(connection, sorted(by_id), day)
+            if new:
+                self._add(connection, [row for identity, row in by_id.items() if identity in new])
+            return len(new)
+
+    def _add(self, connection: Connection, rows: Sequence[MessageRow]) -> None:
+        tallies = Tallies(rows)
+        samples = [row for row in rows if self._is_sampled(row)]
+        insert = self._statements.insert
+        insert(connection, schema.messages, [_message(row, tallies) for row in samples])
+        insert(connection, schema.findings, [finding for row in samples for finding in _findings(row)])
+        insert(connection, schema.addresses, [address for row in samples for address in _addresses(row)])
+        self._statements.merge_published(connection, tallies.published)
+        self._statements.add_counts(connection, tallies.counts)
+        self._statements.add_groups(connection, tallies.report_groups)
+
+    def _is_sampled(self, row: MessageRow) -> bool:
+        """By random bits of the id, so that it is the same if the row comes again."""
+        return int.from_bytes(row.id[-4:], "big") < self._kept
+
+
+def _message(row: MessageRow, tallies: Tallies) -> Values:
+    """In the order of the columns."""
+    dmarc = row.dmarc
+    return (
+        row.id,
+        row.time,
+        row.host,
+        row.queue,
+        row.stage,
+        row.direction,
+        row.client,
+        row.client_name,
+        row.helo,
+        row.null_sender,
+        row.sender_domain,
+        row.author_domain,
+        row.organizational_domain,
+        row.message_id,
+        row.recipient_count,
+        as_json(row.recipient_domains),
+        row.exempt,
+        row.action,
+        row.by,
+        row.reason,
+        row.override,
+        row.reply,
+        as_json(row.watched),
+        row.signed,
+        row.sealed,
+        row.rewritten,
+        row.milliseconds,
+        as_json(row.waits),
+        row.further_findings,
+        result_of(row, "dmarc"),
+        *(
+            (None, "", "", False, False, "")
+            if dmarc is None
+            else (
+                tallies.identities[dmarc.published],
+                dmarc.policy,
+                dmarc.disposition,
+                dmarc.dkim_aligned,
+                dmarc.spf_aligned,
+                as_json(dmarc.reasons),
+            )
+        ),
+        row.report_mail,
+        row.sender,
+        row.author,
+        row.login,
+        row.subject,
+    )
+
+
+def _findings(row: MessageRow) -> Iterable[Values]:
+    identity = row.id
+    for number, found in enumerate(row.findings):
+        yield (
+            identity,
+            number,
+            found.method,
+            found.key,
+            found.result,
+            found.domain,
+            found.selector,
+            found.aligned,
+            found.reason,
+        )
+
+
+def _addresses(row: MessageRow) -> Iterable[Values]:
+    for role, address in (("sender", row.sender), ("author", row.author), ("login", row.login)):
+        if address:
+            yield (row.id, role, 0, address, folded(address))
+    for number, address in enumerate(row.recipients):
+        yield (row.id, "recipient", number, address, folded(address))
+
+
+def folded(address: str) -> str:
+    """An address as it is searched for: in lower case, without angle brackets."""
+    return address.strip("<> ").lower()
+
+
+def _storable(row: MessageRow) -> MessageRow:
+    """The row with ``\\xNN`` for octets that are not UTF-8, and U+FFFD for NUL, which PostgreSQL does not store."""
+    return msgspec.convert(_without_nul(sound(msgspec.to_builtins(row, builtin_types=(bytes,)))), MessageRow)
+
+
+def _without_nul(value: object) -> object:
+    if isinstance(value, str):
+        return value.replace("\0", "\N{REPLACEMENT CHARACTER}")
+    return [_without_nul(item) for item in value] if isinstance(value, list) else value

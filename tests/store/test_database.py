@@ -1,0 +1,77 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Opening a database, and bringing its tables up to date."""
+
+from __future__ import annotations
+
+import os
+import stat
+from pathlib import Path
+
+import pytest
+from alembic.autogenerate import compare_metadata
+from alembic.migration import MigrationContext
+from alembic.script import ScriptDirectory
+from sqlalchemy import text
+
+from assay.store import revisions
+from assay.store.database import connect, open_database
+from assay.store.destination import UnavailableError
+from assay.store.migrations import configuration
+from assay.store.schema import metadata
+from assay.store.writer import Writer
+from store_rows import row
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "store.sqlite"
+
+
+def test_the_newest_migration_leaves_the_tables_of_the_schema(path: Path) -> None:
+    with open_database(str(path)).reading() as connection:
+        context = MigrationContext.configure(connection, opts={"compare_type": True, "compare_server_default": True})
+        assert compare_metadata(context, metadata) == []
+
+
+def test_the_revisions_are_those_that_alembic_finds(path: Path) -> None:
+    with connect(str(path)).reading() as connection:
+        scripts = list(ScriptDirectory.from_config(configuration(connection)).walk_revisions())
+    assert [script.revision for script in reversed(scripts)] == [*revisions.OLDER, revisions.NEWEST]
+
+
+def test_others_cannot_read_the_file_or_what_sqlite_keeps_beside_it(path: Path) -> None:
+    path.parent.chmod(0o750)
+    database = open_database(str(path))
+    Writer(database).write([row(1)])
+    files = sorted(path.parent.iterdir())
+    assert [file.name for file in files] == ["store.sqlite", "store.sqlite-shm", "store.sqlite-wal"]
+    assert {stat.S_IMODE(file.stat().st_mode) for file in files} == {0o640}
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give files away")
+def test_what_root_makes_belongs_to_the_owner_of_the_directory(path: Path) -> None:
+    os.chown(path.parent, 65534, 65534)
+    open_database(str(path)).close()
+    assert (path.stat().st_uid, path.stat().st_gid) == (65534, 65534)
+
+
+def test_tables_of_a_newer_assay_are_left_alone(path: Path) -> None:
+    database = open_database(str(path))
+    with database.writing() as connection:
+        connection.execute(text("UPDATE alembic_version SET version_num = '9999'"))
+    database.close()
+    for may_write in (True, False):
+        with pytest.raises(UnavailableError, match=r"newer assay .revision 9999.; upgrade assay on this host"):
+            open_database(str(path), may_write=may_write)
+
+
+def test_a_reader_makes_no_file(path: Path) -> None:
+    with pytest.raises(UnavailableError, match="there is no database yet"):
+        open_database(str(path), may_write=False)
+    assert not path.exists()
+
+
+def test_a_reader_cannot_write(path: Path) -> None:
+    open_database(str(path)).close()
+    with pytest.raises(UnavailableError, match="readonly"):
+        Writer(open_database(str(path), may_write=False)).write([row(1)])
