@@ -52,6 +52,18 @@ PANELS: tuple[tuple[str, str, str, tuple[tuple[str, str], ...]], ...] = (
         for method in ("dmarc", "dkim", "spf.mailfrom", "spf.helo", "arc", "iprev")
     ),
     (
+        "Mail of your own, by whether it is signed",
+        "ops",
+        "timeseries",
+        ((f"sum by (signed) (rate(assay_outgoing_total{_WHERE}[$__rate_interval]))", "signed: {{signed}}"),),
+    ),
+    (
+        "Forwarded mail: rewritten, turned back, sealed",
+        "ops",
+        "timeseries",
+        ((f"sum by (act) (rate(assay_forwarded_total{_WHERE}[$__rate_interval]))", "{{act}}"),),
+    ),
+    (
         "How long a message waits",
         "s",
         "timeseries",

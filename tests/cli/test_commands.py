@@ -207,6 +207,21 @@ class TestProbe:
         assert b"Authentication-Results" not in ended.stdout
         assert "rcpts=2 exempt=authenticated" in daemon.wait_for_log("exempt=authenticated")
 
+    def test_changes_of_the_envelope(self, tmp_path: Path, saved: str) -> None:
+        (tmp_path / "secrets").touch(0o600)
+        (tmp_path / "secrets").write_bytes(b"a secret for the tests")
+        section = {"domain": "srs.example", "secrets_file": str(tmp_path / "secrets"), "own_domains": ("ours.example",)}
+        with Daemon(tmp_path, ROWS, srs=section) as forwarder:
+            ended = assay("probe", forwarder.socket, saved, *ENVELOPE, "--rcpt", "bob@a.example")
+            assert ended.returncode == 0
+            address = ended.stderr.decode().removeprefix("sender changed to: <").removesuffix(">\n")
+            assert address.startswith("SRS0=")
+            ended = assay("probe", forwarder.socket, saved, "--ip", GOOD, "--rcpt", address)
+            assert (ended.returncode, ended.stderr.decode()) == (
+                0,
+                f"recipient removed: <{address}>\nrecipient added: <joe@example.org>\n",
+            )
+
     @pytest.mark.parametrize("octets", [b"", b"\xff\0\xfe", b"no header\n"])
     def test_garbage(self, daemon: Daemon, octets: bytes) -> None:
         ended = assay("probe", daemon.socket, "-", *ENVELOPE, stdin=octets)

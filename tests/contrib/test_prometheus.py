@@ -25,10 +25,12 @@ import pytest
 
 from running import PATIENCE, Daemon
 from sending import BAD, ROWS, greet, message, send
+from signing import pem, rsa_key
 
 ROOT = Path(__file__).parents[2]
 PROGRAMS = Path(os.environ.get("ASSAY_PROMETHEUS") or ROOT / ".cache" / "prometheus")
 CONTRIB = ROOT / "contrib"
+OURS = "192.0.2.10"  # a host of ours
 RULES = CONTRIB / "prometheus" / "assay.rules.yml"
 DASHBOARD = CONTRIB / "grafana" / "assay.json"
 ALERTS = re.findall(r"- alert: (\w+)", RULES.read_text())
@@ -58,10 +60,19 @@ def prometheus(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         *(f"--web.listen-address=127.0.0.1:{its}", "--log.level=error"),
     ]
     rule = {"name": "watched", "when": "true", "action": "tag", "dry_run": True}
-    metrics = {"listen": f"inet:{ours}@127.0.0.1"}
-    iprev = {"stage": "connect", "fail": "reject"}
+    sections: dict[str, Any] = {
+        "metrics": {"listen": f"inet:{ours}@127.0.0.1"},
+        "dmarc": {"reject": "reject"},
+        "iprev": {"stage": "connect", "fail": "reject"},
+        "clients": {"internal": (OURS,)},
+        "srs": {"domain": "srs.example", "secrets_file": str(folder / "secrets"), "own_domains": ("ours.example",)},
+        "sign": {"domain": ({"domain": "ours.example", "selectors": ("s",), "key_directory": str(folder)},)},
+    }
+    for name, content in (("secrets", b"a secret for the tests"), ("s.pem", pem(rsa_key()))):
+        (folder / name).touch(0o600)
+        (folder / name).write_bytes(content)
     with (
-        Daemon(folder, ROWS, metrics=metrics, dmarc={"reject": "reject"}, iprev=iprev, rule=[rule]) as daemon,
+        Daemon(folder, ROWS, rule=[rule], **sections) as daemon,
         subprocess.Popen([*map(str, line)]) as process,
     ):
         try:
@@ -88,6 +99,9 @@ def send_some(daemon: Daemon) -> None:
         greet(mta)
         send(mta)
         send(mta, message("a@reject.example"))
+    with daemon.mta() as mta:
+        greet(mta, OURS)
+        send(mta, message("dan@ours.example"), path="dan@ours.example")
     with daemon.mta() as mta:
         mta.connect("unknown", ip_address(BAD), j="mx.example.net", client_addr=BAD)
 

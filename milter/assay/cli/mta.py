@@ -58,13 +58,16 @@ class FilterOutcome:
 
     `reply` is the SMTP reply the client would get. `edits` are (index, name, value) for an insertion, with `value`
     None for the removal of the index-th field of that name. `quarantine` is the reason, empty for none. `recipients`
-    are those that the milter added, verbatim.
+    are those that the milter added, `removed_recipients` those that it removed, `sender` is the new sender, or empty;
+    all verbatim.
     """
 
     reply: str = _FINAL[b"c"]
     edits: list[tuple[int, bytes, bytes | None]] = field(default_factory=list)
     quarantine: str = ""
     recipients: list[str] = field(default_factory=list)
+    removed_recipients: list[str] = field(default_factory=list)
+    sender: str = ""
     skip: bool = False
 
     @property
@@ -162,7 +165,11 @@ class Mta:
                     index, name, value = _edit(data)
                     outcome.edits.append((index, name, value or None))
                 case b"+":
-                    outcome.recipients.append(data.rstrip(b"\0").decode("utf-8", "replace"))
+                    outcome.recipients.append(_path(data))
+                case b"-":
+                    outcome.removed_recipients.append(_path(data))
+                case b"e":
+                    outcome.sender = _path(data)
                 case b"q":
                     outcome.quarantine = data.rstrip(b"\0").decode("utf-8", "replace")
                 case _:
@@ -254,6 +261,11 @@ def _reply(command: bytes, data: bytes) -> str:
     if command not in _FINAL:
         raise MilterError(f"unexpected answer {command!r}")
     return _FINAL[command]
+
+
+def _path(data: bytes) -> str:
+    """The path of a change of the envelope. ESMTP parameters may follow it."""
+    return data.partition(b"\0")[0].decode("utf-8", "replace")
 
 
 def _edit(data: bytes) -> tuple[int, bytes, bytes]:

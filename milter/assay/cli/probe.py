@@ -86,6 +86,13 @@ def _converse(mta: Mta, options: argparse.Namespace, header: Header, body: bytes
         return EX_REFUSED if outcome.code >= 500 else os.EX_TEMPFAIL
     if outcome.quarantine:
         print(escaped(f"quarantined: {outcome.quarantine}"), file=sys.stderr)
+    for what, paths in (
+        ("sender changed to", filter(None, [outcome.sender])),
+        ("recipient removed", outcome.removed_recipients),
+        ("recipient added", outcome.recipients),
+    ):
+        for path in paths:
+            print(escaped(f"{what}: {path}"), file=sys.stderr)
     received = HeaderField(b"Received", f" by {options.mta_name} (assay probe) id {_QUEUE_ID}".encode())
     for field in apply(outcome.edits, header, received):
         sys.stdout.buffer.write(field.raw.replace(b"\r\n", b"\n"))
