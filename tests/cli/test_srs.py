@@ -38,28 +38,91 @@ def test_there_and_back(configuration: Path, capsys: pytest.CaptureFixture[str])
     assert capsys.readouterr().out == '"a b"@a.example\n'
 
 
-def test_an_address_of_ours_is_not_rewritten(configuration: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["srs", "forward", "-c", str(configuration), "ann@ours.example"]) == os.EX_OK
-    printed = capsys.readouterr()
-    assert printed.out == "ann@ours.example\n"
-    assert printed.err == "assay srs: ours.example is one of our domains, so it is not rewritten\n"
+def test_it_says_what_the_answer_depends_on(configuration: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["srs", "forward", "-c", str(configuration), "ann@a.example"]) == os.EX_OK
+    assert capsys.readouterr().err == "assay srs: provided that no recipient is in srs.own_domains (--rcpt)\n"
+    assert main(["srs", "forward", "-c", str(configuration), "ann@a.example", "--rcpt", "<bob@b.example>"]) == os.EX_OK
+    assert not capsys.readouterr().err
+
+
+#: What is set, what the command line says of it, and the condition that decides.
+CONDITIONS = {
+    'sender_domains = ["b.example"]': ([], [], "sender is not in srs.sender_domains"),
+    'recipient_domains = ["b.example"]': (
+        ["--rcpt", "bob@b.example"],
+        ["--rcpt", "bob@c.example"],
+        "a recipient is not in srs.recipient_domains",
+    ),
+    'networks = ["192.0.2.0/24"]': (["--ip", "192.0.2.1"], ["--ip", "198.51.100.1"], "client is not in srs.networks"),
+    'daemon_names = ["out"]': (
+        ["--daemon-name", "out"],
+        ["--daemon-name", "in"],
+        "service is not in srs.daemon_names",
+    ),
+    'logins = ["ann"]': (["--login", "ann"], ["--login", "bob"], "login is not in srs.logins"),
+    "": (["--rcpt", "bob@b.example"], ["--rcpt", "<bob@ours.example>"], "recipient bob@ours.example is ours"),
+}
+
+
+@pytest.mark.parametrize("condition", CONDITIONS)
+def test_each_condition_decides_as_in_the_daemon(
+    configuration: Path, capsys: pytest.CaptureFixture[str], condition: str
+) -> None:
+    configuration.write_text(f"{configuration.read_text()}{condition}\n")
+    holds, fails, why = CONDITIONS[condition]
+    command = ["srs", "forward", "-c", str(configuration), "ann@a.example"]
+    assert main([*command, *fails]) == os.EX_OK
+    assert capsys.readouterr() == ("ann@a.example\n", f"assay srs: {why}, so it is not rewritten\n")
+    if holds:
+        assert main([*command, *holds]) == os.EX_OK
+        printed = capsys.readouterr()
+        assert printed.out.startswith("SRS0=")
+        key = condition.partition(" ")[0]
+        assert not key or f"srs.{key}" not in printed.err
+        assert main(command) == os.EX_OK
+        assert (f"srs.{key}" if key else "srs.own_domains") in capsys.readouterr().err
+
+
+def test_it_names_the_rules_that_may_decide(configuration: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    rule = '[[rule]]\nname = "lists"\nwhen = "true"\nforward = false\n'
+    configuration.write_text(configuration.read_text() + rule)
+    assert main(["srs", "forward", "-c", str(configuration), "ann@a.example", "--rcpt", "b@b.example"]) == os.EX_OK
+    assert capsys.readouterr().err == "assay srs: provided that no rule decides otherwise (lists)\n"
 
 
 @pytest.mark.parametrize(
-    ("verb", "address", "message"),
+    ("address", "stays", "why"),
     [
-        ("forward", "ann", "domain: no domain in the address"),
-        ("reverse", "ann@a.example", "domain: not ours: the domain is not srs.example"),
-        ("reverse", "ann@srs.example", "form: not an SRS address"),
-        ("reverse", old(0, b"none of ours"), "hash: hash is not valid for any of the secrets"),
-        ("reverse", old(30), "age: address is 30 days old"),
-        ("reverse", "SRS0=\x1b[31m@srs.example", "form: no date in the SRS0 address"),
+        ("ann@ours.example", "ann@ours.example", "sender domain ours.example is ours"),
+        ("ann@below.OURS.example", "ann@below.OURS.example", "sender domain below.ours.example is ours"),
+        ("<>", "<>", "null sender"),
+        ("ann", "ann", "sender is not a mailbox"),
+        ('<""@a.example>', '""@a.example', "sender has an empty local part"),
+        ("SRS0=x=y=z=ann@SRS.example", "SRS0=x=y=z=ann@SRS.example", "sender is already rewritten"),
+    ],
+)
+def test_what_is_not_rewritten(
+    configuration: Path, capsys: pytest.CaptureFixture[str], address: str, stays: str, why: str
+) -> None:
+    assert main(["srs", "forward", "-c", str(configuration), address]) == os.EX_OK
+    assert capsys.readouterr() == (f"{stays}\n", f"assay srs: {why}, so it is not rewritten\n")
+
+
+@pytest.mark.parametrize(
+    ("address", "message"),
+    [
+        ("ann", "domain: not a mailbox: no @ in the address"),
+        ("ann@a.example", "domain: not ours: the domain is not srs.example"),
+        ("ann@srs.example", "form: not an SRS address"),
+        (old(0, b"none of ours"), "hash: hash is not valid for any of the secrets"),
+        (old(30), "age: address is 30 days old"),
+        ("SRS0=\x1b[31m@srs.example", "form: no date in the SRS0 address"),
     ],
 )
 def test_an_error_names_the_check(
-    configuration: Path, capsys: pytest.CaptureFixture[str], verb: str, address: str, message: str
+    configuration: Path, capsys: pytest.CaptureFixture[str], address: str, message: str
 ) -> None:
-    assert main(["srs", verb, "-c", str(configuration), address]) == 1
+    assert main(["srs", "reverse", "-c", str(configuration), address]) == 1
     printed = capsys.readouterr()
     assert not printed.out
     assert printed.err.startswith(f"assay srs: {message}")
@@ -69,9 +132,10 @@ def test_an_error_names_the_check(
     ("address", "forward", "reverse", "code"),
     [
         ("ann@a.example", "SRS0=", "domain: not ours", os.EX_OK),
-        (old(5), "SRS0=", "ann@a.example", os.EX_OK),
-        ("ann@srs.example", "ann@srs.example (srs.example is one of our domains", "form: not an SRS", os.EX_OK),
-        ("ann", "domain: no domain", "domain: no domain", 1),
+        (old(5), f"{old(5)} (sender is already rewritten", "ann@a.example", os.EX_OK),
+        ("ann@srs.example", "ann@srs.example (sender is already rewritten", "form: not an SRS", 1),
+        ("ann@ours.example", "ann@ours.example (sender domain ours.example is ours", "domain: not ours", 1),
+        ("ann", "ann (sender is not a mailbox", "domain: not a mailbox", 1),
     ],
 )
 def test_test_shows_both_ways(

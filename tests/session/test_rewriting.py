@@ -80,6 +80,15 @@ def test_a_foreign_sender_is_rewritten_if_all_recipients_leave(sections: dict[st
         ("ann@author.example", ["bob@ours.example"], "recipient bob@ours.example is ours"),
         ("ann@author.example", ["bob@a.example", "eve@Ours.EXAMPLE"], "recipient eve@Ours.EXAMPLE is ours"),
         ("ann@author.example", ["Postmaster"], "recipient Postmaster is ours"),
+        (
+            "ann@author.example",
+            ["@relay.example:eve@ours.example"],
+            "recipient @relay.example:eve@ours.example is ours",
+        ),
+        ("ann@author.example", ['"a@b"@ours.example'], r"recipient \"a@b\"@ours.example is ours"),
+        ("ann@author.example", ['"a@b.example"'], r"recipient \"a@b.example\" is ours"),
+        ("ann@author.example", ["bob@[192.0.2.9]"], "recipient bob@[192.0.2.9] is ours"),
+        ("@relay.example:ann@ours.example", ["bob@a.example"], "sender domain ours.example is ours"),
     ],
 )
 def test_any_other_sender_stays(sections: dict[str, Any], sender: str, recipients: list[str], why: str) -> None:
@@ -150,6 +159,17 @@ def test_an_address_of_ours_beyond_the_recipients_that_are_kept_comes_later(sect
     assert str(verdict.reply) == "452 4.5.3 Too many recipients; send the others in another message"
     assert "by=srs.recipients" in log(verdict).replace('"', "")
     assert end.action is Action.ACCEPT
+
+
+@pytest.mark.parametrize("last", ["eve@ours.example", "eve@a.example"])
+def test_mail_to_more_recipients_than_are_kept_is_not_forwarded(sections: dict[str, Any], last: str) -> None:
+    others = [f"{number}@a.example" for number in range(MAX_RECIPIENTS - 1)]
+    assert envelope_edits(sent(sections, *others, "bob@a.example"))
+    verdict = sent(sections, *others, "bob@a.example", last)
+    assert not envelope_edits(verdict)
+    assert 'srs=none srs.why="more than 1000 recipients, and the others were not looked at"' in log(verdict)
+    rule = forwarding_rule(True, 'rcpt.exists(r, r == "bob@a.example")')
+    assert envelope_edits(sent(sections | rule, *others, "bob@a.example", last)), "a rule decides by those it sees"
 
 
 def test_a_sender_that_only_looks_like_srs_is_rewritten(sections: dict[str, Any]) -> None:

@@ -9,15 +9,18 @@ import sys
 import time
 from typing import Any
 
-from assay.cli.options import add_configuration
+from msgspec.structs import replace
+
+from assay.cli.options import add_configuration, address
 from assay.cli.output import say
 from assay.cli.serve import name
-from assay.config import ConfigError, load, make_rewriting
+from assay.config import ConfigError, Configuration, load, make_rewriting
 from assay.config.section import SettingError
-from assay.model.name import InvalidNameError, parse_mailbox
-from assay.model.printable import as_prose
+from assay.model.name import InvalidNameError, ReversePath, parse_mailbox
+from assay.model.printable import as_prose, escaped
+from assay.model.smtp import Client, Envelope
 from assay.policy import Rewriting
-from assay.policy.rewriting import written
+from assay.policy.addresses import Entries
 from assay.protocol import srs
 
 
@@ -32,24 +35,19 @@ def add_to(commands: Any) -> None:
     ):
         verb = verbs.add_parser(verb_name, help=text, description=text[0].upper() + text[1:] + ".")
         add_configuration(verb)
-        verb.add_argument("address", metavar="ADDRESS", type=_address, help="with or without angle brackets")
+        verb.add_argument("address", metavar="ADDRESS", help="with or without angle brackets")
+        if run is _forward:
+            verb.add_argument("--ip", type=address, help="address of the SMTP client, for srs.networks")
+            verb.add_argument("--daemon-name", metavar="NAME", help="the MTA's service, for srs.daemon_names")
+            verb.add_argument("--login", metavar="NAME", help="the login name, for srs.logins")
+            verb.add_argument("--rcpt", action="append", default=[], metavar="PATH", help="recipient; may be repeated")
         verb.set_defaults(run=run)
 
 
-def _address(text: str) -> str:
-    """The address with its local part not quoted. What is not a mailbox stays as it is, for the checks to report."""
-    text = text.removeprefix("<").removesuffix(">")
-    try:
-        mailbox = parse_mailbox(text)
-    except InvalidNameError:
-        return text
-    return f"{mailbox.local_part}@{mailbox.domain}"
-
-
-def _rewriting(options: argparse.Namespace) -> Rewriting:
+def _rewriting(options: argparse.Namespace, configuration: Configuration) -> Rewriting:
     place = name(options.config)
     try:
-        rewriting = make_rewriting(load(options.config).srs)
+        rewriting = make_rewriting(configuration.srs)
     except SettingError as error:
         raise ConfigError(f"{place}: {error}") from error
     if rewriting is None:
@@ -58,58 +56,93 @@ def _rewriting(options: argparse.Namespace) -> Rewriting:
 
 
 def _forward(options: argparse.Namespace) -> int:
-    rewriting = _rewriting(options)
-    try:
-        forwarded, why = _forwarded(rewriting, options.address)
-    except srs.SrsError as error:
-        return _failed(error)
-    say([written(forwarded)])
+    configuration = load(options.config)
+    rewriting, conditions = _without_unknown(_rewriting(options, configuration), options)
+    rules = [rule.name for rule in configuration.rule if rule.forward is not None]
+    if rules:
+        conditions.append(f"no rule decides otherwise ({', '.join(rules)})")
+    sender, why = _forwarded(
+        rewriting,
+        options.address,
+        Client(options.ip, daemon=options.daemon_name or ""),
+        tuple(path.removeprefix("<").removesuffix(">") for path in options.rcpt),
+        options.login or "",
+    )
+    say([sender or "<>"])
     if why:
-        print(f"assay srs: {why}, so it is not rewritten", file=sys.stderr)
+        print(f"assay srs: {escaped(why)}, so it is not rewritten", file=sys.stderr)
+    elif conditions:
+        print(f"assay srs: provided that {escaped(', '.join(conditions))}", file=sys.stderr)
     return os.EX_OK
+
+
+def _without_unknown(rewriting: Rewriting, options: argparse.Namespace) -> tuple[Rewriting, list[str]]:
+    """The settings without the conditions that the command line does not answer, and those in words."""
+    conditions = []
+    if not options.rcpt:
+        conditions.append("no recipient is in srs.own_domains (--rcpt)")
+        if rewriting.recipients != Entries():
+            conditions.append("all recipients are in srs.recipient_domains (--rcpt)")
+    if rewriting.networks is not None and options.ip is None:
+        conditions.append("the client is in srs.networks (--ip)")
+        rewriting = replace(rewriting, networks=None)
+    if rewriting.daemon_names and options.daemon_name is None:
+        conditions.append("the service is in srs.daemon_names (--daemon-name)")
+        rewriting = replace(rewriting, daemon_names=frozenset())
+    if rewriting.logins and options.login is None:
+        conditions.append("the login is in srs.logins (--login)")
+        rewriting = replace(rewriting, logins=frozenset())
+    return rewriting, conditions
 
 
 def _reverse(options: argparse.Namespace) -> int:
     try:
-        say([written(_reversed(_rewriting(options), options.address)[0])])
+        say([_reversed(_rewriting(options, load(options.config)), options.address)])
     except srs.SrsError as error:
-        return _failed(error)
+        print(f"assay srs: {error.fault}: {as_prose(str(error))}", file=sys.stderr)
+        return 1
     return os.EX_OK
 
 
 def _test(options: argparse.Namespace) -> int:
-    rewriting = _rewriting(options)
+    """Exit code 1: it is neither rewritten nor turned back."""
+    rewriting = _rewriting(options, load(options.config))
     scheme = rewriting.scheme
     number = len(scheme.secrets)
     say([f"domain   {scheme.domain}, {number} secret{'s' if number > 1 else ''}, valid for {scheme.max_age_days} days"])
-    failures = 0
-    for verb, way in (("forward", _forwarded), ("reverse", _reversed)):
-        try:
-            address, why = way(rewriting, options.address)
-        except srs.SrsError as error:
-            failures += 1
-            say([f"{verb}  {error.fault}: {error}"])
-            continue
-        say([f"{verb}  {written(address)}" + (f" ({why}, so it is not rewritten)" if why else "")])
-    return 1 if failures == 2 else os.EX_OK
+    every = replace(rewriting, networks=None, daemon_names=frozenset(), logins=frozenset())
+    sender, why = _forwarded(every, options.address, Client())
+    say([f"forward  {sender or '<>'}" + (f" ({why}, so it is not rewritten)" if why else "")])
+    try:
+        say([f"reverse  {_reversed(rewriting, options.address)}"])
+    except srs.SrsError as error:
+        say([f"reverse  {error.fault}: {error}"])
+        return 1 if why else os.EX_OK
+    return os.EX_OK
 
 
-def _forwarded(rewriting: Rewriting, address: str) -> tuple[str, str]:
-    """The address that the sender is rewritten to; or the same address, and why."""
-    domain = address.rpartition("@")[2]
-    if domain and rewriting.own.hold(domain):
-        return address, f"{as_prose(domain)} is one of our domains"
-    return srs.forward(address, rewriting.scheme, time.time()), ""
+def _forwarded(
+    rewriting: Rewriting, sender: str, client: Client, recipients: tuple[str, ...] = (), login: str = ""
+) -> tuple[str, str]:
+    """The address that the daemon rewrites the sender to; or the same address, and why."""
+    path = ReversePath.parse(sender)
+    envelope = Envelope(path, recipients, authenticated=login)
+    rewritten = rewriting.forward(client, envelope, None, time.time())
+    return rewritten.sender or path.text, rewritten.why
 
 
-def _reversed(rewriting: Rewriting, address: str) -> tuple[str, str]:
-    """The sender that the address stands for."""
-    _, at, domain = address.rpartition("@")
-    if at and domain.lower() != rewriting.scheme.domain:
+def _reversed(rewriting: Rewriting, recipient: str) -> str:
+    """The sender that the address stands for.
+
+    :raises srs.SrsError: it is not ours, or fails a check.
+    """
+    text = recipient.removeprefix("<").removesuffix(">")
+    if original := rewriting.reverse(text, time.time()):
+        return original
+    try:
+        mailbox = parse_mailbox(text)
+    except InvalidNameError as error:
+        raise srs.SrsError(srs.Fault.DOMAIN, f"not a mailbox: {error}") from error
+    if mailbox.domain.name != rewriting.scheme.domain:
         raise srs.SrsError(srs.Fault.DOMAIN, f"not ours: the domain is not {rewriting.scheme.domain}")
-    return srs.reverse(address, rewriting.scheme, time.time()), ""
-
-
-def _failed(error: srs.SrsError) -> int:
-    print(f"assay srs: {error.fault}: {as_prose(str(error))}", file=sys.stderr)
-    return 1
+    raise srs.SrsError(srs.Fault.FORM, "not an SRS address")

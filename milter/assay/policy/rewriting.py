@@ -95,8 +95,8 @@ class Rewriting(Struct, frozen=True):
             return why
         if asked:
             return ""
-        if staying := self._first_that_stays(envelope.recipients):
-            return f"recipient {staying} is ours"
+        if staying := why_it_stays(envelope, self.own):
+            return staying
         return self._why_not_from(client, envelope) or self._why_not_to(envelope.recipients)
 
     def _why_not_sender(self, sender: Mailbox) -> str:
@@ -129,9 +129,28 @@ class Rewriting(Struct, frozen=True):
             return ""
         return "a recipient is not in srs.recipient_domains"
 
-    def _first_that_stays(self, recipients: Iterable[str]) -> str:
-        """The first recipient that does not leave us. One without a domain is local (RFC 5321, 4.1.1.3)."""
-        return next((path for path in recipients if "@" not in path or self.own.hold(path)), "")
+
+def why_it_stays(envelope: Envelope, own: Entries) -> str:
+    """Why a message does not leave us for all its recipients, in one clause; empty if it does.
+
+    One with more recipients than are kept stays: nobody has looked at the others, which may be ours.
+
+    :param own: our domains.
+    """
+    staying = next((path for path in envelope.recipients if not _has_domain(path) or own.hold(path)), "")
+    if staying:
+        return f"recipient {staying} is ours"
+    if envelope.more_recipients:
+        return f"more than {len(envelope.recipients)} recipients, and the others were not looked at"
+    return ""
+
+
+def _has_domain(path: str) -> bool:
+    """Whether a recipient may leave us: one without a domain is local (RFC 5321, 4.1.1.3), such as ``"a@b"``, and an
+    address in place of a domain may be ours (4.1.3).
+    """
+    _, at, domain = path.rpartition("@")
+    return bool(at) and not domain.startswith("[") and not domain.endswith('"')
 
 
 #: SPF then passes for our domain, which is not the author's, so only a signature can be aligned (RFC 9989, 4.4).

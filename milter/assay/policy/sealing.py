@@ -3,12 +3,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 from msgspec import Struct
 
 from assay.model.name import Domain
+from assay.model.smtp import Envelope
 from assay.policy.addresses import Entries
+from assay.policy.rewriting import why_it_stays
 from assay.protocol import dkim
 
 
@@ -26,19 +26,18 @@ class Sealing(Struct, frozen=True):
     keys: tuple[SealingKey, ...]
     own: Entries
 
-    def choose(self, recipients: Sequence[str], *, asked: bool = False) -> tuple[SealingKey | None, str]:
+    def choose(self, envelope: Envelope, *, asked: bool = False) -> tuple[SealingKey | None, str]:
         """What seals a message, or None and why nothing does.
 
         One that stays with a recipient of ours is not sealed: for those who read it here, the results that we write
         are enough.
 
-        :param recipients: the forward-paths without angle brackets.
+        :param envelope: with all recipients.
         :param asked: a rule says that it is forwarded, whoever the recipients are.
         """
-        staying = next((path for path in recipients if "@" not in path or self.own.hold(path)), None)
-        if staying is not None and not asked:
-            return None, f"recipient {staying} is ours"
+        if not asked and (staying := why_it_stays(envelope, self.own)):
+            return None, staying
         for key in self.keys:
-            if key.recipients == Entries() or all(map(key.recipients.hold, recipients)):
+            if key.recipients == Entries() or all(map(key.recipients.hold, envelope.recipients)):
                 return key, ""
         return None, "no arc.seal covers all recipients"

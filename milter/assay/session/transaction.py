@@ -92,6 +92,7 @@ class Transaction:
         self._publications = publications
         self._authserv_id = authserv_id
         self._recipients: list[str] = []
+        self._more_recipients = False
         self._turned_back: dict[str, str] = {}  # the original sender by recipient
         self._began = now
         self._unread_received = b""
@@ -119,6 +120,8 @@ class Transaction:
         """Take the next recipient, as in RCPT TO."""
         if len(self._recipients) < MAX_RECIPIENTS:
             self._recipients.append(path.removeprefix("<").removesuffix(">"))
+        else:
+            self._more_recipients = True
 
     def turn_back(self, recipient: str) -> bool:
         """Look whether the next recipient is an SRS address of ours, before `recipient` takes it.
@@ -180,7 +183,8 @@ class Transaction:
         if self._settings.signing is not None and self._settings.policy.signs_inbound and self.judging is not None:
             specs += self._settings.signing.body_hash_specs  # the rules need results that are not there yet
         if self.judging is not None and self._settings.sealing is not None:
-            key, _ = self._settings.sealing.choose(self._recipients, asked=bool(self._settings.policy.forward_rules))
+            envelope = self._complete_envelope("")
+            key, _ = self._settings.sealing.choose(envelope, asked=bool(self._settings.policy.forward_rules))
             specs += [arc.BODY_HASH_SPEC] if key is not None else []
         self._hashes = dkim.BodyHashes(specs)
 
@@ -203,10 +207,19 @@ class Transaction:
         return self._with_envelope(None if self.judging is None else self.judging.so_far(), queue_id)
 
     def _with_envelope(self, found: Assessment | None, queue_id: str) -> Assessment:
-        envelope = replace(self._envelope, queue_id=queue_id, recipients=tuple(self._recipients))
+        envelope = self._complete_envelope(queue_id)
         if found is None:
             return Assessment(self._client, envelope, self._course.message.exempt)
         return replace(found, envelope=envelope, unread_received=self._unread_received)
+
+    def _complete_envelope(self, queue_id: str) -> Envelope:
+        """The envelope with the recipients so far."""
+        return replace(
+            self._envelope,
+            queue_id=queue_id,
+            recipients=tuple(self._recipients),
+            more_recipients=self._more_recipients,
+        )
 
     def end_of_message(self, *, queue_id: str, now: int, draw: float) -> Verdict:
         """Join all evaluations, and decide. Waits for answers as long as is left for the message.
@@ -283,7 +296,7 @@ class Transaction:
             return None
         if asked.forward is False:
             return Sealed(why=asked.by)
-        key, why = self._settings.sealing.choose(self._recipients, asked=bool(asked.forward))
+        key, why = self._settings.sealing.choose(assessment.envelope, asked=bool(asked.forward))
         if key is None:
             return Sealed(why="; ".join((why, *asked.faults)))
         return seal(
