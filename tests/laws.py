@@ -10,22 +10,25 @@ other; where there is a way to write what was read, reading it again gives the s
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from ipaddress import ip_address
+from xml.etree import ElementTree
 
 from assay.config.endpoint import Endpoint, EndpointError
 from assay.inquiry import Outcome, Question, RecordType
 from assay.keys import SendersError, opendkim, parse_senders
 from assay.log import MAX_VALUE_LENGTH, quote
 from assay.model.message import Header, HeaderField, split_message
-from assay.model.name import Domain, InvalidNameError, Mailbox, ReversePath, quote_local_part
+from assay.model.name import Domain, InvalidNameError, Mailbox, ReversePath, parse_mailbox, quote_local_part
 from assay.model.network import Networks
-from assay.model.smtp import canonical_address, parse_address
-from assay.protocol import arc, authres, dkim, dmarc, senderid, spf
+from assay.model.smtp import Envelope, canonical_address, parse_address
+from assay.protocol import arc, authres, dkim, dmarc, report, senderid, spf
 from assay.protocol.arc.chain import read_ending
 from assay.protocol.arc.seal import recorded_results
+from assay.protocol.report.render import MAX_TEXT
 from assay.protocol.spf import macro
 from assay.protocol.syntax.address import AddressFault, AddressList, parse_addresses
 from assay.protocol.syntax.received import parse_received
@@ -35,6 +38,7 @@ from assay.resolver.message import read as read_message
 from reference import agree
 
 CLIENT = ip_address("2001:db8::1")
+REDACTOR = report.Redactor(b"key")
 
 
 @dataclass(frozen=True)
@@ -341,6 +345,69 @@ def dmarc_record(data: bytes) -> None:
         assert record.p is not None or (record.sp is None and record.np is None and not record.rua)
         if text.isascii():
             assert dmarc.parse(record.text.encode()) == record
+
+
+@law(
+    "mailto:a@b.example!10m,mailto:%22a%20b%22@b%C3%BCcher.example?cc=x@y.example",
+    "https://a.example/",
+    tokens="mailto: a@b.example %40 %2C %C3%BC ! 10m , ? &cc= https://",
+)
+def report_uri(data: bytes) -> None:
+    record = dmarc.parse(b"v=DMARC1; p=none; rua=" + data)
+    for uri in (*record.rua, _text(data)):
+        try:
+            mailbox = report.parse_mailto(uri)
+        except report.UriError as fault:
+            _is_sound(str(fault))
+            continue
+        assert str(mailbox).isascii()
+        assert str(mailbox).isprintable()
+        assert parse_mailbox(str(mailbox)) == mailbox
+    assert all(uri and limit >= 0 for uri, limit in report.size_limits(record).items())
+
+
+@law("a\r\nb", "]]>", "&lt;<a>", "\0", b"\xff\xfe", "ü" * 300, tokens="]]> < > & \0")
+def aggregate_report(data: bytes) -> None:
+    """What XML readers other than the tests' own make of a text in a report: the same, whatever it is."""
+    text = _text(data)
+    none = dmarc.DmarcPolicy.NONE
+    about = report.AggregateReport(
+        report.ReportMetadata(text, text, text, 0, 1, text, (text,), text),
+        report.PolicyPublished(text, none, none, none),
+    )
+    record = report.ReportRecord(
+        text,
+        1,
+        report.Disposition.NONE,
+        dkim_aligned=False,
+        spf_aligned=False,
+        header_from=text,
+        envelope_from=text,
+        reasons=(report.OverrideReason(report.OverrideType.OTHER, text),),
+        dkim=(report.DkimResult(text, text, dkim.Result.PASS, text),),
+        spf=report.SpfResult(text, spf.Result.PASS, text),
+    )
+    for schema in report.Schema:
+        root = ElementTree.fromstring(b"".join(report.render(about, [record], schema)))  # noqa: S314 - our own
+        texts = [element.text or "" for element in root.iter()]
+        assert all(one.isprintable() or not one.strip() for one in texts)
+        assert max(map(len, texts)) <= 11 * (MAX_TEXT + 3)
+
+
+@law(
+    'From: "A" <a@b.example>\nTo: c@d.example\nReceived: from x (y) for <e@f.example>\nX-A: b\nSubject: "g h"@i\n',
+    tokens='From: To: Received: Subject: " @ < > ( ) = \\ \n a@b.example i= smtp.mailfrom=',
+)
+def redacted_header(data: bytes) -> None:
+    header, _ = split_message(data)
+    fields, complete = REDACTOR.header(header)
+    assert complete == (len(fields) == len(header.fields))
+    octets = b"".join(field.raw for field in fields)
+    assert octets.isascii()
+    assert [field.name for field in split_message(octets + b"\r\n")[0]] == [field.name for field in fields]
+    for word in re.findall(r"[a-z0-9]+@", REDACTOR.text(_text(data))):
+        assert len(word) > 16, "a local part in clear"  # that of a hash has 16 characters
+    report.report_mail(Envelope(ReversePath("a")), header)
 
 
 @law(

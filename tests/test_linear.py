@@ -30,8 +30,9 @@ from assay.inquiry import Asker, Inquiry, Question, RecordType
 from assay.log import quote
 from assay.model.message import Header, HeaderField, split_message
 from assay.model.name import Domain, ReversePath
+from assay.model.smtp import Envelope
 from assay.policy.addresses import Entries
-from assay.protocol import arc, authres, dkim, dmarc, senderid, spf, srs
+from assay.protocol import arc, authres, dkim, dmarc, report, senderid, spf, srs
 from assay.protocol.arc.seal import BODY_HASH_SPEC, recorded_results, seal
 from assay.protocol.spf import macro
 from assay.protocol.spf.record import MAX_RECORD_LENGTH
@@ -102,6 +103,35 @@ def _spf(record: bytes) -> None:
     for at in range(0, len(terms), MAX_RECORD_LENGTH - 1):
         text = "v=spf1 " + terms[at : at + MAX_RECORD_LENGTH - 1].decode("latin-1")
         Zone({"a.example": [["TXT", [text]]], "b.example": [["A", "192.0.2.1"]]}).solve(spf.check(request))
+
+
+REDACTOR = report.Redactor(b"key")
+
+
+def _report(text: bytes) -> None:
+    """Write reports that hold this text wherever a stranger's can be, and ask whether it is a report."""
+    string = text.decode("utf-8", "surrogateescape")
+    metadata = report.ReportMetadata("a", "b", "c", 0, 1, errors=(string,) * 20)
+    none = dmarc.DmarcPolicy.NONE
+    policy = report.PolicyPublished(string, none, none, none)
+    signature = report.DkimResult(string, string, dkim.Result.FAIL, string)
+    reason = report.OverrideReason(report.OverrideType.OTHER, string)
+    record = report.ReportRecord(
+        "192.0.2.1", 1, report.Disposition.NONE, False, False, string, string, (reason,), (signature,)
+    )
+    for schema in report.Schema:
+        b"".join(report.render(report.AggregateReport(metadata, policy), [record], schema))
+    REDACTOR.text(string)
+    fields = (b"Subject", b"Received", b"From", b"Content-Type", b"Auto-Submitted")
+    header = Header(tuple([HeaderField(name, b" " + text) for name in fields]))
+    REDACTOR.header(header)
+    report.report_mail(Envelope(ReversePath.parse("a@b.example")), header)
+
+
+def _mailto(text: bytes) -> None:
+    record = dmarc.parse(b"v=DMARC1; p=none; rua=" + text)
+    for tag in report.Tag:
+        Zone({}).solve(report.evaluate_destinations(Domain("a.example"), record, tag))
 
 
 def _names(lines: bytes) -> None:
@@ -212,6 +242,8 @@ READERS: dict[str, tuple[Reader, Callable[[int], bytes]]] = {
     "names": (_names, unit("bücher.lorem.ipsum.dolor." * 9 + "\n")),
     "log": (lambda value: quote(value.decode("latin-1")), unit("lorem ipsum ")),
     "DNS": (_dns, _answer(RecordType.TXT, lambda number: _record(16, _text(_number(number) * 60)))),
+    "report": (_report, unit("lorem ipsum a@b.example ")),
+    "mailto": (_mailto, unit("mailto:lorem@ipsum.example,")),
     "zone": (_zone, unit("a.example. 300 IN A 192.0.2.1\n")),
 }
 
@@ -333,6 +365,31 @@ _HOSTILE: dict[str, dict[str, Callable[[int], bytes]]] = {
         "at signs": unit("@", "v=DMARC1; p=none; rua=mailto:a"),
         "options": unit("1:", "v=DMARC1; p=none; ruf=mailto:a@b; fo="),
         "spaces": unit(" ", "v"),
+    },
+    "report": {
+        "quotes": unit('"'),
+        "escaped quotes": unit('\\"'),
+        "quoted addresses": unit('"a@b'),
+        "at signs": unit("@"),
+        "one long word": unit("a"),
+        "words before no @": unit("a="),
+        "line ends": unit("\r\n "),
+        "what XML does not have": unit("\0]]>&"),
+        "octets that are not UTF-8": unit(b"\xff"),
+        "U-labels": unit("ü."),
+        "half a Subject": unit("report domain: "),
+        "half a file name": unit("!12345678"),
+        "comments": unit("("),
+        "logins": unit("userid "),
+    },
+    "mailto": {
+        "percent signs": unit("%", "mailto:"),
+        "at signs": unit("%40", "mailto:a@b"),
+        "sizes": unit("!1,mailto:a@b.example"),
+        "digits": unit("1", "mailto:a@b.example!"),
+        "spaces": unit(" ", "mailto:a@b.example,"),
+        "labels": unit("a.", "mailto:a@"),
+        "equal signs": unit("a=", ""),
     },
     "reverse-path": {
         "at signs": unit("@"),

@@ -49,6 +49,8 @@ def test_an_address_is_read(uri: str, address: str) -> None:
         ("mailto:a%0D%0ADATA@b.example", "the local part is not of printable ASCII characters"),
         ("mailto:%C3%BC@b.example", "the local part is not of printable ASCII characters"),
         ("mailto:%FF@b.example", "not UTF-8"),
+        ("mailto:\u00fc@b.example", "not ASCII"),
+        ("mailto:\udcff@b.example", "not ASCII"),
         ("mailto:a@localhost", "the host has a single label"),
         ("mailto:a@%5B127.0.0.1%5D", "label with a character that a domain name cannot have"),
         ("mailto:a@b%20c.example", "label with a character that a domain name cannot have"),
@@ -80,10 +82,8 @@ def found(rua: str, rows: Rows, domain: Domain = BLUE, tag: Tag = Tag.RUA) -> li
     """Each destination of a record: whether it is usable, why, and what is sent to."""
     record = dmarc.parse(f"v=DMARC1; p=none; {tag}={rua}".encode())
     evaluation = Zone(rows).solve(evaluate_destinations(domain, record, tag))
-    assert [each.uri for each in evaluation.destinations] == list(record.rua if tag is Tag.RUA else record.ruf)
-    return [
-        (each.usability, each.reason, [str(one.mailbox) for one in each.recipients]) for each in evaluation.destinations
-    ]
+    assert [each.uri for each in evaluation.uris] == list(record.rua if tag is Tag.RUA else record.ruf)
+    return [(each.usability, each.reason, [str(one.mailbox) for one in each.recipients]) for each in evaluation.uris]
 
 
 RED = "mailto:reports@red.example.net"
@@ -211,7 +211,7 @@ def test_a_public_suffix_list_does_without_walks() -> None:
     record = dmarc.parse(b"v=DMARC1; p=none; rua=mailto:a@red.example.com,mailto:b@other.com")
     zone = Zone({})
     evaluation = zone.solve(evaluate_destinations(BLUE, record, Tag.RUA, public_suffix=lambda _: "com"))
-    assert [each.usability for each in evaluation.destinations] == [USABLE, REFUSED]
+    assert [each.usability for each in evaluation.uris] == [USABLE, REFUSED]
     assert [question.name for question in zone.asked] == ["blue.example.com._report._dmarc.other.com"]
 
 
@@ -219,15 +219,15 @@ def test_a_name_that_is_too_long_is_not_asked() -> None:
     domain = Domain.parse(".".join(["x" * 60] * 4))
     zone = Zone({})
     evaluation = zone.solve(evaluate_destinations(domain, dmarc.parse(f"v=DMARC1; rua={RED}".encode()), Tag.RUA))
-    assert evaluation.destinations[0].usability is REFUSED
-    assert "too long" in evaluation.destinations[0].reason
+    assert evaluation.uris[0].usability is REFUSED
+    assert "too long" in evaluation.uris[0].reason
     assert not zone.asked
 
 
 def test_no_failure_report_goes_to_a_public_suffix() -> None:
     record = dmarc.parse(b"v=DMARC1; p=none; psd=y; rua=mailto:a@blue.example.com; ruf=mailto:a@blue.example.com")
     refused = Zone({}).solve(evaluate_destinations(BLUE, record, Tag.RUF))
-    assert [each.usability for each in refused.destinations] == [REFUSED]
+    assert [each.usability for each in refused.uris] == [REFUSED]
     assert not refused.recipients
     assert Zone({}).solve(evaluate_destinations(BLUE, record, Tag.RUA)).recipients
 
@@ -243,7 +243,7 @@ def test_the_number_of_destinations_and_questions_is_bounded() -> None:
     record = dmarc.parse(f"v=DMARC1; p=none; rua={uris}".encode())
     zone = Zone({})
     evaluation = zone.solve(evaluate_destinations(BLUE, record, Tag.RUA))
-    reasons = [each.reason for each in evaluation.destinations]
+    reasons = [each.reason for each in evaluation.uris]
     assert reasons.count(f"more than {MAX_DESTINATIONS} destinations") == 20 - MAX_DESTINATIONS
     assert len(zone.asked) <= (MAX_DESTINATIONS + 1) * dmarc.MAX_QUERIES + MAX_DESTINATIONS
 

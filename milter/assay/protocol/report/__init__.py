@@ -20,17 +20,35 @@ from assay.protocol.report.aggregate import (
 )
 from assay.protocol.report.destinations import (
     MAX_DESTINATIONS,
-    Destination,
     Destinations,
     Recipient,
+    ReportUri,
     Tag,
     UriError,
     Usability,
     evaluate_destinations,
     parse_mailto,
+    size_limits,
+)
+from assay.protocol.report.failure import (
+    AuthFailure,
+    DeliveryResult,
+    FailedSignature,
+    FailureReport,
+    PublishedSpf,
+    failure_mail,
 )
 from assay.protocol.report.mail import Letterhead, Mail
+from assay.protocol.report.options import (
+    FailureKind,
+    auth_failure,
+    published_spf,
+    requested_failure_reports,
+    signature_to_report,
+)
+from assay.protocol.report.redaction import Redactor
 from assay.protocol.report.render import NAMESPACE, Schema, render
+from assay.protocol.report.report_mail import ReportMail, report_mail
 from assay.protocol.report.submission import aggregate_mail, compressed, file_name, report_id, subject
 
 __all__ = [
@@ -38,31 +56,46 @@ __all__ = [
     "MAX_SIGNATURES",
     "NAMESPACE",
     "AggregateReport",
-    "Destination",
+    "AuthFailure",
+    "DeliveryResult",
     "Destinations",
     "Disposition",
     "DkimResult",
+    "FailedSignature",
+    "FailureKind",
+    "FailureReport",
     "Letterhead",
     "Mail",
     "OverrideReason",
     "OverrideType",
     "PolicyPublished",
+    "PublishedSpf",
     "Recipient",
+    "Redactor",
+    "ReportMail",
     "ReportMetadata",
     "ReportRecord",
+    "ReportUri",
     "Schema",
     "SpfResult",
     "Tag",
     "UriError",
     "Usability",
     "aggregate_mail",
+    "auth_failure",
     "compressed",
     "evaluate_destinations",
+    "failure_mail",
     "file_name",
     "parse_mailto",
     "published",
+    "published_spf",
     "render",
     "report_id",
+    "report_mail",
     "reported_signatures",
+    "requested_failure_reports",
+    "signature_to_report",
+    "size_limits",
     "subject",
 ]

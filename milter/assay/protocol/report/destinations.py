@@ -54,7 +54,7 @@ class Recipient(Struct, frozen=True):
     max_size: int | None = None
 
 
-class Destination(Struct, frozen=True):
+class ReportUri(Struct, frozen=True):
     """One URI of a record.
 
     `reason` is one clause for a postmaster. `recipients` are the addresses in place of the URI: one, or those by which
@@ -70,18 +70,18 @@ class Destination(Struct, frozen=True):
 class Destinations(Struct, frozen=True):
     """The URIs of a record in its order, and what was found out about each."""
 
-    destinations: tuple[Destination, ...]
+    uris: tuple[ReportUri, ...]
 
     @property
     def recipients(self) -> tuple[Recipient, ...]:
         """The addresses to send to, each once."""
-        found = (recipient for each in self.destinations for recipient in each.recipients)
+        found = (recipient for each in self.uris for recipient in each.recipients)
         return tuple({recipient.mailbox: recipient for recipient in found}.values())
 
     @property
     def unknown(self) -> bool:
         """Whether asking again may find further recipients."""
-        return any(each.usability is Usability.UNKNOWN for each in self.destinations)
+        return any(each.usability is Usability.UNKNOWN for each in self.uris)
 
 
 class UriError(ValueError):
@@ -100,6 +100,8 @@ def parse_mailto(uri: str) -> Mailbox:
     scheme, _, rest = uri.partition(":")
     if scheme.lower() != "mailto":
         raise UriError("only mailto: is sent to")
+    if not rest.isascii():
+        raise UriError("not ASCII")  # in a URI, other characters are encoded
     octets = unquote_to_bytes(rest.partition("?")[0])
     try:
         mailbox = parse_mailbox(octets.decode("utf-8"))
@@ -146,7 +148,7 @@ def evaluate_destinations(
     :param public_suffix: use RFC 7489's organizational domain instead of the tree walk.
     """
     uris = record.rua if tag is Tag.RUA else record.ruf
-    found: dict[str, Destination] = {}
+    found: dict[str, ReportUri] = {}
     mailboxes: dict[str, Mailbox] = {}
     for position, uri in enumerate(uris):
         if tag is Tag.RUF and record.psd == "y":
@@ -168,17 +170,17 @@ def evaluate_destinations(
         is_internal = internal[mailbox.domain]
         recipient = Recipient(mailbox, limits.get(uri))
         if is_internal is None:
-            found[uri] = Destination(uri, Usability.UNKNOWN, "its organizational domain was not found: the DNS failed")
+            found[uri] = ReportUri(uri, Usability.UNKNOWN, "its organizational domain was not found: the DNS failed")
         elif is_internal:
-            found[uri] = Destination(uri, Usability.USABLE, "in the same organizational domain", (recipient,))
+            found[uri] = ReportUri(uri, Usability.USABLE, "in the same organizational domain", (recipient,))
         else:
             name = _report_name(policy_domain, mailbox.domain)
             found[uri] = _external(uri, recipient, name, replies.get(mailbox.domain), tag)
     return Destinations(tuple([found[uri] for uri in uris]))
 
 
-def _refused(uri: str, reason: str) -> Destination:
-    return Destination(uri, Usability.REFUSED, reason)
+def _refused(uri: str, reason: str) -> ReportUri:
+    return ReportUri(uri, Usability.REFUSED, reason)
 
 
 def _internal(
@@ -216,12 +218,12 @@ def _replies(policy_domain: Domain, hosts: Iterable[Domain]) -> Inquiry[dict[Dom
     return dict(zip(asked, answers, strict=True))
 
 
-def _external(uri: str, recipient: Recipient, name: str, answer: Answer | None, tag: Tag) -> Destination:
+def _external(uri: str, recipient: Recipient, name: str, answer: Answer | None, tag: Tag) -> ReportUri:
     """Read what the host of another organization publishes (RFC 9990, 4, steps 4 to 9)."""
     if answer is None:
         return _refused(uri, "the name of the record by which its host would agree is too long for the DNS")
     if answer.outcome is Outcome.TEMPFAIL:
-        return Destination(uri, Usability.UNKNOWN, f"TXT lookup of {name} failed: {answer.reason}")
+        return ReportUri(uri, Usability.UNKNOWN, f"TXT lookup of {name} failed: {answer.reason}")
     records = [parse(text) for text in answer.texts if is_record(text)]
     if not records:
         return _refused(uri, f"its host does not ask for these reports: no DMARC record at {name}")
@@ -236,10 +238,10 @@ def _external(uri: str, recipient: Recipient, name: str, answer: Answer | None, 
             overrides.setdefault(mailbox, Recipient(mailbox, size_limits(record).get(override)))
     if overrides:
         recipients = tuple(overrides.values())[:MAX_DESTINATIONS]
-        return Destination(uri, Usability.USABLE, f"authorized and replaced by {name}", recipients)
+        return ReportUri(uri, Usability.USABLE, f"authorized and replaced by {name}", recipients)
     if uris:
         return _refused(uri, f"{tag}= at {name} has no address to send to")
-    return Destination(uri, Usability.USABLE, f"authorized by {name}", (recipient,))
+    return ReportUri(uri, Usability.USABLE, f"authorized by {name}", (recipient,))
 
 
 def _host(uri: str) -> str:

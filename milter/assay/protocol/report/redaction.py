@@ -1,0 +1,124 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The header of a reported message without what identifies people (RFC 6590; RFC 9991, 7).
+
+Local parts become a keyed hash, so that whoever gets several reports sees which concern the same person, and not whom.
+Only fields that help to find out why authentication failed keep their values: any other may hold a name, a token or a
+link that acts for the recipient. Display names and comments beside addresses go too. The Message-ID stays, by which the
+author's domain finds the message in its own logs.
+"""
+
+from __future__ import annotations
+
+import hmac
+import re
+from base64 import b32encode
+
+from assay.model.message import Header, HeaderField
+from assay.model.name import Mailbox
+from assay.model.printable import marked_ascii
+from assay.protocol.syntax.address import AddressFault, parse_addresses
+
+MAX_HEADER = 32_768  # octets of the header in a report; our choice: the fields beyond it are left out
+MAX_NAME = 100  # octets of a field name; our choice: registered ones have 40
+_MAX_LINE = 900  # octets; with a name less than 998 (RFC 5322, 2.1.1)
+_HASH_OCTETS = 10  # that make 16 characters
+
+_ADDRESSES = frozenset(
+    ("from", "sender", "to", "cc", "reply-to", "resent-from", "resent-sender", "resent-to", "resent-cc")
+)
+_WHOLE = frozenset(
+    ("date", "message-id", "mime-version", "content-transfer-encoding", "list-id", "precedence", "auto-submitted")
+)
+_SCRUBBED = frozenset(
+    (
+        "received",
+        "return-path",
+        "subject",
+        "content-type",
+        "dkim-signature",
+        "authentication-results",
+        "received-spf",
+        "arc-seal",
+        "arc-message-signature",
+        "arc-authentication-results",
+    )
+)
+
+#: A quoted string, which may not end, or a run of what is neither white space nor a special (RFC 5322, 3.2.3). Each
+#: character is read once, or twice inside quotes.
+_TOKEN = re.compile(r'"(?:[^"\\]++|\\.)*+"?+|[^\s\x00-\x1f\x7f()<>\[\]:;@\\,"]++', re.DOTALL)
+_ATOM = re.compile(r'[^\s\x00-\x1f\x7f()<>\[\]:;@\\,"]++')
+#: The name of a tag or property before an address. Other text before a "=" is part of the local part.
+_KEY = re.compile(
+    r"(?:i|s|rs|ra|(?:header|smtp|body|policy)\.[a-z-]+|envelope-from|identity|mailfrom|sender|helo)=", re.IGNORECASE
+)
+_LOGIN = re.compile(r"(authenticated sender: ?|auth=|userid )[^\s();]++", re.IGNORECASE)
+
+
+class Redactor:
+    """Replaces local parts by their hashes."""
+
+    def __init__(self, key: bytes) -> None:
+        """:param key: a secret, always the same: the same address gets the same hash (RFC 6590, 3, step 1)."""
+        self._key = key
+
+    def local_part(self, text: str) -> str:
+        """What stands for a local part: 16 letters and digits."""
+        digest = hmac.digest(self._key, text.encode("utf-8", "surrogateescape"), "sha256")
+        return b32encode(digest[:_HASH_OCTETS]).decode().lower()
+
+    def mailbox(self, mailbox: Mailbox) -> str:
+        """An address without its local part."""
+        return f"{self.local_part(mailbox.local_part)}@{mailbox.domain}"
+
+    def text(self, text: str) -> str:
+        """A text with all addresses in it redacted."""
+
+        def replaced(match: re.Match[str]) -> str:
+            token = match[0]
+            if match.string[match.end() : match.end() + 1] == "@":
+                if token.startswith('"'):
+                    return self.local_part(token.strip('"'))
+                key = _KEY.match(token)
+                name = key[0] if key else ""
+                local_part = token[len(name) :]
+                return name + (self.local_part(local_part) if local_part else "")
+            if token.startswith('"') and "@" in token:
+                return '"' + _ATOM.sub(replaced, token[1:])
+            return token
+
+        return _LOGIN.sub(r"\1(redacted)", _TOKEN.sub(replaced, text))
+
+    def header(self, header: Header) -> tuple[list[HeaderField], bool]:
+        """The fields to report, and whether all are among them."""
+        fields: list[HeaderField] = []
+        left = MAX_HEADER
+        for field in header:
+            redacted = self._field(field)
+            left -= len(redacted.raw)
+            if left < 0:
+                return fields, False
+            fields.append(redacted)
+        return fields, True
+
+    def _field(self, field: HeaderField) -> HeaderField:
+        key = field.key.decode("ascii", "replace")
+        text = field.value.decode("utf-8", "surrogateescape")
+        if key in _ADDRESSES:
+            text = " " + self._addresses(field)
+        elif key in _SCRUBBED:
+            text = self.text(text)
+        elif key not in _WHOLE:
+            text = " (redacted)"
+        # A line that ends otherwise, or begins without white space, would be read as another field.
+        lines = [marked_ascii(line.replace("\t", " ")).strip(" ")[:_MAX_LINE] for line in text.split("\r\n")]
+        name = marked_ascii(field.name.decode("utf-8", "surrogateescape")).replace(" ", "")[:MAX_NAME]
+        value = "\r\n ".join(line for line in lines if line)
+        return HeaderField(name.encode(), f" {value}".encode())
+
+    def _addresses(self, field: HeaderField) -> str:
+        """The addresses of a field, without display names and comments."""
+        parsed = parse_addresses(field.value)
+        if isinstance(parsed, AddressFault):
+            return f"(not readable: {parsed.reason})"
+        return ",\r\n ".join(f"<{self.local_part(each.local_part)}@{each.domain}>" for each in parsed.mailboxes)

@@ -1,0 +1,273 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Failure reports: what they say, and what they must not say (RFC 9991, RFC 6591, RFC 5965, RFC 6590)."""
+
+from __future__ import annotations
+
+import email
+import email.policy
+import os
+from email.message import EmailMessage
+from pathlib import Path
+from typing import Any, cast
+
+import parsedmarc
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from msgspec.structs import replace
+
+from assay.model.message import Header, HeaderField, split_message
+from assay.model.name import Domain, Mailbox, ReversePath
+from assay.protocol.report import (
+    AuthFailure,
+    DeliveryResult,
+    FailedSignature,
+    FailureReport,
+    Letterhead,
+    PublishedSpf,
+    Redactor,
+    failure_mail,
+)
+from assay.protocol.report.redaction import MAX_HEADER
+from reporting import END, hostile, no_complaints
+
+GOLDEN = Path(__file__).parent / "golden"
+UPDATE = bool(os.environ.get("GOLDEN_UPDATE"))
+RECEIVER = Domain("mx.example.net")
+LETTERHEAD = Letterhead("Example Mail", Mailbox("dmarc", RECEIVER), RECEIVER, END + 60)
+TO = (Mailbox("failures", Domain("example.org")),)
+REDACTOR = Redactor(b"a secret")
+
+ORIGINAL, _ = split_message(
+    b"Return-Path: <joe.doe@example.org>\r\n"
+    b"Received: from mail.example.org (mail.example.org [192.0.2.66]\r\n"
+    b"\t(Authenticated sender: joe.doe)) by mx.example.net\r\n"
+    b"\tfor <ann.lee@example.net>; Thu, 16 Nov 2023 00:59:00 +0100\r\n"
+    b"DKIM-Signature: v=1; a=rsa-sha256; d=example.org; s=rsa; i=joe.doe@example.org;\r\n h=from; bh=QUJD; b=QUJD\r\n"
+    b"X-Customer: Ann Lee, 4711\r\n"
+    b"List-Unsubscribe: <https://example.org/?token=annlee>\r\n"
+    b'From: "Joe Doe" <Joe.Doe@example.org>\r\n'
+    b'To: "Ann Lee" <"ann lee"@example.net>,\r\n bob.doe@example.net (Robert Doe)\r\n'
+    b"Subject: Hello joe.doe@example.org, your parcel\r\n"
+    b"Message-ID: <4711.abc@example.org>\r\n"
+    b"Date: Thu, 16 Nov 2023 00:59:00 +0100\r\n"
+    b"\r\nbody of the message\r\n"
+)
+REPORT = FailureReport(
+    "example.org",
+    AuthFailure.DMARC,
+    dkim_aligned=False,
+    spf_aligned=False,
+    authentication_results="mx.example.net;\r\n\tdmarc=fail header.from=example.org",
+    delivery_result=DeliveryResult.REJECT,
+    arrival=END,
+    generator="assay/0.1",
+    source_ip="192.0.2.66",
+    mail_from=ReversePath.parse("joe.doe@example.org"),
+    envelope_id="4STORED",
+    incidents=3,
+    signature=FailedSignature("example.org", "rsa", "joe.doe@example.org"),
+    spf_record=PublishedSpf("example.org", 'v=spf1 ip4:192.0.2.10 exp="x\\y" -all'),
+    header=ORIGINAL,
+)
+
+
+def mail(report: FailureReport = REPORT) -> bytes:
+    return b"".join(failure_mail(report, LETTERHEAD, TO, REDACTOR).octets())
+
+
+def parsed(octets: bytes) -> EmailMessage:
+    return cast(EmailMessage, email.message_from_bytes(octets, policy=email.policy.default))
+
+
+def feedback(octets: bytes) -> EmailMessage:
+    """The machine-readable part, whose fields are read as a header (RFC 5965, 3)."""
+    raw = octets.split(b"message/feedback-report\r\n\r\n")[1].partition(b"\r\n--=_")[0]
+    return parsed(raw)
+
+
+def independently_read(octets: bytes) -> Any:
+    with no_complaints():
+        found = parsedmarc.parse_report_email(octets, offline=True, always_use_local_files=True)
+    assert found["report_type"] == "failure"
+    return found["report"]
+
+
+def test_the_octets_are_the_golden_ones() -> None:
+    octets = mail()
+    path = GOLDEN / "failure.eml"
+    if UPDATE:
+        path.write_bytes(octets)
+    assert octets == path.read_bytes()
+    assert octets == mail()
+
+
+def test_another_reader_reads_it() -> None:
+    read = independently_read(mail())
+    assert read["feedback_type"] == "auth-failure"
+    assert read["auth_failure"] == ["dmarc"]
+    assert read["authentication_mechanisms"] == ["dkim", "spf"]
+    assert read["reported_domain"] == "example.org"
+    assert read["source"]["ip_address"] == "192.0.2.66"
+    assert read["arrival_date_utc"] == "2023-11-16 00:00:00"
+    assert read["delivery_result"] == "reject"
+    assert read["dkim_domain"] == "example.org"
+    assert read["dkim_selector"] == "rsa"
+    assert read["original_envelope_id"] == "4STORED"
+    assert read["authentication_results"] == "mx.example.net; dmarc=fail header.from=example.org"
+    assert read["sample_headers_only"]
+    assert read["incidents"] == "3"
+
+
+def test_its_parts_are_those_of_the_rfc() -> None:
+    message = parsed(mail())
+    assert message.get_content_type() == "multipart/report"
+    assert message.get_param("report-type") == "feedback-report"
+    assert [part.get_content_type() for part in message.iter_parts()] == [
+        "text/plain",
+        "message/feedback-report",
+        "text/rfc822-headers",
+    ]
+    assert message["Auto-Submitted"] == "auto-generated"
+    assert str(message["Subject"]).startswith("FW: Hello ")
+    assert feedback(mail())["SPF-DNS"] == r'txt : example.org : "v=spf1 ip4:192.0.2.10 exp=\"x\\y\" -all"'
+
+
+@pytest.mark.parametrize(
+    ("dkim", "spf", "alignment"), [(0, 0, "dkim, spf"), (1, 0, "spf"), (0, 1, "dkim"), (1, 1, "none")]
+)
+def test_identity_alignment_names_what_failed(dkim: int, spf: int, alignment: str) -> None:
+    found = feedback(mail(replace(REPORT, dkim_aligned=bool(dkim), spf_aligned=bool(spf))))
+    assert found["Identity-Alignment"] == alignment
+
+
+@pytest.mark.parametrize(
+    ("changes", "absent"),
+    [
+        ({"source_ip": ""}, "Source-IP"),
+        ({"mail_from": None}, "Original-Mail-From"),
+        ({"mail_from": ReversePath.parse("no address")}, "Original-Mail-From"),
+        ({"envelope_id": ""}, "Original-Envelope-Id"),
+        ({"incidents": 1}, "Incidents"),
+        ({"signature": None}, "DKIM-Domain"),
+        ({"signature": None}, "DKIM-Selector"),
+        ({"signature": None}, "DKIM-Identity"),
+        ({"spf_record": None}, "SPF-DNS"),
+    ],
+)
+def test_what_is_not_known_is_left_out(changes: dict[str, Any], absent: str) -> None:
+    assert feedback(mail())[absent] is not None
+    assert feedback(mail(replace(REPORT, **changes)))[absent] is None
+
+
+@pytest.mark.parametrize(
+    ("changes", "field", "expected"),
+    [
+        ({"source_ip": "2001:db8::1"}, "Source-IP", "2001:db8::1"),
+        (
+            {"authentication_results": "mx.example.net;\r\n\tspf=fail smtp.mailfrom=joe.doe@example.org"},
+            "Authentication-Results",
+            f"mx.example.net; spf=fail smtp.mailfrom={REDACTOR.local_part('joe.doe')}@example.org",
+        ),
+        ({"mail_from": ReversePath.parse("")}, "Original-Mail-From", "<>"),
+        ({"signature": FailedSignature("a.example", "s")}, "DKIM-Identity", "@a.example"),
+        ({"signature": FailedSignature("a.example", "s", "@b.a.example")}, "DKIM-Identity", "@b.a.example"),
+        ({"incidents": 1 << 40}, "Incidents", "4294967295"),
+        ({"header": Header()}, "Reported-Domain", "example.org"),
+    ],
+)
+def test_values_have_the_form_of_the_rfc(changes: dict[str, Any], field: str, expected: str) -> None:
+    assert feedback(mail(replace(REPORT, **changes)))[field] == expected
+
+
+def test_an_ipv6_client_is_read_by_another_reader() -> None:
+    read = independently_read(mail(replace(REPORT, source_ip="2001:db8::1")))
+    assert read["source"]["ip_address"] == "2001:db8::1"
+
+
+def test_nobody_is_named() -> None:
+    octets = mail().lower()
+    for private in (b"joe", b"doe", b"ann", b"lee", b"bob", b"robert", b"4711, ", b"token", b"body of the message"):
+        assert private not in octets.replace(b"4711.abc", b""), private
+    for kept in (b"4711.abc@example.org", b"192.0.2.66", b"your parcel", b"d=example.org", b"x-customer: (redacted)"):
+        assert kept in octets, kept
+
+
+def test_the_same_address_has_the_same_hash_and_another_key_another() -> None:
+    hashed = REDACTOR.local_part("joe.doe")
+    assert mail().count(hashed.encode() + b"@example.org") == 6  # the reverse-path, i= and the Subject, each twice
+    assert Redactor(b"another").local_part("joe.doe") != hashed
+    assert REDACTOR.local_part("Joe.Doe") != hashed  # only its host knows whether case matters
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("to joe@a.example now", "to {joe}@a.example now"),
+        ("<joe=b.example@a.example>", "<{joe=b.example}@a.example>"),
+        ('"joe doe"@a.example', "{joe doe}@a.example"),
+        ('"see joe@a.example" x', '"see {joe}@a.example" x'),
+        ('"see joe@a.example', '"see {joe}@a.example'),
+        ("smtp.mailfrom=joe@a.example; header.i=@a.example", "smtp.mailfrom={joe}@a.example; header.i=@a.example"),
+        ('envelope-from="joe@a.example"', 'envelope-from="{joe}@a.example"'),
+        ("jöe@a.example", "{jöe}@a.example"),
+        ("a b=c; d=e.example", "a b=c; d=e.example"),
+        ("@a.example", "@a.example"),
+        ("(userid 1000) (AUTH=joe)", "(userid (redacted)) (AUTH=(redacted))"),
+    ],
+)
+def test_addresses_in_text_are_redacted(text: str, expected: str) -> None:
+    for name in ("joe", "joe=b.example", "joe doe", "jöe"):
+        expected = expected.replace("{" + name + "}", REDACTOR.local_part(name))
+    assert REDACTOR.text(text) == expected
+
+
+def test_a_long_header_is_cut_at_a_field() -> None:
+    header = Header(tuple(HeaderField(b"Subject", b" " + b"x" * 500) for _ in range(1000)))
+    fields, complete = REDACTOR.header(header)
+    assert not complete
+    assert MAX_HEADER - 600 < sum(len(field.raw) for field in fields) <= MAX_HEADER
+    assert b"longer than what is included" in mail(replace(REPORT, header=header))
+
+
+@settings(deadline=None)
+@given(
+    st.lists(
+        st.tuples(st.sampled_from(["From", "To", "Subject", "Received", "X-A", "Message-ID"]), hostile), max_size=4
+    ),
+    hostile,
+    hostile,
+)
+def test_nothing_hostile_breaks_the_report(fields: list[tuple[str, str]], text: str, record: str) -> None:
+    header = Header(
+        tuple(
+            HeaderField(name.encode(), value.encode("utf-8", "surrogatepass").replace(b"\n", b"\r\n"))
+            for name, value in fields
+        )
+    )
+    octets = mail(
+        replace(
+            REPORT,
+            reported_domain="example.org" + text,
+            authentication_results=text,
+            envelope_id=text,
+            signature=FailedSignature(text, text, text),
+            spf_record=PublishedSpf("example.org", record),
+            header=header,
+        )
+    )
+    assert octets.isascii()
+    assert all(len(line) <= 998 and not set(line) & {10, 13} for line in octets.split(b"\r\n"))
+    message = parsed(octets)
+    assert [part.get_content_type() for part in message.iter_parts()] == [
+        "text/plain",
+        "message/feedback-report",
+        "text/rfc822-headers",
+    ]
+    assert set(feedback(octets).keys()) <= {
+        "Feedback-Type", "User-Agent", "Version", "Auth-Failure", "Authentication-Results", "Identity-Alignment",
+        "Delivery-Result", "Reported-Domain", "Reporting-MTA", "Arrival-Date", "Source-IP", "Original-Mail-From",
+        "Original-Envelope-Id", "Incidents", "DKIM-Domain", "DKIM-Identity", "DKIM-Selector", "SPF-DNS",
+    }  # fmt: skip
+    reported, _ = split_message(octets.split(b"text/rfc822-headers\r\n\r\n")[1].partition(b"\r\n--=_")[0])
+    assert [field.name for field in reported] == [field.name for field in header]
