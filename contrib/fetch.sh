@@ -23,6 +23,12 @@ describe() {
             sendmail/usr/libexec/sendmail/sendmail sendmail/usr/share/sendmail/cf/m4/cf.m4
             lib/usr/bin/m4 lib/usr/lib/*/sasl2/libplain.so"
         ;;
+    chromium)
+        title="Chromium"
+        # Without a font and its configuration it draws no text.
+        packages="chromium chromium-common chromium-driver fontconfig-config fonts-dejavu-core"
+        files="usr/lib/chromium/chromium usr/bin/chromedriver usr/share/fonts/truetype/dejavu/DejaVuSans.ttf"
+        ;;
     fail2ban)
         title="fail2ban"
         packages="fail2ban"
@@ -56,7 +62,7 @@ describe() {
         packages="opendkim libmail-dkim-perl libcryptx-perl"
         files="usr/sbin/opendkim usr/share/perl5/Mail/DKIM/Verifier.pm usr/lib/*/perl5/*/CryptX.pm"
         ;;
-    *) die "unknown name: $1. Known are mta, fail2ban, knot, prometheus, rabbitmq, unbound and verifiers" ;;
+    *) die "unknown name: $1. Known are chromium, mta, fail2ban, knot, prometheus, rabbitmq, unbound and verifiers" ;;
     esac
 }
 

@@ -115,7 +115,7 @@ own_lists() {
 libraries_of() {
     found=$(apt depends --no-recommends --no-suggests --no-conflicts --no-breaks --no-replaces --no-enhances "$@") ||
         return 1
-    printf '%s\n' "$found" | sed -nE '/</d; s/.*\<(lib[a-z0-9.+-]+).*/\1/p' | sed '/^libjs-/d' | sort -u
+    printf '%s\n' "$found" | sed -nE '/</d; s/^(.* )?(lib[a-z0-9.+-]+).*/\2/p' | sed '/^libjs-/d' | sort -u
 }
 
 # The libraries that the named packages need and this machine lacks, on one line.
@@ -132,10 +132,13 @@ lacking_libraries() {
     done
 }
 
-# The directories of the libraries that are unpacked below $1.
+# The directories of the libraries that are unpacked below $1. Debian's libpulse keeps one of its own apart.
 library_path() {
     multiarch=$(dpkg-architecture -qDEB_HOST_MULTIARCH 2>/dev/null || gcc -print-multiarch 2>/dev/null || uname -m)
     for below in "$1" "$1/usr"; do
-        printf '%s:' "$below/lib/$multiarch" "$below/lib/$multiarch-linux-gnu" "$below/lib"
+        for libraries in "$below/lib/$multiarch" "$below/lib/$multiarch-linux-gnu"; do
+            printf '%s:' "$libraries" "$libraries/pulseaudio"
+        done
+        printf '%s:' "$below/lib"
     done
 }

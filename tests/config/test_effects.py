@@ -24,15 +24,18 @@ from typing import Any
 import msgspec
 import pytest
 
+from asking import Browser
 from assay import resolver
 from assay.cli import serve
 from assay.cli.main import main
 from assay.config import Configuration, make_policy, make_resolver, show
 from assay.config.responses import RuleSection
+from assay.config.web import read_token
 from assay.daemon import connection, endpoint, supervisor, worker
 from assay.daemon.capacity import Capacity
 from assay.daemon.child import Tether
 from assay.daemon.listener import Listener
+from assay.daemon.status import History
 from assay.inquiry import Outcome, Question, RecordType
 from assay.keys.rotation import KeyType
 from assay.log import Level, Log, forms, sinks
@@ -46,6 +49,9 @@ from assay.resolver import wire
 from assay.resolver.authority import Authority
 from assay.resolver.update import Updater
 from assay.session import Verdict
+from assay.web.access import Access, Proxies
+from assay.web.app import make_app
+from assay.web.site import Site
 from certificates import CertificateAuthority
 from nameserver import NameServer
 from signing import ed25519_key, pem, record, rsa_key, sign_rsa
@@ -177,6 +183,7 @@ FILES = {
     "senders": "ann example.org\n",
     "secrets": f"{SECRET}\n",
     "others": "another secret\n",
+    "token": "a-token-of-the-page-with-more-than-enough-characters\n",
 }
 
 
@@ -414,6 +421,16 @@ def children(world: World) -> object:
     return [(kind.name, kind.count, kind.drain_seconds) for kind in kinds]
 
 
+def page(world: World) -> object:
+    """Whether the page is shown to who knows the token, and to whom a proxy names; and the domains that are ours."""
+    section = world.configuration.web
+    site = Site(world.configuration, Pages(1), History(Pages(1), leaves=False), time.time)
+    access = Access(read_token(section), section.user_header, Proxies.of(section))
+    someone = Browser(make_app(site, access, Log(lambda *_: None)))
+    named = someone.get("/dns", {"X-Name": "ann"}).status
+    return named, someone.log_in(FILES["token"].strip()).status, site.domains
+
+
 def listening(world: World) -> object:
     """The socket."""
     path = world.folder / "serve.toml"
@@ -522,6 +539,7 @@ SEALER = {"domain": "first.example", "selector": "s", "key_file": "{folder}/key"
 SEALED = {"arc.own_domains": ("ours.example",), "arc.seal": (SEALER,)}
 REWRITTEN = {"srs.domain": "srs.example", "srs.secrets_file": "{folder}/secrets"}
 TABLES = {"sign.key_table": KEYS, "sign.signing_table": "csl:list.example=k"}
+PAGE = {"web.token_file": "{folder}/token"}
 ASKED = {"dns.nameservers": "{nameserver}", "dns.zone": ""}
 
 #: Key, another value, the function that shows the difference, and other configuration required for an effect.
@@ -681,6 +699,11 @@ EFFECTS: list[tuple[str, Any, Callable[[World], object], Mapping[str, Any]]] = [
     ("log.facts", "{folder}/facts", facts, {}),
     ("log.enterprise", 32473, logged, REFUSE_DMARC),
     ("metrics.listen", "inet:9810@127.0.0.1", children, {}),
+    ("web.listen", "inet:8891@127.0.0.1", children, PAGE),
+    ("web.token_file", "{folder}/token", page, {}),
+    ("web.user_header", "X-Name", page, {"web.trusted_proxies": ("127.0.0.1",)}),
+    ("web.trusted_proxies", ("127.0.0.0/8",), page, {"web.user_header": "X-Name", "web.trusted_proxies": ("::1",)}),
+    ("web.domains", ("other.example",), page, {}),
     ("control.socket", "unix:/run/assay/daemon/control.sock", children, {}),
     ("control.socket_mode", "0660", control, {}),
 ]

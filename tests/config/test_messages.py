@@ -24,6 +24,7 @@ READERS = (
         "config/site.py",
         "config/sockets.py",
         "config/watching.py",
+        "config/web.py",
         "log/__init__.py",
         "model/network.py",
         "policy/addresses.py",
@@ -37,6 +38,7 @@ NOT_FROM_A_FILE = {
     "_cel": "the library is not installed",
     "_public_suffix": "the library is not installed; see test_a_missing_package",
     "check_metrics": "likewise",
+    "_check_web_libraries": "likewise",
 }
 
 SOCKET = "is not a socket address; write inet:PORT@HOST, inet6:PORT@HOST or unix:PATH"
@@ -403,6 +405,41 @@ ROWS = {
         SIGNING + "[[rule]]\nname = 'r'\nwhen = 'true'\nsign = true\nstage = 'mail'\n",
         "rule 'r': stage: 'mail' is too early to sign; write 'eom' or leave it out",
     ),
+    # [web]
+    "no page": ("[web]\nlisten = '8891'\n", "web.listen: '8891' is not a socket address"),
+    "a page without a login": (
+        "[web]\nlisten = 'inet:8891@127.0.0.1'\n",
+        "web.listen: nobody could log in; set token_file, or user_header and trusted_proxies",
+    ),
+    "no header field": (
+        "[web]\nuser_header = 'Remote User'\n",
+        "web.user_header: 'Remote User' is not the name of a header field; write one such as X-Remote-User",
+    ),
+    "a header that nobody may write": (
+        "[web]\nuser_header = 'X-Remote-User'\n",
+        "web.user_header: nobody is believed; name the reverse proxy in trusted_proxies",
+    ),
+    "no proxy": (
+        "[web]\ntrusted_proxies = ['proxy']\n",
+        "web.trusted_proxies: 'proxy' is not an IP address or a network such as 192.0.2.0/24 or 2001:db8::/32",
+    ),
+    "no domain of ours": ("[web]\ndomains = ['a..b']\n", "web.domains: 'a..b' is not a domain: empty label"),
+    "a page without a store": (
+        "[web]\nlisten = 'inet:8891@127.0.0.1'\ntoken_file = 'DIR/token'\n",
+        "web.listen: it shows what the store has, and there is no database; set store.directory",
+    ),
+    "no token": (
+        "[store]\ndirectory = 'DIR'\n[web]\nlisten = 'inet:8891@127.0.0.1'\ntoken_file = 'DIR/none'\n",
+        "web.token_file: DIR/none: cannot be read: No such file or directory",
+    ),
+    "a token that is not ASCII": (
+        "[store]\ndirectory = 'DIR'\n[web]\nlisten = 'inet:8891@127.0.0.1'\ntoken_file = 'DIR/Latin-1'\n",
+        "web.token_file: DIR/Latin-1: not ASCII text (octet 17)",
+    ),
+    "a token that is too short": (
+        "[store]\ndirectory = 'DIR'\n[web]\nlisten = 'inet:8891@127.0.0.1'\ntoken_file = 'DIR/short'\n",
+        "web.token_file: DIR/short: write one line of at least 20 characters without spaces; openssl rand",
+    ),
     # [log]
     "unknown log": ("[log]\nto = 'file'\n", "log.to: 'file' is not one of stderr, syslog, journald"),
     "unknown format": ("[log]\nformat = 'xml'\n", "log.format: 'xml' is not one of pairs, json"),
@@ -428,6 +465,7 @@ FILES = {
     "Latin-1": b"example.org. TXT \xe9",
     "loop": b"a.example. CNAME a.example.\n",
     "key": pem(rsa_key()),
+    "short": b"0123456789\n",
     "list": b"# partners\nexample.org\na b\n",
 }
 
@@ -503,3 +541,9 @@ def test_a_missing_package_for_metrics(tmp_path: Path, monkeypatch: pytest.Monke
     monkeypatch.setattr(build, "find_spec", lambda _: None)
     said = str(fails(tmp_path, "[metrics]\nlisten = 'inet:9810@127.0.0.1'\n"))
     assert "metrics.listen: this needs a Python package; install prometheus_client" in said
+
+
+def test_missing_packages_for_the_page(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(build, "find_spec", lambda name: None if name == "jinja2" else name)
+    said = str(fails(tmp_path, "[web]\nlisten = 'inet:8891@127.0.0.1'\ntoken_file = 'DIR/token'\n"))
+    assert "web.listen: this needs Python packages; install jinja2" in said

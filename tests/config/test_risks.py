@@ -17,6 +17,10 @@ RISKS: dict[str, tuple[dict[str, Any], str]] = {
     "a dry run that keeps forged fields": ({"milter": {"dry_run": True}}, "milter.dry_run: "),
     "figures for anybody": ({"metrics": {"listen": "inet:9810@192.0.2.1"}}, "metrics.listen = 'inet:9810@192.0.2.1': "),
     "figures on all addresses": ({"metrics": {"listen": "inet6:9810@::"}}, "metrics.listen = 'inet6:9810@::': "),
+    "a page for anybody": (
+        {"web": {"listen": "inet:8891@192.0.2.1", "token_file": "/t"}},
+        "web.listen = 'inet:8891@192.0.2.1': ",
+    ),
     "more terms than a record may have": ({"spf": {"dns_terms": 11}}, "spf.dns_terms = 11: "),
     "more void lookups": ({"spf": {"void_lookups": 3}}, "spf.void_lookups = 3: "),
     "keys that are too short": ({"dkim": {"min_rsa_bits": 768}}, "dkim.min_rsa_bits = 768: "),

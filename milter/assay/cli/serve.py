@@ -11,7 +11,16 @@ from pathlib import Path
 from typing import Any
 
 from assay.cli.options import add_configuration
-from assay.config import ConfigError, Configuration, check_metrics, load, make_resolver, make_settings, make_trust
+from assay.config import (
+    ConfigError,
+    Configuration,
+    check_metrics,
+    check_web,
+    load,
+    make_resolver,
+    make_settings,
+    make_trust,
+)
 from assay.config.endpoint import Endpoint
 from assay.daemon.capacity import capacity, granted, warning
 from assay.daemon.journal import check_facts
@@ -124,6 +133,7 @@ def check_outputs(path: Path | None, configuration: Configuration) -> None:
     try:
         check_facts(configuration.log.facts)
         check_metrics(configuration)
+        check_web(configuration)
     except ValueError as error:
         raise ConfigError(f"{name(path)}: {error}") from error
 

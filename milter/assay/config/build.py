@@ -18,6 +18,7 @@ from assay.config.responses import RuleSection, split_field
 from assay.config.section import SettingError
 from assay.config.signing import make_signing
 from assay.config.site import Addresses
+from assay.config.web import read_token
 from assay.keys import Signing
 from assay.model.name import Domain, InvalidNameError
 from assay.model.network import Networks
@@ -96,6 +97,25 @@ def check_store(configuration: Configuration) -> None:
         packages["psycopg"] = "psycopg[binary]"
     if missing := [name for module, name in packages.items() if find_spec(module) is None]:
         raise SettingError("store.database", f"this needs Python packages; install {' and '.join(missing)}")
+
+
+def check_web(configuration: Configuration) -> None:
+    """Check that the page can be served.
+
+    :raises ValueError: a library for it is not installed, it has nothing to show, or its token cannot be used.
+    """
+    if not configuration.web.listen:
+        return
+    _check_web_libraries()
+    if not configuration.store.directory or not configuration.store.database:
+        raise SettingError("web.listen", "it shows what the store has, and there is no database; set store.directory")
+    read_token(configuration.web)
+
+
+def _check_web_libraries() -> None:
+    missing = [name for name in ("starlette", "jinja2", "uvicorn") if find_spec(name) is None]
+    if missing:
+        raise SettingError("web.listen", f"this needs Python packages; install {', '.join(missing)}")
 
 
 def make_trust(configuration: Configuration) -> policy.Trust:

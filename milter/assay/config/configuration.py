@@ -24,6 +24,7 @@ from assay.config.site import (
 from assay.config.srs import SrsSection
 from assay.config.store import StoreSection
 from assay.config.watching import ControlSection, LogSection, MetricsSection
+from assay.config.web import WebSection
 
 
 class Configuration(Section, frozen=True):
@@ -51,3 +52,4 @@ class Configuration(Section, frozen=True):
     metrics: MetricsSection = MetricsSection()
     control: ControlSection = ControlSection()
     store: StoreSection = StoreSection()
+    web: WebSection = WebSection()

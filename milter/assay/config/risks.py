@@ -33,6 +33,11 @@ def risks(configuration: Configuration) -> Iterator[str]:
             f"metrics.listen = {configuration.metrics.listen!r}: anyone who reaches the port can read the figures, "
             "with the names of rules and nameservers; write 127.0.0.1 or ::1 unless only the monitoring reaches it"
         )
+    if configuration.web.listen and not _on_loopback(Endpoint.parse(configuration.web.listen)):
+        yield (
+            f"web.listen = {configuration.web.listen!r}: the token and all that the page shows cross the network "
+            "unencrypted; write 127.0.0.1 or ::1, and put a reverse proxy with TLS in front"
+        )
     if milter.dry_run and not milter.dry_run_headers:
         yield (
             "milter.dry_run: forged Authentication-Results and Received-SPF fields stay in the messages; "

@@ -42,7 +42,7 @@ class BoundedServer(socketserver.ThreadingMixIn, socketserver.TCPServer):
         self._requests: set[object] = set()  # under way
         self._closing = False
         if endpoint.family == socket.AF_UNIX:
-            _remove_stale(endpoint)
+            remove_stale(endpoint)
             before = os.umask(0o777 & ~mode)
             try:
                 super().__init__(endpoint.path, handler)  # type: ignore[arg-type]  # a path is an address too
@@ -86,8 +86,8 @@ class BoundedServer(socketserver.ThreadingMixIn, socketserver.TCPServer):
         """A client that left: nothing."""
 
 
-def _remove_stale(endpoint: Endpoint) -> None:
-    """Remove the socket of a daemon that was killed, and nothing else.
+def remove_stale(endpoint: Endpoint) -> None:
+    """Remove the unix socket of a daemon that was killed, and nothing else.
 
     :raises OSError: another daemon answers on it.
     """

@@ -95,8 +95,12 @@ _LEFT = msgspec.msgpack.Decoder(tuple[list[_Snapshot], list[_Snapshot]])
 class History:
     """Snapshots of the figures of the last hour. They survive the process: the next endpoint goes on with them."""
 
-    def __init__(self, pages: Pages) -> None:
+    def __init__(self, pages: Pages, *, leaves: bool = True) -> None:
+        """
+        :param leaves: whether it leaves them for the next one, which only the endpoint does.
+        """
         self._pages = pages
+        self._leaves = leaves
         self._fine: deque[_Snapshot] = deque(maxlen=int(MINUTE / _FINE_SECONDS) + 1)
         self._coarse: deque[_Snapshot] = deque(maxlen=int(HOUR / _COARSE_SECONDS) + 1)
         with contextlib.suppress(msgspec.MsgspecError):
@@ -115,7 +119,8 @@ class History:
 
     def close(self) -> None:
         """Leave the snapshots for the next endpoint."""
-        self._pages.archive = msgspec.msgpack.encode((tuple(self._fine), tuple(self._coarse)))
+        if self._leaves:
+            self._pages.archive = msgspec.msgpack.encode((tuple(self._fine), tuple(self._coarse)))
 
     def last(self, seconds: float, now: float, figures: Figures) -> Period:
         """What happened in the last so many seconds, or since the first snapshot."""

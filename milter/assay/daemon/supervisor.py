@@ -27,6 +27,7 @@ from assay.daemon.notify import Manager
 from assay.daemon.pulse import HANGS, LOOK, Pulse
 from assay.log import Log
 from assay.store.channel import Channel
+from assay.web import child as page
 
 _SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGCHLD)
 _STOPS = (signal.SIGTERM, signal.SIGINT)  # counted: a second one means end at once
@@ -44,6 +45,7 @@ def kinds(configuration: Configuration, listener: Listener, channel: Channel, lo
         *recorder.kind(configuration, channel, log),
         *endpoint.kind(configuration, log),
         *maps.kind(configuration, log),
+        *page.kind(configuration, log),
     )
 
 

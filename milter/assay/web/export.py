@@ -1,0 +1,73 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""A table of a page as CSV or JSON, for other programs."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from datetime import UTC, datetime
+from typing import Any
+
+from assay.model.printable import escaped, without_surrogates
+from assay.web.parts import Cell, Code, DataTable, Link, Moment, Several, Share, Word
+
+#: How a spreadsheet recognizes a formula. Strangers write many of the texts.
+_FORMULAS = ("=", "+", "-", "@", "\t", "\r")
+
+
+def as_csv(table: DataTable) -> bytes:
+    """The rows as CSV (RFC 4180) in UTF-8, the names of the columns first.
+
+    What does not print is escaped, and a text that a spreadsheet would take for a formula gets an apostrophe in front.
+    """
+    written = io.StringIO()
+    writer = csv.writer(written)
+    writer.writerow([column.name for column in table.columns])
+    writer.writerows([[_csv(cell) for cell in row] for row in table.rows])
+    return written.getvalue().encode()
+
+
+def as_json(table: DataTable) -> bytes:
+    """The rows as a JSON array of objects, in ASCII. Times are Unix milliseconds."""
+    names = [column.name for column in table.columns]
+    rows = [{name: _json(cell) for name, cell in zip(names, row, strict=True)} for row in table.rows]
+    return json.dumps(rows, indent=1).encode() + b"\n"
+
+
+def time_text(milliseconds: int) -> str:
+    """A time as RFC 3339 has it, in UTC, to the second."""
+    return f"{datetime.fromtimestamp(milliseconds / 1000, UTC):%Y-%m-%dT%H:%M:%SZ}"
+
+
+def _csv(cell: Cell) -> str | int | float | None:
+    value = _value(cell)
+    if isinstance(cell, Moment):
+        return time_text(cell.milliseconds)
+    if isinstance(value, list):
+        value = " ".join(map(str, value))
+    if isinstance(value, int | float | None):
+        return value
+    text = escaped(str(value))
+    return f"'{text}" if text.startswith(_FORMULAS) else text
+
+
+def _json(cell: Cell) -> Any:
+    value = _value(cell)
+    return without_surrogates(value) if isinstance(value, str) else value
+
+
+def _value(cell: Cell) -> Any:
+    match cell:
+        case Link(value=value):
+            return value
+        case Word(text=text) | Code(text=text):
+            return text
+        case Moment(milliseconds=milliseconds):
+            return milliseconds
+        case Share(part=part):
+            return part
+        case Several(members=members):
+            return [_json(member) for member in members]
+        case _:
+            return cell

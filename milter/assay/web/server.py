@@ -1,0 +1,118 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Serves the application on one socket, in a thread, until it is closed."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import socket
+import threading
+import time
+
+import uvicorn
+
+from assay.config.endpoint import Endpoint
+from assay.daemon.bounded import remove_stale
+from assay.log import Log
+from assay.web.headers import SafeHeaders
+
+MAX_CLIENTS = 64  # connections at a time, our choice: a browser opens six. More get 503.
+MAX_HEADER = 16 * 1024  # octets of a request's head
+_BACKLOG = 64
+_IDLE_SECONDS = 10  # for the next request on a connection
+_LAST_SECONDS = 2  # for requests that are under way when the server closes
+_START_SECONDS = 10.0
+_LOOK_SECONDS = 0.01
+
+
+class WebServer:
+    """Answers clients of one socket."""
+
+    def __init__(self, endpoint: Endpoint, mode: int, app: SafeHeaders, log: Log) -> None:
+        """Open the socket and answer.
+
+        :param mode: permissions of a unix socket.
+        :raises OSError: the socket cannot be opened, or the library does not start.
+        """
+        _lead_to(log)
+        self._path = endpoint.path
+        self._socket = _listen(endpoint, mode)
+        config = uvicorn.Config(
+            app,
+            loop="asyncio",
+            http="h11",
+            ws="none",
+            lifespan="off",
+            interface="asgi3",
+            log_config=None,
+            access_log=False,
+            proxy_headers=False,
+            server_header=False,
+            limit_concurrency=MAX_CLIENTS,
+            timeout_keep_alive=_IDLE_SECONDS,
+            timeout_graceful_shutdown=_LAST_SECONDS,
+            h11_max_incomplete_event_size=MAX_HEADER,
+        )
+        self._server = uvicorn.Server(config)
+        self._thread = threading.Thread(
+            target=self._server.run, kwargs={"sockets": [self._socket]}, name="page", daemon=True
+        )
+        self._thread.start()
+        deadline = time.monotonic() + _START_SECONDS
+        while not self._server.started:
+            if not self._thread.is_alive() or time.monotonic() > deadline:
+                raise OSError("the HTTP server does not start")
+            time.sleep(_LOOK_SECONDS)
+
+    def close(self) -> None:
+        """Stop, let requests that are under way end, and remove the socket."""
+        self._server.should_exit = True
+        self._thread.join(_LAST_SECONDS + 1)
+        self._socket.close()
+        if self._path:
+            with contextlib.suppress(OSError):
+                os.unlink(self._path)
+
+
+def _listen(endpoint: Endpoint, mode: int) -> socket.socket:
+    listening = socket.socket(endpoint.family)
+    try:
+        if endpoint.family == socket.AF_UNIX:
+            remove_stale(endpoint)
+            before = os.umask(0o777 & ~mode)
+            try:
+                listening.bind(endpoint.path)
+            finally:
+                os.umask(before)
+        else:
+            listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            listening.bind((endpoint.host or "localhost", endpoint.port))
+        listening.listen(_BACKLOG)
+    except OSError:
+        listening.close()
+        raise
+    return listening
+
+
+class _ToLog(logging.Handler):
+    """Leads what the library complains about to our log."""
+
+    def __init__(self, log: Log) -> None:
+        super().__init__(logging.WARNING)
+        self._log = log
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Log the first line. What a client sent wrongly is no trouble of ours."""
+        if record.levelno < logging.ERROR:
+            self._log.debug(f"page: {record.getMessage().partition(chr(10))[0]}")
+            return
+        reason = repr(record.exc_info[1]) if record.exc_info else record.getMessage().partition("\n")[0]
+        self._log.error(f"page: {reason}")
+
+
+def _lead_to(log: Log) -> None:
+    for name in ("uvicorn", "asyncio"):
+        logger = logging.getLogger(name)
+        logger.handlers = [_ToLog(log)]
+        logger.propagate = False

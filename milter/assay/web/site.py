@@ -1,0 +1,82 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""What pages are made from: the configuration, the figures of the daemon, and what the browser asks for."""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Callable, Mapping
+from urllib.parse import urlencode
+
+from msgspec import Struct
+
+from assay.config import Configuration
+from assay.daemon.status import History
+from assay.metrics import Pages
+from assay.model.name import Domain
+from assay.web.parts import WebPage
+
+MAX_ARGUMENT = 320  # characters of what a browser asks for: an address (RFC 5321, 4.5.3.1)
+
+
+class Site(Struct, frozen=True):
+    """What does not change while the process lives.
+
+    :ivar figures: in which all processes of the daemon count.
+    :ivar now: Unix time in seconds.
+    """
+
+    configuration: Configuration
+    figures: Pages
+    history: History
+    now: Callable[[], float]
+
+    @property
+    def host(self) -> str:
+        """Whose page it is."""
+        return self.configuration.identity.authserv_id or socket.gethostname()
+
+    @property
+    def domains(self) -> tuple[str, ...]:
+        """Our own domains, as A-labels."""
+        configuration = self.configuration
+        named = configuration.web.domains or (
+            *(row.domain for row in configuration.sign.domain),
+            *configuration.srs.own_domains,
+        )
+        return tuple(dict.fromkeys(Domain.parse_host(name).name for name in named))
+
+
+class WebQuery(Struct, frozen=True):
+    """What a browser asks for.
+
+    :ivar path: of the page.
+    :ivar item: what comes after the path of a page that shows single things.
+    """
+
+    path: str
+    arguments: Mapping[str, str] = {}
+    item: str = ""
+
+    def text(self, name: str) -> str:
+        """An argument without white space around it, cut to a bound; empty if it is missing."""
+        return self.arguments.get(name, "").strip()[:MAX_ARGUMENT]
+
+    def number(self, name: str, usual: int, least: int, most: int) -> int:
+        """A number within bounds; the usual one for all else."""
+        text = self.text(name)
+        value = int(text) if text.isascii() and text.isdecimal() and len(text) < 19 else usual
+        return value if least <= value <= most else usual
+
+
+#: Makes a page.
+View = Callable[[Site, WebQuery], WebPage]
+
+
+class NotFoundError(Exception):
+    """There is no such page or message. The text says what."""
+
+
+def address(path: str, **arguments: str | int) -> str:
+    """The address of a page, without arguments that are empty."""
+    given = {name: value for name, value in arguments.items() if value != ""}
+    return f"{path}?{urlencode(given, errors='replace')}" if given else path

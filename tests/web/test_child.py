@@ -1,0 +1,90 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The page in a real daemon: a process of its own, over TCP and on a unix socket, on which mail does not depend."""
+
+from __future__ import annotations
+
+import http.client
+import os
+import re
+import signal
+import socket
+import time
+from pathlib import Path
+
+from asking import TOKEN
+from running import PATIENCE, Daemon
+
+
+def free_port() -> int:
+    with socket.socket() as listening:
+        listening.bind(("127.0.0.1", 0))
+        return int(listening.getsockname()[1])
+
+
+class OverUnix(http.client.HTTPConnection):
+    def __init__(self, path: Path) -> None:
+        super().__init__("page.example", timeout=PATIENCE)
+        self._path = path
+
+    def connect(self) -> None:
+        self.sock = socket.socket(socket.AF_UNIX)
+        self.sock.settimeout(PATIENCE)
+        self.sock.connect(str(self._path))
+
+
+def serving(folder: Path, listen: str) -> Daemon:
+    token = folder / "token"
+    token.touch(0o600)
+    token.write_text(f"{TOKEN}\n")
+    (folder / "store").mkdir()
+    store = {"directory": str(folder / "store")}
+    return Daemon(folder, store=store, log={"level": "debug"}, web={"listen": listen, "token_file": str(token)})
+
+
+def status(connection: http.client.HTTPConnection) -> int:
+    """The status of the login form, once the page answers."""
+    deadline = time.monotonic() + PATIENCE
+    while True:
+        try:
+            connection.request("GET", "/login")
+            response = connection.getresponse()
+            response.read()
+        except OSError:
+            if time.monotonic() > deadline:
+                raise
+            time.sleep(0.05)
+        else:
+            return response.status
+        finally:
+            connection.close()
+
+
+def page_of(daemon: Daemon, number: int) -> int:
+    """The process of the page, when it has been started for the number-th time."""
+    log = daemon.wait_for_log(": DEBUG: page ", number)
+    return int(re.findall(r"DEBUG: page (\d+) started", log)[-1])
+
+
+def test_the_page_over_tcp_dies_and_comes_back_and_mail_goes_on(tmp_path: Path) -> None:
+    port = free_port()
+    with serving(tmp_path, f"inet:{port}@127.0.0.1") as daemon:
+        assert status(http.client.HTTPConnection("127.0.0.1", port, timeout=PATIENCE)) == 200
+        os.kill(page_of(daemon, 1), signal.SIGKILL)
+        with daemon.mta() as mta:
+            mta.close()
+        page_of(daemon, 2)
+        assert status(http.client.HTTPConnection("127.0.0.1", port, timeout=PATIENCE)) == 200
+        assert "Traceback" not in daemon.log()
+
+
+def test_the_page_over_a_unix_socket_which_a_reload_opens_again(tmp_path: Path) -> None:
+    path = tmp_path / "page.sock"
+    with serving(tmp_path, f"unix:{path}") as daemon:
+        assert status(OverUnix(path)) == 200
+        assert path.stat().st_mode & 0o777 == 0o660
+        daemon.signal(signal.SIGHUP)
+        daemon.wait_for_log("reloaded")
+        page_of(daemon, 2)
+        assert status(OverUnix(path)) == 200
+    assert not path.exists()
+    assert "Traceback" not in daemon.log()
