@@ -222,6 +222,33 @@ def test_addresses_in_text_are_redacted(text: str, expected: str) -> None:
     assert REDACTOR.text(text) == expected
 
 
+TEXT = "x (joe@a.example) y"
+
+
+@pytest.mark.parametrize(
+    ("names", "expected"),
+    [
+        (
+            "From Sender To Cc Reply-To Resent-From Resent-Sender Resent-To Resent-Cc",
+            "(not readable: text after an address)",
+        ),
+        ("Date Message-ID MIME-Version Content-Transfer-Encoding List-Id Precedence Auto-Submitted", TEXT),
+        (
+            "Received Return-Path Subject Content-Type DKIM-Signature Authentication-Results Received-SPF"
+            " ARC-Seal ARC-Message-Signature ARC-Authentication-Results",
+            f"x ({REDACTOR.local_part('joe')}@a.example) y",
+        ),
+        ("Bcc Delivered-To X-Original-To List-Unsubscribe In-Reply-To References Comments X-A", "(redacted)"),
+    ],
+)
+def test_what_a_field_keeps_depends_on_its_name(names: str, expected: str) -> None:
+    for name in names.split():
+        text = f"{TEXT} <b@c.example> d" if expected.startswith("(not") else TEXT
+        for spelled in (name, name.lower(), name.upper()):
+            (field,), _ = REDACTOR.header(Header((HeaderField(spelled.encode(), f" {text}".encode()),)))
+            assert field.raw.decode() == f"{spelled}: {expected}\r\n"
+
+
 def test_a_long_header_is_cut_at_a_field() -> None:
     header = Header(tuple(HeaderField(b"Subject", b" " + b"x" * 500) for _ in range(1000)))
     fields, complete = REDACTOR.header(header)
