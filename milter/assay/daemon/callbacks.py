@@ -18,6 +18,10 @@ Facts about libmilter and pymilter 1.0.5 that shape this module:
   UTF-8, it calls ``sys.excepthook`` and we never get the event. The HELO is then unknown, the client's address comes
   from its macro, and ``set_exception_policy`` lets the connection continue. Field names are not affected: for both MTAs
   a line with an octet beyond ASCII before its colon is not a field.
+- The same happens to any event for which it has no memory, and then there may be none for the hook either. Such a
+  message must not be judged without the event, nor accepted because it is the last one: pymilter defers, and at the
+  negotiation closes the connection. If libmilter expects no reply to the event it ignores all that follow, and the MTA
+  waits. So the hook has the worker end (`SessionCount.give_up`).
 """
 
 from __future__ import annotations
@@ -33,7 +37,6 @@ import Milter
 
 from assay.daemon import libmilter
 from assay.daemon.connection import Connection, Service, macro
-from assay.daemon.meter import Meter
 from assay.log import Field, Log
 
 #: Octets of one event that libmilter accepts. Its default of 65,535 is less than Postfix allows for a field
@@ -65,12 +68,14 @@ def install(service: Service) -> None:
 
     def negotiate(context: Any, options: list[int]) -> int:
         nonlocal agreed
+        _defer_lost_events()
         connection = begin(context)
         answer = connection.negotiate(context, options)
         agreed = (connection.leading_space, connection.no_reply)
         return answer
 
     def close(context: Any) -> int:
+        _defer_lost_events()
         connection = context.getpriv()
         if connection is not None:
             service.sessions.change(-1)
@@ -89,9 +94,9 @@ def install(service: Service) -> None:
     Milter.set_eom_callback(_end_of_message)
     Milter.set_abort_callback(_abort)
     Milter.set_close_callback(close)
-    Milter.set_exception_policy(Milter.CONTINUE)
+    _defer_lost_events()
     Milter.register("assay", negotiate=negotiate)
-    sys.excepthook = _hook(service.log, service.journal.meter)
+    sys.excepthook = _hook(service)
 
 
 def serve(log: Log) -> int:
@@ -152,6 +157,7 @@ _BEFORE_MESSAGES = (Connection.connect, Connection.helo)
 
 
 def _end_of_message(context: Any) -> int:
+    _defer_lost_events()
     connection = context.getpriv()
     if connection is None:
         return _CONTINUE
@@ -187,14 +193,21 @@ def _place(traceback: TracebackType | None) -> str:
     return f"{traceback.tb_frame.f_code.co_filename.rpartition('/')[2]}:{traceback.tb_lineno}"
 
 
-def _hook(log: Log, meter: Meter) -> Callable[[type[BaseException], BaseException, TracebackType | None], None]:
+def _defer_lost_events() -> None:
+    """Have pymilter defer an event that it cannot hand over. Undoes what `_hook` does for one that may be lost."""
+    Milter.set_exception_policy(Milter.TEMPFAIL)
+
+
+def _hook(service: Service) -> Callable[[type[BaseException], BaseException, TracebackType | None], None]:
     """The hook that pymilter calls instead of a callback if it cannot convert an event to Python objects."""
 
     def hook(_kind: type[BaseException], error: BaseException, traceback: TracebackType | None) -> None:
         if isinstance(error, UnicodeDecodeError):
-            log.warning("", (("event", "argument is not UTF-8, ignored"), ("argument", repr(error.object))))
+            Milter.set_exception_policy(Milter.CONTINUE)
+            service.log.warning("", (("event", "argument is not UTF-8, ignored"), ("argument", repr(error.object))))
         else:
-            meter.exception()
-            log.error("", (("bug", repr(error)), ("at", _place(traceback))))
+            service.sessions.give_up("an event of the MTA is lost")  # first: it needs no memory
+            service.journal.meter.exception()
+            service.log.error("", (("bug", repr(error)), ("at", _place(traceback))))
 
     return hook

@@ -68,6 +68,11 @@ class SessionCount:
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self.value = 0
+        self.given_up = ""  #: why the worker cannot serve them any longer; empty if it can
+
+    def give_up(self, why: str) -> None:
+        """Note that this worker cannot serve any longer, so that another one replaces it."""
+        self.given_up = self.given_up or why
 
     def change(self, by: int) -> None:
         """Count one more or one less."""

@@ -21,7 +21,7 @@ from collections.abc import Callable
 
 from assay import policy
 from assay.config import ConfigError, Configuration, make_resolver, make_settings, make_trust
-from assay.daemon import callbacks, connection
+from assay.daemon import callbacks, connection, fitness
 from assay.daemon.capacity import DNS_DESCRIPTORS, capacity, granted, kept_descriptors
 from assay.daemon.child import Kind, Tether
 from assay.daemon.gate import Gate
@@ -51,6 +51,7 @@ _ATTRIBUTES = 64  # octets: more than a pthread_attr_t has anywhere
 _POLL_SECONDS = 0.1  # how often a draining worker checks its sessions
 _LAST_LINES_SECONDS = 1.0  # at most, for lines that nobody has read when a process ends
 _GRACE_SECONDS = 10.0  # beyond drain_seconds: longer than the supervisor's, which kills and logs
+_LAST_SECONDS = 5.0  # for open sessions of a worker that cannot go on; some may hang
 _LINGER_SECONDS = 1.0  # a session accepted just before the socket went deaf may not be counted yet
 
 
@@ -128,6 +129,7 @@ def run(
     )
     callbacks.install(service)
     tick = _ticker(tether, meter, resolver, sessions, keeper, log)
+    fitness.watch_threads(sessions)
     threading.Thread(target=sessions.watch, name="gate", daemon=True).start()
     threading.Thread(
         target=_control,
@@ -212,28 +214,60 @@ def _control(
     tick: Callable[[], None],
     keeper: Keeper | None,
 ) -> None:
-    """Wait for the order to drain, drain, and end the process.
+    """Wait for the order to drain, or until the worker cannot go on. Drain, and end the process.
 
     libmilter cannot drain: stopping it resets live sessions. So we make the listening socket deaf and end the process
     after the last session.
     """
-    replaced = tether.wait(tick)
-    signal.alarm(math.ceil(patience + _GRACE_SECONDS))  # the kernel ends us if we cannot, and no supervisor is left
-    sessions.end(refusing=not replaced and not listener.lent)
-    log.debug(f"draining {sessions.value} sessions")
-    deadline = time.monotonic() + patience
+    code = os.EX_SOFTWARE
+    try:
+        replaced = _wait(tether, sessions, log, tick)
+        signal.alarm(math.ceil(patience + _GRACE_SECONDS))  # the kernel ends us if we cannot, and no supervisor is left
+        sessions.end(refusing=not replaced and not listener.lent)
+        log.debug(f"draining {sessions.value} sessions")
+        if still_open := _drain(sessions, patience, tick):
+            log.warning(f"closing {still_open} sessions that were still open after {patience:g} s")
+        if keeper is not None:
+            keeper.end()
+        tick()
+        log.flush(_LAST_LINES_SECONDS)
+        code = os.EX_SOFTWARE if sessions.given_up else os.EX_OK
+    finally:
+        os._exit(code)  # a thread cannot make libmilter's main() return
+
+
+def _wait(tether: Tether, sessions: Gate, log: Log, tick: Callable[[], None]) -> bool:
+    """Wait until the worker has to end.
+
+    :returns: whether others serve in its place.
+    """
+
+    def look() -> None:
+        tick()
+        fitness.check(sessions)
+
+    try:
+        return tether.wait(look)
+    except Exception as error:
+        sessions.give_up(repr(error))
+        log.error(f"this worker cannot go on: {sessions.given_up}")
+        return True
+
+
+def _drain(sessions: Gate, patience: float, tick: Callable[[], None]) -> int:
+    """Wait for the last session.
+
+    :returns: how many are still open.
+    """
     quiet_since = time.monotonic()
+    deadline = quiet_since + patience
     while time.monotonic() < deadline:
+        if sessions.given_up:
+            deadline = min(deadline, time.monotonic() + _LAST_SECONDS)
         time.sleep(_POLL_SECONDS)
         tick()
         if sessions.value:
             quiet_since = time.monotonic()
         elif time.monotonic() - quiet_since >= _LINGER_SECONDS:
-            break
-    else:
-        log.warning(f"closing {sessions.value} sessions that were still open after {patience:g} s")
-    if keeper is not None:
-        keeper.end()
-    tick()
-    log.flush(_LAST_LINES_SECONDS)
-    os._exit(os.EX_OK)  # a thread cannot make libmilter's main() return
+            return 0
+    return sessions.value

@@ -131,11 +131,13 @@ class Resolver:
         return None
 
     def hand_over(self, call: Callable[[], None]) -> bool:
-        """Call a function in the loop's thread, which is started if necessary; False after `close`."""
+        """Call a function in the loop's thread, which is started if necessary; False if that has ended."""
         with self._lock:
             if self.closed:
                 return False
             loop = self._loop if self._loop is not None else self._start()
+            if loop.is_closed():
+                return False
             loop.call_soon_threadsafe(call)
             return True
 
@@ -166,7 +168,7 @@ class Resolver:
             self.closed = True
             loop, thread = self._loop, self._thread
             self._loop = self._thread = None
-        if loop is not None and thread is not None:
+        if loop is not None and thread is not None and not loop.is_closed():
             loop.call_soon_threadsafe(loop.stop)
             thread.join(CLOSING)
 
@@ -200,18 +202,35 @@ class Resolver:
             self._random_case,
         )
         # A daemon thread, so that a program that forgot to close can end.
-        self._thread = Thread(target=_work, args=(loop, self._client), name="dns", daemon=True)
+        self._thread = Thread(target=_work, args=(loop, self._client, self._tell), name="dns", daemon=True)
         self._thread.start()
         return loop
 
 
-def _work(loop: asyncio.AbstractEventLoop, client: Asking) -> None:
-    """The loop's thread."""
+def _work(loop: asyncio.AbstractEventLoop, client: Asking, tell: Callable[[str], None]) -> None:
+    """The loop's thread.
+
+    :raises MemoryError: something in the loop got no memory. What it would have done is missing, such as to free a
+        place for another query, so the thread ends.
+    """
+    missing: list[MemoryError] = []
+
+    def fail(_: object, context: dict[str, Any]) -> None:
+        """An exception that the loop has caught."""
+        error = context.get("exception")
+        if isinstance(error, MemoryError):
+            missing.append(error)
+            loop.stop()
+        tell(f"bug in the resolver: {error!r} ({context['message']})")
+
+    loop.set_exception_handler(fail)
     try:
         loop.run_forever()
         client.close()
     finally:
         loop.close()
+    if missing:
+        raise missing[0]
 
 
 def _without_dot(question: Question) -> Question:
