@@ -130,13 +130,8 @@ def run(
     callbacks.install(service)
     tick = _ticker(tether, meter, resolver, sessions, keeper, log)
     fitness.watch_threads(sessions)
-    threading.Thread(target=sessions.watch, name="gate", daemon=True).start()
-    threading.Thread(
-        target=_control,
-        args=(tether, listener, sessions, configuration.milter.drain_seconds, log, tick, keeper),
-        name="control",
-        daemon=True,
-    ).start()
+    _begin("gate", sessions.watch)
+    _begin("control", _control, tether, listener, sessions, configuration.milter.drain_seconds, log, tick, keeper)
     if settings.signing is not None:
         publications.prepare(settings.signing, int(time.time()))
     gc.freeze()  # objects loaded by now live as long as the process, so the collector can skip them
@@ -205,6 +200,11 @@ def give_small_stacks() -> None:
             library.pthread_setattr_default_np(attributes)
 
 
+def _begin(name: str, act: Callable[..., None], *arguments: object) -> None:
+    """Begin a thread of ours."""
+    threading.Thread(target=act, args=arguments, name=name, daemon=True).start()
+
+
 def _control(
     tether: Tether,
     listener: Listener,
@@ -232,6 +232,8 @@ def _control(
         tick()
         log.flush(_LAST_LINES_SECONDS)
         code = os.EX_SOFTWARE if sessions.given_up else os.EX_OK
+    except Exception as error:  # a bug, or no memory: without this thread nobody could end the process
+        log.error(f"this worker cannot go on: {error!r}")
     finally:
         os._exit(code)  # a thread cannot make libmilter's main() return
 
