@@ -228,7 +228,7 @@ class World:
 
         def gate(_descriptor: int, bound: Capacity, *_: object) -> SimpleNamespace:
             self.sessions = bound.sessions
-            return SimpleNamespace(watch=lambda: None)
+            return SimpleNamespace(watch=lambda: None, make_room=lambda: False)
 
         log = Log(lambda _, text: self.lines.append(re.sub(r" ms=\d+", "", text)), Level.INFO)
         with pytest.MonkeyPatch.context() as patch:

@@ -46,12 +46,14 @@ def make_resolver(
     configuration: Configuration,
     tell: Callable[[str], None] = lambda _: None,
     watch: resolver.Watch = resolver.unwatched,
+    make_room: resolver.MakeRoom = resolver.no_room,
 ) -> resolver.Resolver:
     """A resolver, with its zone read. Close it when done.
 
     :param tell: gets a message when a nameserver stops answering, when it answers again, and when the system's
         nameservers change.
     :param watch: gets each query to a nameserver that has ended.
+    :param make_room: called when no descriptor is left for a socket; returns whether there is one now.
     :raises ValueError: the zone file cannot be read or is invalid, with file and line; or encrypted nameservers lack
         certificates or a library.
     """
@@ -72,6 +74,7 @@ def make_resolver(
         watch=watch,
         contexts=dns.contexts(nameservers),
         random_case=dns.random_case,
+        make_room=make_room,
     )
 
 

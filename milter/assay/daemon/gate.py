@@ -2,14 +2,14 @@
 """Lets a worker accept connections only while it can serve them.
 
 libmilter accepts whatever comes. The gate counts sessions. At the bound it replaces the worker's listening socket by
-one that nobody reaches (`listener.deafen`), so that further connections wait in the backlog, or go to another worker.
-When a session ends, it puts the socket back and wakes libmilter.
+one that nobody reaches (`listener.deaf_socket`), so that further connections wait in the backlog, or go to another
+worker. When a session ends, it puts the socket back and wakes libmilter.
 
 Under load the count is late, and libmilter quick. So the worker's limit of descriptors is set to what the bound needs:
 then the kernel ends a burst of connections, and there are never more threads than we have reckoned with.
 
-It also looks a few times a second whether descriptors are left. Some are kept open for nothing: when sessions have
-taken all others, these are given to the DNS, and the gate closes.
+Some descriptors are kept open for nothing. When sessions have taken all others, the gate closes, and these are given to
+the DNS: as soon as it asks for one (`make_room`), or at the next look, a few times a second.
 """
 
 from __future__ import annotations
@@ -21,13 +21,12 @@ from math import inf
 
 from assay.daemon.capacity import Capacity
 from assay.daemon.connection import SessionCount
-from assay.daemon.listener import deafen, prepare_to_wake, refuse, wake
+from assay.daemon.listener import deaf_socket, prepare_to_wake, refuse, wake
 from assay.log import Log
 
 _LOOK_SECONDS = 0.2  # between two looks: while descriptors are used up, libmilter runs at full speed for this long
 _SELDOM_SECONDS = 60.0  # between two warnings
 _OWN_DESCRIPTORS = 16  # that a worker opens after its gate: libmilter's pipe, the DNS loop, files that are opened again
-_TO_CLOSE = 2  # descriptors that closing needs; libmilter may take one of them first
 _SETTLE_SECONDS = 0.1  # until siblings are deaf too; shutting their socket down earlier looks like an error to them
 
 
@@ -45,6 +44,7 @@ class Gate(SessionCount):
         self._capacity = capacity
         self._log = log
         self._real = os.dup(descriptor)
+        self._deaf = deaf_socket()  # at hand when no descriptor is left
         self._own = _descriptors() + _OWN_DESCRIPTORS
         _limit_descriptors(self._own + capacity.sessions + kept)
         self._kept_count = kept
@@ -84,12 +84,18 @@ class Gate(SessionCount):
             try:
                 os.close(os.dup(self._descriptor))
             except OSError:
-                while self._kept and not self.closed:  # libmilter may take what is closed here first
-                    for _ in range(min(_TO_CLOSE, len(self._kept))):
-                        os.close(self._kept.pop())
-                    self._close("no descriptor is left (LimitNOFILE=, ulimit -n); those kept for the DNS are in use")
-                self._release()
-                self._full = _descriptors() if self.closed else inf
+                self._give()
+
+    def make_room(self) -> bool:
+        """The DNS needs a descriptor, and none is left: give it those that are kept. In any thread.
+
+        :returns: False if it has them already.
+        """
+        with self._lock:
+            if not self._kept:
+                return False
+            self._give()
+            return True
 
     def end(self, *, refusing: bool) -> None:
         """Accept no connection any more.
@@ -99,7 +105,7 @@ class Gate(SessionCount):
         with self._lock:
             self._ended = True
             self._release()
-            deafen(self._descriptor)
+            self._deafen()
         if refusing:
             time.sleep(_SETTLE_SECONDS)
             refuse(self._real)
@@ -115,6 +121,15 @@ class Gate(SessionCount):
         except OSError:
             self._release()
 
+    def _give(self) -> None:
+        """Give the DNS what is kept. The gate closes first: libmilter would take it."""
+        self._close("no descriptor is left (LimitNOFILE=, ulimit -n); those kept for the DNS are in use")
+        self._release()
+        self._full = _descriptors()
+
+    def _deafen(self) -> None:
+        os.dup2(self._deaf, self._descriptor, inheritable=False)
+
     def _release(self) -> None:
         while self._kept:
             os.close(self._kept.pop())
@@ -123,10 +138,7 @@ class Gate(SessionCount):
         if self._ended:
             return
         if not self.closed:
-            try:
-                deafen(self._descriptor)
-            except OSError:  # no descriptor: the next look makes room
-                return
+            self._deafen()
             self.closed = True
         now = time.monotonic()
         if now >= self._next_warning:

@@ -13,7 +13,7 @@ libmilter opens the socket itself and does not return the descriptor, so we sear
 - The first worker that ends unlinks the path of a unix socket. We bind to a temporary path and rename it, so that
   libmilter unlinks a name that does not exist.
 - Stopping libmilter resets its open sessions. To drain, we replace a worker's descriptor by a socket that is not
-  reachable (`deafen`), and libmilter goes on serving its sessions.
+  reachable (`deaf_socket`), and libmilter goes on serving its sessions.
 - Its ``poll()`` is woken by the replaced socket for up to 5 s more and then looks at the new one, so connections that
   arrive at the old one are not served. If no other worker serves on, we shut the socket down as well (`refuse`), unless
   it outlives us. A signal makes it begin again (`wake`).
@@ -135,13 +135,14 @@ def _adopt(passed: socket.socket) -> Listener:
     return Listener(endpoint, descriptor, lent=True)
 
 
-def deafen(descriptor: int) -> None:
-    """Replace the listening socket of this process by an unreachable one. Other processes keep theirs."""
-    with socket.socket(socket.AF_UNIX) as deaf:
-        deaf.bind("")  # an abstract name that the kernel picks
-        deaf.listen()
-        deaf.setblocking(False)
-        os.dup2(deaf.fileno(), descriptor)
+def deaf_socket() -> int:
+    """The descriptor of a socket that listens and is not reachable: in place of the listening socket of this process,
+    it makes libmilter accept nothing more. Other processes keep theirs."""
+    deaf = socket.socket(socket.AF_UNIX)
+    deaf.bind("")  # an abstract name that the kernel picks
+    deaf.listen()
+    deaf.setblocking(False)
+    return deaf.detach()
 
 
 def prepare_to_wake() -> None:

@@ -100,11 +100,11 @@ def run(
     share_one_arena()
     give_small_stacks()
     meter = Meter(tether.page)
-    resolver = make_resolver(configuration, log.warning, meter.query)
-    resolver.start()
     budget = configuration.dns.budget_seconds
     bound = capacity(configuration.milter.max_sessions, configuration.milter.worker_count, granted())
     sessions = Gate(listener.descriptor, bound, kept_descriptors(granted().descriptors or DNS_DESCRIPTORS * 2), log)
+    resolver = make_resolver(configuration, log.warning, meter.query, sessions.make_room)
+    resolver.start()
     memory = Memory()
     keeper = keeper_of(configuration, settings, channel, log)
 

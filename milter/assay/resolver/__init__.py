@@ -23,6 +23,7 @@ from assay.resolver.resolv_conf import ResolvConf
 from assay.resolver.service import Resolver
 from assay.resolver.statistics import Statistics, Watch, unwatched
 from assay.resolver.tls import CertificatesError, Contexts, contexts
+from assay.resolver.transport import MakeRoom, no_room
 from assay.resolver.zone import LocalZone, ZoneError
 
 __all__ = [
@@ -33,6 +34,7 @@ __all__ = [
     "CertificatesError",
     "Contexts",
     "LocalZone",
+    "MakeRoom",
     "Nameserver",
     "NameserverError",
     "Observer",
@@ -43,6 +45,7 @@ __all__ = [
     "ZoneError",
     "configured",
     "contexts",
+    "no_room",
     "parse_nameserver",
     "unwatched",
 ]

@@ -65,6 +65,7 @@ class Asking:
         tell: Callable[[str], None] = lambda _: None,
         contexts: tls.Contexts = MappingProxyType({}),
         random_case: bool = False,
+        make_room: transport.MakeRoom = transport.no_room,
     ) -> None:
         self._loop = loop
         self._cache = cache
@@ -74,7 +75,7 @@ class Asking:
         self._trust_ad = trust_ad
         self._resolv_conf = resolv_conf
         self._tell = tell
-        self._transports = Transports(loop, statistics, trust_ad, contexts, random_case)
+        self._transports = Transports(loop, statistics, trust_ad, contexts, random_case, make_room)
         self._health = Health(
             nameservers,
             self._transports,

@@ -27,7 +27,7 @@ from collections.abc import Sequence
 from assay.resolver import wire
 from assay.resolver.nameservers import Nameserver
 from assay.resolver.statistics import Statistics
-from assay.resolver.transport import Cause, Done, ExchangeFault, fault
+from assay.resolver.transport import Cause, Done, ExchangeFault, MakeRoom, fault, no_room, open_socket
 
 MAX_DATAGRAM = 65_535  # octets; what UDP can carry, whatever we asked for
 #: For each nameserver: as many ports a forger has to try, and as many datagrams as its buffers hold, some hundred each.
@@ -48,12 +48,18 @@ class Datagrams:
     """Asks over UDP."""
 
     def __init__(
-        self, loop: asyncio.AbstractEventLoop, statistics: Statistics, authentic: bool, random_case: bool = False
+        self,
+        loop: asyncio.AbstractEventLoop,
+        statistics: Statistics,
+        authentic: bool,
+        random_case: bool = False,
+        make_room: MakeRoom = no_room,
     ) -> None:
         """
         :param authentic: ask for the AD bit.
         :param random_case: ask for names in random case.
         """
+        self.make_room = make_room
         self.loop = loop
         self.statistics = statistics
         self.authentic = authentic
@@ -226,8 +232,7 @@ class _Port:
         self.strays = 0
         loop, server = sockets.datagrams.loop, sockets.server
         self.ends = loop.time() + MAX_AGE
-        family = socket.AF_INET6 if server.is_ipv6 else socket.AF_INET
-        self.socket = socket.socket(family, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC)
+        self.socket = open_socket(server, socket.SOCK_DGRAM, sockets.datagrams.make_room)
         try:
             self.socket.connect((server.address, server.port))
         except OSError:

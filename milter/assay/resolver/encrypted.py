@@ -25,7 +25,7 @@ from assay.resolver.dot import Lengths
 from assay.resolver.framing import BrokenError, Framing
 from assay.resolver.nameservers import Nameserver
 from assay.resolver.statistics import Statistics
-from assay.resolver.transport import Cause, Done, ExchangeFault
+from assay.resolver.transport import Cause, Done, ExchangeFault, MakeRoom, no_room
 
 #: For each nameserver. Together with what a connection takes, as many as there are places for queries.
 CONNECTIONS = 32
@@ -43,7 +43,12 @@ class Encrypted:
     """Asks over TLS and HTTPS."""
 
     def __init__(
-        self, loop: asyncio.AbstractEventLoop, statistics: Statistics, authentic: bool, contexts: tls.Contexts
+        self,
+        loop: asyncio.AbstractEventLoop,
+        statistics: Statistics,
+        authentic: bool,
+        contexts: tls.Contexts,
+        make_room: MakeRoom = no_room,
     ) -> None:
         """
         :param authentic: ask for the AD bit.
@@ -53,6 +58,7 @@ class Encrypted:
         self.statistics = statistics
         self.authentic = authentic
         self.contexts = contexts
+        self.make_room = make_room
         self._pools: dict[Nameserver, _Pool] = {}
 
     def ask(self, server: Nameserver, asked: bytes, patience: float, done: Done) -> SecureQuery:
@@ -207,7 +213,7 @@ class _Connection:
         encrypted = pool.encrypted
         encrypted.statistics.handshakes += 1
         context = encrypted.contexts[pool.server.scheme]
-        self.channel = tls.Channel(encrypted.loop, context, pool.server, pool.session, self)
+        self.channel = tls.Channel(encrypted.loop, context, pool.server, pool.session, self, encrypted.make_room)
         self.channel.write(self.framing.opening())
 
     def takes_more(self, now: float) -> bool:

@@ -25,6 +25,7 @@ from assay.resolver.nameservers import Nameserver
 from assay.resolver.resolv_conf import ResolvConf
 from assay.resolver.running import Running
 from assay.resolver.statistics import State, Statistics, Watch, unwatched
+from assay.resolver.transport import MakeRoom, no_room
 from assay.resolver.zone import LocalZone
 
 #: Seconds to wait at most for the loop's thread when closing.
@@ -49,6 +50,7 @@ class Resolver:
         clock: Callable[[], float] = time.monotonic,
         contexts: tls.Contexts = MappingProxyType({}),
         random_case: bool = False,
+        make_room: MakeRoom = no_room,
     ) -> None:
         """
         :param nameservers: in order of preference; with none, only the zone answers and all else is NXDOMAIN.
@@ -62,6 +64,8 @@ class Resolver:
         :param watch: called in the loop's thread with each query that has ended.
         :param clock: seconds that never go back; the same one as the cache's.
         :param random_case: ask for names in random case over UDP, and check that answers repeat it.
+        :param make_room: called in the loop's thread when no descriptor is left for a socket; returns whether there is
+            one now.
         :param contexts: for the encrypted nameservers, from `tls.contexts`.
         """
         self.statistics = Statistics(watch)
@@ -77,6 +81,7 @@ class Resolver:
         self._clock = clock
         self.contexts = contexts
         self._random_case = random_case
+        self._make_room = make_room
         self._lock = Lock()  # guards the start and end of the thread
         self._loop: asyncio.AbstractEventLoop | None = None
         self._thread: Thread | None = None
@@ -200,6 +205,7 @@ class Resolver:
             self._tell,
             self.contexts,
             self._random_case,
+            self._make_room,
         )
         # A daemon thread, so that a program that forgot to close can end.
         self._thread = Thread(target=_work, args=(loop, self._client, self._tell), name="dns", daemon=True)

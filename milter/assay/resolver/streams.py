@@ -17,7 +17,7 @@ import struct
 from assay.resolver import wire
 from assay.resolver.nameservers import Nameserver
 from assay.resolver.statistics import Statistics
-from assay.resolver.transport import Cause, Done, ExchangeFault, words
+from assay.resolver.transport import Cause, Done, ExchangeFault, MakeRoom, no_room, open_socket, words
 
 #: Octets of an answer that is read; our choice. The largest sets of TXT records in use have some ten thousand. More is
 #: not even received: RFC 1035, 4.2.2 puts the length in front.
@@ -28,10 +28,17 @@ _CHUNK = 16_384  # octets received at a time
 class Streams:
     """Asks over TCP."""
 
-    def __init__(self, loop: asyncio.AbstractEventLoop, statistics: Statistics, authentic: bool) -> None:
+    def __init__(
+        self,
+        loop: asyncio.AbstractEventLoop,
+        statistics: Statistics,
+        authentic: bool,
+        make_room: MakeRoom = no_room,
+    ) -> None:
         """
         :param authentic: ask for the AD bit.
         """
+        self.make_room = make_room
         self.loop = loop
         self.statistics = statistics
         self._authentic = authentic
@@ -77,8 +84,7 @@ class Stream:
         loop = streams.loop
         self._timer: asyncio.Handle = loop.call_later(patience, self._too_late)
         try:
-            family = socket.AF_INET6 if server.is_ipv6 else socket.AF_INET
-            self._socket = socket.socket(family, socket.SOCK_STREAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC)
+            self._socket = open_socket(server, socket.SOCK_STREAM, streams.make_room)
             failed = self._socket.connect_ex((server.address, server.port))
         except OSError as error:
             failed = error.errno or errno.EIO

@@ -19,7 +19,7 @@ from importlib.util import find_spec
 from typing import Protocol
 
 from assay.resolver.nameservers import Nameserver, NameserverError
-from assay.resolver.transport import Cause, ExchangeFault, fault, words
+from assay.resolver.transport import Cause, ExchangeFault, MakeRoom, fault, no_room, open_socket, words
 
 #: Octets received at a time: one TLS record.
 _CHUNK = 16_384
@@ -94,6 +94,7 @@ class Channel:
         server: Nameserver,
         session: ssl.SSLSession | None,
         user: User,
+        make_room: MakeRoom = no_room,
     ) -> None:
         """:param session: of an earlier connection to the same server."""
         self.server = server
@@ -106,8 +107,7 @@ class Channel:
         self._flush: asyncio.Handle | None = None
         self._socket: socket.socket | ssl.SSLSocket | None = None
         try:
-            family = socket.AF_INET6 if server.is_ipv6 else socket.AF_INET
-            self._socket = socket.socket(family, socket.SOCK_STREAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC)
+            self._socket = open_socket(server, socket.SOCK_STREAM, make_room)
             self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             failed = self._socket.connect_ex((server.address, server.port))
         except OSError as error:

@@ -9,13 +9,17 @@ from __future__ import annotations
 
 import errno
 import os
+import socket
 from collections.abc import Callable
 from dataclasses import dataclass
 from enum import Enum
 from typing import Protocol
 
+from assay.resolver.nameservers import Nameserver
+
 #: The errors that ICMP causes for a query that nobody will answer.
 _UNREACHABLE = {errno.ECONNREFUSED, errno.EHOSTUNREACH, errno.ENETUNREACH}
+_NO_DESCRIPTOR = {errno.EMFILE, errno.ENFILE}
 
 
 class Cause(Enum):
@@ -41,6 +45,30 @@ class ExchangeFault:
 
 #: Called with the message that answers, or why there is none.
 Done = Callable[[bytes | ExchangeFault], None]
+
+
+#: Called when no descriptor is left; returns whether there is one now.
+MakeRoom = Callable[[], bool]
+
+
+def no_room() -> bool:
+    """Nobody keeps descriptors for the DNS."""
+    return False
+
+
+def open_socket(server: Nameserver, kind: socket.SocketKind, make_room: MakeRoom) -> socket.socket:
+    """A socket for a nameserver that never blocks.
+
+    :raises OSError: no descriptor is left, or the system does not know the family.
+    """
+    family = socket.AF_INET6 if server.is_ipv6 else socket.AF_INET
+    flags = kind | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC
+    try:
+        return socket.socket(family, flags)
+    except OSError as error:
+        if error.errno not in _NO_DESCRIPTOR or not make_room():
+            raise
+    return socket.socket(family, flags)
 
 
 class Exchange(Protocol):

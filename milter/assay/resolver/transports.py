@@ -12,7 +12,7 @@ from assay.resolver.encrypted import Encrypted
 from assay.resolver.nameservers import Nameserver
 from assay.resolver.statistics import Statistics
 from assay.resolver.streams import Streams
-from assay.resolver.transport import Done, Exchange
+from assay.resolver.transport import Done, Exchange, MakeRoom, no_room
 
 
 class Transports:
@@ -25,15 +25,17 @@ class Transports:
         authentic: bool,
         contexts: tls.Contexts,
         random_case: bool,
+        make_room: MakeRoom = no_room,
     ) -> None:
         """
         :param authentic: ask for the AD bit.
         :param contexts: for the encrypted nameservers.
         :param random_case: over UDP, ask for names in random case.
+        :param make_room: called when no descriptor is left for a socket.
         """
-        self.datagrams = Datagrams(loop, statistics, authentic, random_case)
-        self._streams = Streams(loop, statistics, authentic)
-        self._encrypted = Encrypted(loop, statistics, authentic, contexts)
+        self.datagrams = Datagrams(loop, statistics, authentic, random_case, make_room)
+        self._streams = Streams(loop, statistics, authentic, make_room)
+        self._encrypted = Encrypted(loop, statistics, authentic, contexts, make_room)
 
     def ask(self, server: Nameserver, asked: bytes, patience: float, done: Done) -> Exchange:
         """Send a query; see `Datagrams.ask`."""
