@@ -8,8 +8,10 @@ import itertools
 import os
 import re
 import signal
+import sqlite3
 import threading
 import time
+from collections import Counter
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
@@ -17,6 +19,7 @@ from typing import Any
 import pytest
 
 import rabbitmq
+from assay.cli.mta import MilterError
 from assay.store.rows import MessageRow
 from rabbitmq import declare, received
 from running import Daemon
@@ -65,7 +68,7 @@ def submit_meanwhile(daemon: Daemon, numbers: Iterable[int], done: set[int]) -> 
     """Messages one after another, each again until it has its reply, as an MTA does; `done` has those that have."""
     for number in numbers:
         while True:
-            with contextlib.suppress(OSError, AssertionError):
+            with contextlib.suppress(OSError, MilterError):
                 submit(daemon, [number])
                 break
             time.sleep(0.05)
@@ -199,3 +202,42 @@ def test_a_directory_that_is_missing_is_named_and_mail_goes_on(
         submit(daemon, range(5))
         daemon.wait_for_log(f"store.directory: {tmp_path}/store")
         assert "No such file" in daemon.log()
+
+
+class TestSqlite:
+    def test_each_message_is_in_the_database_once(self, tmp_path: Path) -> None:
+        directory = tmp_path / "store"
+        directory.mkdir()
+        with Daemon(tmp_path, store={"directory": str(directory)}) as daemon:
+            submit(daemon, range(100))
+        assert stored(directory) == Counter(names(range(100)))
+
+    def test_the_death_of_everybody_loses_nothing_and_doubles_nothing(self, tmp_path: Path) -> None:
+        directory = tmp_path / "store"
+        directory.mkdir()
+        with Daemon(tmp_path, store={"directory": str(directory)}, log=DEBUG) as daemon:
+            done: set[int] = set()
+            dead: set[int] = set()
+            numbers = itertools.takewhile(lambda _: len(dead) < 6, itertools.count())
+            load = threading.Thread(target=submit_meanwhile, args=(daemon, numbers, done))
+            load.start()
+            while load.is_alive():
+                for pid in children(daemon, "recorder") + children(daemon, "worker")[:1]:
+                    time.sleep(0.3)  # it is in the middle of its work
+                    with contextlib.suppress(ProcessLookupError):
+                        os.kill(pid, signal.SIGKILL)
+                    dead.add(pid)
+            load.join()
+        found = stored(directory)
+        assert names(done) <= set(found)
+        # A worker that died between the row and the reply had its message again.
+        assert sum(found.values()) - len(done) <= len(dead)
+        with sqlite3.connect(directory / "store.sqlite") as connection:
+            counted = connection.execute("SELECT sum(count) FROM counts WHERE kind = 'host'").fetchone()[0]
+        assert counted == sum(found.values())
+
+
+def stored(directory: Path) -> Counter[str]:
+    """The queue ids in the database."""
+    with contextlib.closing(sqlite3.connect(directory / "store.sqlite")) as connection:
+        return Counter(queue for (queue,) in connection.execute("SELECT queue FROM messages"))

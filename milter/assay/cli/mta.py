@@ -87,6 +87,14 @@ class Mta:
         """
         self._connection = connection
         self._stream = connection.makefile("rb")
+        try:
+            self._negotiate(actions, steps)
+        except MilterError:
+            self._stream.close()
+            connection.close()
+            raise
+
+    def _negotiate(self, actions: int, steps: int) -> None:
         self._send(b"O", struct.pack("!III", _VERSION, actions, steps))
         command, data = self._read()
         if command != b"O" or len(data) < 12:

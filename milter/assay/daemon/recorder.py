@@ -13,15 +13,16 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
-from assay import secrets
 from assay.config import Configuration
+from assay.config.database import open_store, read_password
 from assay.config.store import StoreSection
 from assay.daemon.child import Kind, Tether
 from assay.daemon.meter import Copies, LogMeter
 from assay.log import Log
 from assay.metrics.page import name_of
 from assay.store.channel import Channel, Receiver
-from assay.store.destination import Backend, Destination, UnavailableError
+from assay.store.destination import Backend, Destination
+from assay.store.rows import MessageRow
 from assay.store.spool import Spool, SpoolFullError, take
 
 _PAUSE_SECONDS = 0.02  # between two looks under load, so that rows are taken by the dozen
@@ -78,28 +79,39 @@ def backends(configuration: Configuration) -> Mapping[str, Callable[[], Backend]
     """What opens each destination of rows, by name. The libraries are loaded in this process only."""
     section = configuration.store
     found: dict[str, Callable[[], Backend]] = {}
+    if section.database:
+        found["database"] = lambda: _Store(section)
     if section.broker:
         found["broker"] = lambda: _broker(section)
     return found
 
 
+class _Store:
+    """The database, as a destination of rows."""
+
+    def __init__(self, section: StoreSection) -> None:
+        """:raises UnavailableError: it cannot be used now."""
+        from assay.store.writer import Writer
+
+        self._database = open_store(section)
+        self._writer = Writer(self._database, section.sample)
+
+    def write(self, rows: Sequence[MessageRow]) -> None:
+        """Write rows."""
+        self._writer.write(rows)
+
+    def tidy(self, now: float) -> None:
+        """Remove what is older than the operator wants."""
+
+    def close(self) -> None:
+        """Close the connection."""
+        self._database.close()
+
+
 def _broker(section: StoreSection) -> Backend:
     from assay.store.broker import Publisher
 
-    return Publisher(section.broker, _password(section.broker_password_file), section.exchange)
-
-
-def _password(name: str) -> str:
-    """The first line of a file; empty without one.
-
-    :raises UnavailableError: it cannot be read now.
-    """
-    if not name:
-        return ""
-    try:
-        return secrets.read(Path(name)).decode().splitlines()[0].strip()
-    except (secrets.SecretError, UnicodeDecodeError, IndexError) as error:
-        raise UnavailableError(str(error)) from error
+    return Publisher(section.broker, read_password(section.broker_password_file), section.exchange)
 
 
 class _Drain:

@@ -176,6 +176,7 @@ class Supervisor:
 
         If the socket is lent, the next daemon serves on it as soon as we have ended, so the workers drain without us.
         """
+        self._start_what_lingers()
         self._stopping = True
         self.manager.stopping()
         os.close(self.listener.descriptor)
@@ -190,6 +191,13 @@ class Supervisor:
         for child in staying:
             child.close()
             del self._children[child.pid]
+
+    def _start_what_lingers(self) -> None:
+        """Start helpers that are missing, wait or not: what the workers have for them would be lost with us."""
+        for kind in self._kinds:
+            if kind.lingers and self._missing(kind):
+                with contextlib.suppress(OSError):  # no process left: nobody can do anything about it
+                    self._spawn(kind)
 
     def _on_reload(self) -> None:
         if self._stopping:

@@ -3,5 +3,5 @@
 
 from __future__ import annotations
 
-NEWEST = "0001"
-OLDER: tuple[str, ...] = ()  # the oldest first; each can be migrated
+NEWEST = "0002"
+OLDER: tuple[str, ...] = ("0001",)  # the oldest first; each can be migrated

@@ -177,3 +177,60 @@ report_groups = Table(
     PrimaryKeyConstraint("day", "published", "id"),
     sqlite_with_rowid=False,
 )
+
+#: Which days reports were planned for.
+report_days = Table(
+    "report_days",
+    metadata,
+    Column("day", Integer, primary_key=True, autoincrement=False),
+    Column("planned", BigInteger, nullable=False),  # Unix seconds
+    Column("dry_run", Boolean, nullable=False),
+)
+
+#: The aggregate reports that were asked for: one for each domain, policy and day, and what became of it.
+reports = Table(
+    "reports",
+    metadata,
+    Column("id", Text, primary_key=True),  # the Report-ID (RFC 9990, 3.5.1)
+    Column("day", Integer, nullable=False),
+    Column("domain", Text, nullable=False),  # the policy domain
+    Column("published", Text, nullable=False),  # JSON: the records in `published` that say the same, the newest first
+    Column("state", Text, nullable=False),  # `assay.store.outbox.State`
+    Column("why", Text, nullable=False),  # it is in that state, in one clause
+    Column("due", BigInteger, nullable=False),  # when it is to be sent, in Unix seconds
+    Column("planned", BigInteger, nullable=False),
+    Column("changed", BigInteger, nullable=False),
+    Column("messages", BigInteger, nullable=False),  # that it is about
+    Column("octets", BigInteger, nullable=False),  # of the compressed file; 0 before it is made
+    Index("reports_due", "state", "due"),
+    Index("reports_domain", "domain", "day"),
+    Index("reports_day", "day"),
+)
+
+#: Where a report goes, and what became of it there.
+deliveries = Table(
+    "deliveries",
+    metadata,
+    Column("report", Text, nullable=False),
+    Column("address", Text, nullable=False),
+    Column("organization", Text, nullable=False),  # the organizational domain of the address
+    Column("state", Text, nullable=False),  # `assay.store.outbox.State`
+    Column("why", Text, nullable=False),  # the reply of the relay, or why nothing is sent
+    Column("tries", Integer, nullable=False),
+    Column("due", BigInteger, nullable=False),
+    Column("changed", BigInteger, nullable=False),
+    Column("token", Text, nullable=False),  # in the envelope sender, by which a bounce is recognized
+    PrimaryKeyConstraint("report", "address"),
+    Index("deliveries_token", "token"),
+    Index("deliveries_organization", "organization", "changed"),
+)
+
+#: Domains and addresses that no report is about and none goes to.
+suppressions = Table(
+    "suppressions",
+    metadata,
+    Column("subject", Text, primary_key=True),
+    Column("until", BigInteger, nullable=False),  # Unix seconds; 0 for ever
+    Column("why", Text, nullable=False),
+    Column("added", BigInteger, nullable=False),
+)

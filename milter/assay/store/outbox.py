@@ -1,0 +1,336 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The reports that go out: which were planned, which were sent, and why others were not.
+
+Everything about a report is in the database, so that several hosts, the command line and the page see the same, and a
+sender that dies in the middle is followed by another that knows what is left.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Iterator, Sequence
+from enum import StrEnum
+from typing import Any
+
+from msgspec import Struct
+from sqlalchemy import Connection, Integer, and_, case, delete, func, or_, select, update
+from sqlalchemy.dialects import postgresql, sqlite
+
+from assay.store.schema import (
+    counts,
+    deliveries,
+    published,
+    report_days,
+    report_groups,
+    reports,
+    suppressions,
+)
+
+DAY_SECONDS = 86_400
+MAX_TEXT = 500  # characters of a reply or a reason that are kept
+
+
+class State(StrEnum):
+    """What became of a report, or of one of its deliveries."""
+
+    WAITING = "waiting"
+    SENT = "sent"  #: the relay has taken it; of a report: for at least one destination
+    NOT_SENT = "not sent"  #: by our own decision
+    REFUSED = "refused"  #: the relay or the destination refused it for good
+    GIVEN_UP = "given up"  #: it could not be sent for a day
+    BOUNCED = "bounced"  #: taken, and came back
+    DRY_RUN = "dry run"  #: only the file was written
+
+
+class Candidate(Struct, frozen=True):
+    """A DMARC record that applied to mail of a day.
+
+    :ivar published: its id.
+    :ivar messages: how many messages of which it is known what was done; `passing` of these passed DMARC, and
+        `report_mail` were reports or bounces themselves.
+    :ivar last_seen: Unix milliseconds.
+    """
+
+    published: int
+    domain: str
+    record: str
+    method: str
+    messages: int
+    passing: int
+    report_mail: int
+    last_seen: int
+
+
+class Report(Struct, frozen=True):
+    """A row of `reports`, with ids of `published` as they are there."""
+
+    id: str
+    day: int
+    domain: str
+    published: tuple[int, ...]
+    state: State
+    why: str
+    due: int
+    planned: int
+    changed: int
+    messages: int
+    octets: int
+
+
+class Delivery(Struct, frozen=True):
+    """A row of `deliveries`."""
+
+    report: str
+    address: str
+    organization: str
+    state: State
+    why: str
+    tries: int
+    due: int
+    changed: int
+    token: str
+
+
+class Suppression(Struct, frozen=True):
+    """A row of `suppressions`."""
+
+    subject: str
+    until: int
+    why: str
+    added: int
+
+
+class Group(Struct, frozen=True):
+    """A record of a report: a row of `report_groups`."""
+
+    client: str
+    author_domain: str
+    null_sender: bool
+    sender_domain: str
+    disposition: str
+    dkim_aligned: bool
+    spf_aligned: bool
+    reasons: tuple[tuple[str, str], ...]
+    dkim: tuple[tuple[str, str, str, str, bool], ...]
+    spf: tuple[str, str, str] | None
+    count: int
+
+
+def planned_days(connection: Connection) -> dict[int, bool]:
+    """The days that reports were planned for, and whether that was a dry run."""
+    return {row.day: bool(row.dry_run) for row in connection.execute(select(report_days.c.day, report_days.c.dry_run))}
+
+
+def candidates(connection: Connection, day: int) -> list[Candidate]:
+    """The records that applied to mail of a day."""
+    groups = report_groups.c
+    passed = or_(groups.dkim_aligned, groups.spf_aligned)
+    found = connection.execute(
+        select(
+            groups.published,
+            published.c.domain,
+            published.c.record,
+            published.c.method,
+            func.sum(groups.count).cast(Integer if connection.dialect.name == "sqlite" else published.c.id.type),
+            func.sum(case((passed, groups.count), else_=0)),
+            func.sum(groups.report_mail),
+            published.c.last_seen,
+        )
+        .join(published, published.c.id == groups.published)
+        .where(groups.day == day)
+        .group_by(groups.published, published.c.domain, published.c.record, published.c.method, published.c.last_seen)
+    )
+    return [Candidate(row[0], row[1], row[2], row[3], *map(int, row[4:])) for row in found]
+
+
+def plan(connection: Connection, day: int, planned: Iterable[Report], *, now: int, dry_run: bool) -> None:
+    """Note the reports of a day. Those that are there already stay as they are."""
+    rows = [_values(report) for report in planned]
+    for start in range(0, len(rows), 500):
+        connection.execute(_insert(connection, reports).on_conflict_do_nothing(), rows[start : start + 500])
+    connection.execute(
+        _insert(connection, report_days).on_conflict_do_nothing(), {"day": day, "planned": now, "dry_run": dry_run}
+    )
+
+
+def _values(report: Report) -> dict[str, Any]:
+    values = {name: getattr(report, name) for name in report.__struct_fields__}
+    return {**values, "published": json.dumps(report.published), "why": report.why[:MAX_TEXT]}
+
+
+def _insert(connection: Connection, table: Any) -> Any:
+    return (sqlite if connection.dialect.name == "sqlite" else postgresql).insert(table)
+
+
+def groups(connection: Connection, day: int, of: Sequence[int]) -> Iterator[Group]:
+    """The records of a report, each as it is stored, in an order that is always the same.
+
+    :param of: ids of `published`.
+    """
+    found = connection.execution_options(stream_results=True, yield_per=1000).execute(
+        select(report_groups)
+        .where(report_groups.c.day == day, report_groups.c.published.in_(of))
+        .order_by(report_groups.c.published, report_groups.c.id)
+    )
+    for row in found.mappings():
+        if not row["disposition"]:
+            continue
+        yield Group(
+            row["client"],
+            row["author_domain"],
+            bool(row["null_sender"]),
+            row["sender_domain"],
+            row["disposition"],
+            bool(row["dkim_aligned"]),
+            bool(row["spf_aligned"]),
+            tuple(map(tuple, json.loads(row["reasons"] or "[]"))),
+            tuple(map(tuple, json.loads(row["dkim"] or "[]"))),
+            tuple(json.loads(row["spf"])) if row["spf"] else None,
+            row["count"],
+        )
+
+
+def record_of(connection: Connection, published_id: int) -> tuple[str, str, str]:
+    """Domain, text and discovery method of a record; empty texts if it is gone."""
+    row = connection.execute(
+        select(published.c.domain, published.c.record, published.c.method).where(published.c.id == published_id)
+    ).first()
+    return (row[0], row[1], row[2]) if row is not None else ("", "", "")
+
+
+def due_reports(connection: Connection, now: int, most: int) -> list[Report]:
+    """The reports that wait and are due, the oldest first."""
+    where = and_(reports.c.state == State.WAITING, reports.c.due <= now)
+    return list(_reports(connection, where, most, ascending=True))
+
+
+def next_due(connection: Connection) -> int | None:
+    """When the next report that waits is due."""
+    found = connection.execute(select(func.min(reports.c.due)).where(reports.c.state == State.WAITING)).scalar()
+    return None if found is None else int(found)
+
+
+def find_reports(
+    connection: Connection, *, domain: str = "", day: int | None = None, state: str = "", most: int = 1000
+) -> list[Report]:
+    """Reports, the newest first. All conditions that are given hold."""
+    conditions = []
+    if domain:
+        conditions.append(reports.c.domain == domain)
+    if day is not None:
+        conditions.append(reports.c.day == day)
+    if state:
+        conditions.append(reports.c.state == state)
+    return list(_reports(connection, and_(True, *conditions), most))
+
+
+def report(connection: Connection, identifier: str) -> Report | None:
+    """One report."""
+    return next(_reports(connection, reports.c.id == identifier, 1), None)
+
+
+def _reports(connection: Connection, where: Any, most: int, *, ascending: bool = False) -> Iterator[Report]:
+    order = (reports.c.due, reports.c.id) if ascending else (reports.c.day.desc(), reports.c.domain, reports.c.id)
+    for row in connection.execute(select(reports).where(where).order_by(*order).limit(most)).mappings():
+        values = dict(row)
+        yield Report(**{**values, "published": tuple(json.loads(row["published"])), "state": State(row["state"])})
+
+
+def change_report(connection: Connection, identifier: str, now: int, **values: Any) -> None:
+    """Change a report: its state, why, due or octets."""
+    if "why" in values:
+        values["why"] = values["why"][:MAX_TEXT]
+    connection.execute(update(reports).where(reports.c.id == identifier).values(changed=now, **values))
+
+
+def deliveries_of(connection: Connection, identifier: str) -> list[Delivery]:
+    """Where a report goes."""
+    found = connection.execute(
+        select(deliveries).where(deliveries.c.report == identifier).order_by(deliveries.c.address)
+    )
+    return [_delivery(row) for row in found.mappings()]
+
+
+def _delivery(row: Any) -> Delivery:
+    return Delivery(**{**row, "state": State(row["state"])})
+
+
+def add_deliveries(connection: Connection, added: Iterable[Delivery]) -> None:
+    """Note where a report goes."""
+    rows = [{name: getattr(each, name) for name in each.__struct_fields__} for each in added]
+    if rows:
+        connection.execute(_insert(connection, deliveries).on_conflict_do_nothing(), rows)
+
+
+def change_delivery(connection: Connection, delivery: Delivery) -> None:
+    """Write a delivery as it is now."""
+    values = {name: getattr(delivery, name) for name in delivery.__struct_fields__}
+    connection.execute(
+        update(deliveries)
+        .where(deliveries.c.report == delivery.report, deliveries.c.address == delivery.address)
+        .values({**values, "why": delivery.why[:MAX_TEXT]})
+    )
+
+
+def delivery_of(connection: Connection, token: str) -> Delivery | None:
+    """The delivery that a bounce is about."""
+    row = connection.execute(select(deliveries).where(deliveries.c.token == token)).mappings().first()
+    return None if row is None else _delivery(row)
+
+
+def taken_since(connection: Connection, since: int, organization: str = "") -> int:
+    """How many deliveries were sent, or wait for another try, since a time.
+
+    :param organization: of one organizational domain only.
+    """
+    conditions = [deliveries.c.changed >= since, deliveries.c.state.in_((State.SENT, State.WAITING, State.BOUNCED))]
+    if organization:
+        conditions.append(deliveries.c.organization == organization)
+    return int(connection.execute(select(func.count()).select_from(deliveries).where(*conditions)).scalar() or 0)
+
+
+def only_failed(connection: Connection, domain: str, since: int) -> bool:
+    """Whether mail from a domain came since a day, and all of it failed DMARC."""
+    word, number = counts.c.word, counts.c["count"]
+    row = connection.execute(
+        select(
+            func.sum(case((word == "fail", number), else_=0)),
+            func.sum(case((word == "fail", 0), else_=number)),
+        ).where(counts.c.kind == "domain", counts.c.subject == domain, counts.c.day >= since)
+    ).one()
+    return bool(row[0]) and not row[1]
+
+
+def suppress(connection: Connection, added: Suppression) -> None:
+    """Add a suppression, or replace that of the same subject."""
+    values = {name: getattr(added, name) for name in added.__struct_fields__}
+    values["why"] = added.why[:MAX_TEXT]
+    statement = _insert(connection, suppressions)
+    connection.execute(statement.on_conflict_do_update(index_elements=["subject"], set_={**values}), values)
+
+
+def unsuppress(connection: Connection, subject: str) -> bool:
+    """Remove a suppression. Returns whether there was one."""
+    return bool(connection.execute(delete(suppressions).where(suppressions.c.subject == subject)).rowcount)
+
+
+def suppressed(connection: Connection, subjects: Sequence[str], now: int) -> Suppression | None:
+    """The suppression in force of any of some addresses and domains."""
+    row = (
+        connection.execute(
+            select(suppressions).where(
+                suppressions.c.subject.in_(subjects), or_(suppressions.c.until == 0, suppressions.c.until > now)
+            )
+        )
+        .mappings()
+        .first()
+    )
+    return None if row is None else Suppression(**row)
+
+
+def all_suppressions(connection: Connection) -> list[Suppression]:
+    """All of them."""
+    return [
+        Suppression(**row)
+        for row in connection.execute(select(suppressions).order_by(suppressions.c.subject)).mappings()
+    ]
