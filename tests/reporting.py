@@ -39,7 +39,7 @@ POLICY = PolicyPublished("example.org", DmarcPolicy.REJECT, DmarcPolicy.REJECT, 
 METADATA = ReportMetadata(
     "Example Mail",
     "postmaster@mx.example.net",
-    report_id(Domain("mx.example.net"), POLICY, BEGIN, END),
+    report_id(Domain("mx.example.net"), POLICY, BEGIN, END, source="a"),
     BEGIN,
     END,
 )

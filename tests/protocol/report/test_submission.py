@@ -106,10 +106,16 @@ def test_each_domain_policy_and_period_has_its_own_id() -> None:
     policies = [POLICY, replace(POLICY, domain="example.com"), replace(POLICY, testing=True), replace(POLICY, fo="1")]
     spans = [(BEGIN, END), (BEGIN, END + 1), (BEGIN - 1, END)]
     receivers = [RECEIVER, Domain("mx2.example.net")]
-    made = [report_id(receiver, policy, *span) for receiver in receivers for policy in policies for span in spans]
+    made = [
+        report_id(receiver, policy, *span, source=source)
+        for receiver in receivers
+        for policy in policies
+        for span in spans
+        for source in ("a", "b")
+    ]
     assert len(set(made)) == len(made)
     assert all(re.fullmatch("[0-9a-f]{32}", identifier) for identifier in made)
-    assert report_id(RECEIVER, POLICY, BEGIN, END) == METADATA.report_id
+    assert report_id(RECEIVER, POLICY, BEGIN, END, source="a") == METADATA.report_id
 
 
 def test_a_compressed_report_holds_no_time_and_no_name() -> None:

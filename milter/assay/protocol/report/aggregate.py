@@ -69,10 +69,10 @@ class SpfResult(Struct, frozen=True):
 class ReportRecord(Struct, frozen=True):
     """Messages that are alike in all of this, and their number (RFC 9990, 3.1.1.7 to 3.1.1.11).
 
-    `source_ip` is an address as Python writes it. `count` is at least 1. `dkim_aligned` and `spf_aligned` are whether
-    the mechanism passed for an aligned domain. `envelope_from` is the domain of the reverse-path, empty for the null
-    one, and None where it has no domain. `dkim` are the signatures in the order to report, as of `reported_signatures`.
-    `spf` is None where it was not checked.
+    `source_ip` is an address as Python writes it; mail that came from no network client is not reported. `count` is at
+    least 1. `dkim_aligned` and `spf_aligned` are whether the mechanism passed for an aligned domain. `envelope_from` is
+    the domain of the reverse-path, empty for the null one, and None where it has no domain. `dkim` are the signatures
+    in the order to report, as of `reported_signatures`. `spf` is None where it was not checked.
     """
 
     source_ip: str
@@ -108,8 +108,9 @@ class PolicyPublished(Struct, frozen=True):
 class ReportMetadata(Struct, frozen=True):
     """Who reports, and about which time (RFC 9990, 3.1.1.3).
 
-    `email` is the contact of `org_name`. `begin` and `end` are seconds since the epoch. `errors` are what was wrong
-    with the domain's records (RFC 9990, 3.1.5). `generator` is name and version of the program.
+    `email` is the contact of `org_name`, `report_id` as `submission.report_id` makes it. `begin` and `end` are seconds
+    since the epoch. `errors` are what was wrong with the domain's records (RFC 9990, 3.1.5). `generator` is name and
+    version of the program.
     """
 
     org_name: str

@@ -23,14 +23,16 @@ _UNIQUE_ID = re.compile(r"[A-Za-z0-9]+")
 _GZIP = 16 + zlib.MAX_WBITS  # a header without file name and time (RFC 1952, 2.3)
 
 
-def report_id(receiver: Domain, policy: PolicyPublished, begin: int, end: int) -> str:
-    """The Report-ID: another one for each domain, configuration and period (RFC 9990, 3.5.1).
+def report_id(receiver: Domain, policy: PolicyPublished, begin: int, end: int, *, source: str) -> str:
+    """The Report-ID: another one for each domain, configuration, period and source (RFC 9990, 3.5.1).
 
     It is made of letters and digits, so that it is also the unique-id of the file name.
 
     :param receiver: the domain that reports.
+    :param source: what tells apart the stores of one receiver, such as the name of the host: each reports other
+        messages about the same domain, and none may be taken for a duplicate (RFC 9990, 3.5.2).
     """
-    parts = [receiver.name, str(begin), str(end), *map(str, _values(policy))]
+    parts = [receiver.name, source, str(begin), str(end), *map(str, _values(policy))]
     return sha256("\n".join(parts).encode("utf-8", "surrogateescape")).hexdigest()[:_ID_LENGTH]
 
 
@@ -76,7 +78,7 @@ def aggregate_mail(
     """The message with a report (RFC 9990, 3.5.2).
 
     :param file: what `compressed` made, in pieces.
-    :param recipients: at least one.
+    :param recipients: all that get this message, at least one.
     :raises ValueError: as `file_name`.
     """
     identifier = report.metadata.report_id
