@@ -234,3 +234,63 @@ suppressions = Table(
     Column("why", Text, nullable=False),
     Column("added", BigInteger, nullable=False),
 )
+
+#: Reports that came in, each once: DMARC aggregate and failure reports, and TLS reports.
+received_reports = Table(
+    "received_reports",
+    metadata,
+    Column("id", LargeBinary(16), primary_key=True),  # of what names it
+    Column("kind", Text, nullable=False),  # aggregate, failure, tls
+    Column("received", BigInteger, nullable=False),
+    Column("sender", Text, nullable=False),  # the author domain of the mail; empty for a file
+    Column("sender_dmarc", Text, nullable=False),  # our result of DMARC for it; empty if it is not known
+    Column("organization", Text, nullable=False),
+    Column("contact", Text, nullable=False),
+    Column("report_id", Text, nullable=False),
+    Column("domain", Text, nullable=False),
+    Column("begin", BigInteger, nullable=False),
+    Column("end", BigInteger, nullable=False),
+    Column("good", BigInteger, nullable=False),  # messages that passed DMARC; of a TLS report, sessions
+    Column("bad", BigInteger, nullable=False),
+    Column("report", Text, nullable=False),  # JSON: all it says, but the rows of an aggregate report
+    Index("received_reports_received", "received"),
+    Index("received_reports_domain", "domain", "begin"),
+)
+
+#: The rows of aggregate reports that came in.
+received_rows = Table(
+    "received_rows",
+    metadata,
+    Column("report", LargeBinary(16), nullable=False),
+    Column("number", Integer, nullable=False),
+    Column("day", Integer, nullable=False),  # on which the period of the report begins
+    Column("domain", Text, nullable=False),  # of the report
+    Column("source", Text, nullable=False),
+    Column("count", BigInteger, nullable=False),
+    Column("disposition", Text, nullable=False),
+    Column("dkim_aligned", Boolean, nullable=False),
+    Column("spf_aligned", Boolean, nullable=False),
+    Column("author_domain", Text, nullable=False),
+    Column("sender_domain", Text, nullable=False),
+    Column("recipient_domain", Text, nullable=False),
+    Column("reasons", Text, nullable=False),  # JSON: pairs of type and comment
+    Column("dkim", Text, nullable=False),  # JSON: domain, selector, result of each signature
+    Column("spf", Text, nullable=False),  # JSON: domain, scope, result
+    PrimaryKeyConstraint("report", "number"),
+    Index("received_rows_day", "day", "domain", "source"),
+    sqlite_with_rowid=False,
+)
+
+#: What came in as a report and cannot be used: the newest, with their content if it is not too large.
+unreadable_reports = Table(
+    "unreadable_reports",
+    metadata,
+    Column("id", LargeBinary(16), primary_key=True),  # of the content
+    Column("received", BigInteger, nullable=False),
+    Column("sender", Text, nullable=False),
+    Column("sender_dmarc", Text, nullable=False),
+    Column("reason", Text, nullable=False),
+    Column("octets", BigInteger, nullable=False),
+    Column("content", LargeBinary, nullable=False),  # empty if it is larger than is kept
+    Index("unreadable_reports_received", "received"),
+)

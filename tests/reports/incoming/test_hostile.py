@@ -27,8 +27,8 @@ from assay.reports.incoming import ReceivedAggregate, ReceivedTls, Unreadable, r
 from assay.reports.incoming import confine as confining
 from assay.reports.incoming.confine import confined
 from assay.reports.incoming.read import MAX_MAIL_OCTETS
+from assay.reports.incoming.texts import UnreadableError
 from assay.reports.incoming.unpack import MAX_REPORT_OCTETS
-from assay.reports.incoming.values import UnreadableError
 from reports.incoming import shapes
 
 TOP = Path(__file__).parents[3]

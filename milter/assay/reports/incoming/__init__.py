@@ -10,9 +10,7 @@ Anyone can send such a mail. So a child process with bounds on time, memory and 
 (`confine`), and what cannot be read is `Unreadable`, with the reason. parsedmarc does the parsing (`parse`).
 """
 
-from assay.reports.incoming.read import read
-from assay.reports.incoming.screen import screen
-from assay.reports.incoming.values import (
+from assay.protocol.report.received import (
     AggregateRow,
     AppliedPolicy,
     Arrival,
@@ -28,6 +26,8 @@ from assay.reports.incoming.values import (
     TlsPolicy,
     Unreadable,
 )
+from assay.reports.incoming.read import read
+from assay.reports.incoming.screen import screen
 
 __all__ = [
     "AggregateRow",

@@ -19,7 +19,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import NoReturn
 
-from assay.reports.incoming.values import UnreadableError
+from assay.reports.incoming.texts import UnreadableError
 
 MAX_MEMORY_MIB = 512  # on top of what the parent has; measured: 300 for a report of `scan.MAX_RECORDS`
 MAX_CPU_SECONDS = 60  # our choice; measured: 7 for such a report

@@ -15,8 +15,9 @@ from msgspec import Struct
 
 from assay.model.message import Header, HeaderField, split_message
 from assay.protocol import authres, dmarc
+from assay.protocol.report.received import ReportSender
+from assay.reports.incoming.texts import UnreadableError, text
 from assay.reports.incoming.unpack import looks_like_report
-from assay.reports.incoming.values import ReportSender, UnreadableError, text
 
 MAX_PARTS = 100  # of a mail, our choice: a report has two or three
 MAX_PART_DEPTH = 8  # our choice: a report has two levels, and one that is forwarded three

@@ -16,10 +16,7 @@ from parsedmarc.config import ParserConfig
 
 from assay.model.printable import marked
 from assay.model.smtp import parse_address
-from assay.reports.incoming.mail import Feedback
-from assay.reports.incoming.scan import Scan
-from assay.reports.incoming.values import (
-    MAX_TEXT,
+from assay.protocol.report.received import (
     AggregateRow,
     AppliedPolicy,
     PolicyReason,
@@ -31,10 +28,10 @@ from assay.reports.incoming.values import (
     ReportSender,
     TlsFailure,
     TlsPolicy,
-    UnreadableError,
-    domain,
-    text,
 )
+from assay.reports.incoming.mail import Feedback
+from assay.reports.incoming.scan import Scan
+from assay.reports.incoming.texts import MAX_TEXT, UnreadableError, domain, text
 
 MAX_COUNT = 10**12  # messages or sessions in one row, our choice: a day of the largest provider
 MAX_SIGNATURES = 100  # of a row (RFC 9990, 3.1.3)

@@ -8,12 +8,13 @@ from collections.abc import Iterator
 
 import msgspec
 
+from assay.protocol.report.received import Arrival, Received, ReportSender, Unreadable
 from assay.reports.incoming import parse
 from assay.reports.incoming.confine import confined
 from assay.reports.incoming.mail import MAX_REPORTS, open_mail
 from assay.reports.incoming.scan import ENCODINGS, decode, scan
+from assay.reports.incoming.texts import UnreadableError, domain
 from assay.reports.incoming.unpack import looks_like_report, unpack
-from assay.reports.incoming.values import Arrival, Received, ReportSender, Unreadable, UnreadableError, domain
 
 MAX_MAIL_OCTETS = 32 * 1024 * 1024  # our choice: MTAs accept 10 to 25 MiB
 

@@ -14,7 +14,7 @@ from xml.parsers import expat
 
 from msgspec import Struct
 
-from assay.reports.incoming.values import UnreadableError
+from assay.reports.incoming.texts import UnreadableError
 
 MAX_RECORDS = 50_000  # our choice: 25 MB of XML; the largest reporters send some thousands
 MAX_ELEMENTS = 2_000_000  # our choice: forty for each record; most have twenty

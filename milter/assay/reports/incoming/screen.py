@@ -7,7 +7,7 @@ from collections.abc import Collection
 from datetime import UTC, datetime
 
 from assay.model.name import Domain
-from assay.reports.incoming.values import Received, ReceivedTls, Unreadable
+from assay.protocol.report.received import Received, ReceivedTls, Unreadable
 
 CLOCK_SECONDS = 86_400  # how far the end may lie ahead, our choice: some reporters write the end of a day that goes on
 MAX_PERIOD_SECONDS = 40 * 86_400  # our choice: most report once a day, a few once a week or a month

@@ -7,7 +7,7 @@ import zipfile
 import zlib
 from io import BytesIO
 
-from assay.reports.incoming.values import UnreadableError
+from assay.reports.incoming.texts import UnreadableError
 
 MAX_REPORT_OCTETS = 32 * 1024 * 1024  # of an unpacked report, our choice: `scan.MAX_RECORDS` take 25 MB
 MAX_ENTRIES = 10  # of an archive, our choice: a report is alone in it, but some programs add files of their own

@@ -1,26 +1,18 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What a received report says, as plain values that any process can store or show.
+"""What a report says that others sent us, as plain values that any process can store or show.
 
-Texts are what a stranger wrote, cut at `MAX_TEXT` characters, with ``?`` for what does not print. Domains are A-labels
-in lower case. Times are Unix seconds. A field that the report does not have is empty.
+Texts are what a stranger wrote, bounded and printable. Domains are A-labels in lower case. Times are Unix seconds. A
+field that the report does not have is empty.
 """
 
 from __future__ import annotations
 
 import hashlib
-from typing import Any, TypeAlias
+from typing import TypeAlias
 
 from msgspec import Struct
 
-from assay.model.name import Domain, InvalidNameError
-from assay.model.printable import marked
-
-MAX_TEXT = 255  # characters of a name, an identifier or a comment, our choice: as in the store
 _ID_OCTETS = 16
-
-
-class UnreadableError(ValueError):
-    """Ends reading; becomes an `Unreadable`."""
 
 
 class ReportSender(Struct, frozen=True):
@@ -56,7 +48,12 @@ class ReceivedReport(Struct, frozen=True):
     def id(self) -> bytes:
         """16 octets, the same for each copy of a report and for no other report of an honest reporter."""
         parts = (type(self).__name__, self.organization.lower(), self.report_id, self.domain, str(self.begin))
-        return hashlib.blake2b("\0".join(parts).encode("utf-8", "replace"), digest_size=_ID_OCTETS).digest()
+        return digest("\0".join((*parts, *self._distinction)).encode("utf-8", "replace"))
+
+    @property
+    def _distinction(self) -> tuple[str, ...]:
+        """What else two reports of a reporter differ in."""
+        return ()
 
 
 class AppliedPolicy(Struct, frozen=True):
@@ -162,6 +159,10 @@ class ReceivedFailure(ReceivedReport, frozen=True, tag="failure"):
     message_id: str = ""
     incidents: int = 1
 
+    @property
+    def _distinction(self) -> tuple[str, ...]:
+        return (self.source, self.message_id)
+
 
 class TlsFailure(Struct, frozen=True):
     """Sessions that failed in one way (RFC 8460, 4.4)."""
@@ -209,18 +210,6 @@ class Arrival(Struct, frozen=True):
     report: Received | Unreadable
 
 
-def text(value: Any) -> str:
-    """A stranger's text. An element with attributes is a dict, and one that is repeated a list (xmltodict)."""
-    if isinstance(value, list):
-        value = value[0] if value else None
-    if isinstance(value, dict):
-        value = value.get("#text")
-    return "" if value is None else marked(str(value)[:MAX_TEXT].strip())
-
-
-def domain(value: Any) -> str:
-    """A stranger's domain; empty if it is none."""
-    try:
-        return Domain.parse_host(text(value)).name
-    except InvalidNameError:
-        return ""
+def digest(octets: bytes) -> bytes:
+    """16 octets that are others for other octets."""
+    return hashlib.blake2b(octets, digest_size=_ID_OCTETS).digest()

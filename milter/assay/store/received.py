@@ -1,0 +1,295 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Reports that came in: each is kept once, and shown beside what we saw ourselves."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Collection, Iterator, Sequence
+from typing import Any
+
+import msgspec
+from msgspec import Struct
+from sqlalchemy import Connection, Select, and_, case, delete, func, or_, select
+from sqlalchemy.dialects import postgresql, sqlite
+
+from assay.protocol.report.received import (
+    AggregateRow,
+    Received,
+    ReceivedAggregate,
+    ReceivedFailure,
+    ReceivedTls,
+    ReportSender,
+    digest,
+)
+from assay.store.schema import published, received_reports, received_rows, report_groups, unreadable_reports
+
+MAX_UNREADABLE = 1000  # that are kept, our choice: the newest
+MAX_CONTENT_OCTETS = 100_000  # of what is kept of each, our choice: most reports have less; 100 MB in all
+MAX_SOURCES = 1000  # in an overview, our choice: those with the most messages
+MAX_REPORTS = 1000  # in a list, our choice: the newest
+
+DAY_SECONDS = 86_400
+_ROWS_AT_A_TIME = 2000
+
+
+class ReportSummary(Struct, frozen=True):
+    """A report in a list.
+
+    :ivar kind: aggregate, failure or tls.
+    :ivar received: Unix seconds, as `begin` and `end` are.
+    :ivar good: messages that passed DMARC, or sessions with TLS; `bad` those that did not.
+    """
+
+    id: bytes
+    kind: str
+    received: int
+    sender: str
+    sender_dmarc: str
+    organization: str
+    report_id: str
+    domain: str
+    begin: int
+    end: int
+    good: int
+    bad: int
+
+
+class UnreadableReport(Struct, frozen=True):
+    """What came in and could not be used.
+
+    :ivar received: Unix seconds.
+    :ivar octets: how large it is; its `content` is empty if that is too large to keep.
+    """
+
+    id: bytes
+    received: int
+    sender: str
+    sender_dmarc: str
+    reason: str
+    octets: int
+
+
+class SeenSource(Struct, frozen=True):
+    """What a client sent in the name of a domain on a day, as others and as we saw it.
+
+    :ivar day: days since 1970-01-01 UTC; a report counts on the day on which its period begins.
+    :ivar domain: the domain with the policy.
+    :ivar passing: messages that passed DMARC at those who report; `failing` those that did not.
+    :ivar own_passing: the same of messages that came to us.
+    """
+
+    day: int
+    domain: str
+    source: str
+    passing: int = 0
+    failing: int = 0
+    own_passing: int = 0
+    own_failing: int = 0
+
+
+def keep(connection: Connection, sender: ReportSender, report: Received, *, now: float) -> bool:
+    """Keep a report.
+
+    :param now: Unix time.
+    :returns: whether it is new. One that was kept before stays as it is.
+    """
+    identity = report.id
+    good, bad = _sums(report)
+    result = connection.execute(
+        _insert(connection, received_reports).on_conflict_do_nothing(),
+        {
+            "id": identity,
+            "kind": str(report.__struct_config__.tag),
+            "received": int(now * 1000),
+            "sender": sender.author,
+            "sender_dmarc": sender.dmarc,
+            "organization": report.organization,
+            "contact": report.contact,
+            "report_id": report.report_id,
+            "domain": report.domain,
+            "begin": report.begin * 1000,
+            "end": report.end * 1000,
+            "good": good,
+            "bad": bad,
+            "report": _as_json(report),
+        },
+    )
+    if not result.rowcount:
+        return False
+    if isinstance(report, ReceivedAggregate):
+        for start in range(0, len(report.rows), _ROWS_AT_A_TIME):
+            connection.execute(received_rows.insert(), list(_rows(report, identity, start)))
+    return True
+
+
+def keep_unreadable(connection: Connection, sender: ReportSender, reason: str, content: bytes, *, now: float) -> None:
+    """Keep what cannot be used, so that nothing is lost; the same content once."""
+    connection.execute(
+        _insert(connection, unreadable_reports).on_conflict_do_nothing(),
+        {
+            "id": digest(content),
+            "received": int(now * 1000),
+            "sender": sender.author,
+            "sender_dmarc": sender.dmarc,
+            "reason": reason,
+            "octets": len(content),
+            "content": content if len(content) <= MAX_CONTENT_OCTETS else b"",
+        },
+    )
+
+
+def forget(connection: Connection, before: int) -> None:
+    """Delete the reports that came before a day, and the oldest unreadable ones beyond `MAX_UNREADABLE`."""
+    milliseconds = before * DAY_SECONDS * 1000
+    old = select(received_reports.c.id).where(received_reports.c.received < milliseconds)
+    connection.execute(delete(received_rows).where(received_rows.c.report.in_(old)))
+    connection.execute(delete(received_reports).where(received_reports.c.received < milliseconds))
+    unreadable = unreadable_reports.c
+    newest = select(unreadable.id).order_by(unreadable.received.desc()).limit(MAX_UNREADABLE)
+    connection.execute(
+        delete(unreadable_reports).where(or_(unreadable.received < milliseconds, unreadable.id.not_in(newest)))
+    )
+
+
+def summaries(
+    connection: Connection, first: int, last: int, domains: Collection[str] = (), kind: str = ""
+) -> list[ReportSummary]:
+    """The reports about periods that begin on the days from `first` to `last`, the newest first.
+
+    :param domains: only about these; all if empty.
+    :param kind: aggregate, failure or tls; all if empty.
+    """
+    table = received_reports.c
+    query = (
+        select(
+            table.id, table.kind, table.received // 1000, table.sender, table.sender_dmarc, table.organization,
+            table.report_id, table.domain, table.begin // 1000, table.end // 1000, table.good, table.bad,
+        )
+        .where(table.begin.between(*_milliseconds(first, last)))
+        .order_by(table.begin.desc(), table.received.desc())
+        .limit(MAX_REPORTS)
+    )  # fmt: skip
+    if domains:
+        query = query.where(table.domain.in_(domains))
+    if kind:
+        query = query.where(table.kind == kind)
+    return [ReportSummary(*tuple(row)) for row in connection.execute(query)]
+
+
+def report(connection: Connection, identity: bytes) -> Received | None:
+    """A report as it came in; None if there is none with this id."""
+    text = connection.execute(select(received_reports.c.report).where(received_reports.c.id == identity)).scalar()
+    if text is None:
+        return None
+    found: Any = json.loads(text)
+    if found["type"] == "aggregate":
+        columns = [received_rows.c[name] for name in AggregateRow.__struct_fields__]
+        rows = select(*columns).where(received_rows.c.report == identity).order_by(received_rows.c.number)
+        found["rows"] = [_row_values(row) for row in connection.execute(rows)]
+    return msgspec.convert(found, ReceivedAggregate | ReceivedFailure | ReceivedTls)
+
+
+def unreadable(connection: Connection) -> list[UnreadableReport]:
+    """What could not be used, the newest first."""
+    table = unreadable_reports.c
+    query = select(
+        table.id, table.received // 1000, table.sender, table.sender_dmarc, table.reason, table.octets
+    ).order_by(table.received.desc())
+    return [UnreadableReport(*tuple(row)) for row in connection.execute(query)]
+
+
+def unreadable_content(connection: Connection, identity: bytes) -> bytes:
+    """What came in; empty if it is not kept."""
+    table = unreadable_reports.c
+    return bytes(connection.execute(select(table.content).where(table.id == identity)).scalar() or b"")
+
+
+def by_source(connection: Connection, first: int, last: int, domains: Collection[str] = ()) -> list[SeenSource]:
+    """What others and we saw of domains, by day and client: those with the most messages, up to `MAX_SOURCES`.
+
+    :param first: the first day, `last` the last.
+    :param domains: only these; if empty, all that reports came in about.
+    """
+    others = _summed(connection, _of_others(first, last, domains))
+    wanted = tuple(domains) or tuple({domain for _, domain, _ in others})
+    own = _summed(connection, _of_ours(first, last, wanted))
+    found = [
+        SeenSource(*key, *others.get(key, (0, 0)), *own.get(key, (0, 0))) for key in dict.fromkeys((*others, *own))
+    ]
+    found.sort(key=lambda seen: (-(seen.passing + seen.failing + seen.own_passing + seen.own_failing), seen))
+    return found[:MAX_SOURCES]
+
+
+def _of_others(first: int, last: int, domains: Collection[str]) -> Select[Any]:
+    table = received_rows.c
+    query = _sum(table, (table.day, table.domain, table.source)).where(table.day.between(first, last))
+    return query.where(table.domain.in_(domains)) if domains else query
+
+
+def _of_ours(first: int, last: int, domains: Collection[str]) -> Select[Any]:
+    table = report_groups.c
+    query = _sum(table, (table.day, published.c.domain, table.client))
+    return query.join(published, published.c.id == table.published).where(
+        and_(table.day.between(first, last), published.c.domain.in_(domains))
+    )
+
+
+def _sum(table: Any, key: Sequence[Any]) -> Select[Any]:
+    passed = or_(table.dkim_aligned, table.spf_aligned)
+    total = func.sum(table.count)
+    query: Select[Any] = select(
+        *key, func.sum(case((passed, table.count), else_=0)), func.sum(case((passed, 0), else_=table.count))
+    )
+    return query.group_by(*key).order_by(total.desc()).limit(MAX_SOURCES)
+
+
+def _summed(connection: Connection, query: Select[Any]) -> dict[tuple[int, str, str], tuple[int, int]]:
+    return {tuple(row[:3]): (int(row[3]), int(row[4])) for row in connection.execute(query)}
+
+
+def _sums(report: Received) -> tuple[int, int]:
+    match report:
+        case ReceivedAggregate():
+            good = sum(row.count for row in report.rows if row.dkim_aligned or row.spf_aligned)
+            return good, report.messages - good
+        case ReceivedTls():
+            return sum(policy.successful for policy in report.policies), sum(
+                policy.failed for policy in report.policies
+            )
+        case _:
+            return 0, report.incidents
+
+
+def _as_json(report: Received) -> str:
+    values = msgspec.to_builtins(report)
+    values.pop("rows", None)
+    return json.dumps(values, ensure_ascii=False)
+
+
+def _rows(report: ReceivedAggregate, identity: bytes, start: int) -> Iterator[dict[str, Any]]:
+    for number, row in enumerate(report.rows[start : start + _ROWS_AT_A_TIME], start):
+        values = msgspec.to_builtins(row)
+        yield {
+            **values,
+            **{name: json.dumps(values[name], ensure_ascii=False) for name in _LISTS},
+            "report": identity,
+            "number": number,
+            "day": report.begin // DAY_SECONDS,
+            "domain": report.domain,
+        }
+
+
+_LISTS = ("reasons", "dkim", "spf")
+
+
+def _row_values(row: Sequence[Any]) -> dict[str, Any]:
+    values = dict(zip(AggregateRow.__struct_fields__, row, strict=True))
+    return values | {name: json.loads(values[name]) for name in _LISTS}
+
+
+def _milliseconds(first: int, last: int) -> tuple[int, int]:
+    return first * DAY_SECONDS * 1000, (last + 1) * DAY_SECONDS * 1000 - 1
+
+
+def _insert(connection: Connection, table: Any) -> Any:
+    return (sqlite if connection.dialect.name == "sqlite" else postgresql).insert(table)

@@ -1,0 +1,142 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Reports that came in, in the database: written once, found again, shown beside what we saw, and forgotten."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from sqlalchemy import func, select
+
+from assay.protocol.report.received import Received, ReportSender
+from assay.reports.incoming import read
+from assay.store import received, schema
+from assay.store.database import Database, open_database
+from assay.store.received import DAY_SECONDS, SeenSource
+from assay.store.rows import DmarcRow, PublishedRow
+from assay.store.writer import Writer
+from reports.incoming import shapes
+from store_rows import row
+
+NOW = shapes.END + 3600.5
+DAY = shapes.BEGIN // DAY_SECONDS
+SENDER = ReportSender("reporter.example", "pass")
+
+
+@pytest.fixture
+def database(tmp_path: Path) -> Iterator[Database]:
+    found = open_database(str(tmp_path / "store.sqlite"))
+    yield found
+    found.close()
+
+
+def parsed(octets: bytes) -> Any:
+    (arrival,) = read(octets)
+    return arrival.report
+
+
+ALL = [*(shapes.AGGREGATES.values()), shapes.tls(), shapes.failure_mail()]
+
+
+def count(database: Database, table: Any) -> int:
+    with database.reading() as connection:
+        return int(connection.execute(select(func.count()).select_from(table)).scalar_one())
+
+
+def keep(database: Database, report: Received, now: float = NOW) -> bool:
+    with database.writing() as connection:
+        return received.keep(connection, SENDER, report, now=now)
+
+
+@pytest.mark.parametrize("octets", ALL, ids=lambda octets: octets[:9])
+def test_a_report_is_kept_whole_and_once(database: Database, octets: bytes) -> None:
+    report = parsed(octets)
+    assert keep(database, report)
+    rows = count(database, schema.received_rows)
+    assert not keep(database, report, NOW + 9)
+    assert count(database, schema.received_reports) == 1
+    assert count(database, schema.received_rows) == rows
+    with database.reading() as connection:
+        (summary,) = received.summaries(connection, DAY, DAY)
+        assert received.report(connection, summary.id) == report
+        assert received.report(connection, bytes(16)) is None
+    assert (summary.sender, summary.sender_dmarc) == ("reporter.example", "pass")
+    assert (summary.received, summary.begin, summary.end) == (int(NOW), report.begin, report.end)
+
+
+def test_what_is_summed_up(database: Database) -> None:
+    sums = {}
+    for octets in ALL:
+        keep(database, parsed(octets))
+    with database.reading() as connection:
+        for summary in received.summaries(connection, DAY, DAY, {"example.org"}):
+            sums[summary.kind, summary.organization] = (summary.good, summary.bad)
+        assert received.summaries(connection, DAY, DAY, {"other.example"}) == []
+        assert received.summaries(connection, DAY + 1, DAY + 9) == []
+        assert len(received.summaries(connection, DAY, DAY, kind="tls")) == 1
+    assert sums["aggregate", "google.com"] == (12, 3)
+    assert sums["tls", "Google Inc."] == (5326, 303)
+    assert sums["failure", "reporter.example"] == (0, 2)
+
+
+def test_others_beside_us(database: Database) -> None:
+    keep(database, parsed(shapes.GOOGLE.encode()))
+    keep(database, parsed(shapes.GOOGLE.replace("<report_id>1", "<report_id>2").encode()))
+    policy = PublishedRow("example.org", "v=DMARC1; p=reject", "treewalk")
+    other = PublishedRow("other.example", "v=DMARC1; p=reject", "treewalk")
+    time = shapes.BEGIN * 1000
+    Writer(database).write(
+        [
+            row(
+                1,
+                time=time,
+                client="2001:db8::25",
+                dmarc=DmarcRow(policy, "reject", "reject", False, False),
+            ),
+            row(2, time=time, client="192.0.2.1", dmarc=DmarcRow(policy, "reject", "pass", True, False)),
+            row(3, time=time, client="192.0.2.2", dmarc=DmarcRow(other, "reject", "pass", True, True)),
+        ]
+    )
+    expected = [
+        SeenSource(DAY, "example.org", "192.0.2.10", passing=24),
+        SeenSource(DAY, "example.org", "2001:db8::25", failing=6, own_failing=1),
+        SeenSource(DAY, "example.org", "192.0.2.1", own_passing=1),
+    ]
+    with database.reading() as connection:
+        assert received.by_source(connection, DAY, DAY) == expected
+        assert received.by_source(connection, DAY, DAY, {"example.org"}) == expected
+        assert received.by_source(connection, DAY + 1, DAY + 1) == []
+        assert received.by_source(connection, DAY, DAY, {"other.example"}) == [
+            SeenSource(DAY, "other.example", "192.0.2.2", own_passing=1)
+        ]
+
+
+def test_what_cannot_be_used_is_kept_aside(database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(received, "MAX_UNREADABLE", 3)
+    monkeypatch.setattr(received, "MAX_CONTENT_OCTETS", 10)
+    with database.writing() as connection:
+        for number in range(5):
+            for _ in range(2):
+                content = b"x" * 11 if number == 4 else b"mail %d" % number
+                received.keep_unreadable(connection, SENDER, "why", content, now=NOW + number)
+    assert count(database, schema.unreadable_reports) == 5
+    with database.writing() as connection:
+        received.forget(connection, DAY)
+    with database.reading() as connection:
+        found = received.unreadable(connection)
+        assert [entry.received - int(NOW) for entry in found] == [4, 3, 2]
+        assert (found[0].octets, found[0].reason, found[0].sender) == (11, "why", "reporter.example")
+        assert [received.unreadable_content(connection, entry.id) for entry in found] == [b"", b"mail 3", b"mail 2"]
+
+
+def test_old_reports_are_forgotten_with_their_rows(database: Database) -> None:
+    keep(database, parsed(shapes.GOOGLE.encode()), now=NOW)
+    keep(database, parsed(shapes.YAHOO.encode()), now=NOW + DAY_SECONDS)
+    with database.writing() as connection:
+        received.keep_unreadable(connection, SENDER, "why", b"x", now=NOW)
+        received.forget(connection, int(NOW) // DAY_SECONDS + 1)
+    assert count(database, schema.received_reports) == 1
+    assert count(database, schema.received_rows) == 1
+    assert count(database, schema.unreadable_reports) == 0
