@@ -23,14 +23,14 @@ from assay.daemon import supervisor
 from assay.daemon.child import Kind, Tether
 from assay.daemon.listener import Listener
 from assay.log import Log
-from assay.store.channel import Channel
+from assay.store.channel import RowChannel
 
 TO_END_SECONDS = 0.5  # longer than a replacement takes to start
 
 usual = supervisor.kinds
 
 
-def kinds(configuration: Configuration, listener: Listener, channel: Channel, log: Log) -> tuple[Kind, ...]:
+def kinds(configuration: Configuration, listener: Listener, channel: RowChannel, log: Log) -> tuple[Kind, ...]:
     def toy(tether: Tether) -> int:
         tether.ready()
         log.info(f"toy {os.getpid()} serves")

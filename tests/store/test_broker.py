@@ -11,7 +11,7 @@ from collections.abc import Iterator
 import pytest
 
 import rabbitmq
-from assay.store.broker import Publisher, open_consumer
+from assay.store.broker import RowPublisher, open_consumer
 from assay.store.destination import UnavailableError
 from rabbitmq import declare, received
 from store_rows import row
@@ -32,20 +32,20 @@ def name(request: pytest.FixtureRequest) -> str:
 
 
 @pytest.fixture
-def publisher(broker: rabbitmq.RabbitMq, name: str) -> Iterator[Publisher]:
+def publisher(broker: rabbitmq.RabbitMq, name: str) -> Iterator[RowPublisher]:
     declare(broker, name)
-    opened = Publisher(broker.url, broker.password, name)
+    opened = RowPublisher(broker.url, broker.password, name)
     yield opened
     opened.close()
 
 
-def test_rows_arrive_as_they_were(broker: rabbitmq.RabbitMq, publisher: Publisher, name: str) -> None:
+def test_rows_arrive_as_they_were(broker: rabbitmq.RabbitMq, publisher: RowPublisher, name: str) -> None:
     rows = [row(number) for number in range(300)]
     publisher.write(rows)
     assert sorted(received(broker, name, 300), key=lambda found: found.id) == sorted(rows, key=lambda sent: sent.id)
 
 
-def test_a_message_says_what_it_is(broker: rabbitmq.RabbitMq, publisher: Publisher, name: str) -> None:
+def test_a_message_says_what_it_is(broker: rabbitmq.RabbitMq, publisher: RowPublisher, name: str) -> None:
     sent = row(1)
     publisher.write([sent])
 
@@ -67,13 +67,13 @@ def test_a_message_says_what_it_is(broker: rabbitmq.RabbitMq, publisher: Publish
     ]
 
 
-def test_what_is_not_acknowledged_comes_again(broker: rabbitmq.RabbitMq, publisher: Publisher, name: str) -> None:
+def test_what_is_not_acknowledged_comes_again(broker: rabbitmq.RabbitMq, publisher: RowPublisher, name: str) -> None:
     publisher.write([row(1)])
     assert received(broker, name, 1, acknowledge=False) == received(broker, name, 1) == [row(1)]
 
 
 def test_without_a_queue_nothing_counts_as_taken(broker: rabbitmq.RabbitMq, name: str) -> None:
-    publisher = Publisher(broker.url, broker.password, name)
+    publisher = RowPublisher(broker.url, broker.password, name)
     with pytest.raises(UnavailableError, match=r"no queue takes it.*assay store consume"):
         publisher.write([row(1)])
     declare(broker, name)
@@ -82,17 +82,17 @@ def test_without_a_queue_nothing_counts_as_taken(broker: rabbitmq.RabbitMq, name
     assert received(broker, name, 1) == [row(1)]
 
 
-def test_a_killed_broker_keeps_what_it_confirmed(broker: rabbitmq.RabbitMq, publisher: Publisher, name: str) -> None:
+def test_a_killed_broker_keeps_what_it_confirmed(broker: rabbitmq.RabbitMq, publisher: RowPublisher, name: str) -> None:
     publisher.write([row(number) for number in range(100)])
     broker.kill()
     try:
         with pytest.raises(UnavailableError):
             publisher.write([row(100)])
         with pytest.raises(UnavailableError):
-            Publisher(broker.url, broker.password, name)
+            RowPublisher(broker.url, broker.password, name)
     finally:
         broker.start()
-    again = Publisher(broker.url, broker.password, name)
+    again = RowPublisher(broker.url, broker.password, name)
     again.write([row(100)])
     again.close()
     assert {found.id for found in received(broker, name, 101)} == {row(number).id for number in range(101)}
@@ -101,11 +101,11 @@ def test_a_killed_broker_keeps_what_it_confirmed(broker: rabbitmq.RabbitMq, publ
 @pytest.mark.parametrize("password", ["wrong", ""])
 def test_a_wrong_password_is_an_error_without_it(broker: rabbitmq.RabbitMq, password: str) -> None:
     with pytest.raises(UnavailableError) as raised:
-        Publisher(broker.url, password, "assay")
+        RowPublisher(broker.url, password, "assay")
     assert "ACCESS_REFUSED" in str(raised.value) or "refused" in str(raised.value).lower()
     assert not password or password not in str(raised.value)
 
 
 def test_an_exchange_of_another_kind_is_an_error(broker: rabbitmq.RabbitMq) -> None:
     with pytest.raises(UnavailableError, match="direct"):
-        Publisher(broker.url, broker.password, "amq.direct")
+        RowPublisher(broker.url, broker.password, "amq.direct")

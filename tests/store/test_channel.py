@@ -10,17 +10,17 @@ from collections.abc import Iterator
 import pytest
 
 from assay.store import channel as channels
-from assay.store.channel import Channel, Receiver, Sender
+from assay.store.channel import Receiver, RowChannel, Sender
 
 
 @pytest.fixture
-def channel() -> Iterator[Channel]:
-    channel = Channel()
+def channel() -> Iterator[RowChannel]:
+    channel = RowChannel()
     yield channel
     channel.close()
 
 
-def ends(channel: Channel) -> tuple[Sender, Receiver]:
+def ends(channel: RowChannel) -> tuple[Sender, Receiver]:
     """Both ends in one process."""
     return Sender(channel._sending), Receiver(channel._receiving)
 
@@ -33,7 +33,7 @@ def taken(receiver: Receiver) -> list[bytes]:
     return found
 
 
-def test_rows_arrive_whole_and_in_order(channel: Channel) -> None:
+def test_rows_arrive_whole_and_in_order(channel: RowChannel) -> None:
     sender, receiver = ends(channel)
     rows = [b"first", b"x" * 100_000, b"last"]
     for row in rows:
@@ -41,7 +41,7 @@ def test_rows_arrive_whole_and_in_order(channel: Channel) -> None:
     assert taken(receiver) == rows
 
 
-def test_a_row_stays_until_it_is_taken(channel: Channel) -> None:
+def test_a_row_stays_until_it_is_taken(channel: RowChannel) -> None:
     sender, receiver = ends(channel)
     sender.send(b"row")
     assert receiver.look() == receiver.look() == b"row"
@@ -49,7 +49,7 @@ def test_a_row_stays_until_it_is_taken(channel: Channel) -> None:
     assert receiver.look() is None
 
 
-def test_a_sender_never_waits_and_keeps_what_the_socket_does_not_take(channel: Channel) -> None:
+def test_a_sender_never_waits_and_keeps_what_the_socket_does_not_take(channel: RowChannel) -> None:
     sender, receiver = ends(channel)
     rows = [b"%06d" % number + b"x" * 1000 for number in range(12_000)]
     began = time.monotonic()
@@ -63,7 +63,7 @@ def test_a_sender_never_waits_and_keeps_what_the_socket_does_not_take(channel: C
     assert found == kept
 
 
-def test_the_memory_of_a_sender_is_bounded(channel: Channel) -> None:
+def test_the_memory_of_a_sender_is_bounded(channel: RowChannel) -> None:
     sender, _receiver = ends(channel)
     row = b"x" * 10_000
     while sender.send(row):
@@ -71,7 +71,7 @@ def test_the_memory_of_a_sender_is_bounded(channel: Channel) -> None:
     assert sender.waiting * len(row) <= channels.MAX_QUEUE_OCTETS
 
 
-def test_what_a_dead_process_sent_arrives(channel: Channel) -> None:
+def test_what_a_dead_process_sent_arrives(channel: RowChannel) -> None:
     pid = os.fork()
     if pid == 0:
         channel.sender().send(b"last words")
@@ -82,7 +82,7 @@ def test_what_a_dead_process_sent_arrives(channel: Channel) -> None:
     assert receiver.ended
 
 
-def test_what_a_dead_receiver_did_not_take_stays(channel: Channel) -> None:
+def test_what_a_dead_receiver_did_not_take_stays(channel: RowChannel) -> None:
     sender = Sender(channel._sending)
     sender.send(b"first")
     sender.send(b"second")
@@ -97,14 +97,14 @@ def test_what_a_dead_receiver_did_not_take_stays(channel: Channel) -> None:
     assert taken(Receiver(channel._receiving)) == [b"second"]
 
 
-def test_a_sender_without_any_receiver_counts_and_does_not_fail(channel: Channel) -> None:
+def test_a_sender_without_any_receiver_counts_and_does_not_fail(channel: RowChannel) -> None:
     sender = channel.sender()
     assert sender.send(b"row")
     assert sender.lost == 1
     assert not sender.waiting
 
 
-def test_the_end_of_all_senders_is_seen(channel: Channel) -> None:
+def test_the_end_of_all_senders_is_seen(channel: RowChannel) -> None:
     sender, receiver = ends(channel)
     assert receiver.look() is None
     assert not receiver.ended

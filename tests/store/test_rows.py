@@ -15,8 +15,10 @@ from assay.model.message import split_message
 from assay.model.smtp import parse_address
 from assay.session import Session, Verdict
 from assay.session.delivery import Delivery, deliver
+from assay.store import kept as making
 from assay.store import rows
-from assay.store.rows import DmarcRow, FindingRow, Keeping, MessageRow, decode, encode, message_row, new_id
+from assay.store.kept import Keeping, message_row, new_id
+from assay.store.rows import DmarcRow, FindingRow, MessageRow, decode, encode
 from signing import KEY_NAME, MESSAGE, NOW, record, rsa_key, sign_rsa
 from zone import Zone
 
@@ -93,7 +95,7 @@ class TestMessage:
         assert row.subject == "lunch\tand  dinner"
 
     def test_the_local_part_of_a_rewritten_sender_is_left_out_too(self) -> None:
-        assert rows._kept_address("SRS0=hash=tt=example.org=ann@srs.example", Keeping("")) == "srs.example"
+        assert making._kept_address("SRS0=hash=tt=example.org=ann@srs.example", Keeping("")) == "srs.example"
 
     @pytest.mark.parametrize(
         ("path", "domain", "null"),
@@ -151,7 +153,7 @@ class TestFindings:
         assert (signature.result, signature.aligned) == ("pass", False)
 
     def test_they_are_bounded(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(rows, "MAX_FINDINGS", 3)
+        monkeypatch.setattr(making, "MAX_FINDINGS", 3)
         row = kept(verdicts(message=sign_rsa(MESSAGE))[-1])
         assert (len(row.findings), row.further_findings) == (3, 3)
 

@@ -12,8 +12,9 @@ from assay.daemon.seldom import Seldom
 from assay.log import Log
 from assay.metrics.page import name_of
 from assay.session import Settings, Verdict
-from assay.store.channel import Channel, Sender
-from assay.store.rows import Keeping, encode, message_row
+from assay.store.channel import RowChannel, Sender
+from assay.store.kept import Keeping, message_row
+from assay.store.rows import encode
 
 _LAST_SECONDS = 2.0
 _PAUSE_SECONDS = 0.02  # between two looks whether the recorder takes rows
@@ -50,7 +51,7 @@ class Keeper:
             time.sleep(_PAUSE_SECONDS)
 
 
-def keeper_of(configuration: Configuration, settings: Settings, channel: Channel, log: Log) -> Keeper | None:
+def keeper_of(configuration: Configuration, settings: Settings, channel: RowChannel, log: Log) -> Keeper | None:
     """What keeps verdicts; None if nothing does. Call it in the worker's process."""
     section = configuration.store
     if not section.directory:

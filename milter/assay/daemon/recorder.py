@@ -20,7 +20,7 @@ from assay.daemon.child import Kind, Tether
 from assay.daemon.meter import Copies, LogMeter
 from assay.log import Log
 from assay.metrics.page import name_of
-from assay.store.channel import Channel, Receiver
+from assay.store.channel import Receiver, RowChannel
 from assay.store.destination import Backend, Destination
 from assay.store.rows import MessageRow
 from assay.store.spool import Spool, SpoolFullError, take
@@ -32,7 +32,7 @@ _ADOPT_SECONDS = 60.0
 _REMIND_SECONDS = 600.0
 
 
-def kind(configuration: Configuration, channel: Channel, log: Log) -> tuple[Kind, ...]:
+def kind(configuration: Configuration, channel: RowChannel, log: Log) -> tuple[Kind, ...]:
     """The recorder, if the configuration asks for one."""
     section = configuration.store
     if not section.directory:
@@ -47,7 +47,7 @@ def kind(configuration: Configuration, channel: Channel, log: Log) -> tuple[Kind
     )
 
 
-def run(tether: Tether, configuration: Configuration, channel: Channel, log: Log) -> int:
+def run(tether: Tether, configuration: Configuration, channel: RowChannel, log: Log) -> int:
     """Record until the order to drain. Call it in a new child process.
 
     :returns: the exit code.
@@ -109,9 +109,9 @@ class _Store:
 
 
 def _broker(section: StoreSection) -> Backend:
-    from assay.store.broker import Publisher
+    from assay.store.broker import RowPublisher
 
-    return Publisher(section.broker, read_password(section.broker_password_file), section.exchange)
+    return RowPublisher(section.broker, read_password(section.broker_password_file), section.exchange)
 
 
 class _Drain:

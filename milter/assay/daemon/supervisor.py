@@ -26,7 +26,7 @@ from assay.daemon.meter import DaemonMeter
 from assay.daemon.notify import Manager
 from assay.daemon.pulse import HANGS, LOOK, Pulse
 from assay.log import Log
-from assay.store.channel import Channel
+from assay.store.channel import RowChannel
 from assay.web import child as page
 
 _SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGCHLD)
@@ -38,7 +38,7 @@ _LAST_LINES_SECONDS = 1.0  # at most, for lines that nobody has read at the end
 _PAUSE_SECONDS = 1.0  # after a system error in the loop itself
 
 
-def kinds(configuration: Configuration, listener: Listener, channel: Channel, log: Log) -> tuple[Kind, ...]:
+def kinds(configuration: Configuration, listener: Listener, channel: RowChannel, log: Log) -> tuple[Kind, ...]:
     """The kinds of children for a configuration. A new kind is one line here, and its ``run`` a module of its own."""
     return (
         worker.kind(configuration, listener, channel, log),
@@ -60,7 +60,9 @@ class Supervisor:
     source: str = ""  #: the configuration, as `assay status` names it
     manager: Manager = field(default_factory=Manager)
     _pulse: Pulse = field(default_factory=Pulse)
-    _channel: Channel = field(default_factory=Channel)  # one for all configurations: what it holds outlives a reload
+    _channel: RowChannel = field(
+        default_factory=RowChannel
+    )  # one for all configurations: what it holds outlives a reload
     _meter: DaemonMeter = field(init=False)
     _kinds: tuple[Kind, ...] = ()
     _children: dict[int, Child] = field(default_factory=dict)

@@ -34,7 +34,7 @@ from assay.log import Log
 from assay.memory import Memory
 from assay.resolver import Allowance, Resolver
 from assay.session import Publications, Session, Settings
-from assay.store.channel import Channel
+from assay.store.channel import RowChannel
 
 #: When the collector looks for cycles (``gc.set_threshold``). A message makes about two thousand objects and no cycle,
 #: so the default of 700 objects is wasted work. Twenty thousand objects are a few megabytes.
@@ -55,7 +55,7 @@ _LAST_SECONDS = 5.0  # for open sessions of a worker that cannot go on; some may
 _LINGER_SECONDS = 1.0  # a session accepted just before the socket went deaf may not be counted yet
 
 
-def kind(configuration: Configuration, listener: Listener, channel: Channel, log: Log) -> Kind:
+def kind(configuration: Configuration, listener: Listener, channel: RowChannel, log: Log) -> Kind:
     """The workers, each on its own core if there are enough.
 
     All files are read here, once for all workers: a worker that is restarted must not sign with a key that was put
@@ -86,7 +86,7 @@ def run(
     settings: Settings,
     trust: policy.Trust,
     listener: Listener,
-    channel: Channel,
+    channel: RowChannel,
     log: Log,
     *,
     core: int,
@@ -134,8 +134,7 @@ def run(
     _begin("control", _control, tether, listener, sessions, configuration.milter.drain_seconds, log, tick, keeper)
     if settings.signing is not None:
         publications.prepare(settings.signing, int(time.time()))
-    gc.freeze()  # objects loaded by now live as long as the process, so the collector can skip them
-    gc.set_threshold(*COLLECT)
+    spare_the_collector()
     tether.ready()
     return callbacks.serve(log)
 
@@ -176,6 +175,12 @@ def keep_to(core: int, log: Log) -> None:
         os.sched_setscheduler(0, os.SCHED_BATCH, os.sched_param(0))
     except (OSError, AttributeError) as error:  # forbidden here, the core is gone, or not Linux
         log.debug(f"threads are not kept to one core: {error}")
+
+
+def spare_the_collector() -> None:
+    """Let it skip the objects that were loaded by now, which live as long as the process, and look seldom."""
+    gc.freeze()
+    gc.set_threshold(*COLLECT)
 
 
 def share_one_arena() -> None:

@@ -32,7 +32,7 @@ _FAULTS = (aio_pika.exceptions.AMQPError, OSError, asyncio.TimeoutError, Runtime
 Value = TypeVar("Value")
 
 
-class Publisher:
+class RowPublisher:
     """A connection that publishes. It has an event loop of its own, which runs only during a call."""
 
     def __init__(self, url: str, password: str, exchange: str) -> None:

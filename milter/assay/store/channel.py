@@ -24,7 +24,7 @@ _BUFFER_OCTETS = 4 * 1024 * 1024  # of the socket; the kernel cuts it to net.cor
 _SO_SNDBUFFORCE = 32  # <asm/socket.h>
 
 
-class Channel:
+class RowChannel:
     """The pair."""
 
     def __init__(self) -> None:

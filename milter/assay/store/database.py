@@ -119,14 +119,13 @@ def open_database(where: str, password: str = "", *, may_write: bool = True) -> 
     :param may_write: False for connections that only read.
     :raises UnavailableError: it cannot be used now; the message says why, and what to do.
     """
-    database = connect(where, password, may_write=may_write)
-    try:
+    with contextlib.ExitStack() as unless_checked:
+        database = connect(where, password, may_write=may_write)
+        unless_checked.callback(database.close)
         if database.is_sqlite and may_write and database.revision() != NEWEST:
             database.migrate()
         database.check()
-    except BaseException:
-        database.close()
-        raise
+        unless_checked.pop_all()
     return database
 
 

@@ -30,7 +30,7 @@ DAY_SECONDS = 86_400
 MAX_TEXT = 500  # characters of a reply or a reason that are kept
 
 
-class State(StrEnum):
+class ReportState(StrEnum):
     """What became of a report, or of one of its deliveries."""
 
     WAITING = "waiting"
@@ -61,14 +61,14 @@ class Candidate(Struct, frozen=True):
     last_seen: int
 
 
-class Report(Struct, frozen=True):
+class OutgoingReport(Struct, frozen=True):
     """A row of `reports`, with ids of `published` as they are there."""
 
     id: str
     day: int
     domain: str
     published: tuple[int, ...]
-    state: State
+    state: ReportState
     why: str
     due: int
     planned: int
@@ -77,13 +77,13 @@ class Report(Struct, frozen=True):
     octets: int
 
 
-class Delivery(Struct, frozen=True):
+class ReportDelivery(Struct, frozen=True):
     """A row of `deliveries`."""
 
     report: str
     address: str
     organization: str
-    state: State
+    state: ReportState
     why: str
     tries: int
     due: int
@@ -143,7 +143,7 @@ def candidates(connection: Connection, day: int) -> list[Candidate]:
     return [Candidate(row[0], row[1], row[2], row[3], *map(int, row[4:])) for row in found]
 
 
-def plan(connection: Connection, day: int, planned: Iterable[Report], *, now: int, dry_run: bool) -> None:
+def plan(connection: Connection, day: int, planned: Iterable[OutgoingReport], *, now: int, dry_run: bool) -> None:
     """Note the reports of a day. Those that are there already stay as they are."""
     rows = [_values(report) for report in planned]
     for start in range(0, len(rows), 500):
@@ -153,7 +153,7 @@ def plan(connection: Connection, day: int, planned: Iterable[Report], *, now: in
     )
 
 
-def _values(report: Report) -> dict[str, Any]:
+def _values(report: OutgoingReport) -> dict[str, Any]:
     values = {name: getattr(report, name) for name in report.__struct_fields__}
     return {**values, "published": json.dumps(report.published), "why": report.why[:MAX_TEXT]}
 
@@ -198,21 +198,21 @@ def record_of(connection: Connection, published_id: int) -> tuple[str, str, str]
     return (row[0], row[1], row[2]) if row is not None else ("", "", "")
 
 
-def due_reports(connection: Connection, now: int, most: int) -> list[Report]:
+def due_reports(connection: Connection, now: int, most: int) -> list[OutgoingReport]:
     """The reports that wait and are due, the oldest first."""
-    where = and_(reports.c.state == State.WAITING, reports.c.due <= now)
+    where = and_(reports.c.state == ReportState.WAITING, reports.c.due <= now)
     return list(_reports(connection, where, most, ascending=True))
 
 
 def next_due(connection: Connection) -> int | None:
     """When the next report that waits is due."""
-    found = connection.execute(select(func.min(reports.c.due)).where(reports.c.state == State.WAITING)).scalar()
+    found = connection.execute(select(func.min(reports.c.due)).where(reports.c.state == ReportState.WAITING)).scalar()
     return None if found is None else int(found)
 
 
 def find_reports(
     connection: Connection, *, domain: str = "", day: int | None = None, state: str = "", most: int = 1000
-) -> list[Report]:
+) -> list[OutgoingReport]:
     """Reports, the newest first. All conditions that are given hold."""
     conditions = []
     if domain:
@@ -224,16 +224,18 @@ def find_reports(
     return list(_reports(connection, and_(True, *conditions), most))
 
 
-def report(connection: Connection, identifier: str) -> Report | None:
+def report(connection: Connection, identifier: str) -> OutgoingReport | None:
     """One report."""
     return next(_reports(connection, reports.c.id == identifier, 1), None)
 
 
-def _reports(connection: Connection, where: Any, most: int, *, ascending: bool = False) -> Iterator[Report]:
+def _reports(connection: Connection, where: Any, most: int, *, ascending: bool = False) -> Iterator[OutgoingReport]:
     order = (reports.c.due, reports.c.id) if ascending else (reports.c.day.desc(), reports.c.domain, reports.c.id)
     for row in connection.execute(select(reports).where(where).order_by(*order).limit(most)).mappings():
         values = dict(row)
-        yield Report(**{**values, "published": tuple(json.loads(row["published"])), "state": State(row["state"])})
+        yield OutgoingReport(
+            **{**values, "published": tuple(json.loads(row["published"])), "state": ReportState(row["state"])}
+        )
 
 
 def change_report(connection: Connection, identifier: str, now: int, **values: Any) -> None:
@@ -243,7 +245,7 @@ def change_report(connection: Connection, identifier: str, now: int, **values: A
     connection.execute(update(reports).where(reports.c.id == identifier).values(changed=now, **values))
 
 
-def deliveries_of(connection: Connection, identifier: str) -> list[Delivery]:
+def deliveries_of(connection: Connection, identifier: str) -> list[ReportDelivery]:
     """Where a report goes."""
     found = connection.execute(
         select(deliveries).where(deliveries.c.report == identifier).order_by(deliveries.c.address)
@@ -251,18 +253,18 @@ def deliveries_of(connection: Connection, identifier: str) -> list[Delivery]:
     return [_delivery(row) for row in found.mappings()]
 
 
-def _delivery(row: Any) -> Delivery:
-    return Delivery(**{**row, "state": State(row["state"])})
+def _delivery(row: Any) -> ReportDelivery:
+    return ReportDelivery(**{**row, "state": ReportState(row["state"])})
 
 
-def add_deliveries(connection: Connection, added: Iterable[Delivery]) -> None:
+def add_deliveries(connection: Connection, added: Iterable[ReportDelivery]) -> None:
     """Note where a report goes."""
     rows = [{name: getattr(each, name) for name in each.__struct_fields__} for each in added]
     if rows:
         connection.execute(_insert(connection, deliveries).on_conflict_do_nothing(), rows)
 
 
-def change_delivery(connection: Connection, delivery: Delivery) -> None:
+def change_delivery(connection: Connection, delivery: ReportDelivery) -> None:
     """Write a delivery as it is now."""
     values = {name: getattr(delivery, name) for name in delivery.__struct_fields__}
     connection.execute(
@@ -272,7 +274,7 @@ def change_delivery(connection: Connection, delivery: Delivery) -> None:
     )
 
 
-def delivery_of(connection: Connection, token: str) -> Delivery | None:
+def delivery_of(connection: Connection, token: str) -> ReportDelivery | None:
     """The delivery that a bounce is about."""
     row = connection.execute(select(deliveries).where(deliveries.c.token == token)).mappings().first()
     return None if row is None else _delivery(row)
@@ -283,7 +285,10 @@ def taken_since(connection: Connection, since: int, organization: str = "") -> i
 
     :param organization: of one organizational domain only.
     """
-    conditions = [deliveries.c.changed >= since, deliveries.c.state.in_((State.SENT, State.WAITING, State.BOUNCED))]
+    conditions = [
+        deliveries.c.changed >= since,
+        deliveries.c.state.in_((ReportState.SENT, ReportState.WAITING, ReportState.BOUNCED)),
+    ]
     if organization:
         conditions.append(deliveries.c.organization == organization)
     return int(connection.execute(select(func.count()).select_from(deliveries).where(*conditions)).scalar() or 0)

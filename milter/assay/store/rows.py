@@ -1,26 +1,18 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """What is kept of one message: a verdict as a flat, self-contained row that survives a crash of any process.
 
-A row is made by a worker, encoded, and decoded by whoever writes it into a database or reads it from a broker. Its `id`
-is drawn once, so a row that is written twice is recognized. Addresses of people are left out unless the operator wants
-them (`Keeping`). All text is bounded: strangers write most of it.
+A row is made by a worker (`assay.store.kept`), encoded, and decoded by whoever writes it into a database or reads it
+from a broker. Its `id` is drawn once, so a row that is written twice is recognized. All text is bounded, since strangers
+write most of it.
 """
 
 from __future__ import annotations
-
-import secrets
-from collections.abc import Mapping, Sequence
 
 import msgspec
 from msgspec import Struct
 from msgspec.structs import replace
 
-from assay.findings import Finding
-from assay.model.name import Domain, InvalidNameError, Mailbox
-from assay.policy import Action, Decision, Direction, Override
 from assay.policy.vocabulary import sound
-from assay.protocol import dkim, dmarc
-from assay.session import Verdict
 
 # Bounds, all our choice: longer texts are cut, further items are left out and counted.
 MAX_TEXT = 255  # characters of a name, an identifier or a reason
@@ -30,8 +22,6 @@ MAX_DOMAINS = 20  # of recipients
 MAX_ADDRESSES = 100  # of recipients
 MAX_ROW_OCTETS = 128 * 1024  # what a socket takes at once by default; rows of real messages take one
 _FEW = 20  # findings and recipients of a message whose row would be longer
-
-_ID_OCTETS = 16
 
 
 class FindingRow(Struct, frozen=True, array_like=True):
@@ -144,19 +134,6 @@ class MessageRow(Struct, frozen=True, array_like=True):
     subject: str = ""
 
 
-class Keeping(Struct, frozen=True):
-    """What the operator wants to be kept.
-
-    :ivar host: the authserv-id.
-    :ivar addresses: whole addresses, and not only their domains.
-    :ivar subjects: the Subject.
-    """
-
-    host: str
-    addresses: bool = False
-    subjects: bool = False
-
-
 _encoder = msgspec.msgpack.Encoder()
 _decoder = msgspec.msgpack.Decoder(MessageRow)
 
@@ -185,223 +162,3 @@ def decode(octets: bytes) -> MessageRow:
     :raises ValueError: the octets are not a row.
     """
     return _decoder.decode(octets)
-
-
-def new_id(milliseconds: int) -> bytes:
-    """A UUID of version 7: 48 bits of time, and the rest random (RFC 9562, 5.7).
-
-    :param milliseconds: Unix time.
-    """
-    drawn = bytearray(secrets.token_bytes(_ID_OCTETS))
-    drawn[:6] = (milliseconds & 0xFFFFFFFFFFFF).to_bytes(6, "big")
-    drawn[6] = 0x70 | drawn[6] & 0x0F
-    drawn[8] = 0x80 | drawn[8] & 0x3F
-    return bytes(drawn)
-
-
-def message_row(verdict: Verdict, keeping: Keeping, *, now: float, waits: Mapping[str, float]) -> MessageRow:
-    """The row of a verdict.
-
-    :param now: Unix time in seconds.
-    :param waits: seconds that the MTA waited for us, by stage.
-    """
-    assessment, decision = verdict.assessment, verdict.decision
-    envelope, client, author = assessment.envelope, assessment.client, assessment.author
-    milliseconds = int(now * 1000)
-    path = envelope.reverse_path
-    judged = assessment.dmarc
-    author_domain = judged.author_domain if judged is not None else author.domain if author is not None else None
-    organizational = judged.organizational_domain if judged is not None else None
-    identifiers = assessment.header.all("Message-ID")
-    subjects = assessment.header.all("Subject") if keeping.subjects else ()
-    return MessageRow(
-        new_id(milliseconds),
-        milliseconds,
-        keeping.host,
-        envelope.queue_id[:MAX_TEXT],
-        verdict.stage.value,
-        _direction(verdict),
-        str(client.address or ""),
-        _client_name(verdict),
-        client.helo[:MAX_TEXT],
-        path.is_null,
-        _domain_of(path.mailbox, path.text),
-        "" if author_domain is None else author_domain.name,
-        "" if organizational is None else organizational.name,
-        _text(identifiers[0].unfolded) if identifiers else "",
-        len(envelope.recipients),
-        _domains(envelope.recipients),
-        assessment.exempt[:MAX_TEXT],
-        verdict.action.value,
-        decision.by,
-        decision.reason[:MAX_TEXT],
-        decision.override[:MAX_TEXT],
-        "" if verdict.reply is None else str(verdict.reply)[:MAX_TEXT],
-        _watched(verdict),
-        verdict.signed.word[:MAX_TEXT] if verdict.signed is not None and verdict.signed.signers else "",
-        "" if verdict.sealed is None else verdict.sealed.by[:MAX_TEXT],
-        "" if verdict.rewritten is None else _kept_address(verdict.rewritten.sender, keeping),
-        round(sum(waits.values()) * 1000),
-        tuple([(stage, milliseconds) for stage, wait in waits.items() if (milliseconds := round(wait * 1000))]),
-        tuple([_finding(finding, verdict) for finding in verdict.findings[:MAX_FINDINGS]]),
-        max(0, len(verdict.findings) - MAX_FINDINGS),
-        _dmarc(verdict),
-        path.is_null,
-        path.text[:MAX_TEXT] if keeping.addresses else "",
-        author.mailbox[:MAX_TEXT] if keeping.addresses and author is not None else "",
-        envelope.authenticated[:MAX_TEXT] if keeping.addresses else "",
-        tuple([path[:MAX_TEXT] for path in envelope.recipients[:MAX_ADDRESSES]]) if keeping.addresses else (),
-        _text(subjects[0].unfolded) if subjects else "",
-    )
-
-
-def _direction(verdict: Verdict) -> str:
-    """As in the facts: mail of users who have logged in is ours, judged or not."""
-    outbound = verdict.assessment.exempt or verdict.assessment.envelope.authenticated
-    return _OUTBOUND if outbound else _INBOUND
-
-
-_OUTBOUND, _INBOUND = Direction.OUTBOUND.value, Direction.INBOUND.value
-
-
-def _text(octets: bytes) -> str:
-    return octets[: 4 * MAX_TEXT].decode("utf-8", "replace")[:MAX_TEXT]
-
-
-def _client_name(verdict: Verdict) -> str:
-    """The name that IPREV confirmed, else what the MTA resolved."""
-    iprev = verdict.assessment.iprev
-    return (iprev.name if iprev is not None and iprev.name else verdict.assessment.client.name)[:MAX_TEXT]
-
-
-def _domain_of(mailbox: Mailbox | None, text: str) -> str:
-    """The domain of an address, also of one that is not valid, as far as there is one."""
-    if mailbox is not None:
-        return mailbox.domain.name
-    domain = text.rpartition("@")[2] if "@" in text else ""
-    try:
-        return Domain.parse(domain).name if domain else ""
-    except InvalidNameError:
-        return domain[:MAX_TEXT].lower()
-
-
-def _domains(recipients: Sequence[str]) -> tuple[str, ...]:
-    if len(recipients) == 1:  # as nearly always
-        return (_recipient_domain(recipients[0]),)
-    return tuple(dict.fromkeys(map(_recipient_domain, recipients)))[:MAX_DOMAINS]
-
-
-def _recipient_domain(path: str) -> str:
-    return path.rpartition("@")[2][:MAX_TEXT].lower() if "@" in path else ""
-
-
-def _kept_address(address: str, keeping: Keeping) -> str:
-    """An address, or only its domain."""
-    return address[:MAX_TEXT] if keeping.addresses else address.rpartition("@")[2][:MAX_TEXT]
-
-
-def _watched(verdict: Verdict) -> tuple[tuple[str, str], ...]:
-    """What would have been done: by single keys and rules in dry run, or by the decision if all is a dry run."""
-    decision = verdict.decision
-    found = [(watched.action.value, watched.by) for watched in decision.watched]
-    if decision.action is not verdict.action:
-        found.insert(0, (decision.action.value, decision.by))
-    return tuple(found)
-
-
-def _finding(finding: Finding, verdict: Verdict) -> FindingRow:
-    domain, selector, aligned = "", "", False
-    judged = verdict.assessment.dmarc
-    match finding.method:
-        case "dkim":
-            domain, _, selector = finding.about.partition("/") if "/" in finding.about else ("", "", "")
-            if judged is not None and finding.result == dkim.Result.PASS:
-                # SPF's identifier comes first. One that is aligned by aspf= may not be aligned by adkim=.
-                signers = judged.aligned[judged.spf_aligned :]
-                aligned = any(identifier.domain.name == domain for identifier in signers)
-        case "spf":
-            domain = finding.about.rpartition(" ")[2]
-            aligned = judged is not None and judged.spf_aligned and finding.key == "spf.mailfrom"
-        case _:
-            domain = finding.about.rpartition(" ")[2]
-    return FindingRow(
-        finding.method,
-        finding.key,
-        str(finding.result),
-        domain[:MAX_TEXT],
-        selector[:MAX_TEXT],
-        aligned,
-        finding.reason[:MAX_TEXT],
-    )
-
-
-#: Results for which there was a record to evaluate against.
-_EVALUATED = frozenset((dmarc.Result.PASS, dmarc.Result.FAIL, dmarc.Result.TEMPERROR))
-
-
-def _dmarc(verdict: Verdict) -> DmarcRow | None:
-    judged = verdict.assessment.dmarc
-    if judged is None or judged.record is None or judged.policy_domain is None or judged.result not in _EVALUATED:
-        return None
-    policy = judged.policy or judged.record.p or dmarc.DmarcPolicy.NONE
-    done = _DONE[verdict.action]
-    if not done and judged.result is dmarc.Result.PASS:
-        # RFC 9990, 3.1.1.9: it passed under a policy that asks for something
-        disposition = "none" if policy is dmarc.DmarcPolicy.NONE else "pass"
-    elif verdict.action is Action.TEMPFAIL:
-        disposition = ""
-    else:
-        disposition = done or "none"
-    return DmarcRow(
-        PublishedRow(judged.policy_domain.name, judged.record.text[:MAX_RECORD], judged.method.value),
-        policy.value,
-        disposition,
-        judged.dkim_aligned,
-        judged.spf_aligned,
-        _reasons(verdict, judged, policy, done or "none") if disposition else (),
-    )
-
-
-#: What an action is in the words of a report (RFC 9990, 3.1.1.9). A tag is what recipients' filters file mail by.
-_DONE = {
-    Action.ACCEPT: "",
-    Action.TAG: "quarantine",
-    Action.QUARANTINE: "quarantine",
-    Action.TEMPFAIL: "",
-    Action.DISCARD: "reject",
-    Action.REJECT: "reject",
-}
-
-
-def _reasons(
-    verdict: Verdict, judged: dmarc.Evaluation, policy: dmarc.DmarcPolicy, done: str
-) -> tuple[tuple[str, str], ...]:
-    """Why what was done is not what was published (RFC 9990, 3.1.1.9 and 3.1.6)."""
-    decision = verdict.decision
-    if judged.result is dmarc.Result.PASS:
-        return () if done == "none" else (("local_policy", _comment(decision)),)
-    if done == policy:
-        return ()
-    if done == judged.disposition and judged.testing:
-        return (("policy_test_mode", ""),)
-    if done == judged.disposition and judged.sampled_out:
-        return (("other", "not drawn for the policy (pct)"),)
-    if judged.result is dmarc.Result.TEMPERROR:
-        return (("other", judged.reason[:MAX_TEXT]),)
-    if decision.action is not verdict.action:
-        return (("local_policy", "dry run"),)
-    found = [(_REASONS[text], text) for text in decision.override.split("; ") if text in _REASONS]
-    return tuple(found) or (("local_policy", _comment(decision)),)
-
-
-_REASONS = {
-    Override.TRUSTED_SEALERS.value: "trusted_forwarder",
-    Override.TRUSTED_FORWARDER.value: "trusted_forwarder",
-    Override.MAILING_LIST.value: "mailing_list",
-    Override.STRICTER.value: "local_policy",
-}
-
-
-def _comment(decision: Decision) -> str:
-    """Why we decided so, for the domain owner: a rule's reason, but not how the operator configures assay."""
-    return (decision.override or decision.reason)[:MAX_TEXT]

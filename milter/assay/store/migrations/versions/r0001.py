@@ -12,6 +12,12 @@ down_revision = None
 
 def upgrade() -> None:
     """Make the tables."""
+    _messages()
+    _what_belongs_to_messages()
+    _counts()
+
+
+def _what_belongs_to_messages() -> None:
     op.create_table(
         "addresses",
         sa.Column("message", sa.LargeBinary(length=16), nullable=False),
@@ -23,17 +29,6 @@ def upgrade() -> None:
         sqlite_with_rowid=False,
     )
     op.create_index("addresses_folded", "addresses", ["folded"], unique=False)
-    op.create_table(
-        "counts",
-        sa.Column("day", sa.Integer(), nullable=False),
-        sa.Column("kind", sa.Text(), nullable=False),
-        sa.Column("subject", sa.Text(), nullable=False),
-        sa.Column("source", sa.Text(), nullable=False),
-        sa.Column("word", sa.Text(), nullable=False),
-        sa.Column("count", sa.BigInteger(), nullable=False),
-        sa.PrimaryKeyConstraint("day", "kind", "subject", "source", "word"),
-        sqlite_with_rowid=False,
-    )
     op.create_table(
         "findings",
         sa.Column("message", sa.LargeBinary(length=16), nullable=False),
@@ -48,6 +43,9 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("message", "number"),
         sqlite_with_rowid=False,
     )
+
+
+def _messages() -> None:
     op.create_table(
         "messages",
         sa.Column("id", sa.LargeBinary(length=16), nullable=False),
@@ -99,6 +97,20 @@ def upgrade() -> None:
     op.create_index("messages_queue", "messages", ["queue"], unique=False)
     op.create_index("messages_sender_domain", "messages", ["sender_domain", "time"], unique=False)
     op.create_index("messages_time", "messages", ["time"], unique=False)
+
+
+def _counts() -> None:
+    op.create_table(
+        "counts",
+        sa.Column("day", sa.Integer(), nullable=False),
+        sa.Column("kind", sa.Text(), nullable=False),
+        sa.Column("subject", sa.Text(), nullable=False),
+        sa.Column("source", sa.Text(), nullable=False),
+        sa.Column("word", sa.Text(), nullable=False),
+        sa.Column("count", sa.BigInteger(), nullable=False),
+        sa.PrimaryKeyConstraint("day", "kind", "subject", "source", "word"),
+        sqlite_with_rowid=False,
+    )
     op.create_table(
         "published",
         sa.Column("id", sa.BigInteger(), autoincrement=False, nullable=False),
