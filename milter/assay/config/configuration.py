@@ -11,6 +11,7 @@ import msgspec
 
 from assay.config.keys import KeysSection
 from assay.config.methods import ArcSection, DkimSection, DmarcSection, IprevSection, SenderidSection, SpfSection
+from assay.config.reports import ReportsSection
 from assay.config.responses import HeadersSection, RepliesSection, RuleSection
 from assay.config.section import Section
 from assay.config.sign import SignSection
@@ -52,4 +53,5 @@ class Configuration(Section, frozen=True):
     metrics: MetricsSection = MetricsSection()
     control: ControlSection = ControlSection()
     store: StoreSection = StoreSection()
+    reports: ReportsSection = ReportsSection()
     web: WebSection = WebSection()

@@ -2,8 +2,8 @@
 """What is kept of one message: a verdict as a flat, self-contained row that survives a crash of any process.
 
 A row is made by a worker (`assay.store.kept`), encoded, and decoded by whoever writes it into a database or reads it
-from a broker. Its `id` is drawn once, so a row that is written twice is recognized. All text is bounded, since strangers
-write most of it.
+from a broker. Its `id` is drawn once, so a row that is written twice is recognized. All text is bounded, since
+strangers write most of it.
 """
 
 from __future__ import annotations

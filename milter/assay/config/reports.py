@@ -1,0 +1,217 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""``[reports]``: DMARC reports to the owners of domains."""
+
+from __future__ import annotations
+
+import contextlib
+from enum import StrEnum
+from typing import Annotated
+from urllib.parse import urlsplit
+
+from msgspec import Meta
+
+from assay.config.section import Section, SettingError
+from assay.model.name import Domain, InvalidNameError, Mailbox, parse_mailbox
+from assay.policy.addresses import Entries
+
+_RELAYS = {"smtp": 25, "smtps": 465}
+
+
+class Tls(StrEnum):
+    """Whether reports go to the relay over TLS, where the relay's URL leaves it open."""
+
+    OFFERED = "offered"
+    REQUIRED = "required"
+    NEVER = "never"
+
+
+class FailureSection(Section, frozen=True):
+    """Reports about single messages that failed (RFC 9991).
+
+    They show what people who are not your users wrote to them, and many jurisdictions forbid that, whatever is left
+    out. Only the header is sent, and addresses in it are redacted (RFC 6590). Ask somebody who knows the law first."""
+
+    enabled: Annotated[bool, Meta(description="Send them to who asks for them (ruf=).")] = False
+    secret_file: Annotated[
+        str,
+        Meta(
+            description="A file with the secret by which local parts of addresses are redacted, so that the same "
+            "address looks the same in all reports, and nobody else can tell which it is."
+        ),
+    ] = ""
+    max_an_hour: Annotated[int, Meta(ge=1, description="How many are sent in an hour.")] = 60
+    max_per_domain: Annotated[
+        int, Meta(ge=1, description="How many are sent in an hour to one domain and all below it.")
+    ] = 5
+
+
+class ReportsSection(Section, frozen=True):
+    """DMARC aggregate reports (RFC 9990), once a day to each domain that asks for them (rua=). See docs/reports.md.
+
+    Nothing is sent before organization and contact are set, and on the first day reports are only written to files. A
+    domain gets no report if all its mail were reports or bounces, nor if all of it failed and there was little."""
+
+    organization: Annotated[
+        str, Meta(description="The name of your organization, in each report. Empty: no reports are made.")
+    ] = ""
+    contact: Annotated[
+        str,
+        Meta(
+            description="Your address for questions about reports, which also is in their From. Its domain must be one "
+            "that [sign] signs for: a report that does not pass DMARC is not believed."
+        ),
+    ] = ""
+    contact_info: Annotated[str, Meta(description="A further contact, such as the URL of a web page.")] = ""
+    receiver: Annotated[
+        str,
+        Meta(description="The domain that reports, in subjects and file names. Empty: the domain of the contact."),
+    ] = ""
+    bounces: Annotated[
+        str,
+        Meta(
+            description="The envelope sender of reports, such as dmarc-bounces@example.org; each gets a sub-address of "
+            "its own, as in dmarc-bounces+TOKEN@example.org. Give what comes there to reports.incoming, and a "
+            "destination that bounces gets no more reports. Empty: the null reverse-path, so no bounce comes."
+        ),
+    ] = ""
+    relay: Annotated[
+        str,
+        Meta(
+            description="The MTA that delivers reports: smtp://HOST:PORT, or smtps:// for TLS from the beginning. "
+            "The one on this host by default."
+        ),
+    ] = "smtp://127.0.0.1:25"
+    relay_tls: Annotated[
+        Tls,
+        Meta(
+            description="STARTTLS with an smtp:// relay: offered (if the relay offers it), required or never. The "
+            "certificate must be valid if it is required."
+        ),
+    ] = Tls.OFFERED
+    relay_user: Annotated[str, Meta(description="The login name at the relay. It needs TLS.")] = ""
+    relay_password_file: Annotated[str, Meta(description="A file with its password.")] = ""
+
+    dry_run: Annotated[
+        bool,
+        Meta(description="Only write reports to files, in reports/ of store.directory. The first day is always so."),
+    ] = False
+    suppress: Annotated[
+        str,
+        Meta(
+            description="A file with domains and addresses, one per line, that no report is about and none goes to. "
+            "example.org stands for all below it too."
+        ),
+    ] = ""
+    older_schema: Annotated[
+        tuple[str, ...],
+        Meta(description="Destinations, as domains, that want the XML of RFC 7489 instead of RFC 9990."),
+    ] = ()
+    min_messages: Annotated[
+        int,
+        Meta(
+            ge=1,
+            description="A domain of which no message passed DMARC in a day gets a report only if there were so many: "
+            "those with fewer are mostly inventions of senders of spam.",
+        ),
+    ] = 10
+    max_a_day: Annotated[int, Meta(ge=1, description="How many report messages are sent in a day.")] = 1000
+    max_per_destination: Annotated[
+        int,
+        Meta(
+            ge=1,
+            description="How many of these go to one organizational domain, so that somebody with many domains gets "
+            "few.",
+        ),
+    ] = 10
+    large_destinations: Annotated[
+        tuple[str, ...],
+        Meta(description="Domains that max_per_destination does not apply to: services that read reports for many."),
+    ] = ()
+    spread_hours: Annotated[
+        float, Meta(ge=0, le=20, description="Over how many hours after midnight UTC sending is spread.")
+    ] = 6.0
+    cool_down_days: Annotated[
+        int,
+        Meta(
+            ge=1,
+            le=3650,
+            description="How long a destination gets no reports after it refused one or one came back.",
+        ),
+    ] = 30
+    failure: FailureSection = FailureSection()
+
+    def __post_init__(self) -> None:
+        """Check what types cannot express."""
+        if bool(self.organization.strip()) != bool(self.contact):
+            missing = "contact" if self.organization else "organization"
+            raise SettingError(missing, "missing; reports need both an organization and a contact")
+        for key in ("contact", "bounces"):
+            if text := getattr(self, key):
+                _check_address(key, text)
+        if self.receiver:
+            try:
+                Domain.parse_host(self.receiver)
+            except InvalidNameError as error:
+                raise SettingError("receiver", f"{self.receiver!r} is not a domain: {error}") from error
+        for key in ("older_schema", "large_destinations"):
+            _check_domains(key, getattr(self, key))
+        self._check_relay()
+        if self.failure.enabled and not self.failure.secret_file:
+            raise SettingError("failure.secret_file", "missing; addresses cannot be redacted without a secret")
+
+    def _check_relay(self) -> None:
+        example = "write one such as smtp://127.0.0.1:25"
+        parts = urlsplit("")
+        with contextlib.suppress(ValueError):  # of the port
+            parts = urlsplit(self.relay)
+            valid = parts.scheme in _RELAYS and bool(parts.hostname) and parts.path in ("", "/") and parts.port != 0
+            parts = parts if valid else urlsplit("")
+        if not parts.scheme:
+            raise SettingError("relay", f"{self.relay!r} is not the URL of a relay; {example}")
+        if parts.username is not None or parts.password is not None:
+            raise SettingError("relay", "it contains a login name; use relay_user and relay_password_file")
+        if bool(self.relay_user) != bool(self.relay_password_file):
+            missing = "relay_password_file" if self.relay_user else "relay_user"
+            raise SettingError(missing, "missing; the relay wants both a login name and a password")
+        if self.relay_user and parts.scheme == "smtp" and self.relay_tls is not Tls.REQUIRED:
+            raise SettingError("relay_tls", 'a password is only sent over TLS; write "required"')
+
+    @property
+    def enabled(self) -> bool:
+        """Whether reports are made."""
+        return bool(self.organization and self.contact)
+
+    @property
+    def sender(self) -> Mailbox:
+        """The contact."""
+        return parse_mailbox(self.contact)
+
+    @property
+    def receiver_domain(self) -> Domain:
+        """The domain that reports."""
+        return Domain.parse_host(self.receiver) if self.receiver else self.sender.domain
+
+    @property
+    def relay_endpoint(self) -> tuple[str, int, bool]:
+        """Host and port of the relay, and whether it wants TLS from the beginning."""
+        parts = urlsplit(self.relay)
+        return parts.hostname or "", parts.port or _RELAYS[parts.scheme], parts.scheme == "smtps"
+
+
+def _check_address(key: str, text: str) -> None:
+    try:
+        mailbox = parse_mailbox(text)
+        Domain.parse_host(mailbox.domain.name)
+    except InvalidNameError as error:
+        raise SettingError(key, f"{text!r} is not a mail address: {error}") from error
+    if not mailbox.local_part.isascii() or len(mailbox.local_part) > 30:
+        raise SettingError(key, f"{text!r} is too long or not ASCII before the @; write a plain address")
+
+
+def _check_domains(key: str, texts: tuple[str, ...]) -> None:
+    try:
+        entries = Entries.parse(texts)
+    except ValueError as error:
+        raise SettingError(key, str(error)) from error
+    if entries.addresses:
+        raise SettingError(key, f"{min(entries.addresses)!r} is not a domain; write one such as example.org")
