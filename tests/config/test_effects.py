@@ -51,7 +51,7 @@ from assay.resolver.update import Updater
 from assay.session import Verdict
 from assay.web.access import Access, Proxies
 from assay.web.app import make_app
-from assay.web.site import Site
+from assay.web.site import open_site
 from certificates import CertificateAuthority
 from nameserver import NameServer
 from signing import ed25519_key, pem, record, rsa_key, sign_rsa
@@ -424,7 +424,7 @@ def children(world: World) -> object:
 def page(world: World) -> object:
     """Whether the page is shown to who knows the token, and to whom a proxy names; and the domains that are ours."""
     section = world.configuration.web
-    site = Site(world.configuration, Pages(1), History(Pages(1), leaves=False), time.time)
+    site = open_site(world.configuration, Pages(1), History(Pages(1), leaves=False), (), Log(lambda *_: None))
     access = Access(read_token(section), section.user_header, Proxies.of(section))
     someone = Browser(make_app(site, access, Log(lambda *_: None)))
     named = someone.get("/dns", {"X-Name": "ann"}).status

@@ -4,9 +4,6 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
-
-from msgspec import Struct
 
 from assay.cli import key_report
 from assay.cli.key_command import KeyCommand, complain
@@ -15,10 +12,9 @@ from assay.cli.serve import name
 from assay.config.signing import make_signing
 from assay.keyring import Directory
 from assay.keyring.run import key_name, look
-from assay.keys import Signing
+from assay.keys.configured import configured
 from assay.keys.published import Publication, Sight, compare
 from assay.keys.rotation import KeyState
-from assay.model.name import Domain
 from assay.protocol import dkim
 
 EX_DIFFERENT = 1
@@ -32,12 +28,12 @@ def check(keys: KeyCommand) -> int:
     except ValueError as error:  # a domain whose first key is not published yet, for instance: check that one
         complain(f"{name(keys.options.config)}: {error}")
         signing = None
-    configured = {(key.domain.name, key.key.selector.name): key for key in _configured(signing)}
+    listed = {(key.domain.name, key.selector.name): key for key in configured(signing)}
     asked: set[tuple[str, str]] = set()
 
     def check_ring(directory: Directory) -> int:
         ring = directory.load()
-        below = {selector for (domain, selector), key in configured.items() if domain == ring.domain and key.below}
+        below = {selector for (domain, selector), key in listed.items() if domain == ring.domain and key.below}
         code = os.EX_OK
         for selector, publication in look(ring, authority.texts, below).items():
             key = ring.find(selector)
@@ -51,34 +47,16 @@ def check(keys: KeyCommand) -> int:
     only = keys.options.domains
     keys.options.domains = [domain for domain in only if keys.directory(domain).state.exists()]
     code = keys.each(check_ring) if keys.options.domains or not only else os.EX_OK
-    for known, key in configured.items():
+    for known, key in listed.items():
         if known not in asked and (not only or key.domain in only):
             asked.add(known)
-            at = dkim.key_name(key.domain, key.key.selector)
-            found = compare(dkim.record_of(key.key.private), authority.texts(at), signs_below=key.below)
+            at = dkim.key_name(key.domain, key.selector)
+            found = compare(key.record, authority.texts(at), signs_below=key.below)
             say(key_report.publication(at, key.place, found))
             code = max(code, _code(found))
     if not asked:
         print("no keys; make some with: assay keys create DOMAIN")
     return code
-
-
-class _Configured(Struct, frozen=True):
-    """A key that ``[sign]`` names. `below`: the domain in i= may be below that in d=."""
-
-    place: str
-    domain: Domain
-    key: dkim.SigningKey
-    below: bool
-
-
-def _configured(signing: Signing | None) -> Iterator[_Configured]:
-    for table in signing.tables if signing is not None else ():
-        for signatory in table.signatories:
-            identity = signatory.identity.rpartition("@")[2].lower()
-            below = identity not in ("", signatory.domain.name)
-            for key in signatory.keys:
-                yield _Configured(signatory.place, signatory.domain, key, below)
 
 
 def _code(publication: Publication) -> int:

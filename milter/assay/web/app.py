@@ -25,6 +25,7 @@ from assay import __version__
 from assay.log import Log
 from assay.log.text import quote as quoted
 from assay.model.smtp import parse_address
+from assay.store.destination import UnavailableError
 from assay.web import export
 from assay.web.access import COOKIE, SESSION_SECONDS, Access, Login, Peer
 from assay.web.headers import SafeHeaders
@@ -66,6 +67,8 @@ class Door(Struct, frozen=True):
             page = await run_in_threadpool(place.view, self.site, query)
         except NotFoundError as error:
             raise HTTPException(404, str(error)) from error
+        except UnavailableError as error:
+            raise HTTPException(503, f"the store cannot be read now: {error}") from error
         except Exception as error:
             self.log.error(f"page {place.path}: {error!r}")
             raise HTTPException(500) from error
@@ -131,7 +134,7 @@ class Door(Struct, frozen=True):
     async def failed(self, request: Request, error: Exception) -> Response:
         """What went wrong, as a page for whoever may see pages."""
         status = error.status_code if isinstance(error, HTTPException) else 500
-        text = error.detail if isinstance(error, HTTPException) and status < 500 else _BROKEN
+        text = error.detail if isinstance(error, HTTPException) and status != 500 else _BROKEN
         title = _TITLES.get(status, "Error")
         user = self._user(request)
         headers = error.headers if isinstance(error, HTTPException) else None
@@ -184,7 +187,7 @@ class Door(Struct, frozen=True):
             raise HTTPException(403, "this form is of another site")
 
 
-_TITLES = {403: "Forbidden", 404: "Not found", 405: "Not allowed", 413: "Too large", 500: "Error"}
+_TITLES = {403: "Forbidden", 404: "Not found", 405: "Not allowed", 413: "Too large", 500: "Error", 503: "No store"}
 _BROKEN = "This page could not be made; the log says why"
 
 

@@ -4,13 +4,14 @@
 from __future__ import annotations
 
 import os
-import time
 
 from assay.config import Configuration
 from assay.config.endpoint import Endpoint
+from assay.config.signing import make_signing
 from assay.config.web import read_token
 from assay.daemon.child import Kind, Tether
 from assay.daemon.status import History
+from assay.keys.configured import ConfiguredKey, configured
 from assay.log import Log
 from assay.web.access import Access, Proxies
 
@@ -26,21 +27,23 @@ def kind(configuration: Configuration, log: Log) -> tuple[Kind, ...]:
     if not section.listen:
         return ()
     access = Access(read_token(section), section.user_header, Proxies.of(section))
-    return (Kind("page", lambda tether: run(tether, configuration, access, log)),)
+    keys = tuple(configured(make_signing(configuration)))  # the page itself reads no private key
+    return (Kind("page", lambda tether: run(tether, configuration, access, keys, log)),)
 
 
-def run(tether: Tether, configuration: Configuration, access: Access, log: Log) -> int:
+def run(tether: Tether, configuration: Configuration, access: Access, keys: tuple[ConfiguredKey, ...], log: Log) -> int:
     """Serve until the order to drain. Call it in a new child process.
 
+    :param keys: that sign.
     :returns: the exit code.
     """
     # The libraries for it are loaded in this process only.
     from assay.web.app import make_app
     from assay.web.server import WebServer
-    from assay.web.site import Site
+    from assay.web.site import open_site
 
     history = History(tether.pages, leaves=False)
-    site = Site(configuration, tether.pages, history, time.time)
+    site = open_site(configuration, tether.pages, history, keys, log)
     try:
         server = WebServer(Endpoint.parse(configuration.web.listen), _MODE, make_app(site, access, log), log)
     except OSError as error:
@@ -49,4 +52,6 @@ def run(tether: Tether, configuration: Configuration, access: Access, log: Log) 
     tether.ready()
     tether.wait(history.tick)
     server.close()
+    site.lookups.close()
+    site.store.close()
     return os.EX_OK

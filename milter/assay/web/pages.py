@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from msgspec import Struct
 
-from assay.web import dns, settings
+from assay.web import dns, domains, dry_run, message, messages, overview, senders, settings
 from assay.web.site import View
 
 
@@ -23,6 +23,13 @@ class PageEntry(Struct, frozen=True):
 
 
 PAGES = (
+    PageEntry("/overview", "Overview", overview.page),
+    PageEntry("/messages", "Messages", messages.page),
+    PageEntry("/messages", "", message.page, items=True),
+    PageEntry("/senders", "Senders", senders.page),
+    PageEntry("/domains", "Domains", domains.page),
+    PageEntry("/domains", "", domains.one_domain, items=True),
+    PageEntry("/dry-run", "Dry run", dry_run.page),
     PageEntry("/dns", "DNS", dns.page),
     PageEntry("/configuration", "Configuration", settings.page),
 )

@@ -15,16 +15,16 @@ from markupsafe import Markup
 from assay.web.parts import Bars
 
 WIDTH, HEIGHT = 720, 190
-_LEFT, _RIGHT, _TOP, _BOTTOM = 48, 4, 10, 22
+_LEFT, _RIGHT, _TOP, _BOTTOM = 48, 14, 10, 22
 _GAP = 0.25  # of a bar's place
 MAX_SERIES = 6  # patterns and colours
 _LABEL_WIDTH = 44  # that one label of the axis needs
 #: What is drawn over the colour of a series, in a square of 8 by 8.
 _PATTERNS = (
-    "",
     "M-2,2 l4,-4 M0,8 l8,-8 M6,10 l4,-4",
-    "M2,2 h1.6 v1.6 h-1.6 z M6,6 h1.6 v1.6 h-1.6 z",
     "M0,4 h8",
+    "M2,2 h1.6 v1.6 h-1.6 z M6,6 h1.6 v1.6 h-1.6 z",
+    "",
     "M-2,6 l4,4 M0,0 l8,8 M6,-2 l4,4",
     "M4,0 v8",
 )

@@ -4,16 +4,24 @@
 from __future__ import annotations
 
 import socket
-from collections.abc import Callable, Mapping
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from urllib.parse import urlencode
 
 from msgspec import Struct
 
-from assay.config import Configuration
+from assay.config import Configuration, make_resolver
 from assay.daemon.status import History
+from assay.keyring import Directory
+from assay.keys.configured import ConfiguredKey
+from assay.log import Log
 from assay.metrics import Pages
 from assay.model.name import Domain
+from assay.web.lookups import DomainLookups, keys_in
 from assay.web.parts import WebPage
+from assay.web.records import OurKey
+from assay.web.store import ReadStore
 
 MAX_ARGUMENT = 320  # characters of what a browser asks for: an address (RFC 5321, 4.5.3.1)
 
@@ -28,6 +36,8 @@ class Site(Struct, frozen=True):
     configuration: Configuration
     figures: Pages
     history: History
+    lookups: DomainLookups
+    store: ReadStore
     now: Callable[[], float]
 
     @property
@@ -46,6 +56,27 @@ class Site(Struct, frozen=True):
         return tuple(dict.fromkeys(Domain.parse_host(name).name for name in named))
 
 
+def open_site(
+    configuration: Configuration, figures: Pages, history: History, keys: Sequence[ConfiguredKey], log: Log
+) -> Site:
+    """What a process makes its pages from.
+
+    :param keys: that sign.
+    """
+    resolver = make_resolver(configuration, tell=log.warning)
+    listed: dict[str, list[OurKey]] = {}
+    for key in keys:
+        found = OurKey(key.domain.name, key.selector.name, key.record, below=key.below)
+        listed.setdefault(key.domain.name, []).append(found)
+    rings = Path(configuration.keys.directory)
+    lookups = DomainLookups(
+        lambda: resolver.driver(configuration.dns.budget_seconds),
+        configuration.identity.authserv_id or socket.gethostname(),
+        lambda domain: keys_in(Directory(rings / domain), listed.get(domain, ())),
+    )
+    return Site(configuration, figures, history, lookups, ReadStore(configuration.store), time.time)
+
+
 class WebQuery(Struct, frozen=True):
     """What a browser asks for.
 
@@ -58,8 +89,8 @@ class WebQuery(Struct, frozen=True):
     item: str = ""
 
     def text(self, name: str) -> str:
-        """An argument without white space around it, cut to a bound; empty if it is missing."""
-        return self.arguments.get(name, "").strip()[:MAX_ARGUMENT]
+        """An argument without NUL and white space around it, cut to a bound; empty if it is missing."""
+        return self.arguments.get(name, "").replace("\0", "").strip()[:MAX_ARGUMENT]
 
     def number(self, name: str, usual: int, least: int, most: int) -> int:
         """A number within bounds; the usual one for all else."""

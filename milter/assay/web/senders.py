@@ -1,0 +1,77 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Who sends in the names of our domains and fails, and which sources fail towards us."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from assay.store import overview
+from assay.store.overview import Ranked
+from assay.web.parts import Cell, Column, DataTable, Link, WebPage
+from assay.web.periods import last_days, link
+from assay.web.site import Site, WebQuery, address
+
+ROWS = 50
+_DISPOSITIONS = ("reject", "quarantine", "none", "")
+_DMARC = ("fail", "pass", "none", "temperror", "permerror")
+
+
+def page(site: Site, query: WebQuery) -> WebPage:
+    """Senders."""
+    database, days = site.store.database, last_days(site)
+    start = query.number("from", 0, 0, 10**6)
+    wanted = query.text("domain")
+    domains: Sequence[str] = (wanted,) if wanted in site.domains else site.domains
+    failing = overview.failing_domains(database, site.domains, days)
+    names = [
+        (Link(each.name, address("/senders", domain=each.name)), *_figures(each, days, "author")) for each in failing
+    ]
+    clients = overview.failing(database, domains, days, most=ROWS + 1, start=start)
+    author = {"author": domains[0]} if len(domains) == 1 else {}
+    sources = [(_source(each.name), *_figures(each, days, "client", **author)) for each in clients[:ROWS]]
+    whose = f" of {domains[0]}" if len(domains) == 1 else "s of our domains"
+    further = address("/senders", domain=wanted, **{"from": start + ROWS}) if len(clients) > ROWS else ""
+    figures = (
+        Column("messages", "failed", numeric=True),
+        *(Column(name or "deferred", name or "not taken", numeric=True) for name in _DISPOSITIONS),
+    )
+    of_names = DataTable(
+        "names",
+        "Mail in the names of our domains that failed DMARC",
+        (Column("domain", "author domain"), *figures),
+        names,
+        note="By what was done with it.",
+        empty="None, or no domain is configured as ours (web.domains).",
+    )
+    of_clients = DataTable(
+        "clients",
+        f"Clients that sent it in the name{whose}",
+        (Column("client", "client"), *figures),
+        sources,
+        note="One of your own here needs SPF or DKIM. See Domains.",
+        empty="None.",
+        further=further,
+    )
+    intro = "The last 30 days. Where mail of yours fails, and who forges it."
+    return WebPage("Senders", (of_names, of_clients, _sources(site, days)), intro)
+
+
+def _figures(each: Ranked, days: range, key: str, **criteria: str) -> list[Cell]:
+    figures: list[Cell] = [link(each.total, days, dmarc="fail", **{key: each.name}, **criteria)]
+    return figures + [each.counts.get(word, 0) for word in _DISPOSITIONS]
+
+
+def _source(client: str) -> Link:
+    return Link(client, address("/messages", client=client))
+
+
+def _sources(site: Site, days: range) -> DataTable:
+    rows: list[tuple[Cell, ...]] = [
+        (
+            _source(each.name),
+            *(link(each.counts.get(word, 0), days, client=each.name, dmarc=word) for word in _DMARC),
+        )
+        for each in overview.top(site.store.database, "source", days, word="fail")
+    ]
+    columns = (Column("client", "client"), *(Column(word, word, numeric=True) for word in _DMARC))
+    return DataTable("sources", "Sources with most mail that fails DMARC", columns, rows, empty="None.")
