@@ -3,11 +3,12 @@
 
 from __future__ import annotations
 
+import os
 import socket
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import suppress
+from contextlib import closing, suppress
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ import pytest
 from assay.config.endpoint import Endpoint
 from assay.daemon import maps
 from assay.daemon.bounded import BoundedServer
+from assay.log import Log
 from assay.policy import Rewriting
 from assay.policy.addresses import Entries
 from assay.protocol import srs
@@ -137,6 +139,97 @@ def test_a_table_refuses_nonsense_and_hangs_up(serve: Any, nonsense: bytes) -> N
 
 def test_a_long_line_ends_the_connection(serve: Any) -> None:
     assert serve(maps.table(FOUND["forward"])).ask(b"get " + b"a" * 10_000 + b"\n") == b""
+
+
+@pytest.mark.parametrize("user", ["a" * 4000, "\u00fc" * 600, "\u00fc" * 1000])
+def test_no_line_of_a_table_is_longer_than_postfix_reads(serve: Any, user: str) -> None:
+    answer = serve(maps.table(FOUND["forward"])).ask(f"get {user}@a.example\n".encode())
+    assert len(answer) <= 4096
+    fits = len(user.encode()) * (3 if user[0] != "a" else 1) <= 4000
+    assert answer.startswith(b"200 " if fits else b"400 the address is too long for a tcp_table\n")
+
+
+@pytest.mark.parametrize(("length", "begins"), [(4091, b"200 xxx"), (4092, b"400 ")])
+def test_the_longest_answer_of_a_table(serve: Any, length: int, begins: bytes) -> None:
+    answer = serve(maps.table(lambda address: "x" * length)).ask(b"get a\n")
+    assert answer.startswith(begins)
+    assert len(answer) <= 4096
+
+
+def connected(endpoint: Endpoint, client: str = "") -> socket.socket:
+    """A connection, from this address, that has asked and got an answer; or that was closed."""
+    connection = socket.socket(endpoint.family)
+    connection.settimeout(5)
+    if client:
+        connection.bind((client, 0))
+    connection.connect(endpoint.path or (endpoint.host, endpoint.port))
+    with suppress(BrokenPipeError):
+        connection.sendall(netstring("forward ann"))
+    return connection
+
+
+def served(connection: socket.socket) -> bool:
+    with suppress(ConnectionResetError):
+        return connection.recv(100) == netstring("NOTFOUND ")
+    return False
+
+
+def test_one_client_does_not_take_the_places_of_others() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as probe:
+        endpoint = Endpoint.parse(f"inet:{probe.getsockname()[1]}@127.0.0.1")
+    told: list[str] = []
+    server = BoundedServer(endpoint, 0o600, maps.socketmap(FOUND), 3, share=2, over=told.append)
+    with closing(server), connected(endpoint, "127.0.0.1") as first, connected(endpoint, "127.0.0.1") as second:
+        assert served(first)
+        assert served(second)
+        with connected(endpoint, "127.0.0.1") as third:
+            assert not served(third)
+        assert told == ["127.0.0.1"]
+        with connected(endpoint, "127.0.0.2") as other:
+            assert served(other)
+        first.close()
+        deadline = time.monotonic() + 5
+        while time.monotonic() < deadline:
+            with connected(endpoint, "127.0.0.1") as again:
+                if served(again):
+                    break
+        else:
+            raise AssertionError("its place was not given back")
+
+
+def test_the_client_at_a_unix_socket_is_its_user(tmp_path: Path) -> None:
+    endpoint = Endpoint.parse(f"unix:{tmp_path / 'share.sock'}")
+    told: list[str] = []
+    server = BoundedServer(endpoint, 0o600, maps.socketmap(FOUND), 3, share=1, over=told.append)
+    with closing(server), connected(endpoint) as first, connected(endpoint) as second:
+        assert served(first)
+        assert not served(second)
+    assert told == [f"user {os.geteuid()}"]
+
+
+def test_a_thread_that_cannot_start_keeps_no_place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    endpoint = Endpoint.parse(f"unix:{tmp_path / 'threads.sock'}")
+    server = BoundedServer(endpoint, 0o600, maps.socketmap(FOUND), 1, share=1)
+    start = threading.Thread.start
+
+    def refuse(thread: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    with closing(server):
+        monkeypatch.setattr(threading.Thread, "start", refuse)
+        with connected(endpoint) as first:
+            assert not served(first)
+        monkeypatch.setattr(threading.Thread, "start", start)
+        with connected(endpoint) as second:
+            assert served(second)
+
+
+def test_a_crowd_is_reported_now_and_then() -> None:
+    lines: list[str] = []
+    crowd = maps._Crowd(Log(lambda _level, text: lines.append(text)))
+    for _ in range(3):
+        crowd.warn("127.0.0.1")
+    assert lines == ["map server: 127.0.0.1 has 400 connections; further ones are closed"]
 
 
 def test_a_silent_client_is_dropped(serve: Any, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -9,8 +9,11 @@ import os
 import socket
 import socketserver
 import stat
+import struct
 import threading
 import time
+from collections import Counter
+from collections.abc import Callable
 from typing import Any
 
 from assay.config.endpoint import Endpoint
@@ -18,27 +21,42 @@ from assay.config.endpoint import Endpoint
 _LOOK_SECONDS = 0.02  # between two looks whether they have ended
 _PLACE_SECONDS = 0.2  # between two looks whether the server closes, while all places are taken
 _LAST_SECONDS = 2.0  # for the requests that are under way when the server closes
+_CREDENTIALS = struct.Struct("3i")  # SO_PEERCRED of unix(7): process, user and group
 
 
 class BoundedServer(socketserver.ThreadingMixIn, socketserver.TCPServer):
-    """Answers each client in a thread of its own. Clients beyond the bound wait in the backlog."""
+    """Answers each connection in a thread of its own. Those beyond the bound wait in the backlog."""
 
     daemon_threads = True
     block_on_close = False
 
     def __init__(
-        self, endpoint: Endpoint, mode: int, handler: type[socketserver.BaseRequestHandler], most: int
+        self,
+        endpoint: Endpoint,
+        mode: int,
+        handler: type[socketserver.BaseRequestHandler],
+        most: int,
+        *,
+        share: int | None = None,
+        over: Callable[[str], None] = lambda client: None,
     ) -> None:
         """Open the socket and answer.
 
         :param mode: permissions of a unix socket.
-        :param handler: handles one client.
-        :param most: how many clients it serves at a time.
+        :param handler: handles one connection.
+        :param most: how many connections it serves at a time.
+        :param share: how many of one client: an address, or a user at a unix socket. Further ones are closed, since
+            others would wait behind them. None: no such bound.
+        :param over: called with the client in words for each connection that is closed so.
         :raises OSError: the socket cannot be opened.
         """
         self.address_family = endpoint.family
         self._path = endpoint.path
         self._places = threading.BoundedSemaphore(most)
+        self._share = most if share is None else share
+        self._over = over
+        self._held: Counter[str] = Counter()  # connections by client
+        self._lock = threading.Lock()
         self._requests: set[object] = set()  # under way
         self._closing = False
         if endpoint.family == socket.AF_UNIX:
@@ -67,23 +85,55 @@ class BoundedServer(socketserver.ThreadingMixIn, socketserver.TCPServer):
 
     def process_request(self, request: Any, client_address: Any) -> None:
         """Wait for a place. Then the library starts the thread. A client that waits while the server closes is left."""
+        client = _client(request, client_address)
+        if not self._enter(client):
+            self._over(client)
+            self.shutdown_request(request)
+            return
         while not self._places.acquire(timeout=_PLACE_SECONDS):
             if self._closing:  # close() waits for this thread
                 self.shutdown_request(request)
                 return
         self._requests.add(request)
-        super().process_request(request, client_address)
+        try:
+            super().process_request(request, client)
+        except RuntimeError:  # the system has no thread left
+            self._leave(request, client)
+            raise
 
     def process_request_thread(self, request: Any, client_address: Any) -> None:
-        """In the thread."""
+        """In the thread. The address is the client in words."""
         try:
             super().process_request_thread(request, client_address)
         finally:
-            self._requests.discard(request)
-            self._places.release()
+            self._leave(request, client_address)
+
+    def _enter(self, client: str) -> bool:
+        """Count a connection of a client; False if it has its share already."""
+        with self._lock:
+            if self._held[client] >= self._share:
+                return False
+            self._held[client] += 1
+        return True
+
+    def _leave(self, request: object, client: str) -> None:
+        self._requests.discard(request)
+        self._places.release()
+        with self._lock:
+            self._held[client] -= 1
+            if not self._held[client]:
+                del self._held[client]
 
     def handle_error(self, request: Any, client_address: Any) -> None:
         """A client that left: nothing."""
+
+
+def _client(connection: socket.socket, address: Any) -> str:
+    """Who a connection counts for: the address of the other end, or its user at a unix socket."""
+    if connection.family == socket.AF_UNIX:
+        octets = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size)
+        return f"user {_CREDENTIALS.unpack(octets)[1]}"
+    return str(address[0])
 
 
 def remove_stale(endpoint: Endpoint) -> None:

@@ -30,11 +30,14 @@ from assay.log import Log
 from assay.policy import Rewriting
 from assay.protocol import srs
 
-MAX_CLIENTS = 500  # at a time, our choice: each cleanup(8) and trivial-rewrite(8) of Postfix keeps one connection
+MAX_CLIENTS = 500  # connections at a time, our choice: each smtpd(8) and cleanup(8) of Postfix keeps one
+MAX_OF_ONE_CLIENT = 400  # of these; our choice: Postfix has 100 processes of a kind by default, and others need some
 #: Seconds from one answer to the end of the next request, and for the client to take an answer. Postfix closes after
 #: 5 s without a question (ipc_idle); Sendmail keeps one connection for a message.
 PATIENCE_SECONDS = 60.0
 MAX_REQUEST_OCTETS = 4096  # our choice: an address has 320 (RFC 5321, 4.5.3.1), and tcp_table(5) allows 4096
+MAX_ANSWER_OCTETS = 4096  # of a line, by tcp_table(5)
+_SELDOM_SECONDS = 60.0  # between two warnings
 _MODE = 0o660  # of a unix socket, as for the MTA's
 
 #: Finds the other form of an address; empty if there is none.
@@ -62,6 +65,7 @@ def run(tether: Tether, configuration: Configuration, rewriting: Rewriting, log:
     """
     section = configuration.srs
     found = lookups(rewriting)
+    crowd = _Crowd(log)
     servers = []
     text = ""
     try:
@@ -71,7 +75,9 @@ def run(tether: Tether, configuration: Configuration, rewriting: Rewriting, log:
             (section.reverse_table, table(found["reverse"])),
         ):
             if text:
-                servers.append(BoundedServer(Endpoint.parse(text), _MODE, handler, MAX_CLIENTS))
+                endpoint = Endpoint.parse(text)
+                share = MAX_OF_ONE_CLIENT
+                servers.append(BoundedServer(endpoint, _MODE, handler, MAX_CLIENTS, share=share, over=crowd.warn))
     except OSError as error:
         log.error(f"map server: {text}: {error.strerror or error}")
         return os.EX_UNAVAILABLE
@@ -80,6 +86,21 @@ def run(tether: Tether, configuration: Configuration, rewriting: Rewriting, log:
     for server in servers:
         server.close()
     return os.EX_OK
+
+
+class _Crowd:
+    """Reports the clients that have too many connections, now and then."""
+
+    def __init__(self, log: Log) -> None:
+        self._log = log
+        self._next_warning = float("-inf")
+
+    def warn(self, client: str) -> None:
+        """A connection of this client was closed."""
+        now = time.monotonic()
+        if now >= self._next_warning:
+            self._next_warning = now + _SELDOM_SECONDS
+            self._log.warning(f"map server: {client} has {MAX_OF_ONE_CLIENT} connections; further ones are closed")
 
 
 def lookups(rewriting: Rewriting) -> Mapping[str, Lookup]:
@@ -131,14 +152,21 @@ def table(lookup: Lookup) -> type[socketserver.StreamRequestHandler]:
                 if match is None:
                     yield b"400 write: get ADDRESS\n"
                     return
-                found = _find(lookup, unquote_to_bytes(match[1]))
-                yield b"200 %s\n" % quote_from_bytes(found, _SAFE).encode() if found else b"500 no such address\n"
+                yield _line(_find(lookup, unquote_to_bytes(match[1])))
 
     return Handler
 
 
 _GET = re.compile(rb"get ([^ \r\n]+)\r?\n")
 _SAFE = "!#$&'*+-/=?^_`{|}~@\".()<>,:;[]\\"  # as they are: all but the per cent sign, white space and controls
+
+
+def _line(found: bytes) -> bytes:
+    """The answer of a table; what Postfix could not read is an error that says so."""
+    if not found:
+        return b"500 no such address\n"
+    line = b"200 %s\n" % quote_from_bytes(found, _SAFE).encode()
+    return line if len(line) <= MAX_ANSWER_OCTETS else b"400 the address is too long for a tcp_table\n"
 
 
 def _answer(lookup: Lookup, key: bytes) -> bytes:
