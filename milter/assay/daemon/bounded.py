@@ -14,6 +14,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable
+from math import inf
 from typing import Any
 
 from assay.config.endpoint import Endpoint
@@ -53,7 +54,7 @@ class BoundedServer(socketserver.ThreadingMixIn, socketserver.TCPServer):
         self.address_family = endpoint.family
         self._path = endpoint.path
         self._places = threading.BoundedSemaphore(most)
-        self._share = most if share is None else share
+        self._share = inf if share is None else share
         self._over = over
         self._held: Counter[str] = Counter()  # connections by client
         self._lock = threading.Lock()
