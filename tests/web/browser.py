@@ -27,7 +27,7 @@ PROGRAM = PROGRAMS / "usr/lib/chromium/chromium"
 needs_chromium = pytest.mark.skipif(
     not PROGRAM.exists(), reason=f"no chromium in {PROGRAMS}: run sh contrib/fetch.sh chromium"
 )
-START = 60.0  # seconds; the machine may be busy
+START = 20.0  # seconds; the machine may be busy
 _FONTS = """<?xml version="1.0"?>
 <!DOCTYPE fontconfig SYSTEM "urn:fontconfig:fonts.dtd">
 <fontconfig><dir>{fonts}</dir><cachedir>{cache}</cachedir></fontconfig>
@@ -97,6 +97,13 @@ class Chromium:
     def url(self) -> str:
         """Of the page."""
         return str(self._command("GET", "/url"))
+
+    def arrive(self, url: str) -> None:
+        """Wait until a page is there, after a click that leads to it."""
+        deadline = time.monotonic() + START
+        while self.url != url or self.run("return document.readyState") != "complete":
+            assert time.monotonic() < deadline, f"{self.url} instead of {url}"
+            time.sleep(0.02)
 
     def run(self, script: str, *arguments: object) -> Any:
         """The result of the body of a function; a promise is waited for. The policy of the page does not apply."""

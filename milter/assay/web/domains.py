@@ -61,7 +61,7 @@ def one_domain(site: Site, query: WebQuery) -> WebPage:
         (
             checked.what,
             checked.name,
-            Word(checked.standing, _TONES[checked.standing]),
+            Word(checked.state, _TONES[checked.state]),
             checked.expected,
             Code(checked.found) if checked.found else None,
             checked.why,
@@ -71,7 +71,7 @@ def one_domain(site: Site, query: WebQuery) -> WebPage:
     columns = (
         Column("record", "record"),
         Column("name", "name"),
-        Column("standing", "state"),
+        Column("state", "state"),
         Column("expected", "expected"),
         Column("found", "found", wide=True),
         Column("why", "why"),
@@ -88,7 +88,7 @@ def one_domain(site: Site, query: WebQuery) -> WebPage:
     if missing:
         parts.append(Remark("To publish:", "\n".join(checked.publish for checked in missing), Tone.DOUBT))
     parts.append(Remark("Ask every server of the zone about the keys:", f"assay keys check {query.item}"))
-    wrong = sum(checked.standing is RecordState.BAD for checked in report.checked)
+    wrong = sum(checked.state is RecordState.BAD for checked in report.checked)
     verdict = f"{wrong} of {len(rows)} records are wrong." if wrong else "No record is wrong."
     return WebPage(title, tuple(parts), verdict)
 
@@ -96,9 +96,9 @@ def one_domain(site: Site, query: WebQuery) -> WebPage:
 def _worst(report: DomainReport | None, kind: str) -> Word | None:
     if report is None:
         return _NOT_YET
-    found = [checked.standing for checked in report.checked if checked.what == kind]
+    found = [checked.state for checked in report.checked if checked.what == kind]
     order = (RecordState.BAD, RecordState.DOUBT, RecordState.UNKNOWN, RecordState.GOOD)
-    worst = next((standing for standing in order if standing in found), None)
+    worst = next((state for state in order if state in found), None)
     return None if worst is None else Word(worst, _TONES[worst])
 
 

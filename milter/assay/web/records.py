@@ -49,7 +49,7 @@ class Checked(Struct, frozen=True):
 
     what: str
     name: str
-    standing: RecordState
+    state: RecordState
     expected: str
     found: str
     why: str = ""
@@ -129,10 +129,10 @@ def sender_policy(domain: Domain, host: str, now: int) -> Check:
     for address in addresses:
         ours = yield from _sender_policy(domain, address, now)
         if ours.result is not spf.Result.PASS:
-            standing = RecordState.UNKNOWN if ours.result is spf.Result.TEMPERROR else RecordState.DOUBT
+            state = RecordState.UNKNOWN if ours.result is spf.Result.TEMPERROR else RecordState.DOUBT
             why = "mail that this host sends for the domain does not pass SPF; add it, unless it sends none"
             wanted = f"pass for {host} ({address})"
-            checked.append(Checked("SPF", domain.name, standing, wanted, f"{ours.result}: {ours.reason}", why))
+            checked.append(Checked("SPF", domain.name, state, wanted, f"{ours.result}: {ours.reason}", why))
     return tuple(checked)
 
 
@@ -160,24 +160,24 @@ def _of_stranger(domain: Domain, expected: str, shown: str, found: spf.Evaluatio
     lookups = f"{found.dns_terms} of {limit} lookups, {found.void_lookups} void"
     match found.result:
         case spf.Result.TEMPERROR:
-            standing, why = RecordState.UNKNOWN, found.reason
+            state, why = RecordState.UNKNOWN, found.reason
         case spf.Result.PERMERROR:
-            standing, why = RecordState.BAD, f"{found.reason}; {lookups}"
+            state, why = RecordState.BAD, f"{found.reason}; {lookups}"
         case spf.Result.NONE:
-            standing, why = RecordState.BAD, "anyone can send in its name; name all hosts that send"
+            state, why = RecordState.BAD, "anyone can send in its name; name all hosts that send"
             publish = f'{domain.name}. {_TTL} IN TXT "v=spf1 mx -all"'
         case spf.Result.PASS:
-            standing, why = RecordState.BAD, f"it permits a stranger: {found.mechanism}; {lookups}"
+            state, why = RecordState.BAD, f"it permits a stranger: {found.mechanism}; {lookups}"
         case spf.Result.NEUTRAL:
-            standing, why = (
+            state, why = (
                 RecordState.DOUBT,
                 f"a stranger gets neutral, which is no statement; end it in -all; {lookups}",
             )
         case _ if found.dns_terms > limit - _FEW_TERMS_LEFT:
-            standing, why = RecordState.DOUBT, f"{lookups}: whoever it includes may add a term, and then it fails"
+            state, why = RecordState.DOUBT, f"{lookups}: whoever it includes may add a term, and then it fails"
         case _:
-            standing, why = RecordState.GOOD, f"a stranger gets {found.result}; {lookups}"
-    return Checked("SPF", domain.name, standing, expected, shown, why, publish)
+            state, why = RecordState.GOOD, f"a stranger gets {found.result}; {lookups}"
+    return Checked("SPF", domain.name, state, expected, shown, why, publish)
 
 
 def signing_keys(domain: Domain, keys: Sequence[OurKey]) -> Check:
@@ -197,7 +197,7 @@ def _of_key(domain: Domain, selector: Domain, key: OurKey, answer: Answer) -> Ch
     expected = f"the record of the key, which is {key.state or 'active'}"
     if key.state is KeyState.RETIRED:
         gone = answer.outcome in (Outcome.NODATA, Outcome.NXDOMAIN)
-        standing = (
+        state = (
             RecordState.UNKNOWN
             if answer.outcome is Outcome.TEMPFAIL
             else RecordState.GOOD
@@ -205,18 +205,18 @@ def _of_key(domain: Domain, selector: Domain, key: OurKey, answer: Answer) -> Ch
             else RecordState.DOUBT
         )
         why = "" if gone else "remove it: the key is retired"
-        return Checked("DKIM", name, standing, "no record, because the key is retired", _texts(answer), why)
+        return Checked("DKIM", name, state, "no record, because the key is retired", _texts(answer), why)
     server = ServerAnswer("our resolver", answer.outcome, answer.texts, reason=answer.reason)
     publication = compare(key.record, (server,), signs_below=key.below)
     why = "; ".join(difference.text for difference in publication.differences)
     if publication.sight is Sight.EVERYWHERE:
-        standing = RecordState.DOUBT if why else RecordState.GOOD
-        return Checked("DKIM", name, standing, expected, _texts(answer), why)
+        state = RecordState.DOUBT if why else RecordState.GOOD
+        return Checked("DKIM", name, state, expected, _texts(answer), why)
     if publication.sight is Sight.UNKNOWN:
         return Checked("DKIM", name, RecordState.UNKNOWN, expected, _texts(answer), why)
     publish = forms.write(Form.ZONE, domain, selector, key.record, _TTL)
-    standing = RecordState.DOUBT if key.state is KeyState.PENDING else RecordState.BAD
-    return Checked("DKIM", name, standing, expected, _texts(answer), why, publish)
+    state = RecordState.DOUBT if key.state is KeyState.PENDING else RecordState.BAD
+    return Checked("DKIM", name, state, expected, _texts(answer), why, publish)
 
 
 def author_policy(domain: Domain) -> Check:
@@ -231,17 +231,17 @@ def author_policy(domain: Domain) -> Check:
         return (Checked("DMARC", name, RecordState.BAD, expected, "no usable record", found.reason, publish),)
     at = f"_dmarc.{found.policy_domain}"
     notes = [*found.notes]
-    standing = RecordState.GOOD
+    state = RecordState.GOOD
     if found.policy in (None, dmarc.DmarcPolicy.NONE):
         notes.append("p=none asks for nothing; tighten it when the reports show that all your mail passes")
-        standing = RecordState.DOUBT
+        state = RecordState.DOUBT
     if found.record.testing:
         notes.append("t=y: receivers act one level below the policy")
-        standing = RecordState.DOUBT
+        state = RecordState.DOUBT
     if not found.record.rua:
         notes.append("no rua=: nobody reports to you")
-        standing = RecordState.DOUBT
-    checked = [Checked("DMARC", at, standing, expected, found.record.text, "; ".join(notes))]
+        state = RecordState.DOUBT
+    checked = [Checked("DMARC", at, state, expected, found.record.text, "; ".join(notes))]
     for tag in Tag:
         checked += yield from _destinations(found.policy_domain, found.record, tag)
     return tuple(checked)
@@ -260,8 +260,8 @@ def _destinations(policy_domain: Domain, record: dmarc.DmarcRecord, tag: Tag) ->
             name = external
             if each.usability is Usability.REFUSED:
                 publish = f'{name}. {_TTL} IN TXT "v=DMARC1;"'
-        standing = _STANDINGS[each.usability]
-        checked.append(Checked("reports", name, standing, f"{tag} may go to {each.uri}", "", each.reason, publish))
+        state = _STANDINGS[each.usability]
+        checked.append(Checked("reports", name, state, f"{tag} may go to {each.uri}", "", each.reason, publish))
     return checked
 
 
@@ -277,18 +277,18 @@ def reverse_names(host: str) -> Check:
     addresses = (yield from _addresses([host]))[host]
     expected = "a name that has the address"
     if not addresses:
-        standing = RecordState.UNKNOWN if addresses is None else RecordState.DOUBT
+        state = RecordState.UNKNOWN if addresses is None else RecordState.DOUBT
         why = "set identity.authserv_id to the name that this host has in the DNS"
-        return (Checked("PTR", host, standing, expected, "no address", why),)
+        return (Checked("PTR", host, state, expected, "no address", why),)
     checked = []
     for address in addresses[:MAX_ADDRESSES]:
         found = yield from iprev.evaluate(address)
-        standing = {
+        state = {
             iprev.Result.PASS: RecordState.GOOD,
             iprev.Result.TEMPERROR: RecordState.UNKNOWN,
         }.get(found.result, RecordState.BAD)
         names = ", ".join(found.names) or "no name"
-        checked.append(Checked("PTR", str(address), standing, expected, names, found.reason))
+        checked.append(Checked("PTR", str(address), state, expected, names, found.reason))
     return tuple(checked)
 
 

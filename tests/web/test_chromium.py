@@ -1,0 +1,129 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The page in a real browser: nothing of a stranger runs, nothing is loaded from elsewhere, and it is accessible.
+
+With ASSAY_SCREENSHOTS, pictures of the pages are written into that directory.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+import axe_core_python
+import pytest
+
+from asking import TOKEN
+from assay.config.endpoint import Endpoint
+from assay.log import Log
+from assay.web.server import WebServer
+from web.browser import Chromium, needs_chromium
+from web.pages import ATTACKS, filled, serving
+from web.test_child import free_port
+
+pytestmark = needs_chromium
+
+PAGES = (
+    "/overview", "/messages", "/messages?author=example.org&dmarc=fail", "/senders", "/domains", "/domains/example.org",
+    "/domains/shop.example.com", "/dry-run", "/dns", "/configuration", "/nothing",
+)  # fmt: skip
+AXE = files(axe_core_python).joinpath("axe.min.js").read_text("utf-8")
+SCREENSHOTS = os.environ.get("ASSAY_SCREENSHOTS", "")
+
+
+@pytest.fixture(scope="module")
+def base(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The address of a page on a small store with what strangers write."""
+    port = free_port()
+    store = filled(tmp_path_factory.mktemp("store"), 5000)
+    with serving(tmp_path_factory.mktemp("site"), store) as app:
+        server = WebServer(Endpoint.parse(f"inet:{port}@127.0.0.1"), 0o660, app, Log(lambda *_: None))
+        yield f"http://127.0.0.1:{port}"
+        server.close()
+
+
+@pytest.fixture(scope="module")
+def chromium(base: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Chromium]:
+    """A browser that has logged in by the form."""
+    with Chromium(tmp_path_factory.mktemp("browser") / "chromium") as browser:
+        browser.look()
+        browser.open(f"{base}/messages?dmarc=fail")
+        assert browser.url == f"{base}/login?next=%2Fmessages%3Fdmarc%3Dfail"
+        browser.type("#token", TOKEN)
+        browser.click("form.login button")
+        browser.arrive(f"{base}/messages?dmarc=fail")
+        browser.requests()
+        browser.complaints()
+        yield browser
+
+
+@pytest.fixture(scope="module")
+def attacked(base: str, chromium: Chromium) -> list[str]:
+    """The pages of what strangers wrote."""
+    chromium.open(f"{base}/messages")
+    script = "return [...document.querySelectorAll('td a')].map(a => a.getAttribute('href'))"
+    return list(chromium.run(script)[: len(ATTACKS)])
+
+
+def check(chromium: Chromium, base: str) -> None:
+    """Nothing ran, nothing was refused by the policy, and nothing was asked of others."""
+    assert chromium.run("return document.title") != "owned"
+    assert chromium.run("return document.querySelectorAll('script, iframe, object, img, base, main meta').length") == 0
+    complaints = [line for line in chromium.complaints() if "404 (Not Found)" not in line]
+    assert complaints == []
+    assert [url for url in chromium.requests() if not url.startswith((base, "data:"))] == []
+
+
+@pytest.mark.parametrize("path", PAGES)
+def test_a_page_runs_nothing_and_loads_nothing_from_elsewhere(chromium: Chromium, base: str, path: str) -> None:
+    chromium.open(base + path)
+    check(chromium, base)
+
+
+def test_what_strangers_wrote_is_shown_and_does_nothing(chromium: Chromium, base: str, attacked: list[str]) -> None:
+    for path in attacked:
+        chromium.open(base + path)
+        check(chromium, base)
+        assert chromium.run("return document.documentElement.scrollWidth <= window.innerWidth")
+        assert chromium.run("return document.querySelectorAll('main').length") == 1
+
+
+@pytest.mark.parametrize("dark", [False, True], ids=["light", "dark"])
+@pytest.mark.parametrize("width", [1280, 390], ids=["desktop", "phone"])
+def test_every_page_is_accessible(chromium: Chromium, base: str, attacked: list[str], width: int, dark: bool) -> None:
+    chromium.look(width=width, height=900, dark=dark)
+    found: list[Any] = []
+    for path in (*PAGES, attacked[0]):
+        chromium.open(base + path)
+        chromium.run(AXE)
+        result = chromium.run("return axe.run(document, {resultTypes: ['violations']})")
+        found += [
+            (path, violation["id"], violation["nodes"][0]["html"][:200])
+            for violation in result["violations"]
+            if violation["impact"] in ("serious", "critical")
+        ]
+        assert chromium.run("return document.documentElement.scrollWidth <= window.innerWidth"), path
+        if SCREENSHOTS:
+            name = path.strip("/").partition("?")[0].replace("/", "-")[:30]
+            chromium.screenshot(Path(SCREENSHOTS) / f"{name}-{width}-{'dark' if dark else 'light'}.png")
+    assert found == []
+
+
+def test_the_keyboard_reaches_the_content_first(chromium: Chromium, base: str) -> None:
+    chromium.look()
+    chromium.open(f"{base}/overview")
+    chromium.press("\ue004")  # Tab
+    assert chromium.run("return document.activeElement.className") == "skip"
+    assert chromium.run("return document.activeElement.getBoundingClientRect().left >= 0")
+    chromium.press("\ue007")  # Enter
+    assert chromium.run("return document.activeElement.id") == "main"
+
+
+def test_the_logout_ends_the_session(chromium: Chromium, base: str) -> None:
+    chromium.open(f"{base}/overview")
+    chromium.click("header form button")
+    chromium.arrive(f"{base}/login")
+    chromium.open(f"{base}/overview")
+    assert chromium.url.startswith(f"{base}/login")

@@ -1,0 +1,189 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Every page on a store of 100,000 messages: fast, valid, and with a stranger's text as text."""
+
+from __future__ import annotations
+
+import csv
+import html
+import io
+import json
+import re
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import html5lib
+import markupsafe
+import pytest
+from sqlalchemy import event
+
+from asking import Browser
+from assay.config.store import StoreSection
+from assay.model.printable import escaped
+from assay.store import overview, search
+from assay.store.database import open_database
+from assay.store.search import Criteria, Cursor
+from web.pages import ATTACKS, filled, serving
+
+COUNT = 100_000
+MOST_SECONDS = 0.3  # at the server
+PATHS = (
+    "/overview", "/messages", "/messages?author=example.org&dmarc=fail", "/messages?q=ann%40example.org",
+    "/messages?q=example.org", "/messages?action=discard", "/messages?finding=spf.mailfrom&result=softfail",
+    "/messages?since=2026-01-01&until=today", "/senders", "/senders?domain=example.org", "/domains",
+    "/domains/example.org", "/domains/shop.example.com", "/dry-run", "/dns", "/configuration",
+)  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory: pytest.TempPathFactory) -> StoreSection:
+    return filled(tmp_path_factory.mktemp("store"), COUNT)
+
+
+@pytest.fixture(scope="module")
+def browser(store: StoreSection, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
+    with serving(tmp_path_factory.mktemp("site"), store) as app:
+        browser = Browser(app)
+        browser.log_in()
+        yield browser
+
+
+@pytest.fixture(scope="module")
+def attacked(browser: Browser) -> list[str]:
+    """The pages of the messages that strangers wrote, newest first."""
+    listed = browser.get("/messages").text
+    return re.findall(r'href="(/messages/[0-9a-f]{32})"', listed)[: len(ATTACKS)][::-1]
+
+
+@pytest.mark.parametrize("path", PATHS)
+def test_a_page_is_made_fast_and_is_valid(browser: Browser, path: str) -> None:
+    times = []
+    for _ in range(3):
+        began = time.perf_counter()
+        asked = browser.get(path)
+        times.append(time.perf_counter() - began)
+    assert asked.status == 200
+    html5lib.HTMLParser(strict=True).parse(asked.text)
+    identities = re.findall(r'\bid="([^"]*)"', asked.text)
+    assert len(identities) == len(set(identities))
+    assert min(times) < MOST_SECONDS
+
+
+def test_what_a_stranger_wrote_is_text(browser: Browser, attacked: list[str]) -> None:
+    for path, text in zip(attacked, ATTACKS, strict=True):
+        asked = browser.get(path)
+        assert asked.status == 200
+        html5lib.HTMLParser(strict=True).parse(asked.text)
+        seen = escaped(text)  # a spool or database may have replaced the NUL
+        shown = {str(markupsafe.escape(each)) for each in (seen, seen.replace("\\x00", "\N{REPLACEMENT CHARACTER}"))}
+        assert any(each in asked.text for each in shown)
+        assert "<script" not in asked.text
+        assert "<img" not in asked.text
+        assert "\u202e" not in asked.text
+        assert "\0" not in asked.text
+    for path in PATHS:
+        assert "<script" not in browser.get(path).text
+
+
+def test_the_search_finds_by_all_that_is_known(browser: Browser) -> None:
+    rows = json.loads(browser.get("/messages.json?since=2000-01-01&author=example.org").body)
+    assert len(rows) == 50
+    one = rows[20]
+    for asked in (one["queue"], one["client"], one["author"], "example.org"):
+        found = json.loads(browser.get(f"/messages.json?q={asked}").body)
+        assert any(one["queue"] == each["queue"] for each in found) or asked in (
+            one["client"],
+            one["author"],
+            "example.org",
+        )
+        assert found
+    assert "is not a time" in browser.get("/messages?since=yesterday").text
+    assert browser.get("/messages?after=nonsense&q=%00").status == 200
+    assert browser.get("/messages/zz").status == 404
+    assert browser.get(f"/messages/{'0' * 32}").status == 404
+    assert browser.get("/domains/evil.example").status == 404
+
+
+def test_pages_follow_each_other_without_gap_or_repetition(browser: Browser) -> None:
+    seen: list[str] = []
+    path = "/messages?by=dmarc.reject"
+    for _ in range(5):
+        seen += re.findall(r'href="(/messages/[0-9a-f]{32})"', browser.get(path).text)
+        further = re.search(r'href="([^"]+)" rel="next"', browser.get(path).text)
+        assert further is not None
+        path = html.unescape(further[1])
+    assert len(seen) == len(set(seen)) == 250
+
+
+def test_a_spreadsheet_gets_no_formula(browser: Browser) -> None:
+    rows = csv.reader(io.StringIO(browser.get("/messages.csv").text))
+    assert not [cell for row in rows for cell in row if cell.startswith(("=", "+", "-", "@"))]
+
+
+CRITERIA = {
+    "all": Criteria(),
+    "queue": Criteria(queue="4c0000001"),
+    "message id": Criteria(message_id="<1@example.org>"),
+    "author": Criteria(author_domain="example.org"),
+    "domain": Criteria(domain="example.org", since=1),
+    "address": Criteria(address="ann@example.org"),
+    "client": Criteria(client="192.0.2.77"),
+    "time": Criteria(since=1, until=1_900_000_000_000),
+    "action": Criteria(action="reject"),
+    "finding": Criteria(finding="spf.mailfrom", result="fail"),
+    "watched": Criteria(watched="iprev.fail"),
+}
+
+
+@pytest.mark.parametrize("criteria", CRITERIA.values(), ids=CRITERIA)
+def test_no_search_reads_all_messages(store: StoreSection, criteria: Criteria) -> None:
+    for after in (None, Cursor(1_800_000_000_000, b"\1" * 16)):
+        plans = _plans(store, lambda database, after=after: search.find(database, criteria, after=after))  # type: ignore[misc]
+        assert plans
+        for plan in plans:
+            # In the order of an index, up to a LIMIT, is no full scan.
+            assert not re.search(r"SCAN (messages|findings|addresses)(?! USING (COVERING )?INDEX)", plan), plan
+
+
+def test_no_overview_reads_more_than_the_counts_of_its_kind(store: StoreSection) -> None:
+    days = range(20_000, 20_030)
+    for ask in (
+        lambda database: overview.sums(database, "result", days),
+        lambda database: overview.daily(database, "action", days),
+        lambda database: overview.top(database, "source", days, word="fail"),
+        lambda database: overview.failing(database, ("example.org",), days),
+        lambda database: overview.failing_domains(database, ("example.org",), days),
+    ):
+        for plan in _plans(store, ask):
+            assert re.search(r"SEARCH counts USING PRIMARY KEY \(day=\? AND kind=\?", plan), plan
+            assert "messages" not in plan
+
+
+def _plans(store: StoreSection, ask: object) -> list[str]:
+    """How SQLite answers the statements that are executed."""
+    database = open_database(store.location, may_write=False)
+    executed: list[tuple[str, object]] = []
+    event.listen(
+        database.engine, "before_cursor_execute", lambda _c, _k, text, values, *_: executed.append((text, values))
+    )
+    try:
+        ask(database)  # type: ignore[operator]
+        statements = [(text, values) for text, values in executed if text.startswith(("SELECT", "WITH"))]
+        with database.reading() as connection:
+            return [
+                "\n".join(row[3] for row in connection.exec_driver_sql(f"EXPLAIN QUERY PLAN {text}", values))
+                for text, values in statements
+                if "alembic" not in text and "sqlite_master" not in text
+            ]
+    finally:
+        database.close()
+
+
+def test_a_store_that_is_not_there_yet_is_said_so(tmp_path: Path) -> None:
+    with serving(tmp_path, StoreSection(directory=str(tmp_path))) as app:
+        browser = Browser(app)
+        browser.log_in()
+        asked = browser.get("/overview")
+        assert asked.status == 503
+        assert "there is no database yet" in asked.text
+        assert browser.get("/dns").status == 200

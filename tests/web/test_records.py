@@ -1,0 +1,157 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The records of domains of ours: each way in which one is right, doubtful, wrong or unknown."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from assay.inquiry import Inquiry, solve
+from assay.keys.rotation import KeyState
+from assay.model.name import Domain
+from assay.protocol import dkim
+from assay.web.lookups import DomainLookups
+from assay.web.records import (
+    Checked,
+    OurKey,
+    RecordState,
+    author_policy,
+    exchanges,
+    reverse_names,
+    sender_policy,
+    signing_keys,
+)
+from signing import pem, rsa_key
+from zone import Rows, Zone
+
+US = Domain("example.org")
+HOST = "mx.example.org"
+RECORD = dkim.record_of(dkim.load_private_key(pem(rsa_key())))
+KEY = OurKey("example.org", "s1", RECORD, KeyState.ACTIVE)
+KEY_NAME = "s1._domainkey.example.org"
+ADDRESS: Rows = {HOST: [["A", "192.0.2.25"]]}
+
+
+def mx() -> Any:
+    return exchanges(US)
+
+
+def spf() -> Any:
+    return sender_policy(US, HOST, 0)
+
+
+def keys(*ours: OurKey) -> Callable[[], Any]:
+    return lambda: signing_keys(US, ours or (KEY,))
+
+
+def policy() -> Any:
+    return author_policy(US)
+
+
+def names() -> Any:
+    return reverse_names(HOST)
+
+
+def text(owner: str, *texts: str) -> Rows:
+    parts = [[each[start : start + 255] for start in range(0, len(each), 255)] for each in texts]
+    return {owner: [["TXT", part] for part in parts]}
+
+
+GOOD, DOUBT, BAD, UNKNOWN = RecordState.GOOD, RecordState.DOUBT, RecordState.BAD, RecordState.UNKNOWN
+DMARC = "_dmarc.example.org"
+#: What is checked, the DNS, the state of the first record that is not good (or of the first), and part of why.
+ROWS: dict[str, tuple[Callable[[], Any], Rows, RecordState, str]] = {
+    "MX": (mx, {"example.org": [["MX", [10, HOST]]], **ADDRESS}, GOOD, ""),
+    "null MX": (mx, {"example.org": [["MX", [0, ""]]]}, GOOD, "takes no mail"),
+    "no MX": (mx, {"example.org": [["TXT", ["x"]]]}, DOUBT, "no MX record"),
+    "MX without address": (mx, {"example.org": [["MX", [10, HOST]]]}, BAD, f"no address: {HOST}"),
+    "MX unknown": (mx, {"example.org": [["SERVFAIL", "MX"]]}, UNKNOWN, "no answer"),
+    "SPF": (spf, {**text("example.org", "v=spf1 ip4:192.0.2.25 -all"), **ADDRESS}, GOOD, "0 of 10 lookups"),
+    "no SPF": (spf, ADDRESS, BAD, "anyone can send"),
+    "SPF for all": (spf, {**text("example.org", "v=spf1 +all"), **ADDRESS}, BAD, "permits a stranger: +all"),
+    "SPF neutral": (spf, {**text("example.org", "v=spf1 a:mx.example.org ?all"), **ADDRESS}, DOUBT, "neutral"),
+    "SPF without this host": (spf, {**text("example.org", "v=spf1 -all"), **ADDRESS}, DOUBT, "add it"),
+    "SPF broken": (spf, text("example.org", "v=spf1 foo -all"), BAD, "of 10 lookups"),
+    "SPF near the limit": (
+        spf,
+        {**text("example.org", "v=spf1 " + "a:mx.example.org " * 9 + "-all"), **ADDRESS},
+        DOUBT,
+        "9 of 10 lookups",
+    ),
+    "SPF unknown": (spf, {"example.org": [["SERVFAIL", "TXT"]]}, UNKNOWN, ""),
+    "key": (keys(), text(KEY_NAME, RECORD), GOOD, ""),
+    "key missing": (keys(), {}, BAD, "the name does not exist"),
+    "key pending": (keys(OurKey("example.org", "s1", RECORD, KeyState.PENDING)), {}, DOUBT, "publish the record"),
+    "key in test": (keys(), text(KEY_NAME, RECORD + "; t=y"), DOUBT, "t=y"),
+    "key unknown": (keys(), {KEY_NAME: [["SERVFAIL", "TXT"]]}, UNKNOWN, ""),
+    "key retired": (keys(OurKey("example.org", "s1", RECORD, KeyState.RETIRED)), {}, GOOD, ""),
+    "key not removed": (
+        keys(OurKey("example.org", "s1", RECORD, KeyState.RETIRED)),
+        text(KEY_NAME, RECORD),
+        DOUBT,
+        "remove it",
+    ),
+    "no key": (lambda: signing_keys(US, ()), {}, DOUBT, "no key of this host"),
+    "DMARC": (policy, text(DMARC, "v=DMARC1; p=reject; rua=mailto:d@example.org"), GOOD, ""),
+    "no DMARC": (policy, {}, BAD, ""),
+    "DMARC none": (policy, text(DMARC, "v=DMARC1; p=none; rua=mailto:d@example.org"), DOUBT, "p=none"),
+    "DMARC without reports": (policy, text(DMARC, "v=DMARC1; p=reject"), DOUBT, "no rua="),
+    "DMARC in test": (policy, text(DMARC, "v=DMARC1; p=reject; t=y; rua=mailto:d@example.org"), DOUBT, "t=y"),
+    "DMARC unknown": (policy, {DMARC: [["SERVFAIL", "TXT"]]}, UNKNOWN, ""),
+    "reports elsewhere": (
+        policy,
+        {
+            **text(DMARC, "v=DMARC1; p=reject; rua=mailto:d@reports.example"),
+            **text("example.org._report._dmarc.reports.example", "v=DMARC1;"),
+        },
+        GOOD,
+        "",
+    ),
+    "reports not wanted": (
+        policy,
+        text(DMARC, "v=DMARC1; p=reject; rua=mailto:d@reports.example"),
+        BAD,
+        "no DMARC rec",
+    ),
+    "PTR": (names, {**ADDRESS, "25.2.0.192.in-addr.arpa": [["PTR", HOST]]}, GOOD, ""),
+    "no PTR": (names, ADDRESS, BAD, "no PTR record"),
+    "no address": (names, {}, DOUBT, "identity.authserv_id"),
+}
+
+
+@pytest.mark.parametrize(("ask", "rows", "state", "why"), ROWS.values(), ids=ROWS)
+def test_a_record(ask: Callable[[], Any], rows: Rows, state: RecordState, why: str) -> None:
+    checked = solve(ask(), Zone(rows).answer)
+    telling = next((each for each in checked if each.state is not GOOD), checked[0])
+    assert telling.state is state
+    assert why in telling.why
+
+
+def test_what_is_missing_can_be_published_as_it_is_written() -> None:
+    for ask, rows in ((spf, ADDRESS), (keys(), {}), (policy, {})):
+        (first, *_) = solve(ask(), Zone(rows).answer)
+        owner, _, kind = first.publish.partition(" ")
+        assert owner.rstrip(".") == first.name
+        assert "IN TXT" in kind
+
+
+def test_a_dead_dns_delays_a_page_for_its_patience_only() -> None:
+    hangs = threading.Event()
+
+    class Driver:
+        def start(self, inquiry: Inquiry[Any], *_: object) -> Any:
+            class Pending:
+                def result(self) -> tuple[Checked, ...]:
+                    hangs.wait(20)
+                    return ()
+
+            return Pending()
+
+    lookups = DomainLookups(Driver, HOST, lambda _: ())  # type: ignore[arg-type]
+    assert lookups.reports(["a.example", "b.example"], 0.05) == {}
+    hangs.set()
+    assert set(lookups.reports(["a.example", "b.example"], 10.0)) == {"a.example", "b.example"}
+    lookups.close()
