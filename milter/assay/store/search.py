@@ -53,6 +53,7 @@ class Criteria(Struct, frozen=True):
     action: str = ""
     by: str = ""
     dmarc: str = ""
+    disposition: str = ""
     finding: str = ""
     result: str = ""
     watched: str = ""
@@ -261,6 +262,7 @@ def _rest(criteria: Criteria) -> list[ColumnElement[bool]]:
             ("direction", criteria.direction),
             ("action", criteria.action),
             ("decided_by", criteria.by),
+            ("disposition", criteria.disposition),
             ("dmarc_result", "" if criteria.dmarc == "none" else criteria.dmarc),
         )
         if value

@@ -60,8 +60,8 @@ def one_domain(site: Site, query: WebQuery) -> WebPage:
     rows = [
         (
             checked.what,
-            checked.name,
             Word(checked.state, _TONES[checked.state]),
+            checked.name,
             checked.expected,
             Code(checked.found) if checked.found else None,
             checked.why,
@@ -70,8 +70,8 @@ def one_domain(site: Site, query: WebQuery) -> WebPage:
     ]
     columns = (
         Column("record", "record"),
-        Column("name", "name"),
         Column("state", "state"),
+        Column("name", "name"),
         Column("expected", "expected"),
         Column("found", "found", wide=True),
         Column("why", "why"),

@@ -17,7 +17,7 @@ from assay.web.site import Site, WebQuery, address
 ROWS = 50
 _NAMES = (
     "q", "since", "until", "author", "client", "host", "direction", "action", "by", "dmarc", "finding", "result",
-    "watched",
+    "watched", "disposition",
 )  # fmt: skip
 _ACTIONS = ("", "accept", "tag", "quarantine", "tempfail", "discard", "reject")
 _RESULTS = ("", "pass", "fail", "none", "temperror", "permerror")
@@ -75,6 +75,7 @@ def _criteria(query: WebQuery) -> Criteria:
         action=query.text("action"),
         by=query.text("by"),
         dmarc=query.text("dmarc"),
+        disposition=query.text("disposition"),
         finding=query.text("finding"),
         result=query.text("result"),
         watched=query.text("watched"),

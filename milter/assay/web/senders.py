@@ -58,7 +58,10 @@ def page(site: Site, query: WebQuery) -> WebPage:
 
 def _figures(each: Ranked, days: range, key: str, **criteria: str) -> list[Cell]:
     figures: list[Cell] = [link(each.total, days, dmarc="fail", **{key: each.name}, **criteria)]
-    return figures + [each.counts.get(word, 0) for word in _DISPOSITIONS]
+    for word in _DISPOSITIONS:
+        count = each.counts.get(word, 0)
+        figures.append(link(count, days, disposition=word, **{key: each.name}, **criteria) if word else count)
+    return figures
 
 
 def _source(client: str) -> Link:
