@@ -8,6 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from starlette.requests import Request
 
 from asking import TOKEN, Browser
 from assay.config import Configuration
@@ -17,7 +18,7 @@ from assay.daemon.status import History
 from assay.log import Level, Log
 from assay.metrics import Pages
 from assay.web.access import Access, Proxies
-from assay.web.app import MAX_FORM, make_app
+from assay.web.app import MAX_FORM, _single, make_app
 from assay.web.headers import FIELDS
 from assay.web.pages import PAGES
 from assay.web.site import open_site
@@ -182,3 +183,9 @@ def test_a_table_as_csv_and_json(browser: Made) -> None:
     assert asked.header("content-disposition") == 'attachment; filename="configuration-defaults.json"'
     assert someone.get("/configuration.csv?table=defaults").text.startswith("key,value,source\r\n")
     assert someone.get("/configuration.csv?table=none").status == 404
+
+
+def test_a_field_that_a_request_has_twice_counts_for_nothing() -> None:
+    """A client sent one, and the proxy added its own."""
+    names = [(b"x-remote-user", b"root"), (b"x-remote-user", b"ann"), (b"host", b"a")]
+    assert _single(Request({"type": "http", "headers": names})) == {"host": "a"}

@@ -18,7 +18,7 @@ from assay.model.network import Networks
 #: In `trusted_proxies`: whoever connects to a unix socket.
 LOCAL = "local"
 MIN_TOKEN = 20  # characters, our choice: 80 bits if they are drawn as hexadecimal digits
-_FIELD_NAME = re.compile(r"[A-Za-z0-9-]+")  # of HTTP, as proxies write them; RFC 9110, 5.1 allows more
+_FIELD_NAME = re.compile(r"[A-Za-z0-9-]+")  # of HTTP, as proxies write them
 
 
 class WebSection(Section, frozen=True):

@@ -228,7 +228,7 @@ def _window(criteria: Criteria, after: Cursor | None, most: int, *columns: Any) 
             conditions.append(messages.c[name] == value)
     if criteria.address:
         whose = select(addresses.c.message).where(addresses.c.folded == folded(criteria.address))
-        # Ids begin with the time (RFC 9562, 5.7), so they bound it here, before the newest are taken.
+        # Ids begin with the time, so they bound it here, before the newest are taken.
         if criteria.since:
             whose = whose.where(addresses.c.message >= _first_id(criteria.since))
         if criteria.until:

@@ -17,7 +17,7 @@ _FORMULAS = ("=", "+", "-", "@", "\t", "\r")
 
 
 def as_csv(table: DataTable) -> bytes:
-    """The rows as CSV (RFC 4180) in UTF-8, the names of the columns first.
+    """The rows as CSV in UTF-8, the names of the columns first.
 
     What does not print is escaped, and a text that a spreadsheet would take for a formula gets an apostrophe in front.
     """
@@ -36,7 +36,7 @@ def as_json(table: DataTable) -> bytes:
 
 
 def time_text(milliseconds: int) -> str:
-    """A time as RFC 3339 has it, in UTC, to the second."""
+    """A time in UTC, to the second, as 2026-11-26T14:30:00Z."""
     return f"{datetime.fromtimestamp(milliseconds / 1000, UTC):%Y-%m-%dT%H:%M:%SZ}"
 
 

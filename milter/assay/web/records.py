@@ -20,7 +20,7 @@ from assay.model.smtp import Address
 from assay.protocol import dkim, dmarc, iprev, spf
 from assay.protocol.report.destinations import Tag, UriError, Usability, evaluate_destinations, parse_mailto
 
-#: The client that no record of ours names: of TEST-NET-3 (RFC 5737).
+#: The client that no record of ours names: of a network for documentation.
 STRANGER = IPv4Address("203.0.113.1")
 MAX_EXCHANGES = 10  # hosts of a domain whose addresses are looked up; our choice
 MAX_ADDRESSES = 20  # of them, likewise

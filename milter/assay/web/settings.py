@@ -22,8 +22,8 @@ from assay.daemon.status import status
 from assay.web.parts import Code, Column, DataTable, Part, Remark, Tone, WebPage
 from assay.web.site import Site, WebQuery
 
-_HEADER = re.compile(r"\s*(\[\[?)\s*([^\[\]#]+?)\s*\]\]?\s*(?:#.*)?")
-_KEY = re.compile(r"""\s*([A-Za-z0-9_-]+|"[^"\n]*"|'[^'\n]*')\s*=""")
+_HEADER = re.compile(r"[ \t]*+(\[\[?)([^\[\]#\n]++)\]\]?[ \t\r]*+(?:#.*+)?")
+_KEY = re.compile(r"""[ \t]*+([A-Za-z0-9_-]++|"[^"\n]*+"|'[^'\n]*+')[ \t]*+=""")
 _COLUMNS = (Column("key", "key"), Column("value", "value", wide=True), Column("source", "source"))
 
 
@@ -92,7 +92,7 @@ def lines(text: str) -> dict[str, int]:
         row, start = rows[number], number + 1
         number += 1
         if header := _HEADER.fullmatch(row):
-            section = header[2]
+            section = header[2].strip()
             if header[1] == "[[":
                 counts[section] = counts.get(section, 0) + 1
                 section = f"{section} {counts[section]}"

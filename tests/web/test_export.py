@@ -1,0 +1,59 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Tables as CSV and JSON, and plots."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from xml.etree import ElementTree
+
+import pytest
+
+from assay.web import plot
+from assay.web.export import as_csv, as_json
+from assay.web.parts import Bars, Code, Column, DataTable, Link, Moment, Series, Several, Word
+
+TABLE = DataTable(
+    "t",
+    "T",
+    (Column("a", "A"), Column("b", "B"), Column("c", "C"), Column("d", "D")),
+    [
+        (Link("=1+1", "/x"), Moment(1_700_000_000_123), 5, Several(("x", Word("fail")))),
+        ("\u202e\x00\udcff", None, True, Code("+a")),
+    ],
+)
+
+
+def test_csv_has_values_and_no_formula() -> None:
+    rows = list(csv.reader(io.StringIO(as_csv(TABLE).decode(), newline="")))
+    assert rows == [
+        ["a", "b", "c", "d"],
+        ["'=1+1", "2023-11-14T22:13:20Z", "5", "x fail"],
+        ["\\u202e\\x00\\xff", "", "True", "'+a"],
+    ]
+
+
+def test_json_has_values_of_their_types() -> None:
+    octets = as_json(TABLE)
+    assert octets.isascii()
+    assert json.loads(octets) == [
+        {"a": "=1+1", "b": 1_700_000_000_123, "c": 5, "d": ["x", "fail"]},
+        {"a": "\u202e\x00\\xff", "b": None, "c": True, "d": "+a"},
+    ]
+
+
+@pytest.mark.parametrize(
+    ("figures", "top"), [((0, 0), 4), ((1, 3), 8), ((7, 90), 200), ((1000, 1), 2000), ((10**9, 0), 2 * 10**9)]
+)
+def test_a_plot_fits_and_is_escaped(figures: tuple[int, ...], top: int) -> None:
+    series = (Series("<b>", figures), Series("none", (0, *figures[1:])))
+    drawn = Bars("p", "<i>&", ("1 <b>", "2"), series, TABLE)
+    assert plot.nice(max(map(sum, zip(*(each.figures for each in series), strict=True)))) <= top
+    root = ElementTree.fromstring(str(plot.bars(drawn)))  # noqa: S314 - ours
+    assert root.find("title") is not None
+    for rect in root.iter("rect"):
+        assert 0 <= float(rect.attrib["y"]) <= plot.HEIGHT
+        assert float(rect.attrib["y"]) + float(rect.attrib["height"]) <= plot.HEIGHT
+        assert 0 <= float(rect.attrib["x"]) <= plot.WIDTH
+    assert "<b>" not in str(plot.bars(drawn))
