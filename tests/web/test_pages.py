@@ -23,6 +23,8 @@ from assay.model.printable import escaped
 from assay.store import overview, search
 from assay.store.database import open_database
 from assay.store.search import Criteria, Cursor
+from assay.web import messages
+from assay.web.site import WebQuery
 from web.pages import ATTACKS, filled, serving
 
 COUNT = 100_000
@@ -187,3 +189,21 @@ def test_a_store_that_is_not_there_yet_is_said_so(tmp_path: Path) -> None:
         assert asked.status == 503
         assert "there is no database yet" in asked.text
         assert browser.get("/dns").status == 200
+
+
+@pytest.mark.parametrize(
+    ("text", "end", "moment"),
+    [
+        ("2023-11-14", False, 1_699_920_000_000),
+        ("2023-11-14", True, 1_700_006_400_000),
+        ("2023-11-14 22:13", False, 1_699_999_980_000),
+        ("2023-11-14T22:13:20Z", True, 1_700_000_040_000),
+        ("", True, 0),
+    ],
+)
+def test_a_time_of_the_search_includes_its_day_or_minute(text: str, end: bool, moment: int) -> None:
+    assert messages._moment(text, end=end) == moment
+
+
+def test_a_nul_in_the_address_is_left_out() -> None:
+    assert WebQuery("/messages", {"q": " a\0b "}).text("q") == "ab"

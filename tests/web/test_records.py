@@ -13,7 +13,7 @@ from assay.inquiry import Inquiry, solve
 from assay.keys.rotation import KeyState
 from assay.model.name import Domain
 from assay.protocol import dkim
-from assay.web.lookups import DomainLookups
+from assay.web.lookups import FRESH_SECONDS, DomainLookups
 from assay.web.records import (
     Checked,
     OurKey,
@@ -154,4 +154,24 @@ def test_a_dead_dns_delays_a_page_for_its_patience_only() -> None:
     assert lookups.reports(["a.example", "b.example"], 0.05) == {}
     hangs.set()
     assert set(lookups.reports(["a.example", "b.example"], 10.0)) == {"a.example", "b.example"}
+    lookups.close()
+
+
+def test_what_is_fresh_is_not_looked_up_again() -> None:
+    now = [1000.0]
+    looks: list[str] = []
+
+    class Driver:
+        def start(self, inquiry: Inquiry[Any], *_: object) -> Any:
+            class Pending:
+                def result(self) -> tuple[Checked, ...]:
+                    return ()
+
+            return Pending()
+
+    lookups = DomainLookups(Driver, HOST, lambda domain: looks.append(domain) or (), lambda: now[0])  # type: ignore
+    for at, count in ((1000.0, 1), (1000.0 + FRESH_SECONDS - 1, 1), (1000.0 + FRESH_SECONDS, 2)):
+        now[0] = at
+        report = lookups.reports(["a.example"], 10.0)["a.example"]
+        assert (report.at, len(looks)) == (1000.0 if count == 1 else at, count)
     lookups.close()

@@ -227,14 +227,15 @@ def _window(criteria: Criteria, after: Cursor | None, most: int, *columns: Any) 
         if value := getattr(criteria, name):
             conditions.append(messages.c[name] == value)
     if criteria.address:
-        whose = select(addresses.c.message).where(addresses.c.folded == folded(criteria.address))
+        # One address may have several roles in a message.
+        whose = select(addresses.c.message).distinct().where(addresses.c.folded == folded(criteria.address))
         # Ids begin with the time, so they bound it here, before the newest are taken.
         if criteria.since:
             whose = whose.where(addresses.c.message >= _first_id(criteria.since))
         if criteria.until:
             whose = whose.where(addresses.c.message < _first_id(criteria.until))
         if after is not None:
-            whose = whose.where(addresses.c.message <= after.id)
+            whose = whose.where(addresses.c.message < after.id)
         conditions.append(messages.c.id.in_(whose.order_by(addresses.c.message.desc()).limit(_SORTED)))
     if after is not None:
         conditions.append(messages.c.time <= after.time)
