@@ -42,7 +42,9 @@ _FIELDS = {
     "(('queue', macro(context, 'i') or '-'), ('aborted', 'yes'), *self.failure)": (
         "queue=... aborted=yes bug=... at=..."
     ),
-    "message_fields(verdict, waited=waited)": "queue=... client=... helo=... from=... rcpts=... ... action=... ms=...",
+    "message_fields(verdict, waited=waits.get(Stage.EOM, 0.0))": (
+        "queue=... client=... helo=... from=... rcpts=... ... action=... ms=..."
+    ),
 }
 
 
