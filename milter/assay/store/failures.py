@@ -49,10 +49,6 @@ def translated(name: str) -> Iterator[None]:
         raise UnavailableError(f"{name}: {error.strerror or error}") from error
     except (UnicodeError, OverflowError) as error:
         raise UnwritableError(str(error)) from error
-    except Exception as error:
-        if not hasattr(error, "sqlstate"):
-            raise
-        raise _meaning(error, name) from None  # psycopg's, from COPY, which SQLAlchemy does not know
 
 
 def _meaning(error: BaseException | None, name: str) -> Exception:

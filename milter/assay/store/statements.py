@@ -7,11 +7,12 @@ new rows by COPY, and sums as arrays in one statement.
 
 from __future__ import annotations
 
+import contextlib
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
-from sqlalchemy import BigInteger, Boolean, Connection, Integer, LargeBinary, SmallInteger, Table, Text
+from sqlalchemy import BigInteger, Boolean, Connection, Integer, LargeBinary, SmallInteger, Table, Text, exc
 
 from assay.store import schema
 from assay.store.tallies import Values
@@ -123,7 +124,8 @@ class PostgresqlStatements(Statements):
             return
         columns = ", ".join(f'"{column.name}"' for column in table.columns)
         driver: Any = connection.connection.driver_connection
-        with driver.cursor() as cursor, cursor.copy(f"COPY {table.name} ({columns}) FROM STDIN") as copy:
+        statement = f"COPY {table.name} ({columns}) FROM STDIN"
+        with _errors_as_of(statement), driver.cursor() as cursor, cursor.copy(statement) as copy:
             for row in rows:
                 copy.write_row(row)
 
@@ -135,3 +137,17 @@ class PostgresqlStatements(Statements):
                 f"INSERT INTO {table.name} ({columns}) SELECT * FROM unnest({arrays}) {conflict}",  # noqa: S608  # ours
                 tuple(map(list, zip(*rows, strict=True))),
             )
+
+
+@contextlib.contextmanager
+def _errors_as_of(statement: str) -> Iterator[None]:
+    """Raise the driver's errors as SQLAlchemy does for the statements that it executes itself.
+
+    :raises sqlalchemy.exc.DBAPIError: the statement has failed.
+    """
+    import psycopg  # not installed where SQLite is the database
+
+    try:
+        yield
+    except psycopg.Error as error:
+        raise exc.DBAPIError(statement, None, error) from error
