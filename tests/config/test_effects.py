@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import gzip
 import io
 import re
 import threading
@@ -17,6 +18,8 @@ import time
 import tomllib
 from collections.abc import Callable, Iterator, Mapping
 from datetime import UTC, datetime
+from email import message_from_bytes
+from email.message import Message
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -31,7 +34,7 @@ from assay.cli.main import main
 from assay.config import Configuration, make_policy, make_resolver, show
 from assay.config.responses import RuleSection
 from assay.config.web import read_token
-from assay.daemon import connection, endpoint, supervisor, worker
+from assay.daemon import connection, endpoint, reporter, supervisor, worker
 from assay.daemon.capacity import Capacity
 from assay.daemon.child import Tether
 from assay.daemon.listener import Listener
@@ -49,11 +52,15 @@ from assay.resolver import wire
 from assay.resolver.authority import Authority
 from assay.resolver.update import Updater
 from assay.session import Verdict
+from assay.store import outbox
 from assay.web.access import Access, Proxies
 from assay.web.app import make_app
 from assay.web.site import open_site
 from certificates import CertificateAuthority
 from nameserver import NameServer
+from receiving import Receiver
+from reporting import NEXT_DAY, Reporting, failed, seen
+from reporting import ROWS as REPORT_ROWS
 from signing import ed25519_key, pem, record, rsa_key, sign_rsa
 
 GOLDEN = Path(__file__).parents[1] / "golden"
@@ -183,6 +190,9 @@ FILES = {
     "senders": "ann example.org\n",
     "secrets": f"{SECRET}\n",
     "others": "another secret\n",
+    "password": "secret\n",
+    "other_password": "other secret\n",
+    "no_reports": "example.com\n",
     "token": "a-token-of-the-page-with-more-than-enough-characters\n",
 }
 
@@ -542,6 +552,55 @@ TABLES = {"sign.key_table": KEYS, "sign.signing_table": "csl:list.example=k"}
 PAGE = {"web.token_file": "{folder}/token"}
 ASKED = {"dns.nameservers": "{nameserver}", "dns.zone": ""}
 
+LOGIN = {
+    "reports.organization": "Receiver Ltd",
+    "reports.contact": "dmarc@receiver.example",
+    "reports.relay_tls": "required",
+    "reports.relay_user": "assay",
+    "reports.relay_password_file": "{folder}/password",
+}
+REPORTS = {"reports.organization": "Receiver Ltd", "reports.contact": "dmarc@receiver.example"}
+
+
+def reported(world: World) -> object:
+    """What becomes of the reports about a day of mail, and what a relay gets."""
+    with NameServer(REPORT_ROWS) as nameserver, Receiver() as receiver:
+        section = world.configuration.reports
+        if section.relay_endpoint[1] == 25:
+            section = msgspec.structs.replace(section, relay=receiver.url)
+        values = {name: getattr(section, name) for name in section.__struct_fields__}
+        reporting = Reporting(world.folder, nameserver, receiver, msgspec.to_builtins(values))
+        receiver.replies["gone@example.com"] = "550 5.1.1 no such user"
+        domains = [f"d{number}.example.net" for number in range(12)]
+        reporting.see(
+            seen(0, rua="mailto:gone@example.com,mailto:d@example.com"),
+            *(seen(number, domain, "mailto:d@example.net") for number, domain in enumerate(domains, 1)),
+            *(failed(number, "few.example") for number in range(20, 25)),
+        )
+        reporting.turn(NEXT_DAY)
+        due = sorted(found.due for found in reporting.reports().values())
+        for hours in (7, 12):
+            reporting.turn(NEXT_DAY + hours * 3600)
+        files = sorted(path.name for path in (world.folder / "store" / "reports").iterdir())
+        with reporting.database.reading() as connection:
+            suppressions = outbox.all_suppressions(connection)
+        states = {name: (found.state, found.why) for name, found in sorted(reporting.reports().items())}
+        reporting.database.close()
+    taken = sorted((recipient, path.partition("+")[0], _shown(octets)) for path, recipient, octets in receiver.taken)
+    connects = vars(reporter._relay(world.configuration, "mx"))
+    return due, states, taken, files, suppressions, reporting.lines, connects | {"_connection": None}
+
+
+def _shown(octets: bytes) -> tuple[str, str]:
+    """From, and the file inside."""
+    message = message_from_bytes(octets)
+    attachment = message.get_payload()[1]
+    assert isinstance(attachment, Message)
+    content = attachment.get_payload(decode=True)
+    assert isinstance(content, bytes)
+    return str(message["From"]), gzip.decompress(content).decode()
+
+
 #: Key, another value, the function that shows the difference, and other configuration required for an effect.
 EFFECTS: list[tuple[str, Any, Callable[[World], object], Mapping[str, Any]]] = [
     ("milter.socket", "inet:1@127.0.0.1", listening, {}),
@@ -704,6 +763,24 @@ EFFECTS: list[tuple[str, Any, Callable[[World], object], Mapping[str, Any]]] = [
     ("web.user_header", "X-Name", page, {"web.trusted_proxies": ("127.0.0.1",)}),
     ("web.trusted_proxies", ("127.0.0.0/8",), page, {"web.user_header": "X-Name", "web.trusted_proxies": ("::1",)}),
     ("web.domains", ("other.example",), page, {}),
+    ("reports.organization", "Other Ltd", reported, REPORTS),
+    ("reports.contact", "other@receiver.example", reported, REPORTS),
+    ("reports.contact_info", "https://receiver.example/", reported, REPORTS),
+    ("reports.receiver", "mx.receiver.example", reported, REPORTS),
+    ("reports.bounces", "bounces@receiver.example", reported, REPORTS),
+    ("reports.relay", "smtp://127.0.0.1:1", reported, REPORTS),
+    ("reports.relay_tls", "required", reported, REPORTS),
+    ("reports.relay_user", "other", reported, LOGIN),
+    ("reports.relay_password_file", "{folder}/other_password", reported, LOGIN),
+    ("reports.dry_run", True, reported, REPORTS),
+    ("reports.suppress", "{folder}/no_reports", reported, REPORTS),
+    ("reports.older_schema", ("example.com",), reported, REPORTS),
+    ("reports.min_messages", 3, reported, REPORTS),
+    ("reports.max_a_day", 2, reported, REPORTS),
+    ("reports.max_per_destination", 2, reported, REPORTS),
+    ("reports.large_destinations", ("example.net",), reported, REPORTS),
+    ("reports.spread_hours", 1.0, reported, REPORTS),
+    ("reports.cool_down_days", 5, reported, REPORTS),
     ("control.socket", "unix:/run/assay/daemon/control.sock", children, {}),
     ("control.socket_mode", "0660", control, {}),
 ]

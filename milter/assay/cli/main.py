@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from typing import NoReturn, TextIO
 
 from assay import __version__
-from assay.cli import check, config, keys, policy, probe, serve, spfquery, srs, status
+from assay.cli import check, config, keys, policy, probe, report, serve, spfquery, srs, status
 from assay.config import ConfigError
 
 _EXIT_CODES = """\
@@ -22,13 +22,13 @@ exit codes, those of sysexits(3):
       srs: the address cannot be rewritten or turned back;
       spfquery has its own codes, one for each result
   64  wrong arguments
-  65  policy try: the log has no usable line
+  65  policy try: the log has no usable line; report: there is no such report
   66  unreadable file
   69  nothing listens there, the daemon cannot be asked, or the socket
       cannot be opened; keys: the DNS was not changed
   70  an internal error
   74  a file or the output cannot be written
-  75  probe: the message was deferred
+  75  probe: the message was deferred; report send: something has to wait
   78  unusable configuration
  130  interrupted by Ctrl-C
 """
@@ -56,7 +56,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("-V", "--version", action="version", version=f"assay {__version__}")
     commands = parser.add_subparsers(metavar="COMMAND", required=True)
-    for module in (serve, status, check, policy, probe, spfquery, keys, srs, config):
+    for module in (serve, status, check, policy, probe, spfquery, keys, srs, report, config):
         module.add_to(commands)
     _open_what_is_closed()
     options = parser.parse_args(arguments)

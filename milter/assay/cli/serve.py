@@ -15,6 +15,8 @@ from assay.config import (
     ConfigError,
     Configuration,
     check_metrics,
+    check_reports,
+    check_store,
     check_web,
     load,
     make_resolver,
@@ -133,7 +135,9 @@ def check_outputs(path: Path | None, configuration: Configuration) -> None:
     try:
         check_facts(configuration.log.facts)
         check_metrics(configuration)
+        check_store(configuration)
         check_web(configuration)
+        check_reports(configuration)
     except ValueError as error:
         raise ConfigError(f"{name(path)}: {error}") from error
 

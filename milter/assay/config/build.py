@@ -184,7 +184,7 @@ def make_settings(configuration: Configuration) -> session.Settings:
         arc=configuration.arc.enabled,
         arc_max_sets=configuration.arc.max_sets,
         sender_id=_sender_id(configuration.senderid),
-        public_suffix=_public_suffix(configuration.dmarc.organizational_domain),
+        public_suffix=public_suffix(configuration.dmarc.organizational_domain),
         legacy_pct=configuration.dmarc.legacy_pct,
         signing=signing,
         rewriting=rewriting,
@@ -368,7 +368,11 @@ def _sender_id(section: SenderidSection) -> senderid.Spf1 | None:
     return senderid.Spf1.FALLBACK if section.use_spf1 else senderid.Spf1.IGNORE
 
 
-def _public_suffix(method: dmarc.DiscoveryMethod) -> dmarc.PublicSuffix | None:
+def public_suffix(method: dmarc.DiscoveryMethod) -> dmarc.PublicSuffix | None:
+    """What finds organizational domains instead of the tree walk; None for the tree walk.
+
+    :raises SettingError: the package with the list is not installed.
+    """
     if method is dmarc.DiscoveryMethod.TREEWALK:
         return None
     try:

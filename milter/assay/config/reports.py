@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import contextlib
 from enum import StrEnum
 from typing import Annotated
 from urllib.parse import urlsplit
@@ -23,26 +22,6 @@ class Tls(StrEnum):
     OFFERED = "offered"
     REQUIRED = "required"
     NEVER = "never"
-
-
-class FailureSection(Section, frozen=True):
-    """Reports about single messages that failed (RFC 9991).
-
-    They show what people who are not your users wrote to them, and many jurisdictions forbid that, whatever is left
-    out. Only the header is sent, and addresses in it are redacted (RFC 6590). Ask somebody who knows the law first."""
-
-    enabled: Annotated[bool, Meta(description="Send them to who asks for them (ruf=).")] = False
-    secret_file: Annotated[
-        str,
-        Meta(
-            description="A file with the secret by which local parts of addresses are redacted, so that the same "
-            "address looks the same in all reports, and nobody else can tell which it is."
-        ),
-    ] = ""
-    max_an_hour: Annotated[int, Meta(ge=1, description="How many are sent in an hour.")] = 60
-    max_per_domain: Annotated[
-        int, Meta(ge=1, description="How many are sent in an hour to one domain and all below it.")
-    ] = 5
 
 
 class ReportsSection(Section, frozen=True):
@@ -70,8 +49,9 @@ class ReportsSection(Section, frozen=True):
         str,
         Meta(
             description="The envelope sender of reports, such as dmarc-bounces@example.org; each gets a sub-address of "
-            "its own, as in dmarc-bounces+TOKEN@example.org. Give what comes there to reports.incoming, and a "
-            "destination that bounces gets no more reports. Empty: the null reverse-path, so no bounce comes."
+            "its own, as in dmarc-bounces+TOKEN@example.org. Whatever comes there is a bounce: give its TOKEN to "
+            '"assay report bounced", and the destination gets no more reports. Empty: the null reverse-path, so no '
+            "bounce comes."
         ),
     ] = ""
     relay: Annotated[
@@ -138,7 +118,6 @@ class ReportsSection(Section, frozen=True):
             description="How long a destination gets no reports after it refused one or one came back.",
         ),
     ] = 30
-    failure: FailureSection = FailureSection()
 
     def __post_init__(self) -> None:
         """Check what types cannot express."""
@@ -156,18 +135,13 @@ class ReportsSection(Section, frozen=True):
         for key in ("older_schema", "large_destinations"):
             _check_domains(key, getattr(self, key))
         self._check_relay()
-        if self.failure.enabled and not self.failure.secret_file:
-            raise SettingError("failure.secret_file", "missing; addresses cannot be redacted without a secret")
 
     def _check_relay(self) -> None:
-        example = "write one such as smtp://127.0.0.1:25"
-        parts = urlsplit("")
-        with contextlib.suppress(ValueError):  # of the port
-            parts = urlsplit(self.relay)
-            valid = parts.scheme in _RELAYS and bool(parts.hostname) and parts.path in ("", "/") and parts.port != 0
-            parts = parts if valid else urlsplit("")
-        if not parts.scheme:
-            raise SettingError("relay", f"{self.relay!r} is not the URL of a relay; {example}")
+        parts = urlsplit(self.relay) if _is_relay(self.relay) else None
+        if parts is None:
+            raise SettingError(
+                "relay", f"{self.relay!r} is not the URL of a relay; write one such as smtp://127.0.0.1:25"
+            )
         if parts.username is not None or parts.password is not None:
             raise SettingError("relay", "it contains a login name; use relay_user and relay_password_file")
         if bool(self.relay_user) != bool(self.relay_password_file):
@@ -196,6 +170,14 @@ class ReportsSection(Section, frozen=True):
         """Host and port of the relay, and whether it wants TLS from the beginning."""
         parts = urlsplit(self.relay)
         return parts.hostname or "", parts.port or _RELAYS[parts.scheme], parts.scheme == "smtps"
+
+
+def _is_relay(text: str) -> bool:
+    try:
+        parts = urlsplit(text)
+        return parts.scheme in _RELAYS and bool(parts.hostname) and parts.path in ("", "/") and parts.port != 0
+    except ValueError:  # of the port
+        return False
 
 
 def _check_address(key: str, text: str) -> None:

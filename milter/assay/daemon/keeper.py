@@ -56,5 +56,6 @@ def keeper_of(configuration: Configuration, settings: Settings, channel: RowChan
     section = configuration.store
     if not section.directory:
         return None
+    reports = tuple(text.lower() for text in (configuration.reports.contact, configuration.reports.bounces) if text)
     host = settings.authserv_id or settings.fallback_authserv_id
-    return Keeper(channel.sender(), Keeping(host, section.addresses, section.subjects), log)
+    return Keeper(channel.sender(), Keeping(host, section.addresses, section.subjects, reports), log)

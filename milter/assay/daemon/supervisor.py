@@ -19,7 +19,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from assay.config import ConfigError, Configuration
-from assay.daemon import endpoint, maps, recorder, worker
+from assay.daemon import endpoint, maps, recorder, reporter, worker
 from assay.daemon.child import BackOff, Child, Kind, Tether
 from assay.daemon.listener import Listener
 from assay.daemon.meter import DaemonMeter
@@ -46,6 +46,7 @@ def kinds(configuration: Configuration, listener: Listener, channel: RowChannel,
         *endpoint.kind(configuration, log),
         *maps.kind(configuration, log),
         *page.kind(configuration, log),
+        *reporter.kind(configuration, log),
     )
 
 

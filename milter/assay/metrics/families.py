@@ -110,6 +110,7 @@ FAMILIES = (
     Family("store_up", Type.GAUGE, "1 if the database or the broker takes verdicts.", ("destination",)),
     Family("store_spool_octets", Type.GAUGE, "The size of the spool."),
     Family("store_spool_seconds", Type.GAUGE, "How long the oldest verdict in the spool has waited; 0 for none."),
+    Family("reports_sender", Type.GAUGE, "1 if this host is the one that sends DMARC reports now."),
     Family("info", Type.GAUGE, "1, with the version of assay.", ("version",)),
     Family("workers", Type.GAUGE, "Workers that serve new connections."),
     Family("deaths", Type.COUNTER, "Processes that died and were replaced.", ("kind",)),

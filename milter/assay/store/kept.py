@@ -14,7 +14,7 @@ from msgspec import Struct
 from assay.findings import Finding
 from assay.model.name import Domain, InvalidNameError, Mailbox
 from assay.policy import Action, Decision, Direction, Override
-from assay.protocol import dkim, dmarc
+from assay.protocol import dkim, dmarc, report
 from assay.session import Verdict
 from assay.store.rows import (
     MAX_ADDRESSES,
@@ -37,11 +37,13 @@ class Keeping(Struct, frozen=True):
     :ivar host: the authserv-id.
     :ivar addresses: whole addresses, and not only their domains.
     :ivar subjects: the Subject.
+    :ivar report_addresses: ours for reports and their bounces, in lower case.
     """
 
     host: str
     addresses: bool = False
     subjects: bool = False
+    report_addresses: tuple[str, ...] = ()
 
 
 def new_id(milliseconds: int) -> bytes:
@@ -103,7 +105,7 @@ def message_row(verdict: Verdict, keeping: Keeping, *, now: float, waits: Mappin
         tuple([_finding(finding, verdict) for finding in verdict.findings[:MAX_FINDINGS]]),
         max(0, len(verdict.findings) - MAX_FINDINGS),
         _dmarc(verdict),
-        path.is_null,
+        report.report_mail(envelope, assessment.header, keeping.report_addresses) is not None,
         path.text[:MAX_TEXT] if keeping.addresses else "",
         author.mailbox[:MAX_TEXT] if keeping.addresses and author is not None else "",
         envelope.authenticated[:MAX_TEXT] if keeping.addresses else "",

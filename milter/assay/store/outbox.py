@@ -13,7 +13,8 @@ from enum import StrEnum
 from typing import Any
 
 from msgspec import Struct
-from sqlalchemy import Connection, Integer, and_, case, delete, func, or_, select, update
+from sqlalchemy import Connection as Connection  # exported: the rooms above pass it through
+from sqlalchemy import Integer, and_, case, delete, func, or_, select, update
 from sqlalchemy.dialects import postgresql, sqlite
 
 from assay.store.schema import (
@@ -137,7 +138,7 @@ def candidates(connection: Connection, day: int) -> list[Candidate]:
             published.c.last_seen,
         )
         .join(published, published.c.id == groups.published)
-        .where(groups.day == day)
+        .where(groups.day == day, groups.client != "")  # RFC 9990, 3.1.1.8: a record has an address
         .group_by(groups.published, published.c.domain, published.c.record, published.c.method, published.c.last_seen)
     )
     return [Candidate(row[0], row[1], row[2], row[3], *map(int, row[4:])) for row in found]
@@ -169,12 +170,10 @@ def groups(connection: Connection, day: int, of: Sequence[int]) -> Iterator[Grou
     """
     found = connection.execution_options(stream_results=True, yield_per=1000).execute(
         select(report_groups)
-        .where(report_groups.c.day == day, report_groups.c.published.in_(of))
+        .where(report_groups.c.day == day, report_groups.c.published.in_(of), report_groups.c.client != "")
         .order_by(report_groups.c.published, report_groups.c.id)
     )
     for row in found.mappings():
-        if not row["disposition"]:
-            continue
         yield Group(
             row["client"],
             row["author_domain"],

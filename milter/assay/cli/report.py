@@ -1,0 +1,213 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""``assay report``: what DMARC reports were sent, what was not and why, and who gets none any more."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, date, datetime
+from typing import TYPE_CHECKING, Any
+
+from assay.cli.options import add_configuration
+from assay.cli.output import say
+from assay.config import ConfigError, Configuration, load, make_resolver
+from assay.config.correspondence import reports_signing, reports_suppressed
+from assay.config.database import open_store
+from assay.config.section import SettingError
+from assay.log import Level, Log
+from assay.model.name import Domain, InvalidNameError, parse_mailbox
+from assay.store.destination import UnavailableError
+
+if TYPE_CHECKING:  # the library is loaded by these commands only
+    from assay.store.database import Database
+    from assay.store.outbox import OutgoingReport, Suppression
+
+_DAY_SECONDS = 86_400
+_MAX_LISTED = 10_000
+
+
+def add_to(commands: Any) -> None:
+    """Add the subcommands to the parser."""
+    parser = commands.add_parser("report", help="DMARC reports that were sent, and those that were not")
+    verbs = parser.add_subparsers(metavar="VERB", required=True)
+    for verb_name, run, text in (
+        ("list", _list, "list reports, the newest first"),
+        ("show", _show, "show one report and its deliveries"),
+        ("why", _why, "say for the last days of a domain what was sent, and what was not and why"),
+        ("send", _send, "plan and send what is due, and end"),
+        ("suppress", _suppress, "send no reports about a domain, or to an address, or list these"),
+        ("bounced", _bounced, "note that a report came back, by the token in its bounce address"),
+    ):
+        verb = verbs.add_parser(verb_name, help=text, description=text[0].upper() + text[1:] + ".")
+        add_configuration(verb)
+        verb.set_defaults(run=run)
+        if run is _list:
+            verb.add_argument("--day", type=_day, metavar="YYYY-MM-DD", help="of this day, in UTC")
+            verb.add_argument("--state", default="", help="in this state, such as sent or 'given up'")
+        elif run is _show:
+            verb.add_argument("report", metavar="REPORT-ID")
+        elif run is _why:
+            verb.add_argument("domain", type=_domain, metavar="DOMAIN")
+        elif run is _suppress:
+            verb.add_argument("subject", nargs="?", default="", metavar="ADDRESS|DOMAIN", help="default: list them")
+            verb.add_argument("--days", type=int, default=0, help="for so long (default: for ever)")
+            verb.add_argument("--remove", action="store_true", help="send reports again")
+        elif run is _bounced:
+            verb.add_argument("token", metavar="TOKEN", help="what is after the + in the address")
+
+
+@contextmanager
+def _database(configuration: Configuration) -> Iterator[Database]:
+    if not configuration.store.location:
+        raise ConfigError("store.directory: not set, so there is no database with reports; see docs/reports.md")
+    try:
+        database = open_store(configuration.store)
+        try:
+            yield database
+        finally:
+            database.close()
+    except UnavailableError as error:
+        raise ConfigError(str(error)) from error
+
+
+def _list(options: argparse.Namespace) -> int:
+    from assay.store import outbox
+
+    with _database(load(options.config)) as database, database.reading() as connection:
+        found = outbox.find_reports(connection, day=options.day, state=options.state, most=_MAX_LISTED)
+    say(_line(each) for each in found)
+    return os.EX_OK
+
+
+def _why(options: argparse.Namespace) -> int:
+    from assay.store import outbox
+
+    with _database(load(options.config)) as database, database.reading() as connection:
+        found = outbox.find_reports(connection, domain=options.domain, most=_MAX_LISTED)
+    say(_line(each) for each in found)
+    if not found:
+        say([f"{options.domain}: no report was planned: no mail came to which its DMARC record applied"])
+    return os.EX_OK
+
+
+def _show(options: argparse.Namespace) -> int:
+    from assay.store import outbox
+
+    with _database(load(options.config)) as database, database.reading() as connection:
+        found = outbox.report(connection, options.report)
+        deliveries = outbox.deliveries_of(connection, options.report)
+    if found is None:
+        say([f"{options.report}: there is no such report"])
+        return os.EX_DATAERR
+    say([_line(found)])
+    for each in deliveries:
+        say([f"  {each.address}: {each.state}, {each.tries} tries, last at {_time(each.changed)}: {each.why}"])
+    return os.EX_OK
+
+
+def _send(options: argparse.Namespace) -> int:
+    from assay.daemon.reporter import ReportTurns
+
+    configuration = load(options.config)
+    if not configuration.reports.enabled:
+        raise ConfigError("reports.organization: not set, so no reports are made; see docs/reports.md")
+    lines: list[str] = []
+    try:
+        signing = reports_signing(configuration)
+        listed = reports_suppressed(configuration.reports.suppress)
+    except SettingError as error:
+        raise ConfigError(str(error)) from error
+    with make_resolver(configuration) as resolver:
+        log = Log(lambda _, text: lines.append(text), Level.WARNING)
+        turns = ReportTurns(configuration, signing, listed, resolver, log)
+        done = turns.turn(int(time.time()))
+        leads = turns.leads
+        turns.close()
+    say(lines)
+    if not leads and not lines:
+        say(["another process sends reports from this database; nothing was done"])
+        return os.EX_TEMPFAIL
+    say([f"{done} reports were dealt with"])
+    return os.EX_TEMPFAIL if lines else os.EX_OK
+
+
+def _suppress(options: argparse.Namespace) -> int:
+    from assay.store import outbox
+
+    with _database(load(options.config)) as database:
+        if not options.subject:
+            with database.reading() as connection:
+                say(_suppression(each) for each in outbox.all_suppressions(connection))
+            return os.EX_OK
+        subject = _subject(options.subject)
+        now = int(time.time())
+        with database.writing() as connection:
+            if options.remove:
+                found = outbox.unsuppress(connection, subject)
+                say([f"{subject}: reports are sent again" if found else f"{subject}: was not suppressed"])
+                return os.EX_OK if found else os.EX_DATAERR
+            until = now + options.days * _DAY_SECONDS if options.days > 0 else 0
+            added = outbox.Suppression(subject, until, "by the operator", now)
+            outbox.suppress(connection, added)
+        say([_suppression(added)])
+    return os.EX_OK
+
+
+def _bounced(options: argparse.Namespace) -> int:
+    from msgspec.structs import replace
+
+    from assay.store import outbox
+
+    configuration = load(options.config)
+    now = int(time.time())
+    with _database(configuration) as database, database.writing() as connection:
+        found = outbox.delivery_of(connection, options.token)
+        if found is None:
+            say([f"{options.token}: there is no such report"])
+            return os.EX_DATAERR
+        outbox.change_delivery(connection, replace(found, state=outbox.ReportState.BOUNCED, changed=now))
+        outbox.change_report(connection, found.report, now, why=f"{found.address}: it came back")
+        until = now + configuration.reports.cool_down_days * _DAY_SECONDS
+        outbox.suppress(connection, outbox.Suppression(found.address.lower(), until, "a report came back", now))
+    say([f"{found.address}: gets no reports until {_time(until)}"])
+    return os.EX_OK
+
+
+def _line(report: OutgoingReport) -> str:
+    day = datetime.fromtimestamp(report.day * _DAY_SECONDS, UTC).date()
+    when = f", due {_time(report.due)}" if report.state == "waiting" else ""
+    why = f": {report.why}" if report.why else ""
+    return f"{day} {report.domain} {report.id} {report.messages} messages: {report.state}{when}{why}"
+
+
+def _suppression(suppression: Suppression) -> str:
+    until = f"until {_time(suppression.until)}" if suppression.until else "for ever"
+    return f"{suppression.subject} {until}: {suppression.why}"
+
+
+def _time(seconds: int) -> str:
+    return f"{datetime.fromtimestamp(seconds, UTC):%Y-%m-%d %H:%M} UTC"
+
+
+def _day(text: str) -> int:
+    try:
+        return (date.fromisoformat(text) - date(1970, 1, 1)).days
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a day; write one such as 2026-11-26") from None
+
+
+def _domain(text: str) -> str:
+    try:
+        return Domain.parse_host(text).name
+    except InvalidNameError as error:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a domain: {error}") from None
+
+
+def _subject(text: str) -> str:
+    try:
+        return str(parse_mailbox(text)).lower() if "@" in text else Domain.parse_host(text).name
+    except InvalidNameError as error:
+        raise ConfigError(f"{text!r} is not an address or a domain: {error}") from error

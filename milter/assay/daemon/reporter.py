@@ -1,0 +1,161 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The child that sends DMARC reports. Of several hosts on one database, one sends at a time."""
+
+from __future__ import annotations
+
+import os
+import socket
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from assay.config import Configuration, make_resolver
+from assay.config.build import public_suffix
+from assay.config.correspondence import reports_signing, reports_suppressed
+from assay.config.database import open_store, read_password
+from assay.daemon.child import Kind, Tether
+from assay.daemon.meter import LogMeter
+from assay.keys import Signing
+from assay.log import Log
+from assay.policy.addresses import Entries
+from assay.resolver import Resolver
+from assay.store.destination import UnavailableError
+
+if TYPE_CHECKING:  # the libraries for it are loaded in the process of the reporter only
+    from assay.reports.relay import Relay
+    from assay.reports.sending import Dispatch
+    from assay.store.database import Database
+    from assay.store.leadership import Leadership
+
+_TURN_SECONDS = 20.0  # between two looks whether something is due
+_REMIND_SECONDS = 600.0
+_DIRECTORY_MODE = 0o750
+
+
+def kind(configuration: Configuration, log: Log) -> tuple[Kind, ...]:
+    """The reporter, if the configuration asks for one.
+
+    :raises ValueError: a key or file of it cannot be used.
+    """
+    if not configuration.reports.enabled:
+        return ()
+    signing = reports_signing(configuration)
+    listed = reports_suppressed(configuration.reports.suppress)
+    return (Kind("reporter", lambda tether: run(tether, configuration, signing, listed, log)),)
+
+
+def run(tether: Tether, configuration: Configuration, signing: Signing, listed: Entries, log: Log) -> int:
+    """Send reports until the order to drain. Call it in a new child process.
+
+    :returns: the exit code.
+    """
+    ending = threading.Event()
+    log_meter = LogMeter(tether.page, "reporter", log)
+
+    def wait() -> None:
+        tether.wait(log_meter.publish)
+        ending.set()
+
+    threading.Thread(target=wait, name="control", daemon=True).start()
+    tether.ready()
+    with make_resolver(configuration, log.warning) as resolver:
+        turns = ReportTurns(configuration, signing, listed, resolver, log, ending.is_set)
+        while not ending.is_set():
+            turns.turn(int(time.time()))
+            tether.page.set("reports_sender", int(turns.leads))
+            ending.wait(_TURN_SECONDS)
+        turns.close()
+    return os.EX_OK
+
+
+class ReportTurns:
+    """Looks again and again whether there is something to plan or to send. The database may be away in between."""
+
+    def __init__(
+        self,
+        configuration: Configuration,
+        signing: Signing,
+        listed: Entries,
+        resolver: Resolver,
+        log: Log,
+        ending: Callable[[], bool] = lambda: False,
+    ) -> None:
+        """
+        :param ending: whether to stop early.
+        """
+        from assay.reports.sending import Correspondence
+
+        section = configuration.reports
+        directory = Path(configuration.store.directory) / "reports"
+        host = configuration.identity.authserv_id or socket.gethostname()
+
+        self._store = configuration.store
+        self._directory = directory
+        self._log = log
+        self._ending = ending
+        self._remind_at = 0.0
+        self._open: tuple[Dispatch, Leadership, Database] | None = None
+        self.leads = False  #: this process is the one that sends
+        self._correspondence = Correspondence(
+            section,
+            signing,
+            listed,
+            directory,
+            host if "://" not in self._store.database else "",
+            lambda: resolver.driver(configuration.dns.budget_seconds),
+            lambda: _relay(configuration, host),
+            public_suffix(configuration.dmarc.organizational_domain),
+        )
+
+    def turn(self, now: int) -> int:
+        """Plan and send what is due.
+
+        :param now: Unix time in seconds.
+        :returns: how many reports were dealt with.
+        """
+        try:
+            dispatch, leadership = self._opened()
+            self.leads = leadership.held()
+            if not self.leads:
+                return 0
+            dispatch.plan(now)
+            return dispatch.send_due(now, self._ending)
+        except (UnavailableError, OSError) as error:
+            self.leads = False
+            if time.monotonic() >= self._remind_at:
+                self._remind_at = time.monotonic() + _REMIND_SECONDS
+                self._log.warning(f"reports: {error}; trying again")
+            self.close()
+            return 0
+
+    def _opened(self) -> tuple[Dispatch, Leadership]:
+        from assay.reports.sending import Dispatch
+        from assay.store.leadership import Leadership
+
+        if self._open is None:
+            self._directory.mkdir(mode=_DIRECTORY_MODE, exist_ok=True)
+            database = open_store(self._store)
+            dispatch = Dispatch(database, self._correspondence, self._log.warning)
+            self._open = dispatch, Leadership(database, Path(self._store.directory)), database
+        return self._open[:2]
+
+    def close(self) -> None:
+        """Close the database."""
+        if self._open is not None:
+            _, leadership, database = self._open
+            leadership.release()
+            database.close()
+            self._open = None
+
+
+def _relay(configuration: Configuration, host: str) -> Relay:
+    from assay.reports.relay import Relay
+
+    section = configuration.reports
+    name, port, implicit = section.relay_endpoint
+    password = read_password(section.relay_password_file)
+    return Relay(
+        name, port, implicit_tls=implicit, tls=section.relay_tls, user=section.relay_user, password=password, name=host
+    )

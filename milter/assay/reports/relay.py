@@ -1,0 +1,160 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The MTA that delivers our reports: one message to one recipient at a time, over a connection that is kept."""
+
+from __future__ import annotations
+
+import contextlib
+import smtplib
+import ssl
+from collections.abc import Iterable
+from enum import StrEnum
+from types import TracebackType
+
+from msgspec import Struct
+
+from assay.config.reports import Tls
+from assay.model.printable import escaped
+
+TIMEOUT_SECONDS = 60.0  # for each reply; RFC 5321, 4.5.3.2 allows minutes, but this is our own relay
+MAX_REPLY = 300  # characters that are kept
+
+
+class RelayOutcome(StrEnum):
+    """What the relay said."""
+
+    TAKEN = "taken"
+    DEFERRED = "deferred"  #: 4yz: again later
+    REFUSED = "refused"  #: 5yz
+
+
+class RelayReply(Struct, frozen=True):
+    """What the relay said, and its words."""
+
+    outcome: RelayOutcome
+    text: str
+
+
+class RelayError(Exception):
+    """The relay cannot be used at all now. The message says why."""
+
+
+class Relay:
+    """A connection, opened at the first message. Use it in a ``with`` statement."""
+
+    def __init__(
+        self, host: str, port: int, *, implicit_tls: bool, tls: Tls, user: str = "", password: str = "", name: str
+    ) -> None:
+        """
+        :param implicit_tls: TLS from the beginning.
+        :param tls: whether to use STARTTLS.
+        :param name: of this host, for EHLO.
+        """
+        self._host, self._port, self._implicit, self._tls = host, port, implicit_tls, tls
+        self._user, self._password, self._name = user, password, name
+        self._connection: smtplib.SMTP | None = None
+
+    def __enter__(self) -> Relay:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """End the connection."""
+        if self._connection is not None:
+            with contextlib.suppress(OSError, smtplib.SMTPException):
+                self._connection.quit()
+            self._connection.close()
+            self._connection = None
+
+    @property
+    def max_size(self) -> int | None:
+        """The largest message that the relay takes, in octets; None if it does not say (RFC 1870)."""
+        size = self._connected().esmtp_features.get("size", "")
+        return int(size) if size.isdecimal() and int(size) else None
+
+    def send(self, sender: str, recipient: str, message: Iterable[bytes]) -> RelayReply:
+        """Send a message.
+
+        :param sender: the reverse-path, empty for the null one.
+        :param message: with CRLF line ends.
+        :raises RelayError: it cannot be used now; the message was not taken.
+        """
+        connection = self._connected()
+        try:
+            code, text = connection.mail(sender)
+            if code // 100 == 2:
+                code, text = connection.rcpt(recipient)
+            if code // 100 == 2:
+                code, text = _data(connection, b"".join(message))
+            if code // 100 == 2:
+                return RelayReply(RelayOutcome.TAKEN, _words(code, text))
+            if code != 421:  # RFC 5321, 3.8: then it closes the connection
+                connection.docmd("RSET")
+                return RelayReply(
+                    RelayOutcome.REFUSED if code // 100 == 5 else RelayOutcome.DEFERRED, _words(code, text)
+                )
+        except (OSError, smtplib.SMTPException) as error:
+            self.close()
+            raise RelayError(f"{self._host}: {_why(error)}") from error
+        self.close()
+        raise RelayError(f"{self._host}: {_words(code, text)}")
+
+    def _connected(self) -> smtplib.SMTP:
+        if self._connection is None:
+            try:
+                self._connection = self._connect()
+            except (OSError, smtplib.SMTPException) as error:
+                raise RelayError(f"{self._host}, port {self._port}: {_why(error)}") from error
+        return self._connection
+
+    def _connect(self) -> smtplib.SMTP:
+        context = ssl.create_default_context()
+        with contextlib.ExitStack() as unless_ready:
+            if self._implicit:
+                connection: smtplib.SMTP = smtplib.SMTP_SSL(
+                    self._host, self._port, self._name, timeout=TIMEOUT_SECONDS, context=context
+                )
+            else:
+                connection = smtplib.SMTP(self._host, self._port, self._name, timeout=TIMEOUT_SECONDS)
+            unless_ready.callback(connection.close)
+            connection.ehlo_or_helo_if_needed()
+            if not self._implicit and self._tls is not Tls.NEVER:
+                if connection.has_extn("starttls"):
+                    if self._tls is Tls.OFFERED:  # RFC 7435: better than nothing, as MTAs do
+                        context.check_hostname = False
+                        context.verify_mode = ssl.CERT_NONE
+                    connection.starttls(context=context)
+                    connection.ehlo()
+                elif self._tls is Tls.REQUIRED:
+                    raise smtplib.SMTPException("the relay does not offer STARTTLS, and reports.relay_tls requires it")
+            if self._user:
+                connection.login(self._user, self._password)
+            unless_ready.pop_all()
+        return connection
+
+
+def _data(connection: smtplib.SMTP, message: bytes) -> tuple[int, bytes]:
+    """The reply to DATA, or to the message after it."""
+    try:
+        return connection.data(message)
+    except smtplib.SMTPDataError as error:
+        return error.smtp_code, _octets(error.smtp_error)
+
+
+def _octets(text: bytes | str) -> bytes:
+    return text if isinstance(text, bytes) else text.encode()
+
+
+def _words(code: int, text: bytes) -> str:
+    return escaped(f"{code} {' '.join(text.decode('utf-8', 'replace').split())}")[:MAX_REPLY]
+
+
+def _why(error: Exception) -> str:
+    if isinstance(error, smtplib.SMTPResponseException):
+        return _words(error.smtp_code, _octets(error.smtp_error))
+    if isinstance(error, OSError) and error.strerror:
+        return error.strerror
+    return escaped(" ".join(str(error).split()))[:MAX_REPLY] or type(error).__name__

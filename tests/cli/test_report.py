@@ -1,0 +1,107 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""``assay report``: what an operator asks about reports."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from assay.cli.main import main
+from assay.config import show
+from nameserver import NameServer
+from receiving import Receiver
+from reporting import ROWS, Reporting, failed, seen
+
+
+class Shell:
+    """The command line with a configuration file, and the reports of a day behind it."""
+
+    def __init__(self, reporting: Reporting, path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+        self.reporting = reporting
+        self._path = path
+        self._capsys = capsys
+
+    def __call__(self, verb: str, *arguments: str, code: int = 0) -> str:
+        self._capsys.readouterr()
+        assert main(["report", verb, "-c", str(self._path), *arguments]) == code
+        return self._capsys.readouterr().out
+
+
+@pytest.fixture
+def shell(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Iterator[Shell]:
+    with NameServer(ROWS) as nameserver, Receiver() as receiver:
+        reporting = Reporting(tmp_path, nameserver, receiver)
+        receiver.replies["d@refusing.example"] = "550 5.1.1 no such user"
+        reporting.see(seen(1), seen(2, "refusing.example"), failed(3, "few.example"))
+        reporting.run()
+        path = tmp_path / "assay.toml"
+        path.write_text(show(reporting.configuration))
+        yield Shell(reporting, path, capsys)
+        reporting.database.close()
+
+
+def test_why(shell: Shell) -> None:
+    assert "1 messages: sent: d@example.com: 250" in shell("why", "example.com")
+    assert "not sent: none of its 1 messages passed DMARC" in shell("why", "FEW.example.")
+    assert "no report was planned" in shell("why", "unknown.example")
+
+
+def test_list(shell: Shell) -> None:
+    assert len(shell("list").splitlines()) == 3
+    (line,) = shell("list", "--state", "refused").splitlines()
+    assert line.startswith("2023-11-15 refusing.example ")
+    assert len(shell("list", "--day", "2023-11-15").splitlines()) == 3
+    assert shell("list", "--day", "2023-11-16") == ""
+
+
+def test_show(shell: Shell) -> None:
+    identifier = shell.reporting.reports()["refusing.example"].id
+    text = shell("show", identifier)
+    assert "d@refusing.example: refused, 1 tries" in text
+    assert "550 5.1.1 no such user" in text
+    assert "there is no such report" in shell("show", "unknown", code=65)
+
+
+def test_suppress(shell: Shell) -> None:
+    assert "d@refusing.example until 2023-12-1" in shell("suppress")
+    assert "other.example for ever: by the operator" in shell("suppress", "Other.Example")
+    assert "other.example for ever" in shell("suppress")
+    assert "are sent again" in shell("suppress", "other.example", "--remove")
+    assert "was not suppressed" in shell("suppress", "other.example", "--remove", code=65)
+    assert " until " in shell("suppress", "d@other.example", "--days", "3")
+
+
+def test_a_bounce(shell: Shell) -> None:
+    ((path, _, _),) = shell.reporting.receiver.taken
+    token = path.partition("+")[2].partition("@")[0]
+    assert "d@example.com: gets no reports until" in shell("bounced", token)
+    assert shell.reporting.deliveries()["d@example.com"].state == "bounced"
+    assert "a report came back" in shell("suppress")
+    assert "there is no such report" in shell("bounced", "unknown", code=65)
+
+
+def test_send(shell: Shell) -> None:
+    assert shell("send") == "0 reports were dealt with\n"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (("why", "a..b"), "'a..b' is not a domain"),
+        (("list", "--day", "yesterday"), "'yesterday' is not a day; write one such as"),
+    ],
+)
+def test_wrong_arguments(arguments: tuple[str, ...], words: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as raised:
+        main(["report", *arguments])
+    assert raised.value.code == 64
+    assert words in capsys.readouterr().err
+
+
+def test_without_a_store(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["report", "list"]) == 78
+    assert "store.directory: not set" in capsys.readouterr().err
+    assert main(["report", "send"]) == 78
+    assert "reports.organization: not set" in capsys.readouterr().err

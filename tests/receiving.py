@@ -1,0 +1,59 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""An SMTP server on loopback that keeps what it takes and refuses what it is told to."""
+
+from __future__ import annotations
+
+import socket
+from typing import Any
+
+from aiosmtpd.controller import Controller
+from aiosmtpd.smtp import SMTP, Envelope, Session
+
+
+class Receiver:
+    """The server, running while the context lasts.
+
+    :ivar taken: reverse-path, recipient and octets of each message.
+    :ivar replies: instead of 250: the reply to RCPT of an address.
+    :ivar at_data: likewise the reply to the end of the message.
+    """
+
+    def __init__(self) -> None:
+        self.taken: list[tuple[str, str, bytes]] = []
+        self.replies: dict[str, str] = {}
+        self.at_data: dict[str, str] = {}
+        with socket.socket() as unused:
+            unused.bind(("127.0.0.1", 0))
+            self.port: int = unused.getsockname()[1]
+        self._controller: Controller | None = None
+
+    async def handle_RCPT(  # noqa: N802  # the library's name
+        self, server: SMTP, session: Session, envelope: Envelope, address: str, options: list[Any]
+    ) -> str:
+        if address in self.replies:
+            return self.replies[address]
+        envelope.rcpt_tos.append(address)
+        return "250 2.1.5 Ok"
+
+    async def handle_DATA(self, server: SMTP, session: Session, envelope: Envelope) -> str:  # noqa: N802  # likewise
+        (recipient,) = envelope.rcpt_tos
+        if recipient in self.at_data:
+            return self.at_data[recipient]
+        assert isinstance(envelope.content, bytes)
+        self.taken.append((envelope.mail_from or "", recipient, envelope.content))
+        return "250 2.0.0 Ok: queued"
+
+    @property
+    def url(self) -> str:
+        """For ``reports.relay``."""
+        return f"smtp://127.0.0.1:{self.port}"
+
+    def __enter__(self) -> Receiver:
+        self._controller = Controller(self, hostname="127.0.0.1", port=self.port, data_size_limit=10_000_000)
+        self._controller.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._controller is not None:
+            self._controller.stop()
+            self._controller = None

@@ -1,0 +1,301 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Reports from the store to their destinations: a real database, DNS and SMTP server, and parsedmarc as the reader."""
+
+from __future__ import annotations
+
+import gzip
+import json
+import sqlite3
+from collections.abc import Iterator, Mapping
+from contextlib import closing
+from email import message_from_bytes, policy
+from email.message import EmailMessage
+from pathlib import Path
+from typing import Any
+
+import dkim as dkimpy
+import msgspec
+import parsedmarc
+import pytest
+
+from assay.store import outbox
+from assay.store.outbox import DAY_SECONDS
+from assay.store.rows import PublishedRow
+from nameserver import NameServer
+from receiving import Receiver
+from reporting import LATER, NEXT_DAY, ROWS, Reporting, failed, seen
+from signing import record, rsa_key
+
+
+@pytest.fixture
+def receiver() -> Iterator[Receiver]:
+    with Receiver() as running:
+        yield running
+
+
+@pytest.fixture
+def nameserver() -> Iterator[NameServer]:
+    with NameServer(ROWS) as running:
+        yield running
+
+
+@pytest.fixture
+def world(tmp_path: Path, nameserver: NameServer, receiver: Receiver) -> Iterator[Reporting]:
+    made = Reporting(tmp_path, nameserver, receiver)
+    yield made
+    made.database.close()
+
+
+def parsed(octets: bytes) -> tuple[EmailMessage, Mapping[str, Any]]:
+    """A report as its receiver reads it."""
+    message = message_from_bytes(octets, policy=policy.default)
+    assert isinstance(message, EmailMessage)
+    (attachment,) = message.iter_attachments()
+    xml = gzip.decompress(attachment.get_payload(decode=True))  # type: ignore[arg-type]
+    return message, parsedmarc.parse_aggregate_report_xml(xml, offline=True)
+
+
+class TestOneReport:
+    def test_it_says_what_came(self, world: Reporting) -> None:
+        world.see(
+            *(seen(number) for number in range(30)), *(failed(number, client="192.0.2.9") for number in range(30, 42))
+        )
+        world.run()
+        ((_, recipient, octets),) = world.receiver.taken
+        message, report = parsed(octets)
+        assert recipient == "d@example.com"
+        assert {record["source"]["ip_address"]: record["count"] for record in report["records"]} == {
+            "192.0.2.1": 30,
+            "192.0.2.9": 12,
+        }
+        assert report["report_metadata"]["org_email"] == "dmarc@receiver.example"
+        assert message["Subject"].startswith("Report Domain: example.com Submitter: receiver.example Report-ID: <")
+        assert world.reports()["example.com"].state == "sent"
+
+    def test_it_is_signed(self, world: Reporting) -> None:
+        world.see(seen(1))
+        world.run()
+        ((_, _, octets),) = world.receiver.taken
+        assert octets.startswith(b"DKIM-Signature:")
+
+        def answer(name: bytes, timeout: int = 5) -> bytes:
+            assert name == b"s1._domainkey.receiver.example."
+            return record(rsa_key()).encode()
+
+        assert dkimpy.verify(octets, dnsfunc=answer)
+
+    def test_its_bounce_address_names_the_delivery(self, world: Reporting) -> None:
+        world.see(seen(1))
+        world.run()
+        ((path, _, _),) = world.receiver.taken
+        (delivery,) = world.deliveries().values()
+        assert path == f"bounces+{delivery.token}@receiver.example"
+
+    def test_it_is_sent_once(self, world: Reporting) -> None:
+        world.see(seen(1))
+        world.run()
+        world.run(until=LATER + 20 * 3600)
+        assert len(world.receiver.taken) == 1
+
+    def test_two_policies_of_a_day_are_two_reports(self, world: Reporting) -> None:
+        passed = seen(1)
+        assert passed.dmarc is not None
+        other = PublishedRow("example.com", "v=DMARC1; p=none; rua=mailto:d@example.com", "treewalk")
+        world.see(passed, seen(2, dmarc=msgspec.structs.replace(passed.dmarc, published=other, disposition="none")))
+        world.run()
+        policies = {parsed(octets)[1]["policy_published"]["p"] for _, _, octets in world.receiver.taken}
+        assert policies == {"quarantine", "none"}
+
+    def test_records_that_differ_in_their_destination_only_are_one_report(self, world: Reporting) -> None:
+        world.see(seen(1, rua="mailto:old@example.com"), seen(2, rua="mailto:new@example.com"))
+        world.run()
+        ((_, recipient, octets),) = world.receiver.taken
+        assert recipient == "new@example.com"  # as it was last
+        assert sum(found["count"] for found in parsed(octets)[1]["records"]) == 2
+
+
+class TestNotSent:
+    """Each row: a reason that `assay report why` shows."""
+
+    def why(self, world: Reporting, domain: str = "example.com") -> str:
+        world.run()
+        assert world.receiver.taken == []
+        found = world.reports()[domain]
+        assert found.state == "not sent"
+        return found.why
+
+    def test_nobody_asks(self, world: Reporting) -> None:
+        world.see(seen(1, rua="https://example.com/"))
+        assert "only mailto: is sent to" in self.why(world)
+
+    def test_only_reports_and_bounces_came(self, world: Reporting) -> None:
+        world.see(*(seen(number, report_mail=True) for number in range(50)))
+        assert "reports or bounces" in self.why(world)
+
+    def test_reports_are_part_of_a_report_that_has_another_cause(self, world: Reporting) -> None:
+        world.see(seen(1), *(seen(number, report_mail=True) for number in range(2, 6)))
+        world.run()
+        ((_, _, octets),) = world.receiver.taken
+        assert sum(found["count"] for found in parsed(octets)[1]["records"]) == 5
+
+    def test_all_failed_and_it_was_little(self, world: Reporting) -> None:
+        world.see(*(failed(number) for number in range(9)))
+        assert "min_messages" in self.why(world)
+
+    def test_another_host_did_not_agree(self, world: Reporting) -> None:
+        world.see(seen(1, rua="mailto:d@stranger.example"))
+        assert "does not ask for these reports" in self.why(world)
+
+    def test_another_host_agreed(self, world: Reporting) -> None:
+        world.see(seen(1, rua="mailto:d@reader.example"))
+        world.run()
+        assert [recipient for _, recipient, _ in world.receiver.taken] == ["d@reader.example"]
+
+    def test_a_suppressed_domain(self, world: Reporting, tmp_path: Path) -> None:
+        (tmp_path / "suppressed").write_text("example.com # no more\n")
+        section = msgspec.structs.replace(world.configuration.reports, suppress=str(tmp_path / "suppressed"))
+        world.configuration = msgspec.structs.replace(world.configuration, reports=section)
+        world.see(seen(1))
+        assert "reports.suppress" in self.why(world)
+
+    def test_a_destination_that_came_back(self, world: Reporting) -> None:
+        world.see(seen(1))
+        with world.database.writing() as connection:
+            outbox.suppress(connection, outbox.Suppression("d@example.com", 0, "a report came back", 0))
+        assert "d@example.com is suppressed: a report came back" in self.why(world)
+
+    def test_the_destination_sends_nothing_but_forgeries(self, world: Reporting) -> None:
+        world.see(seen(1, rua="mailto:d@reader.example"), *(failed(number, "reader.example") for number in range(2, 9)))
+        world.run()
+        assert "failed DMARC itself" in world.reports()["example.com"].why
+
+    def test_many_domains_of_one_destination(self, world: Reporting) -> None:
+        domains = [f"d{number}.example.net" for number in range(51)]
+        world.see(*(seen(number, domain, "mailto:d@example.net") for number, domain in enumerate(domains)))
+        world.run()
+        assert len(world.receiver.taken) == 10
+        whys = [each.why for each in world.reports().values() if each.state == "not sent"]
+        assert len(whys) == 41
+        assert all("reports.max_per_destination is reached for example.net" in why for why in whys)
+
+    def test_the_first_day_is_a_dry_run(self, tmp_path: Path, nameserver: NameServer, receiver: Receiver) -> None:
+        world = Reporting(tmp_path, nameserver, receiver)
+        with world.database.writing() as connection:
+            connection.exec_driver_sql("DELETE FROM report_days")
+        world.see(seen(1))
+        world.run()
+        assert receiver.taken == []
+        assert world.reports()["example.com"].state == "dry run"
+        (path,) = (tmp_path / "store" / "reports").glob("*.xml.gz")
+        assert path.name.startswith("receiver.example!example.com!")
+        assert b"192.0.2.1" in gzip.decompress(path.read_bytes())
+        world.database.close()
+
+
+class TestTrouble:
+    def test_a_relay_that_is_dead_for_hours(self, world: Reporting) -> None:
+        world.see(seen(1))
+        world.receiver.__exit__()
+        world.run(until=LATER)
+        assert world.reports()["example.com"].state == "waiting"
+        assert any("1 reports wait" in line for line in world.lines)
+        with Receiver() as again:
+            section = msgspec.structs.replace(world.configuration.reports, relay=again.url)
+            world.configuration = msgspec.structs.replace(world.configuration, reports=section)
+            world.turn(LATER + 5 * 3600)
+            assert len(again.taken) == 1
+
+    def test_a_relay_that_stays_dead(self, world: Reporting) -> None:
+        world.see(seen(1))
+        world.receiver.__exit__()
+        world.run(until=NEXT_DAY + 2 * DAY_SECONDS)
+        assert world.reports()["example.com"].state == "given up"
+        assert any("given up" in line for line in world.lines)
+        assert list(Path(world.configuration.store.directory, "reports").glob("*.gz")) == []
+
+    def test_a_destination_that_refuses_gets_none_for_a_while(self, world: Reporting) -> None:
+        world.see(seen(1))
+        world.receiver.replies["d@example.com"] = "550 5.1.1 no such user"
+        world.run()
+        assert world.reports()["example.com"].state == "refused"
+        assert "550 5.1.1 no such user" in world.deliveries()["d@example.com"].why
+        with world.database.reading() as connection:
+            (suppression,) = outbox.all_suppressions(connection)
+        assert suppression.subject == "d@example.com"
+
+    def test_a_destination_that_defers_is_tried_again(self, world: Reporting) -> None:
+        world.see(seen(1))
+        world.receiver.at_data["d@example.com"] = "451 4.7.1 greylisted"
+        world.run()
+        assert world.deliveries()["d@example.com"].tries > 1
+        del world.receiver.at_data["d@example.com"]
+        world.turn(LATER + 5 * 3600)
+        assert world.reports()["example.com"].state == "sent"
+
+    def test_of_two_destinations_each_has_its_fate(self, world: Reporting) -> None:
+        world.see(seen(1, rua="mailto:a@example.com,mailto:b@example.com"))
+        world.receiver.replies["a@example.com"] = "550 no"
+        world.run()
+        assert {address: found.state for address, found in world.deliveries().items()} == {
+            "a@example.com": "refused",
+            "b@example.com": "sent",
+        }
+        assert [recipient for _, recipient, _ in world.receiver.taken] == ["b@example.com"]
+
+    def test_a_sender_that_dies_between_two_destinations_sends_neither_twice(self, world: Reporting) -> None:
+        world.see(seen(1, rua="mailto:a@example.com,mailto:b@example.com"))
+        world.receiver.at_data["b@example.com"] = "421 4.3.2 going down"
+        world.run()
+        world.receiver.at_data.clear()
+        world.turn(LATER + 5 * 3600)
+        assert sorted(recipient for _, recipient, _ in world.receiver.taken) == ["a@example.com", "b@example.com"]
+
+    def test_a_report_that_is_sent_again_is_the_same(self, world: Reporting) -> None:
+        world.see(seen(1, rua="mailto:a@example.com,mailto:b@example.com"))
+        world.receiver.replies["b@example.com"] = "450 later"
+        world.run()
+        world.see(seen(2))  # a late row
+        world.receiver.replies.clear()
+        world.turn(LATER + 5 * 3600)
+        first, second = (parsed(octets)[1] for _, _, octets in world.receiver.taken)
+        assert first == second
+
+    def test_a_dns_that_fails_means_later(self, world: Reporting) -> None:
+        world.see(seen(1, rua="mailto:d@reader.example"))
+        world.nameserver.drop = True
+        world.turn(LATER)
+        assert world.reports()["example.com"].state == "waiting"
+        world.nameserver.drop = False
+        world.turn(LATER + 5 * 3600)
+        assert world.reports()["example.com"].state == "sent"
+
+
+def test_only_one_process_sends(world: Reporting) -> None:
+    from assay.store.leadership import Leadership
+
+    world.see(seen(1))
+    other = Leadership(world.database, Path(world.configuration.store.directory))
+    assert other.held()
+    world.run()
+    assert world.receiver.taken == []
+    other.release()
+    world.run()
+    assert len(world.receiver.taken) == 1
+
+
+def test_sending_is_spread(world: Reporting) -> None:
+    world.see(*(seen(number, f"example{number}.com") for number in range(40)))
+    world.turn(NEXT_DAY)
+    due = sorted(each.due - NEXT_DAY for each in world.reports().values())
+    assert due[0] < 3600
+    assert due[-1] > 5 * 3600
+    assert len(set(due)) == 40
+
+
+def test_what_was_planned_is_in_the_database(world: Reporting) -> None:
+    world.see(seen(1))
+    world.turn(NEXT_DAY)
+    path = Path(world.configuration.store.directory, "store.sqlite")
+    with closing(sqlite3.connect(path)) as connection:
+        ((published,),) = connection.execute("SELECT published FROM reports")
+    assert len(json.loads(published)) == 1
