@@ -39,6 +39,13 @@ describe() {
         packages="knot"
         files="usr/sbin/knotd"
         ;;
+    postgresql)
+        title="PostgreSQL"
+        version=$(postgresql_version)
+        packages="postgresql-$version postgresql-client-$version"
+        files="usr/lib/postgresql/*/bin/postgres usr/lib/postgresql/*/bin/initdb usr/lib/postgresql/*/bin/psql
+            usr/lib/postgresql/*/bin/pg_dump usr/share/postgresql/*/postgres.bki"
+        ;;
     prometheus)
         title="Prometheus and logrotate"
         packages="prometheus logrotate libpopt0"
@@ -62,8 +69,16 @@ describe() {
         packages="opendkim libmail-dkim-perl libcryptx-perl"
         files="usr/sbin/opendkim usr/share/perl5/Mail/DKIM/Verifier.pm usr/lib/*/perl5/*/CryptX.pm"
         ;;
-    *) die "unknown name: $1. Known are chromium, mta, fail2ban, knot, prometheus, rabbitmq, unbound and verifiers" ;;
+    *)
+        die "unknown name: $1. Known are chromium, mta, fail2ban, knot, postgresql, prometheus, rabbitmq, unbound" \
+            "and verifiers"
+        ;;
     esac
+}
+
+# The version of PostgreSQL that this release of Debian has.
+postgresql_version() {
+    apt depends postgresql 2>/dev/null | sed -n 's/.*Depends: postgresql-\([0-9]*\)$/\1/p' | head -n 1
 }
 
 # Where the package file $2 of $1 is unpacked, below its directory. A mail server has its own: Sendmail's files and
@@ -94,6 +109,7 @@ lacking() (
 
 # Download and unpack $1. In a subshell, for it changes the directory. `set -e` has no effect in a condition.
 unpack() (
+    describe "$1" # again: names may depend on the package lists
     rm -rf "$unpacking"
     mkdir -p "$unpacking/debs" "$unpacking/all"
     cd "$unpacking/debs" || return 1

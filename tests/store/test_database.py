@@ -14,11 +14,13 @@ from alembic.script import ScriptDirectory
 from sqlalchemy import text
 
 from assay.store import revisions
-from assay.store.database import connect, open_database
+from assay.store.database import Database, connect, open_database
 from assay.store.destination import UnavailableError
-from assay.store.migrations import configuration
+from assay.store.migrations import configuration, upgrade
 from assay.store.schema import metadata
+from assay.store.search import Criteria, find
 from assay.store.writer import Writer
+from postgresql import PASSWORD, Postgresql
 from store_rows import row
 
 
@@ -27,10 +29,32 @@ def path(tmp_path: Path) -> Path:
     return tmp_path / "store.sqlite"
 
 
-def test_the_newest_migration_leaves_the_tables_of_the_schema(path: Path) -> None:
-    with open_database(str(path)).reading() as connection:
+def test_the_newest_migration_leaves_the_tables_of_the_schema(database: Database) -> None:
+    with database.reading() as connection:
         context = MigrationContext.configure(connection, opts={"compare_type": True, "compare_server_default": True})
         assert compare_metadata(context, metadata) == []
+
+
+@pytest.mark.parametrize("revision", revisions.OLDER)
+def test_rows_of_an_older_assay_are_kept(where: str, revision: str) -> None:
+    older = connect(where, PASSWORD)
+    with older.writing() as connection:
+        upgrade(connection, revision)
+    Writer(older).write([row(1), row(2)])
+    if not older.is_sqlite:  # which others may still use
+        with pytest.raises(UnavailableError, match=f"older assay .revision {revision}.; run: assay store migrate"):
+            open_database(where, PASSWORD)
+        assert older.migrate() == revision
+    older.close()
+    database = open_database(where, PASSWORD)
+    assert Writer(database).write([row(2), row(3)]) == 1
+    assert [found.queue for found in find(database, Criteria()).messages] == [row(number).queue for number in (3, 2, 1)]
+    database.close()
+
+
+def test_a_database_without_tables_says_what_to_run(postgresql: Postgresql) -> None:
+    with pytest.raises(UnavailableError, match="has no tables yet; run: assay store migrate"):
+        open_database(postgresql.create(), PASSWORD)
 
 
 def test_the_revisions_are_those_that_alembic_finds(path: Path) -> None:

@@ -3,8 +3,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -12,18 +10,11 @@ from msgspec.structs import replace
 from sqlalchemy import Table, func, select
 
 from assay.store import schema
-from assay.store.database import Database, open_database
+from assay.store.database import Database
 from assay.store.destination import UnwritableError
 from assay.store.rows import DmarcRow, FindingRow, PublishedRow
 from assay.store.writer import Writer
 from store_rows import DAY, row
-
-
-@pytest.fixture
-def database(tmp_path: Path) -> Iterator[Database]:
-    database = open_database(str(tmp_path / "store.sqlite"))
-    yield database
-    database.close()
 
 
 def content(database: Database, table: Table) -> list[dict[str, Any]]:

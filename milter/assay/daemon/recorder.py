@@ -95,6 +95,7 @@ class _Store:
 
         self._database = open_store(section)
         self._writer = Writer(self._database, section.sample)
+        self._section = section
 
     def write(self, rows: Sequence[MessageRow]) -> None:
         """Write rows."""
@@ -102,6 +103,9 @@ class _Store:
 
     def tidy(self, now: float) -> None:
         """Remove what is older than the operator wants."""
+        from assay.store.retention import Retention, prune
+
+        prune(self._database, Retention(self._section.messages_days, self._section.counts_days), now)
 
     def close(self) -> None:
         """Close the connection."""

@@ -146,6 +146,10 @@ def connect(where: str, password: str = "", *, may_write: bool = True) -> Databa
 
 
 def _postgresql(url: str, password: str) -> Engine:
+    try:
+        import psycopg  # only those who have a PostgreSQL need it
+    except ImportError as error:
+        raise UnavailableError("PostgreSQL needs a Python package; install psycopg[binary]") from error
     location = make_url(url).set(drivername="postgresql+psycopg")
     if password:
         location = location.set(password=password)
@@ -153,10 +157,7 @@ def _postgresql(url: str, password: str) -> Engine:
     # A server that is gone without a word is noticed in a minute and not in two hours.
     options |= {"keepalives_idle": 30, "keepalives_interval": 10, "keepalives_count": 3}
     options = {name: value for name, value in options.items() if name not in location.query}
-    try:
-        return create_engine(location, connect_args=options, pool_pre_ping=True)
-    except ImportError as error:
-        raise UnavailableError("PostgreSQL needs a Python package; install psycopg[binary]") from error
+    return create_engine(location, connect_args=options, pool_pre_ping=True, module=psycopg)
 
 
 def _sqlite(path: Path, *, may_write: bool) -> Engine:
