@@ -34,7 +34,7 @@ from assay.cli.main import main
 from assay.config import Configuration, make_policy, make_resolver, show
 from assay.config.responses import RuleSection
 from assay.config.web import read_token
-from assay.daemon import connection, endpoint, reporter, supervisor, worker
+from assay.daemon import connection, endpoint, recorder, reporter, supervisor, worker
 from assay.daemon.capacity import Capacity
 from assay.daemon.child import Tether
 from assay.daemon.listener import Listener
@@ -53,6 +53,8 @@ from assay.resolver.authority import Authority
 from assay.resolver.update import Updater
 from assay.session import Verdict
 from assay.store import outbox
+from assay.store.channel import RowChannel
+from assay.store.rows import decode
 from assay.web.access import Access, Proxies
 from assay.web.app import make_app
 from assay.web.site import open_site
@@ -212,6 +214,7 @@ class World:
         self.nameserver = nameserver
         self.configuration = msgspec.convert(_filled(sections, self), Configuration)
         self.lines: list[str] = []
+        self.rows: list[bytes] = []
         self.budgets: list[tuple[str, float]] = []
         self.patience = 0.0
         self.sessions = 0
@@ -252,7 +255,9 @@ class World:
             patch.setattr(worker.callbacks, "install", made.append)
             patch.setattr(worker.callbacks, "serve", lambda _: 0)
             patch.setattr(Tether, "ready", lambda _: None)
-            kind = worker.kind(self.configuration, Listener(None, -1), None, log)  # type: ignore[arg-type]
+            sender = SimpleNamespace(send=lambda row: self.rows.append(row) is None)
+            channel: Any = SimpleNamespace(sender=lambda: sender)
+            kind = worker.kind(self.configuration, Listener(None, -1), channel, log)
             kind.run(Tether(-1, -1, 0))
         try:
             yield made[0]
@@ -441,6 +446,33 @@ def page(world: World) -> object:
     return named, someone.log_in(FILES["token"].strip()).status, site.domains
 
 
+def kept(world: World) -> object:
+    """What the recorder gets of each message, without the ids, which are random, and times."""
+    world.play()
+    return [msgspec.structs.replace(decode(row), id=b"", waits=()) for row in world.rows]
+
+
+def recorded(world: World) -> object:
+    """Where the recorder writes, with which passwords, how much waits for that, and what is left out."""
+    seen: list[object] = []
+
+    def take(*arguments: object) -> None:
+        seen.append(arguments)
+        raise FileNotFoundError
+
+    channel, log = RowChannel(), Log(lambda *_: None)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(recorder, "take", take)
+        patch.setattr("assay.store.database.open_database", lambda *where, **_: seen.append(where))
+        patch.setattr("assay.store.writer.Writer", lambda _, sample: seen.append(sample))
+        patch.setattr("assay.store.broker.RowPublisher", lambda *where: seen.append(where))
+        recorder.run(Tether(-1, -1, 0), world.configuration, channel, log)
+        for connect in recorder.backends(world.configuration).values():
+            connect()
+    channel.close()
+    return seen
+
+
 def listening(world: World) -> object:
     """The socket."""
     path = world.folder / "serve.toml"
@@ -550,6 +582,9 @@ SEALED = {"arc.own_domains": ("ours.example",), "arc.seal": (SEALER,)}
 REWRITTEN = {"srs.domain": "srs.example", "srs.secrets_file": "{folder}/secrets"}
 TABLES = {"sign.key_table": KEYS, "sign.signing_table": "csl:list.example=k"}
 PAGE = {"web.token_file": "{folder}/token"}
+STORE = {"store.directory": "{folder}"}
+SERVER = STORE | {"store.database": "postgresql://assay@db.example.org/assay"}
+BROKER = STORE | {"store.broker": "amqp://assay@mq.example.org/"}
 ASKED = {"dns.nameservers": "{nameserver}", "dns.zone": ""}
 
 LOGIN = {
@@ -758,6 +793,17 @@ EFFECTS: list[tuple[str, Any, Callable[[World], object], Mapping[str, Any]]] = [
     ("log.facts", "{folder}/facts", facts, {}),
     ("log.enterprise", 32473, logged, REFUSE_DMARC),
     ("metrics.listen", "inet:9810@127.0.0.1", children, {}),
+    ("store.directory", "{folder}", children, {}),
+    ("store.directory", "{folder}/other", recorded, STORE),
+    ("store.database", "postgresql://assay@db.example.org/assay", recorded, STORE),
+    ("store.password_file", "{folder}/secrets", recorded, SERVER),
+    ("store.broker", "amqp://assay@mq.example.org/", recorded, STORE),
+    ("store.broker_password_file", "{folder}/secrets", recorded, BROKER),
+    ("store.exchange", "mail", recorded, BROKER),
+    ("store.addresses", True, kept, STORE),
+    ("store.subjects", True, kept, STORE),
+    ("store.sample", 0.1, recorded, STORE),
+    ("store.spool_octets", 2_097_152, recorded, STORE),
     ("web.listen", "inet:8891@127.0.0.1", children, PAGE),
     ("web.token_file", "{folder}/token", page, {}),
     ("web.user_header", "X-Name", page, {"web.trusted_proxies": ("127.0.0.1",)}),

@@ -23,6 +23,7 @@ READERS = (
     *(
         "config/site.py",
         "config/sockets.py",
+        "config/store.py",
         "config/watching.py",
         "config/web.py",
         "log/__init__.py",
@@ -38,6 +39,7 @@ NOT_FROM_A_FILE = {
     "_cel": "the library is not installed",
     "_public_suffix": "the library is not installed; see test_a_missing_package",
     "check_metrics": "likewise",
+    "check_store": "likewise",
     "_check_web_libraries": "likewise",
 }
 
@@ -66,7 +68,8 @@ ROWS = {
     "unknown section": ("[mitler]\n", "unknown section [mitler]; did you mean milter?"),
     "a key above the first section": (
         "dry_run = true\n",
-        "dry_run is outside any section; write it below [milter], [iprev], [dkim], [arc], [senderid] or [dmarc]",
+        "dry_run is outside any section; write it below [milter], [iprev], [dkim], [arc], [senderid], [dmarc] or "
+        "[reports]",
     ),
     "a key of one section above the first": (
         "authserv_id = 'a.example'\n",
@@ -405,6 +408,35 @@ ROWS = {
         SIGNING + "[[rule]]\nname = 'r'\nwhen = 'true'\nsign = true\nstage = 'mail'\n",
         "rule 'r': stage: 'mail' is too early to sign; write 'eom' or leave it out",
     ),
+    # [store]
+    "a relative directory": (
+        "[store]\ndirectory = 'assay'\n",
+        "store.directory: 'assay' is not an absolute path; write one such as /var/lib/assay",
+    ),
+    "a store of nothing": (
+        "[store]\ndirectory = 'DIR'\ndatabase = ''\n",
+        'store.database: empty, and there is no broker; write "sqlite" or the URL of a database',
+    ),
+    "no URL of a database": (
+        "[store]\ndatabase = 'mysql://db.example.org/assay'\n",
+        "store.database: 'mysql://db.example.org/assay' is not a URL that can be used; write one such as postgresql://",
+    ),
+    "no port of a broker": (
+        "[store]\nbroker = 'amqp://mq.example.org:x/'\n",
+        "store.broker: not a valid URL; write one such as amqps://assay@mq.example.org/",
+    ),
+    "a password in sight": (
+        "[store]\ndatabase = 'postgresql://assay:secret@db.example.org/assay'\n",
+        "store.database: it contains a password, which everyone who reads this file sees; use password_file",
+    ),
+    "a password of the broker in sight": (
+        "[store]\nbroker = 'amqps://assay:secret@mq.example.org/'\n",
+        "store.broker: it contains a password, which everyone who reads this file sees; use broker_password_file",
+    ),
+    "a password for nothing": (
+        "[store]\npassword_file = 'DIR/password'\n",
+        "store.password_file: database is not a URL, so nothing asks for a password; remove this key",
+    ),
     # [web]
     "no page": ("[web]\nlisten = '8891'\n", "web.listen: '8891' is not a socket address"),
     "a page without a login": (
@@ -541,6 +573,15 @@ def test_a_missing_package_for_metrics(tmp_path: Path, monkeypatch: pytest.Monke
     monkeypatch.setattr(build, "find_spec", lambda _: None)
     said = str(fails(tmp_path, "[metrics]\nlisten = 'inet:9810@127.0.0.1'\n"))
     assert "metrics.listen: this needs a Python package; install prometheus_client" in said
+
+
+def test_missing_packages_for_the_store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(build, "find_spec", lambda _: None)
+    said = str(fails(tmp_path, "[store]\ndirectory = 'DIR'\n"))
+    assert "store.database: this needs Python packages; install SQLAlchemy and alembic" in said
+    monkeypatch.setattr(build, "find_spec", lambda name: None if name == "psycopg" else name)
+    said = str(fails(tmp_path, "[store]\ndirectory = 'DIR'\ndatabase = 'postgresql://db.example.org/assay'\n"))
+    assert "store.database: this needs Python packages; install psycopg[binary]" in said
 
 
 def test_missing_packages_for_the_page(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
