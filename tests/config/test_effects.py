@@ -453,7 +453,7 @@ def kept(world: World) -> object:
 
 
 def recorded(world: World) -> object:
-    """Where the recorder writes, with which passwords, how much waits for that, and what is left out."""
+    """Where the recorder writes, with which passwords, how much waits for that, and what is left out or removed."""
     seen: list[object] = []
 
     def take(*arguments: object) -> None:
@@ -465,10 +465,11 @@ def recorded(world: World) -> object:
         patch.setattr(recorder, "take", take)
         patch.setattr("assay.store.database.open_database", lambda *where, **_: seen.append(where))
         patch.setattr("assay.store.writer.Writer", lambda _, sample: seen.append(sample))
-        patch.setattr("assay.store.broker.RowPublisher", lambda *where: seen.append(where))
+        patch.setattr("assay.store.retention.prune", lambda _, retention, now: seen.append(retention))
+        patch.setattr("assay.store.broker.RowPublisher.__init__", lambda _, *where: seen.append(where))
         recorder.run(Tether(-1, -1, 0), world.configuration, channel, log)
         for connect in recorder.backends(world.configuration).values():
-            connect()
+            connect().tidy(0)
     channel.close()
     return seen
 
@@ -803,6 +804,8 @@ EFFECTS: list[tuple[str, Any, Callable[[World], object], Mapping[str, Any]]] = [
     ("store.addresses", True, kept, STORE),
     ("store.subjects", True, kept, STORE),
     ("store.sample", 0.1, recorded, STORE),
+    ("store.messages_days", 7, recorded, STORE),
+    ("store.counts_days", 7, recorded, STORE),
     ("store.spool_octets", 2_097_152, recorded, STORE),
     ("web.listen", "inet:8891@127.0.0.1", children, PAGE),
     ("web.token_file", "{folder}/token", page, {}),

@@ -37,7 +37,7 @@ READERS = (
 NOT_FROM_A_FILE = {
     "matches": "a rule fails on a message; see test_rules.py",
     "_cel": "the library is not installed",
-    "_public_suffix": "the library is not installed; see test_a_missing_package",
+    "public_suffix": "the library is not installed; see test_a_missing_package",
     "check_metrics": "likewise",
     "check_store": "likewise",
     "_check_web_libraries": "likewise",
