@@ -1,127 +1,155 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Reports for tests: a store, a DNS and a relay, and the reporter between them."""
+"""DMARC reports for the tests: samples, strategies for hostile ones, the schemas, and other people's readers."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import logging
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
 from typing import Any
 
-import msgspec
+import parsedmarc
+from hypothesis import strategies as st
+from lxml import etree
 
-from assay.config import Configuration, make_resolver
-from assay.config.correspondence import reports_signing, reports_suppressed
-from assay.config.database import open_store
-from assay.daemon.reporter import ReportTurns
-from assay.log import Log
-from assay.store import outbox
-from assay.store.outbox import DAY_SECONDS, OutgoingReport, ReportDelivery
-from assay.store.rows import DmarcRow, FindingRow, MessageRow, PublishedRow
-from assay.store.writer import Writer
-from nameserver import NameServer
-from receiving import Receiver
-from signing import pem, record, rsa_key
-from store_rows import DAY, row
+from assay.model.name import Domain
+from assay.protocol import dkim, spf
+from assay.protocol.dmarc import Alignment, DiscoveryMethod, DmarcPolicy
+from assay.protocol.report import (
+    AggregateReport,
+    Disposition,
+    DkimResult,
+    OverrideReason,
+    OverrideType,
+    PolicyPublished,
+    ReportMetadata,
+    ReportRecord,
+    Schema,
+    SpfResult,
+    render,
+    report_id,
+)
 
-NEXT_DAY = (DAY + 1) * DAY_SECONDS + 3600  # one in the morning: the day is planned
-LATER = NEXT_DAY + 7 * 3600  # when all of it has been sent
+SCHEMAS = Path(__file__).parent / "protocol" / "report" / "schemas"
+BEGIN, END = 1_700_006_400, 1_700_092_800  # 2023-11-15, UTC
 
-NOTHING: Mapping[str, Any] = {}
+POLICY = PolicyPublished("example.org", DmarcPolicy.REJECT, DmarcPolicy.REJECT, DmarcPolicy.REJECT)
+METADATA = ReportMetadata(
+    "Example Mail",
+    "postmaster@mx.example.net",
+    report_id(Domain("mx.example.net"), POLICY, BEGIN, END, source="a"),
+    BEGIN,
+    END,
+)
+REPORT = AggregateReport(METADATA, POLICY)
+RECORD = ReportRecord(
+    "192.0.2.10",
+    1,
+    Disposition.PASS,
+    dkim_aligned=True,
+    spf_aligned=True,
+    header_from="example.org",
+    envelope_from="example.org",
+    dkim=(DkimResult("example.org", "rsa", dkim.Result.PASS),),
+    spf=SpfResult("example.org", spf.Result.PASS),
+)
 
-ROWS = {
-    "s1._domainkey.receiver.example": [["TXT", [record(rsa_key())]]],
-    "_dmarc.receiver.example": [["TXT", ["v=DMARC1; p=reject"]]],
-    "_dmarc.example.net": [["TXT", ["v=DMARC1; p=none"]]],
-    "example.com._report._dmarc.reader.example": [["TXT", ["v=DMARC1"]]],
-}
+
+def written(
+    report: AggregateReport = REPORT,
+    records: Iterable[ReportRecord] = (RECORD,),
+    schema: Schema = Schema.RFC9990,
+) -> bytes:
+    """A whole report."""
+    return b"".join(render(report, records, schema))
 
 
-class Reporting:
-    """All of it, in a folder."""
+@cache
+def _schema(schema: Schema) -> etree.XMLSchema:
+    return etree.XMLSchema(etree.parse(SCHEMAS / f"rfc{schema.value}.xsd"))
 
-    def __init__(
-        self, folder: Path, nameserver: NameServer, receiver: Receiver, section: Mapping[str, Any] = NOTHING
-    ) -> None:
-        """
-        :param section: further keys of ``[reports]``.
-        """
-        (folder / "store").mkdir(exist_ok=True)
-        key = folder / "key.pem"
-        key.write_bytes(pem(rsa_key()))
-        key.chmod(0o600)
-        host, port = nameserver.address
-        self.receiver = receiver
-        self.nameserver = nameserver
-        self.lines: list[str] = []
-        self.configuration = msgspec.convert(
-            {
-                "identity": {"authserv_id": "mx.receiver.example"},
-                "dns": {"nameservers": [f"{host}:{port}"], "timeout_seconds": 1.0, "budget_seconds": 5.0},
-                "store": {"directory": str(folder / "store")},
-                "sign": {"domain": [{"domain": "receiver.example", "selectors": ["s1"], "key_files": [str(key)]}]},
-                "reports": {
-                    "organization": "Receiver Ltd",
-                    "contact": "dmarc@receiver.example",
-                    "bounces": "bounces@receiver.example",
-                    "relay": receiver.url,
-                }
-                | dict(section),
-            },
-            Configuration,
+
+def validated(xml: bytes, schema: Schema) -> Any:
+    """The root of a report that its schema accepts."""
+    root = etree.fromstring(xml, etree.XMLParser(resolve_entities=False, no_network=True))
+    _schema(schema).assertValid(root)
+    return root
+
+
+def independently_read(xml: bytes) -> Any:
+    """What parsedmarc makes of a report, without the network. It must find nothing to complain about."""
+    with no_complaints():
+        return parsedmarc.parse_aggregate_report_xml(
+            xml, offline=True, always_use_local_files=True, normalize_timespan_threshold_hours=1e6
         )
-        self.database = open_store(self.configuration.store)
-        with self.database.writing() as connection:  # not the first day
-            outbox.plan(connection, DAY - 1, [], now=0, dry_run=False)
-
-    def see(self, *rows: MessageRow) -> None:
-        """Write what came."""
-        Writer(self.database).write(rows)
-
-    def turn(self, now: int) -> int:
-        """What the reporter does when it looks."""
-        with make_resolver(self.configuration) as resolver:
-            turns = ReportTurns(
-                self.configuration,
-                reports_signing(self.configuration),
-                reports_suppressed(self.configuration.reports.suppress),
-                resolver,
-                Log(lambda _, text: self.lines.append(text)),
-            )
-            done = turns.turn(now)
-            turns.close()
-        return done
-
-    def run(self, *, until: int = LATER) -> None:
-        """All turns of a day."""
-        for now in range(NEXT_DAY, until + 1, 1800):
-            self.turn(now)
-
-    def reports(self) -> dict[str, OutgoingReport]:
-        """What became of each domain."""
-        with self.database.reading() as connection:
-            return {each.domain: each for each in outbox.find_reports(connection)}
-
-    def deliveries(self, domain: str = "example.com") -> dict[str, ReportDelivery]:
-        with self.database.reading() as connection:
-            return {each.address: each for each in outbox.deliveries_of(connection, self.reports()[domain].id)}
 
 
-def seen(number: int, domain: str = "example.com", rua: str = "", **members: Any) -> MessageRow:
-    """A message that passed DMARC by DKIM, unless said otherwise."""
-    record_text = f"v=DMARC1; p=quarantine; rua={rua or f'mailto:d@{domain}'}"
-    dmarc = DmarcRow(PublishedRow(domain, record_text, "treewalk"), "quarantine", "pass", True, False)
-    findings = (
-        FindingRow("spf", "spf.mailfrom", "pass", "example.org"),
-        FindingRow("dkim", "dkim", "pass", domain, "s1", True),
-        FindingRow("dmarc", "dmarc", "pass", domain),
-    )
-    usual = {"author_domain": domain, "dmarc": dmarc, "findings": findings, "action": "accept"}
-    return row(number, **{**usual, **members})
+@contextmanager
+def no_complaints() -> Iterator[None]:
+    """Fail where parsedmarc warns: it goes on with what it can read of a report that is not right."""
+    complaints: list[str] = []
+    handler = logging.Handler(logging.WARNING)
+    handler.emit = lambda record: complaints.append(record.getMessage())  # type: ignore[method-assign]
+    logger = logging.getLogger("parsedmarc")
+    logger.addHandler(handler)
+    try:
+        yield
+    finally:
+        logger.removeHandler(handler)
+    assert not complaints
 
 
-def failed(number: int, domain: str = "example.com", **members: Any) -> MessageRow:
-    passed = seen(number, domain)
-    assert passed.dmarc is not None
-    dmarc = msgspec.structs.replace(passed.dmarc, disposition="quarantine", dkim_aligned=False)
-    findings = (FindingRow("dmarc", "dmarc", "fail", domain),)
-    return seen(number, domain, dmarc=dmarc, findings=findings, **members)
+#: Any text: control characters, lone surrogates, what XML forbids, what XML gives a meaning to.
+hostile = st.one_of(
+    st.text(max_size=40),
+    st.text(st.characters(categories=("Cc", "Cf", "Cn", "Cs", "Zl", "Zp")), max_size=10),
+    st.text("<>&\"'[]!-\x00\t\r\n\x1b\x85\ufffe\udcff é", max_size=30),
+    st.sampled_from(["]]>", "<!--", "</domain>", "&bogus;", "<?xml?>", "x" * 3000, "ü" * 300, "\U0010ffff"]),
+)
+domains = st.one_of(st.sampled_from(["example.org", "sub.example.org", "bücher.example"]), hostile)
+_reasons = st.builds(OverrideReason, st.sampled_from(OverrideType), hostile)
+_dkim = st.builds(DkimResult, domains, hostile.map(lambda text: "s" + text), st.sampled_from(dkim.Result), hostile)
+_spf = st.builds(SpfResult, domains, st.sampled_from(spf.Result), hostile)
+report_records = st.builds(
+    ReportRecord,
+    st.ip_addresses().map(str),
+    st.integers(1, 2**40),
+    st.sampled_from(Disposition),
+    st.booleans(),
+    st.booleans(),
+    domains,
+    st.none() | domains,
+    st.lists(_reasons, max_size=12).map(tuple),
+    st.lists(_dkim, max_size=3).map(tuple),
+    st.none() | _spf,
+)
+_policies = st.sampled_from(DmarcPolicy)
+reports = st.builds(
+    AggregateReport,
+    st.builds(
+        ReportMetadata,
+        hostile.map(lambda text: "Org " + text),
+        hostile,
+        hostile.map(lambda text: "id" + text),
+        st.integers(0, 2**33),
+        st.integers(0, 2**33),
+        hostile,
+        st.lists(hostile, max_size=12).map(tuple),
+        hostile,
+    ),
+    st.builds(
+        PolicyPublished,
+        domains,
+        _policies,
+        _policies,
+        _policies,
+        st.sampled_from(["0", "1", "1:d:s"]),
+        st.sampled_from(Alignment),
+        st.sampled_from(Alignment),
+        st.booleans(),
+        st.sampled_from(DiscoveryMethod),
+        st.integers(0, 100),
+    ),
+)

@@ -12,7 +12,7 @@ from assay.cli.main import main
 from assay.config import show
 from nameserver import NameServer
 from receiving import Receiver
-from reporting import ROWS, Reporting, failed, seen
+from report_world import ROWS, Reporting, failed, seen
 
 
 class Shell:

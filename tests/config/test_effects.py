@@ -61,8 +61,8 @@ from assay.web.site import open_site
 from certificates import CertificateAuthority
 from nameserver import NameServer
 from receiving import Receiver
-from reporting import NEXT_DAY, Reporting, failed, seen
-from reporting import ROWS as REPORT_ROWS
+from report_world import NEXT_DAY, Reporting, failed, seen
+from report_world import ROWS as REPORT_ROWS
 from signing import ed25519_key, pem, record, rsa_key, sign_rsa
 
 GOLDEN = Path(__file__).parents[1] / "golden"

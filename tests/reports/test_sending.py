@@ -23,7 +23,7 @@ from assay.store.outbox import DAY_SECONDS
 from assay.store.rows import PublishedRow
 from nameserver import NameServer
 from receiving import Receiver
-from reporting import LATER, NEXT_DAY, ROWS, Reporting, failed, seen
+from report_world import LATER, NEXT_DAY, ROWS, Reporting, failed, seen
 from signing import record, rsa_key
 
 

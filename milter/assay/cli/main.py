@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from typing import NoReturn, TextIO
 
 from assay import __version__
-from assay.cli import check, config, keys, policy, probe, report, serve, spfquery, srs, status
+from assay.cli import check, config, keys, policy, probe, report, serve, spfquery, srs, status, store
 from assay.config import ConfigError
 
 _EXIT_CODES = """\
@@ -56,7 +56,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("-V", "--version", action="version", version=f"assay {__version__}")
     commands = parser.add_subparsers(metavar="COMMAND", required=True)
-    for module in (serve, status, check, policy, probe, spfquery, keys, srs, report, config):
+    for module in (serve, status, check, policy, probe, spfquery, keys, srs, store, report, config):
         module.add_to(commands)
     _open_what_is_closed()
     options = parser.parse_args(arguments)

@@ -115,16 +115,21 @@ class Consumer:
 
         :param most: how many at a time.
         :param gather: seconds from the first to the end of a batch.
+        :raises UnavailableError: the connection has ended; what is not acknowledged comes again.
         """
-        waiting: asyncio.Queue[AbstractIncomingMessage] = asyncio.Queue()
+        waiting: asyncio.Queue[AbstractIncomingMessage | None] = asyncio.Queue()
+        self._connection.close_callbacks.add(lambda *_: waiting.put_nowait(None))
         await self._queue.consume(waiting.put)
-        while True:
-            batch = [await waiting.get()]
+        while (message := await waiting.get()) is not None:
+            batch = [message]
             with contextlib.suppress(asyncio.TimeoutError):
                 async with asyncio.timeout(gather):
-                    while len(batch) < most:
-                        batch.append(await waiting.get())
+                    while len(batch) < most and (message := await waiting.get()) is not None:
+                        batch.append(message)
+            if message is None:
+                break
             yield batch
+        raise UnavailableError("the broker has closed the connection")
 
     async def close(self) -> None:
         """End the connection; what is not acknowledged is delivered again."""

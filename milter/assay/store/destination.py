@@ -33,15 +33,19 @@ class UnwritableError(Exception):
     """It will never take these rows. The message says why."""
 
 
-class Backend(Protocol):
-    """Where rows go. What raises nothing has taken the rows for good."""
+class RowTaker(Protocol):
+    """Takes rows. What raises nothing has taken them for good."""
 
-    def write(self, rows: Sequence[MessageRow]) -> None:
+    def write(self, rows: Sequence[MessageRow]) -> object:
         """Take rows, some of which it may have taken before.
 
         :raises UnavailableError: none was taken for now.
         :raises UnwritableError: none was taken, because of at least one of them.
         """
+
+
+class Backend(RowTaker, Protocol):
+    """Where a `Destination` takes rows to."""
 
     def tidy(self, now: float) -> None:
         """Do what has to be done once an hour.
@@ -54,7 +58,7 @@ class Backend(Protocol):
         """End the connection."""
 
 
-def write_all(backend: Backend, rows: Sequence[MessageRow], refuse: Callable[[str], None]) -> int:
+def write_all(backend: RowTaker, rows: Sequence[MessageRow], refuse: Callable[[str], None]) -> int:
     """Write a batch; if it has rows that cannot be written, all others.
 
     :param refuse: is called with the reason for each row that cannot be written.

@@ -1,0 +1,119 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""``assay store``: the tables of the database, and a consumer that fills it from a broker."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import contextlib
+import os
+import signal
+import sys
+from collections.abc import Coroutine
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from assay.cli.options import add_configuration
+from assay.cli.output import say
+from assay.config import ConfigError, Configuration, check_store, load
+from assay.config.database import open_store, read_password
+from assay.config.section import SettingError
+from assay.log import Level, Log
+from assay.store.destination import UnavailableError
+
+QUEUE = "assay.store"
+
+
+def add_to(commands: Any) -> None:
+    """Add the subcommands to the parser."""
+    parser = commands.add_parser("store", help="the database with results")
+    verbs = parser.add_subparsers(metavar="VERB", required=True)
+    for verb_name, run, text in (
+        ("check", _check, "say whether the database can be used, and how much is in it"),
+        ("migrate", _migrate, "make the tables, or bring those of an older version up to date"),
+        ("consume", _consume, "write what other hosts publish to the broker into the database, until interrupted"),
+    ):
+        verb = verbs.add_parser(verb_name, help=text, description=text[0].upper() + text[1:] + ".")
+        add_configuration(verb)
+        verb.set_defaults(run=run)
+        if run is _consume:
+            verb.add_argument("--queue", default=QUEUE, help="the queue; made if needed (default: %(default)s)")
+
+
+def _configuration(options: argparse.Namespace) -> Configuration:
+    configuration = load(options.config)
+    try:
+        check_store(configuration)
+    except SettingError as error:
+        raise ConfigError(str(error)) from error
+    if not configuration.store.location:
+        raise ConfigError("store.directory: not set, or store.database is empty, so there is no database")
+    return configuration
+
+
+def _migrate(options: argparse.Namespace) -> int:
+    from assay.store.database import connect
+    from assay.store.revisions import NEWEST
+
+    section = _configuration(options).store
+    try:
+        database = connect(section.location, read_password(section.password_file))
+        with contextlib.closing(database):
+            before = database.migrate()
+    except UnavailableError as error:
+        raise ConfigError(str(error)) from error
+    change = "nothing to do" if before == NEWEST else f"was {before}" if before else "was empty"
+    say([f"{section.location}: the tables are of revision {NEWEST} ({change})"])
+    return os.EX_OK
+
+
+def _check(options: argparse.Namespace) -> int:
+    from assay.store.condition import condition
+
+    section = _configuration(options).store
+    try:
+        with contextlib.closing(open_store(section, may_write=False)) as database:
+            found = condition(database)
+    except UnavailableError as error:
+        raise ConfigError(str(error)) from error
+    say([f"{section.location}: {found.messages} messages, counts of {found.days} days"])
+    if found.messages:
+        say([f"the oldest is of {_time(found.oldest)}, the newest of {_time(found.newest)}"])
+    waiting = sum(path.stat().st_size for path in Path(section.directory).glob("spool/*/*.rows"))
+    say([f"{section.directory}/spool: {waiting} octets"])
+    return os.EX_OK
+
+
+def _consume(options: argparse.Namespace) -> int:
+    from assay.store.consuming import Consuming
+    from assay.store.writer import Writer
+
+    configuration = _configuration(options)
+    section = configuration.store
+    if not section.broker:
+        raise ConfigError("store.broker: not set, so there is nothing to consume")
+    log = Log(lambda _, text: print(text, file=sys.stderr, flush=True), Level.INFO)
+    try:
+        password = read_password(section.broker_password_file)
+        with contextlib.closing(open_store(section)) as database:
+            writer = Writer(database, section.sample)
+            consuming = Consuming(section.broker, password, section.exchange, options.queue, writer, log)
+            asyncio.run(_until_ended(consuming.run()))
+    except UnavailableError as error:
+        raise ConfigError(str(error)) from error
+    log.info(f"store: ending; {consuming.written} results were written")
+    return os.EX_OK
+
+
+async def _until_ended(work: Coroutine[Any, Any, None]) -> None:
+    """Run until SIGTERM or SIGINT."""
+    task = asyncio.ensure_future(work)
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, task.cancel)
+    with contextlib.suppress(asyncio.CancelledError):
+        await task
+
+
+def _time(milliseconds: int) -> str:
+    return f"{datetime.fromtimestamp(milliseconds / 1000, UTC):%Y-%m-%d %H:%M} UTC"
