@@ -29,6 +29,12 @@ describe() {
         packages="chromium chromium-common chromium-driver fontconfig-config fonts-dejavu-core"
         files="usr/lib/chromium/chromium usr/bin/chromedriver usr/share/fonts/truetype/dejavu/DejaVuSans.ttf"
         ;;
+    deb)
+        # Packed, with all that they need: tests install them in a private machine (tests/mta/machine.py).
+        title="the packages of Postfix and Sendmail"
+        packages="postfix sendmail"
+        files="postfix/postfix_*.deb sendmail/sendmail_*.deb"
+        ;;
     fail2ban)
         title="fail2ban"
         packages="fail2ban"
@@ -107,12 +113,27 @@ lacking() (
     done | sort -u
 )
 
+# Download $packages and what this machine lacks for them, each into a directory of its own.
+download() {
+    for package in $packages; do
+        archives=$unpacking/all/$package
+        mkdir -p "$archives/partial"
+        apt -qq install --yes --reinstall --download-only --no-install-recommends \
+            -o Dir::Cache::archives="$archives" -o Debug::NoLocking=true "$package" || return 1
+        rm -rf "$archives/partial" "$archives/lock"
+    done
+}
+
 # Download and unpack $1. In a subshell, for it changes the directory. `set -e` has no effect in a condition.
 unpack() (
     describe "$1" # again: names may depend on the package lists
     rm -rf "$unpacking"
     mkdir -p "$unpacking/debs" "$unpacking/all"
     cd "$unpacking/debs" || return 1
+    if [ "$1" = deb ]; then
+        download
+        return
+    fi
     # shellcheck disable=SC2086  # lists of names, split on purpose
     needed=$(lacking_libraries $packages) && apt -qq download $packages $needed || return 1
     for package in *.deb; do

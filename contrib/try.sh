@@ -64,7 +64,7 @@ cat <<'END'
 
 This was a demonstration: nothing outside .venv was configured. Without a configuration, assay listens on
 unix:/run/assay/assay.sock, asks the system's resolvers, writes Authentication-Results, and refuses nothing until you
-tell it to. "Use it" in README.md has the steps for systemd, Postfix and Sendmail.
+tell it to. docs/start.md has the steps for systemd, Postfix and Sendmail.
 
 To see every key, with its default and the reason for it: .venv/bin/assay config sample
 END
