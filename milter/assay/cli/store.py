@@ -1,5 +1,8 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""``assay store``: the tables of the database, and a consumer that fills it from a broker."""
+"""``assay store``: the tables of the database, and a consumer that fills it from a broker.
+
+`assay.cli.store_messages` has what reads and removes single messages.
+"""
 
 from __future__ import annotations
 
@@ -14,11 +17,12 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from assay.cli import store_messages
 from assay.cli.options import add_configuration
 from assay.cli.output import say
-from assay.config import ConfigError, Configuration, check_store, load
+from assay.cli.store_messages import store_configuration
+from assay.config import ConfigError
 from assay.config.database import open_store, read_password
-from assay.config.section import SettingError
 from assay.log import Level, Log
 from assay.store.destination import UnavailableError
 
@@ -39,24 +43,14 @@ def add_to(commands: Any) -> None:
         verb.set_defaults(run=run)
         if run is _consume:
             verb.add_argument("--queue", default=QUEUE, help="the queue; made if needed (default: %(default)s)")
-
-
-def _configuration(options: argparse.Namespace) -> Configuration:
-    configuration = load(options.config)
-    try:
-        check_store(configuration)
-    except SettingError as error:
-        raise ConfigError(str(error)) from error
-    if not configuration.store.location:
-        raise ConfigError("store.directory: not set, or store.database is empty, so there is no database")
-    return configuration
+    store_messages.add_to(verbs)
 
 
 def _migrate(options: argparse.Namespace) -> int:
     from assay.store.database import connect
     from assay.store.revisions import NEWEST
 
-    section = _configuration(options).store
+    section = store_configuration(options).store
     try:
         database = connect(section.location, read_password(section.password_file))
         with contextlib.closing(database):
@@ -71,7 +65,7 @@ def _migrate(options: argparse.Namespace) -> int:
 def _check(options: argparse.Namespace) -> int:
     from assay.store.condition import condition
 
-    section = _configuration(options).store
+    section = store_configuration(options).store
     try:
         with contextlib.closing(open_store(section, may_write=False)) as database:
             found = condition(database)
@@ -89,7 +83,7 @@ def _consume(options: argparse.Namespace) -> int:
     from assay.store.consuming import Consuming
     from assay.store.writer import Writer
 
-    configuration = _configuration(options)
+    configuration = store_configuration(options)
     section = configuration.store
     if not section.broker:
         raise ConfigError("store.broker: not set, so there is nothing to consume")

@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import Connection, Engine, create_engine, event, inspect, text
+from sqlalchemy import Connection, Engine, create_engine, event, exc, inspect, text
 from sqlalchemy.engine import make_url
 
 from assay.store.destination import UnavailableError
@@ -105,6 +105,19 @@ class Database:
 
     def _too_new(self, found: str) -> str:
         return f"{self.name}: has the tables of a newer assay (revision {found}); upgrade assay on this host"
+
+    def empty_log(self) -> None:
+        """Move what is in SQLite's write-ahead log into the file, so that nothing removed is left there.
+
+        :raises UnavailableError: the database cannot be used now.
+        """
+        if self.is_sqlite:
+            driver: Any = self.engine.dialect.loaded_dbapi
+            with translated(self.name), contextlib.closing(self.engine.raw_connection()) as connection:
+                try:
+                    connection.cursor().execute("PRAGMA wal_checkpoint(TRUNCATE)")  # not in a transaction
+                except driver.Error as error:
+                    raise exc.DBAPIError(None, None, error) from error
 
     def close(self) -> None:
         """Close all connections."""

@@ -15,15 +15,18 @@ from assay.store.destination import UnavailableError, UnwritableError
 
 #: Classes of SQLSTATE that are the fault of the values: data exceptions, violated constraints.
 _FAULTS_OF_VALUES = ("22", "23")
-#: What an operator does about an SQLSTATE or its class.
+#: What an operator does about an SQLSTATE.
 _POSTGRESQL_FIXES = {
-    "28": "check the user, pg_hba.conf and store.password_file",
-    "3D000": "create the database, then run: assay store migrate",
     "42501": "grant the rights that docs/store.md names to this user",
     "42P01": "run: assay store migrate",
     "53100": "the disk of the server is full",
 }
-_SQLITE_FIXES = {
+#: What an operator does about a message without one: SQLite's, and those of a connection that PostgreSQL refuses.
+_FIXES_OF_MESSAGES = {
+    "authentication failed": "check the user, pg_hba.conf and store.password_file",
+    "no password supplied": "check the user, pg_hba.conf and store.password_file",
+    "no pg_hba.conf entry": "allow this host in the pg_hba.conf of the server",
+    "does not exist": "create the role and the database as docs/store.md describes, then run: assay store migrate",
     "database or disk is full": "make room on the disk",
     "attempt to write a readonly database": "the daemon's user must be able to write the file and its directory",
     "unable to open database file": "the daemon's user must be able to write the file and its directory",
@@ -60,9 +63,10 @@ def _meaning(error: BaseException | None, name: str) -> Exception:
     names = {kind.__name__ for kind in type(error).__mro__}
     if state[:2] in _FAULTS_OF_VALUES or (not state and names & {"DataError", "IntegrityError"}):
         return UnwritableError(why)
-    fix = _POSTGRESQL_FIXES.get(state) or _POSTGRESQL_FIXES.get(state[:2], "")
-    if not state:
-        fix = next((fix for part, fix in _SQLITE_FIXES.items() if part in why), "")
+    if state:
+        fix = _POSTGRESQL_FIXES.get(state, "")
+    else:
+        fix = next((fix for part, fix in _FIXES_OF_MESSAGES.items() if part in why), "")
     return UnavailableError(f"{name}: {why}; {fix}" if fix else f"{name}: {why}")
 
 

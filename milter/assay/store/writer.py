@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable, Sequence
 import msgspec
 from sqlalchemy import Connection
 
-from assay.policy.vocabulary import sound
+from assay.model.printable import without_surrogates
 from assay.store import schema
 from assay.store.database import Database
 from assay.store.destination import UnwritableError
@@ -162,10 +162,10 @@ def folded(address: str) -> str:
 
 def _storable(row: MessageRow) -> MessageRow:
     """The row with ``\\xNN`` for octets that are not UTF-8, and U+FFFD for NUL, which PostgreSQL does not store."""
-    return msgspec.convert(_without_nul(sound(msgspec.to_builtins(row, builtin_types=(bytes,)))), MessageRow)
+    return msgspec.convert(_storable_value(msgspec.to_builtins(row, builtin_types=(bytes,))), MessageRow)
 
 
-def _without_nul(value: object) -> object:
+def _storable_value(value: object) -> object:
     if isinstance(value, str):
-        return value.replace("\0", "\N{REPLACEMENT CHARACTER}")
-    return [_without_nul(item) for item in value] if isinstance(value, list) else value
+        return without_surrogates(value).replace("\0", "\N{REPLACEMENT CHARACTER}")
+    return [_storable_value(item) for item in value] if isinstance(value, list | tuple) else value

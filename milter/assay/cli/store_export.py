@@ -1,0 +1,52 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Messages of the store as JSON lines, as a broker gets them, or as CSV."""
+
+from __future__ import annotations
+
+import csv
+import json
+from collections.abc import Iterable
+from datetime import UTC, datetime
+from typing import Any, TextIO
+
+from assay.model.printable import escaped
+from assay.store.json_form import as_object, to_json
+from assay.store.rows import MessageRow
+
+#: How a spreadsheet recognizes a formula. Strangers write many of the texts.
+_FORMULAS = ("=", "+", "-", "@")
+
+
+def write(rows: Iterable[MessageRow], form: str, output: TextIO) -> None:
+    """Write rows as they come.
+
+    :param form: json or csv.
+    :raises OSError: the output takes no more.
+    """
+    if form == "json":
+        for row in rows:
+            output.write(to_json(row).decode() + "\n")
+        return
+    writer = csv.writer(output, lineterminator="\n")
+    writer.writerow(MessageRow.__struct_fields__)
+    for row in rows:
+        values = {**as_object(row), "time": _time(row.time)}
+        writer.writerow([_cell(values[field]) for field in MessageRow.__struct_fields__])
+
+
+def _time(milliseconds: int) -> str:
+    return datetime.fromtimestamp(milliseconds / 1000, UTC).isoformat(timespec="milliseconds")
+
+
+def _cell(value: Any) -> str | int:
+    """Lists and objects are JSON in ASCII. What does not print is escaped, and a formula gets an apostrophe."""
+    match value:
+        case bool() | None:
+            return "" if value is None else str(value).lower()
+        case int():
+            return value
+        case str():
+            text = escaped(value)
+        case _:
+            text = json.dumps(value) if value else ""
+    return f"'{text}" if text.startswith(_FORMULAS) else text

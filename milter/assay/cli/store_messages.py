@@ -1,0 +1,130 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""``assay store export`` and ``forget``: single messages of the database, and what it has about somebody."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import os
+import sys
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
+
+from assay.cli.options import add_configuration
+from assay.cli.options import address as client_address
+from assay.cli.output import say
+from assay.config import ConfigError, Configuration, check_store, load
+from assay.config.database import open_store
+from assay.config.section import SettingError
+from assay.config.store import StoreSection
+from assay.model.name import Domain, InvalidNameError
+from assay.store.destination import UnavailableError
+
+if TYPE_CHECKING:  # the libraries are loaded by these commands only
+    from assay.store.database import Database
+
+#: What ``forget`` cannot reach.
+_STAYS = (
+    "not in the database, and so not removed: the log and the facts log; what is not written yet in {directory}/spool; "
+    "what went to a broker; reports that were sent; backups"
+)
+_SPAN = "YYYY-MM-DD[THH:MM]"
+
+
+def add_to(verbs: Any) -> None:
+    """Add the subcommands to the parser of ``assay store``."""
+    export = verbs.add_parser("export", help="print messages, the newest first, as JSON lines or CSV")
+    forgetting = verbs.add_parser("forget", help="find and remove what is kept about a domain or an address")
+    for command, run in ((export, _export), (forgetting, _forget)):
+        add_configuration(command)
+        command.set_defaults(run=run)
+    export.add_argument("--format", choices=("json", "csv"), default="json", help="default: json, an object a line")
+    export.add_argument("--since", type=_time, default=0, metavar=_SPAN, help="in UTC")
+    export.add_argument("--until", type=_time, default=0, metavar=_SPAN, help="in UTC; not itself")
+    export.add_argument("--queue", default="", metavar="ID", help="queue id")
+    export.add_argument("--message-id", default="", metavar="ID", help="the Message-ID, with its angle brackets")
+    export.add_argument("--domain", type=_domain, help="of the sender or of the author")
+    export.add_argument("--sender-domain", type=_domain, metavar="DOMAIN")
+    export.add_argument("--author-domain", type=_domain, metavar="DOMAIN")
+    export.add_argument("--address", default="", help="of a sender, author, recipient or user, if addresses are kept")
+    export.add_argument("--client", type=client_address, metavar="IP", help="address of the SMTP client")
+    export.add_argument("--action", default="", help="such as reject")
+    export.add_argument("--dmarc", default="", metavar="RESULT", help="such as fail")
+    whom = forgetting.add_mutually_exclusive_group(required=True)
+    whom.add_argument("--domain", type=_domain, help="the domain and all below it")
+    whom.add_argument("--address", default="", help="a whole address")
+    forgetting.add_argument("--yes", action="store_true", help="remove it; without this, it is only counted")
+
+
+def store_configuration(options: argparse.Namespace) -> Configuration:
+    """The configuration, which names a database.
+
+    :raises ConfigError: it does not, or what the database needs is not installed.
+    """
+    configuration = load(options.config)
+    try:
+        check_store(configuration)
+    except SettingError as error:
+        raise ConfigError(str(error)) from error
+    if not configuration.store.location:
+        raise ConfigError("store.directory: not set, or store.database is empty, so there is no database")
+    return configuration
+
+
+@contextlib.contextmanager
+def _opened(section: StoreSection, *, may_write: bool = False) -> Iterator[Database]:
+    try:
+        with contextlib.closing(open_store(section, may_write=may_write)) as database:
+            yield database
+    except UnavailableError as error:
+        raise ConfigError(str(error)) from error
+
+
+def _export(options: argparse.Namespace) -> int:
+    from assay.cli.store_export import write
+    from assay.store.search import Criteria
+    from assay.store.whole import exported
+
+    section = store_configuration(options).store
+    texts = {filter_name: str(getattr(options, filter_name) or "") for filter_name in _FILTERS}
+    wanted = Criteria(since=options.since, until=options.until, **texts)
+    with _opened(section) as database:
+        write(exported(database, wanted), options.format, sys.stdout)
+    return os.EX_OK
+
+
+_FILTERS = (
+    "queue", "message_id", "domain", "sender_domain", "author_domain", "address", "client", "action", "dmarc"
+)  # fmt: skip
+
+
+def _forget(options: argparse.Namespace) -> int:
+    from assay.store.forgetting import Whom, count, forget
+
+    section = store_configuration(options).store
+    whom = Whom(options.address, options.domain or "")
+    with _opened(section, may_write=True) as database:
+        found = forget(database, whom) if options.yes else count(database, whom)
+    say(f"{'removed' if options.yes else 'would be removed'}: {each.count} {each.kind}" for each in found)
+    if options.address and not section.addresses:
+        say(["store.addresses is false, so addresses are not kept now; rows of before are found"])
+    say([_STAYS.format(directory=section.directory)])
+    if not options.yes:
+        say(["to remove it, add --yes"])
+    return os.EX_OK
+
+
+def _time(text: str) -> int:
+    try:
+        found = datetime.fromisoformat(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a time; write one such as 2026-11-26T14:30") from error
+    return int((found if found.tzinfo else found.replace(tzinfo=UTC)).timestamp() * 1000)
+
+
+def _domain(text: str) -> str:
+    try:
+        return Domain.parse_host(text).name
+    except InvalidNameError as error:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a domain: {error}") from error

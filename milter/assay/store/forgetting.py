@@ -1,0 +1,176 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Find and remove all that the database has about a person or a domain.
+
+A message goes whole, with what it says about others. What is only counted of it stays: a count of a client or of an
+outcome names nobody.
+"""
+
+from __future__ import annotations
+
+from msgspec import Struct
+from sqlalchemy import Column, ColumnElement, Table, delete, exists, func, or_, select, text
+
+from assay.store import schema
+from assay.store.database import Database
+from assay.store.writer import folded
+
+STEP_ROWS = 500  # messages of one transaction, our choice: as many as a batch writes
+
+
+class Whom(Struct, frozen=True):
+    """Whom to forget: an address, or a domain (an A-label) with all below it. The other one is empty."""
+
+    address: str = ""
+    domain: str = ""
+
+
+class Forgotten(Struct, frozen=True):
+    """How many rows of a kind there are, or were. `kind` is a word for people."""
+
+    kind: str
+    count: int
+
+
+class _Place(Struct, frozen=True):
+    """Rows of a table, and those of other tables that are theirs: columns with the id of a row."""
+
+    kind: str
+    table: Table
+    condition: ColumnElement[bool]
+    owned: tuple[Column[object], ...] = ()
+
+
+def count(database: Database, whom: Whom) -> tuple[Forgotten, ...]:
+    """What there is.
+
+    :raises UnavailableError: the database cannot be used now.
+    """
+    with database.reading() as connection:
+        return tuple(
+            Forgotten(
+                place.kind,
+                connection.execute(select(func.count()).select_from(place.table).where(place.condition)).scalar_one(),
+            )
+            for place in _places(whom)
+        )
+
+
+def forget(database: Database, whom: Whom) -> tuple[Forgotten, ...]:
+    """Remove it, messages in steps, so that a writer does not wait long. In SQLite, its octets are overwritten.
+
+    :returns: what was removed.
+    :raises UnavailableError: the database cannot be used now; a part may have been removed.
+    """
+    found = tuple(Forgotten(place.kind, _remove(database, place)) for place in _places(whom))
+    database.empty_log()
+    return found
+
+
+def _remove(database: Database, place: _Place) -> int:
+    removed = 0
+    keys = tuple(place.table.primary_key.columns)
+    last: bytes | str = b""
+    while True:
+        with database.writing() as connection:
+            if database.is_sqlite:
+                connection.execute(text("PRAGMA secure_delete = ON"))
+            if not place.owned:
+                return removed + connection.execute(delete(place.table).where(place.condition)).rowcount
+            key = keys[0]
+            chosen = select(key).where(place.condition).order_by(key).limit(STEP_ROWS)
+            if removed:
+                chosen = chosen.where(key > last)
+            found = list(connection.execute(chosen).scalars())
+            if found:
+                last = found[-1]
+                for column in place.owned:
+                    connection.execute(delete(column.table).where(column.in_(found)))
+                connection.execute(delete(place.table).where(key.in_(found)))
+        removed += len(found)
+        if len(found) < STEP_ROWS:
+            return removed
+
+
+def _places(whom: Whom) -> tuple[_Place, ...]:
+    return _of_address(folded(whom.address)) if whom.address else _of_domain(whom.domain)
+
+
+def _messages(condition: ColumnElement[bool]) -> _Place:
+    return _Place("messages", schema.messages, condition, (schema.findings.c.message, schema.addresses.c.message))
+
+
+def _of_address(address: str) -> tuple[_Place, ...]:
+    messages, reports, unreadable = schema.messages.c, schema.received_reports.c, schema.unreadable_reports.c
+    has_it = exists().where(schema.addresses.c.message == messages.id, schema.addresses.c.folded == address)
+    return (
+        _messages(or_(has_it, func.lower(messages.rewritten) == address)),
+        _Place(
+            "failure reports that came in",
+            schema.received_reports,
+            (reports.kind == "failure") & func.lower(reports.report).contains(address, autoescape=True),
+            (schema.received_rows.c.report,),
+        ),
+        # Their content is octets, in any encoding: what cannot be read cannot be searched, so all of a sender's go.
+        _Place(
+            "reports that came in and could not be read",
+            schema.unreadable_reports,
+            unreadable.sender == address.rpartition("@")[2],
+        ),
+    )
+
+
+def _of_domain(domain: str) -> tuple[_Place, ...]:
+    def is_it(*columns: Column[object]) -> ColumnElement[bool]:
+        return or_(
+            *(
+                condition
+                for column in columns
+                for condition in (column == domain, column.endswith(f".{domain}", autoescape=True))
+            )
+        )
+
+    messages, groups = schema.messages.c, schema.report_groups.c
+    recipients = or_(
+        *(
+            messages.recipient_domains.contains(mark + domain + '"', autoescape=True)
+            for mark in ('"', ".")  # JSON
+        )
+    )
+    of_findings = exists().where(schema.findings.c.message == messages.id, is_it(schema.findings.c.domain))
+    return (
+        _messages(
+            or_(
+                is_it(
+                    messages.sender_domain,
+                    messages.author_domain,
+                    messages.organizational_domain,
+                    messages.client_name,
+                    messages.helo,
+                    messages.rewritten,
+                ),
+                recipients,
+                of_findings,
+            )
+        ),
+        _Place(
+            "counts",
+            schema.counts,
+            schema.counts.c.kind.in_(("domain", "failing")) & is_it(schema.counts.c.subject),
+        ),
+        _Place(
+            "groups of messages for reports", schema.report_groups, is_it(groups.author_domain, groups.sender_domain)
+        ),
+        _Place("DMARC records", schema.published, is_it(schema.published.c.domain)),
+        _Place("reports that were sent", schema.reports, is_it(schema.reports.c.domain), (schema.deliveries.c.report,)),
+        _Place(
+            "reports that came in",
+            schema.received_reports,
+            is_it(schema.received_reports.c.domain),
+            (schema.received_rows.c.report,),
+        ),
+        _Place(
+            "reports that came in and could not be read",
+            schema.unreadable_reports,
+            is_it(schema.unreadable_reports.c.sender),
+        ),
+    )

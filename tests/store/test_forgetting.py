@@ -1,0 +1,99 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""A person or a domain is removed, and nobody else."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from sqlalchemy import func, select
+
+from assay.store import forgetting, schema
+from assay.store.database import Database
+from assay.store.forgetting import Whom, count, forget
+from assay.store.rows import DmarcRow, FindingRow, MessageRow, PublishedRow
+from assay.store.search import Criteria
+from assay.store.whole import exported
+from assay.store.writer import Writer
+from store_rows import row
+
+ADDRESS, DOMAIN = Whom(address="<Ann@Gone.example>"), Whom(domain="gone.example")
+OTHERS = [row(1), row(2, sender="<ann@stays.example>"), row(3, sender_domain="notgone.example")]
+OF_DMARC = DmarcRow(PublishedRow("gone.example", "v=DMARC1; p=none", "treewalk"), "none", "none", False, False)
+PERSON: dict[str, dict[str, object]] = {
+    "sender": {"sender": "<ann@gone.example>"},
+    "author": {"author": "ANN@gone.example"},
+    "login": {"login": "ann@gone.example"},
+    "recipient": {"recipients": ("<bob@stays.example>", "<ann@Gone.example>")},
+    "rewritten": {"rewritten": "Ann@gone.example"},
+}
+ORGANIZATION: dict[str, dict[str, object]] = {
+    "sender": {"sender_domain": "gone.example"},
+    "below": {"sender_domain": "mail.gone.example"},
+    "author": {"author_domain": "gone.example", "dmarc": OF_DMARC},
+    "organizational": {"organizational_domain": "gone.example"},
+    "recipient": {"recipient_domains": ("stays.example", "gone.example")},
+    "recipient below": {"recipient_domains": ("a.gone.example",)},
+    "signature": {"findings": (FindingRow("dkim", "dkim", "pass", "gone.example", "s"),)},
+    "helo": {"helo": "mx.gone.example"},
+    "client": {"client_name": "mx.gone.example"},
+}
+
+
+def left(database: Database) -> list[MessageRow]:
+    return sorted(exported(database, Criteria()), key=lambda found: found.time)
+
+
+@pytest.mark.parametrize(
+    ("subject", "members"),
+    [(ADDRESS, members) for members in PERSON.values()] + [(DOMAIN, members) for members in ORGANIZATION.values()],
+    ids=[*PERSON, *(f"domain, {name}" for name in ORGANIZATION)],
+)
+def test_messages_go_whole(database: Database, subject: Whom, members: dict[str, object]) -> None:
+    Writer(database).write([*OTHERS, row(4, **members)])
+    assert count(database, subject)[0].count == 1
+    assert left(database)[3:]  # which was only counted
+    assert forget(database, subject)[0].count == 1
+    assert left(database) == OTHERS
+    with database.reading() as connection:
+        for table in (schema.findings, schema.addresses):
+            of = connection.execute(select(table.c.message)).scalars()
+            assert row(4).id not in {bytes(identity) for identity in of}
+    assert {each.count for each in count(database, subject)} == {0}
+
+
+def test_counts_groups_and_records_of_a_domain_go(database: Database) -> None:
+    Writer(database).write([*OTHERS, row(4, author_domain="gone.example", dmarc=OF_DMARC)])
+    found = {each.kind: each.count for each in forget(database, DOMAIN)}
+    assert found == {
+        "messages": 1,
+        "counts": 2,
+        "groups of messages for reports": 1,
+        "DMARC records": 1,
+        "reports that were sent": 0,
+        "reports that came in": 0,
+        "reports that came in and could not be read": 0,
+    }
+    with database.reading() as connection:
+        for table in (schema.counts, schema.report_groups, schema.published):
+            kept = connection.execute(select(table)).all()
+            assert kept
+            assert "gone.example" not in str(kept).replace("notgone.example", "")
+
+
+def test_many_messages_go_in_steps(database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(forgetting, "STEP_ROWS", 3)
+    Writer(database).write([row(number, sender_domain="gone.example") for number in range(10)])
+    assert forget(database, DOMAIN)[0].count == 10
+    with database.reading() as connection:
+        assert connection.execute(select(func.count()).select_from(schema.messages)).scalar_one() == 0
+
+
+def test_the_octets_are_overwritten(database: Database) -> None:
+    if not database.is_sqlite:
+        pytest.skip("PostgreSQL overwrites them after its next vacuum")
+    Writer(database).write([row(number, sender=f"<ann{number}@gone.example>") for number in range(50)])
+    for number in range(50):
+        forget(database, Whom(address=f"ann{number}@gone.example"))
+    files = b"".join(path.read_bytes() for path in Path(database.name).parent.glob("store.sqlite*"))
+    assert b"gone.example" not in files
