@@ -97,6 +97,7 @@ def test_a_consumer_that_is_killed_and_a_broker_too(
         password.write_text(broker.password)
         configuration.write_text(
             f"[store]\ndirectory = '{tmp_path}'\nbroker = '{broker.url}'\nbroker_password_file = '{password}'\n"
+            "counts_days = 3650\nmessages_days = 30\n"  # the rows are of 2023
         )
         declare(broker, "assay")
         publisher = RowPublisher(broker.url, broker.password, "assay")
@@ -119,3 +120,6 @@ def test_a_consumer_that_is_killed_and_a_broker_too(
             assert process.stderr is not None
             assert "consuming again in" in process.stderr.read()
     assert stored(tmp_path) == 1001
+    with contextlib.closing(sqlite3.connect(tmp_path / "store.sqlite")) as connection:
+        (kept,) = connection.execute("SELECT count(*) FROM messages").fetchone()
+    assert 1 <= kept <= 501  # the second consumer has removed what the first had written

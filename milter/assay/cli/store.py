@@ -22,7 +22,7 @@ from assay.cli.options import add_configuration
 from assay.cli.output import say
 from assay.cli.store_messages import store_configuration
 from assay.config import ConfigError
-from assay.config.database import open_store, read_password
+from assay.config.database import StoreBackend, open_store, read_password
 from assay.log import Level, Log
 from assay.store.destination import UnavailableError
 
@@ -81,7 +81,6 @@ def _check(options: argparse.Namespace) -> int:
 
 def _consume(options: argparse.Namespace) -> int:
     from assay.store.consuming import Consuming
-    from assay.store.writer import Writer
 
     configuration = store_configuration(options)
     section = configuration.store
@@ -90,9 +89,8 @@ def _consume(options: argparse.Namespace) -> int:
     log = Log(lambda _, text: print(text, file=sys.stderr, flush=True), Level.INFO)
     try:
         password = read_password(section.broker_password_file)
-        with contextlib.closing(open_store(section)) as database:
-            writer = Writer(database, section.sample)
-            consuming = Consuming(section.broker, password, section.exchange, options.queue, writer, log)
+        with contextlib.closing(StoreBackend(section)) as backend:
+            consuming = Consuming(section.broker, password, section.exchange, options.queue, backend, log)
             asyncio.run(_until_ended(consuming.run()))
     except UnavailableError as error:
         raise ConfigError(str(error)) from error

@@ -3,12 +3,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from assay import secrets
 from assay.config.store import StoreSection
 from assay.store.destination import UnavailableError
+from assay.store.rows import MessageRow
 
 if TYPE_CHECKING:
     from assay.store.database import Database
@@ -22,6 +24,33 @@ def open_store(section: StoreSection, *, may_write: bool = True) -> Database:
     from assay.store.database import open_database
 
     return open_database(section.location, read_password(section.password_file), may_write=may_write)
+
+
+class StoreBackend:
+    """The database, as whoever fills it needs it (`assay.store.destination.Backend`)."""
+
+    def __init__(self, section: StoreSection) -> None:
+        """:raises UnavailableError: it cannot be used now."""
+        from assay.store.retention import Retention
+        from assay.store.writer import Writer
+
+        self._database = open_store(section)
+        self._writer = Writer(self._database, section.sample)
+        self._retention = Retention(section.messages_days, section.counts_days)
+
+    def write(self, rows: Sequence[MessageRow]) -> None:
+        """Write rows, those that are there already once."""
+        self._writer.write(rows)
+
+    def tidy(self, now: float) -> None:
+        """Remove what is older than the operator wants."""
+        from assay.store.retention import prune
+
+        prune(self._database, self._retention, now)
+
+    def close(self) -> None:
+        """Close the connection."""
+        self._database.close()
 
 
 def read_password(name: str) -> str:

@@ -14,7 +14,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from assay.config import Configuration
-from assay.config.database import open_store, read_password
+from assay.config.database import StoreBackend, read_password
 from assay.config.store import StoreSection
 from assay.daemon.child import Kind, Tether
 from assay.daemon.meter import Copies, LogMeter
@@ -22,7 +22,6 @@ from assay.log import Log
 from assay.metrics.page import name_of
 from assay.store.channel import Receiver, RowChannel
 from assay.store.destination import Backend, Destination
-from assay.store.rows import MessageRow
 from assay.store.spool import Spool, SpoolFullError, take
 
 _PAUSE_SECONDS = 0.02  # between two looks under load, so that rows are taken by the dozen
@@ -80,36 +79,10 @@ def backends(configuration: Configuration) -> Mapping[str, Callable[[], Backend]
     section = configuration.store
     found: dict[str, Callable[[], Backend]] = {}
     if section.database:
-        found["database"] = lambda: _Store(section)
+        found["database"] = lambda: StoreBackend(section)
     if section.broker:
         found["broker"] = lambda: _broker(section)
     return found
-
-
-class _Store:
-    """The database, as a destination of rows."""
-
-    def __init__(self, section: StoreSection) -> None:
-        """:raises UnavailableError: it cannot be used now."""
-        from assay.store.writer import Writer
-
-        self._database = open_store(section)
-        self._writer = Writer(self._database, section.sample)
-        self._section = section
-
-    def write(self, rows: Sequence[MessageRow]) -> None:
-        """Write rows."""
-        self._writer.write(rows)
-
-    def tidy(self, now: float) -> None:
-        """Remove what is older than the operator wants."""
-        from assay.store.retention import Retention, prune
-
-        prune(self._database, Retention(self._section.messages_days, self._section.counts_days), now)
-
-    def close(self) -> None:
-        """Close the connection."""
-        self._database.close()
 
 
 def _broker(section: StoreSection) -> Backend:

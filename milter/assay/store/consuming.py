@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import time
 from collections.abc import Sequence
 
 from aio_pika.abc import AbstractIncomingMessage
 
 from assay.log import Log
 from assay.store.broker import open_consumer
-from assay.store.destination import BATCH_ROWS, GATHER_SECONDS, RowTaker, UnavailableError, write_all
+from assay.store.destination import BATCH_ROWS, GATHER_SECONDS, TIDY_SECONDS, Backend, UnavailableError, write_all
 from assay.store.json_form import from_json
 from assay.store.rows import MessageRow
 
@@ -25,7 +26,7 @@ LONGEST_WAIT_SECONDS = 30.0
 class Consuming:
     """Consumes until it is cancelled."""
 
-    def __init__(self, url: str, password: str, exchange: str, queue: str, backend: RowTaker, log: Log) -> None:
+    def __init__(self, url: str, password: str, exchange: str, queue: str, backend: Backend, log: Log) -> None:
         """
         :param url: of the broker, without a password.
         :param backend: writes; in a thread, so that the connection stays alive meanwhile.
@@ -35,6 +36,7 @@ class Consuming:
         self._backend = backend
         self._log = log
         self._wait = FIRST_WAIT_SECONDS
+        self._tidy_at = 0.0
 
     async def run(self) -> None:
         """Consume, and connect again whenever the broker or the database was away."""
@@ -50,6 +52,9 @@ class Consuming:
         consumer = await open_consumer(*self._where, 2 * BATCH_ROWS)
         try:
             async for batch in consumer.batches(BATCH_ROWS, GATHER_SECONDS):
+                if time.monotonic() >= self._tidy_at:
+                    await asyncio.to_thread(self._backend.tidy, time.time())
+                    self._tidy_at = time.monotonic() + TIDY_SECONDS
                 rows = [row for message in batch if (row := self._row(message)) is not None]
                 if rows:
                     self.written += await asyncio.to_thread(write_all, self._backend, rows, self._refuse)

@@ -45,7 +45,7 @@ class RowTaker(Protocol):
 
 
 class Backend(RowTaker, Protocol):
-    """Where a `Destination` takes rows to."""
+    """Where rows go."""
 
     def tidy(self, now: float) -> None:
         """Do what has to be done once an hour.
