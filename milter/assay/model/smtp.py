@@ -61,14 +61,14 @@ class Client(Struct, frozen=True):
 class Envelope(Struct, frozen=True):
     """One transaction's envelope.
 
-    `recipients` are as in RCPT TO, without angle brackets; `more_recipients` says that there were more than are kept.
-    `authenticated` is the SASL login name, empty for none (RFC 4954). `smtputf8` is whether MAIL asked for it
-    (RFC 6531, 3.4).
+    `recipients` are as in RCPT TO, without angle brackets. `authenticated` is the SASL login name, empty for none
+    (RFC 4954). `smtputf8` is whether MAIL asked for it (RFC 6531, 3.4). `more_recipients` is whether there were more
+    recipients than are kept.
     """
 
     reverse_path: ReversePath
     recipients: tuple[str, ...] = ()
-    more_recipients: bool = False
     queue_id: str = ""
     authenticated: str = ""
     smtputf8: bool = False
+    more_recipients: bool = False
