@@ -13,10 +13,11 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
-from sqlalchemy import func, select
+from sqlalchemy import func, insert, select, text
 
 from assay.store import database as module
 from assay.store import schema
@@ -222,6 +223,24 @@ class TestSqlite:
 
 
 class TestPostgresql:
+    def test_hosts_never_wait_for_each_other_in_a_circle(self, postgresql: Postgresql) -> None:
+        """Whoever waits for another at the first row of both has locked none that the other still needs."""
+        where = postgresql.create()
+        waiting = "SELECT count(*) FROM pg_stat_activity WHERE usename = 'assay' AND wait_event_type = 'Lock'"
+        with contextlib.closing(module.connect(where, PASSWORD)) as database, ThreadPoolExecutor(1) as thread:
+            database.migrate()
+            with contextlib.suppress(ZeroDivisionError), database.writing() as other:
+                other.execute(insert(schema.seen).values(id=row(1).id, day=0))
+                writing = thread.submit(Writer(database).write, [row(2), row(1)])
+                deadline = time.monotonic() + PATIENCE
+                while postgresql.execute(waiting) == "0":
+                    assert time.monotonic() < deadline
+                    time.sleep(0.01)
+                other.execute(text("SET lock_timeout = '1s'"))
+                other.execute(insert(schema.seen).values(id=row(2).id, day=0))
+                raise ZeroDivisionError  # nothing of it stays
+            assert writing.result(PATIENCE) == 2
+
     def test_what_is_wrong_names_the_fix_and_no_secret(self, postgresql: Postgresql) -> None:
         where = postgresql.create()
         for url, password, fix in (

@@ -13,6 +13,7 @@ from assay.store import schema
 from assay.store.database import Database
 from assay.store.destination import UnwritableError
 from assay.store.rows import DmarcRow, FindingRow, PublishedRow
+from assay.store.tallies import Tallies
 from assay.store.writer import Writer
 from store_rows import DAY, row
 
@@ -136,3 +137,12 @@ def test_addresses_can_be_searched_for_in_any_spelling(database: Database) -> No
         ("login", "ann"),
         ("recipient", "bob@example.net"),
     }
+
+
+def test_sums_are_in_one_order_whatever_order_rows_come_in() -> None:
+    """So that hosts that write at once lock the same counts in the same order."""
+    rows = [row(number, client=f"192.0.2.{number % 7}", author_domain=f"{number % 5}.example") for number in range(40)]
+    forward, backward = Tallies(rows), Tallies(rows[::-1])
+    assert forward.counts == backward.counts
+    assert forward.report_groups == backward.report_groups
+    assert forward.published == backward.published
