@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from http.cookies import SimpleCookie
 from typing import Any
 from urllib.parse import urlencode
@@ -13,6 +13,9 @@ from msgspec import Struct
 
 TOKEN = "0123456789abcdef0123456789abcdef"
 PEER = "127.0.0.1"
+
+#: Header fields of a request; pairs if one occurs more than once.
+Headers = Mapping[str, str] | Sequence[tuple[str, str]]
 
 
 class Asked(Struct, frozen=True):
@@ -41,23 +44,23 @@ class Browser:
         self._peer = peer
         self.cookies: dict[str, str] = {}
 
-    def get(self, path: str, headers: Mapping[str, str] | None = None, method: str = "GET") -> Asked:
+    def get(self, path: str, headers: Headers | None = None, method: str = "GET") -> Asked:
         """Ask for a page."""
         return self._ask(method, path, headers or {}, b"")
 
-    def post(self, path: str, fields: Mapping[str, str], headers: Mapping[str, str] | None = None) -> Asked:
+    def post(self, path: str, fields: Mapping[str, str], headers: Headers | None = None) -> Asked:
         """Send a form."""
         return self._ask("POST", path, headers or {}, urlencode(fields).encode())
 
-    def log_in(self, token: str = TOKEN, headers: Mapping[str, str] | None = None) -> Asked:
+    def log_in(self, token: str = TOKEN, headers: Headers | None = None) -> Asked:
         """Send the form of the login."""
         return self.post("/login", {"token": token}, headers)
 
-    def _ask(self, method: str, path: str, headers: Mapping[str, str], body: bytes) -> Asked:
+    def _ask(self, method: str, path: str, headers: Headers, body: bytes) -> Asked:
         where, _, query = path.partition("?")
-        fields = {"host": "page.example", **headers}
+        fields = [("host", "page.example"), *(headers.items() if isinstance(headers, Mapping) else headers)]
         if self.cookies:
-            fields["cookie"] = "; ".join(f"{name}={value}" for name, value in self.cookies.items())
+            fields.append(("cookie", "; ".join(f"{name}={value}" for name, value in self.cookies.items())))
         scope = {
             "type": "http",
             "asgi": {"version": "3.0"},
@@ -68,7 +71,7 @@ class Browser:
             "raw_path": where.encode(),
             "query_string": query.encode(),
             "root_path": "",
-            "headers": [(name.lower().encode(), value.encode("latin-1")) for name, value in fields.items()],
+            "headers": [(name.lower().encode(), value.encode("latin-1")) for name, value in fields],
             "client": None if self._peer is None else (self._peer, 1234),
             "server": ("127.0.0.1", 8891),
         }

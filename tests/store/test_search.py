@@ -9,9 +9,10 @@ from pathlib import Path
 import pytest
 
 from assay.store import search
-from assay.store.database import Database, open_database
+from assay.store.database import Database, connect, open_database
 from assay.store.rows import MessageRow
 from assay.store.search import Criteria, Cursor
+from postgresql import PASSWORD, Postgresql
 from store_generator import fill, generated
 
 END = 1_700_049_600_000
@@ -76,9 +77,14 @@ CRITERIA: dict[str, tuple[Criteria, Wanted]] = {
 }
 
 
-@pytest.fixture(scope="module")
-def database(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Database]:
-    made = open_database(str(tmp_path_factory.mktemp("store") / "store.sqlite"))
+@pytest.fixture(scope="module", params=["sqlite", "postgresql"])
+def database(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Database]:
+    if request.param == "sqlite":
+        made = open_database(str(tmp_path_factory.mktemp("store") / "store.sqlite"))
+    else:
+        server: Postgresql = request.getfixturevalue("postgresql")
+        made = connect(server.create(), PASSWORD)
+        made.migrate()
     fill(made, ROWS)
     yield made
     made.close()

@@ -18,12 +18,13 @@ from assay.config.web import WebSection
 from assay.daemon.status import History
 from assay.log import Log
 from assay.metrics import Pages
-from assay.store.database import open_database
+from assay.store.database import Database, connect, open_database
 from assay.store.rows import FindingRow, MessageRow
 from assay.web.access import Access, Proxies
 from assay.web.app import make_app
 from assay.web.headers import SafeHeaders
 from assay.web.site import open_site
+from postgresql import PASSWORD, Postgresql
 from store_generator import OURS, fill, generated
 
 #: What a stranger writes where he can.
@@ -68,15 +69,32 @@ def attacks(end: int) -> Iterator[MessageRow]:
         )  # fmt: skip
 
 
-def filled(folder: Path, count: int, *, attacked: bool = True) -> StoreSection:
-    """A store with so many generated messages, the last of them now."""
-    end = int(time.time() * 1000) - 60_000
+def filled(folder: Path, count: int) -> StoreSection:
+    """A store with so many generated messages, the last of them now, and those of strangers."""
     section = StoreSection(directory=str(folder), addresses=True, subjects=True)
     with contextlib.closing(open_database(section.location)) as database:
-        fill(database, generated(count, days=30, end=end))
-        if attacked:
-            fill(database, attacks(end))
+        _fill(database, count)
     return section
+
+
+def filled_postgresql(folder: Path, server: Postgresql, count: int) -> StoreSection:
+    """The same in PostgreSQL."""
+    password = folder / "password"
+    password.touch(0o600)
+    password.write_text(f"{PASSWORD}\n")
+    section = StoreSection(
+        directory=str(folder), database=server.create(), password_file=str(password), addresses=True, subjects=True
+    )
+    with contextlib.closing(connect(section.location, PASSWORD)) as database:
+        database.migrate()
+        _fill(database, count)
+    return section
+
+
+def _fill(database: Database, count: int) -> None:
+    end = (int(time.time()) // 600 - 1) * 600_000  # the same in stores that are filled one after the other
+    fill(database, generated(count, days=30, end=end))
+    fill(database, attacks(end))
 
 
 @contextlib.contextmanager

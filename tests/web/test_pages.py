@@ -205,5 +205,17 @@ def test_a_time_of_the_search_includes_its_day_or_minute(text: str, end: bool, m
     assert messages._moment(text, end=end) == moment
 
 
+@pytest.mark.parametrize("argument", ["since", "until"])
+@pytest.mark.parametrize("day", ["0001-01-01", "1969-12-31", "1970-01-01", "9999-12-31"])
+def test_a_search_at_the_ends_of_time(browser: Browser, argument: str, day: str) -> None:
+    for asked in ("", "ann%40example.org"):
+        found = browser.get(f"/messages?{argument}={day}&q={asked}")
+        assert found.status == 200
+        if (argument == "until") == (day < "1971"):
+            assert "No message." in found.text or "is not a time" in found.text
+        elif "is not a time" not in found.text:
+            assert "/messages/0" in found.text
+
+
 def test_a_nul_in_the_address_is_left_out() -> None:
     assert WebQuery("/messages", {"q": " a\0b "}).text("q") == "ab"

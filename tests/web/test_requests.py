@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -21,6 +22,7 @@ from assay.web.access import Access, Proxies
 from assay.web.app import MAX_FORM, _single, make_app
 from assay.web.headers import FIELDS
 from assay.web.pages import PAGES
+from assay.web.server import MAX_HEADER
 from assay.web.site import open_site
 
 Made = Callable[..., Browser]
@@ -80,8 +82,12 @@ def test_the_login_leads_where_one_wanted_to_go_and_the_logout_ends_it(browser: 
 
 
 @pytest.mark.parametrize(
-    "next_", ["//evil.example/", "https://evil.example/", "/\\evil.example", "\\\\evil.example", "javascript:x", "/a\n"]
-)
+    "next_",
+    [
+        "//evil.example/", "https://evil.example/", "/\\evil.example", "\\\\evil.example", "javascript:x", "/a\n",
+        "//[", "/\\[",
+    ],
+)  # fmt: skip
 def test_the_login_never_leads_elsewhere(browser: Made, next_: str) -> None:
     from urllib.parse import quote
 
@@ -107,6 +113,9 @@ def test_a_wrong_token_is_logged_and_soon_throttled(browser: Made, logged: list[
         {"sec-fetch-site": "same-site"},
         {"origin": "https://evil.example"},
         {"origin": "null"},
+        {"origin": "http://["},
+        {"origin": "http://[x]"},
+        {"origin": "page.example"},
     ],
 )
 def test_a_form_of_another_site_is_refused(browser: Made, path: str, headers: dict[str, str]) -> None:
@@ -189,3 +198,20 @@ def test_a_field_that_a_request_has_twice_counts_for_nothing() -> None:
     """A client sent one, and the proxy added its own."""
     names = [(b"x-remote-user", b"root"), (b"x-remote-user", b"ann"), (b"host", b"a")]
     assert _single(Request({"type": "http", "headers": names})) == {"host": "a"}
+
+
+def test_many_fields_in_a_head_cost_little() -> None:
+    names = [(b"%x" % number, b"") for number in range(MAX_HEADER // len(b"fff:\r\n"))]
+    began = time.thread_time()
+    assert len(_single(Request({"type": "http", "headers": names}))) == len(names)
+    assert time.thread_time() - began < 0.05
+
+
+def test_a_client_that_names_itself_to_the_proxy_is_throttled_all_the_same(browser: Made) -> None:
+    """Some proxies append to the field of their client, and some add one of their own after it."""
+    someone = browser(proxies=("127.0.0.1",))
+    statuses = [
+        someone.post("/login", {"token": "guess"}, [("X-Forwarded-For", f"192.0.2.{n}"), ("X-Forwarded-For", "::1")])
+        for n in range(6)
+    ]
+    assert [each.status for each in statuses] == [403] * 5 + [429]

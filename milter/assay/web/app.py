@@ -8,10 +8,11 @@ origin alone.
 from __future__ import annotations
 
 import time
+from collections import Counter
 from collections.abc import Mapping
 from functools import partial
 from typing import Any
-from urllib.parse import parse_qs, quote, urlsplit
+from urllib.parse import parse_qs, quote
 
 from msgspec import Struct
 from starlette.applications import Starlette
@@ -167,7 +168,9 @@ class Door(Struct, frozen=True):
         return self.access.user(_peer(request), _single(request), request.cookies.get(COOKIE, ""))
 
     def _client(self, request: Request) -> str:
-        return self.access.proxies.client(_peer(request), request.headers.get("x-forwarded-for", ""))
+        # A proxy may append a field of its own to what its client sent, so the last value of the last one counts.
+        forwarded = request.headers.getlist("x-forwarded-for")
+        return self.access.proxies.client(_peer(request), ",".join(forwarded))
 
     def _is_https(self, request: Request) -> bool:
         """Whether the browser speaks TLS, as a trusted proxy says."""
@@ -181,7 +184,8 @@ class Door(Struct, frozen=True):
         if site:
             allowed = site in ("same-origin", "none")
         else:
-            allowed = not origin or urlsplit(origin).netloc == request.headers.get("host", "")
+            # An origin is a scheme and an authority, no more.
+            allowed = not origin or origin.partition("://")[2] == request.headers.get("host", "")
         if not allowed:
             self.log.warning(f"page: a form of another site was refused; its origin: {quoted(origin or site)}")
             raise HTTPException(403, "this form is of another site")
@@ -232,8 +236,8 @@ async def _form(request: Request) -> Mapping[str, str]:
 
 def _single(request: Request) -> Mapping[str, str]:
     """The header fields that occur once. Of several with one name, a client may have added one to the proxy's."""
-    names = [name.decode("latin-1") for name, _ in request.headers.raw]
-    return {name: request.headers[name] for name in names if names.count(name) == 1}
+    times = Counter(request.headers.keys())
+    return {name: value for name, value in request.headers.items() if times[name] == 1}
 
 
 def _peer(request: Request) -> Peer:
@@ -242,8 +246,7 @@ def _peer(request: Request) -> Peer:
 
 def _local(path: str) -> str:
     """Where to go after the login: a page of ours, whatever the address says."""
-    parts = urlsplit(path.replace("\\", "/"))
-    allowed = path.startswith("/") and not path.startswith(("//", "/\\")) and not parts.netloc and path.isprintable()
+    allowed = path.startswith("/") and not path.startswith(("//", "/\\")) and path.isprintable()
     return path if allowed else _START
 
 

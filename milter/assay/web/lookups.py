@@ -64,7 +64,8 @@ class DomainLookups:
         for ended in [self._look(domain) for domain in domains]:
             if ended is not None:
                 ended.wait(max(0.0, deadline - time.monotonic()))
-        return {domain: self._reports[domain] for domain in domains if domain in self._reports}
+        with self._lock:
+            return {domain: self._reports[domain] for domain in domains if domain in self._reports}
 
     def close(self) -> None:
         """Start no further look."""

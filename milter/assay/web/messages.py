@@ -99,11 +99,11 @@ def _moment(text: str, *, end: bool) -> int:
         if match is None:
             raise ValueError
         moment = datetime.fromisoformat(f"{match[1]}T{match[2] or '00:00'}").replace(tzinfo=UTC)
-    except ValueError:
+        if end:
+            moment += timedelta(minutes=1) if match[2] else timedelta(days=1)
+    except (ValueError, OverflowError):  # the second: after the year 9999
         raise TimeError(text) from None
-    if end:
-        moment += timedelta(minutes=1) if match[2] else timedelta(days=1)
-    return int(moment.timestamp() * 1000)
+    return max(1, int(moment.timestamp() * 1000))  # no message is older than 1970
 
 
 def _form(query: WebQuery) -> SearchForm:

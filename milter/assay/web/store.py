@@ -5,11 +5,10 @@ from __future__ import annotations
 
 import threading
 import time
-from pathlib import Path
 
-from assay import secrets
+from assay.config.database import open_store
 from assay.config.store import StoreSection
-from assay.store.database import Database, open_database
+from assay.store.database import Database
 from assay.store.destination import UnavailableError
 
 _AGAIN_SECONDS = 2.0  # after a failure, our choice: a page that waits for a dead server helps nobody
@@ -36,7 +35,7 @@ class ReadStore:
                 if self._fault is not None and time.monotonic() - self._since < _AGAIN_SECONDS:
                     raise self._fault
                 try:
-                    self._database = self._open()
+                    self._database = open_store(self._section, may_write=False)
                 except UnavailableError as error:
                     self._fault, self._since = error, time.monotonic()
                     raise
@@ -46,13 +45,3 @@ class ReadStore:
         """Close all connections."""
         if self._database is not None:
             self._database.close()
-
-    def _open(self) -> Database:
-        section = self._section
-        password = ""
-        if section.password_file:
-            try:
-                password = secrets.read(Path(section.password_file)).decode().strip()
-            except secrets.SecretError as error:
-                raise UnavailableError(str(error)) from error
-        return open_database(section.location, password, may_write=False)
