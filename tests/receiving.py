@@ -16,16 +16,28 @@ class Receiver:
     :ivar taken: reverse-path, recipient and octets of each message.
     :ivar replies: instead of 250: the reply to RCPT of an address.
     :ivar at_data: likewise the reply to the end of the message.
+    :ivar at_mail: likewise the reply to MAIL.
+    :ivar max_octets: what it says with SIZE, when it starts.
     """
 
     def __init__(self) -> None:
         self.taken: list[tuple[str, str, bytes]] = []
         self.replies: dict[str, str] = {}
         self.at_data: dict[str, str] = {}
+        self.at_mail = ""
+        self.max_octets = 10_000_000
         with socket.socket() as unused:
             unused.bind(("127.0.0.1", 0))
             self.port: int = unused.getsockname()[1]
         self._controller: Controller | None = None
+
+    async def handle_MAIL(  # noqa: N802  # the library's name
+        self, server: SMTP, session: Session, envelope: Envelope, address: str, options: list[Any]
+    ) -> str:
+        if self.at_mail:
+            return self.at_mail
+        envelope.mail_from = address
+        return "250 2.1.0 Ok"
 
     async def handle_RCPT(  # noqa: N802  # the library's name
         self, server: SMTP, session: Session, envelope: Envelope, address: str, options: list[Any]
@@ -49,7 +61,7 @@ class Receiver:
         return f"smtp://127.0.0.1:{self.port}"
 
     def __enter__(self) -> Receiver:
-        self._controller = Controller(self, hostname="127.0.0.1", port=self.port, data_size_limit=10_000_000)
+        self._controller = Controller(self, hostname="127.0.0.1", port=self.port, data_size_limit=self.max_octets)
         self._controller.start()
         return self
 

@@ -15,10 +15,12 @@ from assay.config.database import open_store
 from assay.daemon.reporter import ReportTurns
 from assay.log import Log
 from assay.store import outbox
+from assay.store.database import connect
 from assay.store.outbox import DAY_SECONDS, OutgoingReport, ReportDelivery
 from assay.store.rows import DmarcRow, FindingRow, MessageRow, PublishedRow
 from assay.store.writer import Writer
 from nameserver import NameServer
+from postgresql import PASSWORD
 from receiving import Receiver
 from signing import pem, record, rsa_key
 from store_rows import DAY, row
@@ -40,15 +42,24 @@ class Reporting:
     """All of it, in a folder."""
 
     def __init__(
-        self, folder: Path, nameserver: NameServer, receiver: Receiver, section: Mapping[str, Any] = NOTHING
+        self,
+        folder: Path,
+        nameserver: NameServer,
+        receiver: Receiver,
+        section: Mapping[str, Any] = NOTHING,
+        database: str = "sqlite",
     ) -> None:
         """
         :param section: further keys of ``[reports]``.
+        :param database: ``store.database``.
         """
         (folder / "store").mkdir(exist_ok=True)
         key = folder / "key.pem"
         key.write_bytes(pem(rsa_key()))
         key.chmod(0o600)
+        password = folder / "database.password"
+        password.write_text(PASSWORD)
+        password.chmod(0o600)
         host, port = nameserver.address
         self.receiver = receiver
         self.nameserver = nameserver
@@ -57,7 +68,11 @@ class Reporting:
             {
                 "identity": {"authserv_id": "mx.receiver.example"},
                 "dns": {"nameservers": [f"{host}:{port}"], "timeout_seconds": 1.0, "budget_seconds": 5.0},
-                "store": {"directory": str(folder / "store")},
+                "store": {
+                    "directory": str(folder / "store"),
+                    "database": database,
+                    "password_file": str(password) if "://" in database else "",
+                },
                 "sign": {"domain": [{"domain": "receiver.example", "selectors": ["s1"], "key_files": [str(key)]}]},
                 "reports": {
                     "organization": "Receiver Ltd",
@@ -69,6 +84,10 @@ class Reporting:
             },
             Configuration,
         )
+        if "://" in database:
+            new = connect(database, PASSWORD)
+            new.migrate()
+            new.close()
         self.database = open_store(self.configuration.store)
         with self.database.writing() as connection:  # not the first day
             outbox.plan(connection, DAY - 1, [], now=0, dry_run=False)

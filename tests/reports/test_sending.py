@@ -4,10 +4,7 @@
 from __future__ import annotations
 
 import gzip
-import json
-import sqlite3
 from collections.abc import Iterator, Mapping
-from contextlib import closing
 from email import message_from_bytes, policy
 from email.message import EmailMessage
 from pathlib import Path
@@ -18,10 +15,14 @@ import msgspec
 import parsedmarc
 import pytest
 
+from assay.reports import sending
+from assay.reports.planning import days_to_plan
+from assay.session.outgoing import Outgoing, Signed
 from assay.store import outbox
 from assay.store.outbox import DAY_SECONDS
 from assay.store.rows import PublishedRow
 from nameserver import NameServer
+from postgresql import Postgresql
 from receiving import Receiver
 from report_world import LATER, NEXT_DAY, ROWS, Reporting, failed, seen
 from signing import record, rsa_key
@@ -39,9 +40,15 @@ def nameserver() -> Iterator[NameServer]:
         yield running
 
 
-@pytest.fixture
-def world(tmp_path: Path, nameserver: NameServer, receiver: Receiver) -> Iterator[Reporting]:
-    made = Reporting(tmp_path, nameserver, receiver)
+@pytest.fixture(params=["sqlite", "postgresql"])
+def world(
+    request: pytest.FixtureRequest, tmp_path: Path, nameserver: NameServer, receiver: Receiver
+) -> Iterator[Reporting]:
+    database = "sqlite"
+    if request.param == "postgresql":
+        server: Postgresql = request.getfixturevalue("postgresql")
+        database = server.create()
+    made = Reporting(tmp_path, nameserver, receiver, database=database)
     yield made
     made.database.close()
 
@@ -96,6 +103,18 @@ class TestOneReport:
         world.run()
         world.run(until=LATER + 20 * 3600)
         assert len(world.receiver.taken) == 1
+
+    @pytest.mark.parametrize(("listed", "is_older"), [("reader.example", True), ("example.com", False)])
+    def test_its_destination_gets_the_older_schema(self, world: Reporting, listed: str, is_older: bool) -> None:
+        section = msgspec.structs.replace(world.configuration.reports, older_schema=(listed,))
+        world.configuration = msgspec.structs.replace(world.configuration, reports=section)
+        world.see(seen(1, rua="mailto:d@reader.example"))
+        world.run()
+        ((_, _, octets),) = world.receiver.taken
+        message, _ = parsed(octets)
+        (attachment,) = message.iter_attachments()
+        xml = gzip.decompress(attachment.get_payload(decode=True))  # type: ignore[arg-type]
+        assert (b"urn:ietf:params:xml:ns:dmarc-2.0" not in xml) == is_older
 
     def test_two_policies_of_a_day_are_two_reports(self, world: Reporting) -> None:
         passed = seen(1)
@@ -178,18 +197,51 @@ class TestNotSent:
         assert len(whys) == 41
         assert all("reports.max_per_destination is reached for example.net" in why for why in whys)
 
-    def test_the_first_day_is_a_dry_run(self, tmp_path: Path, nameserver: NameServer, receiver: Receiver) -> None:
-        world = Reporting(tmp_path, nameserver, receiver)
+    def test_the_first_day_is_a_dry_run(self, world: Reporting, tmp_path: Path) -> None:
         with world.database.writing() as connection:
             connection.exec_driver_sql("DELETE FROM report_days")
         world.see(seen(1))
         world.run()
-        assert receiver.taken == []
+        assert world.receiver.taken == []
         assert world.reports()["example.com"].state == "dry run"
+        assert [each.state for each in world.deliveries().values()] == ["dry run"]
         (path,) = (tmp_path / "store" / "reports").glob("*.xml.gz")
         assert path.name.startswith("receiver.example!example.com!")
         assert b"192.0.2.1" in gzip.decompress(path.read_bytes())
-        world.database.close()
+
+    def test_a_dry_run_of_a_domain_whose_file_name_would_be_too_long(self, world: Reporting, tmp_path: Path) -> None:
+        with world.database.writing() as connection:
+            connection.exec_driver_sql("DELETE FROM report_days")
+        long = ".".join(["a" * 60] * 3 + ["example.com"])
+        world.see(seen(1, long), seen(2))
+        world.run()
+        assert {each.state for each in world.reports().values()} == {"dry run"}
+        assert len(list((tmp_path / "store" / "reports").glob("*.xml.gz"))) == 2
+
+    def test_what_would_not_be_sent_is_not_written_in_a_dry_run(self, world: Reporting) -> None:
+        with world.database.writing() as connection:
+            connection.exec_driver_sql("DELETE FROM report_days")
+            outbox.suppress(connection, outbox.Suppression("d@example.com", 0, "a report came back", 0))
+        world.see(seen(1))
+        assert "is suppressed" in self.why(world)
+
+    @pytest.mark.parametrize("rua", ["mailto:d@stranger.example", "https://example.com/"])
+    def test_its_file_is_removed(self, world: Reporting, rua: str, tmp_path: Path) -> None:
+        world.see(seen(1, rua=rua))
+        self.why(world)
+        assert list((tmp_path / "store" / "reports").iterdir()) == []
+
+    def test_it_is_too_large(self, world: Reporting, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(sending, "MAX_OCTETS", 100)
+        world.see(seen(1))
+        assert "at most 100 are sent" in self.why(world)
+
+    def test_the_relay_takes_none_so_large(self, world: Reporting) -> None:
+        world.receiver.__exit__()
+        world.receiver.max_octets = 1000
+        world.receiver.__enter__()
+        world.see(seen(1))
+        assert "the relay takes at most 1000" in self.why(world)
 
 
 class TestTrouble:
@@ -199,6 +251,7 @@ class TestTrouble:
         world.run(until=LATER)
         assert world.reports()["example.com"].state == "waiting"
         assert any("1 reports wait" in line for line in world.lines)
+        assert len(world.lines) < 10
         with Receiver() as again:
             section = msgspec.structs.replace(world.configuration.reports, relay=again.url)
             world.configuration = msgspec.structs.replace(world.configuration, reports=section)
@@ -212,6 +265,35 @@ class TestTrouble:
         assert world.reports()["example.com"].state == "given up"
         assert any("given up" in line for line in world.lines)
         assert list(Path(world.configuration.store.directory, "reports").glob("*.gz")) == []
+
+    def test_a_dead_relay_is_reported_once_for_all_that_wait(self, world: Reporting) -> None:
+        world.see(*(seen(number, f"example{number}.com") for number in range(5)))
+        world.receiver.__exit__()
+        world.turn(NEXT_DAY)
+        world.turn(LATER)
+        world.turn(LATER + 20)
+        (line,) = world.lines
+        assert line.endswith("5 reports wait")
+
+    def test_a_relay_that_refuses_our_address_costs_no_destination_its_reports(self, world: Reporting) -> None:
+        world.see(seen(1))
+        world.receiver.at_mail = "550 5.7.1 not from you"
+        world.run()
+        assert world.reports()["example.com"].state == "waiting"
+        assert any("550 5.7.1 not from you; 1 reports wait" in line for line in world.lines)
+        with world.database.reading() as connection:
+            assert outbox.all_suppressions(connection) == []
+        world.receiver.at_mail = ""
+        world.turn(LATER + 5 * 3600)
+        assert world.reports()["example.com"].state == "sent"
+
+    def test_what_cannot_be_signed_waits(self, world: Reporting, monkeypatch: pytest.MonkeyPatch) -> None:
+        world.see(seen(1))
+        monkeypatch.setattr(Outgoing, "sign", lambda *_: Signed(why="receiver.example: the key is broken"))
+        world.run()
+        assert world.receiver.taken == []
+        assert world.reports()["example.com"].state == "waiting"
+        assert any("not signed: receiver.example: the key is broken" in line for line in world.lines)
 
     def test_a_destination_that_refuses_gets_none_for_a_while(self, world: Reporting) -> None:
         world.see(seen(1))
@@ -292,10 +374,8 @@ def test_sending_is_spread(world: Reporting) -> None:
     assert len(set(due)) == 40
 
 
-def test_what_was_planned_is_in_the_database(world: Reporting) -> None:
-    world.see(seen(1))
-    world.turn(NEXT_DAY)
-    path = Path(world.configuration.store.directory, "store.sqlite")
-    with closing(sqlite3.connect(path)) as connection:
-        ((published,),) = connection.execute("SELECT published FROM reports")
-    assert len(json.loads(published)) == 1
+def test_a_clock_that_was_wrong_does_not_end_all_reports() -> None:
+    today = NEXT_DAY // DAY_SECONDS
+    assert days_to_plan([today - 2, today + 4000], NEXT_DAY) == [today - 1]
+    assert days_to_plan([today - 2000], NEXT_DAY) == [today - 3, today - 2, today - 1]
+    assert days_to_plan([], NEXT_DAY) == [today - 1]

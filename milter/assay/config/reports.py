@@ -84,7 +84,7 @@ class ReportsSection(Section, frozen=True):
     ] = ""
     older_schema: Annotated[
         tuple[str, ...],
-        Meta(description="Destinations, as domains, that want the XML of RFC 7489 instead of RFC 9990."),
+        Meta(description="Domains of rua= addresses that want the XML of RFC 7489 instead of RFC 9990."),
     ] = ()
     min_messages: Annotated[
         int,

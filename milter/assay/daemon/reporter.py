@@ -121,7 +121,8 @@ class ReportTurns:
             if not self.leads:
                 return 0
             dispatch.plan(now)
-            return dispatch.send_due(now, self._ending)
+            # Asked before each report: whoever lost the connection to the database may have a successor.
+            return dispatch.send_due(now, lambda: self._ending() or not leadership.held())
         except (UnavailableError, OSError) as error:
             self.leads = False
             if time.monotonic() >= self._remind_at:

@@ -115,6 +115,6 @@ def days_to_plan(planned: Iterable[int], now: int, most: int = 3) -> list[int]:
     :param most: how many days back; reports about older ones would only surprise.
     """
     today = (now - PLAN_SECONDS) // DAY_SECONDS
-    done = set(planned)
+    done = {day for day in planned if day < today}  # others are of a clock that was wrong
     first = max(done, default=today - 2) + 1
     return [day for day in range(max(first, today - most), today) if day not in done]

@@ -85,8 +85,9 @@ class Relay:
         connection = self._connected()
         try:
             code, text = connection.mail(sender)
-            if code // 100 == 2:
-                code, text = connection.rcpt(recipient)
+            if code // 100 != 2:  # it is our address or our host that it does not want
+                raise smtplib.SMTPSenderRefused(code, text, sender)
+            code, text = connection.rcpt(recipient)
             if code // 100 == 2:
                 code, text = _data(connection, b"".join(message))
             if code // 100 == 2:
@@ -131,6 +132,8 @@ class Relay:
                 elif self._tls is Tls.REQUIRED:
                     raise smtplib.SMTPException("the relay does not offer STARTTLS, and reports.relay_tls requires it")
             if self._user:
+                if not (self._user + self._password).isascii():  # the library encodes nothing else
+                    raise smtplib.SMTPException("the login name or the password is not ASCII")
                 connection.login(self._user, self._password)
             unless_ready.pop_all()
         return connection

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
 from pathlib import Path
 
 from msgspec import Struct
@@ -33,12 +34,14 @@ from assay.store import outbox
 from assay.store.database import Database
 from assay.store.outbox import DAY_SECONDS, OutgoingReport, ReportDelivery, ReportState, Suppression
 
-GIVE_UP_SECONDS = DAY_SECONDS  # after a report was due
+GIVE_UP_SECONDS = 28 * 3600  # after a report was planned, our choice: sending begins 20 hours later at most
 FIRST_WAIT_SECONDS = 300  # before the second try; doubled up to the longest
 LONGEST_WAIT_SECONDS = 4 * 3600
 FAILING_DAYS = 30  # in which all mail of a destination must have failed, for it to get no report
 AT_A_TIME = 100  # reports that are read from the database
+MAX_OCTETS = 50_000_000  # of a message with a report, our choice: no large site takes more; it is in memory while sent
 _TOKEN_OCTETS = 8
+_MAX_FILE_NAME = 255  # octets, on all usual file systems
 
 
 class Correspondence(Struct, frozen=True):
@@ -113,16 +116,17 @@ class Dispatch:
                     break
                 try:
                     self._deal_with(planned, relay, now)
-                except RelayError as error:  # nothing else will get through now either
-                    self._postpone(planned, str(error), now)
+                except (RelayError, UnsignedError) as error:  # nothing else will get through now either
                     self._tell(f"reports: {error}; {len(due) - done} reports wait")
+                    for left in due[done:]:
+                        self._postpone(left, str(error), now)
                     break
                 done += 1
         return done
 
     def _deal_with(self, planned: OutgoingReport, relay: Relay, now: int) -> None:
         """One report that is due, as far as possible now."""
-        path = self._to.directory / f"{planned.id}.xml.gz"
+        path = self._path(planned)
         try:
             described = self._written(planned, path, now)
         except writing.VanishedError:
@@ -137,14 +141,36 @@ class Dispatch:
                 if unknown:
                     self._postpone(planned, unknown, now)
                 return
-        if dry_run:
-            path.rename(path.with_name(report.file_name(described, self._section.receiver_domain)))
-            self._settle(planned, ReportState.DRY_RUN, f"written to {self._to.directory}", now)
+        if dry_run and any(delivery.state is ReportState.WAITING for delivery in deliveries):
+            self._write_only(planned, described, deliveries, now)
             return
         for delivery in deliveries:
             if delivery.state is ReportState.WAITING and delivery.due <= now:
                 self._deliver(planned, described, delivery, path, relay, now)
-        self._conclude(planned, path, now)
+        self._conclude(planned, now)
+
+    def _write_only(
+        self,
+        planned: OutgoingReport,
+        described: report.AggregateReport,
+        deliveries: Iterable[ReportDelivery],
+        now: int,
+    ) -> None:
+        """In a dry run: leave the file, with the name that a receiver would see if a file can have it."""
+        path = self._path(planned)
+        name = report.file_name(described, self._section.receiver_domain)
+        if len(name) <= _MAX_FILE_NAME:
+            path.rename(path.with_name(name))
+        why = f"written to {self._to.directory}"
+        with self._database.writing() as connection:
+            for delivery in deliveries:
+                if delivery.state is ReportState.WAITING:
+                    outbox.change_delivery(connection, replace(delivery, state=ReportState.DRY_RUN, changed=now))
+            outbox.change_report(connection, planned.id, now, state=ReportState.DRY_RUN, why=why)
+
+    def _path(self, planned: OutgoingReport) -> Path:
+        """The file with a report, from before its first delivery until after its last."""
+        return self._to.directory / f"{planned.id}.xml.gz"
 
     def _written(self, planned: OutgoingReport, path: Path, now: int) -> report.AggregateReport:
         """Make the file, unless it is there."""
@@ -152,13 +178,20 @@ class Dispatch:
             described = writing.describe(connection, planned, self._section)
             if path.exists():
                 return described
-            schema = report.Schema.RFC9990
-            if Entries.parse(self._section.older_schema).hold(planned.domain):
-                schema = report.Schema.RFC7489
-            octets = writing.write(connection, planned, described, schema, path)
+            _, text, _ = outbox.record_of(connection, planned.published[0])
+            octets = writing.write(connection, planned, described, self._schema(text), path)
         with self._database.writing() as connection:
             outbox.change_report(connection, planned.id, now, octets=octets)
         return described
+
+    def _schema(self, record: str) -> report.Schema:
+        """The older one if any destination of a record wants it: all of them get the same file."""
+        older = Entries.parse(self._section.older_schema)
+        for uri in dmarc.parse(record.encode("ascii", "replace")).rua:
+            with suppress(report.UriError):
+                if older.hold(report.parse_mailto(uri).domain.name):
+                    return report.Schema.RFC7489
+        return report.Schema.RFC9990
 
     def _look_up(
         self, planned: OutgoingReport, described: report.AggregateReport, now: int
@@ -183,7 +216,7 @@ class Dispatch:
             why = "; ".join(f"{each.uri}: {each.reason}" for each in found.uris)
             self._settle(planned, ReportState.NOT_SENT, why or "its record has no usable rua", now)
             return [], ""
-        size = (self._to.directory / f"{planned.id}.xml.gz").stat().st_size * 3 // 2  # in base64, with the header
+        size = self._path(planned).stat().st_size * 3 // 2  # in base64, with the header
         deliveries = []
         for recipient in found.recipients:
             host = recipient.mailbox.domain
@@ -213,6 +246,8 @@ class Dispatch:
         address, host = str(recipient.mailbox), recipient.mailbox.domain.name
         if recipient.max_size is not None and size > recipient.max_size:
             return f"the report has {size} octets, and its record wants at most {recipient.max_size}"
+        if size > MAX_OCTETS:
+            return f"the report has {size} octets, and at most {MAX_OCTETS} are sent"
         if self._to.listed.hold(address):
             return "listed in reports.suppress"
         midnight = now - now % DAY_SECONDS
@@ -293,12 +328,12 @@ class Dispatch:
         with self._database.writing() as connection:
             outbox.suppress(connection, Suppression(delivery.address.lower(), until, why, now))
 
-    def _conclude(self, planned: OutgoingReport, path: Path, now: int) -> None:
+    def _conclude(self, planned: OutgoingReport, now: int) -> None:
         """What became of a report, from what became of its deliveries."""
         with self._database.reading() as connection:
             deliveries = outbox.deliveries_of(connection, planned.id)
         waiting = [delivery for delivery in deliveries if delivery.state is ReportState.WAITING]
-        if waiting and now >= planned.planned + GIVE_UP_SECONDS + LONGEST_WAIT_SECONDS:
+        if waiting and now >= planned.planned + GIVE_UP_SECONDS:
             for delivery in waiting:
                 self._note(replace(delivery, state=ReportState.GIVEN_UP, changed=now))
                 self._tell(f"reports: {planned.domain} to {delivery.address}: given up: {delivery.why}")
@@ -311,14 +346,12 @@ class Dispatch:
         states = {delivery.state for delivery in deliveries}
         state = next(state for state in _BEST_FIRST if state in states)
         why = "; ".join(f"{each.address}: {each.why}" for each in deliveries if each.state is state)
-        path.unlink(missing_ok=True)
         self._settle(planned, state, why, now)
 
     def _postpone(self, planned: OutgoingReport, why: str, now: int) -> None:
         """Try again later, or give up."""
-        if now >= planned.planned + GIVE_UP_SECONDS + LONGEST_WAIT_SECONDS:
+        if now >= planned.planned + GIVE_UP_SECONDS:
             self._tell(f"reports: {planned.domain}: given up: {why}")
-            (self._to.directory / f"{planned.id}.xml.gz").unlink(missing_ok=True)
             self._settle(planned, ReportState.GIVEN_UP, why, now)
             return
         age = max(0, now - planned.planned)
@@ -327,6 +360,8 @@ class Dispatch:
             outbox.change_report(connection, planned.id, now, due=now + wait, why=why)
 
     def _settle(self, planned: OutgoingReport, state: ReportState, why: str, now: int) -> None:
+        """Note the end of a report, and remove its file."""
+        self._path(planned).unlink(missing_ok=True)
         with self._database.writing() as connection:
             outbox.change_report(connection, planned.id, now, state=state, why=why)
 
@@ -337,7 +372,6 @@ _BEST_FIRST = (
     ReportState.REFUSED,
     ReportState.GIVEN_UP,
     ReportState.NOT_SENT,
-    ReportState.DRY_RUN,
 )
 
 
@@ -364,7 +398,7 @@ def signed(mail: report.Mail, signing: Signing, sender: Mailbox, now: int) -> li
         hashes.update(piece)
     made = outgoing.sign(mail.header, hashes, now)
     if not made.signers:
-        raise UnsignedError(made.why)
+        raise UnsignedError(f"not signed: {made.why}")
     top = b"".join(
         b"DKIM-Signature: " + edit.value.replace("\r\n", "\n").replace("\n", "\r\n").encode() + b"\r\n"
         for edit in reversed(made.edits)

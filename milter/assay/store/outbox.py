@@ -14,7 +14,7 @@ from typing import Any
 
 from msgspec import Struct
 from sqlalchemy import Connection as Connection  # exported: the rooms above pass it through
-from sqlalchemy import Integer, and_, case, delete, func, or_, select, update
+from sqlalchemy import and_, case, delete, func, or_, select, update
 from sqlalchemy.dialects import postgresql, sqlite
 
 from assay.store.schema import (
@@ -38,7 +38,7 @@ class ReportState(StrEnum):
     SENT = "sent"  #: the relay has taken it; of a report: for at least one destination
     NOT_SENT = "not sent"  #: by our own decision
     REFUSED = "refused"  #: the relay or the destination refused it for good
-    GIVEN_UP = "given up"  #: it could not be sent for a day
+    GIVEN_UP = "given up"  #: it could not be sent in time
     BOUNCED = "bounced"  #: taken, and came back
     DRY_RUN = "dry run"  #: only the file was written
 
@@ -132,7 +132,7 @@ def candidates(connection: Connection, day: int) -> list[Candidate]:
             published.c.domain,
             published.c.record,
             published.c.method,
-            func.sum(groups.count).cast(Integer if connection.dialect.name == "sqlite" else published.c.id.type),
+            func.sum(groups.count),
             func.sum(case((passed, groups.count), else_=0)),
             func.sum(groups.report_mail),
             published.c.last_seen,

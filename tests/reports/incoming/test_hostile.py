@@ -166,6 +166,22 @@ def test_what_reporters_break_is_repaired() -> None:
         assert arrival.report.messages == 15
 
 
+@pytest.mark.parametrize(
+    "date",
+    [
+        "Mon, 1 Jan 99999999999999999999 00:00:00 +0000",
+        "Mon, 1 Jan 2024 00:00:00 +999999999999999999",
+        "Mon, 1 Jan 2024 99999999999999999999:00:00 +0000",
+        "Mon, 99 Jan 2024 00:00:00 +0000",
+        "",
+    ],
+)
+def test_a_failure_report_with_a_date_that_cannot_be(date: str) -> None:
+    mail = shapes.failure_mail().replace(b"Tue, 25 Nov 2025 12:20:00 +0000", date.encode())
+    (arrival,) = read(mail)
+    assert arrival.report.domain == "example.org"
+
+
 def test_more_reports_than_a_mail_may_have() -> None:
     attachment = b"--b\r\nContent-Type: text/xml\r\n\r\n" + GOOGLE.encode() + b"\r\n"
     found = read(b"Content-Type: multipart/mixed; boundary=b\r\n\r\n" + attachment * 12)

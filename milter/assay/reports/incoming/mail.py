@@ -126,7 +126,7 @@ def _feedback(message: Message, parts: list[Message], contact: str) -> Feedback 
         return None
     try:
         written = email.utils.parsedate_to_datetime(str(message.get("Date", "")))
-    except ValueError:
+    except (ValueError, OverflowError):
         written = datetime.fromtimestamp(0, UTC)
     sample = next((part for part in parts if part is not found and part.get_content_type() in _SAMPLE_TYPES), None)
     about = _sample(sample) if sample is not None else None
