@@ -3,7 +3,11 @@
 
 from __future__ import annotations
 
+import os
+import pwd
+import socket
 import subprocess
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +19,7 @@ from assay.config import Configuration
 from assay.config.postconf import PostconfError, differences, parse
 from mta.base import MTAS, library_path
 from mta.postfix import SNIPPET
+from signing import pem, rsa_key
 
 PATH = {"milter": {"socket": "unix:/var/spool/postfix/assay/assay.sock"}}
 INET = {"milter": {"socket": "inet:8890@127.0.0.1"}}
@@ -24,7 +29,12 @@ EARLY = {"rule": [{"name": "x", "stage": "mail", "when": "true", "action": "reje
 
 FITTING: dict[str, tuple[dict[str, Any], str]] = {
     "below the queue directory": (PATH, OURS),
-    "an absolute path": (PATH, "smtpd_milters = unix:/var/spool/postfix/assay/assay.sock\n"),
+    "an absolute path, and no chroot": (
+        PATH,
+        "smtpd_milters = unix:/var/spool/postfix/assay/assay.sock\nsmtp/inet/chroot = n\n1.2.3.4:25/inet/chroot = -\n",
+    ),
+    "local:": (PATH, "smtpd_milters = local:assay/assay.sock\n"),
+    "by another parameter": (PATH, "assay = unix:assay/assay.sock\nsmtpd_milters = ${assay}, unix:x\n"),
     "another queue directory": (
         {"milter": {"socket": "unix:/q/a"}},
         "queue_directory = /q\nsmtpd_milters = unix:a\n",
@@ -56,7 +66,26 @@ DIFFERING: dict[str, tuple[dict[str, Any], str, str]] = {
         "smtpd_milters = unix:/run/assay/assay.sock: not the socket of this configuration; write smtpd_milters = "
         "unix:assay/assay.sock,",
     ),
-    "Sendmail's notation": (INET, "smtpd_milters = inet:8890@127.0.0.1\n", "smtpd_milters = inet:8890@127.0.0.1: not "),
+    "Sendmail's notation": (
+        INET,
+        "smtpd_milters = inet:8890@127.0.0.1\n",
+        "smtpd_milters = inet:8890@127.0.0.1: 'inet:8890@127.0.0.1' is not in Postfix's notation (unix:PATH, ",
+    ),
+    "inet6": (INET6, "smtpd_milters = inet6:[::1]:8890\n", "smtpd_milters = inet6:[::1]:8890: 'inet6:[::1]:8890' is"),
+    "a bare path": (PATH, "smtpd_milters = /assay.sock\n", "smtpd_milters = /assay.sock: '/assay.sock' is not in"),
+    "an absolute path": (
+        PATH,
+        "smtpd_milters = unix:/var/spool/postfix/assay/assay.sock\n",
+        "smtpd_milters = unix:/var/spool/postfix/assay/assay.sock: an smtpd in a chroot, as Debian has it, does not "
+        "find an absolute path; write unix:assay/assay.sock. ",
+    ),
+    "a path outside of the chroot": (
+        {},
+        "smtpd_milters = unix:/run/assay/assay.sock\nsmtp/inet/chroot = y\nx/inet/chroot = n\n",
+        "smtpd_milters = unix:/run/assay/assay.sock: an smtpd in a chroot, as Debian has it, does not find an absolute "
+        "path; write milter.socket = 'unix:/var/spool/postfix/assay/assay.sock' and smtpd_milters = unix:assay/ass",
+    ),
+    "local mail by reference": (PATH, OURS + "non_smtpd_milters = $smtpd_milters\n", "non_smtpd_milters has assay: "),
     "another port": (INET6, "smtpd_milters = inet:[::1]:8891\n", "smtpd_milters = inet:[::1]:8891: not the socket"),
     "not the first": (
         PATH,
@@ -85,6 +114,47 @@ DIFFERING: dict[str, tuple[dict[str, Any], str, str]] = {
     ),
     "not a time": (PATH, OURS + "milter_content_timeout = soon\n", "milter_content_timeout = soon: not a time"),
 }
+
+
+def test_local_mail_is_signed_only_by_non_smtpd_milters(tmp_path: Path) -> None:
+    (tmp_path / "s.pem").touch(0o600)
+    (tmp_path / "s.pem").write_bytes(pem(rsa_key()))
+    domain = {"domain": "example.org", "key_directory": str(tmp_path), "selectors": ["s"]}
+    values = PATH | {"sign": {"domain": [domain]}}
+    (said,) = warnings(values, OURS)
+    assert said.startswith("non_smtpd_milters has not assay: mail of the sendmail command is not signed; write non_")
+    assert warnings(values, OURS + "non_smtpd_milters = $smtpd_milters\n") == []
+
+
+#: Permissions of the directory and of the socket, and the fix for the user daemon, who owns neither.
+PERMISSIONS: dict[str, tuple[int, int, str]] = {
+    "open to all": (0o755, 0o666, ""),
+    "a closed directory": (0o700, 0o666, "run: chgrp daemon {folder}; chmod g+x {folder}"),
+    "a socket of root": (0o755, 0o660, 'set milter.socket_group = "daemon", or SocketGroup=daemon if assay.socket '),
+    "a socket that may be read only": (0o755, 0o664, "daemon may not write to it (root:root 0664)"),
+}
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="another user's permissions: run the tests as root")
+@pytest.mark.parametrize(("folder_mode", "mode", "fix"), PERMISSIONS.values(), ids=PERMISSIONS)
+def test_a_socket_that_postfix_may_not_use(folder_mode: int, mode: int, fix: str) -> None:
+    # Not tmp_path, which nobody else may enter.
+    with tempfile.TemporaryDirectory(dir="/run") as place, socket.socket(socket.AF_UNIX) as listening:
+        folder = Path(place) / "assay"
+        Path(place).chmod(0o755)
+        folder.mkdir()
+        listening.bind(str(folder / "assay.sock"))
+        (folder / "assay.sock").chmod(mode)
+        folder.chmod(folder_mode)
+        text = f"queue_directory = {place}\nmail_owner = daemon\n" + OURS
+        found = warnings({"milter": {"socket": f"unix:{folder}/assay.sock"}}, text)
+        assert [fix.format(folder=folder) in said for said in found] == ([True] if fix else [])
+        if fix:
+            os.chown(folder, 0, pwd.getpwnam("daemon").pw_gid)
+            os.chown(folder / "assay.sock", 0, pwd.getpwnam("daemon").pw_gid)
+            folder.chmod(0o710)
+            (folder / "assay.sock").chmod(0o660)
+            assert warnings({"milter": {"socket": f"unix:{folder}/assay.sock"}}, text) == []
 
 
 def warnings(values: dict[str, Any], text: str) -> list[str]:

@@ -226,7 +226,23 @@ class Machine:
     def _boot(self, folder: str) -> None:
         visible = (str(PROJECT), str(_PYTHON), str(PACKAGES.resolve()), sysconfig.get_path("purelib"))
         outer = subprocess.Popen(
-            [*_UNSHARE, "--pid", "--fork", "--kill-child", "sh", "-c", _SETUP, "setup", folder, HOSTNAME, *visible],
+            # Also if the tests are killed.
+            [
+                "setpriv",
+                "--pdeathsig",
+                "KILL",
+                *_UNSHARE,
+                "--pid",
+                "--fork",
+                "--kill-child",
+                "sh",
+                "-c",
+                _SETUP,
+                "setup",
+                folder,
+                HOSTNAME,
+                *visible,
+            ],
             stdin=subprocess.DEVNULL,
         )
         self._ending.callback(outer.wait)

@@ -11,6 +11,8 @@ from collections.abc import Iterator, Mapping
 from assay.config.build import make_policy
 from assay.config.configuration import Configuration
 from assay.config.endpoint import Endpoint, EndpointError
+from assay.config.reach import obstacle
+from assay.config.signing import make_signing
 from assay.policy import Stage
 from assay.session import BEFORE_THE_END
 
@@ -20,12 +22,16 @@ _DEFAULTS: Mapping[str, str] = {
     "milter_content_timeout": "300s",
     "milter_default_action": "tempfail",
     "milter_protocol": "6",
+    "mail_owner": "postfix",
     "non_smtpd_milters": "",
     "queue_directory": "/var/spool/postfix",
     "smtpd_milter_maps": "",
     "smtpd_milters": "",
 }
-_LINE = re.compile(r"([\w.-]+) =(?: (.*))?")
+_LINE = re.compile(r"(\S+) =(?: (.*))?")  # postconf -F begins with SERVICE/TYPE/FIELD
+_VARIABLE = re.compile(r"\$(?:(\w+)|\((\w+)\)|\{(\w+)\})")
+_MAX_DEPTH = 10  # of parameters that name parameters
+_KINDS = ("unix", "local", "inet")
 _ENTRY = re.compile(r"\{([^{}]*)\}|([^\s,{}]+)")
 _SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86400, "w": 604800}
 _MARGIN_SECONDS = 10.0  # beyond the waiting for the DNS: an end of message takes milliseconds, and a busy host longer
@@ -57,24 +63,76 @@ def differences(configuration: Configuration, parameters: Mapping[str, str]) -> 
     :param parameters: from `parse`.
     """
     ours = Endpoint.parse(configuration.milter.socket)
-    entries = list(_milters(parameters["smtpd_milters"]))
+    value = _expanded(parameters["smtpd_milters"], parameters)
+    entries = list(_milters(value))
     found = [number for number, (place, _) in enumerate(entries) if _endpoint(place, parameters) == ours]
     if not found:
         yield (
-            f"smtpd_milters = {parameters['smtpd_milters'] or '(empty)'}: not the socket of this configuration; "
+            f"smtpd_milters = {value or '(empty)'}: {_misread(entries)}not the socket of this configuration; "
             f"write smtpd_milters = {_for_postfix(ours, parameters)}, unless assay.socket opens another one"
         )
         own: Mapping[str, str] = {}
     else:
-        own = entries[found[0]][1]
+        place, own = entries[found[0]]
         if found[0]:
             yield "smtpd_milters: assay is not the first, so the others see forged Authentication-Results fields"
+        yield from _unseen(ours, place, parameters)
+        if ours.family == socket.AF_UNIX and (why := obstacle(ours.path, parameters["mail_owner"])):
+            yield f"milter.socket = '{ours}': {why}"
     if parameters["smtpd_milter_maps"]:
         yield "smtpd_milter_maps replaces smtpd_milters for some clients: make sure that theirs have assay"
-    if any(_endpoint(place, parameters) == ours for place, _ in _milters(parameters["non_smtpd_milters"])):
-        yield "non_smtpd_milters has assay: mail from this machine does not come from strangers; remove it there"
+    yield from _differing_for_local_mail(configuration, ours, parameters)
     yield from _differing_actions(parameters, own)
     yield from _differing_times(configuration, parameters, own)
+
+
+def _misread(entries: list[tuple[str, dict[str, str]]]) -> str:
+    """Why Postfix cannot read an entry, as a clause; empty if it can read all."""
+    for place, _ in entries:
+        kind, _, rest = place.partition(":")
+        if kind not in _KINDS or (kind == "inet" and "@" in rest):
+            return f"{place!r} is not in Postfix's notation (unix:PATH, inet:HOST:PORT, inet:[ADDRESS]:PORT), and "
+    return ""
+
+
+def _unseen(ours: Endpoint, place: str, parameters: Mapping[str, str]) -> Iterator[str]:
+    """An absolute path is another file in a chroot, even if it leads below the queue directory."""
+    if ours.family != socket.AF_UNIX or not os.path.isabs(place.partition(":")[2]):
+        return
+    chroots = {value for name, value in parameters.items() if name.endswith("/inet/chroot")}
+    if chroots and "y" not in chroots:
+        return
+    queue = parameters["queue_directory"]
+    if ours.path.startswith(f"{queue}/"):
+        fix = f"write {_for_postfix(ours, parameters)}"
+    else:
+        fix = (
+            f"write milter.socket = 'unix:{queue}/assay/assay.sock' and smtpd_milters = unix:assay/assay.sock "
+            "(contrib/postfix/main.cf.assay)"
+        )
+    yield (
+        f"smtpd_milters = {place}: an smtpd in a chroot, as Debian has it, does not find an absolute path; {fix}. "
+        "If no smtpd is in a chroot, compare with: (postconf; postconf -F '*/inet/chroot')"
+    )
+
+
+def _differing_for_local_mail(
+    configuration: Configuration, ours: Endpoint, parameters: Mapping[str, str]
+) -> Iterator[str]:
+    """Mail that does not arrive by SMTP: there is nothing to judge, and something to sign."""
+    try:
+        signs = make_signing(configuration) is not None
+    except ValueError:  # an error, and reported as such
+        return
+    value = _expanded(parameters["non_smtpd_milters"], parameters)
+    has = any(_endpoint(place, parameters) == ours for place, _ in _milters(value))
+    if has and not signs:
+        yield "non_smtpd_milters has assay: mail from this machine does not come from strangers; remove it there"
+    elif signs and not has:
+        yield (
+            "non_smtpd_milters has not assay: mail of the sendmail command is not signed; "
+            f"write non_smtpd_milters = {_for_postfix(ours, parameters)}, unless this machine sends none"
+        )
 
 
 def _differing_actions(parameters: Mapping[str, str], own: Mapping[str, str]) -> Iterator[str]:
@@ -126,16 +184,27 @@ def _milters(text: str) -> Iterator[tuple[str, dict[str, str]]]:
         yield place.strip(), {name.strip(): value.strip() for name, _, value in pairs}
 
 
+def _expanded(text: str, parameters: Mapping[str, str]) -> str:
+    """A value with the parameters that it names, such as ``$smtpd_milters``; unknown ones are empty."""
+    for _ in range(_MAX_DEPTH):
+        if "$" not in text:
+            break
+        text = _VARIABLE.sub(lambda match: parameters.get(match[1] or match[2] or match[3], ""), text)
+    return text
+
+
 def _endpoint(place: str, parameters: Mapping[str, str]) -> Endpoint | None:
     """A socket in Postfix's notation; None if it is not one."""
     kind, _, rest = place.partition(":")
-    if kind == "unix":
+    if kind in ("unix", "local"):
         path = rest if os.path.isabs(rest) else os.path.join(parameters["queue_directory"], rest)
         return Endpoint(socket.AF_UNIX, "", 0, os.path.normpath(path))
     host, _, port = rest.rpartition(":")
     host = host.strip("[]")
+    if kind != "inet":
+        return None
     try:
-        return Endpoint.parse(f"{'inet6' if ':' in host else kind}:{port}@{host}")
+        return Endpoint.parse(f"{'inet6' if ':' in host else 'inet'}:{port}@{host}")
     except EndpointError:
         return None
 

@@ -1,0 +1,58 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Whether a user of this host may connect to a unix socket."""
+
+from __future__ import annotations
+
+import grp
+import os
+import pwd
+import stat
+from pathlib import Path
+
+_WRITE, _ENTER = 2, 1  # as in the permissions of others
+
+
+def obstacle(path: str, user: str) -> str:
+    """What keeps a user from connecting to a unix socket, and the fix, as a sentence without a full stop.
+
+    Empty if nothing does, or if that cannot be known: there is no such user or no socket, or we may not look.
+
+    :param path: of the socket, absolute.
+    """
+    try:
+        account = pwd.getpwnam(user)
+        group = grp.getgrgid(account.pw_gid).gr_name
+        groups = os.getgrouplist(user, account.pw_gid)
+        for folder in reversed(Path(path).parents):
+            if not _allows(found := os.stat(folder), _ENTER, account.pw_uid, groups):
+                return (
+                    f"{user} may not enter {folder} ({_owners(found)}); run: chgrp {group} {folder}; chmod g+x {folder}"
+                )
+        if not _allows(found := os.stat(path), _WRITE, account.pw_uid, groups):
+            return (
+                f'{user} may not write to it ({_owners(found)}); set milter.socket_group = "{group}", or '
+                f"SocketGroup={group} if assay.socket opens it"
+            )
+    except (KeyError, OSError):
+        pass
+    return ""
+
+
+def _allows(found: os.stat_result, bit: int, uid: int, groups: list[int]) -> bool:
+    if uid == 0:
+        return True
+    shift = 6 if found.st_uid == uid else 3 if found.st_gid in groups else 0
+    return bool(found.st_mode >> shift & bit)
+
+
+def _owners(found: os.stat_result) -> str:
+    """Owner, group and permissions, as an administrator writes them."""
+    try:
+        owner = pwd.getpwuid(found.st_uid).pw_name
+    except KeyError:
+        owner = str(found.st_uid)
+    try:
+        group = grp.getgrgid(found.st_gid).gr_name
+    except KeyError:
+        group = str(found.st_gid)
+    return f"{owner}:{group} {stat.S_IMODE(found.st_mode):04o}"
