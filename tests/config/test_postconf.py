@@ -122,7 +122,7 @@ def test_local_mail_is_signed_only_by_non_smtpd_milters(tmp_path: Path) -> None:
     domain = {"domain": "example.org", "key_directory": str(tmp_path), "selectors": ["s"]}
     values = PATH | {"sign": {"domain": [domain]}}
     (said,) = warnings(values, OURS)
-    assert said.startswith("non_smtpd_milters has not assay: mail of the sendmail command is not signed; write non_")
+    assert said.startswith("non_smtpd_milters does not have assay: mail of the sendmail command is not signed; write non_")
     assert warnings(values, OURS + "non_smtpd_milters = $smtpd_milters\n") == []
 
 
@@ -187,13 +187,26 @@ def test_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None
     assert "'nothing' is not a line" in capsys.readouterr().err
 
 
-def test_the_snippet_fits_as_the_real_postconf_prints_it(tmp_path: Path) -> None:
+def real_postconf(folder: Path, *arguments: str) -> str:
+    """What Postfix's own program prints of the configuration in a directory."""
     program = MTAS / "postfix/usr/sbin/postconf"
     if not program.exists():
         pytest.skip(f"no Postfix in {MTAS}: run sh contrib/fetch.sh mta")
+    command = [program, "-c", folder, *arguments]
+    environment = {"LD_LIBRARY_PATH": library_path()}
+    return subprocess.run(command, capture_output=True, text=True, check=True, env=environment).stdout
+
+
+def test_the_snippet_fits_as_the_real_postconf_prints_it(tmp_path: Path) -> None:
     (tmp_path / "main.cf").write_text(SNIPPET.read_text() + "compatibility_level = 3.6\n")
     (tmp_path / "master.cf").write_text("")
-    ended = subprocess.run(
-        [program, "-c", tmp_path], capture_output=True, text=True, check=True, env={"LD_LIBRARY_PATH": library_path()}
-    )
-    assert warnings(PATH, ended.stdout) == []
+    assert warnings(PATH, real_postconf(tmp_path)) == []
+
+
+@pytest.mark.parametrize(("chroot", "differs"), [("y", True), ("n", False)])
+def test_the_chroot_as_the_real_postconf_prints_it(tmp_path: Path, chroot: str, differs: bool) -> None:
+    text = "assay = unix:/run/assay/assay.sock\nsmtpd_milters = $assay\ncompatibility_level = 3.6\n"
+    (tmp_path / "main.cf").write_text(text)
+    (tmp_path / "master.cf").write_text(f"smtp inet n - {chroot} - - smtpd\n")
+    printed = real_postconf(tmp_path) + real_postconf(tmp_path, "-F", "*/inet/chroot")
+    assert ["in a chroot" in said for said in warnings({}, printed)] == [True] * differs

@@ -130,7 +130,7 @@ def _differing_for_local_mail(
         yield "non_smtpd_milters has assay: mail from this machine does not come from strangers; remove it there"
     elif signs and not has:
         yield (
-            "non_smtpd_milters has not assay: mail of the sendmail command is not signed; "
+            "non_smtpd_milters does not have assay: mail of the sendmail command is not signed; "
             f"write non_smtpd_milters = {_for_postfix(ours, parameters)}, unless this machine sends none"
         )
 
