@@ -25,11 +25,9 @@ from assay.config import Configuration, make_resolver, make_settings, make_trust
 from assay.config.site import DnsSection, IdentitySection
 from assay.daemon.connection import Connection, Service, SessionCount, actions, silent_steps
 from assay.daemon.journal import Journal
-from assay.daemon.worker import COLLECT
+from assay.daemon.worker import COLLECT, session_maker
 from assay.log import Log
-from assay.memory import Memory
 from assay.policy import OnError
-from assay.session import Session
 
 _PASSES = 20
 _EVENTS = {b"From": "From", b"DKIM-Signature": "DKIM-Signature"}
@@ -58,11 +56,10 @@ def main() -> None:
     messages: list[Message] = pickle.load(sys.stdin.buffer)  # noqa: S301  # of the benchmark itself
     configuration = Configuration(identity=IdentitySection(authserv_id=MTA), dns=DnsSection(nameservers=(sys.argv[1],)))
     settings, trust = make_settings(configuration), make_trust(configuration)
-    memory = Memory()
     nowhere = os.open(os.devnull, os.O_WRONLY)
     with make_resolver(configuration) as resolver:
         service = Service(
-            new_session=lambda: Session(settings, trust, lambda seconds=None: resolver.driver(seconds or 5.0), memory),
+            new_session=session_maker(settings, trust, resolver, configuration.dns.budget_seconds),
             no_reply=silent_steps(settings),
             actions=actions(settings),
             on_error=OnError.TEMPFAIL,

@@ -3,15 +3,22 @@
 
 from __future__ import annotations
 
+import time
+from collections.abc import Mapping
 from typing import Any
 
 import Milter
 import pytest
 
 from assay import policy
+from assay.assessment import Assessment
 from assay.daemon import callbacks, connection
 from assay.daemon.journal import Journal
 from assay.log import Level, Log
+from assay.model.name import ReversePath
+from assay.model.smtp import Client, Envelope
+from assay.policy import Stage
+from assay.session import Verdict
 
 
 class Broken:
@@ -120,6 +127,53 @@ def test_a_bug_in_an_aborted_message_is_logged() -> None:
     assert len(lines) == 1
     assert lines[0].startswith("queue=4ABC aborted=yes bug=")
     assert not context.connection.failure
+
+
+class Slow:
+    """A session that takes a second for each event and refuses the first MAIL. It is also the clock, and the keeper."""
+
+    def __init__(self) -> None:
+        self.now = 0.0
+        self.refuses = True
+        self.kept: list[dict[str, float]] = []
+
+    def connect(self, *_: object, **__: object) -> None:
+        self.now += 1.0
+
+    helo = rcpt = connect
+
+    def mail(self, *_: object, **__: object) -> Verdict | None:
+        self.now += 1.0
+        verdict = self._verdict(policy.Action.REJECT, Stage.MAIL) if self.refuses else None
+        self.refuses = False
+        return verdict
+
+    def end_of_message(self, **_: object) -> Verdict:
+        self.now += 1.0
+        return self._verdict(policy.Action.ACCEPT, Stage.EOM)
+
+    def _verdict(self, action: policy.Action, stage: Stage) -> Verdict:
+        assessment = Assessment(Client(), Envelope(ReversePath("")))
+        return Verdict(action, None, (), policy.Decision(action, None), assessment, stage=stage)
+
+    def keep(self, _verdict: Verdict, _now: float, waits: Mapping[str, float]) -> None:
+        self.kept.append(dict(waits))
+
+
+def test_what_is_kept_has_the_waits_of_its_own_message(monkeypatch: pytest.MonkeyPatch) -> None:
+    slow: Any = Slow()
+    monkeypatch.setattr(time, "monotonic", lambda: slow.now)
+    journal = Journal(Log(lambda *_: None), keeper=slow)
+    action = policy.OnError.TEMPFAIL
+    service = connection.Service(lambda: slow, 0, 0, action, action, journal, connection.SessionCount())
+    context: Any = Context(connection.Connection(service))
+    for event in ("connect", "helo", "mail", "mail", "rcpt"):
+        EVENTS[event](context, *ARGUMENTS[event])
+    callbacks._end_of_message(context)
+    assert slow.kept == [
+        {"connect": 1.0, "helo": 1.0, "mail": 1.0},
+        {"connect": 1.0, "helo": 1.0, "mail": 1.0, "rcpt": 1.0, "eom": 1.0},
+    ]
 
 
 def test_an_event_without_a_connection_is_answered() -> None:

@@ -132,7 +132,7 @@ def _step(begin: Callback, no_reply: int, act: Callback, *, begins: bool = False
     def callback(context: Any, *event: Any) -> int:
         connection = context.getpriv() or begin(context)
         if begins:
-            connection.failure = connection.broken
+            connection.begin_message()
         silent = connection.no_reply & no_reply
         began = 0.0 if silent else time.monotonic()
         answer = _CONTINUE
@@ -140,7 +140,7 @@ def _step(begin: Callback, no_reply: int, act: Callback, *, begins: bool = False
             try:
                 verdict = act(connection, context, *event)
                 if verdict is not None:
-                    answer = connection.refuse(context, verdict)
+                    answer = connection.refuse(context, verdict, 0.0 if silent else time.monotonic() - began)
             except Exception as error:  # here and in the two below only: a bug must not drop a connection
                 connection.failure = _describe(error)
                 if act in _BEFORE_MESSAGES:

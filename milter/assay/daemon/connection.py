@@ -57,6 +57,7 @@ _MACROS = {
     Milter.M_ENVRCPT: "i",
     Milter.M_EOM: "i",
 }
+_OF_THE_CONNECTION = frozenset((Stage.CONNECT, Stage.HELO))
 _UNRESOLVED = ("unknown", "localhost.invalid")  # Postfix's text for a client without a name
 
 MAX_QUARANTINE_REASON = 200  # octets; Postfix and Sendmail keep it in the queue file
@@ -237,6 +238,12 @@ class Connection:
         self.waits = {}
         return result
 
+    def begin_message(self) -> None:
+        """MAIL arrives: what was noted of a message that was refused or aborted is over."""
+        self.failure = self.broken
+        if self.waits:
+            self.waits = {stage: seconds for stage, seconds in self.waits.items() if stage in _OF_THE_CONNECTION}
+
     def wait_is_over(self, stage: str, seconds: float) -> None:
         """The MTA got its reply at a stage."""
         self.waits[stage] = self.waits.get(stage, 0.0) + seconds
@@ -262,9 +269,13 @@ class Connection:
         self.failure = self.broken
         self.session.abort()
 
-    def refuse(self, context: Any, verdict: Verdict) -> int:
-        """Carry out a verdict of a stage before the end of the message."""
-        self.service.journal.enter(verdict, self.waits)
+    def refuse(self, context: Any, verdict: Verdict, waited: float) -> int:
+        """Carry out a verdict of a stage before the end of the message.
+
+        :param waited: seconds that the MTA has waited for it.
+        """
+        stage = verdict.stage.value
+        self.service.journal.enter(verdict, self.waits | {stage: self.waits.get(stage, 0.0) + waited})
         if not verdict.action.refuses:
             return int(Milter.CONTINUE)
         return self.reply(context, verdict)

@@ -105,20 +105,11 @@ def run(
     sessions = Gate(listener.descriptor, bound, kept_descriptors(granted().descriptors or DNS_DESCRIPTORS * 2), log)
     resolver = make_resolver(configuration, log.warning, meter.query, sessions.make_room)
     resolver.start()
-    memory = Memory()
     keeper = keeper_of(configuration, settings, channel, log)
-
-    def new_session() -> Session:
-        allowance = Allowance(budget)  # all drivers of a connection share it, one message after the other
-
-        def new_driver(seconds: float | None = None) -> Driver:
-            return resolver.driver(seconds or budget, allowance=allowance)
-
-        return Session(settings, trust, new_driver, memory, publications, allowance)
 
     publications = Publications(lambda _=None: resolver.driver(budget), log.warning)
     service = connection.Service(
-        new_session=new_session,
+        new_session=session_maker(settings, trust, resolver, budget, publications),
         no_reply=connection.silent_steps(settings),
         actions=connection.actions(settings),
         # A dry run refuses nothing, not even a message that we failed to judge.
@@ -137,6 +128,26 @@ def run(
     spare_the_collector()
     tether.ready()
     return callbacks.serve(log)
+
+
+def session_maker(
+    settings: Settings, trust: policy.Trust, resolver: Resolver, budget: float, publications: Publications | None = None
+) -> Callable[[], Session]:
+    """What makes the session of each connection. They share one memory.
+
+    :param budget: seconds that a message may wait for the DNS.
+    """
+    memory = Memory()
+
+    def new_session() -> Session:
+        allowance = Allowance(budget)  # all drivers of a connection share it, one message after the other
+
+        def new_driver(seconds: float | None = None) -> Driver:
+            return resolver.driver(seconds or budget, allowance=allowance)
+
+        return Session(settings, trust, new_driver, memory, publications, allowance)
+
+    return new_session
 
 
 def _ticker(
