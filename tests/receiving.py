@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import socket
+import ssl
 from typing import Any
 
 from aiosmtpd.controller import Controller
@@ -16,11 +17,26 @@ class Receiver:
     :ivar taken: reverse-path, recipient and octets of each message.
     :ivar replies: instead of 250: the reply to RCPT of an address.
     :ivar at_data: likewise the reply to the end of the message.
+    :ivar encrypted: whether each message came over TLS.
+    :ivar connections: how many said EHLO without TLS, or with it from the beginning.
     :ivar at_mail: likewise the reply to MAIL.
     :ivar max_octets: what it says with SIZE, when it starts.
     """
 
-    def __init__(self) -> None:
+    def __init__(
+        self,
+        *,
+        starttls: ssl.SSLContext | None = None,
+        tls: ssl.SSLContext | None = None,
+        login: tuple[str, str] | None = None,
+    ) -> None:
+        """
+        :param starttls: with what it offers STARTTLS; `tls` likewise from the beginning.
+        :param login: the user and the password without which it takes nothing.
+        """
+        self.encrypted: list[bool] = []
+        self.connections = 0
+        self._starttls, self._tls, self._login = starttls, tls, login
         self.taken: list[tuple[str, str, bytes]] = []
         self.replies: dict[str, str] = {}
         self.at_data: dict[str, str] = {}
@@ -30,6 +46,13 @@ class Receiver:
             unused.bind(("127.0.0.1", 0))
             self.port: int = unused.getsockname()[1]
         self._controller: Controller | None = None
+
+    async def handle_EHLO(  # noqa: N802  # the library's name
+        self, server: SMTP, session: Session, envelope: Envelope, hostname: str, responses: list[str]
+    ) -> list[str]:
+        session.host_name = hostname
+        self.connections += self._tls is not None or session.ssl is None
+        return responses
 
     async def handle_MAIL(  # noqa: N802  # the library's name
         self, server: SMTP, session: Session, envelope: Envelope, address: str, options: list[Any]
@@ -52,8 +75,12 @@ class Receiver:
         if recipient in self.at_data:
             return self.at_data[recipient]
         assert isinstance(envelope.content, bytes)
+        self.encrypted.append(self._tls is not None or session.ssl is not None)
         self.taken.append((envelope.mail_from or "", recipient, envelope.content))
         return "250 2.0.0 Ok: queued"
+
+    def _is_login(self, mechanism: str, user: bytes, password: bytes) -> bool:
+        return (user.decode(), password.decode()) == self._login
 
     @property
     def url(self) -> str:
@@ -61,7 +88,16 @@ class Receiver:
         return f"smtp://127.0.0.1:{self.port}"
 
     def __enter__(self) -> Receiver:
-        self._controller = Controller(self, hostname="127.0.0.1", port=self.port, data_size_limit=self.max_octets)
+        self._controller = Controller(
+            self,
+            hostname="127.0.0.1",
+            port=self.port,
+            data_size_limit=self.max_octets,
+            tls_context=self._starttls,
+            ssl_context=self._tls,
+            auth_required=self._login is not None,
+            auth_callback=self._is_login if self._login is not None else None,
+        )
         self._controller.start()
         return self
 

@@ -14,6 +14,7 @@ import dkim as dkimpy
 import msgspec
 import parsedmarc
 import pytest
+from aiosmtpd.smtp import SMTP, Envelope, Session
 
 from assay.reports import sending
 from assay.reports.planning import days_to_plan
@@ -379,3 +380,33 @@ def test_a_clock_that_was_wrong_does_not_end_all_reports() -> None:
     assert days_to_plan([today - 2, today + 4000], NEXT_DAY) == [today - 1]
     assert days_to_plan([today - 2000], NEXT_DAY) == [today - 3, today - 2, today - 1]
     assert days_to_plan([], NEXT_DAY) == [today - 1]
+
+
+class Successor(Receiver):
+    """A relay; at the first message, the database ends the session by which the sender is the one that sends."""
+
+    def __init__(self, server: Postgresql, name: str) -> None:
+        super().__init__()
+        self._server, self._name = server, name
+
+    async def handle_DATA(self, server: SMTP, session: Session, envelope: Envelope) -> str:  # noqa: N802  # aiosmtpd's
+        self._server.execute(
+            "SELECT pg_terminate_backend(pid, 5000) FROM pg_locks WHERE locktype = 'advisory'", self._name
+        )
+        return await super().handle_DATA(server, session, envelope)
+
+
+def test_whoever_lost_the_right_to_send_stops_at_once(
+    tmp_path: Path, nameserver: NameServer, postgresql: Postgresql
+) -> None:
+    database = postgresql.create()
+    with Successor(postgresql, database.rpartition("/")[2]) as receiver:
+        world = Reporting(tmp_path, nameserver, receiver, database=database)
+        world.see(*(seen(number, f"example{number}.com") for number in range(5)))
+        world.turn(NEXT_DAY)
+        world.turn(LATER)
+        assert len(receiver.taken) == 1
+        assert any("trying again" in line for line in world.lines)
+        world.turn(LATER + 20)
+        assert len(receiver.taken) == 2
+        world.database.close()
