@@ -122,7 +122,7 @@ def test_local_mail_is_signed_only_by_non_smtpd_milters(tmp_path: Path) -> None:
     domain = {"domain": "example.org", "key_directory": str(tmp_path), "selectors": ["s"]}
     values = PATH | {"sign": {"domain": [domain]}}
     (said,) = warnings(values, OURS)
-    assert said.startswith("non_smtpd_milters does not have assay: mail of the sendmail command is not signed; write non_")
+    assert said.startswith("non_smtpd_milters does not have assay: mail of the sendmail command is not signed; write ")
     assert warnings(values, OURS + "non_smtpd_milters = $smtpd_milters\n") == []
 
 
