@@ -56,6 +56,11 @@ def test_list(shell: Shell) -> None:
     assert shell("list", "--day", "2023-11-16") == ""
 
 
+def test_list_of_an_unknown_state(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["report", "list", "--state", "send"]) == 78
+    assert "'send' is not the state of a report; write one of: waiting, sent, not sent" in capsys.readouterr().err
+
+
 def test_show(shell: Shell) -> None:
     identifier = shell.reporting.reports()["refusing.example"].id
     text = shell("show", identifier)
@@ -90,6 +95,8 @@ def test_send(shell: Shell) -> None:
     ("arguments", "words"),
     [
         (("why", "a..b"), "'a..b' is not a domain"),
+        (("suppress", "d@example.com", "--days", "-5"), "'-5' is not a number of days"),
+        (("suppress", "d@example.com", "--days", "99999999999"), "is not a number of days from 1 to 36,500"),
         (("list", "--day", "yesterday"), "'yesterday' is not a day; write one such as"),
     ],
 )

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import gzip
+import os
 from collections.abc import Iterator, Mapping
 from email import message_from_bytes, policy
 from email.message import EmailMessage
@@ -410,3 +411,16 @@ def test_whoever_lost_the_right_to_send_stops_at_once(
         world.turn(LATER + 20)
         assert len(receiver.taken) == 2
         world.database.close()
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give files away")
+def test_what_root_makes_is_the_daemons(tmp_path: Path, nameserver: NameServer, receiver: Receiver) -> None:
+    """`assay report send` by root does not keep the daemon from sending."""
+    (tmp_path / "store").mkdir()
+    os.chown(tmp_path / "store", 65534, 65534)
+    world = Reporting(tmp_path, nameserver, receiver)
+    world.run(until=NEXT_DAY)
+    for name in ("reports", "reports.lock"):
+        status = (tmp_path / "store" / name).stat()
+        assert (name, status.st_uid, status.st_gid) == (name, 65534, 65534)
+    world.database.close()

@@ -27,6 +27,7 @@ if TYPE_CHECKING:  # the library is loaded by these commands only
 
 _DAY_SECONDS = 86_400
 _MAX_LISTED = 10_000
+_MAX_DAYS = 36_500
 
 
 def add_to(commands: Any) -> None:
@@ -53,7 +54,7 @@ def add_to(commands: Any) -> None:
             verb.add_argument("domain", type=_domain, metavar="DOMAIN")
         elif run is _suppress:
             verb.add_argument("subject", nargs="?", default="", metavar="ADDRESS|DOMAIN", help="default: list them")
-            verb.add_argument("--days", type=int, default=0, help="for so long (default: for ever)")
+            verb.add_argument("--days", type=_days, default=0, help="for so many (default: for ever)")
             verb.add_argument("--remove", action="store_true", help="send reports again")
         elif run is _bounced:
             verb.add_argument("token", metavar="TOKEN", help="what is after the + in the address")
@@ -76,6 +77,9 @@ def _database(configuration: Configuration) -> Iterator[Database]:
 def _list(options: argparse.Namespace) -> int:
     from assay.store import outbox
 
+    states = [str(state) for state in outbox.ReportState]
+    if options.state and options.state not in states:
+        raise ConfigError(f"{options.state!r} is not the state of a report; write one of: {', '.join(states)}")
     with _database(load(options.config)) as database, database.reading() as connection:
         found = outbox.find_reports(connection, day=options.day, state=options.state, most=_MAX_LISTED)
     say(_line(each) for each in found)
@@ -149,7 +153,7 @@ def _suppress(options: argparse.Namespace) -> int:
                 found = outbox.unsuppress(connection, subject)
                 say([f"{subject}: reports are sent again" if found else f"{subject}: was not suppressed"])
                 return os.EX_OK if found else os.EX_DATAERR
-            until = now + options.days * _DAY_SECONDS if options.days > 0 else 0
+            until = now + options.days * _DAY_SECONDS if options.days else 0
             added = outbox.Suppression(subject, until, "by the operator", now)
             outbox.suppress(connection, added)
         say([_suppression(added)])
@@ -197,6 +201,12 @@ def _day(text: str) -> int:
         return (date.fromisoformat(text) - date(1970, 1, 1)).days
     except ValueError:
         raise argparse.ArgumentTypeError(f"{text!r} is not a day; write one such as 2026-11-26") from None
+
+
+def _days(text: str) -> int:
+    if not (text.isascii() and text.isdecimal() and 1 <= int(text[:9]) <= _MAX_DAYS):
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number of days from 1 to {_MAX_DAYS:,}")
+    return int(text)
 
 
 def _domain(text: str) -> str:

@@ -136,11 +136,19 @@ class ReportTurns:
         from assay.store.leadership import Leadership
 
         if self._open is None:
-            self._directory.mkdir(mode=_DIRECTORY_MODE, exist_ok=True)
+            self._make_directory()
             database = open_store(self._store)
             dispatch = Dispatch(database, self._correspondence, self._log.warning)
             self._open = dispatch, Leadership(database, Path(self._store.directory)), database
         return self._open[:2]
+
+    def _make_directory(self) -> None:
+        """If root does so, the owner of the directory above gets it, who is the daemon's user."""
+        if not self._directory.exists():
+            self._directory.mkdir(mode=_DIRECTORY_MODE)
+            if os.geteuid() == 0:
+                above = self._directory.parent.stat()
+                os.chown(self._directory, above.st_uid, above.st_gid)
 
     def close(self) -> None:
         """Close the database."""

@@ -152,7 +152,7 @@ def connect(where: str, password: str = "", *, may_write: bool = True) -> Databa
     path = Path(where)
     with translated(where):
         if may_write:
-            _make_file(path)
+            make_file(path)
         elif not path.exists():
             raise UnavailableError(f"{path}: there is no database yet; it is made when the daemon starts")
     return Database(_sqlite(path, may_write=may_write), where, may_write=may_write)
@@ -195,7 +195,7 @@ def _sqlite(path: Path, *, may_write: bool) -> Engine:
     return engine
 
 
-def _make_file(path: Path) -> None:
+def make_file(path: Path) -> None:
     """Make the file with the right permissions; what SQLite keeps beside it gets the same.
 
     If root does so, the owner of the directory gets it, who is the daemon's user.

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from sqlalchemy import Connection, text
 
-from assay.store.database import Database
+from assay.store.database import Database, make_file
 from assay.store.failures import translated
 
 #: Of PostgreSQL's advisory locks: "assay" and a number.
@@ -40,7 +40,8 @@ class Leadership:
         if self._descriptor >= 0:
             return True
         with translated(str(self._path)):
-            descriptor = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o640)
+            make_file(self._path)
+            descriptor = os.open(self._path, os.O_RDWR | os.O_CLOEXEC)
             try:
                 fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
