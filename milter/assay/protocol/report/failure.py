@@ -142,7 +142,7 @@ def _feedback(report: FailureReport, letterhead: Letterhead, redactor: Redactor)
         "Arrival-Date": format_datetime(datetime.fromtimestamp(report.arrival, UTC)),
     }
     if report.source_ip:
-        # RFC 5965, 3.2 wants the tag "IPv6:" of address literals. No generator writes it, and readers fail at it.
+        # RFC 5965, 3.2 wants the tag "IPv6:" of address literals. It is left out: parsedmarc cannot read it.
         fields["Source-IP"] = report.source_ip
     if report.mail_from is not None and report.mail_from.is_null:
         fields["Original-Mail-From"] = "<>"
