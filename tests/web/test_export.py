@@ -34,6 +34,17 @@ def test_csv_has_values_and_no_formula() -> None:
     ]
 
 
+@pytest.mark.parametrize("sign", "=+-@\uff1d\uff0b\uff0d\uff20")
+@pytest.mark.parametrize("before", ["", " ", "mx;", "mx; ", '"mx";', "\t", "\r\n", "a;;", 'mx;"', 'mx; ""'])
+@pytest.mark.parametrize("delimiter", [",", ";", "\t"])
+def test_no_cell_of_any_country_begins_like_a_formula(sign: str, before: str, delimiter: str) -> None:
+    table = DataTable("t", "T", (Column("a", "A"), Column("b", "B")), [(f"{before}{sign}cmd|' /C calc'!A0",) * 2])
+    written = as_csv(table).decode()
+    cells = [cell for row in csv.reader(io.StringIO(written, newline=""), delimiter=delimiter) for cell in row]
+    assert not [cell for cell in cells if cell.strip(' "').startswith(sign)]
+    assert not [cell for cell in cells if cell.strip(" ").startswith(sign)]
+
+
 def test_json_has_values_of_their_types() -> None:
     octets = as_json(TABLE)
     assert octets.isascii()

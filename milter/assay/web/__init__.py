@@ -5,5 +5,5 @@
 `parts.WebPage`: tables, plots and remarks as values. `render` writes them as HTML, and `export` writes a table as CSV
 or JSON. So a new page is a module with such a function, and a row in `pages`.
 
-Only this package imports starlette, jinja2 and uvicorn, and only in its own process.
+Only this package imports starlette, jinja2, uvicorn and h11, and only in its own process.
 """

@@ -18,7 +18,7 @@ from msgspec import Struct
 from starlette.applications import Starlette
 from starlette.concurrency import run_in_threadpool
 from starlette.exceptions import HTTPException
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import PlainTextResponse, RedirectResponse, Response
 from starlette.routing import Route
 
@@ -223,10 +223,13 @@ async def _static(content: bytes, content_type: str, _: Request) -> Response:
 async def _form(request: Request) -> Mapping[str, str]:
     """The fields of a form, sent as application/x-www-form-urlencoded."""
     body = b""
-    async for chunk in request.stream():
-        body += chunk
-        if len(body) > MAX_FORM:
-            raise HTTPException(413, f"a form has at most {MAX_FORM} octets")
+    try:
+        async for chunk in request.stream():
+            body += chunk
+            if len(body) > MAX_FORM:
+                raise HTTPException(413, f"a form has at most {MAX_FORM} octets")
+    except ClientDisconnect as error:
+        raise HTTPException(400, "the connection ended within the form") from error
     try:
         fields = parse_qs(body.decode("ascii", "replace"), max_num_fields=MAX_ARGUMENTS)
     except ValueError:  # more fields than that

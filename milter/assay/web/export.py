@@ -6,20 +6,25 @@ from __future__ import annotations
 import csv
 import io
 import json
+import re
 from datetime import UTC, datetime
 from typing import Any
 
 from assay.model.printable import escaped, without_surrogates
 from assay.web.parts import Cell, Code, DataTable, Link, Moment, Several, Share, Word
 
-#: How a spreadsheet recognizes a formula. Strangers write many of the texts.
-_FORMULAS = ("=", "+", "-", "@", "\t", "\r")
+#: Before what a spreadsheet would take for a formula, where a cell begins: in many countries also after a semicolon.
+#: Strangers write many of the texts. Some spreadsheets take the wide forms of these characters, too.
+_FORMULA = re.compile(
+    '(?:^|(?<=;))[ "]*(?=[=+@\N{FULLWIDTH EQUALS SIGN}\N{FULLWIDTH PLUS SIGN}\N{FULLWIDTH COMMERCIAL AT}'
+    "\N{FULLWIDTH HYPHEN-MINUS}-])"
+)
 
 
 def as_csv(table: DataTable) -> bytes:
     """The rows as CSV in UTF-8, the names of the columns first.
 
-    What does not print is escaped, and a text that a spreadsheet would take for a formula gets an apostrophe in front.
+    What does not print is escaped, and what a spreadsheet would take for a formula gets an apostrophe in front.
     """
     written = io.StringIO()
     writer = csv.writer(written)
@@ -48,8 +53,7 @@ def _csv(cell: Cell) -> str | int | float | None:
         value = " ".join(map(str, value))
     if isinstance(value, int | float | None):
         return value
-    text = escaped(str(value))
-    return f"'{text}" if text.startswith(_FORMULAS) else text
+    return _FORMULA.sub(r"'\g<0>", escaped(str(value)))
 
 
 def _json(cell: Cell) -> Any:

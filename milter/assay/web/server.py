@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import logging
 import os
@@ -10,7 +11,9 @@ import socket
 import threading
 import time
 
+import h11
 import uvicorn
+from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from assay.config.endpoint import Endpoint
 from assay.daemon.bounded import remove_stale
@@ -19,6 +22,7 @@ from assay.web.headers import SafeHeaders
 
 MAX_CLIENTS = 64  # connections at a time, our choice: a browser opens six. More get 503.
 MAX_HEADER = 16 * 1024  # octets of a request's head
+MAX_REQUEST_SECONDS = 10  # until a whole request has arrived, our choice. Then the connection ends.
 _BACKLOG = 64
 _IDLE_SECONDS = 10  # for the next request on a connection
 _LAST_SECONDS = 2  # for requests that are under way when the server closes
@@ -41,7 +45,7 @@ class WebServer:
         config = uvicorn.Config(
             app,
             loop="asyncio",
-            http="h11",
+            http=_BoundedProtocol,
             ws="none",
             lifespan="off",
             interface="asgi3",
@@ -93,6 +97,38 @@ def _listen(endpoint: Endpoint, mode: int) -> socket.socket:
         listening.close()
         raise
     return listening
+
+
+class _BoundedProtocol(H11Protocol):
+    """Ends connections whose requests do not arrive in time. The library waits for them without end."""
+
+    _late: asyncio.TimerHandle | None = None
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        """Wait for the first request."""
+        super().connection_made(transport)
+        self._watch()
+
+    def data_received(self, data: bytes) -> None:
+        """Go on waiting, unless the request is whole."""
+        super().data_received(data)
+        self._watch()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Wait no longer."""
+        super().connection_lost(exc)
+        self._stop()
+
+    def _watch(self) -> None:
+        if self.conn.their_state not in (h11.IDLE, h11.SEND_BODY):
+            self._stop()
+        elif self._late is None:
+            self._late = self.loop.call_later(MAX_REQUEST_SECONDS, self.transport.close)
+
+    def _stop(self) -> None:
+        if self._late is not None:
+            self._late.cancel()
+            self._late = None
 
 
 class _ToLog(logging.Handler):

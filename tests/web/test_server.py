@@ -1,0 +1,116 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The server on a real socket, and clients that do not send what they should."""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from asking import TOKEN
+from assay.config import Configuration
+from assay.config.endpoint import Endpoint
+from assay.config.store import StoreSection
+from assay.daemon.status import History
+from assay.log import Level, Log
+from assay.metrics import Pages
+from assay.web import server
+from assay.web.access import Access, Proxies
+from assay.web.app import make_app
+from assay.web.server import _IDLE_SECONDS, MAX_CLIENTS, MAX_HEADER, WebServer
+from assay.web.site import open_site
+from running import PATIENCE
+
+Connect = Callable[[bytes], socket.socket]
+WHOLE = b"GET /login HTTP/1.1\r\nHost: page.example\r\n\r\n"
+FORM = b"POST /login HTTP/1.1\r\nHost: page.example\r\nContent-Length: 100\r\n\r\ntoken="
+
+
+@pytest.fixture
+def logged() -> list[tuple[Level, str]]:
+    return []
+
+
+@pytest.fixture
+def connect(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, logged: list[tuple[Level, str]]) -> Iterator[Connect]:
+    """Connects, and sends some octets."""
+    monkeypatch.setattr(server, "MAX_REQUEST_SECONDS", 0.3)
+    figures = Pages(1)
+    log = Log(lambda level, text: logged.append((level, text)))
+    configuration = Configuration(store=StoreSection(directory=str(tmp_path)))
+    site = open_site(configuration, figures, History(figures, leaves=False), (), log)
+    path = tmp_path / "socket"
+    serving = WebServer(Endpoint.parse(f"unix:{path}"), 0o660, make_app(site, Access(TOKEN, "", Proxies()), log), log)
+    with contextlib.ExitStack() as opened:
+
+        def connect(octets: bytes) -> socket.socket:
+            client = opened.enter_context(socket.socket(socket.AF_UNIX))
+            client.settimeout(PATIENCE)
+            client.connect(str(path))
+            client.sendall(octets)
+            return client
+
+        yield connect
+    serving.close()
+    site.lookups.close()
+    site.store.close()
+
+
+def everything(client: socket.socket) -> bytes:
+    """What comes until the server ends the connection."""
+    return b"".join(iter(lambda: client.recv(65_536), b""))
+
+
+@pytest.mark.parametrize("sent", [b"", WHOLE[:-2], FORM], ids=["nothing", "head", "form"])
+def test_a_request_that_does_not_end_ends_its_connection(
+    connect: Connect, sent: bytes, logged: list[tuple[Level, str]]
+) -> None:
+    assert not everything(connect(sent))
+    assert not [line for level, line in logged if level in (Level.ERROR, Level.WARNING)]
+
+
+def test_a_second_request_that_does_not_end_likewise(connect: Connect) -> None:
+    client = connect(WHOLE)
+    assert client.recv(65_536).startswith(b"HTTP/1.1 200")
+    client.sendall(WHOLE[:-2])
+    client.settimeout(_IDLE_SECONDS / 2)  # that of the library is no longer looked at
+    assert b"HTTP/1.1" not in everything(client)
+
+
+def test_octets_that_come_slowly_count_no_longer(connect: Connect) -> None:
+    client = connect(b"GET /login HTTP/1.1\r\n")
+    with contextlib.suppress(OSError):
+        for _ in range(int(PATIENCE / 0.05)):
+            client.sendall(b"a: b\r\n")
+            client.settimeout(0.05)
+            try:
+                assert not client.recv(1)
+            except TimeoutError:
+                continue
+            break
+        else:
+            pytest.fail("the connection never ended")
+
+
+def test_silent_clients_keep_nobody_out_for_long(connect: Connect) -> None:
+    silent = [connect(b"") for _ in range(MAX_CLIENTS)]
+    assert b"HTTP/1.1 503" in everything(connect(WHOLE))
+    for client in silent:
+        assert not everything(client)
+    client = connect(WHOLE)
+    assert client.recv(15) == b"HTTP/1.1 200 OK"
+
+
+def test_a_client_that_goes_within_its_form_is_no_error(connect: Connect, logged: list[tuple[Level, str]]) -> None:
+    client = connect(FORM)
+    client.shutdown(socket.SHUT_RDWR)
+    connect(WHOLE).recv(15)
+    everything(connect(FORM))
+    assert not [line for level, line in logged if level is Level.ERROR]
+
+
+def test_a_head_that_is_too_long_is_refused(connect: Connect) -> None:
+    assert b"HTTP/1.1 400" in everything(connect(WHOLE[:-2] + b"a: " + b"b" * 2 * MAX_HEADER))
