@@ -76,7 +76,7 @@ describe() {
         files="usr/sbin/opendkim usr/share/perl5/Mail/DKIM/Verifier.pm usr/lib/*/perl5/*/CryptX.pm"
         ;;
     *)
-        die "unknown name: $1. Known are chromium, mta, fail2ban, knot, postgresql, prometheus, rabbitmq, unbound" \
+        die "unknown name: $1. Known are chromium, deb, mta, fail2ban, knot, postgresql, prometheus, rabbitmq, unbound" \
             "and verifiers"
         ;;
     esac

@@ -737,7 +737,7 @@ def test_messages_that_are_given_up_take_time_linear_in_their_number() -> None:
     best = {200: inf, 1600: inf}
     for _ in range(3):
         for messages, so_far in best.items():
-            best[messages] = min(so_far, seconds(lambda _, count=messages: _give_up(count), b""))  # type: ignore[misc]
+            best[messages] = min(so_far, seconds(lambda _, count=messages: _give_up(count), b""))  # type: ignore[misc]  # called at once
     # Linear is 8, quadratic 64. On a busy machine the DNS loop wakes up for each message and not for many at once,
     # which takes up to four times as long.
     assert best[1600] <= 32 * best[200] + NOISE

@@ -57,7 +57,7 @@ def enter() -> None:
         raise SystemExit("bench: no unshare(1) here (Debian: util-linux)")
     os.environ[_MARK] = "yes"
     command = [unshare, "--user", "--map-root-user", "--mount", "--net", "--pid", "--fork", "--kill-child"]
-    os.execv(unshare, [*command, "--mount-proc", sys.executable, *sys.argv])  # noqa: S606  # none is wanted
+    os.execv(unshare, [*command, "--mount-proc", sys.executable, *sys.argv])  # noqa: S606  # no shell is wanted
 
 
 def prepare(directory: Path, nameserver: str) -> None:

@@ -281,9 +281,9 @@ class World:
             authenticated = message.get("authenticated", "")
             yield "mail", lambda: session.mail(message["mail_from"], authenticated=authenticated, now=NOW)
             for path in message.get("rcpt", ("ann@example.net",)):
-                yield "rcpt", lambda path=path: session.rcpt(path)  # type: ignore[misc]
+                yield "rcpt", lambda path=path: session.rcpt(path)  # type: ignore[misc]  # called at once
             for one in header:
-                yield "header", lambda one=one: session.header(one)  # type: ignore[misc]
+                yield "header", lambda one=one: session.header(one)  # type: ignore[misc]  # called at once
             yield "end of header", session.end_of_header
             yield "body", lambda: session.body(body)
             yield "end", lambda: session.end_of_message(queue_id="4Q", now=NOW, draw=0.5)
@@ -432,7 +432,7 @@ def sessions(world: World) -> object:
 
 def children(world: World) -> object:
     """The settings that the supervisor keeps."""
-    kinds = supervisor.kinds(world.configuration, Listener(None, -1), None, Log(lambda *_: None))  # type: ignore[arg-type]
+    kinds = supervisor.kinds(world.configuration, Listener(None, -1), None, Log(lambda *_: None))  # type: ignore[arg-type]  # no store
     return [(kind.name, kind.count, kind.drain_seconds) for kind in kinds]
 
 
@@ -510,7 +510,7 @@ def control(world: World) -> object:
     modes: list[int] = []
     tether = SimpleNamespace(pages=Pages(1), ready=lambda: None)
     tether.wait = lambda _: modes.append((world.folder / "control").stat().st_mode)
-    endpoint.run(tether, msgspec.structs.replace(world.configuration, control=section), Log(lambda *_: None))  # type: ignore[arg-type]
+    endpoint.run(tether, msgspec.structs.replace(world.configuration, control=section), Log(lambda *_: None))  # type: ignore[arg-type]  # a stand-in
     return modes
 
 

@@ -129,7 +129,7 @@ def test_a_daemon_that_runs_keeps_its_keys_if_the_new_ones_are_bad(
     daemon: Daemon, keys: Directory, harm: object, why: str
 ) -> None:
     rotate(keys)
-    harm(keys)  # type: ignore[operator]
+    harm(keys)  # type: ignore[operator]  # any callable
     daemon.signal(signal.SIGHUP)
     log = daemon.wait_for_log("not reloaded, the old configuration stays")
     assert why in log

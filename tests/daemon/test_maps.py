@@ -207,13 +207,16 @@ def test_the_client_at_a_unix_socket_is_its_user(tmp_path: Path) -> None:
     assert told == [f"user {os.geteuid()}"]
 
 
-def test_a_thread_that_cannot_start_keeps_no_place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("error", [RuntimeError("can't start new thread"), MemoryError()])
+def test_a_thread_that_cannot_start_keeps_no_place(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
     endpoint = Endpoint.parse(f"unix:{tmp_path / 'threads.sock'}")
     server = BoundedServer(endpoint, 0o600, maps.socketmap(FOUND), 1, share=1)
     start = threading.Thread.start
 
     def refuse(thread: threading.Thread) -> None:
-        raise RuntimeError("can't start new thread")
+        raise error
 
     with closing(server):
         monkeypatch.setattr(threading.Thread, "start", refuse)

@@ -106,7 +106,7 @@ class TestFitness:
         sessions = SessionCount()
         fitness.check(sessions)
         fitness.watch_threads(sessions)
-        thread = threading.Thread(target=lambda: {}[0], name="dns")  # type: ignore[index]
+        thread = threading.Thread(target=lambda: {}[0], name="dns")  # type: ignore[index]  # it raises KeyError
         thread.start()
         thread.join()
         with pytest.raises(UnfitError, match=r"the thread dns has ended: KeyError\(0\)"):
@@ -137,7 +137,7 @@ class TestHook:
     def service(self) -> connection.Service:
         on_error = policy.OnError.TEMPFAIL
         journal = Journal(Log(lambda *_: None))
-        return connection.Service(lambda: None, 0, 0, on_error, on_error, journal, SessionCount())  # type: ignore[arg-type,return-value]
+        return connection.Service(lambda: None, 0, 0, on_error, on_error, journal, SessionCount())  # type: ignore[arg-type,return-value]  # no session is made
 
     def test_a_lost_event_ends_the_worker(self, answers: list[int]) -> None:
         service = self.service()
@@ -178,7 +178,7 @@ class TestLoop:
         said: list[str] = []
         done = threading.Event()
         with Resolver([parse_nameserver("127.0.0.1:9")], tell=said.append) as resolver:
-            assert resolver.hand_over(lambda: {}[0])  # type: ignore[index]
+            assert resolver.hand_over(lambda: {}[0])  # type: ignore[index]  # it raises KeyError
             assert resolver.hand_over(done.set)
             assert done.wait(PATIENCE)
         assert said[0].startswith("bug in the resolver: KeyError(0)")

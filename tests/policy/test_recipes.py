@@ -132,7 +132,7 @@ def compose(given: dict[str, str], fields: list[str], dns: Zone) -> bytes:
     if given.get("changed"):
         octets = octets.replace(b"Subject: hello", b"Subject: [list] hello")
     if domain := given.get("sealed"):
-        dns.rows[f"sel._domainkey.{domain}"] = [["TXT", [record(key)]]]  # type: ignore[index]
+        dns.rows[f"sel._domainkey.{domain}"] = [["TXT", [record(key)]]]  # type: ignore[index]  # it is a dict
         header, body = split_message(octets)
         hashes = dkim.BodyHashes([arc.BODY_HASH_SPEC])
         hashes.update(body)

@@ -436,7 +436,7 @@ def test_the_thread_can_be_started_before_the_first_question() -> None:
 
 def test_the_statistics_tell_what_happened() -> None:
     ended: list[tuple[str, str, str]] = []
-    watch = lambda server, over, outcome, _seconds: ended.append((server, over, outcome))  # noqa: E731
+    watch = lambda server, over, outcome, _seconds: ended.append((server, over, outcome))  # noqa: E731  # one line
     with NameServer(ROWS) as server, Resolver(configured([server.text]), watch=watch) as resolver:
         assert resolver.state.nameservers == {}
         for _ in range(3):

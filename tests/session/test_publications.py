@@ -38,7 +38,7 @@ class World:
         return self.late or self.zone
 
     def publish(self, rows: dict[str, list[list[object]]]) -> None:
-        self.zone.__init__(rows)  # type: ignore[misc]
+        self.zone.__init__(rows)  # type: ignore[misc]  # its rows change
 
     def missing(self, now: int = NOW) -> bool:
         return self.known.missing(DOMAIN, KEY, now)

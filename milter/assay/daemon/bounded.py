@@ -98,7 +98,7 @@ class BoundedServer(socketserver.ThreadingMixIn, socketserver.TCPServer):
         self._requests.add(request)
         try:
             super().process_request(request, client)
-        except RuntimeError:  # the system has no thread left
+        except (RuntimeError, MemoryError):  # the system has no thread left, or no memory for one
             self._leave(request, client)
             raise
 

@@ -18,6 +18,7 @@ import re
 import socket
 import socketserver
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, ClassVar
 from urllib.parse import quote_from_bytes, unquote_to_bytes
@@ -181,7 +182,7 @@ def _find(lookup: Lookup, key: bytes) -> bytes:
         return b""
 
 
-class _Handler(socketserver.StreamRequestHandler):
+class _Handler(socketserver.StreamRequestHandler, ABC):
     timeout: ClassVar[float] = PATIENCE_SECONDS
 
     def setup(self) -> None:
@@ -196,9 +197,9 @@ class _Handler(socketserver.StreamRequestHandler):
             self.wfile.write(answer)
             self._stream.wait(self.timeout)
 
+    @abstractmethod
     def answers(self) -> Iterator[bytes]:
         """The answers to the requests, until the client leaves or sends nonsense."""
-        raise NotImplementedError
 
 
 class _Stream(io.RawIOBase):

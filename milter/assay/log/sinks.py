@@ -13,6 +13,7 @@ import select
 import socket
 import stat
 import time
+from abc import ABC, abstractmethod
 from typing import Protocol
 
 from assay.log.level import Level
@@ -93,15 +94,16 @@ class StandardError:
                 os.set_blocking(2, not stat.S_ISFIFO(mode))
 
 
-class _Datagrams:
+class _Datagrams(ABC):
     """A unix socket that takes a datagram for each line."""
 
     def __init__(self) -> None:
         self._socket: socket.socket | None = None
 
     @property
+    @abstractmethod
     def _path(self) -> str:
-        raise NotImplementedError
+        """Of the socket that takes them."""
 
     def send(self, octets: bytes) -> int:
         """See `Sink`. Opens the socket again if the other end has been restarted."""
