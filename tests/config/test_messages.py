@@ -429,6 +429,10 @@ ROWS = {
         "[store]\ndatabase = 'postgresql://assay:secret@db.example.org/assay'\n",
         "store.database: it contains a password, which everyone who reads this file sees; use password_file",
     ),
+    "a password in a parameter": (
+        "[store]\ndatabase = 'postgresql://assay@db.example.org/assay?application_name=a&pass%77ord=secret'\n",
+        "store.database: it contains a password, which everyone who reads this file sees; use password_file",
+    ),
     "a password of the broker in sight": (
         "[store]\nbroker = 'amqps://assay:secret@mq.example.org/'\n",
         "store.broker: it contains a password, which everyone who reads this file sees; use broker_password_file",

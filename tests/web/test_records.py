@@ -11,6 +11,7 @@ import pytest
 
 from assay.inquiry import Inquiry, solve
 from assay.keys.rotation import KeyState
+from assay.log import Level, Log
 from assay.model.name import Domain
 from assay.protocol import dkim
 from assay.web.lookups import FRESH_SECONDS, DomainLookups
@@ -29,6 +30,7 @@ from zone import Rows, Zone
 
 US = Domain("example.org")
 HOST = "mx.example.org"
+SILENT = Log(lambda *_: None)
 RECORD = dkim.record_of(dkim.load_private_key(pem(rsa_key())))
 KEY = OurKey("example.org", "s1", RECORD, KeyState.ACTIVE)
 KEY_NAME = "s1._domainkey.example.org"
@@ -150,7 +152,7 @@ def test_a_dead_dns_delays_a_page_for_its_patience_only() -> None:
 
             return Pending()
 
-    lookups = DomainLookups(Driver, HOST, lambda _: ())  # type: ignore[arg-type]
+    lookups = DomainLookups(Driver, HOST, lambda _: (), SILENT)  # type: ignore[arg-type]
     assert lookups.reports(["a.example", "b.example"], 0.05) == {}
     hangs.set()
     assert set(lookups.reports(["a.example", "b.example"], 10.0)) == {"a.example", "b.example"}
@@ -169,9 +171,28 @@ def test_what_is_fresh_is_not_looked_up_again() -> None:
 
             return Pending()
 
-    lookups = DomainLookups(Driver, HOST, lambda domain: looks.append(domain) or (), lambda: now[0])  # type: ignore
+    lookups = DomainLookups(Driver, HOST, lambda domain: looks.append(domain) or (), SILENT, lambda: now[0])  # type: ignore
     for at, count in ((1000.0, 1), (1000.0 + FRESH_SECONDS - 1, 1), (1000.0 + FRESH_SECONDS, 2)):
         now[0] = at
         report = lookups.reports(["a.example"], 10.0)["a.example"]
         assert (report.at, len(looks)) == (1000.0 if count == 1 else at, count)
     lookups.close()
+
+
+def test_a_look_that_fails_is_logged_and_tried_again() -> None:
+    logged: list[tuple[Level, str]] = []
+    looks = 0
+
+    def keys_of(_: str) -> tuple[OurKey, ...]:
+        nonlocal looks
+        looks += 1
+        raise RuntimeError("odd")
+
+    log = Log(lambda level, text: logged.append((level, text)))
+    lookups = DomainLookups(lambda: None, HOST, keys_of, log)  # type: ignore[arg-type,return-value]
+    for count in (1, 2):
+        assert lookups.reports(["a.example"], 10.0) == {}
+        assert looks == count
+    lookups.close()
+    text = "page: the records of a.example cannot be looked up: RuntimeError('odd')"
+    assert logged == [(Level.ERROR, text)] * 2

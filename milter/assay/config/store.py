@@ -6,13 +6,14 @@ from __future__ import annotations
 import os
 import re
 from typing import Annotated
-from urllib.parse import urlsplit
+from urllib.parse import parse_qsl, urlsplit
 
 from msgspec import Meta
 
 from assay.config.section import Section, SettingError
 
 _BROKERS = ("amqp", "amqps")
+_PASSWORDS = {"password", "sslpassword"}  # parameters of libpq
 
 
 class StoreSection(Section, frozen=True):
@@ -109,7 +110,7 @@ def _check_url(key: str, text: str, schemes: tuple[str, ...], example: str) -> N
         port_is_valid = parts.port is None or parts.port > 0
     except ValueError:
         raise SettingError(key, f"not a valid URL; write one such as {example}") from None
-    if parts.password is not None:
+    if parts.password is not None or _PASSWORDS & {name.lower() for name, _ in parse_qsl(parts.query)}:
         file = "password_file" if key == "database" else f"{key}_password_file"
         raise SettingError(key, f"it contains a password, which everyone who reads this file sees; use {file}")
     if parts.scheme not in schemes or not port_is_valid or re.search(r"[\x00-\x20]", text):

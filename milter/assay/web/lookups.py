@@ -12,6 +12,7 @@ from msgspec import Struct
 
 from assay.inquiry import Driver
 from assay.keyring import Directory, KeyringError
+from assay.log import Log
 from assay.model.name import Domain
 from assay.web.records import Checked, OurKey, checks
 
@@ -39,6 +40,7 @@ class DomainLookups:
         new_driver: Callable[[], Driver],
         host: str,
         keys_of: Callable[[str], Sequence[OurKey]],
+        log: Log,
         clock: Callable[[], float] = time.time,
     ) -> None:
         """
@@ -49,6 +51,7 @@ class DomainLookups:
         self._new_driver = new_driver
         self._host = host
         self._keys_of = keys_of
+        self._log = log
         self._clock = clock
         self._pool = ThreadPoolExecutor(_AT_A_TIME, "lookup")
         self._reports: dict[str, DomainReport] = {}
@@ -90,6 +93,8 @@ class DomainLookups:
                 self._reports[domain] = report
                 if len(self._reports) > MAX_REPORTS:
                     del self._reports[next(iter(self._reports))]
+        except Exception as error:  # nobody asks the pool for it, and the page says "being looked up"
+            self._log.error(f"page: the records of {domain} cannot be looked up: {error!r}")
         finally:
             with self._lock:
                 self._under_way.pop(domain).set()

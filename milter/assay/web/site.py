@@ -73,6 +73,7 @@ def open_site(
         lambda: resolver.driver(configuration.dns.budget_seconds),
         configuration.identity.authserv_id or socket.gethostname(),
         lambda domain: keys_in(Directory(rings / domain), listed.get(domain, ())),
+        log,
     )
     return Site(configuration, figures, history, lookups, ReadStore(configuration.store), time.time)
 
