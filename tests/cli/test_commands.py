@@ -494,6 +494,29 @@ def test_ctrl_c_while_the_program_still_starts(monkeypatch: pytest.MonkeyPatch) 
     assert program.main() == 130
 
 
+def test_without_the_libraries_of_the_store(tmp_path: Path) -> None:
+    """Every command says what to install. In a process of its own: here, all of it is loaded."""
+    configuration = tmp_path / "assay.toml"
+    configuration.write_text(f"[store]\ndirectory = '{tmp_path}'\nbroker = 'amqp://mq.example.org/'\n")
+    commands = [
+        *(["store", verb] for verb in ("check", "migrate", "consume", "export")),
+        ["store", "forget", "--domain", "example.org"],
+        *(["report", verb] for verb in ("list", "send", "suppress")),
+        *(["report", verb, "example.org"] for verb in ("show", "why", "bounced")),
+    ]
+    program_text = (
+        "import sys\n"
+        "sys.modules.update(dict.fromkeys(('sqlalchemy', 'alembic', 'aio_pika')))\n"
+        "from assay.cli.main import main\n"
+        f"for command in {commands!r}:\n"
+        f"    assert main([*command, '-c', {str(configuration)!r}]) == {os.EX_CONFIG}, command\n"
+    )
+    done = subprocess.run([sys.executable, "-c", program_text], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    said = "store.database: this needs Python packages; install SQLAlchemy and alembic"
+    assert done.stderr.count(said) == len(commands)
+
+
 def test_the_console_script_is_that_program() -> None:
     setup = Path(__file__).parents[2] / "setup.cfg"
     assert "    assay = assay.__main__:main" in setup.read_text("utf-8").splitlines()

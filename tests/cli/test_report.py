@@ -56,8 +56,10 @@ def test_list(shell: Shell) -> None:
     assert shell("list", "--day", "2023-11-16") == ""
 
 
-def test_list_of_an_unknown_state(capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["report", "list", "--state", "send"]) == 78
+def test_list_of_an_unknown_state(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "assay.toml"
+    path.write_text(f"[store]\ndirectory = '{tmp_path}'\n")
+    assert main(["report", "list", "--state", "send", "-c", str(path)]) == 78
     assert "'send' is not the state of a report; write one of: waiting, sent, not sent" in capsys.readouterr().err
 
 
@@ -111,4 +113,11 @@ def test_without_a_store(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["report", "list"]) == 78
     assert "store.directory: not set" in capsys.readouterr().err
     assert main(["report", "send"]) == 78
+    assert "store.directory: not set" in capsys.readouterr().err
+
+
+def test_without_reports(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "assay.toml"
+    path.write_text(f"[store]\ndirectory = '{tmp_path}'\n")
+    assert main(["report", "send", "-c", str(path)]) == 78
     assert "reports.organization: not set" in capsys.readouterr().err

@@ -588,6 +588,12 @@ def test_missing_packages_for_the_store(tmp_path: Path, monkeypatch: pytest.Monk
     assert "store.database: this needs Python packages; install psycopg[binary]" in said
 
 
+def test_a_missing_package_for_the_broker(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(build, "find_spec", lambda name: None if name == "aio_pika" else name)
+    said = str(fails(tmp_path, "[store]\ndirectory = 'DIR'\ndatabase = ''\nbroker = 'amqp://mq.example.org/'\n"))
+    assert "store.broker: this needs a Python package; install aio-pika" in said
+
+
 def test_missing_packages_for_the_page(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(build, "find_spec", lambda name: None if name == "jinja2" else name)
     said = str(fails(tmp_path, "[web]\nlisten = 'inet:8891@127.0.0.1'\ntoken_file = 'DIR/token'\n"))

@@ -6,14 +6,16 @@ from __future__ import annotations
 import argparse
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, date, datetime
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from assay.cli.options import add_configuration
 from assay.cli.output import say
-from assay.config import ConfigError, Configuration, load, make_resolver
+from assay.cli.store_messages import store_configuration
+from assay.config import ConfigError, Configuration, make_resolver
 from assay.config.correspondence import reports_signing, reports_suppressed
 from assay.config.database import open_store
 from assay.config.section import SettingError
@@ -24,6 +26,8 @@ from assay.store.destination import UnavailableError
 if TYPE_CHECKING:  # the library is loaded by these commands only
     from assay.store.database import Database
     from assay.store.outbox import OutgoingReport, Suppression
+
+_Command = Callable[[argparse.Namespace, Configuration], int]
 
 _DAY_SECONDS = 86_400
 _MAX_LISTED = 10_000
@@ -44,7 +48,7 @@ def add_to(commands: Any) -> None:
     ):
         verb = verbs.add_parser(verb_name, help=text, description=text[0].upper() + text[1:] + ".")
         add_configuration(verb)
-        verb.set_defaults(run=run)
+        verb.set_defaults(run=partial(_with_store, run))
         if run is _list:
             verb.add_argument("--day", type=_day, metavar="YYYY-MM-DD", help="of this day, in UTC")
             verb.add_argument("--state", default="", help="in this state, such as sent or 'given up'")
@@ -60,10 +64,13 @@ def add_to(commands: Any) -> None:
             verb.add_argument("token", metavar="TOKEN", help="what is after the + in the address")
 
 
+def _with_store(command: _Command, options: argparse.Namespace) -> int:
+    """Run a command, which imports what uses the libraries: they are there."""
+    return command(options, store_configuration(options))
+
+
 @contextmanager
 def _database(configuration: Configuration) -> Iterator[Database]:
-    if not configuration.store.location:
-        raise ConfigError("store.directory: not set, so there is no database with reports; see docs/reports.md")
     try:
         database = open_store(configuration.store)
         try:
@@ -74,22 +81,22 @@ def _database(configuration: Configuration) -> Iterator[Database]:
         raise ConfigError(str(error)) from error
 
 
-def _list(options: argparse.Namespace) -> int:
+def _list(options: argparse.Namespace, configuration: Configuration) -> int:
     from assay.store import outbox
 
     states = [str(state) for state in outbox.ReportState]
     if options.state and options.state not in states:
         raise ConfigError(f"{options.state!r} is not the state of a report; write one of: {', '.join(states)}")
-    with _database(load(options.config)) as database, database.reading() as connection:
+    with _database(configuration) as database, database.reading() as connection:
         found = outbox.find_reports(connection, day=options.day, state=options.state, most=_MAX_LISTED)
     say(_line(each) for each in found)
     return os.EX_OK
 
 
-def _why(options: argparse.Namespace) -> int:
+def _why(options: argparse.Namespace, configuration: Configuration) -> int:
     from assay.store import outbox
 
-    with _database(load(options.config)) as database, database.reading() as connection:
+    with _database(configuration) as database, database.reading() as connection:
         found = outbox.find_reports(connection, domain=options.domain, most=_MAX_LISTED)
     say(_line(each) for each in found)
     if not found:
@@ -97,10 +104,10 @@ def _why(options: argparse.Namespace) -> int:
     return os.EX_OK
 
 
-def _show(options: argparse.Namespace) -> int:
+def _show(options: argparse.Namespace, configuration: Configuration) -> int:
     from assay.store import outbox
 
-    with _database(load(options.config)) as database, database.reading() as connection:
+    with _database(configuration) as database, database.reading() as connection:
         found = outbox.report(connection, options.report)
         deliveries = outbox.deliveries_of(connection, options.report)
     if found is None:
@@ -112,12 +119,11 @@ def _show(options: argparse.Namespace) -> int:
     return os.EX_OK
 
 
-def _send(options: argparse.Namespace) -> int:
-    from assay.daemon.reporter import ReportTurns
-
-    configuration = load(options.config)
+def _send(options: argparse.Namespace, configuration: Configuration) -> int:
     if not configuration.reports.enabled:
         raise ConfigError("reports.organization: not set, so no reports are made; see docs/reports.md")
+    from assay.daemon.reporter import ReportTurns
+
     lines: list[str] = []
     try:
         signing = reports_signing(configuration)
@@ -138,10 +144,10 @@ def _send(options: argparse.Namespace) -> int:
     return os.EX_TEMPFAIL if lines else os.EX_OK
 
 
-def _suppress(options: argparse.Namespace) -> int:
+def _suppress(options: argparse.Namespace, configuration: Configuration) -> int:
     from assay.store import outbox
 
-    with _database(load(options.config)) as database:
+    with _database(configuration) as database:
         if not options.subject:
             with database.reading() as connection:
                 say(_suppression(each) for each in outbox.all_suppressions(connection))
@@ -160,12 +166,11 @@ def _suppress(options: argparse.Namespace) -> int:
     return os.EX_OK
 
 
-def _bounced(options: argparse.Namespace) -> int:
+def _bounced(options: argparse.Namespace, configuration: Configuration) -> int:
     from msgspec.structs import replace
 
     from assay.store import outbox
 
-    configuration = load(options.config)
     now = int(time.time())
     with _database(configuration) as database, database.writing() as connection:
         found = outbox.delivery_of(connection, options.token)

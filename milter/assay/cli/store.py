@@ -47,10 +47,10 @@ def add_to(commands: Any) -> None:
 
 
 def _migrate(options: argparse.Namespace) -> int:
+    section = store_configuration(options).store
     from assay.store.database import connect
     from assay.store.revisions import NEWEST
 
-    section = store_configuration(options).store
     try:
         database = connect(section.location, read_password(section.password_file))
         with contextlib.closing(database):
@@ -63,9 +63,9 @@ def _migrate(options: argparse.Namespace) -> int:
 
 
 def _check(options: argparse.Namespace) -> int:
+    section = store_configuration(options).store
     from assay.store.condition import condition
 
-    section = store_configuration(options).store
     try:
         with contextlib.closing(open_store(section, may_write=False)) as database:
             found = condition(database)
@@ -80,12 +80,11 @@ def _check(options: argparse.Namespace) -> int:
 
 
 def _consume(options: argparse.Namespace) -> int:
-    from assay.store.consuming import Consuming
-
-    configuration = store_configuration(options)
-    section = configuration.store
+    section = store_configuration(options).store
     if not section.broker:
         raise ConfigError("store.broker: not set, so there is nothing to consume")
+    from assay.store.consuming import Consuming
+
     log = Log(lambda _, text: print(text, file=sys.stderr, flush=True), Level.INFO)
     try:
         password = read_password(section.broker_password_file)

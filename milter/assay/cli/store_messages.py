@@ -58,7 +58,7 @@ def add_to(verbs: Any) -> None:
 
 
 def store_configuration(options: argparse.Namespace) -> Configuration:
-    """The configuration, which names a database.
+    """The configuration, which names a database. Commands import what uses the libraries after it: they are there.
 
     :raises ConfigError: it does not, or what the database needs is not installed.
     """
@@ -82,11 +82,11 @@ def _opened(section: StoreSection, *, may_write: bool = False) -> Iterator[Datab
 
 
 def _export(options: argparse.Namespace) -> int:
+    section = store_configuration(options).store
     from assay.cli.store_export import write
     from assay.store.search import Criteria
     from assay.store.whole import exported
 
-    section = store_configuration(options).store
     texts = {filter_name: str(getattr(options, filter_name) or "") for filter_name in _FILTERS}
     wanted = Criteria(since=options.since, until=options.until, **texts)
     with _opened(section) as database:
@@ -100,9 +100,9 @@ _FILTERS = (
 
 
 def _forget(options: argparse.Namespace) -> int:
+    section = store_configuration(options).store
     from assay.store.forgetting import Whom, count, forget
 
-    section = store_configuration(options).store
     whom = Whom(options.address, options.domain or "")
     with _opened(section, may_write=True) as database:
         found = forget(database, whom) if options.yes else count(database, whom)

@@ -93,13 +93,16 @@ def check_store(configuration: Configuration) -> None:
     :raises ValueError: a library for it is not installed.
     """
     section = configuration.store
-    if not section.directory or not section.database:
+    if not section.directory:
         return
-    packages = {"sqlalchemy": "SQLAlchemy", "alembic": "alembic"}
-    if section.database != "sqlite":
-        packages["psycopg"] = "psycopg[binary]"
-    if missing := [name for module, name in packages.items() if find_spec(module) is None]:
-        raise SettingError("store.database", f"this needs Python packages; install {' and '.join(missing)}")
+    if section.database:
+        packages = {"sqlalchemy": "SQLAlchemy", "alembic": "alembic"}
+        if section.database != "sqlite":
+            packages["psycopg"] = "psycopg[binary]"
+        if missing := [name for module, name in packages.items() if find_spec(module) is None]:
+            raise SettingError("store.database", f"this needs Python packages; install {' and '.join(missing)}")
+    if section.broker and find_spec("aio_pika") is None:
+        raise SettingError("store.broker", "this needs a Python package; install aio-pika")
 
 
 def check_web(configuration: Configuration) -> None:
