@@ -199,6 +199,18 @@ class TestNotSent:
         assert len(whys) == 41
         assert all("reports.max_per_destination is reached for example.net" in why for why in whys)
 
+    @pytest.mark.parametrize(
+        ("key", "words"),
+        [("max_per_destination", "is reached for example.com"), ("max_a_day", "reports.max_a_day is reached")],
+    )
+    def test_many_addresses_of_one_report(self, world: Reporting, key: str, words: str) -> None:
+        section = msgspec.structs.replace(world.configuration.reports, **{key: 3})
+        world.configuration = msgspec.structs.replace(world.configuration, reports=section)
+        world.see(seen(1, rua=",".join(f"mailto:d{number}@example.com" for number in range(8))))
+        world.run()
+        assert len(world.receiver.taken) == 3
+        assert [words in each.why for each in world.deliveries().values()].count(True) == 5
+
     def test_the_first_day_is_a_dry_run(self, world: Reporting, tmp_path: Path) -> None:
         with world.database.writing() as connection:
             connection.exec_driver_sql("DELETE FROM report_days")

@@ -3,8 +3,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -13,7 +11,7 @@ from sqlalchemy import func, select
 from assay.protocol.report.received import Received, ReportSender
 from assay.reports.incoming import read
 from assay.store import received, schema
-from assay.store.database import Database, open_database
+from assay.store.database import Database
 from assay.store.received import DAY_SECONDS, SeenSource
 from assay.store.rows import DmarcRow, PublishedRow
 from assay.store.writer import Writer
@@ -23,13 +21,6 @@ from store_rows import row
 NOW = shapes.END + 3600.5
 DAY = shapes.BEGIN // DAY_SECONDS
 SENDER = ReportSender("reporter.example", "pass")
-
-
-@pytest.fixture
-def database(tmp_path: Path) -> Iterator[Database]:
-    found = open_database(str(tmp_path / "store.sqlite"))
-    yield found
-    found.close()
 
 
 def parsed(octets: bytes) -> Any:

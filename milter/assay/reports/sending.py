@@ -9,7 +9,7 @@ left; at worst, a receiver gets a report twice, and recognizes it by its Report-
 from __future__ import annotations
 
 import secrets
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
 
@@ -217,13 +217,14 @@ class Dispatch:
             self._settle(planned, ReportState.NOT_SENT, why or "its record has no usable rua", now)
             return [], ""
         size = self._path(planned).stat().st_size * 3 // 2  # in base64, with the header
-        deliveries = []
+        deliveries: list[ReportDelivery] = []
         for recipient in found.recipients:
             host = recipient.mailbox.domain
             organization = (
                 self._to.new_driver().start(organizational_domain(host, public_suffix=self._to.public_suffix)).result()
             )
-            why = self._why_not(recipient, (organization or host).name, size, now)
+            ahead = [each.organization for each in deliveries if each.state is ReportState.WAITING]
+            why = self._why_not(recipient, (organization or host).name, ahead, size, now)
             deliveries.append(
                 ReportDelivery(
                     planned.id,
@@ -241,8 +242,13 @@ class Dispatch:
             outbox.add_deliveries(connection, deliveries)
         return deliveries, ""
 
-    def _why_not(self, recipient: report.Recipient, organization: str, size: int, now: int) -> str:
-        """Why nothing is sent to an address, in one clause; empty if something may be."""
+    def _why_not(
+        self, recipient: report.Recipient, organization: str, ahead: Sequence[str], size: int, now: int
+    ) -> str:
+        """Why nothing is sent to an address, in one clause; empty if something may be.
+
+        :param ahead: the organizational domains of the other addresses that the same report is sent to.
+        """
         address, host = str(recipient.mailbox), recipient.mailbox.domain.name
         if recipient.max_size is not None and size > recipient.max_size:
             return f"the report has {size} octets, and its record wants at most {recipient.max_size}"
@@ -258,13 +264,11 @@ class Dispatch:
             since = now // DAY_SECONDS - FAILING_DAYS
             if any(outbox.only_failed(connection, domain, since) for domain in {host, organization}):
                 return f"all mail from {host} failed DMARC itself"
-            if outbox.taken_since(connection, midnight) >= self._section.max_a_day:
+            if outbox.taken_since(connection, midnight) + len(ahead) >= self._section.max_a_day:
                 return "reports.max_a_day is reached"
             large = Entries.parse(self._section.large_destinations).hold(host)
-            if (
-                not large
-                and outbox.taken_since(connection, midnight, organization) >= self._section.max_per_destination
-            ):
+            taken = outbox.taken_since(connection, midnight, organization) + ahead.count(organization)
+            if not large and taken >= self._section.max_per_destination:
                 return f"reports.max_per_destination is reached for {organization}"
         return ""
 

@@ -96,7 +96,8 @@ def keep(connection: Connection, sender: ReportSender, report: Received, *, now:
     identity = report.id
     good, bad = _sums(report)
     result = connection.execute(
-        _insert(connection, received_reports).on_conflict_do_nothing(),
+        # Otherwise the number of rows is not known with PostgreSQL, and each report looks new.
+        _insert(connection, received_reports).on_conflict_do_nothing().execution_options(preserve_rowcount=True),
         {
             "id": identity,
             "kind": str(report.__struct_config__.tag),
