@@ -35,6 +35,7 @@ FITTING: dict[str, tuple[dict[str, Any], str]] = {
     ),
     "local:": (PATH, "smtpd_milters = local:assay/assay.sock\n"),
     "by another parameter": (PATH, "assay = unix:assay/assay.sock\nsmtpd_milters = ${assay}, unix:x\n"),
+    "a stage before the end, in Postfix's own time": (PATH | EARLY, OURS),
     "another queue directory": (
         {"milter": {"socket": "unix:/q/a"}},
         "queue_directory = /q\nsmtpd_milters = unix:a\n",
@@ -104,8 +105,8 @@ DIFFERING: dict[str, tuple[dict[str, Any], str, str]] = {
     ),
     "a short time-out before": (
         PATH | EARLY,
-        OURS + "milter_command_timeout = 10s\n",
-        "milter_command_timeout = 10s: ",
+        OURS + "milter_command_timeout = 29s\n",
+        "milter_command_timeout = 29s: assay may take 30 s (dns.budget_seconds = 40); ",
     ),
     "a long time-out": (
         PATH,

@@ -22,7 +22,7 @@ import rabbitmq
 from assay.cli.mta import MilterError
 from assay.store.rows import MessageRow
 from rabbitmq import declare, received
-from running import Daemon
+from running import PATIENCE, Daemon
 from sending import greet, send
 
 pytestmark = pytest.mark.skipif(rabbitmq.SCRIPTS.name != "sbin", reason=rabbitmq.MISSING)
@@ -228,6 +228,11 @@ class TestSqlite:
                         os.kill(pid, signal.SIGKILL)
                     dead.add(pid)
             load.join()
+            # If the last one dies while the daemon ends, its rows stay in the spool for the next daemon.
+            deadline = time.monotonic() + PATIENCE
+            while not set(children(daemon, "recorder")) - dead:
+                assert time.monotonic() < deadline, daemon.log()
+                time.sleep(0.05)
         found = stored(directory)
         assert names(done) <= set(found)
         # A worker that died between the row and the reply had its message again.

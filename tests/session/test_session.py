@@ -75,6 +75,34 @@ def test_results_of_trusted_mtas_stay(internal: bool, trusted: bool) -> None:
     assert bool(inserted(verdict)) is not internal
 
 
+class Waiting:
+    """What a session says about the waiting of the MTA."""
+
+    def __init__(self) -> None:
+        self.said: list[float | str] = []
+
+    def allow(self, share: float) -> None:
+        self.said.append(share)
+
+    def renew(self) -> None:
+        self.said.append("renew")
+
+
+def test_what_a_message_may_wait_at_each_stage_and_the_next_one_again() -> None:
+    waiting = Waiting()
+    one = Session(Settings(), Trust(), lambda: Zone(ROWS), waiting=waiting)
+    greet(one)
+    assert waiting.said == [0.5]
+    for _ in range(2):
+        waiting.said.clear()
+        talk(one)
+        assert waiting.said == [0.75, 1.0, "renew", 0.5]
+    one.mail("<joe@example.org>", now=NOW)
+    waiting.said.clear()
+    one.mail("<joe@example.org>", now=NOW)
+    assert waiting.said == ["renew", 0.5], "a message that was refused or aborted counts as one"
+
+
 def test_nothing_is_asked_for_an_exempt_message() -> None:
     zone = Zone(ROWS)
     one = session(internal=("192.0.2.0/24",), new_driver=lambda: zone)

@@ -34,7 +34,7 @@ _MAX_DEPTH = 10  # of parameters that name parameters
 _KINDS = ("unix", "local", "inet")
 _ENTRY = re.compile(r"\{([^{}]*)\}|([^\s,{}]+)")
 _SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86400, "w": 604800}
-_MARGIN_SECONDS = 10.0  # beyond the waiting for the DNS: an end of message takes milliseconds, and a busy host longer
+_MARGIN_SECONDS = 10.0  # beyond the waiting for the DNS: the rest takes milliseconds, and on a busy host longer
 
 
 class PostconfError(ValueError):
@@ -156,9 +156,10 @@ def _differing_times(
     configuration: Configuration, parameters: Mapping[str, str], own: Mapping[str, str]
 ) -> Iterator[str]:
     budget = configuration.dns.budget_seconds
+    early = make_policy(configuration).stages - {Stage.EOM}
     for name, needed in (
         ("content_timeout", budget + _MARGIN_SECONDS),
-        ("command_timeout", BEFORE_THE_END * budget if make_policy(configuration).stages - {Stage.EOM} else 0.0),
+        ("command_timeout", BEFORE_THE_END * budget + _MARGIN_SECONDS if early else 0.0),
     ):
         text = own.get(name) or parameters[f"milter_{name}"]
         seconds = _seconds(text)
