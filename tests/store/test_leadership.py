@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from sqlalchemy import text
 
 from assay.store.database import Database, connect, open_database
 from assay.store.destination import UnavailableError
@@ -90,3 +91,19 @@ def test_whoever_lost_its_session_is_told_and_may_have_a_successor(postgresql: P
     first.release()
     first_database.close()
     second_database.close()
+
+
+def test_the_server_looks_soon_whether_the_host_is_still_there(postgresql: Postgresql, tmp_path: Path) -> None:
+    database = connect(postgresql.create(), PASSWORD)
+    leadership = Leadership(database, tmp_path)
+    assert leadership.held()
+    assert leadership._connection is not None
+    shown = [
+        leadership._connection.execute(text(f"SHOW tcp_keepalives_{name}")).scalar()
+        for name in ("idle", "interval", "count")
+    ]
+    assert shown == ["60", "20", "3"]
+    leadership.release()
+    with database.reading() as connection:
+        assert connection.execute(text("SHOW tcp_keepalives_idle")).scalar() != "60"
+    database.close()

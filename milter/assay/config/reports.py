@@ -91,7 +91,7 @@ class ReportsSection(Section, frozen=True):
         Meta(
             ge=1,
             description="A domain of which no message passed DMARC in a day gets a report only if there were so many: "
-            "those with fewer are mostly inventions of senders of spam.",
+            "those with fewer are mostly invented by spammers.",
         ),
     ] = 10
     max_a_day: Annotated[int, Meta(ge=1, description="How many report messages are sent in a day.")] = 1000

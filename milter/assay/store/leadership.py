@@ -15,6 +15,8 @@ from assay.store.failures import translated
 
 #: Of PostgreSQL's advisory locks: "assay" and a number.
 _REPORTS_LOCK = 0x61737361790003
+#: A host that is gone without a word loses the lock after two minutes; by default, the server notices after two hours.
+_KEEPALIVES = ("SET tcp_keepalives_idle = 60", "SET tcp_keepalives_interval = 20", "SET tcp_keepalives_count = 3")
 
 
 class Leadership:
@@ -57,6 +59,8 @@ class Leadership:
             with translated(self._database.name):
                 if self._connection is None:
                     self._connection = self._database.engine.connect().execution_options(isolation_level="AUTOCOMMIT")
+                    for setting in _KEEPALIVES:
+                        self._connection.execute(text(setting))
                     statement = text(f"SELECT pg_try_advisory_lock({_REPORTS_LOCK})")
                 else:
                     statement = text("SELECT true")  # the session, and so the lock, still is there
