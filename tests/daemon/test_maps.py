@@ -8,7 +8,7 @@ import socket
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import closing, suppress
+from contextlib import ExitStack, closing, suppress
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,7 @@ from assay.log import Log
 from assay.policy import Rewriting
 from assay.policy.addresses import Entries
 from assay.protocol import srs
+from running import PATIENCE, Daemon
 
 SCHEME = srs.Scheme("srs.example", (b"a secret for the tests",))
 REWRITING = Rewriting(SCHEME, Entries.parse(["ours.example", "srs.example"]))
@@ -233,6 +234,23 @@ def test_a_crowd_is_reported_now_and_then() -> None:
     for _ in range(3):
         crowd.warn("127.0.0.1")
     assert lines == ["map server: 127.0.0.1 has 400 connections; further ones are closed"]
+
+
+def test_a_daemon_serves_its_share_to_one_client_and_says_so(tmp_path: Path) -> None:
+    secrets = tmp_path / "secrets"
+    secrets.touch(0o600)
+    secrets.write_text("a secret for the tests\n")
+    endpoint = Endpoint.parse(f"unix:{tmp_path}/map.sock")
+    section = {"domain": "srs.example", "secrets_file": str(secrets), "socketmap": f"unix:{endpoint.path}"}
+    with Daemon(tmp_path, milter={"workers": 1}, srs=section) as daemon, ExitStack() as opened:
+        deadline = time.monotonic() + PATIENCE
+        while not Path(endpoint.path).exists():
+            assert time.monotonic() < deadline, daemon.log()
+            time.sleep(0.05)
+        for _ in range(maps.MAX_OF_ONE_CLIENT):
+            assert served(opened.enter_context(connected(endpoint)))
+        assert not served(opened.enter_context(connected(endpoint)))
+        daemon.wait_for_log(f"map server: user {os.geteuid()} has {maps.MAX_OF_ONE_CLIENT} connections; further ones")
 
 
 def test_a_silent_client_is_dropped(serve: Any, monkeypatch: pytest.MonkeyPatch) -> None:
