@@ -185,6 +185,30 @@ class TestNotSent:
             outbox.suppress(connection, outbox.Suppression("d@example.com", 0, "a report came back", 0))
         assert "d@example.com is suppressed: a report came back" in self.why(world)
 
+    @pytest.mark.parametrize("subject", ["d@mail.example.net", "mail.example.net", "example.net"])
+    def test_a_suppressed_address_or_domain_of_it(self, world: Reporting, subject: str) -> None:
+        world.see(seen(1, "example.net", rua="mailto:D@mail.example.net"))
+        with world.database.writing() as connection:
+            outbox.suppress(connection, outbox.Suppression(subject, 0, "by the operator", 0))
+        world.turn(NEXT_DAY)
+        world.turn(LATER)
+        assert f"{subject} is suppressed: by the operator" in world.reports()["example.net"].why
+
+    def test_an_address_in_the_file(self, world: Reporting, tmp_path: Path) -> None:
+        (tmp_path / "suppressed").write_text("d@reader.example\n")
+        section = msgspec.structs.replace(world.configuration.reports, suppress=str(tmp_path / "suppressed"))
+        world.configuration = msgspec.structs.replace(world.configuration, reports=section)
+        world.see(seen(1, rua="mailto:d@reader.example"))
+        world.turn(NEXT_DAY)
+        world.turn(LATER)
+        assert "listed in reports.suppress" in world.reports()["example.com"].why
+
+    def test_its_record_wants_none_so_large(self, world: Reporting) -> None:
+        world.see(seen(1, rua="mailto:d@example.com!100"))
+        world.turn(NEXT_DAY)
+        world.turn(LATER)
+        assert "wants at most 100" in world.reports()["example.com"].why
+
     def test_the_destination_sends_nothing_but_forgeries(self, world: Reporting) -> None:
         world.see(seen(1, rua="mailto:d@reader.example"), *(failed(number, "reader.example") for number in range(2, 9)))
         world.run()
@@ -328,6 +352,34 @@ class TestTrouble:
         world.turn(LATER + 5 * 3600)
         assert world.reports()["example.com"].state == "sent"
 
+    def test_the_pauses_between_two_tries_grow(self, world: Reporting) -> None:
+        world.see(seen(1, rua="mailto:a@example.com,mailto:b@example.com"))
+        world.receiver.at_data["a@example.com"] = "451 4.7.1 greylisted"
+        world.turn(NEXT_DAY)
+        tried, now = [], LATER
+        for _ in range(4):
+            world.turn(now)
+            found = world.deliveries()["a@example.com"]
+            tried.append((found.tries, found.due - now))
+            world.turn(found.due - 1)  # not due
+            now = found.due
+        assert tried == [(1, 300), (2, 600), (3, 1200), (4, 2400)]
+        assert world.deliveries()["a@example.com"].tries == 4
+        assert [recipient for _, recipient, _ in world.receiver.taken] == ["b@example.com"]
+
+    def test_a_destination_that_always_defers_is_given_up(self, world: Reporting) -> None:
+        world.see(seen(1, rua="mailto:a@example.com,mailto:b@example.com"))
+        world.receiver.at_data["a@example.com"] = "451 4.7.1 greylisted"
+        for hours in (0, 7, 20, 29):
+            world.turn(NEXT_DAY + hours * 3600)
+        found = world.deliveries()
+        assert {address: each.state for address, each in found.items()} == {
+            "a@example.com": "given up",
+            "b@example.com": "sent",
+        }
+        assert world.reports()["example.com"].state == "sent"
+        assert any("example.com to a@example.com: given up: 451 4.7.1 greylisted" in line for line in world.lines)
+
     def test_of_two_destinations_each_has_its_fate(self, world: Reporting) -> None:
         world.see(seen(1, rua="mailto:a@example.com,mailto:b@example.com"))
         world.receiver.replies["a@example.com"] = "550 no"
@@ -393,6 +445,13 @@ def test_a_clock_that_was_wrong_does_not_end_all_reports() -> None:
     assert days_to_plan([today - 2, today + 4000], NEXT_DAY) == [today - 1]
     assert days_to_plan([today - 2000], NEXT_DAY) == [today - 3, today - 2, today - 1]
     assert days_to_plan([], NEXT_DAY) == [today - 1]
+
+
+def test_a_day_is_planned_half_an_hour_after_its_end() -> None:
+    midnight = NEXT_DAY - NEXT_DAY % DAY_SECONDS
+    today = midnight // DAY_SECONDS
+    assert days_to_plan([today - 2], midnight + 1799) == []
+    assert days_to_plan([today - 2], midnight + 1800) == [today - 1]
 
 
 class Successor(Receiver):

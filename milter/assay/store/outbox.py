@@ -203,12 +203,6 @@ def due_reports(connection: Connection, now: int, most: int) -> list[OutgoingRep
     return list(_reports(connection, where, most, ascending=True))
 
 
-def next_due(connection: Connection) -> int | None:
-    """When the next report that waits is due."""
-    found = connection.execute(select(func.min(reports.c.due)).where(reports.c.state == ReportState.WAITING)).scalar()
-    return None if found is None else int(found)
-
-
 def find_reports(
     connection: Connection, *, domain: str = "", day: int | None = None, state: str = "", most: int = 1000
 ) -> list[OutgoingReport]:

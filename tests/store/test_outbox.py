@@ -1,0 +1,79 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""What the database says about the reports that go out."""
+
+from __future__ import annotations
+
+from assay.store import outbox
+from assay.store.database import Database
+from assay.store.outbox import DAY_SECONDS, ReportDelivery, ReportState, Suppression
+from assay.store.writer import Writer
+from report_world import failed, seen
+from store_rows import DAY
+
+NOW = (DAY + 1) * DAY_SECONDS
+
+
+def test_mail_of_no_client_is_in_no_report(database: Database) -> None:
+    """RFC 9990, 3.1.1.8: a record has an address."""
+    Writer(database).write([seen(1), seen(2, client=""), seen(3, "local.example", client="")])
+    with database.reading() as connection:
+        (candidate,) = outbox.candidates(connection, DAY)
+        assert (candidate.domain, candidate.messages) == ("example.com", 1)
+        assert [group.client for group in outbox.groups(connection, DAY, [candidate.published])] == ["192.0.2.1"]
+
+
+def test_what_is_known_of_a_record(database: Database) -> None:
+    rows = [seen(number) for number in range(3)]
+    Writer(database).write([*rows, failed(5), failed(6), seen(7, report_mail=True)])
+    with database.reading() as connection:
+        (candidate,) = outbox.candidates(connection, DAY)
+    assert (candidate.messages, candidate.passing, candidate.report_mail) == (6, 4, 1)
+
+
+def delivery(number: int, state: ReportState, changed: int = NOW) -> ReportDelivery:
+    return ReportDelivery(f"report{number}", "d@example.com", "example.com", state, "", 0, 0, changed, str(number))
+
+
+def test_what_waits_or_came_back_counts_as_sent(database: Database) -> None:
+    states = (ReportState.SENT, ReportState.WAITING, ReportState.BOUNCED)
+    with database.writing() as connection:
+        outbox.add_deliveries(connection, [delivery(number, state) for number, state in enumerate(ReportState)])
+        outbox.add_deliveries(connection, [delivery(100, ReportState.SENT, NOW - 1)])
+    with database.reading() as connection:
+        assert outbox.taken_since(connection, NOW) == len(states)
+        assert outbox.taken_since(connection, NOW, "example.com") == len(states)
+        assert outbox.taken_since(connection, NOW, "other.example") == 0
+
+
+def test_a_suppression_ends(database: Database) -> None:
+    with database.writing() as connection:
+        outbox.suppress(connection, Suppression("d@example.com", NOW, "it refused a report", NOW - 9))
+        outbox.suppress(connection, Suppression("example.net", 0, "by the operator", NOW - 9))
+    with database.reading() as connection:
+        assert outbox.suppressed(connection, ["d@example.com", "example.com"], NOW - 1) is not None
+        assert outbox.suppressed(connection, ["d@example.com", "example.com"], NOW) is None
+        assert outbox.suppressed(connection, ["d@example.net", "example.net"], NOW) is not None
+
+
+def test_whether_all_mail_of_a_domain_failed(database: Database) -> None:
+    Writer(database).write([failed(1, "forged.example"), failed(2, "mixed.example"), seen(3, "mixed.example")])
+    with database.reading() as connection:
+        assert outbox.only_failed(connection, "forged.example", DAY)
+        assert not outbox.only_failed(connection, "forged.example", DAY + 1)
+        assert not outbox.only_failed(connection, "mixed.example", DAY)
+        assert not outbox.only_failed(connection, "unknown.example", DAY)
+
+
+def test_the_oldest_reports_come_first(database: Database) -> None:
+    with database.writing() as connection:
+        reports = [
+            outbox.OutgoingReport(name, DAY, "example.com", (1,), ReportState.WAITING, "", due, NOW, NOW, 1, 0)
+            for name, due in (("a", NOW + 2), ("b", NOW), ("c", NOW + 1), ("d", NOW + 3))
+        ]
+        outbox.plan(connection, DAY, reports, now=NOW, dry_run=False)
+        outbox.change_report(connection, "c", NOW, state=ReportState.SENT, why="250")
+        outbox.plan(connection, DAY, reports, now=NOW, dry_run=True)
+    with database.reading() as connection:
+        assert [report.id for report in outbox.due_reports(connection, NOW + 2, 9)] == ["b", "a"]
+        assert [report.id for report in outbox.due_reports(connection, NOW + 2, 1)] == ["b"]
+        assert outbox.planned_days(connection) == {DAY: False}
