@@ -17,10 +17,16 @@ import parsedmarc
 import pytest
 from aiosmtpd.smtp import SMTP, Envelope, Session
 
+from assay.config import make_resolver
+from assay.config.correspondence import reports_signing
+from assay.daemon.reporter import ReportTurns
+from assay.log import Log
+from assay.policy.addresses import Entries
 from assay.reports import sending
 from assay.reports.planning import days_to_plan
 from assay.session.outgoing import Outgoing, Signed
 from assay.store import outbox
+from assay.store.leadership import Leadership
 from assay.store.outbox import DAY_SECONDS
 from assay.store.rows import PublishedRow
 from nameserver import NameServer
@@ -419,8 +425,6 @@ class TestTrouble:
 
 
 def test_only_one_process_sends(world: Reporting) -> None:
-    from assay.store.leadership import Leadership
-
     world.see(seen(1))
     other = Leadership(world.database, Path(world.configuration.store.directory))
     assert other.held()
@@ -438,6 +442,36 @@ def test_sending_is_spread(world: Reporting) -> None:
     assert due[0] < 3600
     assert due[-1] > 5 * 3600
     assert len(set(due)) == 40
+
+
+def test_a_database_that_is_away_is_reported_once_and_used_again(world: Reporting, tmp_path: Path) -> None:
+    world.see(seen(1))
+    directory = tmp_path / "store" / "reports"
+    with make_resolver(world.configuration) as resolver:
+        turns = ReportTurns(
+            world.configuration,
+            reports_signing(world.configuration),
+            Entries(),
+            resolver,
+            Log(lambda _, line: world.lines.append(line)),
+        )
+        directory.write_text("in the way")
+        for _ in range(3):
+            turns.turn(NEXT_DAY)
+        assert not turns.leads
+        (line,) = world.lines
+        assert line.endswith("; trying again")
+        directory.unlink()
+        turns.turn(NEXT_DAY)
+        assert turns.leads
+        turns.turn(LATER)
+        assert len(world.receiver.taken) == 1
+        turns.close()
+        world.turn(LATER)  # another process may send now
+        assert world.lines == [line]
+        other = Leadership(world.database, tmp_path / "store")
+        assert other.held()
+        other.release()
 
 
 def test_a_clock_that_was_wrong_does_not_end_all_reports() -> None:

@@ -144,7 +144,7 @@ class ReportTurns:
 
     def _make_directory(self) -> None:
         """If root does so, the owner of the directory above gets it, who is the daemon's user."""
-        if not self._directory.exists():
+        if not self._directory.is_dir():
             self._directory.mkdir(mode=_DIRECTORY_MODE)
             if os.geteuid() == 0:
                 above = self._directory.parent.stat()
