@@ -115,6 +115,7 @@ class TestForget:
         filled(configuration, 3, sender="<ann@example.org>")
         _, out, _ = run(capsys, "forget", configuration, "--address", "Ann@example.org")
         assert "would be removed: 1 messages" in out
+        assert "reports that came in and could not be read, all that example.org sent" in out
         assert "store.addresses is false" in out
         assert "to remove it, add --yes" in out
         assert len(run(capsys, "export", configuration)[1].splitlines()) == 3
@@ -129,12 +130,23 @@ class TestForget:
         assert "removed: 2 counts" in out
         assert run(capsys, "export", configuration)[1] == ""
 
-    @pytest.mark.parametrize("arguments", [(), ("--domain", "a..b"), ("--domain", "a.example", "--address", "a@b.c")])
+    @pytest.mark.parametrize(
+        "arguments",
+        [
+            (),
+            ("--domain", "a..b"),
+            ("--domain", ""),
+            ("--domain", "a.example", "--address", "a@b.c"),
+            *(("--address", text) for text in ("", " ", "<>", "@", "@example.org", "ann@")),
+        ],
+    )
     def test_whom_has_to_be_clear(
         self, configuration: Path, capsys: pytest.CaptureFixture[str], arguments: tuple[str, ...]
     ) -> None:
+        filled(configuration, 1, null_sender=True, sender_domain="", rewritten="")
         with pytest.raises(SystemExit):
-            run(capsys, "forget", configuration, *arguments)
+            run(capsys, "forget", configuration, *arguments, "--yes")
+        assert run(capsys, "export", configuration)[1]
 
 
 def test_what_a_stranger_wrote_does_not_control_the_terminal(

@@ -53,7 +53,7 @@ def add_to(verbs: Any) -> None:
     export.add_argument("--dmarc", default="", metavar="RESULT", help="such as fail")
     whom = forgetting.add_mutually_exclusive_group(required=True)
     whom.add_argument("--domain", type=_domain, help="the domain and all below it")
-    whom.add_argument("--address", default="", help="a whole address")
+    whom.add_argument("--address", type=_person, help="a whole address, or a login name")
     forgetting.add_argument("--yes", action="store_true", help="remove it; without this, it is only counted")
 
 
@@ -103,7 +103,7 @@ def _forget(options: argparse.Namespace) -> int:
     section = store_configuration(options).store
     from assay.store.forgetting import Whom, count, forget
 
-    whom = Whom(options.address, options.domain or "")
+    whom = Whom(options.address or "", options.domain or "")
     with _opened(section, may_write=True) as database:
         found = forget(database, whom) if options.yes else count(database, whom)
     say(f"{'removed' if options.yes else 'would be removed'}: {each.count} {each.kind}" for each in found)
@@ -121,6 +121,14 @@ def _time(text: str) -> int:
     except ValueError as error:
         raise argparse.ArgumentTypeError(f"{text!r} is not a time; write one such as 2026-11-26T14:30") from error
     return int((found if found.tzinfo else found.replace(tzinfo=UTC)).timestamp() * 1000)
+
+
+def _person(text: str) -> str:
+    """An unset variable of a shell script is no address, and would be found in nearly every message."""
+    words = text.strip("<> ").split("@")
+    if not all(words):
+        raise argparse.ArgumentTypeError(f"{text!r} is not an address; write one such as ann@example.org")
+    return text
 
 
 def _domain(text: str) -> str:

@@ -183,6 +183,8 @@ def _sqlite(path: Path, *, may_write: bool) -> Engine:
         if may_write:
             connection.execute("PRAGMA journal_mode = WAL")
             connection.execute("PRAGMA synchronous = NORMAL")
+            # For `assay store forget`. By every writer, or SQLite leaves copies where it has moved rows within a page.
+            connection.execute("PRAGMA secure_delete = ON")
         else:
             connection.execute("PRAGMA query_only = ON")
 

@@ -8,7 +8,7 @@ outcome names nobody.
 from __future__ import annotations
 
 from msgspec import Struct
-from sqlalchemy import Column, ColumnElement, Table, delete, exists, func, or_, select, text
+from sqlalchemy import Column, ColumnElement, Table, delete, exists, func, or_, select
 
 from assay.store import schema
 from assay.store.database import Database
@@ -18,10 +18,17 @@ STEP_ROWS = 500  # messages of one transaction, our choice: as many as a batch w
 
 
 class Whom(Struct, frozen=True):
-    """Whom to forget: an address, or a domain (an A-label) with all below it. The other one is empty."""
+    """Whom to forget: an address or login name, or a domain (an A-label) with all below it. The other one is empty."""
 
     address: str = ""
     domain: str = ""
+
+    def __post_init__(self) -> None:
+        """:raises ValueError: neither or both. An empty text would be found in nearly every row."""
+        if bool(folded(self.address)) == bool(self.domain):
+            raise ValueError("an address or a domain, one of them")
+        if "@" in self.address and not all(folded(self.address).rpartition("@")[::2]):
+            raise ValueError("an address needs a local part and a domain")
 
 
 class Forgotten(Struct, frozen=True):
@@ -72,8 +79,6 @@ def _remove(database: Database, place: _Place) -> int:
     last: bytes | str = b""
     while True:
         with database.writing() as connection:
-            if database.is_sqlite:
-                connection.execute(text("PRAGMA secure_delete = ON"))
             if not place.owned:
                 return removed + connection.execute(delete(place.table).where(place.condition)).rowcount
             key = keys[0]
@@ -102,19 +107,23 @@ def _messages(condition: ColumnElement[bool]) -> _Place:
 def _of_address(address: str) -> tuple[_Place, ...]:
     messages, reports, unreadable = schema.messages.c, schema.received_reports.c, schema.unreadable_reports.c
     has_it = exists().where(schema.addresses.c.message == messages.id, schema.addresses.c.folded == address)
+    of_messages = _messages(or_(has_it, func.lower(messages.rewritten) == address))
+    domain = address.rpartition("@")[2] if "@" in address else ""
+    if not domain:  # a login name may be any word, which a report may contain for other reasons
+        return (of_messages,)
     return (
-        _messages(or_(has_it, func.lower(messages.rewritten) == address)),
+        of_messages,
         _Place(
-            "failure reports that came in",
+            "failure reports that came in and contain the address",
             schema.received_reports,
             (reports.kind == "failure") & func.lower(reports.report).contains(address, autoescape=True),
             (schema.received_rows.c.report,),
         ),
         # Their content is octets, in any encoding: what cannot be read cannot be searched, so all of a sender's go.
         _Place(
-            "reports that came in and could not be read",
+            f"reports that came in and could not be read, all that {domain} sent",
             schema.unreadable_reports,
-            unreadable.sender == address.rpartition("@")[2],
+            unreadable.sender == domain,
         ),
     )
 
