@@ -109,6 +109,28 @@ class TestCrashes:
         assert batch.rows == (b"whole", b"later")
         assert "8 octets" in batch.torn
 
+    @pytest.mark.parametrize("size", [0, 3, 20])
+    def test_a_segment_shorter_than_the_position_delays_nothing(self, tmp_path: Path, size: int) -> None:
+        """After a power failure, the position may be on the disk and the rows before it not."""
+        spool = Spool(tmp_path, PLENTY, ["database"])
+        fill(spool, 50)
+        rows_of(spool.readers[0])
+        spool.close()
+        with next(tmp_path.glob("*.rows")).open("r+b") as file:
+            file.truncate(size)
+        again = Spool(tmp_path, PLENTY, ["database"])
+        again.append(b"later")
+        assert again.wait(again.readers[0], 0.0)
+        assert rows_of(again.readers[0]) == [b"later"]
+        assert again.behind(again.readers[0]) == 0
+
+    def test_a_file_that_was_cut_is_not_rows(self, tmp_path: Path) -> None:
+        spool = Spool(tmp_path, PLENTY, ["database"])
+        fill(spool, 50)
+        with next(tmp_path.glob("*.rows")).open("r+b") as file:
+            file.truncate(13 + 3)
+        assert spool.readers[0].read(9).rows == (b"row 0",)
+
     @pytest.mark.parametrize("at", [0, 4, 8])
     def test_a_damaged_row_ends_its_segment_only(self, tmp_path: Path, at: int) -> None:
         spool = Spool(tmp_path, PLENTY, ["database"])

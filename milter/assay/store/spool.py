@@ -130,7 +130,8 @@ class Spool:
         segment, offset = reader.position
         with self._grown:
             return sum(
-                octets - (offset if number == segment else 0)
+                # After a power failure a segment may be shorter than the position says.
+                max(octets - offset, 0) if number == segment else octets
                 for number, octets in self._segments.items()
                 if number >= segment
             )
@@ -303,7 +304,10 @@ def _rows(path: Path, offset: int, end: int) -> Iterator[tuple[bytes, int]]:
     with path.open("rb") as file:
         file.seek(offset)
         while offset + _FRAME.size <= end:
-            length, checksum = _FRAME.unpack(file.read(_FRAME.size))
+            head = file.read(_FRAME.size)
+            if len(head) < _FRAME.size:  # somebody has cut the file
+                return
+            length, checksum = _FRAME.unpack(head)
             if length > MAX_ROW_OCTETS or offset + _FRAME.size + length > end:
                 return
             row = file.read(length)
