@@ -112,6 +112,10 @@ def test_what_is_remembered_of_attempts_is_bounded(clock: Clock) -> None:
     for number in range(3 * access.MAX_CLIENTS):
         throttle.failed(str(number))
     assert len(throttle._by_client) == access.MAX_CLIENTS
+    for number in range(2 * access.MAX_CLIENTS):
+        throttle.failed(str(number))
+        throttle.failed("busy")
+    assert len(throttle._by_client["busy"]) == access.MAX_FAILURES, "whoever goes on is not forgotten"
     door = made(clock)
     for _ in range(2 * access.MAX_ENDED):
         door.log_out(door.session())

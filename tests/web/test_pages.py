@@ -15,16 +15,20 @@ from pathlib import Path
 import html5lib
 import markupsafe
 import pytest
+from msgspec.structs import replace
 from sqlalchemy import event
 
 from asking import Browser
 from assay.config.store import StoreSection
+from assay.daemon.status import Period
 from assay.model.printable import escaped
 from assay.store import overview, search
 from assay.store.database import open_database
+from assay.store.destination import UnavailableError
 from assay.store.search import Criteria, Cursor
-from assay.web import messages
-from assay.web.site import WebQuery
+from assay.web import dns, messages
+from assay.web.site import MAX_ARGUMENT, WebQuery
+from assay.web.store import ReadStore
 from web.pages import ATTACKS, filled, serving
 
 COUNT = 100_000
@@ -217,5 +221,36 @@ def test_a_search_at_the_ends_of_time(browser: Browser, argument: str, day: str)
             assert "/messages/0" in found.text
 
 
-def test_a_nul_in_the_address_is_left_out() -> None:
+def test_a_nul_in_the_address_is_left_out_and_a_long_argument_cut() -> None:
     assert WebQuery("/messages", {"q": " a\0b "}).text("q") == "ab"
+    assert len(WebQuery("/messages", {"q": "a" * 10_000}).text("q")) == MAX_ARGUMENT
+
+
+def test_a_database_that_is_away_is_not_tried_again_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    opened = 0
+
+    def away(*_: object, **__: object) -> None:
+        nonlocal opened
+        opened += 1
+        raise UnavailableError("away")
+
+    monkeypatch.setattr("assay.web.store.open_store", away)
+    store = ReadStore(StoreSection(directory=str(tmp_path)))
+    for _ in range(3):
+        with pytest.raises(UnavailableError, match="away"):
+            store.database  # noqa: B018
+    assert opened == 1
+    monkeypatch.setattr("assay.web.store._AGAIN_SECONDS", 0.0)
+    with pytest.raises(UnavailableError, match="away"):
+        store.database  # noqa: B018
+    assert opened == 2
+
+
+def test_the_page_of_the_dns_says_what_is_wrong() -> None:
+    nothing = Period(3600, 0, {}, {}, {}, 0.0, 0.0, {}, {})
+    hour = replace(nothing, queries={"noerror": 90, "timeout": 10})
+    told = [remark.text for remark in dns._worries({"192.0.2.53": 0, "192.0.2.54": 1}, hour)]
+    assert told[0] == "No worker gets an answer from: 192.0.2.53."
+    assert told[1].startswith("10 of 100 queries of the last hour had no usable answer.")
+    quiet = replace(nothing, queries={"noerror": 99, "timeout": 1})
+    assert list(dns._worries({"192.0.2.54": 1}, quiet)) == []

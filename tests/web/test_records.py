@@ -14,6 +14,7 @@ from assay.keys.rotation import KeyState
 from assay.log import Level, Log
 from assay.model.name import Domain
 from assay.protocol import dkim
+from assay.web import records
 from assay.web.lookups import FRESH_SECONDS, DomainLookups
 from assay.web.records import (
     Checked,
@@ -196,3 +197,37 @@ def test_a_look_that_fails_is_logged_and_tried_again() -> None:
     lookups.close()
     text = "page: the records of a.example cannot be looked up: RuntimeError('odd')"
     assert logged == [(Level.ERROR, text)] * 2
+
+
+def test_a_domain_with_many_exchanges_and_addresses_asks_a_bounded_number_of_questions() -> None:
+    many: Rows = {"example.org": [["MX", [10, f"mx{number}.example.org"]] for number in range(30)]}
+    asked: list[str] = []
+    zone = Zone({**many, HOST: [["A", f"192.0.2.{number}"] for number in range(30)]})
+
+    def answer(question: Any) -> Any:
+        asked.append(question.name)
+        return zone.answer(question)
+
+    solve(mx(), answer)
+    assert len(asked) == 1 + 2 * records.MAX_EXCHANGES
+    assert len(solve(names(), zone.answer)) == records.MAX_ADDRESSES
+    zone = Zone({**text("example.org", "v=spf1 -all"), HOST: [["A", f"192.0.2.{number}"] for number in range(30)]})
+    assert len(solve(spf(), zone.answer)) == 1 + records.MAX_ADDRESSES
+
+
+def test_the_oldest_records_are_forgotten(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("assay.web.lookups.MAX_REPORTS", 2)
+
+    class Driver:
+        def start(self, inquiry: Inquiry[Any], *_: object) -> Any:
+            class Pending:
+                def result(self) -> tuple[Checked, ...]:
+                    return ()
+
+            return Pending()
+
+    lookups = DomainLookups(Driver, HOST, lambda _: (), SILENT)  # type: ignore[arg-type]
+    for domain in ("a.example", "b.example", "c.example"):
+        assert set(lookups.reports([domain], 10.0)) == {domain}
+    assert list(lookups._reports) == ["b.example", "c.example"]
+    lookups.close()

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import json
+import re
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -19,7 +20,7 @@ from assay.daemon.status import History
 from assay.log import Level, Log
 from assay.metrics import Pages
 from assay.web.access import Access, Proxies
-from assay.web.app import MAX_FORM, _single, make_app
+from assay.web.app import MAX_ARGUMENTS, MAX_FORM, _single, make_app
 from assay.web.headers import FIELDS
 from assay.web.pages import PAGES
 from assay.web.server import MAX_HEADER
@@ -153,7 +154,8 @@ def test_every_response_has_the_header_fields(browser: Made, path: str) -> None:
     for asked in (someone.get(path), someone.get(path, method="DELETE"), (someone.log_in(), someone.get(path))[1]):
         for name, value in FIELDS.items():
             assert asked.header(name) == value
-        assert asked.header("cache-control")
+        static = path.startswith("/static/")
+        assert asked.header("cache-control") == ("max-age=3600" if static and asked.status == 200 else "no-store")
 
 
 def test_errors_are_pages_that_tell_a_stranger_nothing(browser: Made) -> None:
@@ -192,6 +194,26 @@ def test_a_table_as_csv_and_json(browser: Made) -> None:
     assert asked.header("content-disposition") == 'attachment; filename="configuration-defaults.json"'
     assert someone.get("/configuration.csv?table=defaults").text.startswith("key,value,source\r\n")
     assert someone.get("/configuration.csv?table=none").status == 404
+
+
+def test_an_export_that_fails_is_no_page(browser: Made) -> None:
+    someone = browser()
+    someone.log_in()
+    for path in ("/domains/evil.example.json", "/overview.csv"):
+        asked = someone.get(path)
+        assert (asked.status, asked.header("content-type")) == (
+            503 if "overview" in path else 404,
+            "text/plain; charset=utf-8",
+        )
+    assert "<h1>Not found</h1>" in someone.get("/domains/evil.example").text
+
+
+def test_of_many_arguments_a_page_repeats_a_few(browser: Made) -> None:
+    someone = browser()
+    someone.log_in()
+    asked = someone.get("/configuration?" + "&".join(f"name{number}=x" for number in range(1000)))
+    assert asked.status == 200
+    assert len(set(re.findall(r"name\d+", asked.text))) == MAX_ARGUMENTS
 
 
 def test_a_field_that_a_request_has_twice_counts_for_nothing() -> None:

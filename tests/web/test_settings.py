@@ -9,7 +9,7 @@ import msgspec
 import pytest
 
 from assay.config import Configuration, load, sample
-from assay.web.settings import lines, values
+from assay.web.settings import _worries, lines, values
 
 FILE = '''\
 # a comment with = and [section]
@@ -70,3 +70,20 @@ def test_each_value_in_force_is_listed(tmp_path: Path) -> None:
     sections = [field.name for field in msgspec.structs.fields(Configuration)]
     assert {key.partition(".")[0] for key in listed} >= {*sections} - {"rule", "lists"}
     assert set(lines(sample().replace("#", ""))) >= {"milter.workers", "web.listen"}
+
+
+def test_a_file_that_is_not_in_force_is_said_so(tmp_path: Path) -> None:
+    path = tmp_path / "assay.toml"
+    path.write_text("[milter]\nworkers = 2\n")
+    configuration = load(path)
+
+    def told(fault: str = "") -> list[str]:
+        return [remark.text for remark in _worries(path, path.read_text(), configuration, fault)]
+
+    assert told() == []
+    assert told("odd") == ["The last reload failed, and the old configuration is in force: odd"]
+    path.write_text("[milter]\nworkers = 3\n")
+    assert told() == ["The file has changed since it was read. A reload puts it in force."]
+    path.write_text("[milter]\nworkers = 'x'\n")
+    (text,) = told()
+    assert text.startswith("The file has changed since it was read, and cannot be used: ")

@@ -36,7 +36,7 @@ from assay.web.render import STATIC, Frame, NavigationEntry, Renderer
 from assay.web.site import NotFoundError, Site, WebQuery
 
 MAX_FORM = 4096  # octets of a form that is sent
-MAX_ARGUMENTS = 50  # of an address
+MAX_ARGUMENTS = 50  # of an address, that go into those of the exports
 _TYPES = {".css": "text/css; charset=utf-8", ".svg": "image/svg+xml"}
 _SUFFIXES = {
     ".csv": ("text/csv; charset=utf-8", export.as_csv),
@@ -62,8 +62,7 @@ class Door(Struct, frozen=True):
                 return PlainTextResponse("log in first\n", 401)
             back = request.url.path + (f"?{request.url.query}" if request.url.query else "")
             return RedirectResponse(f"/login?next={quote(back, safe='')}", 303)
-        arguments = dict(list(request.query_params.items())[:MAX_ARGUMENTS])
-        query = WebQuery(place.path, arguments, request.path_params.get("item", ""))
+        query = WebQuery(place.path, request.query_params, request.path_params.get("item", ""))
         try:
             page = await run_in_threadpool(place.view, self.site, query)
         except NotFoundError as error:
@@ -230,11 +229,7 @@ async def _form(request: Request) -> Mapping[str, str]:
                 raise HTTPException(413, f"a form has at most {MAX_FORM} octets")
     except ClientDisconnect as error:
         raise HTTPException(400, "the connection ended within the form") from error
-    try:
-        fields = parse_qs(body.decode("ascii", "replace"), max_num_fields=MAX_ARGUMENTS)
-    except ValueError:  # more fields than that
-        return {}
-    return {name: values[0] for name, values in fields.items()}
+    return {name: values[0] for name, values in parse_qs(body.decode("ascii", "replace")).items()}
 
 
 def _single(request: Request) -> Mapping[str, str]:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""How the DNS does, by what the workers of this host count."""
+"""The state of the DNS, by what the workers of this host count."""
 
 from __future__ import annotations
 

@@ -33,5 +33,7 @@ def page(site: Site, _: WebQuery) -> WebPage:
     figures = {(each.day, each.word): each.count for each in overview.daily(database, "watched", days)}
     plot = (stacked("days", "By day", days, figures, "action"),) if figures else ()
     whole = site.configuration.milter.dry_run
-    parts = (Remark("All is a dry run now (milter.dry_run): nothing is refused.", tone=Tone.DOUBT),) if whole else ()
+    parts = (
+        (Remark("Everything is in dry run (milter.dry_run): nothing is refused.", tone=Tone.DOUBT),) if whole else ()
+    )
     return WebPage("Dry run", (*parts, table, *plot), "What would have been done, had it not been a dry run.")

@@ -23,7 +23,7 @@ from assay.protocol.report.destinations import Tag, UriError, Usability, evaluat
 #: The client that no record of ours names: of a network for documentation.
 STRANGER = IPv4Address("203.0.113.1")
 MAX_EXCHANGES = 10  # hosts of a domain whose addresses are looked up; our choice
-MAX_ADDRESSES = 20  # of them, likewise
+MAX_ADDRESSES = 20  # of a host, likewise
 _FEW_TERMS_LEFT = 2
 _TTL = 3600
 
@@ -281,7 +281,7 @@ def reverse_names(host: str) -> Check:
         why = "set identity.authserv_id to the name that this host has in the DNS"
         return (Checked("PTR", host, state, expected, "no address", why),)
     checked = []
-    for address in addresses[:MAX_ADDRESSES]:
+    for address in addresses:
         found = yield from iprev.evaluate(address)
         state = {
             iprev.Result.PASS: RecordState.GOOD,
@@ -293,12 +293,12 @@ def reverse_names(host: str) -> Check:
 
 
 def _addresses(hosts: Sequence[str]) -> Inquiry[dict[str, tuple[Address, ...] | None]]:
-    """The addresses of each host; None if the DNS does not say."""
+    """The addresses of each host, at most `MAX_ADDRESSES`; None if the DNS does not say."""
     kinds = (RecordType.A, RecordType.AAAA)
     answers = yield [Question(host, kind) for host in hosts for kind in kinds]
     found: dict[str, tuple[Address, ...] | None] = {}
     for host, four, six in zip(hosts, answers[::2], answers[1::2], strict=True):
-        both = (*four.addresses, *six.addresses)
+        both = (*four.addresses, *six.addresses)[:MAX_ADDRESSES]
         found[host] = both or (None if Outcome.TEMPFAIL in (four.outcome, six.outcome) else ())
     return found
 

@@ -132,14 +132,14 @@ class _BoundedProtocol(H11Protocol):
 
 
 class _ToLog(logging.Handler):
-    """Leads what the library complains about to our log."""
+    """Passes what the library logs on to our log."""
 
     def __init__(self, log: Log) -> None:
         super().__init__(logging.WARNING)
         self._log = log
 
     def emit(self, record: logging.LogRecord) -> None:
-        """Log the first line. What a client sent wrongly is no trouble of ours."""
+        """Log the first line. What a client sent wrongly is for debugging only."""
         if record.levelno < logging.ERROR:
             self._log.debug(f"page: {record.getMessage().partition(chr(10))[0]}")
             return
