@@ -201,7 +201,7 @@ def test_a_directory_that_is_missing_is_named_and_mail_goes_on(
     with Daemon(tmp_path, store=section) as daemon:
         submit(daemon, range(5))
         daemon.wait_for_log(f"store.directory: {tmp_path}/store")
-        assert "No such file" in daemon.log()
+        assert "No such file or directory; create the directory, writable for the daemon's user" in daemon.log()
 
 
 class TestSqlite:

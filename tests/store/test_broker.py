@@ -5,6 +5,8 @@ from __future__ import annotations
 
 import asyncio
 import json
+import subprocess
+import sys
 import uuid
 from collections.abc import Iterator
 
@@ -109,3 +111,19 @@ def test_a_wrong_password_is_an_error_without_it(broker: rabbitmq.RabbitMq, pass
 def test_an_exchange_of_another_kind_is_an_error(broker: rabbitmq.RabbitMq) -> None:
     with pytest.raises(UnavailableError, match="direct"):
         RowPublisher(broker.url, broker.password, "amq.direct")
+
+
+def test_a_broker_that_is_away_is_reported_by_nobody_else() -> None:
+    """The libraries have a log of their own, which would go to standard error. In a process that keeps no log."""
+    text = (
+        "from assay.store.broker import RowPublisher\n"
+        "from assay.store.destination import UnavailableError\n"
+        "try:\n"
+        "    RowPublisher('amqp://u@127.0.0.1:1/', 'hidden', 'assay')\n"
+        "except UnavailableError as error:\n"
+        "    assert '127.0.0.1' in str(error)\n"
+        "else:\n"
+        "    raise AssertionError\n"
+    )
+    done = subprocess.run([sys.executable, "-c", text], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")

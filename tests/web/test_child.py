@@ -88,3 +88,19 @@ def test_the_page_over_a_unix_socket_which_a_reload_opens_again(tmp_path: Path) 
         assert status(OverUnix(path)) == 200
     assert not path.exists()
     assert "Traceback" not in daemon.log()
+
+
+def test_an_address_that_is_taken_is_named_with_the_fix(tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        listen = f"inet:{taken.getsockname()[1]}@127.0.0.1"
+        with serving(tmp_path, listen) as daemon:
+            log = daemon.wait_for_log("died (exit code 69)")
+    assert f"page: {listen}: Address already in use; find the program that has the port with: ss -ltnp" in log
+    assert "Traceback" not in log
+
+
+def test_a_directory_that_is_missing_is_named_with_the_fix(tmp_path: Path) -> None:
+    with serving(tmp_path, f"unix:{tmp_path}/none/page.sock") as daemon:
+        log = daemon.wait_for_log("died (exit code 69)")
+    assert f"page.sock: No such file or directory; create the directory {tmp_path}/none, writable for" in log
+    assert "Traceback" not in log

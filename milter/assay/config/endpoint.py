@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import re
 import socket
 
@@ -65,6 +67,32 @@ class Endpoint(Struct, frozen=True):
             connection.close()
             raise
         return connection
+
+    def explain(self, error: OSError) -> str:
+        """Why nothing can listen there, and the fix, if there is a usual one."""
+        return f"{error.strerror or error}{self._fix(error)}"
+
+    def _fix(self, error: OSError) -> str:
+        folder = os.path.dirname(self.path) or "."
+        is_unix = self.family == socket.AF_UNIX
+        match error.errno:
+            case errno.ENOTDIR:
+                return "; write a path below a directory"
+            case errno.ENOENT:
+                return f"; create the directory {folder}, writable for the daemon's user"
+            case errno.EACCES | errno.EROFS if is_unix:
+                return f"; make the directory {folder} writable for the daemon's user"
+            case errno.EACCES:
+                return "; write a port above 1023, or give the daemon CAP_NET_BIND_SERVICE"
+            case errno.EADDRINUSE if is_unix:
+                return "; stop it, or write another path"
+            case errno.EADDRINUSE:
+                return f"; find the program that has the port with: ss -ltnp 'sport = :{self.port}'"
+            case errno.EADDRNOTAVAIL:
+                return "; write an address of this host"
+        if isinstance(error, socket.gaierror):
+            return "; write an address of this host"
+        return "; write a shorter path" if is_unix else ""
 
 
 def _meant(text: str) -> str:

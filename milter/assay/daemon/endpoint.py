@@ -44,7 +44,7 @@ def run(tether: Tether, configuration: Configuration, log: Log) -> int:
             mode = int(configuration.control.socket_mode, 8)
             servers.append(HttpServer(Endpoint.parse(key), mode, commands(tether.pages, history, log)))
     except OSError as error:
-        log.error(f"endpoint: {key}: {error.strerror or error}")
+        log.error(f"endpoint: {key}: {Endpoint.parse(key).explain(error)}")
         return os.EX_UNAVAILABLE
     tether.ready()
     tether.wait(history.tick)

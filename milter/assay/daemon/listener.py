@@ -22,7 +22,6 @@ libmilter opens the socket itself and does not return the descriptor, so we sear
 from __future__ import annotations
 
 import contextlib
-import errno
 import grp
 import os
 import signal
@@ -246,27 +245,5 @@ def _why(endpoint: Endpoint) -> str:
                 probe.bind((endpoint.host, endpoint.port))
                 probe.listen()
     except OSError as error:
-        return f"{error.strerror or error}{_fix(endpoint, error)}"
+        return endpoint.explain(error)
     return "cannot be opened; see the system log for libmilter's reason"
-
-
-def _fix(endpoint: Endpoint, error: OSError) -> str:
-    """The fix for an error, as a clause; empty if there is no usual one."""
-    folder = os.path.dirname(endpoint.path) or "."
-    is_unix = endpoint.family == socket.AF_UNIX
-    match error.errno:
-        case errno.ENOTDIR:
-            return "; write a path below a directory"
-        case errno.ENOENT:
-            return f"; create the directory {folder}, writable for the daemon's user"
-        case errno.EACCES | errno.EROFS if is_unix:
-            return f"; make the directory {folder} writable for the daemon's user"
-        case errno.EACCES:
-            return "; write a port above 1023, or give the daemon CAP_NET_BIND_SERVICE"
-        case errno.EADDRINUSE:
-            return f"; find the program that has the port with: ss -ltnp 'sport = :{endpoint.port}'"
-        case errno.EADDRNOTAVAIL:
-            return "; write an address of this host"
-    if isinstance(error, socket.gaierror):
-        return "; write an address of this host"
-    return "; write a shorter path" if is_unix else ""

@@ -80,7 +80,7 @@ def run(tether: Tether, configuration: Configuration, rewriting: Rewriting, log:
                 share = MAX_OF_ONE_CLIENT
                 servers.append(BoundedServer(endpoint, _MODE, handler, MAX_CLIENTS, share=share, over=crowd.warn))
     except OSError as error:
-        log.error(f"map server: {text}: {error.strerror or error}")
+        log.error(f"map server: {text}: {Endpoint.parse(text).explain(error)}")
         return os.EX_UNAVAILABLE
     tether.ready()
     tether.wait()

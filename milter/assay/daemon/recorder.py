@@ -7,6 +7,7 @@ mail: workers do not wait for this process, and it may die at any time.
 
 from __future__ import annotations
 
+import errno
 import os
 import threading
 import time
@@ -46,6 +47,14 @@ def kind(configuration: Configuration, channel: RowChannel, log: Log) -> tuple[K
     )
 
 
+_FIXES = {
+    errno.ENOENT: "; create the directory, writable for the daemon's user",
+    errno.ENOTDIR: "; write the path of a directory",
+    errno.EACCES: "; make the directory writable for the daemon's user",
+    errno.EROFS: "; write a directory on a file system that can be written",
+}
+
+
 def run(tether: Tether, configuration: Configuration, channel: RowChannel, log: Log) -> int:
     """Record until the order to drain. Call it in a new child process.
 
@@ -57,7 +66,8 @@ def run(tether: Tether, configuration: Configuration, channel: RowChannel, log: 
     try:
         spool = take(Path(section.directory) / "spool", section.spool_octets, tuple(connects))
     except OSError as error:
-        log.error(f"store.directory: {section.directory}/spool: {error.strerror}; results are lost if this lasts")
+        why = f"{error.strerror}{_FIXES.get(error.errno or 0, '')}"
+        log.error(f"store.directory: {section.directory}/spool: {why}; results are lost if this lasts")
         return os.EX_CANTCREAT
     destinations = [Destination(reader, spool, connects[reader.name], log) for reader in spool.readers]
     for destination in destinations:

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import uuid
 from collections.abc import AsyncIterator, Coroutine, Sequence
 from typing import Any, TypeVar
@@ -28,6 +29,11 @@ CONNECT_SECONDS = 10.0
 CONFIRM_SECONDS = 60.0  # for all messages of a batch
 _TYPE = "assay.message"
 _FAULTS = (aio_pika.exceptions.AMQPError, OSError, asyncio.TimeoutError, RuntimeError)
+
+# The libraries report each attempt; the log has what the operator needs, with its own bound.
+for _library in ("aio_pika", "aiormq"):
+    logging.getLogger(_library).addHandler(logging.NullHandler())
+    logging.getLogger(_library).propagate = False
 
 Value = TypeVar("Value")
 

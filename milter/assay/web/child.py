@@ -44,10 +44,11 @@ def run(tether: Tether, configuration: Configuration, access: Access, keys: tupl
 
     history = History(tether.pages, leaves=False)
     site = open_site(configuration, tether.pages, history, keys, log)
+    endpoint = Endpoint.parse(configuration.web.listen)
     try:
-        server = WebServer(Endpoint.parse(configuration.web.listen), _MODE, make_app(site, access, log), log)
+        server = WebServer(endpoint, _MODE, make_app(site, access, log), log)
     except OSError as error:
-        log.error(f"page: {configuration.web.listen}: {error.strerror or error}")
+        log.error(f"page: {configuration.web.listen}: {endpoint.explain(error)}")
         return os.EX_UNAVAILABLE
     tether.ready()
     tether.wait(history.tick)
