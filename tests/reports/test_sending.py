@@ -367,11 +367,26 @@ class TestTrouble:
             world.turn(now)
             found = world.deliveries()["a@example.com"]
             tried.append((found.tries, found.due - now))
+            assert world.reports()["example.com"].due == found.due
             world.turn(found.due - 1)  # not due
             now = found.due
         assert tried == [(1, 300), (2, 600), (3, 1200), (4, 2400)]
         assert world.deliveries()["a@example.com"].tries == 4
         assert [recipient for _, recipient, _ in world.receiver.taken] == ["b@example.com"]
+
+    def test_each_destination_is_tried_when_it_is_due(self, world: Reporting) -> None:
+        world.see(seen(1, rua="mailto:a@example.com,mailto:b@example.com"))
+        world.receiver.at_data |= dict.fromkeys(("a@example.com", "b@example.com"), "451 4.7.1 greylisted")
+        world.turn(NEXT_DAY)
+        world.turn(LATER)
+        later = msgspec.structs.replace(world.deliveries()["b@example.com"], due=LATER + 3600)
+        with world.database.writing() as connection:
+            outbox.change_delivery(connection, later)
+        world.turn(LATER + 300)
+        assert {address: each.tries for address, each in world.deliveries().items()} == {
+            "a@example.com": 2,
+            "b@example.com": 1,
+        }
 
     def test_a_destination_that_always_defers_is_given_up(self, world: Reporting) -> None:
         world.see(seen(1, rua="mailto:a@example.com,mailto:b@example.com"))
