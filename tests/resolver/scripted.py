@@ -206,7 +206,7 @@ class Play:
         key, what = words[:size], words[size:]
         if what[-1:] == ("tcp",):
             key, what = (*key, "tcp"), what[:-1]
-        query = next(query for query in self.flying if query.key == key)
+        query = next(query for query in reversed(self.flying) if query.key == key)  # an older one has timed out
         self.flying.remove(query)
         if what == ("unreachable",):
             query.end(ExchangeFault(Cause.UNREACHABLE, "could not be asked (Connection refused)"))

@@ -48,7 +48,7 @@ class BoundedServer(socketserver.ThreadingMixIn, socketserver.TCPServer):
         :param most: how many connections it serves at a time.
         :param share: how many of one client: an address, or a user at a unix socket. Further ones are closed, since
             others would wait behind them. None: no such bound.
-        :param over: called with the client in words for each connection that is closed so.
+        :param over: called with the client in words for each connection that is closed for this reason.
         :raises OSError: the socket cannot be opened.
         """
         self.address_family = endpoint.family

@@ -5,7 +5,7 @@ A flight asks each server that is up once, in the operator's order; those that l
 once more with more patience, since a recursive resolver may itself be waiting for a slow one. NOERROR and NXDOMAIN end
 it; any other RCODE sends it to the next server. When all servers have gone down, flights wait some seconds for one to
 come back (see `health`), so that the restart of a nameserver fails no lookup. In a longer outage they wait for one
-probe.
+probe of each.
 
 A lookup that all servers have failed is sent again after a pause (see `repeats`).
 
@@ -31,7 +31,7 @@ from assay.resolver import message, tls, transport, wire
 from assay.resolver.cache import AnswerCache
 from assay.resolver.failures import Failures
 from assay.resolver.flight import Flight, Waiter
-from assay.resolver.health import Health, Server
+from assay.resolver.health import PROBE_PATIENCE, Health, Server
 from assay.resolver.message import Response
 from assay.resolver.nameservers import Nameserver
 from assay.resolver.repeats import Repeats
@@ -170,10 +170,11 @@ class Asking:
         """Whether a flight for which all servers are down waits for one of them."""
         if self._health.may_recover:
             return True
-        # A long outage may be over without anybody having asked since.
-        may_wait = self._health.probing and not flight.probed
-        flight.probed = True
-        return may_wait
+        # A long outage may be over without anybody having asked since: wait for the probes, but not for the next ones.
+        now = self._clock()
+        if flight.probed_until is None:
+            flight.probed_until = now + min(self._patience, PROBE_PATIENCE)
+        return self._health.probing and now < flight.probed_until
 
     def _follow(self, resolv_conf: ResolvConf) -> None:
         """Change the nameservers if the system's have changed."""

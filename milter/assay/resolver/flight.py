@@ -36,8 +36,8 @@ class Flight:
     """
 
     __slots__ = (
-        "aliases", "asked", "askers", "exchange", "faults", "key", "over_tcp", "place", "pool", "probed", "question",
-        "queued_at", "reasons", "repeats", "round", "secure", "since", "slow", "ttl", "waiting",
+        "aliases", "asked", "askers", "exchange", "faults", "key", "over_tcp", "place", "pool", "probed_until",
+        "question", "queued_at", "reasons", "repeats", "round", "secure", "since", "slow", "ttl", "waiting",
     )  # fmt: skip
 
     def __init__(self, key: str, question: Question, asked: bytes) -> None:
@@ -55,7 +55,7 @@ class Flight:
         self.over_tcp: Server | None = None  # whose answer was truncated
         self.round = 1
         self.repeats = 0  # after failures of all servers
-        self.probed = False  # it has waited for a probe in a long outage
+        self.probed_until: float | None = None  # how long it waits for probes in a long outage
         self.faults: dict[Server, transport.Cause | None] = {}  # None: it answered, unusably
         self.reasons: list[str] = []
         # Of the CNAME chain so far:
