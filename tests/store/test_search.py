@@ -8,12 +8,12 @@ from pathlib import Path
 
 import pytest
 
-from assay.store import search
+from assay.store import overview, search
 from assay.store.database import Database, connect, open_database
 from assay.store.rows import MessageRow
 from assay.store.search import Criteria, Cursor
 from postgresql import PASSWORD, Postgresql
-from store_generator import fill, generated
+from store_generator import OURS, fill, generated
 
 END = 1_700_049_600_000
 ROWS = tuple(generated(1500, days=10, end=END))
@@ -124,3 +124,21 @@ def test_all_of_a_message_is_found_by_its_id(database: Database, tmp_path: Path)
 @pytest.mark.parametrize("text", ["", "-", "1-", "x-00", "1-zz", "-1-00", "9" * 30 + "-00"])
 def test_what_is_no_cursor_is_none(text: str) -> None:
     assert Cursor.parse(text) is None or text == "1-"
+
+
+def test_a_page_has_a_bounded_number_of_messages(database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(search, "MAX_ROWS", 10)
+    assert len(search.find(database, Criteria(), most=1000).messages) == 10
+
+
+def test_sums_look_at_a_bounded_number_of_domains_and_days(database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
+    days = range(END // 86_400_000 - 10, END // 86_400_000 + 1)
+    whole = overview.failing_domains(database, OURS, days)
+    assert len(whole) > 1
+    last = max(each.day for each in overview.daily(database, "action", days))
+    monkeypatch.setattr(overview, "MAX_SUBJECTS", 1)
+    of_one = overview.failing(database, [each.name for each in whole], days)
+    assert overview.failing_domains(database, [each.name for each in whole], days) == whole[:1]
+    assert sum(each.total for each in of_one) <= whole[0].total
+    monkeypatch.setattr(overview, "MAX_DAYS", 1)
+    assert {each.day for each in overview.daily(database, "action", (last, *days))} == {last}

@@ -254,3 +254,12 @@ def test_the_page_of_the_dns_says_what_is_wrong() -> None:
     assert told[1].startswith("10 of 100 queries of the last hour had no usable answer.")
     quiet = replace(nothing, queries={"noerror": 99, "timeout": 1})
     assert list(dns._worries({"192.0.2.54": 1}, quiet)) == []
+
+
+def test_the_senders_of_others_are_not_shown(browser: Browser, monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = browser.get("/senders.json?table=clients").body
+    assert len(json.loads(whole)) > 1
+    assert browser.get("/senders.json?table=clients&domain=nobody.example").body == whole
+    assert "Only the first" not in browser.get("/senders").text
+    monkeypatch.setattr(overview, "MAX_SUBJECTS", 1)
+    assert "Only the first 1 of " in browser.get("/senders").text

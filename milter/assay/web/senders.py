@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from assay.store import overview
 from assay.store.overview import Ranked
-from assay.web.parts import Cell, Column, DataTable, Link, WebPage
+from assay.web.parts import Cell, Column, DataTable, Link, Part, Remark, Tone, WebPage
 from assay.web.periods import last_days, link
 from assay.web.site import Site, WebQuery, address
 
@@ -53,7 +53,14 @@ def page(site: Site, query: WebQuery) -> WebPage:
         further=further,
     )
     intro = "The last 30 days. Where mail of yours fails, and who forges it."
-    return WebPage("Senders", (of_names, of_clients, _sources(site, days)), intro)
+    return WebPage("Senders", (*_left_out(len(site.domains)), of_names, of_clients, _sources(site, days)), intro)
+
+
+def _left_out(count: int) -> tuple[Part, ...]:
+    if count <= overview.MAX_SUBJECTS:
+        return ()
+    text = f"Only the first {overview.MAX_SUBJECTS} of {count:,} domains (web.domains) are looked at here."
+    return (Remark(text, tone=Tone.DOUBT),)
 
 
 def _figures(each: Ranked, days: range, key: str, **criteria: str) -> list[Cell]:
