@@ -17,6 +17,7 @@ import pytest
 
 import rabbitmq
 from assay.cli.main import main
+from assay.store import condition
 from assay.store.broker import RowPublisher
 from assay.store.database import open_database
 from assay.store.writer import Writer
@@ -43,14 +44,20 @@ def test_migrate(configuration: Path, capsys: pytest.CaptureFixture[str]) -> Non
     assert "(nothing to do)" in said(capsys, "migrate", "-c", str(configuration))
 
 
-def test_check(configuration: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_check(
+    configuration: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     assert "there is no database yet" in said(capsys, "check", "-c", str(configuration), code=78)
     database = open_database(f"{tmp_path}/store.sqlite")
     Writer(database).write([row(number) for number in range(10)])
     database.close()
     text = said(capsys, "check", "-c", str(configuration))
-    assert "10 messages, counts of 1 days" in text
-    assert "2023-11-15 12:00 UTC" in text
+    octets = (tmp_path / "store.sqlite").stat().st_size
+    assert f"10 messages, {octets} octets" in text
+    assert "the oldest message is of 2023-11-15 12:00 UTC, the newest of 2023-11-15 12:00 UTC" in text
+    assert "counts of 2023-11-15 to 2023-11-15" in text
+    monkeypatch.setattr(condition, "MOST_COUNTED", 9)
+    assert "more than 9 messages" in said(capsys, "check", "-c", str(configuration))
 
 
 def test_without_a_store(capsys: pytest.CaptureFixture[str]) -> None:

@@ -64,16 +64,19 @@ def _migrate(options: argparse.Namespace) -> int:
 
 def _check(options: argparse.Namespace) -> int:
     section = store_configuration(options).store
-    from assay.store.condition import condition
+    from assay.store.condition import MOST_COUNTED, condition
 
     try:
         with contextlib.closing(open_store(section, may_write=False)) as database:
             found = condition(database)
     except UnavailableError as error:
         raise ConfigError(str(error)) from error
-    say([f"{section.location}: {found.messages} messages, counts of {found.days} days"])
+    count = f"more than {MOST_COUNTED}" if found.messages > MOST_COUNTED else f"{found.messages}"
+    say([f"{section.location}: {count} messages, {found.octets} octets"])
     if found.messages:
-        say([f"the oldest is of {_time(found.oldest)}, the newest of {_time(found.newest)}"])
+        say([f"the oldest message is of {_time(found.oldest)}, the newest of {_time(found.newest)}"])
+    if found.last_day:
+        say([f"counts of {_day(found.first_day)} to {_day(found.last_day)}"])
     waiting = sum(path.stat().st_size for path in Path(section.directory).glob("spool/*/*.rows"))
     say([f"{section.directory}/spool: {waiting} octets"])
     return os.EX_OK
@@ -104,6 +107,10 @@ async def _until_ended(work: Coroutine[Any, Any, None]) -> None:
         asyncio.get_running_loop().add_signal_handler(number, task.cancel)
     with contextlib.suppress(asyncio.CancelledError):
         await task
+
+
+def _day(number: int) -> str:
+    return f"{datetime.fromtimestamp(number * 86_400, UTC):%Y-%m-%d}"
 
 
 def _time(milliseconds: int) -> str:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import threading
 import time
+import traceback
 from collections.abc import Callable, Sequence
 from typing import Protocol
 
@@ -100,6 +101,7 @@ class Destination:
         self._down_since = 0.0
         self._remind_at = 0.0
         self._tidy_at = 0.0
+        self._more = False  # the last batch was a full one, so that it need not be gathered
         self._thread = threading.Thread(target=self._run, name=self.name, daemon=True)
 
     def start(self) -> None:
@@ -125,6 +127,9 @@ class Destination:
             except OSError as error:  # the spool cannot be read
                 if self._unavailable(f"spool: {error.strerror or error}"):
                     break
+            except Exception as error:  # a bug, of a library too: without this thread, rows would pile up unnoticed
+                if self._unavailable(_described(error)):
+                    break
         if self._backend is not None:
             self._backend.close()
 
@@ -138,8 +143,10 @@ class Destination:
         if not self._spool.wait(self._reader, 0.0 if self._ending.is_set() else 1.0):
             self.oldest = 0.0
             return self._ending.is_set()
-        self._ending.wait(GATHER_SECONDS)
+        if not self._more:
+            self._ending.wait(GATHER_SECONDS)
         batch = self._reader.read(BATCH_ROWS)
+        self._more = len(batch.rows) == BATCH_ROWS
         if batch.torn:
             self._log.error(f"store: {batch.torn}; they are left out")
         if batch.rows:
@@ -193,3 +200,9 @@ class Destination:
             self._log.warning(f"store: {self.name}: written again after {time.monotonic() - self._down_since:.0f} s")
         self._down_since = 0.0
         self._wait = FIRST_WAIT_SECONDS
+
+
+def _described(error: Exception) -> str:
+    """What was raised, and where. Not its text, which may have values of a row, or a password."""
+    place = traceback.extract_tb(error.__traceback__)[-1]
+    return f"{type(error).__name__} in {place.filename}:{place.lineno}"
