@@ -14,12 +14,15 @@ import time
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 import rabbitmq
 from assay.cli.mta import MilterError
+from assay.daemon import worker
+from assay.log import Log
 from assay.store.rows import MessageRow
 from rabbitmq import declare, received
 from running import PATIENCE, Daemon
@@ -202,6 +205,19 @@ def test_a_directory_that_is_missing_is_named_and_mail_goes_on(
         submit(daemon, range(5))
         daemon.wait_for_log(f"store.directory: {tmp_path}/store")
         assert "No such file or directory; create the directory, writable for the daemon's user" in daemon.log()
+
+
+def test_a_worker_hands_over_its_last_rows_before_it_ends(monkeypatch: pytest.MonkeyPatch) -> None:
+    done: list[object] = []
+    monkeypatch.setattr(os, "_exit", done.append)
+    monkeypatch.setattr(signal, "alarm", lambda _: None)
+    monkeypatch.setattr(worker, "_drain", lambda *_: 0)
+    tether: Any = SimpleNamespace(wait=lambda _: True)
+    listener: Any = SimpleNamespace(lent=False)
+    sessions: Any = SimpleNamespace(end=lambda *, refusing: done.append("deaf"), value=0, given_up="")
+    keeper: Any = SimpleNamespace(end=lambda: done.append("rows"))
+    worker._control(tether, listener, sessions, 1.0, Log(lambda *_: None), lambda: None, keeper)
+    assert done == ["deaf", "rows", os.EX_OK]
 
 
 class TestSqlite:
