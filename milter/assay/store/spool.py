@@ -2,9 +2,10 @@
 """Rows on disk between the workers and the database: written once, read by each destination at its own pace.
 
 A spool is a directory of segments, files with a growing number in their names. A row is appended by one write of its
-length, its checksum and its octets, so it survives the death of the process that wrote it. Each destination has a file
-with its position, which it moves after it has taken rows. A segment that all destinations have passed is removed. After
-a crash the position may be old, so a destination can get rows again, and recognizes them by their id.
+length, its checksum and its octets, so it survives the death of the process that wrote it. Nobody waits for the disk,
+so a power failure takes the rows that the kernel had not written yet. Each destination has a file with its position,
+which it moves after it has taken rows. A segment that all destinations have passed is removed. After a crash the
+position may be old, so a destination can get rows again, and recognizes them by their id.
 
 Only one process uses a spool. While an old daemon still drains, the next one takes another spool in the same directory,
 and later adopts what a dead one left behind.
@@ -103,14 +104,6 @@ class Spool:
             self._descriptor = descriptor
             self._number += 1
             self._segments[self._number] = 0
-
-    def sync(self) -> None:
-        """Write what was appended to the disk, so that it outlives a power failure.
-
-        :raises OSError: the disk does not take it.
-        """
-        if self._descriptor >= 0:
-            os.fdatasync(self._descriptor)
 
     def wait(self, reader: Reader, seconds: float) -> bool:
         """Wait until there is something that a reader has not read.

@@ -1,0 +1,63 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""From the workers' socket to a spool that takes nothing."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from assay.daemon.recorder import Intake
+from assay.log import Level, Log
+from assay.store.channel import Receiver, RowChannel, Sender
+from assay.store.spool import Spool
+
+
+@pytest.fixture
+def said() -> list[str]:
+    return []
+
+
+@pytest.fixture
+def ends() -> Iterator[tuple[Sender, Receiver]]:
+    with contextlib.closing(RowChannel()) as channel:
+        yield Sender(channel._sending), Receiver(channel._receiving)
+
+
+def intake_of(ends: tuple[Sender, Receiver], spool: Spool, said: list[str]) -> Intake:
+    return Intake(ends[1], spool, Log(lambda _, text: said.append(text), Level.INFO))
+
+
+def test_a_full_spool_drops_the_newest_and_says_so_once(
+    tmp_path: Path, ends: tuple[Sender, Receiver], said: list[str]
+) -> None:
+    intake = intake_of(ends, Spool(tmp_path, 40, ["database"]), said)
+    for _ in range(5):
+        assert ends[0].send(b"0123456789")  # 18 octets in the spool
+    assert intake._take_all() == 5
+    assert (intake.spooled, intake.dropped) == (2, 3)
+    assert ends[1].look() is None
+    assert len(said) == 1
+    assert "store.spool_octets" in said[0]
+
+
+def test_a_disk_that_takes_nothing_leaves_rows_in_the_socket(
+    tmp_path: Path, ends: tuple[Sender, Receiver], said: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spool = Spool(tmp_path, 1 << 20, ["database"])
+    intake = intake_of(ends, spool, said)
+    assert ends[0].send(b"first")
+    with monkeypatch.context() as patched:
+
+        def fail(row: bytes) -> None:
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+        patched.setattr(spool, "append", fail)
+        assert intake._take_all() == 0
+    assert "No space left on device; results wait with the workers" in said[0]
+    assert intake._take_all() == 1
+    assert (intake.spooled, intake.dropped) == (1, 0)
+    assert spool.readers[0].read(9).rows == (b"first",)
