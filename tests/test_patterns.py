@@ -93,3 +93,25 @@ def test_a_pattern_takes_linear_time(name: str, pattern: re.Pattern[Any], anywhe
                 if large > NOISE:
                     small = seconds(pattern, head + pump * (SIZE // len(pump)) + tail, anywhere)
                     assert large < MAX_GROWTH * small + NOISE, (name, head, pump, small, large)
+
+
+def possessive(parsed: Any) -> Iterator[Any]:
+    """What is repeated possessively, wherever it is in a parsed pattern."""
+    for operation, arguments in parsed:
+        if str(operation) == "POSSESSIVE_REPEAT":
+            yield arguments[2]
+        for argument in arguments if isinstance(arguments, tuple) else (arguments,):
+            for part in argument if isinstance(argument, list) else (argument,):
+                if hasattr(part, "getwidth"):
+                    yield from possessive(part)
+
+
+@pytest.mark.parametrize(("name", "pattern"), [pytest.param(name, found, id=name) for name, found, _ in patterns()])
+def test_only_single_characters_are_repeated_possessively(name: str, pattern: re.Pattern[Any]) -> None:
+    """Python before 3.11.5, as in Debian 12, keeps what a last repetition has read before it failed.
+
+    ``(?:ab?c)*+`` matches all of "aca" there. ``(?>(?:ab?c)*)`` is right everywhere.
+    """
+    parser = importlib.import_module("re._parser")
+    for repeated in possessive(parser.parse(pattern.pattern, pattern.flags)):
+        assert repeated.getwidth() == (1, 1), f"{name}: write (?>(?:...)*) for a group"

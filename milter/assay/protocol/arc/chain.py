@@ -40,7 +40,7 @@ SEAL = "ARC-Seal"
 _POSITION = re.compile(r"[0-9]{1,2}")  # RFC 8617, 4.2.1
 #: RFC 8617, 4.1.1: the instance comes first and ends with a semicolon. CFWS may surround it; nested
 #: comments are not read. Each octet can be matched in one way only.
-_CFWS = rb"(?:[ \t\r\n]|\((?:[^()\\]|\\.)*+\))*+"
+_CFWS = rb"(?>(?:[ \t\r\n]|\((?>(?:[^()\\]|\\.)*)\))*)"
 _INSTANCE = re.compile(_CFWS + rb"i" + _CFWS + rb"=" + _CFWS + rb"([0-9]{1,2})" + _CFWS + rb";", re.DOTALL)
 
 

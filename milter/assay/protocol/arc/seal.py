@@ -75,7 +75,7 @@ _LINE = 78  # RFC 5322, 2.1.1: what lines SHOULD not exceed
 
 #: What the semicolons of an Authentication-Results field separate: comments, quoted strings and anything else. An
 #: unterminated comment or string is read as far as it can go, so no octet is read twice.
-_RESULT = re.compile(rb"(?:[^;(\"]|\((?:[^()\\]|\\.)*+\)?+|\"(?:[^\"\\]|\\.)*+\"?+)++", re.DOTALL)
+_RESULT = re.compile(rb"(?>(?:[^;(\"]|\((?>(?:[^()\\]|\\.)*)\)?+|\"(?>(?:[^\"\\]|\\.)*)\"?+)+)", re.DOTALL)
 _VERSION = re.compile(rb"(?<![ \t])[ \t]++1\Z")  # RFC 8601, 2.2: authres-version; there is one
 
 

@@ -123,7 +123,7 @@ def parse_mailto(uri: str) -> Mailbox:
 
 
 #: Part of a list, with the name of the tag before the first one. Only after the scheme can a URI have a "=".
-_SIZED = re.compile(r"(?:^|[,;])[ \t]*+(?:[A-Za-z]++[ \t]*+=[ \t]*+)?+([^,;! \t]++)!([0-9]++)([kmgtKMGT]?)")
+_SIZED = re.compile(r"(?:^|[,;])[ \t]*+(?>(?:[A-Za-z]++[ \t]*+=[ \t]*+)?)([^,;! \t]++)!([0-9]++)([kmgtKMGT]?)")
 _UNITS = {"": 0, "k": 10, "m": 20, "g": 30, "t": 40}  # powers of two; RFC 7489, 6.2
 
 

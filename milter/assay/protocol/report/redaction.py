@@ -46,7 +46,7 @@ _SCRUBBED = frozenset(
 
 #: A quoted string, which may not end, or a run of what is neither white space nor a special (RFC 5322, 3.2.3). Each
 #: character is read once, or twice inside quotes.
-_TOKEN = re.compile(r'"(?:[^"\\]++|\\.)*+"?+|[^\s\x00-\x1f\x7f()<>\[\]:;@\\,"]++', re.DOTALL)
+_TOKEN = re.compile(r'"(?>(?:[^"\\]++|\\.)*)"?+|[^\s\x00-\x1f\x7f()<>\[\]:;@\\,"]++', re.DOTALL)
 _ATOM = re.compile(r'[^\s\x00-\x1f\x7f()<>\[\]:;@\\,"]++')
 #: The name of a tag or property before an address. Other text before a "=" is part of the local part.
 _KEY = re.compile(

@@ -100,7 +100,7 @@ _WIDE_CONTROL = re.compile("[\x80-\x9f\u2028\u2029]")
 _TOKEN = re.compile(
     rb"""(?P<space>[ \t]++)
     |(?P<atom>[A-Za-z0-9!#$%&'*+/=?^_`{|}~\x80-\xff-]++)
-    |(?P<quoted>"(?:[^"\\]++|\\.)*+")
+    |(?P<quoted>"(?>(?:[^"\\]++|\\.)*)")
     |(?P<literal>\[[^][\\]*+\])
     |(?P<special>[<>@,;:.])
     |(?P<comment>\()""",
@@ -115,12 +115,12 @@ _ENCODED_WORD = re.compile(rb"=\?[^?]*+\?[^?]*+\?[^?]*+\?=")
 #: all the rest, and would read this with the same result.
 _SIMPLE = re.compile(
     rb"""[ ]*+
-    (?:(?:(?P<words>[A-Za-z0-9!#$%&'*+/=?^_`{|}~-][A-Za-z0-9!#$%&'*+/=?^_`{|}~. -]*+)
+    (?>(?:(?:(?P<words>[A-Za-z0-9!#$%&'*+/=?^_`{|}~-][A-Za-z0-9!#$%&'*+/=?^_`{|}~. -]*+)
     |"(?P<quoted>[ !\x23-\x5b\x5d-\x7e]*+)")
-    [ ]*+(?=<))?+
+    [ ]*+(?=<))?)
     (?P<open><)?+
-    (?P<local>[A-Za-z0-9!#$%&'*+/^_`{|}~-]++(?:\.[A-Za-z0-9!#$%&'*+/^_`{|}~-]++)*+)
-    @(?P<domain>[A-Za-z0-9_-]++(?:\.[A-Za-z0-9_-]++)*+)
+    (?P<local>[A-Za-z0-9!#$%&'*+/^_`{|}~-]++(?>(?:\.[A-Za-z0-9!#$%&'*+/^_`{|}~-]++)*))
+    @(?P<domain>[A-Za-z0-9_-]++(?>(?:\.[A-Za-z0-9_-]++)*))
     (?(open)>)[ ]*+""",
     re.VERBOSE,
 )

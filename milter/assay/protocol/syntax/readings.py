@@ -26,15 +26,16 @@ MAX_BACKWARDS = 256  # our choice, in characters: a local part has 64 octets (RF
 
 _AT = re.compile(f"@|{LOOKALIKE.pattern}")
 #: What a domain may consist of (RFC 5322, 3.2.3 and RFC 6532, 3.2), octets that are not UTF-8 included.
-_TEXT = r"(?:[A-Za-z0-9!#$%&'*+/=?^_`{|}~.-]|[^\x00-\x7f\ufe64\ufe65\ufe6b\uff1c\uff1e\uff20])++"
+_TEXT = r"(?>(?:[A-Za-z0-9!#$%&'*+/=?^_`{|}~.-]|[^\x00-\x7f\ufe64\ufe65\ufe6b\uff1c\uff1e\uff20])+)"
 _GAP = r"(?:[ \t]++|\([^()]*+\))"
 #: A domain after the "@", with white space and comments around its dots. Some programs skip quotes and the like in
 #: front of it. Possessive quantifiers: hostile input cannot backtrack.
 _DOMAIN = re.compile(
-    rf"""(?:{_GAP}|["\\<\[\]])*+(?P<first>{_TEXT})(?P<rest>(?:(?:(?<=\.){_GAP}++|{_GAP}++(?=\.)){_TEXT})*+)"""
+    rf"""(?>(?:{_GAP}|["\\<\[\]])*)(?P<first>{_TEXT})"""
+    rf"""(?P<rest>(?>(?:(?:(?<=\.)(?>{_GAP}+)|(?>{_GAP}+)(?=\.)){_TEXT})*))"""
 )
-_WORDS_AFTER = re.compile(rf"(?:{_GAP}++{_TEXT})*+")
-_NEXT = re.compile(rf"{_GAP}*+(.?)", re.DOTALL)
+_WORDS_AFTER = re.compile(rf"(?>(?:(?>{_GAP}+){_TEXT})*)")
+_NEXT = re.compile(rf"(?>{_GAP}*)(.?)", re.DOTALL)
 _GAPS = re.compile(_GAP)
 #: A local part, backwards from the "@".
 _LOCAL_BACKWARDS = re.compile(r"[ \t]*+([A-Za-z0-9!#$%&'*+/=?^_`{|}~.\x80-\U0010ffff-]*+)")
