@@ -13,6 +13,7 @@ import os
 import shutil
 import signal
 import socket
+import stat
 import subprocess
 import tempfile
 import time
@@ -57,13 +58,20 @@ class Postgresql:
             self.port: int = probe.getsockname()[1]
         self._numbers = itertools.count(1)
         self._process: subprocess.Popen[bytes] | None = None
+        self._programs = PROGRAMS
 
     def __enter__(self) -> Postgresql:
         try:
             if os.geteuid() == 0:
                 os.chown(self.folder, _NOBODY, _NOBODY)
+                if not all(folder.stat().st_mode & stat.S_IXOTH for folder in PROGRAMS.resolve().parents):
+                    # Below a directory of root's alone, such as /root.
+                    self._programs = self.folder / "programs"
+                    shutil.copytree(PROGRAMS, self._programs, symlinks=True)
             cluster = self.folder / "cluster"
-            self._run([BINARIES / "initdb", "-D", cluster, "-U", "postgres", "-A", "trust", "-E", "UTF8", "--no-sync"])
+            self._run(
+                [self._program("initdb"), "-D", cluster, "-U", "postgres", "-A", "trust", "-E", "UTF8", "--no-sync"]
+            )
             with (cluster / "postgresql.conf").open("a") as file:
                 file.write(_CONFIGURATION.format(port=self.port, folder=self.folder))
             (cluster / "pg_hba.conf").write_text(_ACCESS)
@@ -84,7 +92,7 @@ class Postgresql:
         """Start it, and wait until it takes connections."""
         with (self.folder / "log").open("ab") as log:
             self._process = subprocess.Popen(
-                self._command([BINARIES / "postgres", "-D", self.folder / "cluster"]),
+                self._command([self._program("postgres"), "-D", self.folder / "cluster"]),
                 env=self._environment,
                 cwd=self.folder,
                 stdout=log,
@@ -116,7 +124,7 @@ class Postgresql:
 
     def execute(self, statement: str, database: str = "postgres") -> str:
         """Run a statement as the administrator. Returns the values, a row a line."""
-        command = [BINARIES / "psql", "-h", self.folder, "-p", str(self.port), "-U", "postgres", "-d", database]
+        command = [self._program("psql"), "-h", self.folder, "-p", str(self.port), "-U", "postgres", "-d", database]
         return self._run([*command, "-X", "-q", "-A", "-t", "-v", "ON_ERROR_STOP=1", "-c", statement]).strip()
 
     def _run(self, command: Sequence[str | Path]) -> str:
@@ -126,6 +134,9 @@ class Postgresql:
         assert done.returncode == 0, f"{command}: {done.stdout}{done.stderr}"
         return done.stdout
 
+    def _program(self, name: str) -> Path:
+        return self._programs / BINARIES.relative_to(PROGRAMS) / name
+
     def _command(self, command: Sequence[str | Path]) -> list[str | Path]:
         if os.geteuid() != 0:
             return list(command)
@@ -133,5 +144,5 @@ class Postgresql:
 
     @property
     def _environment(self) -> dict[str, str]:
-        libraries = {str(path.parent) for path in (PROGRAMS / "usr/lib").rglob("*.so.*")}
+        libraries = {str(path.parent) for path in (self._programs / "usr/lib").rglob("*.so.*")}
         return {"PATH": "/usr/bin:/bin", "LANG": "C.UTF-8", "LD_LIBRARY_PATH": ":".join(sorted(libraries))}
