@@ -15,6 +15,7 @@ from msgspec import Struct
 from sqlalchemy import ColumnElement, Select, and_, exists, select, tuple_, union
 
 from assay.store.database import Database
+from assay.store.rows import FindingRow
 from assay.store.schema import addresses, findings, messages, published
 from assay.store.writer import folded
 
@@ -110,18 +111,6 @@ class FoundMessages(Struct, frozen=True):
     looked_at: int = 0
 
 
-class StoredFinding(Struct, frozen=True):
-    """One finding of a message. The members are those of `FindingRow`."""
-
-    method: str
-    key: str
-    result: str
-    domain: str
-    selector: str
-    aligned: bool
-    reason: str
-
-
 class StoredMessage(Struct, frozen=True):
     """All that is kept of one message.
 
@@ -131,7 +120,7 @@ class StoredMessage(Struct, frozen=True):
 
     id: bytes
     values: dict[str, str | int | bool]
-    findings: tuple[StoredFinding, ...]
+    findings: tuple[FindingRow, ...]
     addresses: tuple[tuple[str, str], ...]
     watched: tuple[tuple[str, str], ...] = ()
     waits: tuple[tuple[str, int], ...] = ()
@@ -185,7 +174,7 @@ def message(database: Database, identity: bytes) -> StoredMessage | None:
         record = connection.execute(select(published.c.record).where(published.c.id == values.pop("published")))
         values["record"] = record.scalar() or ""
         of_findings = select(findings).where(findings.c.message == identity).order_by(findings.c.number)
-        found = tuple(StoredFinding(*tuple(each)[2:]) for each in connection.execute(of_findings))
+        found = tuple(FindingRow(*tuple(each)[2:]) for each in connection.execute(of_findings))
         of_addresses = (
             select(addresses.c.role, addresses.c.address)
             .where(addresses.c.message == identity)

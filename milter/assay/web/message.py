@@ -8,7 +8,8 @@ from collections.abc import Iterator
 
 from assay.model.printable import escaped
 from assay.store import search
-from assay.store.search import StoredFinding, StoredMessage
+from assay.store.rows import FindingRow
+from assay.store.search import StoredMessage
 from assay.web.parts import Cell, Code, Column, DataTable, Link, Moment, Pairs, Part, Remark, Several, Tone, WebPage
 from assay.web.periods import word
 from assay.web.site import NotFoundError, Site, WebQuery, address
@@ -42,7 +43,7 @@ def _decision(stored: StoredMessage) -> Pairs:
     return Pairs("decision", "Decision", tuple(rows))
 
 
-def _findings(found: tuple[StoredFinding, ...]) -> DataTable:
+def _findings(found: tuple[FindingRow, ...]) -> DataTable:
     rows: list[tuple[Cell, ...]] = [
         (
             each.key,
