@@ -7,17 +7,22 @@ systemd itself cannot run here. The filter is the one that systemd would install
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import shutil
+import socket
+import sqlite3
 import subprocess
 import sys
+import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from running import Daemon
-from sending import ROWS, greet
+from running import PATIENCE, Daemon
+from sending import ROWS, greet, send
 
 UNITS = Path(__file__).parents[2] / "contrib" / "systemd"
 UNIT = UNITS / "assay.service"
@@ -99,7 +104,17 @@ os.execv(command[0], command)
 """
 
 
-def test_mail_is_judged_under_the_filter_of_system_calls(tmp_path: Path) -> None:
+def wait_for_row(database: Path) -> None:
+    deadline = time.monotonic() + PATIENCE
+    while True:
+        with contextlib.suppress(sqlite3.OperationalError), contextlib.closing(sqlite3.connect(database)) as connection:
+            if connection.execute("SELECT count(*) FROM messages").fetchone()[0]:
+                return
+        assert time.monotonic() < deadline, "no row came into the database"
+        time.sleep(0.05)
+
+
+def test_mail_is_judged_kept_and_shown_under_the_filter_of_system_calls(tmp_path: Path) -> None:
     assert values("MemoryDenyWriteExecute") == ["yes"]
     assert values("SystemCallErrorNumber") == ["EPERM"]
     names = allowed_calls()
@@ -110,12 +125,27 @@ def test_mail_is_judged_under_the_filter_of_system_calls(tmp_path: Path) -> None
         def start(self, *before: str, **options: object) -> None:
             super().start(*before, sys.executable, "-c", LOADER, ",".join(sorted(names)), **options)
 
-    with Filtered(tmp_path, ROWS, log={"level": "debug", "facts": str(tmp_path / "facts")}) as daemon:
-        for worker in daemon.workers():
-            assert "Seccomp:\t2" in Path(f"/proc/{worker}/status").read_text()
+    token = tmp_path / "token"
+    token.touch(0o600)
+    token.write_text("t" * 64)
+    (tmp_path / "store").mkdir()
+    sections: dict[str, Any] = {
+        "log": {"level": "debug", "facts": str(tmp_path / "facts")},
+        "store": {"directory": str(tmp_path / "store")},
+        "web": {"listen": f"unix:{tmp_path}/page.sock", "token_file": str(token)},
+    }
+    with Filtered(tmp_path, ROWS, **sections) as daemon:
+        for child in daemon.workers():
+            assert "Seccomp:\t2" in Path(f"/proc/{child}/status").read_text()
         with daemon.mta() as mta:
             greet(mta)
-            mta.mail("joe@example.org")
+            send(mta)
+        wait_for_row(tmp_path / "store" / "store.sqlite")
+        with socket.socket(socket.AF_UNIX) as page:
+            page.settimeout(PATIENCE)
+            page.connect(f"{tmp_path}/page.sock")
+            page.sendall(b"GET /login HTTP/1.1\r\nHost: page.example\r\n\r\n")
+            assert page.recv(65_536).startswith(b"HTTP/1.1 200")
         assert "threads are not kept to one core" not in daemon.log()
         os.kill(daemon.pid, 1)
         daemon.wait_for_log("reloaded")
