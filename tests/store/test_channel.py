@@ -112,3 +112,17 @@ def test_the_end_of_all_senders_is_seen(channel: RowChannel) -> None:
     receiver.wait(30.0)
     assert receiver.look() is None
     assert receiver.ended
+
+
+def test_there_is_place_in_memory_again_when_the_socket_takes_rows(
+    channel: RowChannel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(channels, "MAX_QUEUE_OCTETS", 3000)
+    sender, receiver = ends(channel)
+    for _ in range(3):
+        while sender.send(b"x" * 1000):
+            pass
+        assert sender.waiting == 3
+        while not sender.flush():
+            taken(receiver)
+    assert sender.lost == 3
