@@ -91,7 +91,7 @@ def no_complaints() -> Iterator[None]:
     """Fail where parsedmarc warns: it goes on with what it can read of a report that is not right."""
     complaints: list[str] = []
     handler = logging.Handler(logging.WARNING)
-    handler.emit = lambda record: complaints.append(record.getMessage())  # type: ignore[method-assign]
+    handler.emit = lambda record: complaints.append(record.getMessage())  # type: ignore[method-assign]  # meant
     logger = logging.getLogger("parsedmarc")
     logger.addHandler(handler)
     try:

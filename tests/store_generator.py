@@ -136,7 +136,7 @@ class _Site:
             "waits": (*_STAGE_WAITS, ("eom", 20)),
             "findings": (),
         }
-        return MessageRow(**{**values, **kept, **members})  # type: ignore[arg-type]
+        return MessageRow(**{**values, **kept, **members})  # type: ignore[arg-type]  # mypy sees objects
 
     def _passes(self, number: int, time: int, domain: str) -> MessageRow:
         selector = self.random.choice(_SELECTORS)

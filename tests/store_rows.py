@@ -61,4 +61,4 @@ def row(number: int, **members: object) -> MessageRow:
             False,
         ),
     }
-    return MessageRow(**{**values, **members})  # type: ignore[arg-type]
+    return MessageRow(**{**values, **members})  # type: ignore[arg-type]  # mypy sees objects

@@ -66,7 +66,7 @@ def parsed(octets: bytes) -> tuple[EmailMessage, Mapping[str, Any]]:
     message = message_from_bytes(octets, policy=policy.default)
     assert isinstance(message, EmailMessage)
     (attachment,) = message.iter_attachments()
-    xml = gzip.decompress(attachment.get_payload(decode=True))  # type: ignore[arg-type]
+    xml = gzip.decompress(attachment.get_payload(decode=True))  # type: ignore[arg-type]  # it is an attachment
     return message, parsedmarc.parse_aggregate_report_xml(xml, offline=True)
 
 
@@ -121,7 +121,7 @@ class TestOneReport:
         ((_, _, octets),) = world.receiver.taken
         message, _ = parsed(octets)
         (attachment,) = message.iter_attachments()
-        xml = gzip.decompress(attachment.get_payload(decode=True))  # type: ignore[arg-type]
+        xml = gzip.decompress(attachment.get_payload(decode=True))  # type: ignore[arg-type]  # it is an attachment
         assert (b"urn:ietf:params:xml:ns:dmarc-2.0" not in xml) == is_older
 
     def test_two_policies_of_a_day_are_two_reports(self, world: Reporting) -> None:

@@ -57,7 +57,7 @@ def test_a_message_says_what_it_is(broker: rabbitmq.RabbitMq, publisher: RowPubl
             await message.ack()
             await consumer.close()
             found = message.message_id, message.routing_key, message.content_type
-            return *map(str, found), json.loads(message.body)  # type: ignore[return-value]
+            return *map(str, found), json.loads(message.body)  # type: ignore[return-value]  # three texts
         raise AssertionError
 
     message_id, key, kind, body = asyncio.run(first())

@@ -144,7 +144,7 @@ CRITERIA = {
 @pytest.mark.parametrize("criteria", CRITERIA.values(), ids=CRITERIA)
 def test_no_search_reads_all_messages(store: StoreSection, criteria: Criteria) -> None:
     for after in (None, Cursor(1_800_000_000_000, b"\1" * 16)):
-        plans = _plans(store, lambda database, after=after: search.find(database, criteria, after=after))  # type: ignore[misc]
+        plans = _plans(store, lambda database, after=after: search.find(database, criteria, after=after))  # type: ignore[misc]  # a lambda
         assert plans
         for plan in plans:
             # In the order of an index, up to a LIMIT, is no full scan.
@@ -173,7 +173,7 @@ def _plans(store: StoreSection, ask: object) -> list[str]:
         database.engine, "before_cursor_execute", lambda _c, _k, text, values, *_: executed.append((text, values))
     )
     try:
-        ask(database)  # type: ignore[operator]
+        ask(database)  # type: ignore[operator]  # a callable
         statements = [(text, values) for text, values in executed if text.startswith(("SELECT", "WITH"))]
         with database.reading() as connection:
             return [
@@ -238,11 +238,11 @@ def test_a_database_that_is_away_is_not_tried_again_at_once(tmp_path: Path, monk
     store = ReadStore(StoreSection(directory=str(tmp_path)))
     for _ in range(3):
         with pytest.raises(UnavailableError, match="away"):
-            store.database  # noqa: B018
+            store.database  # noqa: B018  # opening it raises
     assert opened == 1
     monkeypatch.setattr("assay.web.store._AGAIN_SECONDS", 0.0)
     with pytest.raises(UnavailableError, match="away"):
-        store.database  # noqa: B018
+        store.database  # noqa: B018  # opening it raises
     assert opened == 2
 
 

@@ -153,7 +153,7 @@ def test_a_dead_dns_delays_a_page_for_its_patience_only() -> None:
 
             return Pending()
 
-    lookups = DomainLookups(Driver, HOST, lambda _: (), SILENT)  # type: ignore[arg-type]
+    lookups = DomainLookups(Driver, HOST, lambda _: (), SILENT)  # type: ignore[arg-type]  # it is never asked
     assert lookups.reports(["a.example", "b.example"], 0.05) == {}
     hangs.set()
     assert set(lookups.reports(["a.example", "b.example"], 10.0)) == {"a.example", "b.example"}
@@ -226,7 +226,7 @@ def test_the_oldest_records_are_forgotten(monkeypatch: pytest.MonkeyPatch) -> No
 
             return Pending()
 
-    lookups = DomainLookups(Driver, HOST, lambda _: (), SILENT)  # type: ignore[arg-type]
+    lookups = DomainLookups(Driver, HOST, lambda _: (), SILENT)  # type: ignore[arg-type]  # it is never asked
     for domain in ("a.example", "b.example", "c.example"):
         assert set(lookups.reports([domain], 10.0)) == {domain}
     assert list(lookups._reports) == ["b.example", "c.example"]

@@ -28,6 +28,7 @@ class Keeper:
         self._keeping = keeping
         self._log = log
         self._seldom = Seldom()
+        self._failed = 0  # verdicts that could not be made into rows
 
     def keep(self, verdict: Verdict, now: float, waits: Mapping[str, float]) -> None:
         """Hand over a verdict. If the recorder takes nothing for long, it is lost and counted.
@@ -35,14 +36,20 @@ class Keeper:
         :param now: Unix time in seconds.
         :param waits: seconds that the MTA waited for us, by stage.
         """
-        row = encode(message_row(verdict, self._keeping, now=now, waits=waits))
+        try:
+            row = encode(message_row(verdict, self._keeping, now=now, waits=waits))
+        except Exception as error:  # a bug of ours: the message has its verdict, and no store may change that
+            self._failed += 1
+            if self._seldom.due(time.monotonic()):
+                self._log.error(f"store: a result cannot be made into a row and is lost: {error!r}")
+            return
         if not self._sender.send(row) and self._seldom.due(time.monotonic()):
             self._log.warning("store: the recorder takes nothing, and results are lost; see its lines in this log")
 
     def tick(self, copies: Copies) -> None:
         """Offer again what the recorder did not take, and count. Call it once a second."""
         self._sender.flush()
-        copies.copy(name_of("store_rows", "lost"), self._sender.lost)
+        copies.copy(name_of("store_rows", "lost"), self._sender.lost + self._failed)
 
     def end(self) -> None:
         """Hand over what is left, for a few seconds at most. Call it once, when no verdict follows."""

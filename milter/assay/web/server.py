@@ -104,7 +104,7 @@ class _BoundedProtocol(H11Protocol):
 
     _late: asyncio.TimerHandle | None = None
 
-    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # the subclass
         """Wait for the first request."""
         super().connection_made(transport)
         self._watch()
