@@ -19,17 +19,14 @@ from msgspec.structs import replace
 from assay.config.reports import ReportsSection
 from assay.inquiry import Driver
 from assay.keys import Signing
-from assay.model.message import Header
-from assay.model.name import Domain, Mailbox, ReversePath, parse_mailbox
-from assay.model.smtp import Client, Envelope
-from assay.policy import SignDecision
+from assay.model.name import Domain, parse_mailbox
 from assay.policy.addresses import Entries
-from assay.protocol import dkim, dmarc, report
+from assay.protocol import dmarc, report
 from assay.protocol.dmarc.tree import organizational_domain
 from assay.reports import writing
 from assay.reports.planning import days_to_plan, plan
 from assay.reports.relay import Relay, RelayError, RelayOutcome
-from assay.session.outgoing import Outgoing
+from assay.reports.signature import UnsignedError, signed
 from assay.store import outbox
 from assay.store.database import Database
 from assay.store.outbox import DAY_SECONDS, OutgoingReport, ReportDelivery, ReportState, Suppression
@@ -383,32 +380,3 @@ def _given_up(deliveries: Iterable[ReportDelivery], now: int) -> Iterator[Report
     for delivery in deliveries:
         given_up = delivery.state is ReportState.WAITING
         yield replace(delivery, state=ReportState.GIVEN_UP, changed=now) if given_up else delivery
-
-
-class UnsignedError(Exception):
-    """A report cannot be signed, so nobody would believe it. The message says why."""
-
-
-def signed(mail: report.Mail, signing: Signing, sender: Mailbox, now: int) -> list[bytes]:
-    """A message with our signatures on top, in pieces.
-
-    :raises UnsignedError: nothing signs for the sender.
-    """
-    envelope = Envelope(ReversePath.parse(str(sender)))
-    outgoing = Outgoing(signing, Client(), envelope)
-    hashes = dkim.BodyHashes(outgoing.header_complete(mail.header, SignDecision(sign=sender.domain)))
-    body = list(mail.body)
-    for piece in body:
-        hashes.update(piece)
-    made = outgoing.sign(mail.header, hashes, now)
-    if not made.signers:
-        raise UnsignedError(f"not signed: {made.why}")
-    top = b"".join(
-        b"DKIM-Signature: " + edit.value.replace("\r\n", "\n").replace("\n", "\r\n").encode() + b"\r\n"
-        for edit in reversed(made.edits)
-    )
-    return [top, _octets(mail.header), *body]
-
-
-def _octets(header: Header) -> bytes:
-    return b"".join(field.raw for field in header) + b"\r\n"
