@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from assay.store import outbox
 from assay.store.database import Database
-from assay.store.outbox import DAY_SECONDS, ReportDelivery, ReportState, Suppression
+from assay.store.outbox import DAY_SECONDS, ReportDelivery, ReportKind, ReportState, Suppression
 from assay.store.writer import Writer
 from report_world import failed, seen
 from store_rows import DAY
@@ -36,13 +36,25 @@ def delivery(number: int, state: ReportState, changed: int = NOW) -> ReportDeliv
 
 def test_what_waits_or_came_back_counts_as_sent(database: Database) -> None:
     states = (ReportState.SENT, ReportState.WAITING, ReportState.BOUNCED)
+    reports = [
+        outbox.OutgoingReport(
+            f"report{number}", DAY, "example.com", (1,), ReportState.WAITING, "", NOW, NOW, NOW, 1, 0, kind
+        )
+        for number, kind in [
+            *((number, ReportKind.AGGREGATE) for number in (*range(len(ReportState)), 100)),
+            (200, ReportKind.FAILURE),
+        ]
+    ]
     with database.writing() as connection:
+        outbox.plan(connection, DAY, reports, now=NOW, dry_run=False)
         outbox.add_deliveries(connection, [delivery(number, state) for number, state in enumerate(ReportState)])
         outbox.add_deliveries(connection, [delivery(100, ReportState.SENT, NOW - 1)])
+        outbox.add_deliveries(connection, [delivery(200, ReportState.SENT)])
     with database.reading() as connection:
         assert outbox.taken_since(connection, NOW) == len(states)
         assert outbox.taken_since(connection, NOW, "example.com") == len(states)
         assert outbox.taken_since(connection, NOW, "other.example") == 0
+        assert outbox.taken_since(connection, NOW, kind=ReportKind.FAILURE) == 1
 
 
 def test_a_suppression_ends(database: Database) -> None:

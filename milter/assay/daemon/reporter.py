@@ -85,7 +85,7 @@ class ReportTurns:
         """
         :param ending: whether to stop early.
         """
-        from assay.reports.sending import Correspondence
+        from assay.reports.delivering import Correspondence
 
         section = configuration.reports
         directory = Path(configuration.store.directory) / "reports"

@@ -43,6 +43,13 @@ class ReportState(StrEnum):
     DRY_RUN = "dry run"  #: only the file was written
 
 
+class ReportKind(StrEnum):
+    """What a report is."""
+
+    AGGREGATE = "aggregate"
+    FAILURE = "failure"
+
+
 class Candidate(Struct, frozen=True):
     """A DMARC record that applied to mail of a day.
 
@@ -76,6 +83,7 @@ class OutgoingReport(Struct, frozen=True):
     changed: int
     messages: int
     octets: int
+    kind: ReportKind = ReportKind.AGGREGATE
 
 
 class ReportDelivery(Struct, frozen=True):
@@ -197,9 +205,11 @@ def record_of(connection: Connection, published_id: int) -> tuple[str, str, str]
     return (row[0], row[1], row[2]) if row is not None else ("", "", "")
 
 
-def due_reports(connection: Connection, now: int, most: int) -> list[OutgoingReport]:
-    """The reports that wait and are due, the oldest first."""
-    where = and_(reports.c.state == ReportState.WAITING, reports.c.due <= now)
+def due_reports(
+    connection: Connection, now: int, most: int, kind: ReportKind = ReportKind.AGGREGATE
+) -> list[OutgoingReport]:
+    """The reports of a kind that wait and are due, the oldest first."""
+    where = and_(reports.c.state == ReportState.WAITING, reports.c.due <= now, reports.c.kind == kind)
     return list(_reports(connection, where, most, ascending=True))
 
 
@@ -227,7 +237,12 @@ def _reports(connection: Connection, where: Any, most: int, *, ascending: bool =
     for row in connection.execute(select(reports).where(where).order_by(*order).limit(most)).mappings():
         values = dict(row)
         yield OutgoingReport(
-            **{**values, "published": tuple(json.loads(row["published"])), "state": ReportState(row["state"])}
+            **{
+                **values,
+                "published": tuple(json.loads(row["published"])),
+                "state": ReportState(row["state"]),
+                "kind": ReportKind(row["kind"]),
+            }
         )
 
 
@@ -273,18 +288,27 @@ def delivery_of(connection: Connection, token: str) -> ReportDelivery | None:
     return None if row is None else _delivery(row)
 
 
-def taken_since(connection: Connection, since: int, organization: str = "") -> int:
-    """How many deliveries were sent, or wait for another try, since a time.
+_TAKEN = (ReportState.SENT, ReportState.WAITING, ReportState.BOUNCED)
+
+
+def taken_since(
+    connection: Connection,
+    since: int,
+    organization: str = "",
+    *,
+    kind: ReportKind = ReportKind.AGGREGATE,
+    states: Sequence[ReportState] = _TAKEN,
+) -> int:
+    """How many deliveries of a kind were sent, or wait for another try, since a time.
 
     :param organization: of one organizational domain only.
+    :param states: other states that count.
     """
-    conditions = [
-        deliveries.c.changed >= since,
-        deliveries.c.state.in_((ReportState.SENT, ReportState.WAITING, ReportState.BOUNCED)),
-    ]
+    conditions = [deliveries.c.changed >= since, deliveries.c.state.in_(states), reports.c.kind == kind]
     if organization:
         conditions.append(deliveries.c.organization == organization)
-    return int(connection.execute(select(func.count()).select_from(deliveries).where(*conditions)).scalar() or 0)
+    of_kind = deliveries.join(reports, reports.c.id == deliveries.c.report)
+    return int(connection.execute(select(func.count()).select_from(of_kind).where(*conditions)).scalar() or 0)
 
 
 def only_failed(connection: Connection, domain: str, since: int) -> bool:

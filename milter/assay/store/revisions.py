@@ -3,5 +3,5 @@
 
 from __future__ import annotations
 
-NEWEST = "0003"
-OLDER: tuple[str, ...] = ("0001", "0002")  # the oldest first; each can be migrated
+NEWEST = "0004"
+OLDER: tuple[str, ...] = ("0001", "0002", "0003")  # the oldest first; each can be migrated

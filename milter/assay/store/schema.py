@@ -187,7 +187,8 @@ report_days = Table(
     Column("dry_run", Boolean, nullable=False),
 )
 
-#: The aggregate reports that were asked for: one for each domain, policy and day, and what became of it.
+#: The reports that were asked for, and what became of each: an aggregate report for each domain, policy and day; a
+#: failure report for messages that failed in the same way.
 reports = Table(
     "reports",
     metadata,
@@ -201,7 +202,8 @@ reports = Table(
     Column("planned", BigInteger, nullable=False),
     Column("changed", BigInteger, nullable=False),
     Column("messages", BigInteger, nullable=False),  # that it is about
-    Column("octets", BigInteger, nullable=False),  # of the compressed file; 0 before it is made
+    Column("octets", BigInteger, nullable=False),  # of the compressed file or the message; 0 before it is made
+    Column("kind", Text, nullable=False, server_default="aggregate"),  # `assay.store.outbox.ReportKind`
     Index("reports_due", "state", "due"),
     Index("reports_domain", "domain", "day"),
     Index("reports_day", "day"),
@@ -223,6 +225,16 @@ deliveries = Table(
     PrimaryKeyConstraint("report", "address"),
     Index("deliveries_token", "token"),
     Index("deliveries_organization", "organization", "changed"),
+)
+
+#: What a failure report is made of, until it has come to its end, or for a day.
+incidents = Table(
+    "incidents",
+    metadata,
+    Column("report", Text, primary_key=True),
+    Column("time", BigInteger, nullable=False),  # of the first message
+    Column("content", LargeBinary, nullable=False),  # `assay.store.incidents.Incident`, with the header
+    sqlite_with_rowid=False,
 )
 
 #: Domains and addresses that no report is about and none goes to.
