@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import html
 import io
@@ -22,13 +23,16 @@ from asking import Browser
 from assay.config.store import StoreSection
 from assay.daemon.status import Period
 from assay.model.printable import escaped
-from assay.store import overview, search
+from assay.store import folding, overview, search
 from assay.store.database import open_database
 from assay.store.destination import UnavailableError
+from assay.store.folding import Folding
 from assay.store.search import Criteria, Cursor
 from assay.web import dns, messages
+from assay.web.periods import RARE
 from assay.web.site import MAX_ARGUMENT, WebQuery
 from assay.web.store import ReadStore
+from store_generator import OURS
 from web.pages import ATTACKS, filled, serving
 
 COUNT = 100_000
@@ -159,6 +163,8 @@ def test_no_overview_reads_more_than_the_counts_of_its_kind(store: StoreSection)
         lambda database: overview.top(database, "source", days, word="fail"),
         lambda database: overview.failing(database, ("example.org",), days),
         lambda database: overview.failing_domains(database, ("example.org",), days),
+        lambda database: overview.unnamed(database, "source", days),
+        lambda database: overview.unnamed(database, "failing", days, ("example.org",)),
     ):
         for plan in _plans(store, ask):
             assert re.search(r"SEARCH counts USING PRIMARY KEY \(day=\? AND kind=\?", plan), plan
@@ -263,3 +269,31 @@ def test_the_senders_of_others_are_not_shown(browser: Browser, monkeypatch: pyte
     assert "Only the first" not in browser.get("/senders").text
     monkeypatch.setattr(overview, "MAX_SUBJECTS", 1)
     assert "Only the first 1 of " in browser.get("/senders").text
+
+
+def test_what_is_rare_is_shown_in_one_row(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("MAX_NAMES", "MAX_CLIENTS"):
+        monkeypatch.setattr(folding, name, 1)
+    store = filled(tmp_path, 2000)
+    with serving(tmp_path, store) as app:
+        browser = Browser(app)
+        browser.log_in()
+        plot = browser.get("/overview.csv?table=dmarc").text
+        with contextlib.closing(open_database(store.location)) as database:
+            Folding(database, OURS).fold(time.time())
+        tables = {name: _table(browser, path) for name, path in RARE_TABLES.items()}
+        assert browser.get("/overview.csv?table=dmarc").text == plot
+    for name, rows in tables.items():
+        assert rows[-1][0] == RARE, name
+        assert sum(int(cell) for cell in rows[-1][1:]) > 0, name
+
+
+RARE_TABLES = {
+    "domains": "/overview.csv?table=domains",
+    "clients": "/senders.csv?table=clients&domain=example.org",
+    "sources": "/senders.csv?table=sources",
+}
+
+
+def _table(browser: Browser, path: str) -> list[list[str]]:
+    return list(csv.reader(io.StringIO(browser.get(path).text)))

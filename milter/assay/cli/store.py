@@ -83,7 +83,8 @@ def _check(options: argparse.Namespace) -> int:
 
 
 def _consume(options: argparse.Namespace) -> int:
-    section = store_configuration(options).store
+    configuration = store_configuration(options)
+    section = configuration.store
     if not section.broker:
         raise ConfigError("store.broker: not set, so there is nothing to consume")
     from assay.store.consuming import Consuming
@@ -91,7 +92,7 @@ def _consume(options: argparse.Namespace) -> int:
     log = Log(lambda _, text: print(text, file=sys.stderr, flush=True), Level.INFO)
     try:
         password = read_password(section.broker_password_file)
-        with contextlib.closing(StoreBackend(section)) as backend:
+        with contextlib.closing(StoreBackend(configuration)) as backend:
             consuming = Consuming(section.broker, password, section.exchange, options.queue, backend, log)
             asyncio.run(_until_ended(consuming.run()))
     except UnavailableError as error:

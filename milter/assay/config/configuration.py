@@ -26,6 +26,7 @@ from assay.config.srs import SrsSection
 from assay.config.store import StoreSection
 from assay.config.watching import ControlSection, LogSection, MetricsSection
 from assay.config.web import WebSection
+from assay.model.name import Domain
 
 
 class Configuration(Section, frozen=True):
@@ -55,3 +56,9 @@ class Configuration(Section, frozen=True):
     store: StoreSection = StoreSection()
     reports: ReportsSection = ReportsSection()
     web: WebSection = WebSection()
+
+    @property
+    def own_domains(self) -> tuple[str, ...]:
+        """Our own domains, as A-labels: those that the page is told, or else those that sign and of SRS."""
+        named = self.web.domains or (*(row.domain for row in self.sign.domain), *self.srs.own_domains)
+        return tuple(dict.fromkeys(Domain.parse_host(name).name for name in named))

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from assay import secrets
+from assay.config.configuration import Configuration
 from assay.config.store import StoreSection
 from assay.store.destination import UnavailableError
 from assay.store.rows import MessageRow
@@ -29,24 +30,29 @@ def open_store(section: StoreSection, *, may_write: bool = True) -> Database:
 class StoreBackend:
     """The database, as whoever fills it needs it (`assay.store.destination.Backend`)."""
 
-    def __init__(self, section: StoreSection) -> None:
+    def __init__(self, configuration: Configuration) -> None:
         """:raises UnavailableError: it cannot be used now."""
+        from assay.store.folding import Folding
         from assay.store.retention import Retention
         from assay.store.writer import Writer
 
+        section = configuration.store
         self._database = open_store(section)
         self._writer = Writer(self._database, section.sample)
+        self._folding = Folding(self._database, configuration.own_domains)
         self._retention = Retention(section.messages_days, section.counts_days)
 
     def write(self, rows: Sequence[MessageRow]) -> None:
         """Write rows, those that are there already once."""
         self._writer.write(rows)
+        self._folding.after(rows)
 
     def tidy(self, now: float) -> None:
-        """Remove what is older than the operator wants."""
+        """Remove what is older than the operator wants, and bound the counts of the days that are over."""
         from assay.store.retention import prune
 
         prune(self._database, self._retention, now)
+        self._folding.fold(now)
 
     def close(self) -> None:
         """Close the connection."""

@@ -89,7 +89,7 @@ def backends(configuration: Configuration) -> Mapping[str, Callable[[], Backend]
     section = configuration.store
     found: dict[str, Callable[[], Backend]] = {}
     if section.database:
-        found["database"] = lambda: StoreBackend(section)
+        found["database"] = lambda: StoreBackend(configuration)
     if section.broker:
         found["broker"] = lambda: _broker(section)
     return found

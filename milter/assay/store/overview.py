@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """Sums of the counts a day, for overviews. Nothing here reads single messages.
 
-Each statement names its days one by one, so that the database goes to each by the primary key and passes over the
-counts of other kinds.
+Kinds that strangers can make many names of have the sum of the rare ones under the empty name (`assay.store.folding`),
+which `unnamed` returns. Each statement names its days one by one, so that the database goes to each by the primary key
+and passes over the counts of other kinds.
 """
 
 from __future__ import annotations
@@ -95,7 +96,7 @@ def top(
     ranked = func.sum(case((counts.c.word == word, counts.c.count), else_=0)) if word else func.sum(counts.c.count)
     leaders = (
         select(counts.c.subject, ranked.label("ranked"))
-        .where(_of(kind, days))
+        .where(_of(kind, days), counts.c.subject != "")
         .group_by(counts.c.subject)
         .having(ranked > 0)
         .order_by(desc(ranked), counts.c.subject)
@@ -130,7 +131,7 @@ def failing(
     count = func.sum(counts.c.count)
     leaders = (
         select(counts.c.source, count)
-        .where(where)
+        .where(where, counts.c.source != "")
         .group_by(counts.c.source)
         .order_by(desc(count), counts.c.source)
         .limit(most)
@@ -167,6 +168,21 @@ def failing_domains(database: Database, subjects: Sequence[str], days: Sequence[
         for name, word, number in connection.execute(query):
             found.setdefault(name, {})[word] = int(number)
     return tuple(sorted((Ranked(name, figures) for name, figures in found.items()), key=lambda each: -each.total))
+
+
+def unnamed(database: Database, kind: str, days: Sequence[int], subjects: Sequence[str] = ()) -> Ranked:
+    """What `top` and `failing` leave out because it is not counted by name, by word.
+
+    :param subjects: those of `failing`; empty for `top`.
+    :raises UnavailableError: the database cannot be used now.
+    """
+    query = (
+        select(counts.c.word, func.sum(counts.c.count))
+        .where(_of(kind, days), counts.c.subject.in_(tuple(subjects)[:MAX_SUBJECTS] or ("",)), counts.c.source == "")
+        .group_by(counts.c.word)
+    )
+    with database.reading() as connection:
+        return Ranked("", {word: int(number) for word, number in connection.execute(query)})
 
 
 def _of(kind: str, days: Sequence[int]) -> ColumnElement[bool]:

@@ -128,6 +128,7 @@ addresses = Table(
 #: - domain: an author domain; the word is the DMARC result, or "none".
 #: - source: a client address; the word is the DMARC result, or "none".
 #: - failing: an author domain, and in `source` the client that failed DMARC with it; the word is the disposition.
+#: Of these three, names that are rare on a day are counted together under the empty name (`assay.store.folding`).
 counts = Table(
     "counts",
     metadata,

@@ -15,6 +15,7 @@ from typing import Any
 from sqlalchemy import BigInteger, Boolean, Connection, Integer, LargeBinary, SmallInteger, Table, Text, exc
 
 from assay.store import schema
+from assay.store.database import Database
 from assay.store.tallies import Values
 
 _IDS_AT_A_TIME = 500  # SQLite has a bound of parameters in a statement
@@ -137,6 +138,11 @@ class PostgresqlStatements(Statements):
                 f"INSERT INTO {table.name} ({columns}) SELECT * FROM unnest({arrays}) {conflict}",  # noqa: S608  # ours
                 tuple(map(list, zip(*rows, strict=True))),
             )
+
+
+def statements_of(database: Database) -> Statements:
+    """Those of a database."""
+    return SqliteStatements() if database.is_sqlite else PostgresqlStatements()
 
 
 @contextlib.contextmanager

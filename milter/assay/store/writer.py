@@ -18,7 +18,7 @@ from assay.store import schema
 from assay.store.database import Database
 from assay.store.destination import UnwritableError
 from assay.store.rows import MessageRow
-from assay.store.statements import PostgresqlStatements, SqliteStatements, Statements
+from assay.store.statements import statements_of
 from assay.store.tallies import DAY_MILLISECONDS, Tallies, Values, as_json, result_of
 
 _DRAWN = 1 << 32
@@ -35,7 +35,7 @@ class Writer:
         self._database = database
         self._kept = int(sample * _DRAWN)
         self._clock = clock
-        self._statements: Statements = SqliteStatements() if database.is_sqlite else PostgresqlStatements()
+        self._statements = statements_of(database)
 
     def write(self, rows: Sequence[MessageRow]) -> int:
         """Write rows in one transaction, except those that were written before.

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from assay.store import overview
 from assay.web.parts import Cell, Column, DataTable, Link, Part, WebPage
-from assay.web.periods import last_days, link, of_day, stacked, today, word
+from assay.web.periods import RARE, last_days, link, of_day, stacked, today, word
 from assay.web.site import Site, WebQuery, address
 
 _TOP = 15
@@ -73,6 +73,9 @@ def _domains(site: Site, days: range) -> DataTable:
         counts = (link(each.counts.get(result, 0), days, author=each.name, dmarc=result) for result in _DMARC)
         whole = Link(each.name, address("/messages", author=each.name))
         rows.append((whole, link(each.total, days, author=each.name), *counts))
+    others = overview.unnamed(site.store.database, "domain", days)
+    if others.total:
+        rows.append((RARE, others.total, *(others.counts.get(result, 0) for result in _DMARC)))
     columns = (
         Column("domain", "author domain"),
         Column("messages", "messages", numeric=True),

@@ -11,6 +11,8 @@ from assay.web.site import Site, address
 
 DAY_MILLISECONDS = 86_400_000
 DAYS = 30
+#: The heading of what is not counted by name (`assay.store.folding`).
+RARE = "rare ones, together"
 
 #: Words of results, actions and dispositions that a postmaster looks for.
 _TONES = {

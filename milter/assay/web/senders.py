@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from assay.store import overview
 from assay.store.overview import Ranked
 from assay.web.parts import Cell, Column, DataTable, Link, Part, Remark, Tone, WebPage
-from assay.web.periods import last_days, link
+from assay.web.periods import RARE, last_days, link
 from assay.web.site import Site, WebQuery, address
 
 ROWS = 50
@@ -28,7 +28,12 @@ def page(site: Site, query: WebQuery) -> WebPage:
     ]
     clients = overview.failing(database, domains, days, most=ROWS + 1, start=start)
     author = {"author": domains[0]} if len(domains) == 1 else {}
-    sources = [(_source(each.name), *_figures(each, days, "client", **author)) for each in clients[:ROWS]]
+    sources: list[tuple[Cell, ...]] = [
+        (_source(each.name), *_figures(each, days, "client", **author)) for each in clients[:ROWS]
+    ]
+    rare = overview.unnamed(database, "failing", days, domains)
+    if domains and rare.total and len(clients) <= ROWS:
+        sources.append((RARE, rare.total, *(rare.counts.get(word, 0) for word in _DISPOSITIONS)))
     whose = f" of {domains[0]}" if len(domains) == 1 else "s of our domains"
     further = address("/senders", domain=wanted, **{"from": start + ROWS}) if len(clients) > ROWS else ""
     figures = (
@@ -83,5 +88,8 @@ def _sources(site: Site, days: range) -> DataTable:
         )
         for each in overview.top(site.store.database, "source", days, word="fail")
     ]
+    rare = overview.unnamed(site.store.database, "source", days)
+    if rare.total:
+        rows.append((RARE, *(rare.counts.get(word, 0) for word in _DMARC)))
     columns = (Column("client", "client"), *(Column(word, word, numeric=True) for word in _DMARC))
     return DataTable("sources", "Sources with most mail that fails DMARC", columns, rows, empty="None.")

@@ -17,7 +17,6 @@ from assay.keyring import Directory
 from assay.keys.configured import ConfiguredKey
 from assay.log import Log
 from assay.metrics import Pages
-from assay.model.name import Domain
 from assay.web.lookups import DomainLookups, keys_in
 from assay.web.parts import WebPage
 from assay.web.records import OurKey
@@ -48,12 +47,7 @@ class Site(Struct, frozen=True):
     @property
     def domains(self) -> tuple[str, ...]:
         """Our own domains, as A-labels."""
-        configuration = self.configuration
-        named = configuration.web.domains or (
-            *(row.domain for row in configuration.sign.domain),
-            *configuration.srs.own_domains,
-        )
-        return tuple(dict.fromkeys(Domain.parse_host(name).name for name in named))
+        return self.configuration.own_domains
 
 
 def open_site(
