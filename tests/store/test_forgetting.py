@@ -4,12 +4,13 @@
 from __future__ import annotations
 
 import functools
+import json
 import sqlite3
 from pathlib import Path
 from typing import Any
 
 import pytest
-from sqlalchemy import func, select
+from sqlalchemy import Text, func, insert, select
 
 from assay.store import forgetting, schema
 from assay.store.database import Database, open_database
@@ -121,3 +122,39 @@ def test_a_login_name_is_not_searched_in_reports(database: Database) -> None:
     Writer(database).write([*OTHERS, row(4, login="Ann")])
     assert [(each.kind, each.count) for each in forget(database, Whom(address="ann"))] == [("messages", 1)]
     assert left(database) == OTHERS
+
+
+HAS_ANN = (
+    "To: bob@x.example\nann@gone.example",  # a line break is an escape in JSON
+    "smtp.mailfrom=ANN@Gone.Example;",
+    "'ann@gone.example'",
+    "mailto:ann@gone.example.",
+    "ann@gone.example, carl@gone.example",
+)
+HAS_NOT = (
+    "joann@gone.example",
+    "jo.ann@gone.example",
+    "jo+ann@gone.example",
+    "o'ann@gone.example",
+    "ann@gone.example.org",
+    "ann@gone.example-shop.org",
+    "ann@notgone.example",
+)
+
+
+def test_failure_reports_with_the_address_go_and_none_with_a_longer_one(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(forgetting, "STEP_ROWS", 2)
+    with database.writing() as connection:
+        for number, text in enumerate(HAS_NOT[:4] + HAS_ANN + HAS_NOT[4:]):
+            values: dict[str, object] = {
+                column.name: "" if isinstance(column.type, Text) else 0 for column in schema.received_reports.columns
+            }
+            values |= {"id": bytes([number]), "kind": "failure", "report": json.dumps({"header": [text]})}
+            connection.execute(insert(schema.received_reports).values(values))
+    assert [each.count for each in count(database, ADDRESS)] == [0, len(HAS_ANN), 0]
+    assert [each.count for each in forget(database, ADDRESS)] == [0, len(HAS_ANN), 0]
+    with database.reading() as connection:
+        kept = connection.execute(select(schema.received_reports.c.report).order_by(schema.received_reports.c.id))
+        assert [json.loads(text)["header"][0] for text in kept.scalars()] == list(HAS_NOT)

@@ -7,8 +7,12 @@ outcome names nobody.
 
 from __future__ import annotations
 
+import re
+from collections.abc import Iterable, Iterator
+
+import msgspec
 from msgspec import Struct
-from sqlalchemy import Column, ColumnElement, Table, delete, exists, func, or_, select
+from sqlalchemy import Column, ColumnElement, Connection, Table, delete, exists, func, literal, or_, select
 
 from assay.store import schema
 from assay.store.database import Database
@@ -39,12 +43,26 @@ class Forgotten(Struct, frozen=True):
 
 
 class _Place(Struct, frozen=True):
-    """Rows of a table, and those of other tables that are theirs: columns with the id of a row."""
+    """Rows of a table, and those of other tables that are theirs: columns with the id of a row.
+
+    :ivar named: whom each row must also name in a column with JSON: what SQL alone cannot say.
+    """
 
     kind: str
     table: Table
     condition: ColumnElement[bool]
     owned: tuple[Column[object], ...] = ()
+    named: _Named | None = None
+
+
+class _Named(Struct, frozen=True):
+    """An address in a column with JSON."""
+
+    column: Column[str]
+    address: re.Pattern[str]
+
+    def is_in(self, text: str) -> bool:
+        return any(self.address.search(each) for each in _texts(msgspec.json.decode(text)))
 
 
 def count(database: Database, whom: Whom) -> tuple[Forgotten, ...]:
@@ -53,13 +71,7 @@ def count(database: Database, whom: Whom) -> tuple[Forgotten, ...]:
     :raises UnavailableError: the database cannot be used now.
     """
     with database.reading() as connection:
-        return tuple(
-            Forgotten(
-                place.kind,
-                connection.execute(select(func.count()).select_from(place.table).where(place.condition)).scalar_one(),
-            )
-            for place in _places(whom)
-        )
+        return tuple(Forgotten(place.kind, _count(connection, place)) for place in _places(whom))
 
 
 def forget(database: Database, whom: Whom) -> tuple[Forgotten, ...]:
@@ -73,6 +85,13 @@ def forget(database: Database, whom: Whom) -> tuple[Forgotten, ...]:
     return found
 
 
+def _count(connection: Connection, place: _Place) -> int:
+    if place.named is None:
+        return connection.execute(select(func.count()).select_from(place.table).where(place.condition)).scalar_one()
+    texts = connection.execute(select(place.named.column).where(place.condition)).scalars()
+    return sum(map(place.named.is_in, texts))
+
+
 def _remove(database: Database, place: _Place) -> int:
     removed = 0
     keys = tuple(place.table.primary_key.columns)
@@ -82,17 +101,20 @@ def _remove(database: Database, place: _Place) -> int:
             if not place.owned:
                 return removed + connection.execute(delete(place.table).where(place.condition)).rowcount
             key = keys[0]
-            chosen = select(key).where(place.condition).order_by(key).limit(STEP_ROWS)
-            if removed:
+            text = literal("") if place.named is None else place.named.column
+            chosen = select(key, text).where(place.condition).order_by(key).limit(STEP_ROWS)
+            if last:
                 chosen = chosen.where(key > last)
-            found = list(connection.execute(chosen).scalars())
+            rows = connection.execute(chosen).all()
+            found = [key for key, text in rows if place.named is None or place.named.is_in(text)]
+            if rows:
+                last = rows[-1][0]
             if found:
-                last = found[-1]
                 for column in place.owned:
                     connection.execute(delete(column.table).where(column.in_(found)))
                 connection.execute(delete(place.table).where(key.in_(found)))
         removed += len(found)
-        if len(found) < STEP_ROWS:
+        if len(rows) < STEP_ROWS:
             return removed
 
 
@@ -116,8 +138,9 @@ def _of_address(address: str) -> tuple[_Place, ...]:
         _Place(
             "failure reports that came in and contain the address",
             schema.received_reports,
-            (reports.kind == "failure") & func.lower(reports.report).contains(address, autoescape=True),
+            (reports.kind == "failure") & func.lower(reports.report).contains(_ascii(domain), autoescape=True),
             (schema.received_rows.c.report,),
+            _Named(reports.report, _pattern(address)),
         ),
         # Their content is octets, in any encoding: what cannot be read cannot be searched, so all of a sender's go.
         _Place(
@@ -126,6 +149,30 @@ def _of_address(address: str) -> tuple[_Place, ...]:
             unreadable.sender == domain,
         ),
     )
+
+
+def _pattern(address: str) -> re.Pattern[str]:
+    """Finds an address in a text, but not in a longer one: ann@x.example is not in jo-ann@x.example.
+
+    Of the other characters that a local part may have (RFC 5322, 3.2.3), most surround addresses more often than they
+    are in one: `=` in a property, `'` as a quote.
+    """
+    return re.compile(rf"(?<![\w.+-])(?<!\w'){re.escape(address)}(?![\w-]|\.\w)", re.IGNORECASE)
+
+
+def _ascii(domain: str) -> str:
+    """Its end that every database and JSON write alike."""
+    return re.search(r"[a-z0-9.-]*\Z", domain)[0]  # type: ignore[index]  # it matches every text
+
+
+def _texts(value: object) -> Iterator[str]:
+    """All texts in a value of JSON."""
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, dict | list):
+        inside: Iterable[object] = [*value, *value.values()] if isinstance(value, dict) else value
+        for each in inside:
+            yield from _texts(each)
 
 
 def _of_domain(domain: str) -> tuple[_Place, ...]:
