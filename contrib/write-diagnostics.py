@@ -24,7 +24,10 @@ _VARIABLES = {
     ("cli/serve.py", "text"): ("a worker serves ... sessions at a time, not ..., because of ...; raise it",),
     ("daemon/supervisor.py", "line"): ("... ... died (...)",),
     ("daemon/supervisor.py", "str(error)"): ("...: ...",),
-    ("daemon/worker.py", "line"): ("DNS: of ... queries in a minute ...; about ...; to ...",),
+    ("daemon/worker.py", "line"): (
+        "DNS: of ... queries in a minute ...; about ...; to ...",
+        "DNS: ...; expired answers used: ...",
+    ),
     ("daemon/journal.py", "event(verdict, self.enterprise)"): ("[assay@... ...]",),
     ("session/publications.py", "_notice"): (
         "mail is signed with a key that the DNS does not publish at ...: ...; see: assay keys check",

@@ -84,10 +84,7 @@ class NameServer:
         :param no_edns: answer queries with EDNS with this RCODE and without EDNS.
         :param secure: set the AD bit where the query asks for it.
         """
-        self.zone = Zone(rows)
-        self._owners = {
-            owner.lower().rstrip("."): tuple((kind, value) for kind, value in of) for owner, of in rows.items()
-        }
+        self.serve(rows)
         self.ttl = ttl
         self.soa_minimum = soa_minimum
         self.delay = delay
@@ -110,6 +107,13 @@ class NameServer:
         self._thread: Thread | None = None
         self._ready = Event()
         self._failure: BaseException | None = None
+
+    def serve(self, rows: Rows) -> None:
+        """Serve another zone."""
+        self.zone = Zone(rows)
+        self._owners = {
+            owner.lower().rstrip("."): tuple((kind, value) for kind, value in of) for owner, of in rows.items()
+        }
 
     @property
     def text(self) -> str:

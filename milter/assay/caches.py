@@ -110,10 +110,10 @@ class Cache(Generic[K, V]):
         return entry
 
     def keep(self, key: K, entry: Entry[V]) -> None:
-        """Keep an entry, unless it alone exceeds half of the bound."""
+        """Keep an entry, unless it alone exceeds half of the bound. An older one is gone in any case."""
+        self.drop(key)
         if entry.weight > self._bound // 2:
             return
-        self.drop(key)
         if self._entries.setdefault(key, entry) is entry:  # else another thread has just kept it
             self._weight += entry.weight
         while self._weight > self._bound and self._entries:

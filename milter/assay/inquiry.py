@@ -82,7 +82,8 @@ class Answer(Struct, frozen=True):
     final dot for PTR, and for TXT the character-strings of one record joined without a separator (RFC 7208, 3.3;
     RFC 6376, 3.6.2.2). `secure` is a trusted validating resolver's AD bit (RFC 4035, 3.2.3). `ttl` is for how
     many seconds it was valid when it arrived; no evaluation depends on it. `reason` says why a
-    TEMPFAIL happened, for a postmaster.
+    TEMPFAIL happened, for a postmaster. `stale`: it has expired and stands in for one that cannot be had (RFC 8767, 4);
+    such an answer is never `secure`.
     """
 
     outcome: Outcome
@@ -90,6 +91,7 @@ class Answer(Struct, frozen=True):
     secure: bool = False
     ttl: int = 0
     reason: str = ""
+    stale: bool = False
 
     @property
     def addresses(self) -> tuple[Address, ...]:

@@ -94,6 +94,7 @@ def _same(answer: Answer, former: Answer) -> bool:
         answer.outcome is former.outcome
         and answer.records == former.records
         and answer.secure == former.secure
+        and answer.stale == former.stale
         and answer.reason == former.reason
     )
 

@@ -48,7 +48,7 @@ from assay.model.message import split_message
 from assay.model.smtp import parse_address
 from assay.policy import Action
 from assay.protocol import srs
-from assay.resolver import wire
+from assay.resolver import cache, wire
 from assay.resolver.authority import Authority
 from assay.resolver.update import Updater
 from assay.session import Verdict
@@ -553,6 +553,15 @@ def answers_kept(world: World) -> object:
     return world.nameserver.count("a.example") - before
 
 
+def old_answer(world: World) -> object:
+    """What is answered for a name that fails and was known before."""
+    with pytest.MonkeyPatch.context() as patch, make_resolver(world.configuration) as made:
+        patch.setattr(cache, "MAX_TTL", 1e-6)
+        made.driver(5.0).start(_ask("a.example")).result()
+        patch.setattr(world.nameserver, "rcodes", {"a.example": "SERVFAIL"})
+        return made.driver(5.0).start(_ask("a.example")).result().outcome
+
+
 def seconds_of_silence(world: World) -> object:
     """How soon the next nameserver is tried when one does not answer."""
     with NameServer({}, drop=True) as silent:
@@ -666,6 +675,7 @@ EFFECTS: list[tuple[str, Any, Callable[[World], object], Mapping[str, Any]]] = [
     ("addresses.subaddress_delimiters", "n", message, REFUSE_DMARC | {"clients.exempt_recipients": ("a@example.net",)}),
     ("dns.nameservers", "{nameserver}", answer, {"dns.zone": ""}),
     ("dns.zone", "{folder}/zone", answer, {"dns.zone": "", "dns.nameservers": "none"}),
+    ("dns.stale_seconds", 60.0, old_answer, ASKED),
     ("dns.trust_ad", True, answer, ASKED),
     ("dns.random_case", True, spelling, ASKED),
     ("dns.ca_file", "{folder}/ca.pem", authorities, {"dns.nameservers": ("tls://192.0.2.1",), "dns.zone": ""}),

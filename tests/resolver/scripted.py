@@ -4,7 +4,8 @@
 
 A script is a list of steps, one a line; a line with ``;`` in front is a comment:
 
-- ``servers N``: N nameservers, 1 to N, in this order of preference. The first step.
+- ``servers N [SECONDS]``: N nameservers, 1 to N, in this order of preference; for how long after their end answers may
+  stand in. The first step.
 - ``ask NAME TYPE [CLIENT]``: a question is asked, on behalf of this client.
 - ``drop NAME TYPE``: it is given up.
 - ``sent SERVER NAME TYPE [tcp]``: the next query that was sent. ``sent SERVER probe`` is a probe.
@@ -13,6 +14,7 @@ A script is a list of steps, one a line; a line with ``;`` in front is a comment
   ``truncated`` or ``unreachable``. ``reply SERVER probe`` answers a probe.
 - ``after SECONDS``: time passes.
 - ``answer NAME TYPE OUTCOME [REASON]``: who asked has this answer. ``waits NAME TYPE``: who asked has none.
+- ``stale NAME TYPE OUTCOME``: who asked has this answer, and it has expired.
 - ``log TEXT``: the next line for the log.
 """
 
@@ -33,7 +35,7 @@ import pytest
 
 from assay.inquiry import Answer, Asker, Question, RecordType, Urgency
 from assay.resolver import client, transports, wire
-from assay.resolver.cache import AnswerCache
+from assay.resolver.cache import STALE_TTL, AnswerCache
 from assay.resolver.nameservers import configured
 from assay.resolver.statistics import Statistics
 from assay.resolver.transport import Cause, Done, ExchangeFault
@@ -156,7 +158,7 @@ class Play:
         self.logged: list[str] = []
         monkeypatch.setattr(transports, "Datagrams", lambda *_: self.network)
         monkeypatch.setattr(transports, "Streams", lambda *_: Streams(self.network))
-        self.cache = AnswerCache(clock=lambda: self.loop.now)
+        self.cache: Any = None
         self.client: Any = None
 
     def step(self, line: str) -> None:
@@ -168,7 +170,8 @@ class Play:
         self._nothing()
         assert self.logged == []
 
-    def _servers(self, number: str) -> None:
+    def _servers(self, number: str, stale_seconds: str = "0") -> None:
+        self.cache = AnswerCache(clock=lambda: self.loop.now, stale_seconds=float(stale_seconds))
         servers = configured([f"127.0.0.1:{port}" for port in range(1, int(number) + 1)])
         loop: Any = self.loop
         self.client = client.Asking(
@@ -219,8 +222,13 @@ class Play:
     def _answer(self, name: str, kind: str, outcome: str, *reason: str) -> None:
         answer = self.waiters[name, kind][0].answer
         assert answer is not None, "there is no answer yet"
-        assert answer.outcome.value == outcome
+        assert (answer.outcome.value, answer.stale) == (outcome, False)
         assert " ".join(reason) in answer.reason
+
+    def _stale(self, name: str, kind: str, outcome: str) -> None:
+        answer = self.waiters[name, kind][0].answer
+        assert answer is not None, "there is no answer yet"
+        assert (answer.outcome.value, answer.stale, answer.ttl) == (outcome, True, STALE_TTL)
 
     def _waits(self, name: str, kind: str) -> None:
         assert self.waiters[name, kind][0].answer is None

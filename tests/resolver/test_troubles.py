@@ -50,3 +50,14 @@ def test_names_are_escaped() -> None:
     line = troubles.line(PERIOD)
     assert "dmarc=pass" not in line
     assert line.isprintable()
+
+
+def test_expired_answers_are_counted_in_the_same_line() -> None:
+    troubles = Troubles()
+    troubles.note_stale(0.0)
+    assert troubles.line(PERIOD) == "DNS: expired answers used: 1"
+    troubles.note("dead.example", SERVER, "timeout", 2.0, PERIOD)
+    troubles.note_stale(PERIOD)
+    troubles.note_stale(PERIOD)
+    assert troubles.line(2 * PERIOD).endswith(f"to {SERVER} (1 timeout); expired answers used: 2")
+    assert troubles.line(9 * PERIOD) == ""

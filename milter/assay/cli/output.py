@@ -26,7 +26,7 @@ def say_object(value: object) -> None:
 
 def lookup(question: Question, answer: Answer, *, count: bool = False) -> str:
     """A question and its answer in words, or with `count` only the number of its records."""
-    asked = f"{question.type} {question.name or '(empty name)'}"
+    asked = f"{question.type} {question.name or '(empty name)'}{' (an expired answer)' if answer.stale else ''}"
     match answer.outcome:
         case Outcome.NXDOMAIN:
             return f"{asked}: the name does not exist"

@@ -66,7 +66,7 @@ def make_resolver(
     return resolver.Resolver(
         nameservers,
         zone=zone,
-        cache=resolver.AnswerCache(dns.cache_entries),
+        cache=resolver.AnswerCache(dns.cache_entries, stale_seconds=dns.stale_seconds),
         patience=dns.timeout_seconds,
         trust_ad=dns.trust_ad,
         resolv_conf=resolver.ResolvConf(tell) if dns.nameserver_texts == (resolver.SYSTEM,) else None,

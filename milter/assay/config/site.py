@@ -285,6 +285,17 @@ class DnsSection(Section, frozen=True):
             "larger ones count as several. The least recently used ones are dropped first.",
         ),
     ] = 7_000
+    stale_seconds: Annotated[
+        float,
+        Meta(
+            ge=0,
+            le=604_800,
+            description="How long after its end an answer may still be used when no nameserver gives a new one in "
+            "time (RFC 8767), so that mail from known senders keeps its results while the DNS fails. It is asked for "
+            "again every 30 seconds, and as soon as a nameserver is back. A record that was withdrawn meanwhile, such "
+            "as a key, counts for as long. RFC 8767 recommends one to three days (86400 to 259200). 0: never.",
+        ),
+    ] = 0.0
     trust_ad: Annotated[
         bool,
         Meta(

@@ -98,6 +98,7 @@ class Meter:
         }
         for source, value in sources.items():
             self._copies.copy(name_of("dns_questions", source), value)
+        self._copies.copy("dns_stale", statistics.stale)
 
 
 class Copies:

@@ -82,6 +82,12 @@ FAMILIES = (
         ("source",),
     ),
     Family(
+        "dns_stale",
+        Type.COUNTER,
+        "Failed lookups, and questions for which no time was left, that an expired answer stood in for "
+        "(dns.stale_seconds).",
+    ),
+    Family(
         "dns_queries",
         Type.COUNTER,
         "Queries to nameservers, by outcome: found, nodata, nxdomain, tempfail (an answer of no use), "

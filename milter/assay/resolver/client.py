@@ -7,7 +7,8 @@ it; any other RCODE sends it to the next server. When all servers have gone down
 come back (see `health`), so that the restart of a nameserver fails no lookup. In a longer outage they wait for one
 probe of each.
 
-A lookup that all servers have failed is sent again after a pause (see `repeats`).
+A lookup that all servers have failed is sent again after a pause (see `repeats`). If it fails for good, an expired
+answer may stand in (see `cache`).
 
 Each query of a flight needs a place, which it gets in its asker's turn (see `turns`).
 
@@ -252,7 +253,8 @@ class Asking:
         answer = reply.answer
         self._health.answered(server, failed=reply.brief)
         if answer.outcome is Outcome.TEMPFAIL:
-            self._go_on(flight, server, transport.Cause.FAILURE if reply.brief else None, answer.reason)
+            cause = transport.Cause.FAILURE if reply.brief else None if reply.unusable else transport.Cause.OTHER
+            self._go_on(flight, server, cause, answer.reason)
             return
         if flight.ttl is not None:
             answer = replace(answer, ttl=min(answer.ttl, flight.ttl), secure=answer.secure and flight.secure)
@@ -280,13 +282,24 @@ class Asking:
     def _fail(self, flight: Flight) -> None:
         if self._flights.get(flight.key) is flight:  # else it was closed or dropped
             reason = "; ".join(dict.fromkeys(flight.reasons)) or self._health.reason
-            self._end(flight, Answer(Outcome.TEMPFAIL, reason=reason))
+            # RFC 8767, 4: what a server has answered ends the old answer, even if we cannot use it; an RCODE does not.
+            self._end(flight, Answer(Outcome.TEMPFAIL, reason=reason), may_be_stale=None not in flight.faults.values())
 
-    def _end(self, flight: Flight, answer: Answer) -> None:
+    def _end(self, flight: Flight, answer: Answer, may_be_stale: bool = False) -> None:
+        """Deliver the answer to a lookup.
+
+        :param may_be_stale: no server has answered, so an expired answer may stand in (RFC 8767, 5).
+        """
         del self._flights[flight.key]
         if answer.outcome is Outcome.TEMPFAIL:
+            now = self._clock()
             self._statistics.failures += 1
-            answer = replace(answer, ttl=self._failures.failed(flight.key, self._clock()))
+            answer = replace(answer, ttl=self._failures.failed(flight.key, now))
+            old = self._cache.stand_in(flight.key) if may_be_stale else None
+            if old is not None:
+                self._statistics.stood_in(now)
+                flight.deliver(old)
+                return
         else:
             self._failures.succeeded(flight.key)
         flight.deliver(self._cache.put(flight.key, answer))
@@ -300,7 +313,7 @@ class Asking:
     def _recovered(self) -> None:
         """A nameserver answers again, or there is a new one: failed lookups may succeed now."""
         for key in self._failures.clear():
-            self._cache.drop(key)
+            self._cache.try_again(key)
 
     def _wake(self) -> None:
         """A probe ended, or there are other servers: let the stranded flights try again."""

@@ -57,15 +57,21 @@ class Response(Struct, frozen=True):
     """A nameserver's answer.
 
     If `alias` is not empty, the end of a CNAME chain is unanswered: ask for that name. A failure that is `brief` may be
-    over in a moment: the server could not or would not look the name up.
+    over in a moment: the server could not or would not look the name up. One that is `unusable` is an answer, but one
+    that cannot be understood or is beyond our bounds.
     """
 
     answer: Answer
     alias: str = ""
     brief: bool = False
+    unusable: bool = False
 
 
-class _BriefError(FailureError):
+class _NoAnswerError(FailureError):
+    """The server says nothing about the name."""
+
+
+class _BriefError(_NoAnswerError):
     """The server cannot, or will not, look the name up now."""
 
 
@@ -79,9 +85,10 @@ def read(message: bytes, kind: RecordType, trust_ad: bool = False) -> Response:
     try:
         return _read(message, kind, trust_ad)
     except FailureError as failure:
-        return Response(Answer(Outcome.TEMPFAIL, reason=str(failure)), brief=isinstance(failure, _BriefError))
+        brief, unusable = isinstance(failure, _BriefError), not isinstance(failure, _NoAnswerError)
+        return Response(Answer(Outcome.TEMPFAIL, reason=str(failure)), brief=brief, unusable=unusable)
     except (struct.error, IndexError):
-        return Response(Answer(Outcome.TEMPFAIL, reason="sent a malformed message (it ends too soon)"))
+        return Response(Answer(Outcome.TEMPFAIL, reason="sent a malformed message (it ends too soon)"), unusable=True)
 
 
 def _read(message: bytes, kind: RecordType, trust_ad: bool) -> Response:
@@ -105,7 +112,7 @@ def _read(message: bytes, kind: RecordType, trust_ad: bool) -> Response:
     rcode = _upper_rcode(message, at, additionals) | flags & 0x000F
     if rcode not in (_NOERROR, _NXDOMAIN):
         word = dns.rcode.to_text(dns.rcode.Rcode.make(rcode))  # a bare number for one without a name
-        kind_of_failure = _BriefError if rcode in _BRIEF else FailureError
+        kind_of_failure = _BriefError if rcode in _BRIEF else _NoAnswerError
         raise kind_of_failure(f"answered RCODE {word}" if word.isdigit() else f"answered {word}")
     if not questions:  # the server did not understand it (RFC 1035, 4.1.1), and should have reported that
         raise malformed("no question")

@@ -38,6 +38,9 @@ class Source(Protocol):
     def hand_over(self, call: Callable[[], None]) -> bool:
         """Call a function in the loop's thread; False if the resolver is closed. In any thread."""
 
+    def stale(self, question: Question) -> Answer | None:
+        """An expired answer that may be given because there is no time for a fresh one. In any thread."""
+
     def ask(self, question: Question, waiter: Running[Any], index: int) -> Answer | Flight:
         """Ask the DNS, unless the answer has arrived in the meantime. In the loop's thread."""
 
@@ -259,11 +262,16 @@ class Running(Generic[T]):
 
     def _refuse(self) -> None:
         """Answer the open questions: there is no time left, or the resolver is closed."""
-        closed = self._source.closed
+        source = self._source
+        closed = source.closed
         for position, answer in enumerate(self._answers):
             if answer is None:
-                self._set(position, CLOSED if closed else SPENT, self._since)
-                self._source.statistics.spent += not closed
+                old = None if closed else source.stale(self._batch[position])
+                self._set(position, old or (CLOSED if closed else SPENT), self._since)
+                if old is not None:
+                    source.statistics.stood_in(self._terms.budget.clock())
+                else:
+                    source.statistics.spent += not closed
 
     def _set(self, position: int, answer: Answer, since: float) -> None:
         self._answers[position] = answer

@@ -135,6 +135,15 @@ class Resolver:
         self.statistics.misses += 1
         return None
 
+    def stale(self, question: Question) -> Answer | None:
+        """An expired answer, if one is kept and may stand in for one that `ask` has no time for."""
+        if self._zone is not None:
+            local = self._zone.answer(question)
+            if isinstance(local, Answer):  # cannot be: `lookup` comes first
+                return local
+            question = local
+        return self._cache.stale(f"{question.name.lower()}/{question.type}")
+
     def hand_over(self, call: Callable[[], None]) -> bool:
         """Call a function in the loop's thread, which is started if necessary; False if that has ended."""
         with self._lock:

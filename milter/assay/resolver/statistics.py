@@ -48,6 +48,7 @@ class Statistics:
     failures: int = 0  #: lookups that ended in TEMPFAIL
     refused: int = 0  #: questions answered TEMPFAIL because too many of the same client or message were waiting
     spent: int = 0  #: questions answered TEMPFAIL because a message's time budget was spent
+    stale: int = 0  #: failed lookups, and questions for which no time was left, that an expired answer stood in for
     troubles: Troubles = field(default_factory=Troubles)  #: what was slow or failed
 
     def ended(self, domain: str, server: str, transport: str, outcome: str, seconds: float, now: float) -> None:
@@ -57,3 +58,8 @@ class Statistics:
         """
         self.watch(server, transport, outcome, seconds)
         self.troubles.note(domain, server, outcome, seconds, now)
+
+    def stood_in(self, now: float) -> None:
+        """An expired answer stood in. In any thread."""
+        self.stale += 1
+        self.troubles.note_stale(now)

@@ -27,6 +27,13 @@ class Troubles:
         self._worst: dict[str, float] = {}  # by domain, in seconds
         self._domains: Counter[tuple[str, str]] = Counter()  # by domain and what was wrong
         self._servers: Counter[tuple[str, str]] = Counter()
+        self._stale = 0
+
+    def note_stale(self, now: float) -> None:
+        """An expired answer stood in for one that could not be had. In any thread."""
+        if self._since is None:
+            self._since, self._queries = now, 0
+        self._stale += 1
 
     def note(self, domain: str, server: str, outcome: str, seconds: float, now: float) -> None:
         """A query has ended.
@@ -55,15 +62,22 @@ class Troubles:
             counts[domain] += count
         shown = sorted(self._worst, key=lambda domain: (-counts[domain], -self._worst[domain]))[:MAX_SHOWN]
         others = f" and {len(counts) - len(shown)} others" if len(counts) > len(shown) else ""
-        line = (
-            f"DNS: of {self._queries} queries in a minute {_sum(self._servers)}; "
-            f"about {', '.join(f'{_safe(domain)} ({self._of(domain)})' for domain in shown)}{others}; "
-            f"to {', '.join(f'{server} ({count} {wrong})' for (server, wrong), count in self._servers.most_common())}"
-        )
+        parts = []
+        servers = self._servers.most_common()
+        if servers:
+            parts += [
+                f"of {self._queries} queries in a minute {_sum(self._servers)}",
+                f"about {', '.join(f'{_safe(domain)} ({self._of(domain)})' for domain in shown)}{others}",
+                f"to {', '.join(f'{server} ({number} {wrong})' for (server, wrong), number in servers)}",
+            ]
+        if self._stale:
+            parts.append(f"expired answers used: {self._stale}")
+        line = f"DNS: {'; '.join(parts)}"
         slowest = sorted(self._worst, key=lambda domain: -self._worst[domain])[:MAX_SHOWN]
         self.slowest = tuple((_safe(domain), round(self._worst[domain], 3), counts[domain]) for domain in slowest)
         self._since, self._queries = None, 0
         self._worst, self._domains, self._servers = {}, Counter(), Counter()
+        self._stale = 0
         return line
 
     def _of(self, domain: str) -> str:
