@@ -6,7 +6,8 @@ stores every message, for any recipient, in a file of that directory. The progra
 ``contrib/fetch.sh`` below ``.cache/mta`` (or `ASSAY_MTAS`), never the machine's own MTA. Several may run at the
 same time. At the end only the processes started here are stopped.
 
-No DNS query and no mail leaves the machine: the configurations have no way to send it.
+No DNS query and no mail leaves the machine: the configurations can send only to ports of the loopback that the test
+names.
 """
 
 from __future__ import annotations
@@ -56,14 +57,28 @@ class MTA(ABC):
 
     `milter` is ``inet:HOST:PORT``, ``unix:/path``, or None for no milter at all. `extra` is appended to the MTA's
     configuration (main.cf parameters, or lines of m4) and overrides it.
+
+    `routes` are the loopback ports to which mail for a domain is sent on by SMTP, from the loopback address `source`;
+    what is for other domains is stored. `port` is where it listens, if it must be known before it starts.
     """
 
     name: ClassVar[str]
 
-    def __init__(self, milter: str | None = None, *, extra: Mapping[str, str] | str | None = None) -> None:
+    def __init__(
+        self,
+        milter: str | None = None,
+        *,
+        extra: Mapping[str, str] | str | None = None,
+        routes: Mapping[str, int] | None = None,
+        source: str = HOST,
+        port: int = 0,
+    ) -> None:
         self.milter = milter
         self.extra = extra
+        self.routes = routes or {}
+        self.source = source
         self.port = 0
+        self._wanted = port
         self._token = ""
         self._process: subprocess.Popen[bytes] | None = None
         self._ending = contextlib.ExitStack()
@@ -114,7 +129,7 @@ class MTA(ABC):
 
     def _start(self) -> None:
         for _ in range(START_ATTEMPTS):
-            self.port = free_port()
+            self.port = self._wanted or free_port()
             self._token = secrets.token_hex(8)
             self.configure()
             # A new session, and so a new process group: _stop() ends this group and no other process.

@@ -43,6 +43,7 @@ error unix - - n - - error
 retry unix - - n - - error
 discard unix - - n - - discard
 virtual unix - n n - - virtual
+smtp unix - - n - - smtp
 anvil unix - - n - 1 anvil
 postlog unix-dgram n - n - 1 postlogd
 """
@@ -73,7 +74,7 @@ class Postfix(MTA):
         self._ending.enter_context(AuthServer(self.directory / "auth", Dovecot))
 
     def configure(self) -> None:
-        parameters = self._parameters() | self._milter_parameters() | dict(self.extra or {})
+        parameters = self._parameters() | self._milter_parameters() | self._route_parameters() | dict(self.extra or {})
         main = "".join(f"{name} = {value}\n" for name, value in parameters.items())
         file = self.directory / "etc/main.cf"
         file.write_text(main)
@@ -160,6 +161,12 @@ class Postfix(MTA):
         lines = [line for line in SNIPPET.read_text().splitlines() if line and not line.startswith("#")]
         found = {name.strip(): value.strip() for name, _, value in (line.partition("=") for line in lines)}
         return found | {"smtpd_milters": self.milter}
+
+    def _route_parameters(self) -> dict[str, str]:
+        if not self.routes:
+            return {}
+        rows = " ".join(f"{{ {domain} = smtp:[{HOST}]:{port} }}" for domain, port in self.routes.items())
+        return {"transport_maps": f"inline:{{ {rows} }}", "smtp_bind_address": self.source}
 
 
 def _split(stored: bytes) -> tuple[dict[str, str], bytes]:

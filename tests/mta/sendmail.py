@@ -66,17 +66,27 @@ define(`confCACERT', `{directory}/tls.pem')dnl
 define(`confCACERT_PATH', `{directory}')dnl
 define(`confTLS_SRV_OPTIONS', `V')dnl
 {milter}
-{extra}
+CLIENT_OPTIONS(`Family=inet, Address={source}')dnl
 MAILER(`local')dnl
+MAILER(`smtp')dnl
+{extra}
 LOCAL_CONFIG
 ESASL_CONF_PATH={directory}/sasl
 ESASL_PATH={modules}
 LOCAL_RULE_0
+{routes}
 R$+ < @ $+ >	$#store $@ $2 $: $1 < @ $2 >	every recipient, of whatever domain
 R$+	$#store $@ $j $: $1
 MAILER_DEFINITIONS
 Mstore,	P={directory}/store.sh, F=lDFMn8S, S=0, R=0, T=X-Unix/X-Unix/X-Unix,
 	A=store.sh $u $g
+{mailers}
+"""
+
+#: A mailer as MAILER(`smtp') defines esmtp, but for a port. k: the next host may have the same name as this one.
+_MAILER: Final = """\
+Mto{port},	P=[IPC], F=mDFMuXak, S=EnvFromSMTP/HdrFromSMTP, R=EnvToSMTP, E=\\r\\n, L=990, T=DNS/RFC822/SMTP,
+	A=TCP $h {port}
 """
 
 #: Written aside and renamed, so that the tests never see half a message. $1 is the recipient, $2 the sender.
@@ -145,6 +155,12 @@ class Sendmail(MTA):
             port=self.port,
             milter=self._milter_line(),
             extra=self.extra or "",
+            source=self.source,
+            routes="\n".join(
+                f"R$+ < @ {domain} $* >\t$#to{port} $@ [{HOST}] $: $1 < @ {domain} >"
+                for domain, port in self.routes.items()
+            ),
+            mailers="".join(_MAILER.format(port=port) for port in sorted({*self.routes.values()})),
             modules=":".join(sorted({str(file.parent) for file in (MTAS / "lib").rglob("libplain.so*")})),
         )
         (self.directory / "sendmail.mc").write_text(source)

@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 
 from assay.protocol import srs
-from mta.base import HOST, UnavailableError, free_port
+from mta.base import HOST, PROJECT, UnavailableError, free_port
 from mta.laws import fields, result_of
 from mta.postfix import Postfix
 from mta.sendmail import Sendmail
@@ -126,7 +126,7 @@ def test_postfix_asks_the_map_server(tmp_path: Path) -> None:
         "own_domains": ("ours.example",),
         "socketmap": f"inet:{place.rpartition(':')[2]}@{HOST}",
     }
-    lines = (Path(__file__).parents[2] / "contrib/postfix/main.cf.srs").read_text().splitlines()
+    lines = (PROJECT / "contrib/postfix/main.cf.srs").read_text().splitlines()
     settings = dict(line.split(" = ", 1) for line in lines if line and not line.startswith("#"))
     extra = {name: value.replace("127.0.0.1:8892", place) for name, value in settings.items()}
     aliases = {"virtual_alias_maps": "inline:{ { bob@ours.example = bob@last.example } }"}
@@ -141,6 +141,95 @@ def test_postfix_asks_the_map_server(tmp_path: Path) -> None:
         assert delivered(mta, "carl@last.example")[0] == "carl@ours.example"
         mta.submit(MESSAGE, sender="", recipients=[sender])
         assert delivered(mta, "ann@author.example")[0] == ""
+
+
+def sendmail_settings(place: str) -> str:
+    """The lines of contrib/sendmail/srs.mc for the map server at `place`."""
+    text = (PROJECT / "contrib/sendmail/srs.mc").read_text()
+    return text.replace("unix:/run/assay/srs.sock", place).replace("srs.example.org", "srs.example")
+
+
+@pytest.fixture(scope="module")
+def asking(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
+    """A Sendmail that asks the map server, and the host that it sends to."""
+    try:
+        Sendmail.check()
+    except UnavailableError as missing:
+        pytest.skip(str(missing))
+    folder = tmp_path_factory.mktemp("asking")
+    (folder / "secrets").touch(0o600)
+    (folder / "secrets").write_bytes(SECRET)
+    (folder / "aliases").write_text("bob bob@last.example\n")
+    section = {
+        "domain": "srs.example",
+        "secrets_file": str(folder / "secrets"),
+        "own_domains": ("ours.example",),
+        "socketmap": f"unix:{folder}/srs.sock",
+    }
+    with Daemon(folder, ROWS, srs=section), Sendmail() as last:
+        extra = f"""\
+undefine(`_PROMISCUOUS_RELAY_')dnl
+define(`ALIAS_FILE', `text:-k0 -v1 {folder}/aliases')dnl
+{sendmail_settings(section["socketmap"])}
+LOCAL_CONFIG
+C{{SRSInside}}localhost
+LOCAL_RULE_0
+R$+ < @ ours.example . >	$#local $: $1
+R$+ < @ inside.example . >	$#to{last.port} $@ localhost $: $1 < @ inside.example >
+"""
+        with Sendmail(extra=extra, routes={"last.example": last.port, "author.example": last.port}) as ours:
+            yield SimpleNamespace(ours=ours, last=last)
+
+
+@pytest.mark.parametrize("sender", ["ann@author.example", '"ann smith"@author.example'])
+def test_sendmail_asks_the_map_server(asking: Any, sender: str) -> None:
+    """After aliases, which no milter sees, and the bounce comes home."""
+    seen = len(asking.last.messages("bob@last.example"))
+    asking.ours.submit(MESSAGE, sender=sender, recipients=["bob@ours.example"])
+    asking.last.wait_for(seen + 1, "bob@last.example")
+    rewritten = [found for found, to, _ in asking.last.deliveries() if to == "bob@last.example"][-1]
+    assert srs.reverse(rewritten.replace('"', ""), SCHEME, time.time()) == sender.replace('"', "")
+    asking.ours.submit(MESSAGE, sender="", recipients=[rewritten], client="127.0.0.2")
+    assert delivered(asking.last, sender) == ("", asking.last.messages(sender)[0])
+
+
+def test_sendmail_rewrites_only_what_leaves(asking: Any) -> None:
+    for sender, recipient, kept in (
+        ("carl@ours.example", "own@last.example", True),
+        ("", "null@last.example", True),
+        ("ann@author.example", "dave@inside.example", True),
+        (srs.forward("ann@author.example", SCHEME, time.time()), "again@last.example", True),
+        ("SRS0=abcd=2W=a.example=ann@other.example", "other@last.example", False),
+    ):
+        asking.ours.submit(MESSAGE, sender=sender, recipients=[recipient])
+        assert (delivered(asking.last, recipient)[0] == sender) is kept
+
+
+def test_sendmail_refuses_an_address_that_is_not_valid(asking: Any) -> None:
+    old = srs.forward("ann@author.example", SCHEME, time.time() - 30 * DAY)
+    with asking.ours.connect(client="127.0.0.2") as session:
+        session.mail("")
+        assert b"Relaying denied" in session.rcpt("ann@author.example")[1]
+        for address in (old, "SRS0=aaaa=2W=author.example=ann@srs.example", "ann@srs.example"):
+            code, text = session.rcpt(address)
+            assert code == 550
+            assert text.startswith(b"5.1.1 ")
+            assert text.endswith(b"SRS address not valid")
+
+
+def test_sendmail_defers_what_needs_a_map_server_that_is_away() -> None:
+    try:
+        Sendmail.check()
+    except UnavailableError as missing:
+        pytest.skip(str(missing))
+    extra = sendmail_settings(f"inet:{free_port()}@{HOST}")
+    with Sendmail() as last, Sendmail(extra=extra, routes={"last.example": last.port}) as ours:
+        with ours.connect() as session:
+            session.mail("")
+            assert session.rcpt("SRS0=aaaa=2W=author.example=ann@srs.example")[0] == 451
+        ours.submit(MESSAGE, sender="ann@author.example", recipients=["bob@last.example"])
+        ours.wait_until(lambda: "stat=Deferred" in ours.log())
+        assert not last.stored()
 
 
 @pytest.mark.parametrize("kind", [Postfix, Sendmail], ids=lambda kind: kind.name)
