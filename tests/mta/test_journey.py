@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """One message over three hosts, each an MTA with a daemon, and its bounce back: the test submits once, and looks.
 
-The author's host signs. Ours expands an alias, rewrites the sender, seals, and sends the message on. The last one judges
-it, and its MTA bounces it. Each host sends from its own loopback address, which is what SPF looks at.
+The author's host signs. Ours expands an alias, rewrites the sender, seals, and sends the message on. The last one
+judges it, and its MTA bounces it. Each host sends from its own loopback address, which is what SPF looks at.
 """
 
 from __future__ import annotations
