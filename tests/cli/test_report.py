@@ -12,7 +12,7 @@ from assay.cli.main import main
 from assay.config import show
 from nameserver import NameServer
 from receiving import Receiver
-from report_world import ROWS, Reporting, failed, seen
+from report_world import LATER, NEXT_DAY, ROWS, Reporting, failed, seen
 
 
 class Shell:
@@ -46,6 +46,21 @@ def test_why(shell: Shell) -> None:
     assert "1 messages: sent: d@example.com: 250" in shell("why", "example.com")
     assert "not sent: none of its 1 messages passed DMARC" in shell("why", "FEW.example.")
     assert "no report was planned" in shell("why", "unknown.example")
+
+
+def test_why_of_several_destinations(shell: Shell) -> None:
+    world = shell.reporting
+    world.nameserver.rcodes["both.example._report._dmarc.reader.example"] = "SERVFAIL"
+    world.see(seen(5, "both.example", "mailto:d@both.example,mailto:d@reader.example"))
+    with world.database.writing() as connection:
+        connection.exec_driver_sql("DELETE FROM report_days WHERE dry_run = 0 AND planned > 0")
+    world.turn(NEXT_DAY)
+    world.turn(LATER)
+    first, sent, waiting = shell("why", "both.example").splitlines()
+    assert "1 messages: waiting, due 2023-11-16 08:0" in first
+    assert sent.startswith("  d@both.example: sent, 1 tries")
+    assert waiting.startswith("  mailto:d@reader.example: waiting, 1 tries")
+    assert "TXT lookup of both.example._report._dmarc.reader.example failed" in waiting
 
 
 def test_list(shell: Shell) -> None:

@@ -22,7 +22,7 @@ from assay.config.correspondence import reports_signing
 from assay.daemon.reporter import ReportTurns
 from assay.log import Log
 from assay.policy.addresses import Entries
-from assay.reports import delivering
+from assay.reports import destinations
 from assay.reports.planning import days_to_plan
 from assay.session.outgoing import Outgoing, Signed
 from assay.store import outbox
@@ -276,7 +276,7 @@ class TestNotSent:
         assert list((tmp_path / "store" / "reports").iterdir()) == []
 
     def test_it_is_too_large(self, world: Reporting, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(delivering, "MAX_OCTETS", 100)
+        monkeypatch.setattr(destinations, "MAX_OCTETS", 100)
         world.see(seen(1))
         assert "at most 100 are sent" in self.why(world)
 

@@ -25,7 +25,7 @@ from assay.store.destination import UnavailableError
 
 if TYPE_CHECKING:  # the library is loaded by these commands only
     from assay.store.database import Database
-    from assay.store.outbox import OutgoingReport, Suppression
+    from assay.store.outbox import OutgoingReport, ReportDelivery, Suppression
 
 _Command = Callable[[argparse.Namespace, Configuration], int]
 
@@ -98,7 +98,11 @@ def _why(options: argparse.Namespace, configuration: Configuration) -> int:
 
     with _database(configuration) as database, database.reading() as connection:
         found = outbox.find_reports(connection, domain=options.domain, most=_MAX_LISTED)
-    say(_line(each) for each in found)
+        for each in found:
+            say([_line(each)])
+            deliveries = outbox.deliveries_of(connection, each.id)
+            if len(deliveries) > 1:  # each may have met with something else
+                say(map(_delivery, deliveries))
     if not found:
         say([f"{options.domain}: no report was planned: no mail came to which its DMARC record applied"])
     return os.EX_OK
@@ -114,8 +118,7 @@ def _show(options: argparse.Namespace, configuration: Configuration) -> int:
         say([f"{options.report}: there is no such report"])
         return os.EX_DATAERR
     say([_line(found)])
-    for each in deliveries:
-        say([f"  {each.address}: {each.state}, {each.tries} tries, last at {_time(each.changed)}: {each.why}"])
+    say(map(_delivery, deliveries))
     return os.EX_OK
 
 
@@ -190,6 +193,13 @@ def _line(report: OutgoingReport) -> str:
     when = f", due {_time(report.due)}" if report.state == "waiting" else ""
     why = f": {report.why}" if report.why else ""
     return f"{day} {report.domain} {report.id} {report.messages} messages: {report.state}{when}{why}"
+
+
+def _delivery(delivery: ReportDelivery) -> str:
+    return (
+        f"  {delivery.address}: {delivery.state}, {delivery.tries} tries, last at {_time(delivery.changed)}: "
+        f"{delivery.why}"
+    )
 
 
 def _suppression(suppression: Suppression) -> str:

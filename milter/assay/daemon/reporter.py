@@ -54,13 +54,15 @@ def run(tether: Tether, configuration: Configuration, signing: Signing, listed: 
     ending = threading.Event()
     log_meter = LogMeter(tether.page, "reporter", log)
 
-    def wait() -> None:
-        tether.wait(log_meter.publish)
-        ending.set()
-
-    threading.Thread(target=wait, name="control", daemon=True).start()
-    tether.ready()
     with make_resolver(configuration, log.warning) as resolver:
+
+        def wait() -> None:
+            tether.wait(log_meter.publish)
+            ending.set()
+            resolver.close()  # nobody waits for the DNS any more
+
+        threading.Thread(target=wait, name="control", daemon=True).start()
+        tether.ready()
         turns = ReportTurns(configuration, signing, listed, resolver, log, ending.is_set)
         while not ending.is_set():
             turns.turn(int(time.time()))
@@ -85,7 +87,7 @@ class ReportTurns:
         """
         :param ending: whether to stop early.
         """
-        from assay.reports.delivering import Correspondence
+        from assay.reports.correspondence import Correspondence
 
         section = configuration.reports
         directory = Path(configuration.store.directory) / "reports"

@@ -8,7 +8,7 @@ left; at worst, a receiver gets a report twice, and recognizes it by its Report-
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
 
@@ -16,7 +16,8 @@ from assay.model.name import parse_mailbox
 from assay.policy.addresses import Entries
 from assay.protocol import dmarc, report
 from assay.reports import writing
-from assay.reports.delivering import Correspondence, Deliveries, Way
+from assay.reports.correspondence import Correspondence, Way
+from assay.reports.delivering import Deliveries
 from assay.reports.planning import days_to_plan, plan
 from assay.reports.relay import Relay
 from assay.reports.signature import signed
@@ -97,39 +98,25 @@ class Dispatch:
             self.deliveries.settle(planned, ReportState.NOT_SENT, "the store has no mail of it any more", now)
             return
         with self._database.reading() as connection:
-            deliveries = outbox.deliveries_of(connection, planned.id)
             dry_run = outbox.planned_days(connection).get(planned.day, True)
             _, text, _ = outbox.record_of(connection, planned.published[0])
-        if not deliveries:
-            size = path.stat().st_size * 3 // 2  # in base64, with the header
-            record = dmarc.parse(text.encode("ascii", "replace"))
-            deliveries, unknown = self.deliveries.look_up(planned, record, size, now)
-            if not deliveries:
-                if unknown:
-                    self.deliveries.postpone(planned, unknown, now)
-                return
-        if dry_run and any(delivery.state is ReportState.WAITING for delivery in deliveries):
-            self._write_only(planned, described, deliveries, now)
+        size = path.stat().st_size * 3 // 2  # in base64, with the header
+        due = self.deliveries.due(planned, dmarc.parse(text.encode("ascii", "replace")), size, now)
+        if dry_run and due:
+            self._write_only(planned, described, now)
             return
-        for delivery in deliveries:
-            if delivery.state is ReportState.WAITING and delivery.due <= now:
-                message = self._message(planned, described, delivery, path, now)
-                self.deliveries.deliver(delivery, message, relay, now)
+        for delivery in due:
+            message = self._message(planned, described, delivery, path, now)
+            self.deliveries.deliver(planned, delivery, message, relay, now)
         self.deliveries.conclude(planned, now)
 
-    def _write_only(
-        self,
-        planned: OutgoingReport,
-        described: report.AggregateReport,
-        deliveries: Iterable[ReportDelivery],
-        now: int,
-    ) -> None:
+    def _write_only(self, planned: OutgoingReport, described: report.AggregateReport, now: int) -> None:
         """In a dry run: leave the file, with a name that stays: the one that a receiver would see if a file can have
         it."""
         name = report.file_name(described, self._section.receiver_domain)
         path = self._path(planned)
         path.rename(path.with_name(name if len(name) <= _MAX_FILE_NAME else f"long-{path.name}"))
-        self.deliveries.written(planned, deliveries, now)
+        self.deliveries.written(planned, now)
 
     def _path(self, planned: OutgoingReport) -> Path:
         """The file with a report, from before its first delivery until after its last."""

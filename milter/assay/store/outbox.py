@@ -87,7 +87,11 @@ class OutgoingReport(Struct, frozen=True):
 
 
 class ReportDelivery(Struct, frozen=True):
-    """A row of `deliveries`."""
+    """A row of `deliveries`.
+
+    One without an organization is not to an address, but of a URI of the record: it waits for what the DNS says about
+    its host, or it is not sent to.
+    """
 
     report: str
     address: str
@@ -98,6 +102,11 @@ class ReportDelivery(Struct, frozen=True):
     due: int
     changed: int
     token: str
+
+    @property
+    def is_unchecked(self) -> bool:
+        """Whether it is not known yet where it goes."""
+        return self.state is ReportState.WAITING and not self.organization
 
 
 class Suppression(Struct, frozen=True):
@@ -265,8 +274,15 @@ def _delivery(row: Any) -> ReportDelivery:
     return ReportDelivery(**{**row, "state": ReportState(row["state"])})
 
 
-def add_deliveries(connection: Connection, added: Iterable[ReportDelivery]) -> None:
-    """Note where a report goes."""
+def replace_deliveries(
+    connection: Connection, identifier: str, gone: Iterable[str], added: Iterable[ReportDelivery]
+) -> None:
+    """Note where a report goes.
+
+    :param gone: the URIs about which more is known now.
+    """
+    for address in gone:
+        connection.execute(delete(deliveries).where(deliveries.c.report == identifier, deliveries.c.address == address))
     rows = [{name: getattr(each, name) for name in each.__struct_fields__} for each in added]
     if rows:
         connection.execute(_insert(connection, deliveries).on_conflict_do_nothing(), rows)
@@ -304,7 +320,12 @@ def taken_since(
     :param organization: of one organizational domain only.
     :param states: other states that count.
     """
-    conditions = [deliveries.c.changed >= since, deliveries.c.state.in_(states), reports.c.kind == kind]
+    conditions = [
+        deliveries.c.changed >= since,
+        deliveries.c.state.in_(states),
+        deliveries.c.organization != "",
+        reports.c.kind == kind,
+    ]
     if organization:
         conditions.append(deliveries.c.organization == organization)
     of_kind = deliveries.join(reports, reports.c.id == deliveries.c.report)

@@ -216,7 +216,7 @@ deliveries = Table(
     metadata,
     Column("report", Text, nullable=False),
     Column("address", Text, nullable=False),
-    Column("organization", Text, nullable=False),  # the organizational domain of the address
+    Column("organization", Text, nullable=False),  # the organizational domain; empty if the address is a URI still
     Column("state", Text, nullable=False),  # `assay.store.outbox.ReportState`
     Column("why", Text, nullable=False),  # the reply of the relay, or why nothing is sent
     Column("tries", Integer, nullable=False),

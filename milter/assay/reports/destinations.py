@@ -1,0 +1,171 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Where a report goes, and why not to the other URIs of its record.
+
+Each URI becomes a delivery to each of its addresses, or one that says why there is none. If the DNS does not say now
+whether the host of a URI wants reports, that is a delivery that waits and is asked about again. Those beside it are
+sent.
+"""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Callable, Iterator, Sequence
+
+from msgspec.structs import replace
+
+from assay.model.name import Domain, Mailbox
+from assay.protocol import dmarc, report
+from assay.protocol.dmarc.tree import organizational_domain
+from assay.reports.correspondence import Correspondence, EndingError, Way
+from assay.store import outbox
+from assay.store.database import Database
+from assay.store.outbox import DAY_SECONDS, MAX_TEXT, OutgoingReport, ReportDelivery, ReportState
+
+FAILING_DAYS = 30  # in which all mail of a destination must have failed, for it to get no report
+MAX_OCTETS = 50_000_000  # of a message with a report, our choice: no large site takes more; it is in memory while sent
+_TOKEN_OCTETS = 8
+
+
+class DestinationCheck:
+    """Finds out where reports go. Only whoever has the `Leadership` may use it."""
+
+    def __init__(self, database: Database, correspondence: Correspondence, way: Way) -> None:
+        self._database = database
+        self._to = correspondence
+        self._way = way
+
+    def deliveries(
+        self,
+        planned: OutgoingReport,
+        record: dmarc.DmarcRecord,
+        size: int,
+        now: int,
+        ending: Callable[[], bool],
+    ) -> list[ReportDelivery]:
+        """The deliveries of a report, after asking about those URIs that are due.
+
+        :param size: of the message, in octets.
+        :param ending: whether the process is to end.
+        :raises EndingError: it ended before the DNS had answered. Nothing has changed.
+        """
+        with self._database.reading() as connection:
+            known = outbox.deliveries_of(connection, planned.id)
+        due = {each.address: each for each in known if each.is_unchecked and each.due <= now}
+        if known and not due:
+            return known
+        if known:
+            rua, ruf = (tuple(uri for uri in uris if uri[:MAX_TEXT] in due) for uris in (record.rua, record.ruf))
+            record = replace(record, rua=rua, ruf=ruf)
+        found, organizations = self._ask(Domain.parse_host(planned.domain), record, ending)
+        kept = [each for each in known if each.address not in due]
+        added: list[ReportDelivery] = []
+        # One more than are used, which says that there are too many.
+        for each in found.uris[: report.MAX_DESTINATIONS + 1]:
+            tries = due[each.uri[:MAX_TEXT]].tries + 1 if each.uri[:MAX_TEXT] in due else 1
+            for delivery in self._of_uri(planned, each, organizations, added, tries, size, now):
+                if all(delivery.address != other.address for other in (*kept, *added)):
+                    added.append(delivery)
+        with self._database.writing() as connection:
+            outbox.replace_deliveries(connection, planned.id, due, added)
+            return outbox.deliveries_of(connection, planned.id)
+
+    def _ask(
+        self, policy_domain: Domain, record: dmarc.DmarcRecord, ending: Callable[[], bool]
+    ) -> tuple[report.Destinations, dict[Domain, Domain | None]]:
+        """What the DNS says about a record, and the organizational domain of each host; None where the DNS failed."""
+        suffix = self._to.public_suffix
+        driver = self._to.new_driver()
+        inquiry = report.evaluate_destinations(policy_domain, record, self._way.tag, public_suffix=suffix)
+        found = driver.start(inquiry).result()
+        hosts = dict.fromkeys(recipient.mailbox.domain for recipient in found.recipients)
+        # All are started before the first is waited for.
+        walks = {host: driver.start(organizational_domain(host, public_suffix=suffix)) for host in hosts}
+        organizations = {host: walk.result() for host, walk in walks.items()}
+        if ending():  # then the resolver was closed, and answers mean nothing
+            raise EndingError
+        return found, organizations
+
+    def _of_uri(
+        self,
+        planned: OutgoingReport,
+        uri: report.ReportUri,
+        organizations: dict[Domain, Domain | None],
+        ahead: Sequence[ReportDelivery],
+        tries: int,
+        size: int,
+        now: int,
+    ) -> Iterator[ReportDelivery]:
+        """The deliveries in place of a URI.
+
+        :param ahead: those of the same report that are new too.
+        """
+        reason, unknown = uri.reason, uri.usability is report.Usability.UNKNOWN
+        for recipient in uri.recipients:
+            if organizations[recipient.mailbox.domain] is None:  # whose share of the reports it counts to
+                unknown = True
+                reason = f"the organizational domain of {recipient.mailbox.domain} was not found: the DNS failed"
+        if unknown or not uri.recipients:
+            state = ReportState.WAITING if unknown else ReportState.NOT_SENT
+            due = self._way.next_try(planned, tries, now) if unknown else now
+            yield _delivery(planned, uri.uri[:MAX_TEXT], "", state, reason, now, due, tries)
+            return
+        for recipient in uri.recipients:
+            mailbox = recipient.mailbox
+            organization = (organizations[mailbox.domain] or mailbox.domain).name
+            why = self._why_not(planned, recipient, organization, ahead, size, now)
+            state = ReportState.NOT_SENT if why else ReportState.WAITING
+            yield _delivery(planned, str(mailbox), organization, state, why, now, now, 0)
+
+    def _why_not(
+        self,
+        planned: OutgoingReport,
+        recipient: report.Recipient,
+        organization: str,
+        ahead: Sequence[ReportDelivery],
+        size: int,
+        now: int,
+    ) -> str:
+        """Why nothing is sent to an address, in one clause; empty if something may be."""
+        host = recipient.mailbox.domain.name
+        if recipient.max_size is not None and size > recipient.max_size:
+            return f"the report has {size} octets, and its record wants at most {recipient.max_size}"
+        if size > MAX_OCTETS:
+            return f"the report has {size} octets, and at most {MAX_OCTETS} are sent"
+        if why := self.why_suppressed(planned, recipient.mailbox, now):
+            return why
+        with self._database.reading() as connection:
+            since = now // DAY_SECONDS - FAILING_DAYS
+            if any(outbox.only_failed(connection, domain, since) for domain in {host, organization}):
+                return f"all mail from {host} failed DMARC itself"
+            waiting = [each.organization for each in ahead if each.state is ReportState.WAITING and each.organization]
+            return self._way.limit(connection, host, organization, waiting, now)
+
+    def why_suppressed(self, planned: OutgoingReport, mailbox: Mailbox, now: int) -> str:
+        """Why the operator, or what came back, forbids to send a report to an address now; empty if nothing does."""
+        address = str(mailbox)
+        if self._to.listed.hold(address) or self._to.listed.hold(planned.domain):
+            return "listed in reports.suppress"
+        subjects = (address.lower(), *_at_or_above(mailbox.domain.name), *_at_or_above(planned.domain))
+        with self._database.reading() as connection:
+            suppression = outbox.suppressed(connection, subjects, now)
+        return f"{suppression.subject} is suppressed: {suppression.why}" if suppression is not None else ""
+
+
+def _at_or_above(name: str) -> Iterator[str]:
+    while name:
+        yield name
+        name = name.partition(".")[2]
+
+
+def _delivery(
+    planned: OutgoingReport,
+    address: str,
+    organization: str,
+    state: ReportState,
+    why: str,
+    now: int,
+    due: int,
+    tries: int,
+) -> ReportDelivery:
+    token = secrets.token_hex(_TOKEN_OCTETS)
+    return ReportDelivery(planned.id, address, organization, state, why, tries, due, now, token)
