@@ -32,6 +32,7 @@ from assay import resolver
 from assay.cli import serve
 from assay.cli.main import main
 from assay.config import Configuration, make_policy, make_resolver, show
+from assay.config.database import open_store
 from assay.config.responses import RuleSection
 from assay.config.web import read_token
 from assay.daemon import connection, endpoint, recorder, reporter, supervisor, worker
@@ -48,6 +49,7 @@ from assay.model.message import split_message
 from assay.model.smtp import parse_address
 from assay.policy import Action
 from assay.protocol import srs
+from assay.reports.incoming.taking import Taker
 from assay.resolver import cache, wire
 from assay.resolver.authority import Authority
 from assay.resolver.update import Updater
@@ -63,6 +65,7 @@ from nameserver import NameServer
 from receiving import Receiver
 from report_world import NEXT_DAY, Reporting, failed, seen
 from report_world import ROWS as REPORT_ROWS
+from reports.incoming import shapes
 from signing import ed25519_key, pem, record, rsa_key, sign_rsa
 
 GOLDEN = Path(__file__).parents[1] / "golden"
@@ -646,6 +649,13 @@ def _shown(octets: bytes) -> tuple[str, str]:
     return str(message["From"]), gzip.decompress(content).decode()
 
 
+def taken(world: World) -> object:
+    """What is used of reports that came in."""
+    with contextlib.closing(open_store(world.configuration.store)) as database:
+        taker = Taker.of(world.configuration, lambda bug: None)
+        return taker.take(database, shapes.GOOGLE.encode(), now=shapes.END)
+
+
 #: Key, another value, the function that shows the difference, and other configuration required for an effect.
 EFFECTS: list[tuple[str, Any, Callable[[World], object], Mapping[str, Any]]] = [
     ("milter.socket", "inet:1@127.0.0.1", listening, {}),
@@ -816,6 +826,7 @@ EFFECTS: list[tuple[str, Any, Callable[[World], object], Mapping[str, Any]]] = [
     ("store.sample", 0.1, recorded, STORE),
     ("store.messages_days", 7, recorded, STORE),
     ("store.counts_days", 7, recorded, STORE),
+    ("store.received_days", 7, recorded, STORE),
     ("store.spool_octets", 2_097_152, recorded, STORE),
     ("web.listen", "inet:8891@127.0.0.1", children, PAGE),
     ("web.token_file", "{folder}/token", page, {}),
@@ -840,6 +851,7 @@ EFFECTS: list[tuple[str, Any, Callable[[World], object], Mapping[str, Any]]] = [
     ("reports.large_destinations", ("example.net",), reported, REPORTS),
     ("reports.spread_hours", 1.0, reported, REPORTS),
     ("reports.cool_down_days", 5, reported, REPORTS),
+    ("reports.incoming.domains", ("other.example",), taken, STORE),
     ("control.socket", "unix:/run/assay/daemon/control.sock", children, {}),
     ("control.socket_mode", "0660", control, {}),
 ]

@@ -13,6 +13,7 @@ from assay.reports.incoming import read
 from assay.store import received, schema
 from assay.store.database import Database
 from assay.store.received import DAY_SECONDS, SeenSource
+from assay.store.retention import Retention, prune
 from assay.store.rows import DmarcRow, PublishedRow
 from assay.store.writer import Writer
 from reports.incoming import shapes
@@ -112,9 +113,6 @@ def test_what_cannot_be_used_is_kept_aside(database: Database, monkeypatch: pyte
             for _ in range(2):
                 content = b"x" * 11 if number == 4 else b"mail %d" % number
                 received.keep_unreadable(connection, SENDER, "why", content, now=NOW + number)
-    assert count(database, schema.unreadable_reports) == 5
-    with database.writing() as connection:
-        received.forget(connection, DAY)
     with database.reading() as connection:
         found = received.unreadable(connection)
         assert [entry.received - int(NOW) for entry in found] == [4, 3, 2]
@@ -127,7 +125,10 @@ def test_old_reports_are_forgotten_with_their_rows(database: Database) -> None:
     keep(database, parsed(shapes.YAHOO.encode()), now=NOW + DAY_SECONDS)
     with database.writing() as connection:
         received.keep_unreadable(connection, SENDER, "why", b"x", now=NOW)
-        received.forget(connection, int(NOW) // DAY_SECONDS + 1)
+    kept = Retention(messages_days=30, counts_days=400, received_days=10)
+    prune(database, kept, NOW + 10 * DAY_SECONDS)
+    assert (count(database, schema.received_reports), count(database, schema.unreadable_reports)) == (2, 1)
+    prune(database, kept, NOW + 11 * DAY_SECONDS)
     assert count(database, schema.received_reports) == 1
     assert count(database, schema.received_rows) == 1
     assert count(database, schema.unreadable_reports) == 0

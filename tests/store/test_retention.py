@@ -17,7 +17,7 @@ from assay.store.writer import Writer
 from store_rows import DAY, NOON, row
 
 TODAY = NOON / 1000
-KEPT = Retention(messages_days=30, counts_days=400)
+KEPT = Retention(messages_days=30, counts_days=400, received_days=100)
 TABLES = ("messages", "findings", "addresses", "counts", "report_groups", "published", "seen")
 
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""``assay report``: what DMARC reports were sent, what was not and why, and who gets none any more."""
+"""``assay report``: what DMARC reports were sent, what was not and why, who gets none any more; and what came in."""
 
 from __future__ import annotations
 
@@ -10,10 +10,12 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, date, datetime
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from assay.cli.options import add_configuration
 from assay.cli.output import say
+from assay.cli.report_read import read_reports
 from assay.cli.store_messages import store_configuration
 from assay.config import ConfigError, Configuration, make_resolver
 from assay.config.correspondence import reports_signing, reports_suppressed
@@ -36,7 +38,9 @@ _MAX_DAYS = 36_500
 
 def add_to(commands: Any) -> None:
     """Add the subcommands to the parser."""
-    parser = commands.add_parser("report", help="DMARC reports that were sent, and those that were not")
+    parser = commands.add_parser(
+        "report", help="DMARC reports that were sent, those that were not, and those that came in"
+    )
     verbs = parser.add_subparsers(metavar="VERB", required=True)
     for verb_name, run, text in (
         ("list", _list, "list reports, the newest first"),
@@ -45,6 +49,7 @@ def add_to(commands: Any) -> None:
         ("send", _send, "plan and send what is due, and end"),
         ("suppress", _suppress, "send no reports about a domain, or to an address, or list these"),
         ("bounced", _bounced, "note that a report came back, by the token in its bounce address"),
+        ("read", read_reports, "read reports that others sent, from files and maildirs, into the store"),
     ):
         verb = verbs.add_parser(verb_name, help=text, description=text[0].upper() + text[1:] + ".")
         add_configuration(verb)
@@ -62,6 +67,8 @@ def add_to(commands: Any) -> None:
             verb.add_argument("--remove", action="store_true", help="send reports again")
         elif run is _bounced:
             verb.add_argument("token", metavar="TOKEN", help="what is after the + in the address")
+        elif run is read_reports:
+            verb.add_argument("paths", nargs="+", type=Path, metavar="PATH", help="a mail, a report, or a maildir")
 
 
 def _with_store(command: _Command, options: argparse.Namespace) -> int:
@@ -170,21 +177,15 @@ def _suppress(options: argparse.Namespace, configuration: Configuration) -> int:
 
 
 def _bounced(options: argparse.Namespace, configuration: Configuration) -> int:
-    from msgspec.structs import replace
+    from assay.store.bounced import note_bounce
 
-    from assay.store import outbox
-
-    now = int(time.time())
     with _database(configuration) as database, database.writing() as connection:
-        found = outbox.delivery_of(connection, options.token)
-        if found is None:
-            say([f"{options.token}: there is no such report"])
-            return os.EX_DATAERR
-        outbox.change_delivery(connection, replace(found, state=outbox.ReportState.BOUNCED, changed=now))
-        outbox.change_report(connection, found.report, now, why=f"{found.address}: it came back")
-        until = now + configuration.reports.cool_down_days * _DAY_SECONDS
-        outbox.suppress(connection, outbox.Suppression(found.address.lower(), until, "a report came back", now))
-    say([f"{found.address}: gets no reports until {_time(until)}"])
+        days = configuration.reports.cool_down_days
+        stopped = note_bounce(connection, options.token, days, now=int(time.time()))
+    if stopped is None:
+        say([f"{options.token}: there is no such report"])
+        return os.EX_DATAERR
+    say([f"{stopped.address}: gets no reports until {_time(stopped.until)}"])
     return os.EX_OK
 
 

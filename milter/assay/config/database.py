@@ -40,7 +40,7 @@ class StoreBackend:
         self._database = open_store(section)
         self._writer = Writer(self._database, section.sample)
         self._folding = Folding(self._database, configuration.own_domains)
-        self._retention = Retention(section.messages_days, section.counts_days)
+        self._retention = Retention(section.messages_days, section.counts_days, section.received_days)
 
     def write(self, rows: Sequence[MessageRow]) -> None:
         """Write rows, those that are there already once."""

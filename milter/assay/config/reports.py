@@ -9,6 +9,7 @@ from urllib.parse import urlsplit
 
 from msgspec import Meta
 
+from assay.config.incoming import IncomingSection
 from assay.config.section import Section, SettingError
 from assay.model.name import Domain, InvalidNameError, Mailbox, parse_mailbox
 from assay.policy.addresses import Entries
@@ -118,6 +119,7 @@ class ReportsSection(Section, frozen=True):
             description="How long a destination gets no reports after it refused one or one came back.",
         ),
     ] = 30
+    incoming: IncomingSection = IncomingSection()
 
     def __post_init__(self) -> None:
         """Check what types cannot express."""

@@ -71,6 +71,9 @@ class StoreSection(Section, frozen=True):
     ] = 1.0
     messages_days: Annotated[int, Meta(ge=1, le=3650, description="How many days single messages are kept.")] = 30
     counts_days: Annotated[int, Meta(ge=2, le=3650, description="How many days the counts of each day are kept.")] = 400
+    received_days: Annotated[
+        int, Meta(ge=1, le=3650, description="How many days reports are kept that others sent about your domains.")
+    ] = 400
     spool_octets: Annotated[
         int,
         Meta(

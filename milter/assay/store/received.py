@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Collection, Iterator, Sequence
+from enum import StrEnum
 from typing import Any
 
 import msgspec
@@ -14,11 +15,13 @@ from sqlalchemy.dialects import postgresql, sqlite
 
 from assay.protocol.report.received import (
     AggregateRow,
+    Arrival,
     Received,
     ReceivedAggregate,
     ReceivedFailure,
     ReceivedTls,
     ReportSender,
+    Unreadable,
     digest,
 )
 from assay.store.schema import published, received_reports, received_rows, report_groups, unreadable_reports
@@ -30,6 +33,14 @@ MAX_REPORTS = 1000  # in a list, our choice: the newest
 
 DAY_SECONDS = 86_400
 _ROWS_AT_A_TIME = 2000
+
+
+class ReportOutcome(StrEnum):
+    """What became of a report that came in. One that was kept before is known."""
+
+    NEW = "new"
+    KNOWN = "known"
+    UNREADABLE = "unreadable"
 
 
 class ReportSummary(Struct, frozen=True):
@@ -87,6 +98,18 @@ class SeenSource(Struct, frozen=True):
     own_failing: int = 0
 
 
+def keep_arrival(connection: Connection, arrival: Arrival, content: bytes, *, now: float) -> ReportOutcome:
+    """Keep a report, or what cannot be used as such.
+
+    :param content: the mail or file in which it came.
+    :param now: Unix time.
+    """
+    if isinstance(arrival.report, Unreadable):
+        keep_unreadable(connection, arrival.sender, arrival.report.reason, content, now=now)
+        return ReportOutcome.UNREADABLE
+    return ReportOutcome.NEW if keep(connection, arrival.sender, arrival.report, now=now) else ReportOutcome.KNOWN
+
+
 def keep(connection: Connection, sender: ReportSender, report: Received, *, now: float) -> bool:
     """Keep a report.
 
@@ -94,7 +117,7 @@ def keep(connection: Connection, sender: ReportSender, report: Received, *, now:
     :returns: whether it is new. One that was kept before stays as it is.
     """
     identity = report.id
-    good, bad = _sums(report)
+    good, bad = sums(report)
     result = connection.execute(
         # Otherwise the number of rows is not known with PostgreSQL, and each report looks new.
         _insert(connection, received_reports).on_conflict_do_nothing().execution_options(preserve_rowcount=True),
@@ -124,7 +147,7 @@ def keep(connection: Connection, sender: ReportSender, report: Received, *, now:
 
 
 def keep_unreadable(connection: Connection, sender: ReportSender, reason: str, content: bytes, *, now: float) -> None:
-    """Keep what cannot be used, so that nothing is lost; the same content once."""
+    """Keep what cannot be used, so that nothing is lost; the same content once. The oldest beyond a bound go."""
     connection.execute(
         _insert(connection, unreadable_reports).on_conflict_do_nothing(),
         {
@@ -137,19 +160,9 @@ def keep_unreadable(connection: Connection, sender: ReportSender, reason: str, c
             "content": content if len(content) <= MAX_CONTENT_OCTETS else b"",
         },
     )
-
-
-def forget(connection: Connection, before: int) -> None:
-    """Delete the reports that came before a day, and the oldest unreadable ones beyond `MAX_UNREADABLE`."""
-    milliseconds = before * DAY_SECONDS * 1000
-    old = select(received_reports.c.id).where(received_reports.c.received < milliseconds)
-    connection.execute(delete(received_rows).where(received_rows.c.report.in_(old)))
-    connection.execute(delete(received_reports).where(received_reports.c.received < milliseconds))
-    unreadable = unreadable_reports.c
-    newest = select(unreadable.id).order_by(unreadable.received.desc()).limit(MAX_UNREADABLE)
-    connection.execute(
-        delete(unreadable_reports).where(or_(unreadable.received < milliseconds, unreadable.id.not_in(newest)))
-    )
+    arrived = unreadable_reports.c.received
+    oldest = select(arrived).order_by(arrived.desc()).offset(MAX_UNREADABLE - 1).limit(1).scalar_subquery()
+    connection.execute(delete(unreadable_reports).where(arrived < oldest))
 
 
 def summaries(
@@ -248,7 +261,8 @@ def _summed(connection: Connection, query: Select[Any]) -> dict[tuple[int, str, 
     return {tuple(row[:3]): (int(row[3]), int(row[4])) for row in connection.execute(query)}
 
 
-def _sums(report: Received) -> tuple[int, int]:
+def sums(report: Received) -> tuple[int, int]:
+    """Messages that passed DMARC, or sessions with TLS; and those that did not."""
     match report:
         case ReceivedAggregate():
             good = sum(row.count for row in report.rows if row.dkim_aligned or row.spf_aligned)

@@ -24,15 +24,20 @@ SEEN_DAYS = 7
 #: operator who had a fault may want to make those of last week again.
 GROUP_DAYS = 14
 STEP_ROWS = 500  # of one transaction, our choice: as many as a batch writes
+STEP_REPORTS = 20  # that came in, our choice: one may have 50,000 rows, and most have some dozens
 SECONDS = 30.0  # at a time, our choice: rows that come meanwhile wait in the spool
 _PRUNING_LOCK = 0x61737361790002  # of PostgreSQL's advisory locks
 
 
 class Retention(Struct, frozen=True):
-    """How many days are kept. The day that is going on does not count."""
+    """How many days are kept. The day that is going on does not count.
+
+    :ivar received_days: of reports that others sent.
+    """
 
     messages_days: int
     counts_days: int
+    received_days: int
 
 
 def prune(
@@ -66,12 +71,14 @@ class _Step(Struct, frozen=True):
 
     :ivar order: which come first; an index leads to them.
     :ivar owned: columns of other tables that have the id of a row.
+    :ivar most: how many rows in one transaction; 0 for `STEP_ROWS`.
     """
 
     table: Table
     condition: ColumnElement[bool]
     order: tuple[Column[Any], ...]
     owned: tuple[Column[Any], ...] = ()
+    most: int = 0
 
 
 def _steps(retention: Retention, today: int) -> tuple[_Step, ...]:
@@ -79,6 +86,7 @@ def _steps(retention: Retention, today: int) -> tuple[_Step, ...]:
     # Single messages and groups refer to records.
     record_day = min(message_day, today - GROUP_DAYS) - 1
     seen_day = today - SEEN_DAYS
+    received_day = today - retention.received_days
     return (
         _Step(
             schema.messages,
@@ -100,6 +108,8 @@ def _steps(retention: Retention, today: int) -> tuple[_Step, ...]:
             schema.published.c.last_seen < record_day * DAY_MILLISECONDS,
             (schema.published.c.id,),
         ),
+        _by_arrival(schema.received_reports, received_day, (schema.received_rows.c.report,), STEP_REPORTS),
+        _by_arrival(schema.unreadable_reports, received_day),
         # An id begins with the time at which its row was made, and that is before it was written: so the search ends
         # where the first younger row is, without an index of the days.
         _Step(
@@ -114,15 +124,21 @@ def _by_day(table: Table, day: int) -> _Step:
     return _Step(table, table.c.day < day, tuple(table.primary_key.columns))
 
 
+def _by_arrival(table: Table, day: int, owned: tuple[Column[Any], ...] = (), most: int = 0) -> _Step:
+    """What came in before a day."""
+    return _Step(table, table.c.received < day * DAY_MILLISECONDS, (table.c.received,), owned, most)
+
+
 def _run(database: Database, step: _Step) -> tuple[bool, int]:
-    """Remove at most `STEP_ROWS` rows. Returns whether there are no more, or another host does it; and how many."""
+    """Remove the rows of one transaction. Returns whether there are no more, or another host does it; and how many."""
     keys = tuple(step.table.primary_key.columns)
+    most = step.most or STEP_ROWS
     with database.writing() as connection:
         if not database.is_sqlite:
             got = connection.execute(text(f"SELECT pg_try_advisory_xact_lock({_PRUNING_LOCK})")).scalar_one()
             if not got:
                 return True, 0
-        chosen = select(*keys).where(step.condition).order_by(*step.order).limit(STEP_ROWS)
+        chosen = select(*keys).where(step.condition).order_by(*step.order).limit(most)
         found = [tuple(row) for row in connection.execute(chosen)]
         if found:
             first = [key[0] for key in found]
@@ -131,4 +147,4 @@ def _run(database: Database, step: _Step) -> tuple[bool, int]:
             connection.execute(
                 delete(step.table).where(keys[0].in_(first) if len(keys) == 1 else tuple_(*keys).in_(found))
             )
-    return len(found) < STEP_ROWS, len(found)
+    return len(found) < most, len(found)

@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """Run the code that reads a stranger's file in a child process that can use little, and open nothing.
 
-The child inherits all modules, so a report costs a fork and not a start of Python. It cannot get a new descriptor: no
-file, no socket, no program. What it takes too much of ends it, and not its parent.
+The child inherits all modules, so a report costs a fork and not a start of Python. It has no descriptor of its parent's
+but those for output, and cannot get a new one: no file, no socket, no program. What it takes too much of ends it, and
+not its parent.
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ MAX_CPU_SECONDS = 60  # our choice; measured: 7 for such a report
 MAX_WAIT_SECONDS = 300  # for a child that waits for a busy machine
 MAX_RESULT_OCTETS = 64 * 1024 * 1024  # our choice: the values take less than the report
 
+_FIRST_DESCRIPTOR = 3  # after those of input and output
 _DONE, _TOO_LARGE, _BUG = b"d", b"m", b"b"
 
 
@@ -90,6 +92,7 @@ def _work(work: Callable[[], bytes], writing: int) -> NoReturn:
             warnings.simplefilter("ignore")
             os.environ["TZ"] = "UTC"
             time.tzset()
+            _close_all_but(writing)
             _confine()
             answer = _DONE + work()
         except (MemoryError, SystemError):  # expat raises the latter too when there is no memory
@@ -101,6 +104,13 @@ def _work(work: Callable[[], bytes], writing: int) -> NoReturn:
             view = view[os.write(writing, view) :]
     finally:
         os._exit(os.EX_OK)
+
+
+def _close_all_but(writing: int) -> None:
+    """Close what the parent has open: its database, and the connections of those who sent the report."""
+    most, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    os.closerange(_FIRST_DESCRIPTOR, writing)
+    os.closerange(writing + 1, most)
 
 
 def _confine() -> None:

@@ -1,0 +1,101 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""``assay report read``: reports that others sent about our domains, from files and maildirs."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import os
+import time
+from collections.abc import Iterator, Sequence
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from assay.cli.output import say
+from assay.config import ConfigError, Configuration
+from assay.config.database import open_store
+from assay.store.destination import UnavailableError
+
+if TYPE_CHECKING:  # the libraries are loaded by this command only
+    from assay.reports.incoming.taking import Taken, Taker
+    from assay.store.database import Database
+
+
+def read_reports(options: argparse.Namespace, configuration: Configuration) -> int:
+    """Read reports from `options.paths`, and keep them.
+
+    :returns: the exit code: EX_DATAERR if something is no report that can be used.
+    :raises ConfigError: it cannot be done, or not now; what was read before is kept.
+    """
+    if not configuration.reports.incoming.domains:
+        raise ConfigError("reports.incoming.domains: not set; write the domains that reports may be about")
+    if find_spec("parsedmarc") is None:
+        raise ConfigError("reading reports needs a Python package; install parsedmarc")
+    from assay.reports.incoming.taking import Taker
+
+    taker = Taker.of(configuration, lambda bug: say([f"a bug: {bug}"]))
+    try:
+        with contextlib.closing(open_store(configuration.store)) as database:
+            reading = _Reading(taker, database)
+            for path in options.paths:
+                reading.read(path)
+    except UnavailableError as error:
+        raise ConfigError(str(error)) from error
+    return os.EX_DATAERR if reading.failed else os.EX_OK
+
+
+class _Reading:
+    """One run."""
+
+    def __init__(self, taker: Taker, database: Database) -> None:
+        self._taker = taker
+        self._database = database
+        self.failed = False  #: whether something was not read
+
+    def read(self, path: Path) -> None:
+        """Read a file or a maildir."""
+        from assay.reports.incoming.maildir import FLAGGED, SEEN, is_maildir, mark, new_mails
+
+        with self._telling(path):
+            if not path.is_dir():
+                self._take(path, delivered=False)
+                return
+            if not is_maildir(path):
+                self._tell(path, "it is a directory, and no maildir: it has no new/ and cur/")
+                return
+            for mail in new_mails(path):
+                with self._telling(mail):
+                    mark(mail, SEEN if self._take(mail, delivered=True) else FLAGGED)
+
+    def _take(self, path: Path, *, delivered: bool) -> bool:
+        """Returns whether all in it was read.
+
+        :raises OSError: the file cannot be read.
+        """
+        from assay.reports.incoming.read import MAX_MAIL_OCTETS
+
+        with path.open("rb") as file:
+            octets = file.read(MAX_MAIL_OCTETS + 1)
+        taken = self._taker.take(self._database, octets, now=time.time(), delivered=delivered)
+        say(f"{path}: {report.text}" for report in taken)
+        is_whole = not _unreadable(taken)
+        self.failed |= not is_whole
+        return is_whole
+
+    @contextlib.contextmanager
+    def _telling(self, path: Path) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            self._tell(path, f"cannot be read: {error.strerror or error}")
+
+    def _tell(self, path: Path, what: str) -> None:
+        say([f"{path}: {what}"])
+        self.failed = True
+
+
+def _unreadable(taken: Sequence[Taken]) -> bool:
+    from assay.store.received import ReportOutcome
+
+    return any(report.outcome is ReportOutcome.UNREADABLE for report in taken)
