@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import resource
 import signal
 import socket
 import subprocess
@@ -92,7 +93,7 @@ class Daemon:
         times = self.log().count("serving on")
         command = [*before, sys.executable, *self._program, "serve", "-c", str(self.configuration)]
         with self._log.open("ab") as log:
-            self._process = subprocess.Popen(command, stderr=log, stdout=log, **options)
+            self._process = subprocess.Popen(command, **({"stderr": log, "stdout": log} | options))
         self.wait_for_log("serving on", times + 1)
 
     def __exit__(self, *_: object) -> None:
@@ -207,6 +208,32 @@ class Activated(Daemon):
         self.orphan()
         self.signal(signal.SIGTERM)
         return self.wait()
+
+    def wait_for_orphans(self) -> None:
+        """Wait until all its former children have ended."""
+        deadline = time.monotonic() + PATIENCE
+        while alive := {pid for pid in self._orphans if _runs(pid)}:
+            assert time.monotonic() < deadline, f"{alive} did not end:\n{self.log()}"
+            time.sleep(0.02)
+
+
+def _runs(pid: int) -> bool:
+    """Whether a process has not ended. One that has may wait for its parent, which is not ours."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] not in "ZX"
+    except OSError:
+        return False
+
+
+def exhaust(pid: int) -> None:
+    """Let a process have no more memory than it has."""
+    (used,) = [
+        int(line.split()[1]) * 1024
+        for line in Path(f"/proc/{pid}/status").read_text().splitlines()
+        if line.startswith("VmData:")
+    ]
+    _, hard = resource.prlimit(pid, resource.RLIMIT_DATA)
+    resource.prlimit(pid, resource.RLIMIT_DATA, (used, hard))
 
 
 def _table(head: str, values: dict[str, Any]) -> str:

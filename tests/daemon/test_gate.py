@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import resource
 import signal
 import socket
@@ -135,6 +136,49 @@ class TestDescriptors:
             assert "dmarc=pass" in results(send(mta))
 
 
+def test_the_dns_of_a_worker_asks_its_gate_for_room(tmp_path: Path) -> None:
+    """At once: the next look at the descriptors, which helps as well, is an hour away."""
+    program = (str(Path(__file__).with_name("odd_gate.py")),)
+    with Daemon(tmp_path, ROWS, program=program, milter={"workers": 1}) as daemon, contextlib.ExitStack() as ending:
+        (pid,) = daemon.workers()
+        with daemon.mta() as mta:  # the gate has looked by now
+            greet(mta)
+        used = len(list(Path(f"/proc/{pid}/fd").iterdir()))
+        _, hard = resource.prlimit(pid, resource.RLIMIT_NOFILE)
+        resource.prlimit(pid, resource.RLIMIT_NOFILE, (used + 3, hard))
+        sessions = [ending.enter_context(Endpoint.parse(daemon.socket).connect(PATIENCE)) for _ in range(8)]
+        with Mta(sessions[0]) as mta:
+            greet(mta)
+            assert "dmarc=pass" in results(send(mta))
+        assert "new sessions wait: no descriptor is left" in daemon.log()
+
+
+class FewAddresses(Daemon):
+    """A daemon whose processes may map little: each thread needs its stack, used or not."""
+
+    LIMIT = 480 << 20
+
+    def start(self, *before: str, **options: Any) -> None:
+        super().start(*before, "prlimit", f"--as={self.LIMIT}", **options)
+
+
+def test_a_worker_takes_no_more_sessions_than_it_can_map_stacks_for(tmp_path: Path) -> None:
+    with FewAddresses(tmp_path, ROWS, milter={"workers": 1}) as daemon, contextlib.ExitStack() as open_ones:
+        text = daemon.wait_for_log("because of the limit of address space (LimitAS=, LimitDATA=, ulimit -v, ulimit -d)")
+        (sessions,) = map(int, re.findall(r"a worker serves (\d+) sessions at a time, not 100", text))
+        first = daemon.mta()
+        for _ in range(sessions - 1):
+            open_ones.enter_context(daemon.mta())
+        assert answered(daemon, WAITS_SECONDS) is None
+        greet(first)
+        assert "dmarc=pass" in results(send(first))
+        first.close()
+        last = answered(daemon, PATIENCE)
+        assert last is not None
+        open_ones.enter_context(last)
+        assert "cannot go on" not in daemon.log()
+
+
 class TestLook:
     @pytest.fixture
     def taken(self) -> Iterator[list[int]]:
@@ -261,6 +305,9 @@ class TestCapacity:
             (0, 2, Grant(memory=1536 << 20), 100 + 288 * 8, "MemoryMax="),
             (0, 8, Grant(memory=1536 << 20), 100, "MemoryMax="),
             (0, 2, Grant(threads=10), 1, "TasksMax="),
+            (0, 2, Grant(addresses=1 << 30), 374, "LimitAS="),
+            (0, 8, Grant(addresses=1 << 30), 374, "LimitAS="),
+            (0, 2, Grant(addresses=1 << 20), 1, "LimitAS="),
         ],
     )
     def test_the_least_counts(self, configured: int, workers: int, grant: Grant, sessions: int, by: str) -> None:

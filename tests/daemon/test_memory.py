@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from assay.daemon.worker import STACK
+from assay.daemon.capacity import STACK
 from running import Daemon
 from sending import MESSAGE, ROWS, greet, results, send
 from signing import sign_rsa

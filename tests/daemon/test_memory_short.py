@@ -4,7 +4,6 @@ takes its place."""
 
 from __future__ import annotations
 
-import resource
 import threading
 import time
 from collections import Counter
@@ -24,7 +23,7 @@ from assay.daemon.fitness import UnfitError
 from assay.daemon.journal import Journal
 from assay.log import Log
 from assay.resolver import Resolver, parse_nameserver
-from running import PATIENCE, Daemon
+from running import PATIENCE, Daemon, exhaust
 from sending import BAD, ROWS, greet, message, results, send
 
 REPLACED_SECONDS = 12.0  # a look each second, five for open sessions, and a start
@@ -34,17 +33,6 @@ REPLACED_SECONDS = 12.0  # a look each second, five for open sessions, and a sta
 def daemon(tmp_path: Path) -> Iterator[Daemon]:
     with Daemon(tmp_path, ROWS, milter={"workers": 1}, dmarc={"reject": "reject"}) as one:
         yield one
-
-
-def exhaust(pid: int) -> None:
-    """Let a process have no more memory than it has."""
-    (used,) = [
-        int(line.split()[1]) * 1024
-        for line in Path(f"/proc/{pid}/status").read_text().splitlines()
-        if line.startswith("VmData:")
-    ]
-    _, hard = resource.prlimit(pid, resource.RLIMIT_DATA)
-    resource.prlimit(pid, resource.RLIMIT_DATA, (used, hard))
 
 
 def outcomes(daemon: Daemon, author: str, ip: str, seconds: float, body: bytes = b"") -> Counter[Any]:

@@ -32,7 +32,10 @@ PACE_SECONDS = 0.05  # between two messages of one sender
 SETTLE_SECONDS = 15.0  # until what was accepted is stored
 
 #: What becomes of a message, best first. The last five must never happen.
-OUTCOMES = ("right", "refused", "deferred", "unstamped", "let in", "lost", "doubled", "mis-stamped", "wrongly refused")
+OUTCOMES = (
+    *("right", "refused", "left", "deferred", "unstamped"),
+    *("let in", "lost", "doubled", "mis-stamped", "wrongly refused"),
+)
 NEVER = frozenset(("let in", "lost", "doubled", "mis-stamped", "wrongly refused"))
 
 
@@ -44,6 +47,7 @@ class Account:
     xclient: bool
     numbers: Iterator[int]
     replies: dict[int, int] = field(default_factory=dict)  #: by number: 250, 4xx, 5xx, or 0 for a lost connection
+    left: set[int] = field(default_factory=set)  #: those whose client did not wait for a reply
 
     @contextmanager
     def load(self) -> Iterator[None]:
@@ -65,16 +69,22 @@ class Account:
             self.replies[number] = self._submit(number)
             time.sleep(PACE_SECONDS)
 
-    def _submit(self, number: int) -> int:
+    def origin(self, number: int) -> dict[str, Any]:
+        """Where the message of this number comes from, for `MTA.connect`."""
         forged = is_forged(number)
-        author = "ceo@strict.example" if forged else f"a@{domain(number)}"
-        raw = f"From: {author}\r\nSubject: {number}\r\n\r\nhello\r\n".encode()
         if self.xclient:
-            where: dict[str, Any] = {"xclient": {"ADDR": OTHER if forged else HONEST, "NAME": "[UNAVAILABLE]"}}
-        else:
-            where = {"client": OTHER_LOOPBACK if forged else HONEST_LOOPBACK}
+            return {"xclient": {"ADDR": OTHER if forged else HONEST, "NAME": "[UNAVAILABLE]"}}
+        return {"client": OTHER_LOOPBACK if forged else HONEST_LOOPBACK}
+
+    def _submit(self, number: int) -> int:
         try:
-            self.mta.submit(raw, sender=author, recipients=[f"n{number}@example.org"], helo="h.example", **where)
+            self.mta.submit(
+                message(number),
+                sender=author(number),
+                recipients=[recipient(number)],
+                helo="h.example",
+                **self.origin(number),
+            )
         except smtplib.SMTPResponseException as error:
             return error.smtp_code
         except smtplib.SMTPRecipientsRefused as error:
@@ -96,7 +106,10 @@ class Account:
             if accepted <= set(stored) or time.monotonic() > deadline:
                 break
             time.sleep(0.05)
-        return Counter(outcome(number, code, stored.get(number, [])) for number, code in self.replies.items())
+        return Counter(
+            "left" if number in self.left and number not in stored else outcome(number, code, stored.get(number, []))
+            for number, code in self.replies.items()
+        )
 
 
 def is_forged(number: int) -> bool:
@@ -107,6 +120,21 @@ def is_forged(number: int) -> bool:
 def domain(number: int) -> str:
     """The author domain of a genuine message."""
     return DOMAINS[number % len(DOMAINS)]
+
+
+def author(number: int) -> str:
+    """The author of the message of this number, also in its envelope."""
+    return "ceo@strict.example" if is_forged(number) else f"a@{domain(number)}"
+
+
+def recipient(number: int) -> str:
+    """The recipient of the message of this number."""
+    return f"n{number}@example.org"
+
+
+def message(number: int) -> bytes:
+    """The message of this number."""
+    return f"From: {author(number)}\r\nSubject: {number}\r\n\r\nhello\r\n".encode()
 
 
 def outcome(number: int, code: int, stored: list[bytes]) -> str:

@@ -11,25 +11,12 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 from faults.account import ROWS, Account
-from faults.scenarios import Run, Scenario
+from faults.logs import Logged
+from faults.run import Run, Scenario
 from mta.base import MTA
 from mta.postfix import Postfix
-from running import Activated
-
-
-class Limited(Activated):
-    """A daemon whose processes may have few descriptors."""
-
-    def __init__(self, files: int, *arguments: Any, **options: Any) -> None:
-        super().__init__(*arguments, **options)
-        self._files = files
-
-    def start(self, *before: str, **options: Any) -> None:
-        limit = ("sh", "-c", f'ulimit -n {self._files}; exec "$@"', "sh") if self._files else ()
-        super().start(*before, *limit, **options)
 
 
 @dataclass
@@ -41,18 +28,20 @@ class Site:
     log: str = ""  #: of the latest daemon
     numbers: Iterator[int] = field(default_factory=lambda: itertools.count(1))  #: of all messages through this MTA
 
-    def run(self, scenario: Scenario, seconds: float) -> Counter[str]:
+    def run(self, scenario: Scenario, seconds: float, *, long: bool = False) -> Counter[str]:
         """Run a scenario under load.
 
+        :param long: see `Run`.
         :returns: how many messages had each outcome.
         """
         work = Path(tempfile.mkdtemp(dir=self.folder))
         sections = {"dmarc": {"reject": "reject"}, "milter": {"workers": 2, "drain_seconds": 20.0}, **scenario.sections}
         account = Account(self.mta, xclient=isinstance(self.mta, Postfix), numbers=self.numbers)
         (self.folder / "s").unlink(missing_ok=True)
-        with Limited(scenario.files, work, ROWS, socket=f"unix:{self.folder}/s", **sections) as daemon:
+        place = f"unix:{self.folder}/s"
+        with Logged(scenario.files, scenario.log, work, ROWS, socket=place, **sections) as daemon:
             with account.load():
-                scenario.run(Run(daemon, self.mta, seconds))
+                scenario.run(Run(daemon, self.mta, account, seconds, long))
             found = account.settle()
             self.log = daemon.log()
         return found

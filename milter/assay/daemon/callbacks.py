@@ -164,6 +164,8 @@ def _end_of_message(context: Any) -> int:
     try:
         return int(connection.end_of_message(context))
     except Exception as error:
+        if isinstance(error, Milter.error):
+            return int(connection.not_taken(macro(context, "i"), str(error)))
         connection.failure = _describe(error)
         return int(connection.give_up(macro(context, "i")))
 

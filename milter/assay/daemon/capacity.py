@@ -28,6 +28,11 @@ _OWN_DESCRIPTORS = 32 + _BURST  # of a worker without sessions; it has about twe
 _OWN_THREADS = 10 + _BURST  # of a worker without sessions: libmilter's, the DNS, control, gate, log
 _WORKER_OCTETS = 96 << 20  # of a worker with full caches and `FEW` messages in flight (README.md)
 _SESSION_OCTETS = 128 << 10  # of each more: a piece of the body, the stack that a thread has used, our objects
+#: The stack of a thread, in octets. With many sessions, libmilter starts and ends a thread for about each message.
+#: glibc keeps 40 MiB of the stacks of ended threads for new ones: with the usual 8 MiB for each that is five of them,
+#: and all others are mapped and faulted in again.
+STACK = 2 * 1024 * 1024
+FREE = 4 * STACK  #: octets that a worker must be able to map, or it is replaced (`assay.daemon.fitness`)
 _CGROUPS = Path("/sys/fs/cgroup")
 _MAX_FILE = 1 << 48  # cgroup v1 writes "no limit" as a number beyond all memory
 
@@ -38,11 +43,13 @@ class Grant(Struct, frozen=True):
     :ivar descriptors: of one process.
     :ivar threads: of all its processes together, those of other programs subtracted.
     :ivar memory: octets, of all its processes together.
+    :ivar addresses: octets that one process may map beyond those of the supervisor.
     """
 
     descriptors: int | None = None
     threads: int | None = None
     memory: int | None = None
+    addresses: int | None = None
 
 
 class Capacity(Struct, frozen=True):
@@ -72,6 +79,10 @@ def capacity(configured: int, workers: int, grant: Grant) -> Capacity:
     if grant.memory is not None:
         room = FEW + max(0, grant.memory // (2 * workers) - _WORKER_OCTETS) // _SESSION_OCTETS
         found.append(Capacity(room, "the limit of memory (MemoryMax=)"))
+    if grant.addresses is not None:
+        # Each thread maps its stack, used or not.
+        room = (grant.addresses - _WORKER_OCTETS - FREE) // (STACK + _SESSION_OCTETS) - _OWN_THREADS
+        found.append(Capacity(room, "the limit of address space (LimitAS=, LimitDATA=, ulimit -v, ulimit -d)"))
     least = min(found, key=lambda capacity: capacity.sessions)
     return Capacity(max(1, least.sessions), least.by)
 
@@ -99,7 +110,17 @@ def granted() -> Grant:
         None if soft == resource.RLIM_INFINITY else soft,
         min(threads, default=None),
         min(memory, default=None),
+        min(_addresses(), default=None),
     )
+
+
+def _addresses() -> Iterator[int]:
+    """What this process may still map, by each limit that it has. A stack counts for both."""
+    used = dict(line.split(":", 1) for line in Path("/proc/self/status").read_text().splitlines())
+    for limit, name in ((resource.RLIMIT_AS, "VmSize"), (resource.RLIMIT_DATA, "VmData")):
+        soft, _ = resource.getrlimit(limit)
+        if soft != resource.RLIM_INFINITY:
+            yield max(0, soft - int(used[name].split()[0]) * 1024)
 
 
 def _pids() -> int | None:

@@ -257,6 +257,20 @@ class Connection:
         action = action or self.service.on_error
         self.service.log.error("", (("queue", queue_id or "-"), ("action", action), *self.failure))
         self.service.journal.meter.exception()
+        return self._after_failure(action)
+
+    def not_taken(self, queue_id: str, error: str) -> int:
+        """The MTA did not take a change of the message. Nothing is kept of a verdict that it did not get.
+
+        :param error: libmilter's words, such as "cannot add header".
+        """
+        problem = f"{error}: the MTA has closed the connection, or allows no such change"
+        self.service.log.warning(
+            "", (("queue", queue_id or "-"), ("action", self.service.on_error), ("problem", problem))
+        )
+        return self._after_failure(self.service.on_error)
+
+    def _after_failure(self, action: policy.OnError) -> int:
         self.failure = self.broken
         self.session.abort()
         return int(Milter.TEMPFAIL if action is policy.OnError.TEMPFAIL else Milter.ACCEPT)

@@ -10,10 +10,8 @@ from __future__ import annotations
 import mmap
 import threading
 
+from assay.daemon.capacity import FREE
 from assay.daemon.connection import SessionCount
-
-#: Octets that must be free: the stacks of four threads.
-FREE = 8 * 1024 * 1024
 
 
 class UnfitError(Exception):

@@ -22,7 +22,7 @@ from collections.abc import Callable
 from assay import policy
 from assay.config import ConfigError, Configuration, make_resolver, make_settings, make_trust
 from assay.daemon import callbacks, connection, fitness
-from assay.daemon.capacity import DNS_DESCRIPTORS, capacity, granted, kept_descriptors
+from assay.daemon.capacity import DNS_DESCRIPTORS, STACK, capacity, granted, kept_descriptors
 from assay.daemon.child import Kind, Tether
 from assay.daemon.gate import Gate
 from assay.daemon.journal import open_journal
@@ -40,10 +40,6 @@ from assay.store.channel import RowChannel
 #: so the default of 700 objects is wasted work. Twenty thousand objects are a few megabytes.
 COLLECT = (20_000, 20, 50)
 _M_ARENA_MAX = -8  # <malloc.h>, mallopt(3)
-#: The stack of a thread, in octets. With many sessions, libmilter starts and ends a thread for about each message.
-#: glibc keeps 40 MiB of the stacks of ended threads for new ones: with the usual 8 MiB for each that is five of them,
-#: and all others are mapped and faulted in again.
-STACK = 2 * 1024 * 1024
 #: The depth at which a recursion ends with an error; we use a tenth. A level takes less than 2 KiB of stack, so that
 #: the error does not become a crash.
 RECURSION = 500

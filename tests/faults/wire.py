@@ -1,0 +1,93 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Anything but the protocol at the milter socket."""
+
+from __future__ import annotations
+
+import random
+import struct
+
+from assay.config.endpoint import Endpoint
+from faults.run import Run
+from mta.laws import OTHER
+
+SEED = 20260701
+_PATIENCE_SECONDS = 0.05  # for what assay answers
+
+
+def packet(command: bytes, octets: bytes = b"") -> bytes:
+    """One packet of the protocol."""
+    return struct.pack("!I", len(octets) + 1) + command + octets
+
+
+#: What an MTA sends for one message, packet by packet.
+SESSION = [
+    packet(b"O", struct.pack("!III", 6, 0x1FF, 0x1FFFFF)),
+    packet(b"D", b"Cj\0mx.example.org\0{client_addr}\0" + OTHER.encode() + b"\0"),
+    packet(b"C", b"unknown\0004" + struct.pack("!H", 25) + OTHER.encode() + b"\0"),
+    packet(b"H", b"h.example\0"),
+    packet(b"M", b"<a@d1.example>\0"),
+    packet(b"R", b"<nonsense@example.org>\0"),
+    packet(b"T"),
+    packet(b"L", b"From\0 a@d1.example\0"),
+    packet(b"N"),
+    packet(b"B", b"hello\r\n"),
+    packet(b"E"),
+    packet(b"Q"),
+]
+#: What is no session at all.
+RUBBISH = [
+    b"\0",
+    b"\xff" * 64,
+    b"GET / HTTP/1.0\r\n\r\n",
+    b"\0\0\0\0",
+    b"\0\0\0\1O",
+    b"\0\0\0\x0dO" + b"\xff" * 12,
+    b"\0\0\0\1E",
+    b"\x7f\xff\xff\xffO",
+    *(packet(bytes([command]), b"\0") for command in range(256)),
+]
+
+
+def broken(choice: random.Random) -> bytes:
+    """A session with packets that are missing, doubled, out of order, cut or changed."""
+    packets = list(SESSION)
+    for _ in range(choice.randrange(1, 4)):
+        at = choice.randrange(len(packets))
+        match choice.randrange(5):
+            case 0:
+                packets[at] = b""
+            case 1:
+                packets[at] *= 2
+            case 2:
+                choice.shuffle(packets)
+            case 3:
+                packets[at] = packets[at][: choice.randrange(len(packets[at]) + 1)]
+            case _:
+                octets = bytearray(packets[at] or b"\0")
+                octets[choice.randrange(len(octets))] = choice.randrange(256)
+                packets[at] = bytes(octets)
+    return b"".join(packets)
+
+
+def nonsense(run: Run) -> None:
+    """No process of the daemon may die of it."""
+    before = run.daemon.workers()
+    choice = random.Random(SEED)  # noqa: S311 - the same nonsense each time
+    for octets in (*RUBBISH, *(broken(choice) for _ in range(run.times(100, 2000)))):
+        _speak(run, octets)
+    for count in range(len(SESSION)):  # an MTA that leaves
+        _speak(run, b"".join(SESSION[:count]))
+        _speak(run, b"".join(SESSION[:count]), wait=False)
+    run.pause(0.5)
+    assert run.daemon.workers() == before, run.daemon.log()
+
+
+def _speak(run: Run, octets: bytes, *, wait: bool = True) -> None:
+    with Endpoint.parse(run.daemon.socket).connect(10) as connection:
+        try:
+            connection.sendall(octets)
+            connection.settimeout(_PATIENCE_SECONDS)
+            while wait and connection.recv(4096):
+                pass
+        except OSError:  # it hangs up, or waits for more
+            pass
