@@ -57,6 +57,11 @@ describe() {
         packages="prometheus logrotate libpopt0"
         files="usr/bin/prometheus usr/bin/promtool usr/sbin/logrotate"
         ;;
+    proxies)
+        title="nginx and Apache"
+        packages="nginx apache2-bin"
+        files="usr/sbin/nginx usr/sbin/apache2 usr/lib/apache2/modules/mod_proxy_http.so"
+        ;;
     rabbitmq)
         title="RabbitMQ"
         packages="rabbitmq-server erlang-base erlang-asn1 erlang-crypto erlang-eldap erlang-inets erlang-mnesia
@@ -76,8 +81,8 @@ describe() {
         files="usr/sbin/opendkim usr/share/perl5/Mail/DKIM/Verifier.pm usr/lib/*/perl5/*/CryptX.pm"
         ;;
     *)
-        die "unknown name: $1. Known are chromium, deb, mta, fail2ban, knot, postgresql, prometheus, rabbitmq, unbound" \
-            "and verifiers"
+        die "unknown name: $1. Known are chromium, deb, mta, fail2ban, knot, postgresql, prometheus, proxies, rabbitmq," \
+            "unbound and verifiers"
         ;;
     esac
 }

@@ -12,12 +12,9 @@ from assay.protocol.report.received import Received, ReportSender
 from assay.reports.incoming import read
 from assay.store import received, schema
 from assay.store.database import Database
-from assay.store.received import DAY_SECONDS, SeenSource
+from assay.store.received import DAY_SECONDS
 from assay.store.retention import Retention, prune
-from assay.store.rows import DmarcRow, PublishedRow
-from assay.store.writer import Writer
 from reports.incoming import shapes
-from store_rows import row
 
 NOW = shapes.END + 3600.5
 DAY = shapes.BEGIN // DAY_SECONDS
@@ -71,38 +68,6 @@ def test_what_is_summed_up(database: Database) -> None:
     assert sums["aggregate", "google.com"] == (12, 3)
     assert sums["tls", "Google Inc."] == (5326, 303)
     assert sums["failure", "reporter.example"] == (0, 2)
-
-
-def test_others_beside_us(database: Database) -> None:
-    keep(database, parsed(shapes.GOOGLE.encode()))
-    keep(database, parsed(shapes.GOOGLE.replace("<report_id>1", "<report_id>2").encode()))
-    policy = PublishedRow("example.org", "v=DMARC1; p=reject", "treewalk")
-    other = PublishedRow("other.example", "v=DMARC1; p=reject", "treewalk")
-    time = shapes.BEGIN * 1000
-    Writer(database).write(
-        [
-            row(
-                1,
-                time=time,
-                client="2001:db8::25",
-                dmarc=DmarcRow(policy, "reject", "reject", False, False),
-            ),
-            row(2, time=time, client="192.0.2.1", dmarc=DmarcRow(policy, "reject", "pass", True, False)),
-            row(3, time=time, client="192.0.2.2", dmarc=DmarcRow(other, "reject", "pass", True, True)),
-        ]
-    )
-    expected = [
-        SeenSource(DAY, "example.org", "192.0.2.10", passing=24),
-        SeenSource(DAY, "example.org", "2001:db8::25", failing=6, own_failing=1),
-        SeenSource(DAY, "example.org", "192.0.2.1", own_passing=1),
-    ]
-    with database.reading() as connection:
-        assert received.by_source(connection, DAY, DAY) == expected
-        assert received.by_source(connection, DAY, DAY, {"example.org"}) == expected
-        assert received.by_source(connection, DAY + 1, DAY + 1) == []
-        assert received.by_source(connection, DAY, DAY, {"other.example"}) == [
-            SeenSource(DAY, "other.example", "192.0.2.2", own_passing=1)
-        ]
 
 
 def test_what_cannot_be_used_is_kept_aside(database: Database, monkeypatch: pytest.MonkeyPatch) -> None:

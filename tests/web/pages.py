@@ -26,6 +26,7 @@ from assay.web.headers import SafeHeaders
 from assay.web.site import open_site
 from postgresql import PASSWORD, Postgresql
 from store_generator import OURS, fill, generated
+from web.reports import SECTION, fill_reports
 
 #: What a stranger writes where he can.
 ATTACKS = (
@@ -95,6 +96,8 @@ def _fill(database: Database, count: int) -> None:
     end = (int(time.time()) // 600 - 1) * 600_000  # the same in stores that are filled one after the other
     fill(database, generated(count, days=30, end=end))
     fill(database, attacks(end))
+    texts = [text.replace("\0", "\N{REPLACEMENT CHARACTER}") for text in ATTACKS]  # as it is read from a report
+    fill_reports(database, end, OURS, texts)
 
 
 @contextlib.contextmanager
@@ -106,6 +109,7 @@ def serving(folder: Path, store: StoreSection, domains: Sequence[str] = OURS) ->
         identity=IdentitySection(authserv_id="mx1.example.org"),
         dns=DnsSection(nameservers="none", zone=str(zone)),
         store=store,
+        reports=SECTION,
         web=WebSection(domains=tuple(domains)),
     )
     figures = Pages(1)

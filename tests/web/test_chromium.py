@@ -28,6 +28,7 @@ pytestmark = needs_chromium
 PAGES = (
     "/overview", "/messages", "/messages?author=example.org&dmarc=fail", "/senders", "/domains", "/domains/example.org",
     "/domains/shop.example.com", "/dry-run", "/dns", "/configuration", "/nothing",
+    "/reports", "/reports/attack0", "/received", "/received?kind=failure",
 )  # fmt: skip
 AXE = files(axe_core_python).joinpath("axe.min.js").read_text("utf-8")
 SCREENSHOTS = os.environ.get("ASSAY_SCREENSHOTS", "")
@@ -109,6 +110,34 @@ def test_every_page_is_accessible(chromium: Chromium, base: str, attacked: list[
             name = path.strip("/").partition("?")[0].replace("/", "-")[:30]
             chromium.screenshot(Path(SCREENSHOTS) / f"{name}-{width}-{'dark' if dark else 'light'}.png")
     assert found == []
+
+
+def test_a_report_that_came_in_is_accessible_and_does_nothing(chromium: Chromium, base: str) -> None:
+    chromium.look()
+    for kind in ("aggregate", "failure", "tls"):
+        chromium.open(f"{base}/received?kind={kind}")
+        script = "return [...document.querySelectorAll('a')].map(a => a.href).filter(a => a.includes('/received/'))"
+        for path in chromium.run(script)[:2]:
+            chromium.open(path)
+            check(chromium, base)
+            chromium.run(AXE)
+            result = chromium.run("return axe.run(document, {resultTypes: ['violations']})")
+            assert [each["id"] for each in result["violations"] if each["impact"] in ("serious", "critical")] == []
+
+
+def test_a_button_suppresses_a_destination_and_another_lifts_it(chromium: Chromium, base: str) -> None:
+    """By the forms alone, with scripts switched off, as the policy has it."""
+    chromium.look()
+    chromium.open(f"{base}/reports?state=refused")
+    chromium.type("#change-subject", "nobody@reports.example")
+    chromium.click("form.ask[method=post] button")
+    chromium.arrive(f"{base}/reports?state=refused")
+    row = "return [...document.querySelectorAll('tbody tr')].filter(r => r.innerText.includes('nobody@')).length"
+    assert chromium.run(row) == 1
+    chromium.click("input[value='nobody@reports.example'] ~ button")
+    chromium.arrive(f"{base}/reports?state=refused")
+    assert chromium.run(row) == 0
+    check(chromium, base)
 
 
 def test_the_keyboard_reaches_the_content_first(chromium: Chromium, base: str) -> None:

@@ -11,6 +11,7 @@ import json
 import re
 import time
 from collections.abc import Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 
 import html5lib
@@ -42,6 +43,8 @@ PATHS = (
     "/messages?q=example.org", "/messages?action=discard", "/messages?finding=spf.mailfrom&result=softfail",
     "/messages?since=2026-01-01&until=today", "/senders", "/senders?domain=example.org", "/domains",
     "/domains/example.org", "/domains/shop.example.com", "/dry-run", "/dns", "/configuration",
+    "/reports", "/reports?state=not%20sent", "/reports?state=failed&from=50", "/reports?domain=example.org",
+    "/received", "/received?kind=tls", "/received?kind=failure", "/received?domain=example.org&from=50",
 )  # fmt: skip
 
 
@@ -93,6 +96,54 @@ def test_what_a_stranger_wrote_is_text(browser: Browser, attacked: list[str]) ->
         assert "\0" not in asked.text
     for path in PATHS:
         assert "<script" not in browser.get(path).text
+
+
+@pytest.mark.parametrize("listed", ["/reports?day=today", "/received"])
+def test_what_a_stranger_wrote_into_a_report_is_text(browser: Browser, listed: str) -> None:
+    """In the list, in each report, and in its CSV and JSON."""
+    today = datetime.now(UTC).date().isoformat()
+    text = browser.get(listed.replace("today", today)).text
+    paths = re.findall(rf'href="({listed.partition("?")[0]}/[0-9a-z]+)"', text)
+    assert len(paths) >= len(ATTACKS)
+    for number, path in enumerate((listed, *paths)):
+        asked = text if number == 0 else browser.get(path).text
+        html5lib.HTMLParser(strict=True).parse(asked)
+        for forbidden in ("<script", "<img", "\u202e", "\x1b", 'href="javascript'):
+            assert forbidden not in asked, (path, forbidden)
+    shown = "".join([text, *(browser.get(path).text for path in paths)])
+    for attack in ATTACKS:
+        seen = escaped(attack.replace("\0", "\N{REPLACEMENT CHARACTER}"))
+        assert str(markupsafe.escape(seen)) in shown, attack
+
+
+@pytest.mark.parametrize("path", ["/reports/attack0", "/reports", "/received"])
+def test_every_table_about_reports_is_had_as_csv_and_json(browser: Browser, path: str) -> None:
+    tables = re.findall(r'href="([^"]*\.json\?[^"]*)"', browser.get(path).text)
+    assert tables
+    for table in tables:
+        rows = json.loads(browser.get(html.unescape(table)).body)
+        written = csv.DictReader(io.StringIO(browser.get(html.unescape(table).replace(".json", ".csv")).text))
+        assert rows
+        assert written.fieldnames == list(rows[0])
+        assert "" not in rows[0], "a column of buttons"
+        assert len(list(written)) == len(rows)
+
+
+def test_what_others_saw_is_beside_what_we_saw(browser: Browser) -> None:
+    names = {row["domain"]: row for row in json.loads(browser.get("/received.json?table=names").body)}
+    assert set(OURS) <= set(names)
+    own = json.loads(browser.get("/senders.json?table=names").body)
+    for row in own:
+        # Reports are made of what was taken or refused for good, within the last two weeks.
+        assert 0 < names[row["domain"]]["own_failed"] <= row["messages"]
+    every = browser.get("/received").text
+    for row in json.loads(browser.get("/received.json?table=sources").body)[:5]:
+        if row["own_failed"]:
+            href = re.search(
+                rf'href="(/messages\?[^"]*client={row["client"]}&amp;author={row["domain"]}&amp;dmarc=fail)"', every
+            )
+            assert href is not None
+            assert browser.get(html.unescape(href[1])).text.count('href="/messages/') == min(50, row["own_failed"])
 
 
 def test_the_search_finds_by_all_that_is_known(browser: Browser) -> None:

@@ -4,7 +4,9 @@
 from __future__ import annotations
 
 import contextlib
+import select
 import socket
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -20,10 +22,12 @@ from assay.metrics import Pages
 from assay.web import server
 from assay.web.access import Access, Proxies
 from assay.web.app import make_app
+from assay.web.render import STATIC
 from assay.web.server import _IDLE_SECONDS, MAX_CLIENTS, MAX_HEADER, WebServer
 from assay.web.site import open_site
 from running import PATIENCE
 
+STYLE = b"GET /static/style.css HTTP/1.1\r\nHost: page.example\r\n\r\n"
 Connect = Callable[[bytes], socket.socket]
 WHOLE = b"GET /login HTTP/1.1\r\nHost: page.example\r\n\r\n"
 FORM = b"POST /login HTTP/1.1\r\nHost: page.example\r\nContent-Length: 100\r\n\r\ntoken="
@@ -57,6 +61,10 @@ def connect(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, logged: list[tuple[
     serving.close()
     site.lookups.close()
     site.store.close()
+
+
+def style() -> bytes:
+    return (STATIC / "style.css").read_bytes()
 
 
 def everything(client: socket.socket) -> bytes:
@@ -93,6 +101,37 @@ def test_octets_that_come_slowly_count_no_longer(connect: Connect) -> None:
             break
         else:
             pytest.fail("the connection never ended")
+
+
+@pytest.mark.parametrize("requests", [40, 400], ids=["a little is left", "the application waits"])
+@pytest.mark.parametrize("slowly", [False, True], ids=["nothing", "an octet at a time"])
+def test_a_response_that_is_not_read_ends_its_connection(
+    connect: Connect, requests: int, slowly: bool, monkeypatch: pytest.MonkeyPatch, logged: list[tuple[Level, str]]
+) -> None:
+    monkeypatch.setattr(server, "MAX_UNREAD_SECONDS", 0.3)
+    client = connect(STYLE * requests)
+    ended = select.poll()
+    ended.register(client, 0)  # what is always looked for: that the other side hung up
+    deadline = time.monotonic() + PATIENCE
+    while not ended.poll(50):
+        assert time.monotonic() < deadline
+        if slowly:
+            client.recv(1)
+    assert len(everything(client)) < requests * len(style())
+    assert not [line for level, line in logged if level in (Level.ERROR, Level.WARNING)]
+
+
+def test_a_response_that_is_read_in_time_is_whole(connect: Connect, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also if it was not read for a while."""
+    monkeypatch.setattr(server, "MAX_UNREAD_SECONDS", 1.0)
+    client = connect(STYLE * 100)
+    time.sleep(0.3)  # what is tested is that time passes
+    read = b""
+    while read.count(style()) < 100:
+        read += client.recv(1 << 20)
+    time.sleep(1.2)
+    client.sendall(STYLE)
+    assert client.recv(15) == b"HTTP/1.1 200 OK"
 
 
 def test_silent_clients_keep_nobody_out_for_long(connect: Connect) -> None:

@@ -22,7 +22,7 @@ from assay.config.correspondence import reports_signing, reports_suppressed
 from assay.config.database import open_store
 from assay.config.section import SettingError
 from assay.log import Level, Log
-from assay.model.name import Domain, InvalidNameError, parse_mailbox
+from assay.model.name import Domain, InvalidNameError
 from assay.store.destination import UnavailableError
 
 if TYPE_CHECKING:  # the library is loaded by these commands only
@@ -91,11 +91,12 @@ def _database(configuration: Configuration) -> Iterator[Database]:
 def _list(options: argparse.Namespace, configuration: Configuration) -> int:
     from assay.store import outbox
 
-    states = [str(state) for state in outbox.ReportState]
-    if options.state and options.state not in states:
-        raise ConfigError(f"{options.state!r} is not the state of a report; write one of: {', '.join(states)}")
+    known = [str(state) for state in outbox.ReportState]
+    if options.state and options.state not in known:
+        raise ConfigError(f"{options.state!r} is not the state of a report; write one of: {', '.join(known)}")
+    states = (options.state,) if options.state else ()
     with _database(configuration) as database, database.reading() as connection:
-        found = outbox.find_reports(connection, day=options.day, state=options.state, most=_MAX_LISTED)
+        found = outbox.find_reports(connection, day=options.day, states=states, most=_MAX_LISTED)
     say(_line(each) for each in found)
     return os.EX_OK
 
@@ -162,7 +163,10 @@ def _suppress(options: argparse.Namespace, configuration: Configuration) -> int:
             with database.reading() as connection:
                 say(_suppression(each) for each in outbox.all_suppressions(connection))
             return os.EX_OK
-        subject = _subject(options.subject)
+        try:
+            subject = outbox.subject_of(options.subject)
+        except InvalidNameError as error:
+            raise ConfigError(f"{options.subject!r} is not an address or a domain: {error}") from error
         now = int(time.time())
         with database.writing() as connection:
             if options.remove:
@@ -230,10 +234,3 @@ def _domain(text: str) -> str:
         return Domain.parse_host(text).name
     except InvalidNameError as error:
         raise argparse.ArgumentTypeError(f"{text!r} is not a domain: {error}") from None
-
-
-def _subject(text: str) -> str:
-    try:
-        return str(parse_mailbox(text)).lower() if "@" in text else Domain.parse_host(text).name
-    except InvalidNameError as error:
-        raise ConfigError(f"{text!r} is not an address or a domain: {error}") from error

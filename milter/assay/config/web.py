@@ -22,8 +22,8 @@ _FIELD_NAME = re.compile(r"[A-Za-z0-9-]+")  # of HTTP, as proxies write them
 
 
 class WebSection(Section, frozen=True):
-    """A page that shows what the store has: results, senders, single messages, the records of your domains. It is
-    served by a process of its own and changes nothing. It needs [store]. See docs/web.md."""
+    """A page that shows what the store has: results, senders, single messages, reports, the records of your domains. It
+    is served by a process of its own and changes nothing but who gets no reports. It needs [store]. See docs/web.md."""
 
     listen: Annotated[
         str,

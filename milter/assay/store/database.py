@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import Connection, Engine, create_engine, event, exc, inspect, text
+from sqlalchemy import Connection, Engine, Table, create_engine, event, exc, inspect, text
 from sqlalchemy.engine import make_url
 
 from assay.store.destination import UnavailableError
@@ -105,6 +105,22 @@ class Database:
 
     def _too_new(self, found: str) -> str:
         return f"{self.name}: has the tables of a newer assay (revision {found}); upgrade assay on this host"
+
+    def can_change(self, table: Table) -> bool:
+        """Whether rows of a table can be added, changed and removed: by the rights of a file or of a user.
+
+        :raises UnavailableError: the database cannot be used now.
+        """
+        if self.is_sqlite:
+            path = Path(self.name)
+            return os.access(path, os.W_OK) and os.access(path.parent, os.W_OK)
+        query = text(
+            "SELECT NOT pg_is_in_recovery() AND current_setting('default_transaction_read_only') = 'off' "
+            "AND has_table_privilege(:name, 'INSERT') AND has_table_privilege(:name, 'UPDATE') "
+            "AND has_table_privilege(:name, 'DELETE')"
+        )
+        with self.reading() as connection:
+            return bool(connection.execute(query, {"name": table.name}).scalar())
 
     def empty_log(self) -> None:
         """Move what is in SQLite's write-ahead log into the file, so that nothing removed is left there.

@@ -8,7 +8,7 @@ sender that dies in the middle is followed by another that knows what is left.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from enum import StrEnum
 from typing import Any
 
@@ -17,6 +17,7 @@ from sqlalchemy import Connection as Connection  # exported: the rooms above pas
 from sqlalchemy import and_, case, delete, func, or_, select, update
 from sqlalchemy.dialects import postgresql, sqlite
 
+from assay.model.name import Domain, parse_mailbox
 from assay.store.schema import (
     counts,
     deliveries,
@@ -28,6 +29,7 @@ from assay.store.schema import (
 )
 
 DAY_SECONDS = 86_400
+MAX_DAYS = 36_500  # of a suppression that ends
 MAX_TEXT = 500  # characters of a reply or a reason that are kept
 
 
@@ -223,17 +225,26 @@ def due_reports(
 
 
 def find_reports(
-    connection: Connection, *, domain: str = "", day: int | None = None, state: str = "", most: int = 1000
+    connection: Connection,
+    *,
+    domain: str = "",
+    day: int | None = None,
+    states: Collection[str] = (),
+    most: int = 1000,
+    start: int = 0,
 ) -> list[OutgoingReport]:
-    """Reports, the newest first. All conditions that are given hold."""
+    """Reports, the newest first. All conditions that are given hold.
+
+    :param start: how many to pass over.
+    """
     conditions = []
     if domain:
         conditions.append(reports.c.domain == domain)
     if day is not None:
         conditions.append(reports.c.day == day)
-    if state:
-        conditions.append(reports.c.state == state)
-    return list(_reports(connection, and_(True, *conditions), most))
+    if states:
+        conditions.append(reports.c.state.in_(tuple(states)))
+    return list(_reports(connection, and_(True, *conditions), most, start=start))
 
 
 def report(connection: Connection, identifier: str) -> OutgoingReport | None:
@@ -241,9 +252,12 @@ def report(connection: Connection, identifier: str) -> OutgoingReport | None:
     return next(_reports(connection, reports.c.id == identifier, 1), None)
 
 
-def _reports(connection: Connection, where: Any, most: int, *, ascending: bool = False) -> Iterator[OutgoingReport]:
+def _reports(
+    connection: Connection, where: Any, most: int, *, ascending: bool = False, start: int = 0
+) -> Iterator[OutgoingReport]:
     order = (reports.c.due, reports.c.id) if ascending else (reports.c.day.desc(), reports.c.domain, reports.c.id)
-    for row in connection.execute(select(reports).where(where).order_by(*order).limit(most)).mappings():
+    query = select(reports).where(where).order_by(*order).limit(most).offset(start)
+    for row in connection.execute(query).mappings():
         values = dict(row)
         yield OutgoingReport(
             **{
@@ -342,6 +356,14 @@ def only_failed(connection: Connection, domain: str, since: int) -> bool:
         ).where(counts.c.kind == "domain", counts.c.subject == domain, counts.c.day >= since)
     ).one()
     return bool(row[0]) and not row[1]
+
+
+def subject_of(text: str) -> str:
+    """The subject of a suppression: an address in lower case, or a domain as an A-label.
+
+    :raises InvalidNameError: it is neither.
+    """
+    return str(parse_mailbox(text)).lower() if "@" in text else Domain.parse_host(text).name
 
 
 def suppress(connection: Connection, added: Suppression) -> None:

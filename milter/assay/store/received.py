@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Reports that came in: each is kept once, and shown beside what we saw ourselves."""
+"""Reports that came in: each is kept once (`assay.store.reporting` shows them beside what we saw ourselves)."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any
 
 import msgspec
 from msgspec import Struct
-from sqlalchemy import Connection, Select, and_, case, delete, func, or_, select
+from sqlalchemy import Connection, Select, delete, select
 from sqlalchemy.dialects import postgresql, sqlite
 
 from assay.protocol.report.received import (
@@ -24,11 +24,10 @@ from assay.protocol.report.received import (
     Unreadable,
     digest,
 )
-from assay.store.schema import published, received_reports, received_rows, report_groups, unreadable_reports
+from assay.store.schema import received_reports, received_rows, unreadable_reports
 
 MAX_UNREADABLE = 1000  # that are kept, our choice: the newest
 MAX_CONTENT_OCTETS = 100_000  # of what is kept of each, our choice: most reports have less; 100 MB in all
-MAX_SOURCES = 1000  # in an overview, our choice: those with the most messages
 MAX_REPORTS = 1000  # in a list, our choice: the newest
 
 DAY_SECONDS = 86_400
@@ -78,24 +77,6 @@ class UnreadableReport(Struct, frozen=True):
     sender_dmarc: str
     reason: str
     octets: int
-
-
-class SeenSource(Struct, frozen=True):
-    """What a client sent in the name of a domain on a day, as others and as we saw it.
-
-    :ivar day: days since 1970-01-01 UTC; a report counts on the day on which its period begins.
-    :ivar domain: the domain with the policy.
-    :ivar passing: messages that passed DMARC at those who report; `failing` those that did not.
-    :ivar own_passing: the same of messages that came to us.
-    """
-
-    day: int
-    domain: str
-    source: str
-    passing: int = 0
-    failing: int = 0
-    own_passing: int = 0
-    own_failing: int = 0
 
 
 def keep_arrival(connection: Connection, arrival: Arrival, content: bytes, *, now: float) -> ReportOutcome:
@@ -175,19 +156,25 @@ def summaries(
     """
     table = received_reports.c
     query = (
-        select(
-            table.id, table.kind, table.received // 1000, table.sender, table.sender_dmarc, table.organization,
-            table.report_id, table.domain, table.begin // 1000, table.end // 1000, table.good, table.bad,
-        )
+        select_summaries()
         .where(table.begin.between(*_milliseconds(first, last)))
-        .order_by(table.begin.desc(), table.received.desc())
+        .order_by(table.begin.desc(), table.received.desc(), table.id)
         .limit(MAX_REPORTS)
-    )  # fmt: skip
+    )
     if domains:
         query = query.where(table.domain.in_(domains))
     if kind:
         query = query.where(table.kind == kind)
     return [ReportSummary(*tuple(row)) for row in connection.execute(query)]
+
+
+def select_summaries() -> Select[Any]:
+    """The columns of `ReportSummary`."""
+    table = received_reports.c
+    return select(
+        table.id, table.kind, table.received // 1000, table.sender, table.sender_dmarc, table.organization,
+        table.report_id, table.domain, table.begin // 1000, table.end // 1000, table.good, table.bad,
+    )  # fmt: skip
 
 
 def report(connection: Connection, identity: bytes) -> Received | None:
@@ -199,7 +186,7 @@ def report(connection: Connection, identity: bytes) -> Received | None:
     if found["type"] == "aggregate":
         columns = [received_rows.c[name] for name in AggregateRow.__struct_fields__]
         rows = select(*columns).where(received_rows.c.report == identity).order_by(received_rows.c.number)
-        found["rows"] = [_row_values(row) for row in connection.execute(rows)]
+        found["rows"] = [row_values(row) for row in connection.execute(rows)]
     return msgspec.convert(found, ReceivedAggregate | ReceivedFailure | ReceivedTls)
 
 
@@ -208,7 +195,7 @@ def unreadable(connection: Connection) -> list[UnreadableReport]:
     table = unreadable_reports.c
     query = select(
         table.id, table.received // 1000, table.sender, table.sender_dmarc, table.reason, table.octets
-    ).order_by(table.received.desc())
+    ).order_by(table.received.desc(), table.id)
     return [UnreadableReport(*tuple(row)) for row in connection.execute(query)]
 
 
@@ -216,49 +203,6 @@ def unreadable_content(connection: Connection, identity: bytes) -> bytes:
     """What came in; empty if it is not kept."""
     table = unreadable_reports.c
     return bytes(connection.execute(select(table.content).where(table.id == identity)).scalar() or b"")
-
-
-def by_source(connection: Connection, first: int, last: int, domains: Collection[str] = ()) -> list[SeenSource]:
-    """What others and we saw of domains, by day and client: those with the most messages, up to `MAX_SOURCES`.
-
-    :param first: the first day, `last` the last.
-    :param domains: only these; if empty, all that reports came in about.
-    """
-    others = _summed(connection, _of_others(first, last, domains))
-    wanted = tuple(domains) or tuple({domain for _, domain, _ in others})
-    own = _summed(connection, _of_ours(first, last, wanted))
-    found = [
-        SeenSource(*key, *others.get(key, (0, 0)), *own.get(key, (0, 0))) for key in dict.fromkeys((*others, *own))
-    ]
-    found.sort(key=lambda seen: (-(seen.passing + seen.failing + seen.own_passing + seen.own_failing), seen))
-    return found[:MAX_SOURCES]
-
-
-def _of_others(first: int, last: int, domains: Collection[str]) -> Select[Any]:
-    table = received_rows.c
-    query = _sum(table, (table.day, table.domain, table.source)).where(table.day.between(first, last))
-    return query.where(table.domain.in_(domains)) if domains else query
-
-
-def _of_ours(first: int, last: int, domains: Collection[str]) -> Select[Any]:
-    table = report_groups.c
-    query = _sum(table, (table.day, published.c.domain, table.client))
-    return query.join(published, published.c.id == table.published).where(
-        and_(table.day.between(first, last), published.c.domain.in_(domains))
-    )
-
-
-def _sum(table: Any, key: Sequence[Any]) -> Select[Any]:
-    passed = or_(table.dkim_aligned, table.spf_aligned)
-    total = func.sum(table.count)
-    query: Select[Any] = select(
-        *key, func.sum(case((passed, table.count), else_=0)), func.sum(case((passed, 0), else_=table.count))
-    )
-    return query.group_by(*key).order_by(total.desc()).limit(MAX_SOURCES)
-
-
-def _summed(connection: Connection, query: Select[Any]) -> dict[tuple[int, str, str], tuple[int, int]]:
-    return {tuple(row[:3]): (int(row[3]), int(row[4])) for row in connection.execute(query)}
 
 
 def sums(report: Received) -> tuple[int, int]:
@@ -297,7 +241,8 @@ def _rows(report: ReceivedAggregate, identity: bytes, start: int) -> Iterator[di
 _LISTS = ("reasons", "dkim", "spf")
 
 
-def _row_values(row: Sequence[Any]) -> dict[str, Any]:
+def row_values(row: Sequence[Any]) -> dict[str, Any]:
+    """What is in the columns of `AggregateRow`, as values of its fields."""
     values = dict(zip(AggregateRow.__struct_fields__, row, strict=True))
     return values | {name: json.loads(values[name]) for name in _LISTS}
 

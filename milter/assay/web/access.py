@@ -128,6 +128,8 @@ class Access:
         self._user_header = user_header.lower()
         self._digest = _digest(token)
         self._key = hmac.digest(token.encode(), b"assay page session", "sha256")
+        # Whom a proxy names has no session: without a token nobody else may know the key.
+        self._form_key = hmac.digest(token.encode() or secrets.token_bytes(32), b"assay page form", "sha256")
         self._throttle = throttle or Throttle()
         self._clock = clock
         self._ended: OrderedDict[str, int] = OrderedDict()
@@ -163,6 +165,18 @@ class Access:
         """A new session, for a cookie."""
         body = f"{int(self._clock()) + SESSION_SECONDS}.{secrets.token_urlsafe(16)}"
         return f"{body}.{self._sign(body)}"
+
+    def form_token(self, user: str, cookie: str) -> str:
+        """What a form that changes something has to bring along: only pages of this user and session have it.
+
+        :param user: of `user`.
+        :param cookie: of the session; empty if a proxy names the user.
+        """
+        return hmac.new(self._form_key, f"{user}\n{cookie}".encode("utf-8", "replace"), "sha256").hexdigest()
+
+    def is_form_token(self, token: str, user: str, cookie: str) -> bool:
+        """Whether a form comes from a page of this user and session."""
+        return hmac.compare_digest(self.form_token(user, cookie).encode(), token.encode("utf-8", "replace"))
 
     def log_out(self, cookie: str) -> None:
         """End a session before its time."""

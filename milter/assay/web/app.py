@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """Answers requests: who may see what, in which form, with which header fields.
 
-All pages are read-only and answer GET. Only the login and the logout are POST; they are accepted from pages of this
-origin alone.
+All pages are read-only and answer GET. Only the login, the logout and the suppression of reports are POST; they are
+accepted from pages of this origin alone, and the last needs a token that only pages of the same session have.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from assay.log import Log
 from assay.log.text import quote as quoted
 from assay.model.smtp import parse_address
 from assay.store.destination import UnavailableError
-from assay.web import export
+from assay.web import export, suppressing
 from assay.web.access import COOKIE, SESSION_SECONDS, Access, Login, Peer
 from assay.web.headers import SafeHeaders
 from assay.web.pages import PAGES, PageEntry
@@ -37,6 +37,7 @@ from assay.web.site import NotFoundError, Site, WebQuery
 
 MAX_FORM = 4096  # octets of a form that is sent
 MAX_ARGUMENTS = 50  # of an address, that go into those of the exports
+MAX_BACK = 1000  # characters of the address that a form leads back to; of a longer one the path
 _TYPES = {".css": "text/css; charset=utf-8", ".svg": "image/svg+xml"}
 _SUFFIXES = {
     ".csv": ("text/csv; charset=utf-8", export.as_csv),
@@ -60,8 +61,7 @@ class Door(Struct, frozen=True):
         if not user:
             if suffix:
                 return PlainTextResponse("log in first\n", 401)
-            back = request.url.path + (f"?{request.url.query}" if request.url.query else "")
-            return RedirectResponse(f"/login?next={quote(back, safe='')}", 303)
+            return RedirectResponse(f"/login?next={quote(_here(request), safe='')}", 303)
         query = WebQuery(place.path, request.query_params, request.path_params.get("item", ""))
         try:
             page = await run_in_threadpool(place.view, self.site, query)
@@ -131,6 +131,27 @@ class Door(Struct, frozen=True):
         response.delete_cookie(COOKIE, secure=self._is_https(request), httponly=True, samesite="strict")
         return response
 
+    async def suppress(self, request: Request) -> Response:
+        """Suppress reports to a destination, or send them again."""
+        user, cookie = self._user(request), request.cookies.get(COOKIE, "")
+        if not user:
+            raise HTTPException(403, "log in first")
+        self._check_origin(request)
+        form = await _form(request)
+        if not self.access.is_form_token(form.get("token", ""), user, cookie):
+            self.log.warning(
+                f"page: a form without the token of its session was refused; it came from {self._client(request)}"
+            )
+            raise HTTPException(403, "this form is of an older session; load its page again")
+        try:
+            done = await run_in_threadpool(suppressing.change, self.site, form, user)
+        except suppressing.ChangeError as error:
+            raise HTTPException(400, str(error)) from error
+        except UnavailableError as error:
+            raise HTTPException(503, f"the store cannot be written now: {error}") from error
+        self.log.info(f"page: {done}; asked for by {quoted(user)} from {self._client(request)}")
+        return RedirectResponse(_local(form.get("back", "")), 303)
+
     async def failed(self, request: Request, error: Exception) -> Response:
         """What went wrong, as a page for whoever may see pages."""
         status = error.status_code if isinstance(error, HTTPException) else 500
@@ -160,6 +181,8 @@ class Door(Struct, frozen=True):
             entries=entries,
             here=here,
             export=lambda table, suffix: _address(path + suffix, [*arguments, ("table", table)]),
+            form_token=self.access.form_token(user, request.cookies.get(COOKIE, "")) if user else "",
+            address=_here(request) if len(_here(request)) <= MAX_BACK else path,
             seconds=lambda: time.monotonic() - began,
         )
 
@@ -190,7 +213,15 @@ class Door(Struct, frozen=True):
             raise HTTPException(403, "this form is of another site")
 
 
-_TITLES = {403: "Forbidden", 404: "Not found", 405: "Not allowed", 413: "Too large", 500: "Error", 503: "No store"}
+_TITLES = {
+    400: "Not done",
+    403: "Forbidden",
+    404: "Not found",
+    405: "Not allowed",
+    413: "Too large",
+    500: "Error",
+    503: "No store",
+}
 _BROKEN = "This page could not be made; the log says why"
 
 
@@ -202,6 +233,7 @@ def make_app(site: Site, access: Access, log: Log) -> SafeHeaders:
         Route("/login", door.login_form, methods=["GET"]),
         Route("/login", door.log_in, methods=["POST"]),
         Route("/logout", door.log_out, methods=["POST"]),
+        Route(suppressing.PATH, door.suppress, methods=["POST"]),
     ]
     for file in sorted(STATIC.iterdir()):
         content = file.read_bytes()
@@ -246,6 +278,10 @@ def _local(path: str) -> str:
     """Where to go after the login: a page of ours, whatever the address says."""
     allowed = path.startswith("/") and not path.startswith(("//", "/\\")) and path.isprintable()
     return path if allowed else _START
+
+
+def _here(request: Request) -> str:
+    return request.url.path + (f"?{request.url.query}" if request.url.query else "")
 
 
 def _address(path: str, arguments: list[tuple[str, str]]) -> str:

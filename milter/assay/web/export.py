@@ -7,11 +7,12 @@ import csv
 import io
 import json
 import re
+from collections.abc import Iterator
 from datetime import UTC, datetime
 from typing import Any
 
 from assay.model.printable import escaped, without_surrogates
-from assay.web.parts import Cell, Code, DataTable, Link, Moment, Several, Share, Word
+from assay.web.parts import Cell, Code, DataTable, Link, Moment, Press, Several, Share, Word
 
 #: Before what a spreadsheet would take for a formula, where a cell begins: in many countries also after a semicolon.
 #: Strangers write many of the texts. Some spreadsheets take the wide forms of these characters, too.
@@ -28,16 +29,22 @@ def as_csv(table: DataTable) -> bytes:
     """
     written = io.StringIO()
     writer = csv.writer(written)
-    writer.writerow([column.name for column in table.columns])
-    writer.writerows([[_csv(cell) for cell in row] for row in table.rows])
+    writer.writerow([column.name for column in table.columns if column.name])
+    writer.writerows([[_csv(cell) for _, cell in _named(table, row)] for row in table.rows])
     return written.getvalue().encode()
 
 
 def as_json(table: DataTable) -> bytes:
     """The rows as a JSON array of objects, in ASCII. Times are Unix milliseconds."""
-    names = [column.name for column in table.columns]
-    rows = [{name: _json(cell) for name, cell in zip(names, row, strict=True)} for row in table.rows]
+    rows = [{name: _json(cell) for name, cell in _named(table, row)} for row in table.rows]
     return json.dumps(rows, indent=1).encode() + b"\n"
+
+
+def _named(table: DataTable, row: tuple[Cell, ...]) -> Iterator[tuple[str, Cell]]:
+    """The cells of a row with the names of their columns, without buttons."""
+    for column, cell in zip(table.columns, row, strict=True):
+        if column.name:
+            yield column.name, cell
 
 
 def time_text(milliseconds: int) -> str:
@@ -71,6 +78,8 @@ def _value(cell: Cell) -> Any:
             return milliseconds
         case Share(part=part):
             return part
+        case Press():
+            return None
         case Several(members=members):
             return [_json(member) for member in members]
         case _:

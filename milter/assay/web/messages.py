@@ -6,12 +6,11 @@ from __future__ import annotations
 import re
 from datetime import UTC, datetime, timedelta
 
-from assay.model.name import Domain, InvalidNameError
 from assay.model.smtp import parse_address
 from assay.store import search
 from assay.store.search import Criteria, Cursor, FoundMessages
 from assay.web.parts import Cell, Choice, Column, DataTable, Link, Moment, Part, Remark, SearchForm, Tone, WebPage
-from assay.web.periods import word
+from assay.web.periods import domain_of, word
 from assay.web.site import Site, WebQuery, address
 
 ROWS = 50
@@ -57,7 +56,7 @@ def _criteria(query: WebQuery) -> Criteria:
     elif "@" in asked:
         person = asked
     elif "." in asked:
-        domain = _domain(asked)
+        domain = domain_of(asked)
     else:
         queue = asked
     until = query.text("until")
@@ -68,7 +67,7 @@ def _criteria(query: WebQuery) -> Criteria:
         message_id=message_id,
         address=person,
         domain=domain,
-        author_domain=_domain(query.text("author")),
+        author_domain=domain_of(query.text("author")),
         client=query.text("client") or client,
         host=query.text("host"),
         direction=query.text("direction"),
@@ -80,14 +79,6 @@ def _criteria(query: WebQuery) -> Criteria:
         result=query.text("result"),
         watched=query.text("watched"),
     )
-
-
-def _domain(text: str) -> str:
-    """As the store has it: U-labels become A-labels."""
-    try:
-        return Domain.parse(text).name if text else ""
-    except InvalidNameError:
-        return text.lower()
 
 
 def _moment(text: str, *, end: bool) -> int:

@@ -5,7 +5,19 @@ from __future__ import annotations
 
 from msgspec import Struct
 
-from assay.web import dns, domains, dry_run, message, messages, overview, senders, settings
+from assay.web import (
+    dns,
+    domains,
+    dry_run,
+    message,
+    messages,
+    overview,
+    received,
+    received_report,
+    senders,
+    sent,
+    settings,
+)
 from assay.web.site import View
 
 
@@ -27,6 +39,10 @@ PAGES = (
     PageEntry("/messages", "Messages", messages.page),
     PageEntry("/messages", "", message.page, items=True),
     PageEntry("/senders", "Senders", senders.page),
+    PageEntry("/reports", "Reports sent", sent.page),
+    PageEntry("/reports", "", sent.one_report, items=True),
+    PageEntry("/received", "Reports received", received.page),
+    PageEntry("/received", "", received_report.page, items=True),
     PageEntry("/domains", "Domains", domains.page),
     PageEntry("/domains", "", domains.one_domain, items=True),
     PageEntry("/dry-run", "Dry run", dry_run.page),

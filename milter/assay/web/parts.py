@@ -51,6 +51,20 @@ class Code(Struct, frozen=True):
     text: str
 
 
+class Press(Struct, frozen=True):
+    """A button that changes something.
+
+    :ivar action: where its form goes.
+    :ivar fields: names and values that go there.
+    :ivar what: what it is about; for those who hear the page.
+    """
+
+    label: str
+    action: str
+    fields: tuple[tuple[str, str], ...]
+    what: str
+
+
 class Several(Struct, frozen=True):
     """Values in one cell."""
 
@@ -58,13 +72,13 @@ class Several(Struct, frozen=True):
     apart: bool = False  #: each on a line of its own
 
 
-Cell = str | int | float | Link | Word | Moment | Share | Code | Several | None
+Cell = str | int | float | Link | Word | Moment | Share | Code | Press | Several | None
 
 
 class Column(Struct, frozen=True):
     """A column of a table.
 
-    :ivar name: in CSV and JSON.
+    :ivar name: in CSV and JSON; empty for a column of buttons, which is not there.
     :ivar title: its heading.
     :ivar wide: its text may be long, so it gets what room is left.
     """
@@ -154,7 +168,22 @@ class SearchForm(Struct, frozen=True):
     button: str
 
 
-Part = DataTable | Pairs | Remark | Bars | SearchForm
+class ChangeForm(Struct, frozen=True):
+    """A form that changes something.
+
+    :ivar fields: what is asked for; `hidden` goes along.
+    """
+
+    name: str
+    caption: str
+    action: str
+    note: str
+    fields: tuple[Choice, ...]
+    hidden: tuple[tuple[str, str], ...]
+    button: str
+
+
+Part = DataTable | Pairs | Remark | Bars | SearchForm | ChangeForm
 
 
 class WebPage(Struct, frozen=True):

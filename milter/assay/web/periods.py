@@ -3,9 +3,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, date, datetime, timedelta
 
+from assay.model.name import Domain, InvalidNameError
 from assay.web.parts import Bars, Cell, Column, DataTable, Link, Series, Tone, Word
 from assay.web.site import Site, address
 
@@ -16,12 +17,15 @@ RARE = "rare ones, together"
 
 #: Words of results, actions and dispositions that a postmaster looks for.
 _TONES = {
-    **dict.fromkeys(("pass", "accept"), Tone.GOOD),
-    **dict.fromkeys(("fail", "reject", "discard", "permerror"), Tone.BAD),
-    **dict.fromkeys(("softfail", "quarantine", "tag", "tempfail", "temperror", "policy"), Tone.DOUBT),
+    **dict.fromkeys(("pass", "accept", "sent"), Tone.GOOD),
+    **dict.fromkeys(("fail", "reject", "discard", "permerror", "refused", "given up", "bounced"), Tone.BAD),
+    **dict.fromkeys(("softfail", "quarantine", "tag", "tempfail", "temperror", "policy", "not sent"), Tone.DOUBT),
 }
 #: From the bottom of a plot to its top, so that what is rare is seen: all else comes after.
-_ORDER = ("reject", "fail", "discard", "tempfail", "temperror", "quarantine", "tag", "none", "accept", "pass")
+_ORDER = (
+    "reject", "fail", "failed", "discard", "tempfail", "temperror", "quarantine", "tag", "waiting", "none", "accept",
+    "pass", "sent",
+)  # fmt: skip
 
 
 def word(text: str) -> Word:
@@ -45,6 +49,22 @@ def of_day(day: int) -> date:
     return (datetime(1970, 1, 1, tzinfo=UTC) + timedelta(days=day)).date()
 
 
+def day_of(text: str) -> int | None:
+    """The day of a date such as 2026-11-26; None if it is none."""
+    try:
+        return (date.fromisoformat(text) - date(1970, 1, 1)).days
+    except ValueError:
+        return None
+
+
+def domain_of(text: str) -> str:
+    """As the store has it: U-labels become A-labels."""
+    try:
+        return Domain.parse(text).name if text else ""
+    except InvalidNameError:
+        return text.lower()
+
+
 def link(count: int, days: Sequence[int], **criteria: str) -> Link | int:
     """A number that leads to its messages; a plain zero."""
     if not count:
@@ -59,11 +79,25 @@ def stacked(name: str, caption: str, days: Sequence[int], figures: Mapping[tuple
     :param figures: by day and word.
     :param key: the criterion that the words are of.
     """
+    return bars(name, caption, days, figures, lambda count, day, text: link(count, (day,), **{key: text}))
+
+
+def bars(
+    name: str,
+    caption: str,
+    days: Sequence[int],
+    figures: Mapping[tuple[int, str], int],
+    cell: Callable[[int, int, str], Cell],
+) -> Bars:
+    """The same with other links.
+
+    :param cell: of the table, by figure, day and word.
+    """
     words = sorted({text for _, text in figures}, key=_rank)[:6]
     series = tuple(Series(text or "none", tuple(figures.get((day, text), 0) for day in days)) for text in words)
     rows: list[tuple[Cell, ...]] = []
     for day in reversed(days):
-        cells = [link(figures.get((day, text), 0), (day,), **{key: text}) for text in words]
+        cells = [cell(figures.get((day, text), 0), day, text) for text in words]
         rows.append((str(of_day(day)), *cells))
     columns = (Column("day", "day (UTC)"), *(Column(text or "none", text or "none", numeric=True) for text in words))
     table = DataTable(name, caption, columns, rows)

@@ -34,6 +34,8 @@ class Frame(Struct, frozen=True):
     :ivar entries: the navigation.
     :ivar here: the path of the page.
     :ivar export: the address of a table of this page as CSV or JSON, by its name and the suffix.
+    :ivar form_token: what a form that changes something brings along.
+    :ivar address: of this page with its arguments, where such a form leads back to.
     :ivar seconds: how long the page took until now.
     """
 
@@ -44,6 +46,8 @@ class Frame(Struct, frozen=True):
     entries: tuple[NavigationEntry, ...]
     here: str
     export: Callable[[str, str], str]
+    form_token: str
+    address: str
     seconds: Callable[[], float]
 
 

@@ -23,6 +23,8 @@ from assay.web.headers import SafeHeaders
 MAX_CLIENTS = 64  # connections at a time, our choice: a browser opens six. More get 503.
 MAX_HEADER = 16 * 1024  # octets of a request's head
 MAX_REQUEST_SECONDS = 10  # until a whole request has arrived, our choice. Then the connection ends.
+MAX_UNREAD_SECONDS = 30  # that a client leaves some of a response unread, our choice. Then the connection ends.
+_LOOKS = 10  # in that time
 _BACKLOG = 64
 _IDLE_SECONDS = 10  # for the next request on a connection
 _LAST_SECONDS = 2  # for requests that are under way when the server closes
@@ -100,9 +102,15 @@ def _listen(endpoint: Endpoint, mode: int) -> socket.socket:
 
 
 class _BoundedProtocol(H11Protocol):
-    """Ends connections whose requests do not arrive in time. The library waits for them without end."""
+    """Ends connections whose requests do not arrive in time, or whose responses are not read in time.
+
+    The library waits for both without end. It also closes an idle connection only after all that it has written was
+    read, so a client that reads nothing would stay.
+    """
 
     _late: asyncio.TimerHandle | None = None
+    _look: asyncio.TimerHandle | None = None
+    _unread_since: float | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # the subclass
         """Wait for the first request."""
@@ -118,10 +126,14 @@ class _BoundedProtocol(H11Protocol):
         """Wait no longer."""
         super().connection_lost(exc)
         self._stop()
+        if self._look is not None:
+            self._look.cancel()
 
     def _watch(self) -> None:
         if self.conn.their_state not in (h11.IDLE, h11.SEND_BODY):
             self._stop()
+            if self._look is None:
+                self._look_at_response()
         elif self._late is None:
             self._late = self.loop.call_later(MAX_REQUEST_SECONDS, self.transport.close)
 
@@ -129,6 +141,18 @@ class _BoundedProtocol(H11Protocol):
         if self._late is not None:
             self._late.cancel()
             self._late = None
+
+    def _look_at_response(self) -> None:
+        """From the first response until the connection ends: see whether all that was written is read."""
+        now = self.loop.time()
+        if not self.transport.get_write_buffer_size():
+            self._unread_since = None
+        elif self._unread_since is None:
+            self._unread_since = now
+        elif now - self._unread_since >= MAX_UNREAD_SECONDS:
+            self.transport.abort()
+            return
+        self._look = self.loop.call_later(MAX_UNREAD_SECONDS / _LOOKS, self._look_at_response)
 
 
 class _ToLog(logging.Handler):

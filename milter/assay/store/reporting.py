@@ -1,0 +1,170 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""What pages show about reports: sums of those that went out and came in, and what others saw beside what we saw.
+
+Nothing here reads a whole report of others, which may have 50,000 records.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Collection, Iterable, Sequence
+from typing import Any
+
+import msgspec
+from msgspec import Struct
+from msgspec.structs import astuple
+from sqlalchemy import Connection, Select, case, func, or_, select
+
+from assay.protocol.report.received import AggregateRow, Received, ReceivedAggregate, ReceivedFailure, ReceivedTls
+from assay.store.overview import DaySum
+from assay.store.received import ReportSummary, row_values, select_summaries
+from assay.store.schema import published, received_reports, received_rows, report_groups, reports
+
+DAY_MILLISECONDS = 86_400_000
+MAX_REASONS = 30  # our choice: whys have numbers and addresses in them, so there may be one for each report
+
+
+class NotSentSum(Struct, frozen=True):
+    """How many reports ended in a state for a reason."""
+
+    state: str
+    why: str
+    count: int
+    messages: int
+
+
+class SeenBeside(Struct, frozen=True):
+    """What was sent in the name of a domain, as others and as we saw it.
+
+    :ivar domain: the author domain.
+    :ivar source: the address of the client; empty if it is of all clients.
+    :ivar passing: messages that passed DMARC at those who report; `failing` those that did not.
+    :ivar own_passing: the same of messages that came to us.
+    """
+
+    domain: str
+    source: str
+    passing: int = 0
+    failing: int = 0
+    own_passing: int = 0
+    own_failing: int = 0
+
+
+class FoundReport(Struct, frozen=True):
+    """A report that came in, and some of its rows."""
+
+    summary: ReportSummary
+    report: Received
+    rows: tuple[AggregateRow, ...]
+
+
+def sent_daily(connection: Connection, days: Sequence[int]) -> list[DaySum]:
+    """The reports about each day by state."""
+    count = func.count()
+    query = select(reports.c.day, reports.c.state, count).where(_between(reports.c.day, days))
+    found = connection.execute(query.group_by(reports.c.day, reports.c.state))
+    return [DaySum(day, state, int(number)) for day, state, number in found]
+
+
+def reasons(connection: Connection, days: Sequence[int], states: Collection[str]) -> list[NotSentSum]:
+    """Why reports about these days are in these states: the most frequent reasons."""
+    count = func.count()
+    query = (
+        select(reports.c.state, reports.c.why, count, func.sum(reports.c.messages))
+        .where(_between(reports.c.day, days), reports.c.state.in_(tuple(states)))
+        .group_by(reports.c.state, reports.c.why)
+        .order_by(count.desc(), reports.c.state, reports.c.why)
+        .limit(MAX_REASONS)
+    )
+    return [NotSentSum(state, why, int(number), int(total)) for state, why, number, total in connection.execute(query)]
+
+
+def received_daily(connection: Connection, days: Sequence[int], kind: str) -> list[DaySum]:
+    """What reports of a kind say about each day, on which their period begins: the words are pass and fail."""
+    table = received_reports.c
+    day = table.begin // DAY_MILLISECONDS
+    query = (
+        select(day, func.sum(table.good), func.sum(table.bad))
+        .where(table.kind == kind, table.begin.between(*_milliseconds(days)))
+        .group_by(day)
+    )
+    found = []
+    for number, good, bad in connection.execute(query):
+        found += [DaySum(int(number), "pass", int(good)), DaySum(int(number), "fail", int(bad))]
+    return found
+
+
+def beside(
+    connection: Connection, days: Sequence[int], domains: Collection[str], *, by_source: bool, most: int = 200
+) -> list[SeenBeside]:
+    """What others and we saw, by author domain or by author domain and client: those with the most messages.
+
+    :param domains: with the policies; all that reports came in about if empty.
+    :param most: how many of what others saw, and as many of what we saw.
+    """
+    wanted = tuple(domains) or tuple(
+        connection.execute(
+            select(received_rows.c.domain).where(_between(received_rows.c.day, days)).distinct()
+        ).scalars()
+    )
+    policies = tuple(connection.execute(select(published.c.id).where(published.c.domain.in_(wanted))).scalars())
+    theirs, ours = received_rows.c, report_groups.c
+    of_others = (theirs.author_domain, theirs.source)[: 1 + by_source]
+    of_ours = (ours.author_domain, ours.client)[: 1 + by_source]
+    queries = (
+        _sums(theirs, of_others).where(_between(theirs.day, days), theirs.domain.in_(wanted)),
+        _sums(ours, of_ours).where(ours.day.in_(tuple(days)), ours.published.in_(policies)),
+    )
+    found = [_figures(connection.execute(query.limit(most))) for query in queries]
+    keys = tuple(dict.fromkeys((*found[0], *found[1])))
+    # Who is among the first of one and not of the other has figures there all the same.
+    for query, known, column in zip(queries, found, (of_others[-1], of_ours[-1]), strict=True):
+        missing = {key[-1] for key in keys if key not in known}
+        if missing:
+            known |= _figures(connection.execute(query.where(column.in_(missing))))
+    both = [
+        SeenBeside(key[0], key[1] if by_source else "", *found[0].get(key, (0, 0)), *found[1].get(key, (0, 0)))
+        for key in keys
+    ]
+    both.sort(key=lambda seen: (-sum(astuple(seen)[2:]), seen.domain, seen.source))
+    return both
+
+
+def received_report(connection: Connection, identity: bytes, *, start: int = 0, most: int = 200) -> FoundReport | None:
+    """A report that came in, with some of its rows.
+
+    :param start: how many rows to pass over.
+    """
+    row = connection.execute(select_summaries().where(received_reports.c.id == identity)).first()
+    if row is None:
+        return None
+    text = connection.execute(select(received_reports.c.report).where(received_reports.c.id == identity)).scalar_one()
+    columns = [received_rows.c[name] for name in AggregateRow.__struct_fields__]
+    query = select(*columns).where(received_rows.c.report == identity, received_rows.c.number >= start)
+    rows = [row_values(values) for values in connection.execute(query.order_by(received_rows.c.number).limit(most))]
+    return FoundReport(
+        ReportSummary(*tuple(row)),
+        msgspec.convert({"rows": [], **json.loads(text)}, ReceivedAggregate | ReceivedFailure | ReceivedTls),
+        msgspec.convert(rows, tuple[AggregateRow, ...]),
+    )
+
+
+def _sums(table: Any, key: Sequence[Any]) -> Select[Any]:
+    passed = or_(table.dkim_aligned, table.spf_aligned)
+    total = func.sum(table.count)
+    query: Select[Any] = select(
+        *key, func.sum(case((passed, table.count), else_=0)), func.sum(case((passed, 0), else_=table.count))
+    )
+    return query.group_by(*key).order_by(total.desc(), *key)
+
+
+def _figures(rows: Iterable[Any]) -> dict[tuple[str, ...], tuple[int, int]]:
+    return {tuple(row[:-2]): (int(row[-2]), int(row[-1])) for row in rows}
+
+
+def _between(column: Any, days: Sequence[int]) -> Any:
+    return column.between(days[0], days[-1])
+
+
+def _milliseconds(days: Sequence[int]) -> tuple[int, int]:
+    return days[0] * DAY_MILLISECONDS, (days[-1] + 1) * DAY_MILLISECONDS - 1

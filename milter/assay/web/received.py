@@ -1,0 +1,191 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The reports about our domains that came in, and what others saw beside what we saw."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+from assay.store import received, reporting
+from assay.store.database import Database
+from assay.store.overview import DaySum
+from assay.store.received import ReportSummary, UnreadableReport
+from assay.store.reporting import SeenBeside
+from assay.store.retention import GROUP_DAYS
+from assay.web import periods
+from assay.web.parts import (
+    Bars,
+    Cell,
+    Choice,
+    Column,
+    DataTable,
+    Link,
+    Moment,
+    Part,
+    SearchForm,
+    Several,
+    WebPage,
+    Word,
+)
+from assay.web.periods import last_days, link, of_day, word
+from assay.web.site import Site, WebQuery, address
+
+ROWS = 50
+SOURCES = 50  # that others saw most of, and as many that we saw most of
+_KINDS = ("", "aggregate", "failure", "tls")
+_FIGURES = (
+    Column("passed", "passed there", numeric=True),
+    Column("failed", "failed there", numeric=True),
+    Column("own_passed", "passed here", numeric=True),
+    Column("own_failed", "failed here", numeric=True),
+)
+
+
+def page(site: Site, query: WebQuery) -> WebPage:
+    """Reports that came in."""
+    database, days = site.store.database, last_days(site)
+    both = last_days(site, GROUP_DAYS)
+    with database.reading() as connection:
+        dmarc, failures, tls = (reporting.received_daily(connection, days, kind) for kind in _KINDS[1:])
+        by_domain = reporting.beside(connection, both, site.domains, by_source=False, most=SOURCES)
+        by_source = reporting.beside(connection, both, site.domains, by_source=True, most=SOURCES)
+        unreadable = received.unreadable(connection)
+    parts: list[Part] = [
+        *_plot("dmarc", "DMARC of mail in our names, as others report it, last 30 days", days, dmarc, "aggregate"),
+        _by_domain(by_domain, both),
+        _by_source(by_source, both),
+        _form(query),
+        _reports(database, query, days),
+        *_plot("tls", "TLS sessions with our mail servers, as others report them, last 30 days", days, tls, "tls"),
+        *_plot("failures", "Messages in failure reports, last 30 days", days, failures, "failure"),
+        _unreadable(unreadable),
+    ]
+    return WebPage("Reports received", tuple(parts), "What receivers of mail report about the domains that are ours.")
+
+
+def _plot(name: str, caption: str, days: Sequence[int], found: Sequence[DaySum], kind: str) -> Iterator[Bars]:
+    figures = {(each.day, each.word): each.count for each in found if each.count}
+    if figures:
+        yield periods.bars(name, caption, days, figures, lambda count, day, _: _to_reports(count, day, kind))
+
+
+def _to_reports(count: int, day: int, kind: str) -> Cell:
+    return Link(count, address("/received", kind=kind, day=str(of_day(day)))) if count else count
+
+
+def _by_domain(found: Sequence[SeenBeside], days: Sequence[int]) -> DataTable:
+    rows: list[tuple[Cell, ...]] = [
+        (
+            Link(each.domain, address("/messages", author=each.domain)),
+            each.passing,
+            each.failing,
+            link(each.own_passing, days, author=each.domain, dmarc="pass"),
+            link(each.own_failing, days, author=each.domain, dmarc="fail"),
+        )
+        for each in found
+    ]
+    return DataTable(
+        "names",
+        f"Others beside us, last {GROUP_DAYS} days, by author domain",
+        (Column("domain", "author domain"), *_FIGURES),
+        rows,
+        note="Messages by DMARC: there, as the reports of receivers say; here, as we saw ourselves.",
+        empty="No mail in the names of your domains.",
+    )
+
+
+def _by_source(found: Sequence[SeenBeside], days: Sequence[int]) -> DataTable:
+    rows: list[tuple[Cell, ...]] = [
+        (
+            Link(each.source, address("/messages", client=each.source)),
+            each.domain,
+            each.passing,
+            each.failing,
+            link(each.own_passing, days, client=each.source, author=each.domain, dmarc="pass"),
+            link(each.own_failing, days, client=each.source, author=each.domain, dmarc="fail"),
+        )
+        for each in found
+    ]
+    return DataTable(
+        "sources",
+        f"Others beside us, last {GROUP_DAYS} days, by client",
+        (Column("client", "client"), Column("domain", "author domain"), *_FIGURES),
+        rows,
+        note="A client that fails everywhere and is yours needs SPF or DKIM. See Domains.",
+        empty="No mail in the names of your domains.",
+    )
+
+
+def _form(query: WebQuery) -> SearchForm:
+    return SearchForm(
+        "/received",
+        "Search reports",
+        (
+            Choice("kind", "Kind", query.text("kind"), options=_KINDS),
+            Choice("domain", "Domain", query.text("domain"), "example.org"),
+            Choice("day", "Day of its begin (UTC)", query.text("day"), "2026-11-25"),
+        ),
+        "Search",
+    )
+
+
+def _reports(database: Database, query: WebQuery, days: Sequence[int]) -> DataTable:
+    start = query.number("from", 0, 0, 10**6)
+    kind, domain, text = query.text("kind"), query.text("domain"), query.text("day")
+    day = periods.day_of(text)
+    span = (days[0], days[-1] + 1) if day is None else (day, day)
+    found: list[ReportSummary] = []
+    if day is not None or not text:
+        domains = (periods.domain_of(domain),) if domain else ()
+        with database.reading() as connection:
+            found = received.summaries(connection, *span, domains=domains, kind=kind)
+    rows = [_row(each) for each in found[start : start + ROWS]]
+    criteria: dict[str, str | int] = {"kind": kind, "domain": domain, "day": text, "from": start + ROWS}
+    further = address("/received", **criteria) if len(found) > start + ROWS else ""
+    columns = (
+        Column("begin", "begin (UTC)"),
+        Column("kind", "kind"),
+        Column("organization", "organization", wide=True),
+        Column("domain", "domain"),
+        Column("good", "passed", numeric=True),
+        Column("bad", "failed", numeric=True),
+        Column("sender", "mail from"),
+        Column("received", "came (UTC)"),
+    )
+    note = "The figures of TLS reports are sessions. A report without dmarc=pass may be anyone's."
+    empty = f"{text} is not a day; write 2026-11-25." if text and day is None else "No report."
+    return DataTable("reports", "Reports, newest first", columns, rows, note=note, empty=empty, further=further)
+
+
+def _row(each: ReportSummary) -> tuple[Cell, ...]:
+    return (
+        Moment(each.begin * 1000),
+        each.kind,
+        Link(each.organization or "no name", f"/received/{each.id.hex()}"),
+        each.domain,
+        each.good,
+        each.bad,
+        sender(each.sender, each.sender_dmarc),
+        Moment(each.received * 1000),
+    )
+
+
+def sender(domain: str, dmarc: str) -> Cell:
+    """Whose mail brought a report, and whether it is known that it comes from there."""
+    if not domain:
+        return "a file"
+    return Several((domain, Word(f"dmarc={dmarc or 'unknown'}", word(dmarc).tone)))
+
+
+def _unreadable(found: Sequence[UnreadableReport]) -> DataTable:
+    rows: list[tuple[Cell, ...]] = [
+        (Moment(each.received * 1000), sender(each.sender, each.sender_dmarc), each.octets, each.reason)
+        for each in found[:ROWS]
+    ]
+    columns = (
+        Column("received", "came (UTC)"),
+        Column("sender", "mail from"),
+        Column("octets", "octets", numeric=True),
+        Column("reason", "why", wide=True),
+    )
+    note = f"The newest {ROWS} of {len(found):,}." if len(found) > ROWS else ""
+    return DataTable("unreadable", "What came and cannot be used", columns, rows, note=note, empty="Nothing.")

@@ -1,0 +1,240 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The reports that went out, and those that did not and why."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from itertools import islice
+
+from assay.store import outbox, reporting
+from assay.store.database import Database
+from assay.store.outbox import Group, OutgoingReport, ReportState
+from assay.store.reporting import NotSentSum
+from assay.web import periods, suppressing
+from assay.web.export import time_text
+from assay.web.parts import (
+    Cell,
+    Choice,
+    Code,
+    Column,
+    DataTable,
+    Link,
+    Moment,
+    Pairs,
+    Part,
+    Remark,
+    SearchForm,
+    Several,
+    Tone,
+    WebPage,
+)
+from assay.web.periods import day_of, domain_of, last_days, link, of_day, word
+from assay.web.site import NotFoundError, Site, WebQuery, address
+
+ROWS = 50
+RECORDS = 100  # of one report
+_FAILED = "failed"  # for the states that the plot has together
+_OF_FAILED = (ReportState.REFUSED, ReportState.GIVEN_UP, ReportState.BOUNCED)
+_STATES = ("", *map(str, ReportState))
+_NOT_SENT = (ReportState.NOT_SENT, *_OF_FAILED)
+_COLUMNS = (
+    Column("day", "day (UTC)"),
+    Column("domain", "domain"),
+    Column("report", "report"),
+    Column("messages", "messages", numeric=True),
+    Column("state", "state"),
+    Column("why", "why", wide=True),
+)
+
+
+def page(site: Site, query: WebQuery) -> WebPage:
+    """Reports that went out."""
+    database, days = site.store.database, last_days(site)
+    with database.reading() as connection:
+        counted = reporting.sent_daily(connection, days)
+        why = reporting.reasons(connection, days, _NOT_SENT)
+    figures: dict[tuple[int, str], int] = {}
+    for each in counted:
+        state = _FAILED if each.word in _OF_FAILED else each.word
+        figures[each.day, state] = figures.get((each.day, state), 0) + each.count
+    parts: list[Part] = [*_off(site)]
+    if figures:
+        parts.append(periods.bars("days", "Reports by the day they are about, last 30 days", days, figures, _cell))
+    parts += [_reasons(why), _form(query), _reports(database, query)]
+    parts += suppressing.parts(site, changeable=suppressing.may_change(site))
+    return WebPage(
+        "Reports sent", tuple(parts), "DMARC reports to the owners of domains: what was sent, what not, why."
+    )
+
+
+def _cell(count: int, day: int, state: str) -> Cell:
+    return Link(count, address("/reports", day=str(of_day(day)), state=state)) if count else count
+
+
+def _off(site: Site) -> Iterator[Part]:
+    section = site.configuration.reports
+    if not section.enabled:
+        yield Remark("No reports are made: reports.organization is not set.", tone=Tone.DOUBT)
+    elif section.dry_run:
+        yield Remark("Reports are only written to files (reports.dry_run).", tone=Tone.DOUBT)
+
+
+def _reasons(found: list[NotSentSum]) -> DataTable:
+    rows: list[tuple[Cell, ...]] = [
+        (
+            word(each.state),
+            Link(each.count, address("/reports", state=each.state)),
+            each.messages,
+            each.why or "no reason was noted",
+        )
+        for each in found
+    ]
+    columns = (
+        Column("state", "state"),
+        Column("reports", "reports", numeric=True),
+        Column("messages", "messages in them", numeric=True),
+        Column("why", "why", wide=True),
+    )
+    note = "The most frequent reasons of the last 30 days. The number leads to all reports in that state."
+    return DataTable("reasons", "Not sent, and why", columns, rows, note=note, empty="None.")
+
+
+def _form(query: WebQuery) -> SearchForm:
+    return SearchForm(
+        "/reports",
+        "Search reports",
+        (
+            Choice("domain", "Domain", query.text("domain"), "example.com"),
+            Choice("day", "Day (UTC)", query.text("day"), "2026-11-25"),
+            Choice("state", "State", query.text("state"), options=(*_STATES, _FAILED)),
+        ),
+        "Search",
+    )
+
+
+def _reports(database: Database, query: WebQuery) -> DataTable:
+    start = query.number("from", 0, 0, 10**6)
+    domain, day, state = query.text("domain"), query.text("day"), query.text("state")
+    asked = day_of(day)
+    known = {"": (), _FAILED: _OF_FAILED}.get(state, (state,))
+    found: list[OutgoingReport] = []
+    if asked is not None or not day:
+        with database.reading() as connection:
+            found = outbox.find_reports(
+                connection, domain=domain_of(domain), day=asked, states=known, most=ROWS + 1, start=start
+            )
+    rows = [_row(each) for each in found[:ROWS]]
+    criteria: dict[str, str | int] = {"domain": domain, "day": day, "state": state, "from": start + ROWS}
+    further = address("/reports", **criteria) if len(found) > ROWS else ""
+    empty = f"{day} is not a day; write 2026-11-25." if day and asked is None else "No report."
+    return DataTable("reports", "Newest first", _COLUMNS, rows, empty=empty, further=further)
+
+
+def _row(report: OutgoingReport) -> tuple[Cell, ...]:
+    why = report.why
+    if report.state is ReportState.WAITING:
+        why = f"due {_time(report.due)}" + (f"; {why}" if why else "")
+    return (
+        str(of_day(report.day)),
+        Link(report.domain, address("/reports", domain=report.domain)),
+        Link(report.id, f"/reports/{report.id}"),
+        report.messages,
+        word(report.state),
+        why,
+    )
+
+
+def one_report(site: Site, query: WebQuery) -> WebPage:
+    """One report: what became of it, where it goes, and what it says."""
+    start = query.number("from", 0, 0, 10**6)
+    with site.store.database.reading() as connection:
+        found = outbox.report(connection, query.item)
+        if found is None:
+            raise NotFoundError(
+                f"there is no such report; they are kept for {site.configuration.store.counts_days} days"
+            )
+        deliveries = outbox.deliveries_of(connection, found.id)
+        _, record, _ = outbox.record_of(connection, found.published[0]) if found.published else ("", "", "")
+        wanted = islice(outbox.groups(connection, found.day, found.published), start, start + RECORDS + 1)
+        groups = list(wanted)
+    changeable = suppressing.may_change(site)
+    rows: list[tuple[Cell, ...]] = []
+    for each in deliveries:
+        cells = (each.address, word(each.state), each.why, each.tries, Moment(each.changed * 1000))
+        rows.append((*cells, suppressing.button(each.address)) if changeable else cells)
+    columns = (
+        Column("address", "address"),
+        Column("state", "state"),
+        Column("why", "why", wide=True),
+        Column("tries", "tries", numeric=True),
+        Column("changed", "last change (UTC)"),
+        *((Column("", "change"),) if changeable else ()),
+    )
+    empty = "None yet: addresses are looked up when the report is sent."
+    further = address(query.path + "/" + found.id, **{"from": start + RECORDS}) if len(groups) > RECORDS else ""
+    return WebPage(
+        f"Report {found.id}",
+        (
+            _told(found, record),
+            DataTable("deliveries", "Where it goes", columns, rows, empty=empty),
+            _records(found, groups[:RECORDS], further),
+        ),
+        f"About {found.domain} on {of_day(found.day)} (UTC).",
+    )
+
+
+def _told(report: OutgoingReport, record: str) -> Pairs:
+    rows: list[tuple[str, Cell]] = [
+        ("state", word(report.state)),
+        ("why", report.why),
+        ("domain", Link(report.domain, address("/reports", domain=report.domain))),
+        ("day (UTC)", str(of_day(report.day))),
+        ("messages", report.messages),
+        ("record", Code(record)),
+        ("due (UTC)", Moment(report.due * 1000)),
+        ("planned (UTC)", Moment(report.planned * 1000)),
+        ("last change (UTC)", Moment(report.changed * 1000)),
+        ("octets, compressed", report.octets or None),
+    ]
+    return Pairs("report", "What became of it", tuple(row for row in rows if row[1] not in ("", None, Code(""))))
+
+
+def _records(report: OutgoingReport, groups: list[Group], further: str) -> DataTable:
+    columns = (
+        Column("client", "client"),
+        Column("messages", "messages", numeric=True),
+        Column("author", "author domain"),
+        Column("disposition", "disposition"),
+        Column("dkim", "DKIM", wide=True),
+        Column("spf", "SPF"),
+        Column("aligned", "aligned"),
+        Column("reasons", "reasons", wide=True),
+    )
+    note = "Its records, each with the messages behind it."
+    rows = [_record(each, report.day) for each in groups]
+    return DataTable(
+        "records", "What it says", columns, rows, note=note, empty="The store no longer has it.", further=further
+    )
+
+
+def _record(group: Group, day: int) -> tuple[Cell, ...]:
+    signatures = tuple(
+        Several((f"{selector}._domainkey.{domain}", word(result))) for domain, selector, result, *_ in group.dkim
+    )
+    dmarc = "pass" if group.dkim_aligned or group.spf_aligned else "fail"
+    aligned = [name for name, holds in (("DKIM", group.dkim_aligned), ("SPF", group.spf_aligned)) if holds]
+    return (
+        group.client,
+        link(group.count, (day,), client=group.client, author=group.author_domain, dmarc=dmarc),
+        group.author_domain,
+        word(group.disposition),
+        Several(signatures, apart=True),
+        None if group.spf is None else Several((group.spf[0], word(group.spf[1]))),
+        ", ".join(aligned),
+        Several(tuple(f"{kind}: {text}" if text else kind for kind, text in group.reasons), apart=True),
+    )
+
+
+def _time(seconds: int) -> str:
+    """A time as text, to the minute."""
+    return time_text(seconds * 1000)[:16].replace("T", " ") + " UTC"
