@@ -8,6 +8,7 @@ import re
 import socket
 from collections.abc import Iterator, Mapping
 
+from assay.config import altering
 from assay.config.build import make_policy
 from assay.config.configuration import Configuration
 from assay.config.endpoint import Endpoint, EndpointError
@@ -27,6 +28,7 @@ _DEFAULTS: Mapping[str, str] = {
     "queue_directory": "/var/spool/postfix",
     "smtpd_milter_maps": "",
     "smtpd_milters": "",
+    **altering.DEFAULTS,
 }
 _LINE = re.compile(r"(\S+) =(?: (.*))?")  # postconf -F begins with SERVICE/TYPE/FIELD
 _VARIABLE = re.compile(r"\$(?:(\w+)|\((\w+)\)|\{(\w+)\})")
@@ -81,7 +83,7 @@ def differences(configuration: Configuration, parameters: Mapping[str, str]) -> 
             yield f"milter.socket = '{ours}': {why}"
     if parameters["smtpd_milter_maps"]:
         yield "smtpd_milter_maps replaces smtpd_milters for some clients: make sure that theirs have assay"
-    yield from _differing_for_local_mail(configuration, ours, parameters)
+    yield from _differing_for_our_mail(configuration, ours, parameters)
     yield from _differing_actions(parameters, own)
     yield from _differing_times(configuration, parameters, own)
 
@@ -116,14 +118,21 @@ def _unseen(ours: Endpoint, place: str, parameters: Mapping[str, str]) -> Iterat
     )
 
 
-def _differing_for_local_mail(
+def _differing_for_our_mail(
     configuration: Configuration, ours: Endpoint, parameters: Mapping[str, str]
 ) -> Iterator[str]:
-    """Mail that does not arrive by SMTP: there is nothing to judge, and something to sign."""
     try:
         signs = make_signing(configuration) is not None
     except ValueError:  # an error, and reported as such
         return
+    yield from _differing_for_local_mail(ours, parameters, signs=signs)
+    if signs or configuration.arc.seal:
+        values = {name: _expanded(value, parameters) for name, value in parameters.items()}
+        yield from altering.alterations(parameters, values)
+
+
+def _differing_for_local_mail(ours: Endpoint, parameters: Mapping[str, str], *, signs: bool) -> Iterator[str]:
+    """Mail that does not arrive by SMTP: there is nothing to judge, and something to sign."""
     value = _expanded(parameters["non_smtpd_milters"], parameters)
     has = any(_endpoint(place, parameters) == ours for place, _ in _milters(value))
     if has and not signs:
