@@ -47,14 +47,18 @@ def test_what_waits_or_came_back_counts_as_sent(database: Database) -> None:
     ]
     with database.writing() as connection:
         outbox.plan(connection, DAY, reports, now=NOW, dry_run=False)
-        outbox.add_deliveries(connection, [delivery(number, state) for number, state in enumerate(ReportState)])
-        outbox.add_deliveries(connection, [delivery(100, ReportState.SENT, NOW - 1)])
-        outbox.add_deliveries(connection, [delivery(200, ReportState.SENT)])
+        outbox.replace_deliveries(
+            connection, "", (), [delivery(number, state) for number, state in enumerate(ReportState)]
+        )
+        outbox.replace_deliveries(connection, "", (), [delivery(100, ReportState.SENT, NOW - 1)])
+        outbox.replace_deliveries(connection, "", (), [delivery(200, ReportState.SENT)])
     with database.reading() as connection:
         assert outbox.taken_since(connection, NOW) == len(states)
         assert outbox.taken_since(connection, NOW, "example.com") == len(states)
         assert outbox.taken_since(connection, NOW, "other.example") == 0
         assert outbox.taken_since(connection, NOW, kind=ReportKind.FAILURE) == 1
+        assert outbox.taken_by_organization(connection, NOW) == {"example.com": len(states)}
+        assert outbox.taken_by_organization(connection, NOW + 1) == {}
 
 
 def test_a_suppression_ends(database: Database) -> None:
@@ -70,10 +74,10 @@ def test_a_suppression_ends(database: Database) -> None:
 def test_whether_all_mail_of_a_domain_failed(database: Database) -> None:
     Writer(database).write([failed(1, "forged.example"), failed(2, "mixed.example"), seen(3, "mixed.example")])
     with database.reading() as connection:
-        assert outbox.only_failed(connection, "forged.example", DAY)
-        assert not outbox.only_failed(connection, "forged.example", DAY + 1)
-        assert not outbox.only_failed(connection, "mixed.example", DAY)
-        assert not outbox.only_failed(connection, "unknown.example", DAY)
+        assert outbox.only_failed(connection, "forged.example", range(DAY - 1, DAY + 1))
+        assert not outbox.only_failed(connection, "forged.example", range(DAY + 1, DAY + 2))
+        assert not outbox.only_failed(connection, "mixed.example", range(DAY, DAY + 1))
+        assert not outbox.only_failed(connection, "unknown.example", range(DAY, DAY + 1))
 
 
 def test_the_oldest_reports_come_first(database: Database) -> None:

@@ -134,8 +134,9 @@ class DestinationCheck:
         if why := self.why_suppressed(planned, recipient.mailbox, now):
             return why
         with self._database.reading() as connection:
-            since = now // DAY_SECONDS - FAILING_DAYS
-            if any(outbox.only_failed(connection, domain, since) for domain in {host, organization}):
+            today = now // DAY_SECONDS
+            days = range(today - FAILING_DAYS, today + 1)
+            if any(outbox.only_failed(connection, domain, days) for domain in {host, organization}):
                 return f"all mail from {host} failed DMARC itself"
             waiting = [each.organization for each in ahead if each.state is ReportState.WAITING and each.organization]
             return self._way.limit(connection, host, organization, waiting, now)

@@ -8,6 +8,7 @@ left; at worst, a receiver gets a report twice, and recognizes it by its Report-
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -55,29 +56,26 @@ class Dispatch:
             discard=lambda planned: self._path(planned).unlink(missing_ok=True),
         )
         self.deliveries = Deliveries(database, correspondence, way, tell)
+        self._taken: Counter[str] | None = None  # what each organizational domain gets today; read once a turn
 
     def plan(self, now: int) -> int:
         """Plan the days that have ended. Returns how many reports wait.
 
         :raises UnavailableError: the database cannot be used now.
         """
-        with self._database.writing() as connection:
+        with self._database.reading() as connection:
             planned = outbox.planned_days(connection)
-            waiting = 0
-            for day in days_to_plan(planned, now):
-                # What is seen on the first day is often a surprise, so nothing leaves then.
-                dry_run = self._section.dry_run or not planned
-                found = plan(
-                    outbox.candidates(connection, day),
-                    self._section,
-                    self._to.listed,
-                    self._to.source,
-                    day=day,
-                    now=now,
-                )
+        waiting = 0
+        for day in days_to_plan(planned, now):
+            # What is seen on the first day is often a surprise, so nothing leaves then.
+            dry_run = self._section.dry_run or not planned
+            with self._database.reading() as connection:  # this may take a while, and whoever writes does not wait
+                candidates = outbox.candidates(connection, day)
+            found = plan(candidates, self._section, self._to.listed, self._to.source, day=day, now=now)
+            with self._database.writing() as connection:
                 outbox.plan(connection, day, found, now=now, dry_run=dry_run)
-                planned[day] = dry_run
-                waiting += sum(each.state is ReportState.WAITING for each in found)
+            planned[day] = dry_run
+            waiting += sum(each.state is ReportState.WAITING for each in found)
         return waiting
 
     def send_due(self, now: int, ending: Callable[[], bool] = lambda: False) -> int:
@@ -87,6 +85,7 @@ class Dispatch:
         :param ending: whether to stop early.
         :raises UnavailableError: the database cannot be used now.
         """
+        self._taken = None
         return self.deliveries.send_due(self._deal_with, now, ending)
 
     def _deal_with(self, planned: OutgoingReport, relay: Relay, now: int) -> None:
@@ -144,14 +143,17 @@ class Dispatch:
         return report.Schema.RFC9990
 
     def _limit(self, connection: Connection, host: str, organization: str, ahead: Sequence[str], now: int) -> str:
-        """Why a limit forbids another report to an organizational domain (see `Way`)."""
-        midnight = now - now % DAY_SECONDS
-        if outbox.taken_since(connection, midnight) + len(ahead) >= self._section.max_a_day:
+        """Why a limit forbids another report to an organizational domain (see `Way`). What is allowed is counted here,
+        so that not each report has to count all that were sent before it.
+        """
+        if self._taken is None:
+            self._taken = outbox.taken_by_organization(connection, now - now % DAY_SECONDS)
+        if self._taken.total() >= self._section.max_a_day:
             return "reports.max_a_day is reached"
         large = Entries.parse(self._section.large_destinations).hold(host)
-        taken = outbox.taken_since(connection, midnight, organization) + ahead.count(organization)
-        if not large and taken >= self._section.max_per_destination:
+        if not large and self._taken[organization] >= self._section.max_per_destination:
             return f"reports.max_per_destination is reached for {organization}"
+        self._taken[organization] += 1
         return ""
 
     def _message(

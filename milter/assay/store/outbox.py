@@ -8,6 +8,7 @@ sender that dies in the middle is followed by another that knows what is left.
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from enum import StrEnum
 from typing import Any
@@ -346,14 +347,31 @@ def taken_since(
     return int(connection.execute(select(func.count()).select_from(of_kind).where(*conditions)).scalar() or 0)
 
 
-def only_failed(connection: Connection, domain: str, since: int) -> bool:
-    """Whether mail from a domain came since a day, and all of it failed DMARC."""
+def taken_by_organization(connection: Connection, since: int, kind: ReportKind = ReportKind.AGGREGATE) -> Counter[str]:
+    """The same for all organizational domains at once."""
+    of_kind = deliveries.join(reports, reports.c.id == deliveries.c.report)
+    found = connection.execute(
+        select(deliveries.c.organization, func.count())
+        .select_from(of_kind)
+        .where(
+            deliveries.c.changed >= since,
+            deliveries.c.state.in_(_TAKEN),
+            deliveries.c.organization != "",
+            reports.c.kind == kind,
+        )
+        .group_by(deliveries.c.organization)
+    )
+    return Counter({organization: int(count) for organization, count in found})
+
+
+def only_failed(connection: Connection, domain: str, days: range) -> bool:
+    """Whether mail from a domain came in some days, and all of it failed DMARC."""
     word, number = counts.c.word, counts.c["count"]
     row = connection.execute(
         select(
             func.sum(case((word == "fail", number), else_=0)),
             func.sum(case((word == "fail", 0), else_=number)),
-        ).where(counts.c.kind == "domain", counts.c.subject == domain, counts.c.day >= since)
+        ).where(counts.c.kind == "domain", counts.c.subject == domain, counts.c.day.in_(days))
     ).one()
     return bool(row[0]) and not row[1]
 
