@@ -4,6 +4,8 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from assay.model.name import Domain
 from assay.protocol.dkim import SINGLE_FIELDS, Result, SignatureRules
@@ -22,6 +24,11 @@ from signing import (
     zone,
 )
 from zone import Zone
+
+
+def _no_line_ends(octets: bytes) -> bytes:
+    return octets.translate(None, b"\r\n")
+
 
 FORMS = ["simple/simple", "simple/relaxed", "relaxed/simple", "relaxed/relaxed"]
 
@@ -48,6 +55,32 @@ def test_ed25519_signature(c: str) -> None:
     (evaluation,) = evaluate(sign_ed25519(c=c), zone(record(ed25519_key())))
     assert evaluation.result is Result.PASS, evaluation.reason
     assert (evaluation.algorithm, evaluation.key_bits) == ("ed25519-sha256", 256)
+
+
+#: Printable text and white space, with folds, and octets beyond ASCII.
+VALUES = st.lists(st.text('ab:;=.,<>@"() \t\u00e9', max_size=60), min_size=1, max_size=3).map(
+    lambda lines: "\r\n\t".join(line for number, line in enumerate(lines) if number == 0 or line.strip()).encode()
+)
+NAMES = st.sampled_from([b"To", b"TO", b"Subject", b"subject", b"Cc", b"X-Any"])
+BODIES = st.builds(
+    lambda lines, end: b"\r\n".join(lines) + end,
+    st.lists(st.one_of(st.text(".a= \t", max_size=90).map(str.encode), st.binary(max_size=90).map(_no_line_ends))),
+    st.sampled_from([b"", b"\r\n", b"\r\n\r\n", b" \r\n", b"\r\n \t\r\n\r\n"]),
+)
+
+
+@settings(max_examples=150, deadline=None)
+@given(st.sampled_from([sign_rsa, sign_ed25519]), st.sampled_from(FORMS), st.lists(st.tuples(NAMES, VALUES)), BODIES)
+def test_any_message_that_dkimpy_signs(
+    sign: Callable[..., bytes], c: str, fields: list[tuple[bytes, bytes]], body: bytes
+) -> None:
+    header = b"".join(b"%s:%s\r\n" % field for field in [*fields, (b"From", b" Ann <ann@example.org>")])
+    key = rsa_key() if sign is sign_rsa else ed25519_key()
+    message = sign(header + b"\r\n" + body, c=c)
+    (evaluation,) = evaluate(message, zone(record(key)), settings=SignatureRules(single_fields=()))
+    assert evaluation.result is Result.PASS, evaluation.reason
+    (evaluation,) = evaluate(message.replace(b"Ann <", b"Eve <"), zone(record(key)))
+    assert evaluation.result is Result.FAIL
 
 
 @pytest.mark.parametrize(
