@@ -133,6 +133,7 @@ def test_an_error_names_the_check(
     [
         ("ann@a.example", "SRS0=", "domain: not ours", os.EX_OK),
         (old(5), f"{old(5)} (sender is already rewritten", "ann@a.example", os.EX_OK),
+        (f"{'a' * 60}@a.example", "SRS0=", "domain: not ours", os.EX_OK),
         ("ann@srs.example", "ann@srs.example (sender is already rewritten", "form: not an SRS", 1),
         ("ann@ours.example", "ann@ours.example (sender domain ours.example is ours", "domain: not ours", 1),
         ("ann", "ann (sender is not a mailbox", "domain: not a mailbox", 1),
@@ -146,6 +147,15 @@ def test_test_shows_both_ways(
     assert head == "domain   srs.example, 2 secrets, valid for 21 days"
     assert there.startswith(f"forward  {forward}")
     assert back.startswith(f"reverse  {reverse}")
+    assert there.endswith("(local part of 83 octets, and some hosts refuse more than 64)") is (len(address) > 64)
+
+
+def test_forward_warns_of_a_long_local_part(configuration: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    arguments = ["--rcpt", "bob@b.example"]
+    assert main(["srs", "forward", "-c", str(configuration), f"{'a' * 60}@a.example", *arguments]) == os.EX_OK
+    printed = capsys.readouterr()
+    assert printed.out.startswith("SRS0=")
+    assert printed.err == "assay srs: warning: local part of 83 octets, and some hosts refuse more than 64\n"
 
 
 def test_it_needs_a_domain(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

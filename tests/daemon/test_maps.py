@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import os
+import re
 import socket
 import threading
 import time
@@ -11,8 +12,11 @@ from collections.abc import Iterator
 from contextlib import ExitStack, closing, suppress
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote_from_bytes
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from assay.config.endpoint import Endpoint
 from assay.daemon import maps
@@ -48,6 +52,7 @@ class Client:
         with suppress(ConnectionResetError):  # it closed without reading all
             while octets := self.socket.recv(65536):
                 received += octets
+        self.socket.close()
         return received
 
 
@@ -113,11 +118,39 @@ def test_an_unknown_map(serve: Any) -> None:
         b"-1:,",
         b"9:forward",
         b"\xff" * 100,
+        b" 3:abc,",
+        b"+3:abc,",
+        b"0x3:abc,",
+        b":,",
+        b"\xb2:ab,",
         b"1" * 10_000,
     ],
 )
 def test_nonsense_ends_the_connection(serve: Any, nonsense: bytes) -> None:
     assert serve(maps.socketmap(FOUND)).ask(nonsense) == b""
+
+
+def test_whatever_the_key_is_the_answers_stay_in_step(tmp_path: Path) -> None:
+    """A stranger chooses the sender: no octet of it ends an answer early or becomes a second one."""
+    good = netstring("forward ann@ours.example")
+
+    @settings(max_examples=150, deadline=None)
+    @given(st.binary(max_size=60), st.sampled_from([b"forward ", b"reverse ", b"reverse SRS0=aaaa=2W=a.example=", b""]))
+    def check(key: bytes, before: bytes) -> None:
+        text = before + key + b"@srs.example"
+        answers = Client(tmp_path / "socketmap").ask(good + b"%d:%s," % (len(text), text) + good)
+        assert re.fullmatch(rb"9:NOTFOUND ,\d+:(OK|NOTFOUND|PERM) [^\0\r\n]*,9:NOTFOUND ,", answers)
+        asked = quote_from_bytes(key + b"@a.example").encode()
+        answers = Client(tmp_path / "table").ask(b"get ann@ours.example\nget " + asked + b"\nget ann@ours.example\n")
+        lines = answers.splitlines(keepends=True)
+        assert [line[-1:] for line in lines] == [b"\n"] * 3
+        assert [line[:4] for line in lines[::2]] == [b"500 "] * 2
+
+    with ExitStack() as opened:
+        for name, handler in (("socketmap", maps.socketmap(FOUND)), ("table", maps.table(FOUND["forward"]))):
+            server = BoundedServer(Endpoint.parse(f"unix:{tmp_path / name}"), 0o600, handler, 9)
+            opened.enter_context(closing(server))
+        check()
 
 
 def test_octets_that_are_not_utf_8_are_not_found(serve: Any) -> None:

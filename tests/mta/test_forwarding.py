@@ -129,10 +129,11 @@ def test_postfix_asks_the_map_server(tmp_path: Path) -> None:
     lines = (PROJECT / "contrib/postfix/main.cf.srs").read_text().splitlines()
     settings = dict(line.split(" = ", 1) for line in lines if line and not line.startswith("#"))
     extra = {name: value.replace("127.0.0.1:8892", place) for name, value in settings.items()}
+    milter = free_port()
     aliases = {"virtual_alias_maps": "inline:{ { bob@ours.example = bob@last.example } }"}
     with (
-        Daemon(tmp_path, ROWS, socket=f"inet:{free_port()}@{HOST}", srs=section),
-        Postfix(extra=extra | aliases) as mta,
+        Daemon(tmp_path, ROWS, socket=f"inet:{milter}@{HOST}", srs=section),
+        Postfix(extra=extra | aliases | {"smtpd_milters": f"inet:{HOST}:{milter} inet:{HOST}:{milter}"}) as mta,
     ):
         mta.submit(MESSAGE, sender="ann@author.example", recipients=["bob@ours.example"])
         sender, _ = delivered(mta, "bob@last.example")
@@ -141,6 +142,10 @@ def test_postfix_asks_the_map_server(tmp_path: Path) -> None:
         assert delivered(mta, "carl@last.example")[0] == "carl@ours.example"
         mta.submit(MESSAGE, sender="", recipients=[sender])
         assert delivered(mta, "ann@author.example")[0] == ""
+        # Two milters and the map server rewrite it, and it is rewritten once.
+        mta.submit(MESSAGE, sender="eve@author.example", recipients=["eve@last.example"])
+        sender, _ = delivered(mta, "eve@last.example")
+        assert re.fullmatch("SRS0=[^=]{4}=[A-Z2-7]{2}=author.example=eve@srs.example", sender)
 
 
 def sendmail_settings(place: str) -> str:

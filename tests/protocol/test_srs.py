@@ -142,3 +142,93 @@ def test_mail_that_comes_by_us_again_gets_the_address_that_we_wrote_first() -> N
     assert again == first
     assert forward(forward(first + ".", theirs, NOW), ours, NOW) == first
     assert reverse(again, ours, NOW) == "ann@a.example"
+
+
+HOSTS = [Scheme(f"h{number}.example", (b"secret %d" % number,)) for number in range(5)]
+
+
+@given(st.lists(st.sampled_from(HOSTS), min_size=1, max_size=12), TEXT.filter(lambda user: not srs.is_srs(user)))
+def test_a_chain_and_its_loops_stay_short_and_lead_back(path: list[Scheme], user: str) -> None:
+    """However many hosts forward it, in any order: each writes SRS0 or SRS1 once, and a bounce goes by two at most."""
+    address = f"{user}@a.example"
+    for scheme in path:
+        address = forward(address, scheme, NOW)
+        assert len(address) <= len(f"SRS1=xxxx=h0.example==xxxx=2W=a.example={user}@h0.example")
+    by_domain = {scheme.domain: scheme for scheme in HOSTS}
+    hops = 0
+    while address != f"{user}@a.example":
+        address = reverse(address, by_domain[address.rpartition("@")[2]], NOW)
+        hops += 1
+    assert hops == (1 if path[-1] == path[0] else 2)
+
+
+def test_srs1_of_srs1_names_the_first_forwarder_and_no_other() -> None:
+    first = forward("ann@a.example", HOSTS[0], NOW)
+    second = forward(first, HOSTS[1], NOW)
+    third = forward(second, HOSTS[2], NOW)
+    assert third.endswith("@h2.example")
+    assert "h1.example" not in third
+    assert reverse(third, HOSTS[2], NOW) == first
+
+
+@pytest.mark.parametrize(
+    "rest", ["=abcd=2W=a.example=ann", "+x", "-x", "==", "=" * 60, "=SRS0=a=b=c=d", "=SRS1=a=b==c"]
+)
+def test_srs1_that_a_stranger_made_up_goes_to_nobody(rest: str) -> None:
+    assert fault(f"SRS1=abcd=victim.example={rest}@fwd.example") is Fault.HASH
+
+
+@pytest.mark.parametrize("user", ["j\u00f6rg", "\u7528\u6237", "\u0130i", "\u017f", "stra\u00dfe"])
+def test_local_parts_beyond_ascii(user: str) -> None:  # RFC 6531
+    address = forward(f"{user}@a.example", OURS, NOW)
+    assert reverse(address, OURS, NOW) == f"{user}@a.example"
+    # A hop that changes the case of ASCII, as hosts may not, but do (RFC 5321, 2.4).
+    folded = "".join(letter.lower() if letter.isascii() else letter for letter in address)
+    assert reverse(folded, OURS, NOW) == f"{user}@a.example"
+
+
+@pytest.mark.parametrize(
+    "user", ["a@b", "a@b.example", "SRS2=x", "a=b", "=", "+", "-", "a=b+c-d", "=a=", "SRS0", "a b", '"', "\\"]
+)
+@pytest.mark.parametrize("separator", srs.SEPARATORS)
+def test_local_parts_with_at_signs_and_separators(user: str, separator: str) -> None:
+    scheme = replace(OURS, separator=separator)
+    address = forward(f"{user}@a.example", scheme, NOW)
+    assert reverse(address, scheme, NOW) == f"{user}@a.example"
+    assert reverse(address, OURS, NOW) == f"{user}@a.example"
+
+
+def test_a_hash_that_is_cut_off_is_not_accepted() -> None:
+    """Four letters are a guess of one in millions; fewer, or none, must not be."""
+    address = forward("ann@a.example", replace(OURS, hash_length=27), NOW)
+    mark = address[5:32]
+    for length in range(28):
+        cut = address.replace(mark, mark[:length], 1)
+        if length >= OURS.min_hash_length:
+            assert reverse(cut, OURS, NOW) == "ann@a.example"
+        else:
+            assert fault(cut) is (Fault.HASH if length else Fault.FORM)
+
+
+@given(st.integers(-40, 40), st.integers(0, 3))
+def test_dates_around_the_end_of_their_cycle(days: int, cycles: int) -> None:
+    """Dates start again after 1024 days: none is valid a cycle later, and none from the future is."""
+    start = 18_432 * DAY  # a multiple of 1024 days, when dates are AA again
+    address = forward("ann@a.example", OURS, start)
+    assert "=AA=" in address
+    now = start + days * DAY
+    if 0 <= days <= OURS.max_age_days:
+        assert reverse(address, OURS, now) == "ann@a.example"
+        assert fault(address, now=now + 512 * DAY) is Fault.AGE
+    else:
+        assert fault(address, now=now + cycles * 1024 * DAY) is Fault.AGE
+    before = forward("ann@a.example", OURS, start - DAY)
+    assert "=77=" in before
+    assert reverse(before, OURS, start + DAY) == "ann@a.example"
+
+
+def test_a_long_domain_and_a_long_local_part_are_written_whole() -> None:
+    """Cut off, they would lead to somebody else. The log warns of what hosts may refuse."""
+    host = ".".join(["a" * 63] * 3 + ["b" * 61])
+    address = forward(f"{'u' * 300}@{host}", OURS, NOW)
+    assert reverse(address, OURS, NOW) == f"{'u' * 300}@{host}"

@@ -257,6 +257,21 @@ def test_the_log_does_not_warn_of_mail_with_a_signature_of_the_author(sections: 
     assert "srs.warning" not in log(verdict)
 
 
+@pytest.mark.parametrize(("octets", "warns"), [(64, False), (65, True)])
+def test_the_log_warns_of_a_local_part_that_hosts_may_refuse(
+    sections: dict[str, Any], octets: int, warns: bool
+) -> None:
+    user = "\u00e9" * ((octets - len("SRS0=xxxx=xx=author.example=")) // 2)
+    user += "a" * (octets - len("SRS0=xxxx=xx=author.example=") - len(user.encode()))
+    verdict = sent(sections, "bob@a.example", sender=f"{user}@author.example", dns=Zone({}))
+    assert envelope_edits(verdict)
+    said = f'srs.warning="local part of {octets} octets, and some hosts refuse more than 64"'
+    assert (said in log(verdict)) is warns
+    assert ("srs.warning" in log(verdict)) is warns
+    both = log(sent(sections, "bob@a.example", sender=f"{'a' * 60}@author.example"))
+    assert f'srs.warning="{WARNING}; local part of 88 octets, and some hosts' in both
+
+
 PAGE = Path(__file__).parents[2] / "docs" / "forwarding.md"
 
 

@@ -19,7 +19,7 @@ from assay.config.section import SettingError
 from assay.model.name import InvalidNameError, ReversePath, parse_mailbox
 from assay.model.printable import as_prose, escaped
 from assay.model.smtp import Client, Envelope
-from assay.policy import Rewriting
+from assay.policy import Rewriting, Rewritten
 from assay.policy.addresses import Entries
 from assay.protocol import srs
 
@@ -61,7 +61,7 @@ def _forward(options: argparse.Namespace) -> int:
     rules = [rule.name for rule in configuration.rule if rule.forward is not None]
     if rules:
         conditions.append(f"no rule decides otherwise ({', '.join(rules)})")
-    sender, why = _forwarded(
+    sender, rewritten = _forwarded(
         rewriting,
         options.address,
         Client(options.ip, daemon=options.daemon_name or ""),
@@ -69,10 +69,12 @@ def _forward(options: argparse.Namespace) -> int:
         options.login or "",
     )
     say([sender or "<>"])
-    if why:
-        print(f"assay srs: {escaped(why)}, so it is not rewritten", file=sys.stderr)
+    if rewritten.why:
+        print(f"assay srs: {escaped(rewritten.why)}, so it is not rewritten", file=sys.stderr)
     elif conditions:
         print(f"assay srs: provided that {escaped(', '.join(conditions))}", file=sys.stderr)
+    if rewritten.doubt:
+        print(f"assay srs: warning: {rewritten.doubt}", file=sys.stderr)
     return os.EX_OK
 
 
@@ -111,24 +113,25 @@ def _test(options: argparse.Namespace) -> int:
     number = len(scheme.secrets)
     say([f"domain   {scheme.domain}, {number} secret{'s' if number > 1 else ''}, valid for {scheme.max_age_days} days"])
     every = replace(rewriting, networks=None, daemon_names=frozenset(), logins=frozenset())
-    sender, why = _forwarded(every, options.address, Client())
-    say([f"forward  {sender or '<>'}" + (f" ({why}, so it is not rewritten)" if why else "")])
+    sender, rewritten = _forwarded(every, options.address, Client())
+    comment = f"{rewritten.why}, so it is not rewritten" if rewritten.why else rewritten.doubt
+    say([f"forward  {sender or '<>'}" + (f" ({comment})" if comment else "")])
     try:
         say([f"reverse  {_reversed(rewriting, options.address)}"])
     except srs.SrsError as error:
         say([f"reverse  {error.fault}: {error}"])
-        return 1 if why else os.EX_OK
+        return 1 if rewritten.why else os.EX_OK
     return os.EX_OK
 
 
 def _forwarded(
     rewriting: Rewriting, sender: str, client: Client, recipients: tuple[str, ...] = (), login: str = ""
-) -> tuple[str, str]:
-    """The address that the daemon rewrites the sender to; or the same address, and why."""
+) -> tuple[str, Rewritten]:
+    """The sender that a message would have, and what the daemon does about it."""
     path = ReversePath.parse(sender)
     envelope = Envelope(path, recipients, authenticated=login)
     rewritten = rewriting.forward(client, envelope, None, time.time())
-    return rewritten.sender or path.text, rewritten.why
+    return rewritten.sender or path.text, rewritten
 
 
 def _reversed(rewriting: Rewriting, recipient: str) -> str:

@@ -174,7 +174,8 @@ def _rewriting(verdict: Verdict) -> Iterator[tuple[str, object]]:
     if verdict.rewritten is not None:
         yield "srs", f"<{verdict.rewritten.sender}>" if verdict.rewritten.sender else "none"
         yield "srs.why", verdict.rewritten.why or None
-        yield "srs.warning", verdict.rewritten.warning or None
+        warnings = (verdict.rewritten.warning, verdict.rewritten.doubt)
+        yield "srs.warning", "; ".join(filter(None, warnings)) or None
 
 
 def _not_done(verdict: Verdict) -> str | None:

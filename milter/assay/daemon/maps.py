@@ -134,8 +134,8 @@ def socketmap(maps: Mapping[str, Lookup]) -> type[socketserver.StreamRequestHand
                 if not octet.isdigit() or len(digits) > 5:
                     return None
                 digits += octet
-            length = int(digits or b"0")
-            if length > MAX_REQUEST_OCTETS:
+            length = int(digits or b"-1")
+            if not 0 <= length <= MAX_REQUEST_OCTETS:
                 return None
             request = self.rfile.read(length + 1)
             return request[:-1] if len(request) == length + 1 and request.endswith(b",") else None

@@ -19,12 +19,14 @@ ANY_LOGIN = "*"
 class Rewritten(Struct, frozen=True):
     """The envelope sender that a forwarded message gets; empty if it keeps its own, and `why` says why.
 
-    `warning` is what the rewriting does not help against, in one clause.
+    `warning` is what the rewriting does not help against, and `doubt` why the next hop may refuse the sender, in one
+    clause each.
     """
 
     sender: str = ""
     why: str = ""
     warning: str = ""
+    doubt: str = ""
 
 
 class Rewriting(Struct, frozen=True):
@@ -55,7 +57,7 @@ class Rewriting(Struct, frozen=True):
         if why or mailbox is None:
             return Rewritten(why=why)
         sender = written(srs.forward(_plain(mailbox), self.scheme, now))
-        return Rewritten(sender, warning="" if _survives(judged) else _NO_HELP)
+        return Rewritten(sender, warning="" if _survives(judged) else _NO_HELP, doubt=_doubt(sender))
 
     def sender(self, address: str, now: float) -> str:
         """The address that a sender is rewritten to, whatever else is known of the message; empty if it is not.
@@ -155,6 +157,18 @@ def _has_domain(path: str) -> bool:
 
 #: SPF then passes for our domain, which is not the author's, so only a signature can be aligned (RFC 9989, 4.4).
 _NO_HELP = "DMARC fails at the next hop: no signature of the author domain passes"
+
+
+#: Octets of a local part that every host accepts; RFC 5321, 4.5.3.1.1. Most accept more, and 4.5.3.1 asks them to.
+MAX_LOCAL_PART = 64
+
+
+def _doubt(sender: str) -> str:
+    """An address holds the whole original one, so it may well be longer than that. No shorter form leads back."""
+    length = len(sender.rpartition("@")[0].encode())
+    if length <= MAX_LOCAL_PART:
+        return ""
+    return f"local part of {length} octets, and some hosts refuse more than {MAX_LOCAL_PART}"
 
 
 def _survives(judged: dmarc.Evaluation | None) -> bool:
