@@ -53,14 +53,16 @@ def zone_text(origin: str, *more: str) -> str:
 class Knot:
     """One server; a context manager that runs it."""
 
-    def __init__(self, folder: Path, zones: Mapping[str, str], *, of: Knot | None = None) -> None:
+    def __init__(self, folder: Path, zones: Mapping[str, str], *, of: Knot | None = None, signed: bool = False) -> None:
         """
         :param zones: the text of each zone by its name; those of a secondary are not used.
         :param of: the primary, for a secondary.
+        :param signed: sign the zones (DNSSEC).
         """
         self.folder = folder
         self.zones = zones
         self.primary = of
+        self.signed = signed
         self.address = "127.0.0.1" if of is None else "127.0.0.2"
         self.port = _free_port() if of is None else of.port
         self._process: subprocess.Popen[bytes] | None = None
@@ -165,6 +167,7 @@ template:
   - id: default
     storage: "{self.folder}"
     zonefile-sync: 0
+    dnssec-signing: {"on" if self.signed else "off"}
 zone:
 {zones}"""
 

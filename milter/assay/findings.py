@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterable, Sequence
 from msgspec import Struct
 
 from assay.assessment import Assessment
+from assay.inquiry import Grounds
 from assay.policy.decision import Stage
 from assay.protocol import arc, dkim, spf
 from assay.protocol.authres import Property
@@ -25,7 +26,7 @@ class Finding(Struct, frozen=True):
     `reason` for all. `written` is False if Authentication-Results omits the finding.
 
     `key` and `word` are the log's: findings with the same key share one entry. `more` are further entries after it.
-    `stage` is when the result becomes known, and the order in the log.
+    `stage` is when the result becomes known, and the order in the log. `grounds` are of its answers.
     """
 
     method: str
@@ -39,6 +40,7 @@ class Finding(Struct, frozen=True):
     word: str = ""
     more: tuple[tuple[str, object], ...] = ()
     stage: Stage = Stage.EOM
+    grounds: Grounds = Grounds.UNPROVEN
 
 
 def findings(assessment: Assessment) -> tuple[Finding, ...]:
@@ -64,6 +66,7 @@ def _iprev(assessment: Assessment) -> Iterable[Finding]:
             properties=(Property("policy", "iprev", str(evaluation.address)),),  # RFC 8601, 2.7.3
             key="iprev",
             stage=Stage.CONNECT,
+            grounds=evaluation.grounds,
         ),
     )
 
@@ -105,6 +108,7 @@ def _of_spf(evaluation: spf.Evaluation, properties: tuple[Property, ...], stage:
         key=f"spf.{evaluation.identity}",
         more=(("guessed", "yes"),) if evaluation.guessed else (),
         stage=stage,
+        grounds=evaluation.grounds,
     )
 
 
@@ -127,6 +131,7 @@ def _dkim(assessment: Assessment) -> Iterable[Finding]:
                 key="dkim",
                 word=f"{evaluation.result}:{where}" if where else "",
                 more=skipped if not found else (),
+                grounds=evaluation.grounds,
             )
         )
     return found
@@ -177,6 +182,7 @@ def _arc(assessment: Assessment) -> Iterable[Finding]:
             properties=tuple(properties),
             written=evaluation.result is not arc.Result.NONE,
             key="arc",
+            grounds=evaluation.grounds,
         ),
     )
 
@@ -193,6 +199,7 @@ def _sender_id(assessment: Assessment) -> Iterable[Finding]:
             reason=evaluation.reason,
             properties=(Property("header", evaluation.field, evaluation.sender),) if evaluation.field else (),
             key="senderid",
+            grounds=evaluation.grounds,
         ),
     )
 
@@ -218,6 +225,7 @@ def _dmarc(assessment: Assessment) -> Iterable[Finding]:
             properties=tuple(properties),
             key="dmarc",
             more=(("p", published),) if published is not None else (),
+            grounds=evaluation.grounds,
         ),
     )
 

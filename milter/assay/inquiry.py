@@ -23,7 +23,7 @@ waits for these for a moment at most.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Collection, Generator, Iterable, Sequence
 from enum import Enum, IntEnum, StrEnum
 from typing import Protocol, TypeVar, cast
 
@@ -112,6 +112,34 @@ class Answer(Struct, frozen=True):
     def texts(self) -> tuple[bytes, ...]:
         """The records of a TXT answer."""
         return cast(tuple[bytes, ...], self.records)
+
+
+class Grounds(Enum):
+    """What the answers are that a result rests on."""
+
+    SECURE = "secure"  #: all of them are
+    UNPROVEN = "unproven"  #: some are not, or there are none
+    STALE = "stale"  #: some have expired
+
+
+def grounds(answers: Iterable[Answer]) -> Grounds:
+    """The grounds of a result that rests on these answers."""
+    found = None
+    for answer in answers:
+        if answer.stale:
+            return Grounds.STALE
+        if not answer.secure:
+            found = Grounds.UNPROVEN
+        elif found is None:
+            found = Grounds.SECURE
+    return found or Grounds.UNPROVEN
+
+
+def joined(parts: Collection[Grounds]) -> Grounds:
+    """The grounds of a result that rests on several others."""
+    if Grounds.STALE in parts:
+        return Grounds.STALE
+    return Grounds.UNPROVEN if Grounds.UNPROVEN in parts or not parts else Grounds.SECURE
 
 
 #: In an `Eager` batch, the answer that is not there yet. Who takes it for an answer errs on the safe side.

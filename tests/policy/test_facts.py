@@ -13,6 +13,7 @@ import pytest
 from msgspec.structs import replace
 
 from assay.assessment import Assessment
+from assay.inquiry import Grounds
 from assay.model.message import Header, HeaderField
 from assay.model.name import Domain, Mailbox, ReversePath
 from assay.model.smtp import Client, Envelope
@@ -48,10 +49,19 @@ FULL = Assessment(
         explanation="go away",
         all_matched=True,
         guessed=True,
+        grounds=Grounds.SECURE,
     ),
     dkim=(
         dkim.Evaluation(
-            dkim.Result.PASS, "", SIGNATURE, AUTHOR, "@author.example", "sel", "rsa-sha256", signed_fields=("from",)
+            dkim.Result.PASS,
+            "",
+            SIGNATURE,
+            AUTHOR,
+            "@author.example",
+            "sel",
+            "rsa-sha256",
+            signed_fields=("from",),
+            grounds=Grounds.STALE,
         ),
         dkim.Evaluation(dkim.Result.NEUTRAL, "not readable", SIGNATURE),
     ),
@@ -65,6 +75,7 @@ FULL = Assessment(
         dkim_aligned=True,
         aligned=(dmarc.Identifier(AUTHOR, "pass"),),
         organizational_domain=AUTHOR,
+        grounds=Grounds.STALE,
     ),
     header=Header(
         (HeaderField(b"LIST-ID", b" <l.example>"), HeaderField(b"X-Two", b" 1"), HeaderField(b"x-two", b"2"))
@@ -121,16 +132,24 @@ LOGGED = (
     '{"client":{"address":"192.0.2.1","name":"mail.sender.example","daemon":"smtpd"},"direction":"outbound","helo":"helo.example",'
     '"mail_from":{"address":"joe@sender.example","local_part":"joe","domain":"sender.example","authenticated":"joe"},'
     '"rcpt":["ann@example.net"],"iprev":{"result":"pass","name":"a.example","names":["a.example","b.example"],'
-    '"confirmed":["a.example"],"reason":"why"},"spf":{"helo":{"result":"none","domain":"","mechanism":"","by_all":false,"guessed":false,'
-    '"reason":"no record","explanation":""},"mailfrom":{"result":"fail","domain":"sender.example","mechanism":"-all",'
-    '"by_all":true,"guessed":true,"reason":"because","explanation":"go away"}},"from":{"domain":"author.example",'
+    '"confirmed":["a.example"],"reason":"why",'
+    '"dnssec":false,"stale":false},"spf":{"helo":{"result":"none","domain":"","mechanism":"","by_all":false,"guessed":false,'
+    '"reason":"no record","explanation":"",'
+    '"dnssec":false,"stale":false},"mailfrom":{"result":"fail","domain":"sender.example","mechanism":"-all",'
+    '"by_all":true,"guessed":true,"reason":"because","explanation":"go away",'
+    '"dnssec":true,"stale":false}},"from":{"domain":"author.example",'
     '"domains":["author.example"],"address":"joe@author.example","fault":""},"dkim":[{"result":"pass","domain":"author.example","selector":"sel",'
     '"identity":"@author.example","algorithm":"rsa-sha256","testing":false,"aligned":true,"fields":["from"],'
-    '"reason":""},{"result":"neutral","domain":"","selector":"","identity":"","algorithm":"","testing":false,'
-    '"aligned":false,"fields":[],"reason":"not readable"}],"arc":{"result":"pass","sealers":["list.example"],'
-    '"trusted":true,"reason":"whole"},"senderid":{"result":"pass","domain":"sender.example","reason":"","explanation":""},'
+    '"reason":"",'
+    '"dnssec":false,"stale":true},{"result":"neutral","domain":"","selector":"","identity":"","algorithm":"","testing":false,'
+    '"aligned":false,"fields":[],"reason":"not readable",'
+    '"dnssec":false,"stale":false}],"arc":{"result":"pass","sealers":["list.example"],'
+    '"trusted":true,"reason":"whole",'
+    '"dnssec":false,"stale":false},"senderid":{"result":"pass","domain":"sender.example","reason":"","explanation":"",'
+    '"dnssec":false,"stale":false},'
     '"dmarc":{"result":"pass","policy":"reject","disposition":"none","domain":"author.example",'
-    '"organizational_domain":"author.example","spf_aligned":false,"dkim_aligned":true,"reason":"aligned"},'
+    '"organizational_domain":"author.example","spf_aligned":false,"dkim_aligned":true,"reason":"aligned",'
+    '"dnssec":false,"stale":true},'
     '"list":{"id":"<l.example>"},"header":{"x-two":["1","2"],"x-none":[]}}'
 )
 

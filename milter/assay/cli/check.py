@@ -17,7 +17,7 @@ from assay.cli.plain import plain
 from assay.cli.serve import read_configuration
 from assay.config import Configuration, make_resolver, make_settings, make_trust
 from assay.findings import Finding
-from assay.inquiry import Answer, Question
+from assay.inquiry import Answer, Grounds, Question
 from assay.model.edits import Insert, Remove
 from assay.model.message import split_message
 from assay.policy import Action, Decision, Stage
@@ -186,9 +186,15 @@ def _asked_for(decision: Decision, where: str) -> str:
 
 def _found(finding: Finding) -> str:
     result = f"{finding.result} ({finding.about})" if finding.about else finding.result
-    return f"{finding.method:<8} {result}: {finding.reason}" if finding.reason else f"{finding.method:<8} {result}"
+    line = f"{finding.method:<8} {result}: {finding.reason}" if finding.reason else f"{finding.method:<8} {result}"
+    return line + _RESTS_ON[finding.grounds]
 
 
+_RESTS_ON = {
+    Grounds.SECURE: "; its DNS answers are secure (DNSSEC)",
+    Grounds.UNPROVEN: "",
+    Grounds.STALE: "; some of its DNS answers have expired",
+}
 _ENDS = {Action.QUARANTINE: "quarantined", Action.DISCARD: "discarded"}
 
 

@@ -7,10 +7,12 @@ import json
 from collections.abc import Iterable
 
 from assay.cli.plain import plain
-from assay.inquiry import MX, Answer, Outcome, Question, Record
+from assay.inquiry import MX, Answer, Grounds, Outcome, Question, Record, grounds
 from assay.model.printable import escaped
 
 MAX_LISTED = 20  # records shown of one answer; our choice: --json has all
+
+_WORTH = {Grounds.SECURE: " (secure)", Grounds.UNPROVEN: "", Grounds.STALE: " (an expired answer)"}
 
 
 def say(lines: Iterable[str]) -> None:
@@ -26,7 +28,7 @@ def say_object(value: object) -> None:
 
 def lookup(question: Question, answer: Answer, *, count: bool = False) -> str:
     """A question and its answer in words, or with `count` only the number of its records."""
-    asked = f"{question.type} {question.name or '(empty name)'}{' (an expired answer)' if answer.stale else ''}"
+    asked = f"{question.type} {question.name or '(empty name)'}{_WORTH[grounds((answer,))]}"
     match answer.outcome:
         case Outcome.NXDOMAIN:
             return f"{asked}: the name does not exist"

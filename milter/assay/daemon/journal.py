@@ -21,6 +21,7 @@ from assay.daemon.keeper import Keeper
 from assay.daemon.meter import Meter
 from assay.daemon.seldom import Seldom
 from assay.findings import Finding
+from assay.inquiry import Grounds
 from assay.log import appended
 from assay.log.appended import AppendedFile
 from assay.metrics import Page
@@ -245,6 +246,10 @@ def _evaluations(verdict: Verdict) -> list[tuple[str, object]]:
         entries.append((key, ",".join([finding.word or finding.result for finding in found[:MAX_SHOWN]])))
         for finding in found:
             entries += finding.more
+    for word, kind in (("dnssec", Grounds.SECURE), ("stale", Grounds.STALE)):
+        resting = [key for key, found in by_key.items() if any(finding.grounds is kind for finding in found)]
+        if resting:
+            entries.append((word, ",".join(resting)))
     return entries
 
 

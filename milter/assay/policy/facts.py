@@ -6,6 +6,7 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 
 from assay.assessment import Assessment
+from assay.inquiry import Grounds
 from assay.model.message import HeaderField
 from assay.model.name import Domain, InvalidNameError, ReversePath
 from assay.policy.addresses import normal_address, normal_mailbox
@@ -103,6 +104,8 @@ def _iprev(evaluation: iprev.Evaluation | None) -> IprevFacts:
         tuple(evaluation.names),
         tuple(evaluation.confirmed),
         evaluation.reason,
+        evaluation.grounds is Grounds.SECURE,
+        evaluation.grounds is Grounds.STALE,
     )
 
 
@@ -117,6 +120,8 @@ def _spf(evaluation: spf.Evaluation | None) -> SpfIdentityFacts:
         evaluation.guessed,
         evaluation.reason,
         evaluation.explanation,
+        evaluation.grounds is Grounds.SECURE,
+        evaluation.grounds is Grounds.STALE,
     )
 
 
@@ -147,6 +152,8 @@ def _dkim(evaluation: dkim.Evaluation, judged: dmarc.Evaluation | None) -> Signa
         aligned and evaluation.result is dkim.Result.PASS,
         _field_names(evaluation.signed_fields),
         evaluation.reason,
+        evaluation.grounds is Grounds.SECURE,
+        evaluation.grounds is Grounds.STALE,
     )
 
 
@@ -163,6 +170,8 @@ def _arc(evaluation: arc.Evaluation | None, trusted: Collection[Domain], author:
         tuple([str(sealer.domain) for sealer in evaluation.sealers]),
         _vouched(evaluation, trusted, author),
         evaluation.reason,
+        evaluation.grounds is Grounds.SECURE,
+        evaluation.grounds is Grounds.STALE,
     )
 
 
@@ -199,7 +208,12 @@ def _sender_id(evaluation: senderid.Evaluation | None) -> SenderIdFacts:
     if evaluation is None:
         return _NO_SENDER_ID
     return SenderIdFacts(
-        str(evaluation.result), str(evaluation.domain or ""), evaluation.reason, evaluation.explanation
+        str(evaluation.result),
+        str(evaluation.domain or ""),
+        evaluation.reason,
+        evaluation.explanation,
+        evaluation.grounds is Grounds.SECURE,
+        evaluation.grounds is Grounds.STALE,
     )
 
 
@@ -215,4 +229,6 @@ def _dmarc(evaluation: dmarc.Evaluation | None) -> DmarcFacts:
         evaluation.spf_aligned,
         evaluation.dkim_aligned,
         evaluation.reason,
+        evaluation.grounds is Grounds.SECURE,
+        evaluation.grounds is Grounds.STALE,
     )

@@ -3,6 +3,8 @@
 
 `Facts` is the vocabulary, with its types. Its JSON form is that of the facts log, so that another configuration can
 judge a logged message again (``assay policy try``). A rule that names anything else is an error at start.
+
+Of each method, `dnssec` is whether all answers behind the result were secure, and `stale` whether some had expired.
 """
 
 from __future__ import annotations
@@ -44,6 +46,8 @@ class IprevFacts(Struct, frozen=True):
     names: tuple[str, ...] = ()
     confirmed: tuple[str, ...] = ()
     reason: str = ""
+    dnssec: bool = False
+    stale: bool = False
 
 
 class SpfIdentityFacts(Struct, frozen=True):
@@ -56,6 +60,8 @@ class SpfIdentityFacts(Struct, frozen=True):
     guessed: bool = False
     reason: str = ""
     explanation: str = ""
+    dnssec: bool = False
+    stale: bool = False
 
 
 class SpfFacts(Struct, frozen=True):
@@ -86,6 +92,8 @@ class SignatureFacts(Struct, frozen=True):
     aligned: bool = False
     fields: tuple[str, ...] = ()
     reason: str = ""
+    dnssec: bool = False
+    stale: bool = False
 
 
 class ArcFacts(Struct, frozen=True):
@@ -95,6 +103,8 @@ class ArcFacts(Struct, frozen=True):
     sealers: tuple[str, ...] = ()
     trusted: bool = False
     reason: str = ""
+    dnssec: bool = False
+    stale: bool = False
 
 
 class SenderIdFacts(Struct, frozen=True):
@@ -104,6 +114,8 @@ class SenderIdFacts(Struct, frozen=True):
     domain: str = ""
     reason: str = ""
     explanation: str = ""
+    dnssec: bool = False
+    stale: bool = False
 
 
 class DmarcFacts(Struct, frozen=True):
@@ -117,6 +129,8 @@ class DmarcFacts(Struct, frozen=True):
     spf_aligned: bool = False
     dkim_aligned: bool = False
     reason: str = ""
+    dnssec: bool = False
+    stale: bool = False
 
 
 class ListFacts(Struct, frozen=True):

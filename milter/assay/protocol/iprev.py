@@ -14,7 +14,7 @@ from enum import StrEnum
 
 from msgspec import Struct
 
-from assay.inquiry import PENDING, Answer, Brief, Eager, Inquiry, Outcome, Question, RecordType
+from assay.inquiry import PENDING, Answer, Brief, Eager, Grounds, Inquiry, Outcome, Question, RecordType, grounds
 from assay.model.smtp import Address, canonical_address
 
 MAX_PTR_NAMES = 10  # RFC 7208, 4.6.4 has this bound for SPF's "ptr"; RFC 8601 leaves one to us
@@ -35,7 +35,8 @@ class Evaluation(Struct, frozen=True):
     `name` is the first confirmed name, else the first name the address has, else empty. `names` are all that were
     looked up, as the DNS gave them: a stranger writes them, so escape them wherever they are shown. `confirmed` are
     those of them that have the address; not those whose servers are slow to answer, if there is another. The owner of
-    the reverse zone can write any name into it, so only the confirmed names say whose client this is.
+    the reverse zone can write any name into it, so only the confirmed names say whose client this is. `grounds` are of
+    the PTR answer and, for a pass, that of `name`.
     """
 
     result: Result
@@ -44,6 +45,7 @@ class Evaluation(Struct, frozen=True):
     names: tuple[str, ...]
     confirmed: tuple[str, ...]
     reason: str
+    grounds: Grounds = Grounds.UNPROVEN
 
 
 def evaluate(address: Address) -> Inquiry[Evaluation]:
@@ -55,7 +57,8 @@ def evaluate(address: Address) -> Inquiry[Evaluation]:
     # Each name is looked up once, in the order of the answer. The root is not a host name.
     names = tuple(dict.fromkeys(name for name in pointers.names if name))[:MAX_PTR_NAMES]
     if pointers.outcome is not Outcome.FOUND or not names:
-        return Evaluation(Result.PERMERROR, address, "", (), (), f"{address} has no PTR record")
+        reason = f"{address} has no PTR record"
+        return Evaluation(Result.PERMERROR, address, "", (), (), reason, grounds((pointers,)))
     kind = RecordType.A if address.version == 4 else RecordType.AAAA
     answers: dict[str, Answer] = {}
     confirmed: tuple[str, ...] = ()
@@ -67,13 +70,15 @@ def evaluate(address: Address) -> Inquiry[Evaluation]:
         confirmed = tuple(name for name in names if name in answers and address in answers[name].addresses)
     if confirmed:
         reason = f"{confirmed[0]} has the address {address}"
-        return Evaluation(Result.PASS, address, confirmed[0], names, confirmed, reason)
+        rests_on = grounds((pointers, answers[confirmed[0]]))
+        return Evaluation(Result.PASS, address, confirmed[0], names, confirmed, reason, rests_on)
     for name in names:
         answer = answers[name]
         if answer.outcome is Outcome.TEMPFAIL:  # the name that we could not look up may be the right one
             reason = f"{kind} lookup of {name} failed: {answer.reason}"
             return Evaluation(Result.TEMPERROR, address, names[0], names, (), reason)
-    return Evaluation(Result.FAIL, address, names[0], names, (), _mismatch(address, names, kind))
+    rests_on = grounds((pointers, *answers.values()))
+    return Evaluation(Result.FAIL, address, names[0], names, (), _mismatch(address, names, kind), rests_on)
 
 
 def _mismatch(address: Address, names: tuple[str, ...], kind: RecordType) -> str:

@@ -17,7 +17,7 @@ from functools import partial
 from msgspec import Struct
 from msgspec.structs import replace
 
-from assay.inquiry import Inquiry
+from assay.inquiry import Grounds, Inquiry
 from assay.model.message import Header, HeaderField
 from assay.model.name import Domain, InvalidNameError, Mailbox
 from assay.protocol import spf
@@ -81,6 +81,7 @@ class Evaluation(Struct, frozen=True):
     explanation: str = ""
     dns_terms: int = 0
     void_lookups: int = 0
+    grounds: Grounds = Grounds.UNPROVEN
 
 
 # RFC 4406, 3.1: the version, and scopes without white space. No repeated class contains the comma: linear. The minor
@@ -148,6 +149,7 @@ def check_host(request: spf.Request, scope: Scope, *, field: str = "", spf1: Spf
         evaluation.explanation,
         evaluation.dns_terms,
         evaluation.void_lookups,
+        evaluation.grounds,
     )
 
 

@@ -193,9 +193,10 @@ class Judging:
         # RFC 9989, 4.4.2: only the MAIL FROM identity counts, never HELO; and only a record that was published.
         by_spf = None
         if mail_from is not None and mail_from.domain is not None:
-            by_spf = dmarc.Identifier(mail_from.domain, spf.Result.NONE if mail_from.guessed else mail_from.result)
+            word = spf.Result.NONE if mail_from.guessed else mail_from.result
+            by_spf = dmarc.Identifier(mail_from.domain, word, mail_from.grounds)
         by_dkim = [
-            dmarc.Identifier(signature.domain, signature.result)
+            dmarc.Identifier(signature.domain, signature.result, signature.grounds)
             for signature in signatures
             if signature.domain is not None
         ]

@@ -10,7 +10,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from hypothesis import given
 from hypothesis import strategies as st
 
-from assay.inquiry import Answer, Outcome, Question, RecordType
+from assay.inquiry import Answer, Grounds, Outcome, Question, RecordType
 from assay.protocol import dkim
 from assay.protocol.dkim.key import MAX_RECORD_LENGTH, MAX_RECORDS, read_answer
 from signing import KEY_NAME, ed25519_key, public_octets, record, rsa_key
@@ -99,7 +99,7 @@ def test_no_key(text: str, reason: str) -> None:
 
 @pytest.mark.parametrize("outcome", [Outcome.NODATA, Outcome.NXDOMAIN, Outcome.TEMPFAIL])
 def test_no_record(outcome: Outcome) -> None:
-    assert read_answer(QUESTION, Answer(outcome, reason="why")) == dkim.KeyLookup(KEY_NAME, outcome, (), False, "why")
+    assert read_answer(QUESTION, Answer(outcome, reason="why")) == dkim.KeyLookup(KEY_NAME, outcome, reason="why")
 
 
 def test_several_records_are_bounded_and_those_with_a_key_come_first() -> None:
@@ -108,7 +108,7 @@ def test_several_records_are_bounded_and_those_with_a_key_come_first() -> None:
     lookup = read_answer(QUESTION, Answer(Outcome.FOUND, texts, secure=True))
     assert len(lookup.keys) == MAX_RECORDS
     assert isinstance(lookup.keys[0], dkim.Key)
-    assert lookup.secure
+    assert lookup.grounds is Grounds.SECURE
 
 
 def test_a_loaded_key_is_kept() -> None:

@@ -7,6 +7,7 @@ from enum import StrEnum
 
 from msgspec import Struct
 
+from assay.inquiry import Grounds
 from assay.model.name import Domain
 
 
@@ -38,7 +39,7 @@ class Evaluation(Struct, frozen=True):
 
     `instance` is the number of sets, 0 without any or if the structure is unclear. `oldest_pass` is the
     instance since which the signed content did not change, 0 where it never did, None where the chain does not pass.
-    `sealers` are from the first to the last; none where the structure is broken.
+    `sealers` are from the first to the last; none where the structure is broken. `grounds` are of the keys' answers.
     """
 
     result: Result
@@ -46,3 +47,4 @@ class Evaluation(Struct, frozen=True):
     instance: int = 0
     oldest_pass: int | None = None
     sealers: tuple[Sealer, ...] = ()
+    grounds: Grounds = Grounds.UNPROVEN

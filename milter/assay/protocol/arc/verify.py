@@ -14,7 +14,7 @@ from contextlib import suppress
 from msgspec import Struct
 from msgspec.structs import replace
 
-from assay.inquiry import Inquiry, Outcome
+from assay.inquiry import Grounds, Inquiry, Outcome, joined
 from assay.model.message import Header, HeaderField
 from assay.protocol import dkim
 from assay.protocol.arc.chain import MESSAGE_SIGNATURE, SEAL, ARCSet, Chain, Seal
@@ -101,6 +101,19 @@ def verify(
     :param now: the time of arrival in Unix seconds.
     :param settings: the rules for keys and signatures. SHA-1 is never accepted: ARC is younger than RFC 8301.
     """
+    evaluation = _verify(chain, lookups, header, hashes, now, settings)
+    rests_on = joined([lookup.grounds for lookup in lookups.keys.values()])
+    return evaluation if rests_on is Grounds.UNPROVEN else replace(evaluation, grounds=rests_on)
+
+
+def _verify(
+    chain: Chain,
+    lookups: Lookups,
+    header: Header,
+    hashes: dkim.BodyHashes,
+    now: int,
+    settings: dkim.SignatureRules,
+) -> Evaluation:
     if lookups.fault:
         return _fail(chain, lookups.fault)
     rules = _rules(settings)

@@ -21,7 +21,7 @@ from cryptography.hazmat.primitives.serialization import load_der_public_key
 from msgspec import Struct
 
 from assay.caches import remember
-from assay.inquiry import Answer, Inquiry, Outcome, Question, RecordType
+from assay.inquiry import Answer, Grounds, Inquiry, Outcome, Question, RecordType, grounds
 from assay.model.name import Domain
 from assay.protocol.dkim.signature import Algorithm, Signature, key_name
 from assay.protocol.syntax.tags import TagListError, decode_base64, parse_tags, split_list
@@ -76,12 +76,12 @@ class KeyFault(Struct, frozen=True):
 
 
 class KeyLookup(Struct, frozen=True):
-    """What was found at `name`. `secure` is whether the DNS answer was validated (DNSSEC)."""
+    """What was found at `name`."""
 
     name: str
     outcome: Outcome
     keys: tuple[Key | KeyFault, ...] = ()
-    secure: bool = False
+    grounds: Grounds = Grounds.UNPROVEN
     reason: str = ""
 
 
@@ -100,7 +100,7 @@ def key_question(domain: Domain, selector: Domain) -> Question:
 def read_answer(question: Question, answer: Answer) -> KeyLookup:
     """Parse the records that came back for a `key_question`."""
     keys = tuple(map(parse_key, _bounded(answer.texts))) if answer.outcome is Outcome.FOUND else ()
-    return KeyLookup(question.name, answer.outcome, keys, answer.secure, answer.reason)
+    return KeyLookup(question.name, answer.outcome, keys, grounds((answer,)), answer.reason)
 
 
 def parse_key(record: bytes) -> Key | KeyFault:

@@ -7,6 +7,7 @@ from enum import StrEnum
 
 from msgspec import Struct
 
+from assay.inquiry import Grounds
 from assay.model.message import HeaderField
 from assay.model.name import Domain
 
@@ -31,7 +32,7 @@ class Evaluation(Struct, frozen=True):
     `selector` is s= likewise; `algorithm` is a= and `b` the whole b= without white space (RFC 6008 wants a unique
     prefix of it). `testing` is whether the key record has t=y. `body_length` is l=, None where
     absent. `policy` names the local rule behind the result ``policy``. `key_bits` is the size of the key that was
-    used last, 0 for none. `signed_fields` are the names of h= in lower case.
+    used last, 0 for none. `signed_fields` are the names of h= in lower case. `grounds` are of the key's answer.
     """
 
     result: Result
@@ -47,3 +48,4 @@ class Evaluation(Struct, frozen=True):
     policy: str = ""
     key_bits: int = 0
     signed_fields: tuple[str, ...] = ()
+    grounds: Grounds = Grounds.UNPROVEN

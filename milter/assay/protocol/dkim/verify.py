@@ -9,8 +9,9 @@ The order is the RFC's: the signature itself, the key, the body, the header. Fai
 from __future__ import annotations
 
 from msgspec import Struct
+from msgspec.structs import replace
 
-from assay.inquiry import Outcome
+from assay.inquiry import Grounds, Outcome
 from assay.model.message import Header
 from assay.protocol.dkim.canonical import (
     BodyHashes,
@@ -94,6 +95,19 @@ def verify(
     objection = _object_to_signature(signature, now, settings)
     if objection:
         return _evaluation(signature, Result.PERMERROR, objection)
+    found = _verify_with_keys(signature, key_lookup, header, hashes, settings, signing_key)
+    # Most keys are in zones without DNSSEC.
+    return found if key_lookup.grounds is Grounds.UNPROVEN else replace(found, grounds=key_lookup.grounds)
+
+
+def _verify_with_keys(
+    signature: Signature,
+    key_lookup: KeyLookup,
+    header: Header,
+    hashes: BodyHashes,
+    settings: SignatureRules,
+    signing_key: Key | None,
+) -> Evaluation:
     usable = _usable_keys(signature, key_lookup, settings) if signing_key is None else _UsableKeys((signing_key,))
     if isinstance(usable, Evaluation):
         return usable

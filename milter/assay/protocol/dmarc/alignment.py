@@ -11,8 +11,11 @@ Nothing here looks at SPF or DKIM results; `evaluate` does.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from enum import Enum
+from types import MappingProxyType
+
+from msgspec import Struct
 
 from assay.inquiry import Answer, Inquiry
 from assay.model.name import Domain
@@ -34,14 +37,19 @@ class DomainAlignment(Enum):
     UNKNOWN = "unknown"
 
 
+class Verdicts(Struct, frozen=True):
+    """Whether each domain is aligned, and the answers that this rests on besides the author domain's own record."""
+
+    of: Mapping[Domain, DomainAlignment]
+    answers: Mapping[Domain, tuple[Answer, ...]] = MappingProxyType({})
+
+
 def strict(discovery: Discovery, domain: Domain) -> DomainAlignment:
     """Strict alignment: the same name (RFC 9989, 4.4)."""
     return DomainAlignment.ALIGNED if domain == discovery.author_domain else DomainAlignment.NOT_ALIGNED
 
 
-def relaxed(
-    discovery: Discovery, domains: Iterable[Domain], passed: Collection[Domain] = ()
-) -> Inquiry[dict[Domain, DomainAlignment]]:
+def relaxed(discovery: Discovery, domains: Iterable[Domain], passed: Collection[Domain] = ()) -> Inquiry[Verdicts]:
     """Relaxed alignment: the same organizational domain (RFC 9989, 4.4), with all walks in one batch of questions.
 
     :param domains: the most important first, because `MAX_WALKED_NAMES` bounds how many are walked.
@@ -57,14 +65,16 @@ def relaxed(
             ours = read_walk(author, answers) if answers else ours
         found = {domain: _without_walk(discovery, ours, domain) for domain in domains}
         if None not in found.values() and DomainAlignment.UNKNOWN not in found.values():
-            return {domain: verdict for domain, verdict in found.items() if verdict is not None}
+            verdicts = {domain: verdict for domain, verdict in found.items() if verdict is not None}
+            return Verdicts(verdicts, _read(author, ours, verdicts, {}))
         wanted = [*walked, *(domain for domain in domains if found[domain] is None and domain not in walked)]
         walked = _affordable(author, wanted, MAX_WALKED_NAMES)
         missing: dict[str, None] = {}
-        verdicts: dict[Domain, DomainAlignment] = {}
+        verdicts = {}
+        ways: dict[Domain, Walk] = {}
         for domain, verdict in found.items():
             if verdict is None and domain in walked and ours is not None:
-                way = read_walk(domain, answers)
+                way = ways[domain] = read_walk(domain, answers)
                 verdict = _compared(ours, way)
                 if verdict is DomainAlignment.UNKNOWN and way.pending:
                     missing |= dict.fromkeys(targets(domain))
@@ -76,8 +86,21 @@ def relaxed(
             missing |= dict.fromkeys(targets(author))
         asked = questions(name for name in missing if name not in answers)
         if not asked:
-            return verdicts
+            return Verdicts(verdicts, _read(author, ours, verdicts, ways))
         answers |= answers_by_name(asked, (yield asked))
+
+
+def _read(
+    author: Domain, ours: Walk | None, domains: Iterable[Domain], ways: Mapping[Domain, Walk]
+) -> dict[Domain, tuple[Answer, ...]]:
+    """The answers behind each verdict: the author's own name needs none, and a list of suffixes replaces all."""
+    if ours is None:
+        return {}
+    return {
+        domain: ours.answers + (ways[domain].answers if domain in ways else ())
+        for domain in domains
+        if domain != author
+    }
 
 
 def walk_ahead(author_domain: Domain, domains: Iterable[Domain]) -> Inquiry[None]:

@@ -13,7 +13,7 @@ from __future__ import annotations
 from msgspec import Struct
 from msgspec.structs import replace
 
-from assay.inquiry import Answer, Inquiry, Outcome, Question, RecordType
+from assay.inquiry import Answer, Grounds, Inquiry, Outcome, Question, RecordType, grounds, joined
 from assay.model.name import Domain
 from assay.protocol.dmarc.record import DmarcPolicy, DmarcRecord
 from assay.protocol.dmarc.result import DiscoveryMethod, Result
@@ -40,7 +40,8 @@ class Discovery(Struct, frozen=True):
     the record was found. `organizational_domain` is None where a question failed, and where the author domain has its
     own record and the rest of the `walk`, which is for alignment only, is slow to answer. `exists` is whether the
     author domain exists, None if that did not matter. `queries` are the names that policy discovery queries, in order.
-    `failure` names a question that had no answer. `notes` tell a postmaster what was wrong with the records.
+    `failure` names a question that had no answer. `notes` tell a postmaster what was wrong with the records. `grounds`
+    are of the answers to `queries`, and of the one about `exists`.
     """
 
     author_domain: Domain
@@ -56,6 +57,7 @@ class Discovery(Struct, frozen=True):
     failure: str = ""
     public_suffix: PublicSuffix | None = None
     walk: Walk | None = None
+    grounds: Grounds = Grounds.UNPROVEN
 
     @property
     def method(self) -> DiscoveryMethod:
@@ -83,10 +85,12 @@ def discover(author_domain: Domain, *, public_suffix: PublicSuffix | None = None
         notes=way.notes,
         failure=way.failure,
         walk=way,
+        grounds=grounds(way.answers),
     )
     if _has_own_record(way):
         # RFC 9989, 4.10.1: the author domain's own record comes first. The rest of the walk is for alignment only.
-        return _applied(replace(discovery, queries=way.queries[:1]), way.found[0])
+        own = replace(discovery, queries=way.queries[:1], grounds=grounds(way.answers[:1]))
+        return _applied(own, way.found[0])
     if way.failure:
         return replace(discovery, result=Result.TEMPERROR, reason=way.failure)  # RFC 9989, 5.3.6
     applicable = _applicable(way)
@@ -118,7 +122,8 @@ def _applied_to_subdomain(discovery: Discovery, found: Found) -> Inquiry[Discove
         if answer.outcome is Outcome.TEMPFAIL:
             failure = f"A lookup of {discovery.author_domain} failed, so sp= or np= is undecided: {answer.reason}"
             return replace(_applied(discovery, found), policy=None, failure=failure)
-        discovery = replace(discovery, exists=answer.outcome is not Outcome.NXDOMAIN)
+        rests_on = joined((discovery.grounds, grounds((answer,))))
+        discovery = replace(discovery, exists=answer.outcome is not Outcome.NXDOMAIN, grounds=rests_on)
     return _applied(discovery, found)
 
 
@@ -153,6 +158,7 @@ def _discover_by_suffix(author_domain: Domain, public_suffix: PublicSuffix) -> I
     domains = tuple(dict.fromkeys((author_domain, organizational)))
     answers: dict[str, Answer] = {}
     notes: list[str] = []
+    read: list[Answer] = []
     discovery = Discovery(author_domain, None, "", organizational_domain=organizational, public_suffix=public_suffix)
     for domain in domains:
         while domain.name not in answers:  # nobody waits for the second record if the first one applies
@@ -162,7 +168,9 @@ def _discover_by_suffix(author_domain: Domain, public_suffix: PublicSuffix) -> I
         exists = discovery.exists
         if domain == author_domain and answer.outcome in (Outcome.FOUND, Outcome.NODATA):
             exists = True
-        discovery = replace(discovery, queries=(*discovery.queries, owner(domain.name)), exists=exists)
+        read.append(answer)
+        asked_for = (*discovery.queries, owner(domain.name))
+        discovery = replace(discovery, queries=asked_for, exists=exists, grounds=grounds(read))
         if answer.outcome is Outcome.TEMPFAIL:
             reason = failure_of(domain.name, answer)
             return replace(discovery, result=Result.TEMPERROR, reason=reason, failure=reason)

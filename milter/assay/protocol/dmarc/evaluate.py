@@ -12,15 +12,14 @@ determined, because the reports need both (RFC 9990, 3.1.1.9).
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from enum import StrEnum
 
 from msgspec.structs import replace
 
-from assay.inquiry import Inquiry
-from assay.model.name import Domain
+from assay.inquiry import Grounds, Inquiry, grounds, joined
 from assay.protocol.dmarc import alignment
-from assay.protocol.dmarc.alignment import DomainAlignment
+from assay.protocol.dmarc.alignment import DomainAlignment, Verdicts
 from assay.protocol.dmarc.discovery import Discovery
 from assay.protocol.dmarc.record import Alignment, DmarcPolicy, DmarcRecord
 from assay.protocol.dmarc.result import Evaluation, Identifier, Result
@@ -135,7 +134,29 @@ def evaluate(
         sampled_out=sampled_out,
         notes=discovery.notes,
         method=discovery.method,
+        grounds=_grounds(discovery, aligned, dkim if spf is None else (spf, *dkim), spf_verdicts, dkim_verdicts),
     )
+
+
+def _grounds(
+    discovery: Discovery,
+    aligned: Sequence[Identifier],
+    identifiers: Sequence[Identifier],
+    *verdicts: Verdicts,
+) -> Grounds:
+    """What the verdict rests on: one identifier that passes is enough, and for a fail it takes all."""
+    if discovery.grounds is Grounds.STALE:
+        return Grounds.STALE
+    each = [
+        joined(
+            (identifier.grounds, *(grounds(read) for kind in verdicts if (read := kind.answers.get(identifier.domain))))
+        )
+        for identifier in aligned or identifiers
+    ]
+    if aligned:
+        best = next((word for word in (Grounds.SECURE, Grounds.UNPROVEN) if word in each), Grounds.STALE)
+        return joined((discovery.grounds, best))
+    return joined((discovery.grounds, *each))
 
 
 def _ended(discovery: Discovery) -> Evaluation:
@@ -149,6 +170,7 @@ def _ended(discovery: Discovery) -> Evaluation:
         record=discovery.record,
         notes=discovery.notes,
         method=discovery.method,
+        grounds=discovery.grounds,
     )
 
 
@@ -161,7 +183,7 @@ def _relevant(identifiers: Sequence[Identifier]) -> tuple[Identifier, ...]:
 
 def _verdicts(
     discovery: Discovery, record: DmarcRecord, spf: Sequence[Identifier], dkim: Sequence[Identifier]
-) -> Inquiry[tuple[Mapping[Domain, DomainAlignment], Mapping[Domain, DomainAlignment]]]:
+) -> Inquiry[tuple[Verdicts, Verdicts]]:
     """Whether each identifier is aligned, by the record's aspf and adkim; all walks in one batch."""
     relaxed = [*spf] if record.aspf is Alignment.RELAXED else []
     relaxed += dkim if record.adkim is Alignment.RELAXED else ()
@@ -174,24 +196,24 @@ def _verdicts(
     )
 
 
-def _strict(discovery: Discovery, identifiers: Sequence[Identifier]) -> Mapping[Domain, DomainAlignment]:
-    return {identifier.domain: alignment.strict(discovery, identifier.domain) for identifier in identifiers}
+def _strict(discovery: Discovery, identifiers: Sequence[Identifier]) -> Verdicts:
+    return Verdicts({identifier.domain: alignment.strict(discovery, identifier.domain) for identifier in identifiers})
 
 
-def _aligned(identifiers: Sequence[Identifier], verdicts: Mapping[Domain, DomainAlignment]) -> tuple[Identifier, ...]:
+def _aligned(identifiers: Sequence[Identifier], verdicts: Verdicts) -> tuple[Identifier, ...]:
     return tuple(
         [
             identifier
             for identifier in identifiers
-            if identifier.result == "pass" and verdicts[identifier.domain] is DomainAlignment.ALIGNED
+            if identifier.result == "pass" and verdicts.of[identifier.domain] is DomainAlignment.ALIGNED
         ]
     )
 
 
-def _undecided(identifiers: Sequence[Identifier], verdicts: Mapping[Domain, DomainAlignment]) -> str:
+def _undecided(identifiers: Sequence[Identifier], verdicts: Verdicts) -> str:
     """Why there may be an aligned pass that could not be determined; empty if there is none (RFC 9989, 5.3.6)."""
     for identifier in identifiers:
-        verdict = verdicts[identifier.domain]
+        verdict = verdicts.of[identifier.domain]
         if verdict is DomainAlignment.UNKNOWN:
             return f"the organizational domain of {identifier.domain} or of the author domain could not be determined"
         if verdict is DomainAlignment.ALIGNED:  # it did not pass, or this would not be called

@@ -7,6 +7,7 @@ from enum import StrEnum
 
 from msgspec import Struct
 
+from assay.inquiry import Grounds
 from assay.model.name import Domain
 from assay.protocol.dmarc.record import DmarcPolicy, DmarcRecord
 
@@ -29,10 +30,12 @@ class DiscoveryMethod(StrEnum):
 
 
 class Identifier(Struct, frozen=True):
-    """A domain and the result of its mechanism: "pass", "temperror" or any other result word (RFC 8601, 2.7)."""
+    """A domain, the result of its mechanism ("pass", "temperror" or any other result word of RFC 8601, 2.7), and the
+    grounds of that."""
 
     domain: Domain
     result: str
+    grounds: Grounds = Grounds.UNPROVEN
 
 
 class Evaluation(Struct, frozen=True):
@@ -41,7 +44,8 @@ class Evaluation(Struct, frozen=True):
     `policy` is what the domain owner publishes for this very name, None without a usable record. `disposition` is what
     the owner asks for this message: ``none`` unless it failed; one level below `policy` where the record is in test
     mode (`testing`) or the message was not drawn (`sampled_out`). `aligned` are the identifiers that passed and are
-    aligned, SPF's first. `notes` say what was wrong with the records.
+    aligned, SPF's first. `notes` say what was wrong with the records. `grounds` are of the record, of alignment, and of
+    the mechanisms: for a pass those of one that passed, otherwise those of all.
     """
 
     result: Result
@@ -59,3 +63,4 @@ class Evaluation(Struct, frozen=True):
     sampled_out: bool = False
     notes: tuple[str, ...] = ()
     method: DiscoveryMethod = DiscoveryMethod.TREEWALK
+    grounds: Grounds = Grounds.UNPROVEN

@@ -45,7 +45,7 @@ class Walk(Struct, frozen=True):
     domain to the shortest. `organizational_domain` is None where the question for `unanswered` had no usable answer:
     `failure` says why, unless the answer is only `pending`.
     `proves_existence` is whether the answers prove that `start` exists in the DNS. `notes` report records that were
-    discarded.
+    discarded. `answers` are those to `queries`, as far as they are there.
     """
 
     start: Domain
@@ -57,6 +57,7 @@ class Walk(Struct, frozen=True):
     notes: tuple[str, ...] = ()
     unanswered: str = ""
     pending: bool = False
+    answers: tuple[Answer, ...] = ()
 
     @property
     def highest(self) -> Domain:
@@ -127,6 +128,7 @@ def read_walk(start: Domain, answers: Mapping[str, Answer]) -> Walk:
     """
     queries: list[str] = []
     found: list[Found] = []
+    read: list[Answer] = []
     notes: list[str] = []
     failure = unanswered = ""
     for name in targets(start):
@@ -135,6 +137,7 @@ def read_walk(start: Domain, answers: Mapping[str, Answer]) -> Walk:
         if answer is PENDING:
             unanswered = name
             break
+        read.append(answer)
         if answer.outcome is Outcome.TEMPFAIL:
             failure, unanswered = failure_of(name, answer), name
             break
@@ -155,6 +158,7 @@ def read_walk(start: Domain, answers: Mapping[str, Answer]) -> Walk:
         notes=tuple(notes),
         unanswered=unanswered,
         pending=bool(unanswered) and not failure,
+        answers=tuple(read),
     )
 
 

@@ -15,7 +15,7 @@ from collections.abc import Callable, Mapping
 from msgspec import Struct
 from msgspec.structs import replace
 
-from assay.inquiry import Answer, Brief, Inquiry, Outcome, RecordType
+from assay.inquiry import Answer, Brief, Inquiry, Outcome, RecordType, grounds
 from assay.model.name import Domain, InvalidNameError
 from assay.model.printable import marked_ascii
 from assay.model.smtp import Address, canonical_address
@@ -69,7 +69,8 @@ def check_host(request: Request, observer: Observer | None = None) -> Inquiry[Ev
     domain = request.domain.removesuffix(".")
     if request.record is not None:
         walk.given = domain
-        walk.policies[domain] = walk.read_policy(domain, Answer(Outcome.FOUND, (request.record,)))
+        answer = Answer(Outcome.FOUND, (request.record,))
+        walk.policies[domain] = walk.read_policy(domain, answer), answer
     if observer is not None:
         observer.begins(address, None if request.record is None else (domain, request.record))
     while True:  # each round answers at least one more question, and `limits` bound how many there can be
@@ -78,6 +79,7 @@ def check_host(request: Request, observer: Observer | None = None) -> Inquiry[Ev
             observer.restarts()
         decision = walk.host(domain, 0)
         uses_local_part = context.uses_local_part  # by the policy; what the explanation says does not count
+        read = len(context.used)
         settled = not context.missing
         explanation = ""
         if settled and request.explain:
@@ -100,6 +102,7 @@ def check_host(request: Request, observer: Observer | None = None) -> Inquiry[Ev
         uses_local_part=uses_local_part,
         uses_macros=context.uses_macros,
         domain_exists=decision.domain_exists,
+        grounds=grounds(context.used[:read]),
     )
 
 
@@ -133,7 +136,7 @@ _HOST_MECHANISMS: Mapping[Mechanism, Callable[[Context, Directive, str], Match]]
 class _Walk:
     """The walk through the policies of one check.
 
-    `policies` caches what was read from each domain's TXT answer, so that the next walk need not read it again.
+    `policies` caches each domain's TXT answer and what was read from it, so that the next walk need not read it again.
     `given` is the domain whose policy the caller supplied.
     """
 
@@ -144,7 +147,7 @@ class _Walk:
         self.selector = selector
         self.observer = context.observer
         self.given: str | None = None
-        self.policies: dict[str, SpfRecord | _Decision] = {}
+        self.policies: dict[str, tuple[SpfRecord | _Decision, Answer]] = {}
 
     def host(self, domain: str, depth: int) -> _Decision:
         """Evaluate the policy of one domain (RFC 7208, 4.6).
@@ -220,15 +223,17 @@ class _Walk:
 
     def _policy(self, domain: str) -> SpfRecord | _Decision:
         """The record of a domain (RFC 7208, 4.3 to 4.5), or the decision where there is none to evaluate."""
-        policy = self.policies.get(domain)
-        if policy is not None:
-            return policy
+        known = self.policies.get(domain)
+        if known is not None:
+            self.context.used.append(known[1])
+            return known[0]
         if not is_multi_label(domain):  # RFC 7208, 4.3
             return _Decision(Result.NONE, f"{shown(domain) or 'nothing'} is not a fully qualified domain name")
         answer = self.context.lookup(domain, RecordType.TXT)
         if answer is None:
             return _UNKNOWN
-        policy = self.policies[domain] = self.read_policy(domain, answer)
+        policy = self.read_policy(domain, answer)
+        self.policies[domain] = policy, answer
         if self.observer is not None:
             for text in answer.texts:  # bounded by the length of a DNS message
                 if self.selector((text,)) is not None:

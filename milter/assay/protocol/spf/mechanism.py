@@ -25,8 +25,9 @@ MAX_DNS_TERMS = 100
 # A name that the DNS can carry and that is safe to log. Each label excludes the dot: linear.
 _NAME = re.compile(r"[\x20-\x2d\x2f-\x7e]{1,63}(?:\.[\x20-\x2d\x2f-\x7e]{1,63})*")
 
-#: RFC 7208, 4.8 leaves the result of an expansion that is not a name to us: it does not exist, without a question.
-_NO_SUCH_NAME = Answer(Outcome.NXDOMAIN)
+#: RFC 7208, 4.8 leaves the result of an expansion that is not a name to us: it does not exist, without a question. So
+#: nobody can forge that.
+_NO_SUCH_NAME = Answer(Outcome.NXDOMAIN, secure=True)
 
 
 Key = tuple[str, RecordType]  # what a question asks: a plain tuple is found faster than a Question
@@ -41,8 +42,8 @@ class Context:
     that were asked so far, answered or not.
 
     For one evaluation from the start of the policy, cleared by `restart`: `missing`, the questions that came up without
-    an answer; the counters; `uses_local_part`. For one term, set by `begin_term`: `term_is_void`; and `ahead`, whether
-    an answer is missing already, so that the term is evaluated on a guess.
+    an answer; `used`, the answers that it read; the counters; `uses_local_part`. For one term, set by `begin_term`:
+    `term_is_void`; and `ahead`, whether an answer is missing already, so that the term is evaluated on a guess.
     """
 
     __slots__ = (
@@ -60,6 +61,7 @@ class Context:
         "number",
         "observer",
         "term_is_void",
+        "used",
         "uses_local_part",
         "uses_macros",
         "values",
@@ -86,6 +88,7 @@ class Context:
     def restart(self) -> None:
         """Begin an evaluation at the start of the policy."""
         self.missing: dict[Key, None] = {}  # a set that keeps its order
+        self.used: list[Answer] = []
         self.ahead = False
         self.dns_terms = 0
         self.void_lookups = 0
@@ -107,8 +110,10 @@ class Context:
     def lookup(self, name: str, kind: RecordType) -> Answer | None:
         """The answer, or None if it is not at hand and must be asked for."""
         answer = self._known(name, kind)
-        if answer is not None and self.observer is not None:
-            self.observer.looked_up(name, kind, answer)
+        if answer is not None:
+            self.used.append(answer)
+            if self.observer is not None:
+                self.observer.looked_up(name, kind, answer)
         return answer
 
     def _known(self, name: str, kind: RecordType) -> Answer | None:

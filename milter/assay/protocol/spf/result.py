@@ -10,6 +10,7 @@ from enum import StrEnum
 
 from msgspec import Struct
 
+from assay.inquiry import Grounds
 from assay.model.name import Domain
 
 
@@ -111,3 +112,6 @@ class Evaluation(Struct, frozen=True):
     guessed: bool = False
     """Whether a record of the receiver's own choice decided, because the domain has none. Nobody vouches for such a
     result, so it must not be taken for the domain's word."""
+
+    grounds: Grounds = Grounds.UNPROVEN
+    """Of the answers that the evaluation read, up to the term that matched."""
