@@ -10,7 +10,7 @@ from typing import Any
 
 from faults.clients import HELD, crowded, held, leaving, silent_client, slow
 from faults.run import Run, Scenario
-from faults.wire import nonsense
+from faults.wire import nonsense, odd_macros
 from running import exhaust
 
 BAD = "[dmarc]\nreject = 'explode'\n"
@@ -155,4 +155,5 @@ SCENARIOS: dict[str, Scenario] = {
     "leaving": Scenario("Clients leave at each stage, and after the message before its reply", leaving, LEFT),
     "slow-client": Scenario("Clients send an octet a second, at each stage", slow),
     "nonsense": Scenario("Anything but the protocol comes to the milter socket", nonsense),
+    "odd-macros": Scenario("A macro without a value comes to the milter socket: libmilter may crash", odd_macros, LATE),
 }

@@ -19,10 +19,11 @@ def packet(command: bytes, octets: bytes = b"") -> bytes:
     return struct.pack("!I", len(octets) + 1) + command + octets
 
 
+MACROS = packet(b"D", b"Cj\0mx.example.org\0{client_addr}\0" + OTHER.encode() + b"\0")
 #: What an MTA sends for one message, packet by packet.
 SESSION = [
     packet(b"O", struct.pack("!III", 6, 0x1FF, 0x1FFFFF)),
-    packet(b"D", b"Cj\0mx.example.org\0{client_addr}\0" + OTHER.encode() + b"\0"),
+    MACROS,
     packet(b"C", b"unknown\0004" + struct.pack("!H", 25) + OTHER.encode() + b"\0"),
     packet(b"H", b"h.example\0"),
     packet(b"M", b"<a@d1.example>\0"),
@@ -49,10 +50,10 @@ RUBBISH = [
 
 
 def broken(choice: random.Random) -> bytes:
-    """A session with packets that are missing, doubled, out of order, cut or changed."""
+    """A session with packets that are missing, doubled, out of order, cut or changed, but not its macros."""
     packets = list(SESSION)
     for _ in range(choice.randrange(1, 4)):
-        at = choice.randrange(len(packets))
+        at = choice.choice([number for number, octets in enumerate(packets) if octets != MACROS])
         match choice.randrange(5):
             case 0:
                 packets[at] = b""
@@ -80,6 +81,16 @@ def nonsense(run: Run) -> None:
         _speak(run, b"".join(SESSION[:count]), wait=False)
     run.pause(0.5)
     assert run.daemon.workers() == before, run.daemon.log()
+
+
+def odd_macros(run: Run) -> None:
+    """Names of macros without a value. libmilter looks for it beyond the end of its list, and may crash."""
+    run.pause(0.3)
+    session = list(SESSION)
+    session[session.index(MACROS)] = packet(b"D", b"Cj\0mx.example.org\0{x}\0")
+    for _ in range(run.times(50, 1000)):
+        _speak(run, b"".join(session))
+    run.pause(0.5)
 
 
 def _speak(run: Run, octets: bytes, *, wait: bool = True) -> None:
