@@ -13,8 +13,9 @@ from typing import Any
 from assay.cli.online import faults
 from assay.cli.options import add_configuration
 from assay.cli.serve import read_for_serving
-from assay.config import Configuration, load, risks, sample, show
-from assay.config.postconf import PostconfError, differences, parse
+from assay.config import Configuration, load, postconf, risks, sample, sendmail, show
+from assay.config.postconf import PostconfError
+from assay.config.sendmail import SendmailError
 from assay.policy import Action
 
 
@@ -45,18 +46,24 @@ def add_to(commands: Any) -> None:
                 metavar="FILE",
                 help="also compare with Postfix's configuration, as postconf prints it; - is standard input",
             )
+            verb.add_argument(
+                "--sendmail-cf",
+                metavar="FILE",
+                help="also compare with Sendmail's configuration, /etc/mail/sendmail.cf; - is standard input",
+            )
         verb.set_defaults(run=run)
 
 
 def _check(options: argparse.Namespace) -> int:
     configuration, _ = read_for_serving(options.config)
-    try:
-        different = list(_differences(configuration, options.postconf)) if options.postconf else []
-    except (PostconfError, OSError, UnicodeDecodeError) as error:
-        print(f"assay config check: {options.postconf}: {error}", file=sys.stderr)
-        return os.EX_DATAERR
-    for difference in different:
-        print(f"assay config check: warning: {difference}", file=sys.stderr)
+    for file, compare in ((options.postconf, _with_postfix), (options.sendmail_cf, _with_sendmail)):
+        try:
+            different = list(compare(configuration, _read(file))) if file else []
+        except (PostconfError, SendmailError, OSError, UnicodeDecodeError) as error:
+            print(f"assay config check: {file}: {error}", file=sys.stderr)
+            return os.EX_DATAERR
+        for difference in different:
+            print(f"assay config check: warning: {difference}", file=sys.stderr)
     for risk in risks(configuration):
         print(f"assay config check: warning: {risk}", file=sys.stderr)
     wrong = list(faults(configuration)) if options.online else []
@@ -72,13 +79,20 @@ def _check(options: argparse.Namespace) -> int:
     return os.EX_OK
 
 
-def _differences(configuration: Configuration, file: str) -> Iterator[str]:
-    """Compare with the output of postconf.
+def _read(file: str) -> str:
+    """The text of a file of the MTA's; ``-`` is standard input.
 
-    :raises PostconfError, OSError, UnicodeDecodeError: the file cannot be read, or is something else.
+    :raises OSError, UnicodeDecodeError: it cannot be read.
     """
-    text = sys.stdin.read() if file == "-" else Path(file).read_text("utf-8")
-    return differences(configuration, parse(text))
+    return sys.stdin.read() if file == "-" else Path(file).read_text("utf-8")
+
+
+def _with_postfix(configuration: Configuration, text: str) -> Iterator[str]:
+    return postconf.differences(configuration, postconf.parse(text))
+
+
+def _with_sendmail(configuration: Configuration, text: str) -> Iterator[str]:
+    return sendmail.differences(configuration, sendmail.parse(text))
 
 
 def _show(options: argparse.Namespace) -> int:

@@ -9,13 +9,11 @@ import socket
 from collections.abc import Iterator, Mapping
 
 from assay.config import altering
-from assay.config.build import make_policy
 from assay.config.configuration import Configuration
 from assay.config.endpoint import Endpoint, EndpointError
 from assay.config.reach import obstacle
 from assay.config.signing import make_signing
-from assay.policy import Stage
-from assay.session import BEFORE_THE_END
+from assay.config.waits import drained_too_soon, needed, too_short
 
 #: Postfix's defaults (postconf(5)), for output of ``postconf -n``, which omits what is not set.
 _DEFAULTS: Mapping[str, str] = {
@@ -36,7 +34,6 @@ _MAX_DEPTH = 10  # of parameters that name parameters
 _KINDS = ("unix", "local", "inet")
 _ENTRY = re.compile(r"\{([^{}]*)\}|([^\s,{}]+)")
 _SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86400, "w": 604800}
-_MARGIN_SECONDS = 10.0  # beyond the waiting for the DNS: the rest takes milliseconds, and on a busy host longer
 
 
 class PostconfError(ValueError):
@@ -164,26 +161,17 @@ def _differing_actions(parameters: Mapping[str, str], own: Mapping[str, str]) ->
 def _differing_times(
     configuration: Configuration, parameters: Mapping[str, str], own: Mapping[str, str]
 ) -> Iterator[str]:
-    budget = configuration.dns.budget_seconds
-    early = make_policy(configuration).stages - {Stage.EOM}
-    for name, needed in (
-        ("content_timeout", budget + _MARGIN_SECONDS),
-        ("command_timeout", BEFORE_THE_END * budget + _MARGIN_SECONDS if early else 0.0),
-    ):
+    needs = needed(configuration)
+    for name, least in (("content_timeout", needs.end), ("command_timeout", needs.command)):
         text = own.get(name) or parameters[f"milter_{name}"]
         seconds = _seconds(text)
+        written = f"milter_{name} = {text}"
         if seconds is None:
-            yield f"milter_{name} = {text}: not a time"
-        elif seconds < needed:
-            yield (
-                f"milter_{name} = {text}: assay may take {needed:g} s (dns.budget_seconds = {budget:g}); "
-                f"write milter_{name} = {needed:.0f}s or more, or a smaller dns.budget_seconds"
-            )
-        elif name == "content_timeout" and seconds > configuration.milter.drain_seconds:
-            yield (
-                f"milter.drain_seconds = {configuration.milter.drain_seconds:g}: shorter than milter_content_timeout "
-                f"({text}), so a restart may end a session in which Postfix still waits; write {seconds + 30:.0f}"
-            )
+            yield f"{written}: not a time"
+            continue
+        yield from too_short(configuration, least, f"milter_{name} = ", written, seconds)
+        if name == "content_timeout" and seconds >= least:
+            yield from drained_too_soon(configuration, f"milter_content_timeout ({text})", seconds, "Postfix")
 
 
 def _milters(text: str) -> Iterator[tuple[str, dict[str, str]]]:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Whether a user of this host may connect to a unix socket."""
+"""Whether a user of this host may connect to a unix socket, and who else may replace it."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import grp
 import os
 import pwd
 import stat
+from collections.abc import Iterator
 from pathlib import Path
 
 _WRITE, _ENTER = 2, 1  # as in the permissions of others
@@ -36,6 +37,25 @@ def obstacle(path: str, user: str) -> str:
     except (KeyError, OSError):
         pass
     return ""
+
+
+def unsafe_directories(path: str, *, sticky_is_safe: bool) -> Iterator[tuple[str, str, str]]:
+    """The directories above a unix socket to which more than their owner may write, so that Sendmail does not use it.
+
+    :param path: of the socket, absolute.
+    :param sticky_is_safe: whether to trust the sticky bit, which /tmp has.
+    :returns: of each directory its path, ``group`` or ``others``, and its owners and permissions.
+    """
+    for folder in reversed(Path(path).parents):
+        try:
+            found = os.stat(folder)
+        except OSError:
+            return
+        if found.st_mode & stat.S_ISVTX and sticky_is_safe:
+            continue
+        for bit, who in ((stat.S_IWGRP, "group"), (stat.S_IWOTH, "others")):
+            if found.st_mode & bit:
+                yield str(folder), who, _owners(found)
 
 
 def _allows(found: os.stat_result, bit: int, uid: int, groups: list[int]) -> bool:
