@@ -5,11 +5,15 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import threading
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
+from assay.daemon import recorder
 from assay.daemon.recorder import Intake
 from assay.log import Level, Log
 from assay.store.channel import Receiver, RowChannel, Sender
@@ -61,3 +65,24 @@ def test_a_disk_that_takes_nothing_leaves_rows_in_the_socket(
     assert intake._take_all() == 1
     assert (intake.spooled, intake.dropped) == (1, 0)
     assert spool.readers[0].read(9).rows == (b"first",)
+
+
+def test_a_disk_that_is_full_to_the_end_leaves_rows_to_be_counted(
+    tmp_path: Path, said: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(row: bytes) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    spool = Spool(tmp_path, 1 << 20, ["database"])
+    monkeypatch.setattr(spool, "append", fail)
+    monkeypatch.setattr(recorder, "_FULL_SECONDS", 0.0)
+    with contextlib.closing(RowChannel()) as channel:
+        ends = Sender(channel._sending), Receiver(channel._receiving)
+        for _ in range(3):
+            assert ends[0].send(b"row")
+        order: Any = SimpleNamespace(ordered=threading.Event(), alone=False)
+        order.ordered.set()
+        intake_of(ends, spool, said).run(order)
+        assert "No space left on device" in said[0]
+        assert channel.discard() == 3
+        assert channel.discard() == 0

@@ -12,16 +12,17 @@ import sqlite3
 import threading
 import time
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, TypeVar
 
 import pytest
 
 import rabbitmq
 from assay.cli.mta import MilterError
 from assay.daemon import worker
+from assay.daemon.child import Order
 from assay.log import Log
 from assay.store.rows import MessageRow
 from rabbitmq import declare, received
@@ -92,6 +93,7 @@ def children(daemon: Daemon, kind: str) -> list[int]:
     return [pid for pid in map(int, re.findall(rf"{kind} (\d+) started", daemon.log())) if pid in daemon.workers()]
 
 
+_T = TypeVar("_T")
 DEBUG = {"level": "debug"}
 
 
@@ -205,6 +207,7 @@ def test_a_directory_that_is_missing_is_named_and_mail_goes_on(
         submit(daemon, range(5))
         daemon.wait_for_log(f"store.directory: {tmp_path}/store")
         assert "No such file or directory; create the directory, writable for the daemon's user" in daemon.log()
+    assert "store: 5 results are lost: no recorder took them before the end" in daemon.log()
 
 
 def test_a_worker_hands_over_its_last_rows_before_it_ends(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -212,7 +215,7 @@ def test_a_worker_hands_over_its_last_rows_before_it_ends(monkeypatch: pytest.Mo
     monkeypatch.setattr(os, "_exit", done.append)
     monkeypatch.setattr(signal, "alarm", lambda _: None)
     monkeypatch.setattr(worker, "_drain", lambda *_: 0)
-    tether: Any = SimpleNamespace(wait=lambda _: True)
+    tether: Any = SimpleNamespace(wait=lambda _: Order.REPLACED)
     listener: Any = SimpleNamespace(lent=False)
     sessions: Any = SimpleNamespace(end=lambda *, refusing: done.append("deaf"), value=0, given_up="")
     keeper: Any = SimpleNamespace(end=lambda: done.append("rows"))
@@ -256,6 +259,51 @@ class TestSqlite:
         with sqlite3.connect(directory / "store.sqlite") as connection:
             counted = connection.execute("SELECT sum(count) FROM counts WHERE kind = 'host'").fetchone()[0]
         assert counted == sum(found.values())
+
+    @pytest.mark.parametrize("times", [1, 2])
+    def test_a_recorder_that_dies_while_the_daemon_ends(self, tmp_path: Path, times: int) -> None:
+        """The first death is followed by another recorder at once, the second by a wait that the end cuts short."""
+        directory = tmp_path / "store"
+        directory.mkdir()
+        with Daemon(tmp_path, store={"directory": str(directory)}, log=DEBUG) as daemon:
+            with daemon.mta() as mta:
+                greet(mta)
+                send(mta, queue="Q0")
+                daemon.signal(signal.SIGTERM)
+                daemon.wait_for_log("waiting for open ones")
+                for _ in range(times):
+                    (recorder,) = eventually(lambda: children(daemon, "recorder"))
+                    os.kill(recorder, signal.SIGKILL)
+                    daemon.wait_for_log(f"recorder {recorder} died (signal 9)")
+                for number in range(1, 100):
+                    send(mta, queue=f"Q{number}")
+            assert daemon.wait() == 0
+        assert stored(directory) == Counter(names(range(100)))
+
+    def test_the_death_of_the_supervisor_loses_no_message_of_an_open_session(self, tmp_path: Path) -> None:
+        directory = tmp_path / "store"
+        directory.mkdir()
+        with Daemon(tmp_path, store={"directory": str(directory)}, log=DEBUG) as daemon:
+            (recorder,) = children(daemon, "recorder")
+            with daemon.mta() as mta:
+                greet(mta)
+                send(mta, queue="Q0")
+                daemon.signal(signal.SIGKILL)
+                daemon.wait()
+                time.sleep(1.5)  # longer than a recorder that was told to end waits for rows
+                for number in range(1, 100):
+                    send(mta, queue=f"Q{number}")
+            eventually(lambda: not Path(f"/proc/{recorder}").exists())
+        assert stored(directory) == Counter(names(range(100)))
+
+
+def eventually(look: Callable[[], _T]) -> _T:
+    """Wait until something is true. Returns it."""
+    deadline = time.monotonic() + PATIENCE
+    while not (found := look()):
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+    return found
 
 
 def stored(directory: Path) -> Counter[str]:

@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 
 from assay.store import spool as spools
+from assay.store.rows import MAX_ROW_OCTETS
 from assay.store.spool import Reader, Spool, SpoolFullError, take
 
 PLENTY = 1 << 30
@@ -108,6 +109,20 @@ class TestCrashes:
         batch = again.readers[0].read(9)
         assert batch.rows == (b"whole", b"later")
         assert "8 octets" in batch.torn
+
+    def test_the_longest_row_is_read_and_no_longer_one(self, tmp_path: Path) -> None:
+        """A length that no row has is damage, and nothing of that size is read into memory."""
+        spool = Spool(tmp_path, PLENTY, ["database"])
+        longest = bytes(MAX_ROW_OCTETS)
+        spool.append(longest)
+        assert spool.readers[0].read(9).rows == (longest,)
+        spool.append(bytes(MAX_ROW_OCTETS + 1))
+        spool.close()
+        again = Spool(tmp_path, PLENTY, ["database"])
+        again.append(b"later")
+        batch = again.readers[0].read(9)
+        assert batch.rows == (longest, b"later")
+        assert f"{8 + MAX_ROW_OCTETS + 1} octets" in batch.torn
 
     @pytest.mark.parametrize("size", [0, 3, 20])
     def test_a_segment_shorter_than_the_position_delays_nothing(self, tmp_path: Path, size: int) -> None:

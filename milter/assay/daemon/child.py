@@ -6,8 +6,7 @@ drains it, and restarts it when it dies. `serves_mail` distinguishes kinds that 
 documents the difference.
 
 Two pipes connect the supervisor and a child. `Tether` is the child's side: it reports that the child serves, and waits
-for the order to drain. The order is end-of-file, so a child also ends when the supervisor dies. A byte before it means
-that others continue to serve.
+for the order to drain. The order is a byte and then end-of-file, so a child also ends when the supervisor dies.
 """
 
 from __future__ import annotations
@@ -20,18 +19,26 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from dataclasses import field as attribute
+from enum import Enum
 
 from msgspec import Struct, field
 
 from assay.metrics import Page, Pages
 
 _READY = b"r"
-_REPLACED = b"n"  # others serve in its place
 
 _TICK_SECONDS = 1.0  # between two ticks of a child that waits
 _MIN_LIFE_SECONDS = 5.0  # if a child dies younger than this, the next one waits
 _MAX_DELAY_SECONDS = 30.0  # the longest such wait; doubled from 1 s, so that a bug does not become a fork storm
 _MAX_DELAY_WITHOUT_ANY_SECONDS = 1.5  # while none serves: MTAs retry for longer than this, and two forks are cheap
+
+
+class Order(Enum):
+    """Why a child is to drain."""
+
+    END = b"e"
+    REPLACED = b"n"  #: others serve in its place, or the supervisor ends before it
+    ORPHANED = b""  #: the supervisor has died
 
 
 class Tether(Struct, frozen=True):
@@ -54,21 +61,14 @@ class Tether(Struct, frozen=True):
             os.write(self.readiness, _READY)
         os.close(self.readiness)
 
-    def wait(self, tick: Callable[[], None] | None = None) -> bool:
+    def wait(self, tick: Callable[[], None] | None = None) -> Order:
         """Wait for the order to drain.
 
         :param tick: called once a second until then.
-        :returns: whether others serve in its place.
         """
-        replaced = False
-        while True:
-            if tick is not None and not select.select([self.control], [], [], _TICK_SECONDS)[0]:
-                tick()
-                continue
-            word = os.read(self.control, 1)
-            if not word:
-                return replaced
-            replaced = word == _REPLACED
+        while tick is not None and not select.select([self.control], [], [], _TICK_SECONDS)[0]:
+            tick()
+        return Order(os.read(self.control, 1))
 
 
 class Kind(Struct, frozen=True):
@@ -129,9 +129,8 @@ class Child:
         """
         if self.draining_until:
             return
-        if replaced:
-            with contextlib.suppress(OSError):  # it has died, and is not reaped yet
-                os.write(self.control, _REPLACED)
+        with contextlib.suppress(OSError):  # it has died, and is not reaped yet
+            os.write(self.control, (Order.REPLACED if replaced else Order.END).value)
         os.close(self.control)
         self.control = -1
         self.draining_until = time.monotonic() + self.kind.drain_seconds + grace

@@ -56,6 +56,8 @@ class Keeper:
         deadline = time.monotonic() + _LAST_SECONDS
         while not self._sender.flush() and time.monotonic() < deadline:
             time.sleep(_PAUSE_SECONDS)
+        if self._sender.waiting:
+            self._log.error(f"store: {self._sender.waiting} results are lost: the recorder took nothing before the end")
 
 
 def keeper_of(configuration: Configuration, settings: Settings, channel: RowChannel, log: Log) -> Keeper | None:

@@ -17,7 +17,7 @@ from pathlib import Path
 from assay.config import Configuration
 from assay.config.database import StoreBackend, read_password
 from assay.config.store import StoreSection
-from assay.daemon.child import Kind, Tether
+from assay.daemon.child import Kind, Order, Tether
 from assay.daemon.meter import Copies, LogMeter
 from assay.log import Log
 from assay.metrics.page import name_of
@@ -106,11 +106,11 @@ class _Drain:
 
     def __init__(self, tether: Tether, tick: Callable[[], None]) -> None:
         self.ordered = threading.Event()
-        self.alone = False  #: the supervisor ends, and workers do not: rows may still come
+        self.alone = False  #: the supervisor ends or has died, and workers have not: rows may still come
         threading.Thread(target=self._wait, args=(tether, tick), name="control", daemon=True).start()
 
     def _wait(self, tether: Tether, tick: Callable[[], None]) -> None:
-        self.alone = tether.wait(tick)
+        self.alone = tether.wait(tick) is not Order.END
         self.ordered.set()
 
 

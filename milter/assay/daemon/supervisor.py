@@ -61,9 +61,7 @@ class Supervisor:
     source: str = ""  #: the configuration, as `assay status` names it
     manager: Manager = field(default_factory=Manager)
     _pulse: Pulse = field(default_factory=Pulse)
-    _channel: RowChannel = field(
-        default_factory=RowChannel
-    )  # one for all configurations: what it holds outlives a reload
+    _channel: RowChannel = field(default_factory=RowChannel)  # what it holds outlives a reload
     _meter: DaemonMeter = field(init=False)
     _kinds: tuple[Kind, ...] = ()
     _children: dict[int, Child] = field(default_factory=dict)
@@ -71,6 +69,7 @@ class Supervisor:
     _noted: list[int] = field(default_factory=list)
     _stopping: bool = False
     _served: bool = False
+    _last: bool = False  # no child of ours serves mail any more, and none is started
 
     def __post_init__(self) -> None:
         """Read what the children need, before the process becomes another user.
@@ -100,6 +99,8 @@ class Supervisor:
             os.close(wake)
             os.close(wake_end)
             self.listener.remove()
+            if not self.listener.lent and (left := self._channel.discard()):
+                self.log.error(f"store: {left} results are lost: no recorder took them before the end")
             self.log.flush(_LAST_LINES_SECONDS)
 
     def _loop(self, wake: int) -> int:
@@ -116,10 +117,13 @@ class Supervisor:
     def _turn(self, wake: int) -> None:
         """Collect the dead, start what is missing, sleep until something happens, and act on it."""
         self._reap()
+        if self._stopping and self._served and not any(child.kind.serves_mail for child in self._children.values()):
+            if not self._last:  # what the workers left behind has to be taken
+                self._last = True
+                self._start_what_lingers()
+            self._drain(list(self._children.values()))
         if self._stopping and not (self._children and self._served):
             return
-        if self._stopping and not any(child.kind.serves_mail for child in self._children.values()):
-            self._drain(list(self._children.values()))
         self._keep_children()
         self._look_at_workers()
         readers = [wake, *(child.readiness for child in self._children.values() if child.readiness >= 0)]
@@ -137,12 +141,15 @@ class Supervisor:
             if child.draining_until and time.monotonic() >= child.draining_until:
                 child.kill()
 
+    def _wanted(self, kind: Kind) -> bool:
+        """Whether children of a kind that are missing are to be started."""
+        return not self._stopping or (kind.lingers and not self._last)
+
     def _look_at_workers(self) -> None:
         """Publish how many workers serve, and replace those that hang."""
         serving = [child for child in self._children.values() if child.serves]
         self._meter.publish(len(serving))
-        hanging = self._pulse.hanging(serving, time.monotonic())
-        for child in hanging:
+        for child in (hanging := self._pulse.hanging(serving, time.monotonic())):
             self.log.error(f"{child.kind.name} {child.pid} hangs: no sign of life for {HANGS:g} s; killing it")
             child.kill()
         if len(serving) > len(hanging) or not self._served:
@@ -154,10 +161,9 @@ class Supervisor:
     def _patience(self) -> float | None:
         """How long the loop may sleep, in seconds; None until something happens."""
         times = [child.draining_until for child in self._children.values() if child.draining_until]
-        if not self._stopping:
-            times += [self._due(kind) for kind in self._kinds if self._missing(kind)]
-            if self._served:
-                times.append(time.monotonic() + LOOK)
+        times += [self._due(kind) for kind in self._kinds if self._wanted(kind) and self._missing(kind)]
+        if not self._stopping and self._served:
+            times.append(time.monotonic() + LOOK)
         if not self.log.flush():
             times.append(time.monotonic() + _LOG_SECONDS)
         return max(0.0, min(times) - time.monotonic()) if times else None
@@ -189,6 +195,7 @@ class Supervisor:
             self._drain(serving)
             return
         self.log.info("ending: the service manager keeps the socket, and the workers end with their sessions")
+        self._last = True
         staying = [child for child in self._children.values() if child.kind.serves_mail or child.kind.lingers]
         self._drain(staying, replaced=True)
         for child in staying:
@@ -203,13 +210,12 @@ class Supervisor:
                     self._spawn(kind)
 
     def _on_reload(self) -> None:
-        if self._stopping:
-            return
-        self.manager.reloading()
-        try:
-            self._reload()
-        finally:
-            self.manager.ready()
+        if not self._stopping:
+            self.manager.reloading()
+            try:
+                self._reload()
+            finally:
+                self.manager.ready()
 
     def _reload(self) -> None:
         try:
@@ -278,10 +284,8 @@ class Supervisor:
 
     def _keep_children(self) -> None:
         """Start missing children, except during a wait after a failure."""
-        if self._stopping:
-            return
         for kind in self._kinds:
-            if time.monotonic() < self._due(kind):
+            if not self._wanted(kind) or time.monotonic() < self._due(kind):
                 continue
             try:
                 for _ in range(self._missing(kind)):
@@ -336,7 +340,8 @@ class Supervisor:
             for end in ours:
                 os.close(end)
             if not kind.serves_mail:  # if it stayed open, sessions would wait here for nobody
-                os.close(self.listener.descriptor)
+                if not self._stopping:  # else it is closed, and another descriptor may have its number
+                    os.close(self.listener.descriptor)
                 if not kind.lingers:
                     self._channel.close()
             code = kind.run(tether)
@@ -378,7 +383,7 @@ class Supervisor:
         self._stopping |= kind.serves_mail and not self._served  # it never worked: the operator should see this at once
         how = f"exit code {code}" if code >= 0 else f"signal {-code}"
         line = f"{kind.name} {child.pid} died ({how})"
-        if self._stopping:
+        if not self._wanted(kind):
             self.log.error(line)
             return
         now = time.monotonic()

@@ -23,7 +23,7 @@ from assay import policy
 from assay.config import ConfigError, Configuration, make_resolver, make_settings, make_trust
 from assay.daemon import callbacks, connection, fitness
 from assay.daemon.capacity import DNS_DESCRIPTORS, STACK, capacity, granted, kept_descriptors
-from assay.daemon.child import Kind, Tether
+from assay.daemon.child import Kind, Order, Tether
 from assay.daemon.gate import Gate
 from assay.daemon.journal import open_journal
 from assay.daemon.keeper import Keeper, keeper_of
@@ -261,7 +261,7 @@ def _wait(tether: Tether, sessions: Gate, log: Log, tick: Callable[[], None]) ->
         fitness.check(sessions)
 
     try:
-        return tether.wait(look)
+        return tether.wait(look) is Order.REPLACED
     except Exception as error:
         sessions.give_up(repr(error))
         log.error(f"this worker cannot go on: {sessions.given_up}")
