@@ -7,6 +7,8 @@ Three hosts: the author's signs, ours rewrites the sender, and the last one judg
 from __future__ import annotations
 
 import re
+import shutil
+import subprocess
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack
@@ -17,7 +19,7 @@ from typing import Any
 import pytest
 
 from assay.protocol import srs
-from mta.base import HOST, PROJECT, UnavailableError, free_port
+from mta.base import HOST, MTAS, PROJECT, UnavailableError, free_port
 from mta.laws import fields, result_of
 from mta.postfix import Postfix
 from mta.sendmail import Sendmail
@@ -111,7 +113,8 @@ def test_our_own_mail_keeps_its_sender(hosts: Any) -> None:
     assert delivered(hosts.ours, "eve@last.example")[0] == "ann@author.example"
 
 
-def test_postfix_asks_the_map_server(tmp_path: Path) -> None:
+@pytest.mark.parametrize("proxy", ["", "proxy:"], ids=["directly", "by proxymap"])
+def test_postfix_asks_the_map_server(tmp_path: Path, proxy: str) -> None:
     """The sender is rewritten for the recipient that an alias leads to, which no milter sees."""
     try:
         Postfix.check()
@@ -128,7 +131,8 @@ def test_postfix_asks_the_map_server(tmp_path: Path) -> None:
     }
     lines = (PROJECT / "contrib/postfix/main.cf.srs").read_text().splitlines()
     settings = dict(line.split(" = ", 1) for line in lines if line and not line.startswith("#"))
-    extra = {name: value.replace("127.0.0.1:8892", place) for name, value in settings.items()}
+    settings = {name: value.replace("127.0.0.1:8892", place) for name, value in settings.items()}
+    extra = {name: value.replace("socketmap:", f"{proxy}socketmap:") for name, value in settings.items()}
     milter = free_port()
     aliases = {"virtual_alias_maps": "inline:{ { bob@ours.example = bob@last.example } }"}
     with (
@@ -142,6 +146,11 @@ def test_postfix_asks_the_map_server(tmp_path: Path) -> None:
         assert delivered(mta, "carl@last.example")[0] == "carl@ours.example"
         mta.submit(MESSAGE, sender="", recipients=[sender])
         assert delivered(mta, "ann@author.example")[0] == ""
+        ask = [MTAS / "postfix/usr/sbin/postmap", "-c", mta.directory / "etc", "-q", "ann@author.example"]
+        asked = subprocess.run(
+            [*ask, extra["sender_canonical_maps"]], env=mta.environment(), capture_output=True, check=True, text=True
+        )
+        assert asked.stdout == f"{sender}\n"
         # Two milters and the map server rewrite it, and it is rewritten once.
         mta.submit(MESSAGE, sender="eve@author.example", recipients=["eve@last.example"])
         sender, _ = delivered(mta, "eve@last.example")
@@ -151,7 +160,7 @@ def test_postfix_asks_the_map_server(tmp_path: Path) -> None:
 def sendmail_settings(place: str) -> str:
     """The lines of contrib/sendmail/srs.mc for the map server at `place`."""
     text = (PROJECT / "contrib/sendmail/srs.mc").read_text()
-    return text.replace("unix:/run/assay/srs.sock", place).replace("srs.example.org", "srs.example")
+    return text.replace("unix:/run/assay/daemon/srs.sock", place).replace("srs.example.org", "srs.example")
 
 
 @pytest.fixture(scope="module")
@@ -169,8 +178,10 @@ def asking(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
         "domain": "srs.example",
         "secrets_file": str(folder / "secrets"),
         "own_domains": ("ours.example",),
-        "socketmap": f"unix:{folder}/srs.sock",
+        "socketmap": f"unix:{folder}/daemon/srs.sock",
     }
+    (folder / "daemon").mkdir(mode=0o755)
+    shutil.chown(folder / "daemon", "nobody")  # the unit makes it for the user of the daemon
     with Daemon(folder, ROWS, srs=section), Sendmail() as last:
         extra = f"""\
 undefine(`_PROMISCUOUS_RELAY_')dnl
