@@ -11,8 +11,10 @@ import contextlib
 import os
 import re
 import shutil
+import signal
 import socket
 import sqlite3
+import ssl
 import subprocess
 import sys
 import time
@@ -21,6 +23,15 @@ from typing import Any
 
 import pytest
 
+from assay.config import show
+from assay.reports.planning import PLAN_SECONDS
+from assay.store import outbox
+from assay.store.outbox import DAY_SECONDS
+from mta.base import make_certificate
+from nameserver import NameServer
+from receiving import Receiver
+from report_world import ROWS as REPORT_ROWS
+from report_world import Reporting, seen
 from running import PATIENCE, Daemon
 from sending import ROWS, greet, send
 
@@ -114,17 +125,25 @@ def wait_for_row(database: Path) -> None:
         time.sleep(0.05)
 
 
-def test_mail_is_judged_kept_and_shown_under_the_filter_of_system_calls(tmp_path: Path) -> None:
+class Filtered(Daemon):
+    """The daemon under the filter."""
+
+    def start(self, *before: str, **options: object) -> None:
+        names = ",".join(sorted(allowed_calls()))
+        super().start(*before, sys.executable, "-c", LOADER, names, **options)
+        for child in self.workers():
+            assert "Seccomp:\t2" in Path(f"/proc/{child}/status").read_text()
+
+
+def test_the_filter() -> None:
     assert values("MemoryDenyWriteExecute") == ["yes"]
     assert values("SystemCallErrorNumber") == ["EPERM"]
     names = allowed_calls()
     assert {"read", "sched_setaffinity"} <= names
     assert not names & {"mount", "setuid", "ptrace", "bpf", "init_module"}
 
-    class Filtered(Daemon):
-        def start(self, *before: str, **options: object) -> None:
-            super().start(*before, sys.executable, "-c", LOADER, ",".join(sorted(names)), **options)
 
+def test_mail_is_judged_kept_and_shown_under_the_filter_of_system_calls(tmp_path: Path) -> None:
     token = tmp_path / "token"
     token.touch(0o600)
     token.write_text("t" * 64)
@@ -135,8 +154,6 @@ def test_mail_is_judged_kept_and_shown_under_the_filter_of_system_calls(tmp_path
         "web": {"listen": f"unix:{tmp_path}/page.sock", "token_file": str(token)},
     }
     with Filtered(tmp_path, ROWS, **sections) as daemon:
-        for child in daemon.workers():
-            assert "Seccomp:\t2" in Path(f"/proc/{child}/status").read_text()
         with daemon.mta() as mta:
             greet(mta)
             send(mta)
@@ -150,3 +167,29 @@ def test_mail_is_judged_kept_and_shown_under_the_filter_of_system_calls(tmp_path
         os.kill(daemon.pid, 1)
         daemon.wait_for_log("reloaded")
         assert "Operation not permitted" not in daemon.log()
+
+
+def test_reports_are_planned_and_sent_under_the_filter_of_system_calls(tmp_path: Path) -> None:
+    """Of yesterday, with the file lock of SQLite, over TLS, signed."""
+    make_certificate(tmp_path / "tls.pem")
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    context.load_cert_chain(tmp_path / "tls.pem")
+    with NameServer(REPORT_ROWS) as nameserver, Receiver(starttls=context) as receiver:
+        world = Reporting(tmp_path, nameserver, receiver)
+        now = int(time.time())
+        yesterday = (now - PLAN_SECONDS) // DAY_SECONDS - 1
+        world.see(seen(1, time=yesterday * DAY_SECONDS * 1000))
+        with world.database.writing() as connection:
+            outbox.plan(connection, yesterday - 1, [], now=now, dry_run=False)
+        world.database.close()
+        text = show(world.configuration).replace("spread_hours = 6.0", "spread_hours = 0.0")
+        with Filtered(tmp_path, {}) as daemon:
+            daemon.configuration.write_text(text.replace("unix:/run/assay/assay.sock", daemon.socket))
+            daemon.signal(signal.SIGHUP)
+            deadline = time.monotonic() + PATIENCE
+            while not receiver.taken:
+                assert time.monotonic() < deadline, daemon.log()
+                time.sleep(0.05)
+        ((_, recipient, octets),) = receiver.taken
+        assert (recipient, receiver.encrypted) == ("d@example.com", [True])
+        assert octets.startswith(b"DKIM-Signature:")

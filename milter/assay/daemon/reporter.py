@@ -148,8 +148,8 @@ class ReportTurns:
         """If root does so, the owner of the directory above gets it, who is the daemon's user."""
         if not self._directory.is_dir():
             self._directory.mkdir(mode=_DIRECTORY_MODE)
-            if os.geteuid() == 0:
-                above = self._directory.parent.stat()
+            above = self._directory.parent.stat()
+            if os.geteuid() == 0 and (above.st_uid, above.st_gid) != (0, 0):  # chown(2) may be forbidden
                 os.chown(self._directory, above.st_uid, above.st_gid)
 
     def close(self) -> None:

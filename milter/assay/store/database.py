@@ -224,7 +224,7 @@ def make_file(path: Path) -> None:
         return
     try:
         folder = path.parent.stat()
-        if os.geteuid() == 0:
+        if os.geteuid() == 0 and (folder.st_uid, folder.st_gid) != (0, 0):  # fchown(2) may be forbidden
             os.fchown(descriptor, folder.st_uid, folder.st_gid)
         mode = _MODE if folder.st_mode & stat.S_IRGRP else _MODE & ~stat.S_IRGRP
         os.fchmod(descriptor, mode)
