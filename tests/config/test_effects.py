@@ -823,6 +823,7 @@ EFFECTS: list[tuple[str, Any, Callable[[World], object], Mapping[str, Any]]] = [
     ("store.exchange", "mail", recorded, BROKER),
     ("store.addresses", True, kept, STORE),
     ("store.subjects", True, kept, STORE),
+    ("store.dns_answers", True, kept, STORE),
     ("store.sample", 0.1, recorded, STORE),
     ("store.messages_days", 7, recorded, STORE),
     ("store.counts_days", 7, recorded, STORE),

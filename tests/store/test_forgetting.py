@@ -15,7 +15,7 @@ from sqlalchemy import Text, func, insert, select
 from assay.store import forgetting, schema
 from assay.store.database import Database, open_database
 from assay.store.forgetting import Whom, count, forget
-from assay.store.rows import DmarcRow, FindingRow, MessageRow, PublishedRow
+from assay.store.rows import AnswerRow, DmarcRow, FindingRow, MessageRow, PublishedRow
 from assay.store.search import Criteria
 from assay.store.whole import exported
 from assay.store.writer import Writer
@@ -54,13 +54,14 @@ def left(database: Database) -> list[MessageRow]:
     ids=[*PERSON, *(f"domain, {name}" for name in ORGANIZATION)],
 )
 def test_messages_go_whole(database: Database, subject: Whom, members: dict[str, object]) -> None:
-    Writer(database).write([*OTHERS, row(4, **members)])
+    answers = (AnswerRow("mx.gone.example", "A", "nodata"),)
+    Writer(database).write([*OTHERS, row(4, **members, answers=answers)])
     assert count(database, subject)[0].count == 1
     assert left(database)[3:]  # which was only counted
     assert forget(database, subject)[0].count == 1
     assert left(database) == OTHERS
     with database.reading() as connection:
-        for table in (schema.findings, schema.addresses):
+        for table in (schema.findings, schema.addresses, schema.answers):
             of = connection.execute(select(table.c.message)).scalars()
             assert row(4).id not in {bytes(identity) for identity in of}
     assert {each.count for each in count(database, subject)} == {0}

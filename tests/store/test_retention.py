@@ -11,14 +11,14 @@ from sqlalchemy import Table, Text, func, insert, select, text
 from assay.store import retention, schema
 from assay.store.database import Database
 from assay.store.retention import GROUP_DAYS, SEEN_DAYS, Retention, prune
-from assay.store.rows import DmarcRow, MessageRow, PublishedRow
+from assay.store.rows import AnswerRow, DmarcRow, MessageRow, PublishedRow
 from assay.store.tallies import DAY_MILLISECONDS
 from assay.store.writer import Writer
 from store_rows import DAY, NOON, row
 
 TODAY = NOON / 1000
 KEPT = Retention(messages_days=30, counts_days=400, received_days=100)
-TABLES = ("messages", "findings", "addresses", "counts", "report_groups", "published", "seen")
+TABLES = ("messages", "findings", "addresses", "answers", "counts", "report_groups", "published", "seen")
 
 
 def aged(number: int, days: int) -> MessageRow:
@@ -27,7 +27,12 @@ def aged(number: int, days: int) -> MessageRow:
     record = PublishedRow("example.com", f"v=DMARC1; p=none; n={days}", "treewalk")
     dmarc = DmarcRow(record, "none", "none", False, False)
     return row(
-        number, id=time.to_bytes(6, "big") + row(number).id[6:], time=time, sender="ann@example.com", dmarc=dmarc
+        number,
+        id=time.to_bytes(6, "big") + row(number).id[6:],
+        time=time,
+        sender="ann@example.com",
+        dmarc=dmarc,
+        answers=(AnswerRow("example.com", "TXT", "nodata"),),
     )
 
 
@@ -52,9 +57,9 @@ def left(database: Database) -> dict[str, int]:
         (GROUP_DAYS, {"seen"}),
         (GROUP_DAYS + 1, {"seen", "report_groups"}),
         (30, {"seen", "report_groups"}),
-        (31, {"seen", "report_groups", "messages", "findings", "addresses"}),
-        (32, {"seen", "report_groups", "messages", "findings", "addresses", "published"}),
-        (400, {"seen", "report_groups", "messages", "findings", "addresses", "published"}),
+        (31, {"seen", "report_groups", "messages", "findings", "addresses", "answers"}),
+        (32, {"seen", "report_groups", "messages", "findings", "addresses", "answers", "published"}),
+        (400, {"seen", "report_groups", "messages", "findings", "addresses", "answers", "published"}),
         (401, set(TABLES)),
     ],
 )

@@ -10,7 +10,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from assay.store.database import Database
-from assay.store.rows import DmarcRow, FindingRow, MessageRow, PublishedRow
+from assay.store.rows import AnswerRow, DmarcRow, FindingRow, MessageRow, PublishedRow
 from assay.store.search import Criteria
 from assay.store.whole import exported, rows
 from assay.store.writer import Writer
@@ -23,6 +23,9 @@ PAIRS = st.lists(st.tuples(TEXT, TEXT), max_size=3).map(tuple)
 FINDING = st.builds(FindingRow, TEXT, TEXT, TEXT, TEXT, TEXT, st.booleans(), TEXT)
 PUBLISHED = st.builds(PublishedRow, TEXT, TEXT, TEXT)
 DMARC = st.builds(DmarcRow, PUBLISHED, TEXT, TEXT, st.booleans(), st.booleans(), PAIRS)
+ANSWER = st.builds(
+    AnswerRow, TEXT, TEXT, TEXT, st.lists(TEXT, max_size=3).map(tuple), st.booleans(), st.booleans(), SMALL, TEXT, SMALL
+)
 #: Of each type of a member, and of those members that are bounded.
 OF_TYPES = {"str": TEXT, "bool": st.booleans(), "int": SMALL}
 MEMBERS = {
@@ -32,6 +35,7 @@ MEMBERS = {
     "watched": PAIRS,
     "waits": st.lists(st.tuples(TEXT, SMALL), max_size=3).map(tuple),
     "findings": st.lists(FINDING, max_size=5).map(tuple),
+    "answers": st.lists(ANSWER, max_size=3).map(tuple),
     "dmarc": st.none() | DMARC,
 }
 ROWS = st.fixed_dictionaries(

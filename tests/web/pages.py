@@ -19,7 +19,7 @@ from assay.daemon.status import History
 from assay.log import Log
 from assay.metrics import Pages
 from assay.store.database import Database, connect, open_database
-from assay.store.rows import FindingRow, MessageRow
+from assay.store.rows import AnswerRow, FindingRow, MessageRow
 from assay.web.access import Access, Proxies
 from assay.web.app import make_app
 from assay.web.headers import SafeHeaders
@@ -66,7 +66,11 @@ def attacks(end: int) -> Iterator[MessageRow]:
             failed, id=identity, time=end + 1 + number, queue=f"{text}"[:200], client_name=text, helo=text,
             sender_domain=text, author_domain=text, message_id=text, reason=text, reply=text, override=text,
             by=f"rule {text}"[:200], watched=(("reject", text),), findings=findings, sender=text, author=text,
-            login=text, recipients=(text,), recipient_domains=(text,), subject=text, rewritten=text,
+            login=text, answers=(
+                AnswerRow(text, "TXT", "found", (text, text), True, True, 300, text, 5),
+                AnswerRow(text, "A", "tempfail", reason=text),
+            ), further_answers=3,
+            recipients=(text,), recipient_domains=(text,), subject=text, rewritten=text,
         )  # fmt: skip
 
 

@@ -57,15 +57,15 @@ def fill_reports(database: Database, end: int, ours: Sequence[str], texts: Seque
             planned = plan(outbox.candidates(connection, day), SECTION, Entries(), "a", day=day, now=now)
             ended = [_ended(report, number) for number, report in enumerate(planned)]
             outbox.plan(connection, day, ended, now=now, dry_run=False)
-            outbox.add_deliveries(
-                connection, [_delivery(each, f"dmarc@{each.domain}") for each in ended if not each.why]
+            outbox.replace_deliveries(
+                connection, "", (), [_delivery(each, f"dmarc@{each.domain}") for each in ended if not each.why]
             )
         hostile = [
             OutgoingReport(f"attack{number}", today, text, (), ReportState.REFUSED, text, 0, 0, 0, 1, 0)
             for number, text in enumerate(texts)
         ]
         outbox.plan(connection, today, hostile, now=end // 1000, dry_run=False)
-        outbox.add_deliveries(connection, [_delivery(each, each.why, each.why) for each in hostile])
+        outbox.replace_deliveries(connection, "", (), [_delivery(each, each.why, each.why) for each in hostile])
         for text in texts:
             outbox.suppress(connection, Suppression(text, 0, text, end // 1000))
         outbox.suppress(

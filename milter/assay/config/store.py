@@ -60,6 +60,13 @@ class StoreSection(Section, frozen=True):
         ),
     ] = False
     subjects: Annotated[bool, Meta(description="Keep the Subject of messages.")] = False
+    dns_answers: Annotated[
+        bool,
+        Meta(
+            description="Keep what the DNS answered while a message was judged, so that the page shows it with the "
+            "message: some 2,000 octets each."
+        ),
+    ] = False
     sample: Annotated[
         float,
         Meta(

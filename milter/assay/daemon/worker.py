@@ -105,7 +105,14 @@ def run(
 
     publications = Publications(lambda _=None: resolver.driver(budget), log.warning)
     service = connection.Service(
-        new_session=session_maker(settings, trust, resolver, budget, publications),
+        new_session=session_maker(
+            settings,
+            trust,
+            resolver,
+            budget,
+            publications,
+            notes=keeper is not None and configuration.store.dns_answers,
+        ),
         no_reply=connection.silent_steps(settings),
         actions=connection.actions(settings),
         # A dry run refuses nothing, not even a message that we failed to judge.
@@ -127,13 +134,21 @@ def run(
 
 
 def session_maker(
-    settings: Settings, trust: policy.Trust, resolver: Resolver, budget: float, publications: Publications | None = None
+    settings: Settings,
+    trust: policy.Trust,
+    resolver: Resolver,
+    budget: float,
+    publications: Publications | None = None,
+    *,
+    notes: bool = False,
 ) -> Callable[[], Session]:
     """What makes the session of each connection. They share one memory.
 
     :param budget: seconds that a message may wait for the DNS.
+    :param notes: whether verdicts have the answers of the DNS.
     """
     memory = Memory()
+    clock = time.monotonic if notes else None
 
     def new_session() -> Session:
         allowance = Allowance(budget)  # all drivers of a connection share it, one message after the other
@@ -141,7 +156,7 @@ def session_maker(
         def new_driver(seconds: float | None = None) -> Driver:
             return resolver.driver(seconds or budget, allowance=allowance)
 
-        return Session(settings, trust, new_driver, memory, publications, allowance)
+        return Session(settings, trust, new_driver, memory, publications, allowance, clock)
 
     return new_session
 

@@ -7,6 +7,7 @@ from typing import Protocol, TypeVar
 
 from assay.inquiry import Asker, Driver, Inquiry, Pending, Urgency
 from assay.model.smtp import Address
+from assay.session.noted import Notes
 
 T = TypeVar("T")
 
@@ -45,13 +46,17 @@ class Unbounded:
 class Inquiries:
     """Starts inquiries and keeps track of them, so that an abort can cancel those still running."""
 
-    __slots__ = ("_asker", "_new_driver", "_pending", "_waiting")
+    __slots__ = ("_asker", "_new_driver", "_notes", "_pending", "_waiting")
 
-    def __init__(self, new_driver: NewDriver, waiting: WaitLimit, client: Address | None = None) -> None:
+    def __init__(
+        self, new_driver: NewDriver, waiting: WaitLimit, client: Address | None = None, notes: Notes | None = None
+    ) -> None:
         """
         :param waiting: how long the MTA waits for them.
         :param client: whose connection or message it is.
+        :param notes: of what they are answered, if somebody wants them.
         """
+        self._notes = notes
         self._waiting = waiting
         self._new_driver = new_driver
         self._asker = Asker(client)
@@ -76,6 +81,8 @@ class Inquiries:
         :param driver: whose budget to use; a new one by default.
         :param urgency: how much depends on it.
         """
+        if self._notes is not None:
+            inquiry = self._notes.of(inquiry)
         pending = (driver or self._new_driver()).start(inquiry, self._asker, urgency)
         self._pending.append(pending)
         return pending

@@ -22,6 +22,7 @@ from assay.model.smtp import Address, Client, Envelope
 from assay.policy import Action, Decision, Stage
 from assay.protocol import srs
 from assay.session.inquiries import BEFORE_THE_END, FOR_THE_PARTS, Inquiries, NewDriver, Unbounded, WaitLimit
+from assay.session.noted import Notes
 from assay.session.origin import Origin, confirmed_names
 from assay.session.publications import Publications
 from assay.session.settings import Settings
@@ -42,12 +43,14 @@ class Session:
         memory: Memory | None = None,
         publications: Publications | None = None,
         waiting: WaitLimit | None = None,
+        clock: Callable[[], float] | None = None,
     ) -> None:
         """
         :param new_driver: called at each stage that asks questions.
         :param memory: earlier evaluations, of all sessions with these settings; by default, of this one alone.
         :param publications: which keys of ours are published, for all sessions; None if all count as published.
         :param waiting: how long the MTA waits for the inquiries of these drivers.
+        :param clock: seconds, if each verdict is to have the answers of the DNS; None if it is to have none.
         """
         self._settings = settings
         self._memory = Memory() if memory is None else memory
@@ -57,7 +60,10 @@ class Session:
         self._new_driver = new_driver
         self._waiting: WaitLimit = Unbounded() if waiting is None else waiting
         self._waiting.allow(BEFORE_THE_END)
-        self._inquiries = Inquiries(new_driver, self._waiting)
+        self._clock = clock
+        self._notes = self._new_notes()
+        self._notes_of_message: Notes | None = None
+        self._inquiries = Inquiries(new_driver, self._waiting, notes=self._notes)
         self._client = Client()
         self._judged = True  # whether to judge the client
         self._authserv_id = settings.authserv_id or settings.fallback_authserv_id
@@ -108,7 +114,7 @@ class Session:
         if not self._settings.policy.acts_at(stage):
             return None
         moment = _Moment(self._settings, self._of_client)
-        return moment.verdict(self._course.at_connection(stage, moment.facts), stage)
+        return self._with_answers(moment.verdict(self._course.at_connection(stage, moment.facts), stage))
 
     def _of_client(self) -> Assessment:
         return Assessment(
@@ -126,11 +132,12 @@ class Session:
         :param now: Unix time in seconds.
         """
         self.abort()
+        self._notes_of_message = self._new_notes()
         reverse_path = ReversePath.parse(path)
         self._course.mail(reverse_path.text, authenticated)
         self._transaction = Transaction(
             self._settings,
-            Inquiries(self._new_driver, self._waiting, self._client.address),
+            Inquiries(self._new_driver, self._waiting, self._client.address, self._notes_of_message),
             self._memory,
             self._client,
             Envelope(reverse_path, authenticated=authenticated, smtputf8=smtputf8),
@@ -143,7 +150,7 @@ class Session:
         if not self._settings.policy.acts_at(Stage.MAIL):
             return None
         moment = _Moment(self._settings, self._transaction.so_far)
-        return moment.verdict(self._course.at_mail(moment.facts), Stage.MAIL)
+        return self._with_answers(moment.verdict(self._course.at_mail(moment.facts), Stage.MAIL))
 
     def rcpt(self, path: str) -> Verdict | None:
         """RCPT was sent."""
@@ -157,7 +164,7 @@ class Session:
             return replace(found, envelope=replace(found.envelope, recipients=(recipient,)))
 
         moment = _Moment(self._settings, alone)
-        verdict = moment.verdict(self._course.at_rcpt(recipient, moment.facts), Stage.RCPT)
+        verdict = self._with_answers(moment.verdict(self._course.at_rcpt(recipient, moment.facts), Stage.RCPT))
         if verdict is not None and verdict.action.refuses:
             return verdict
         try:
@@ -204,15 +211,26 @@ class Session:
             return None
         self._waiting.allow(FOR_THE_PARTS)
         try:
-            return transaction.end_of_message(queue_id=queue_id, now=now, draw=draw)
+            return self._with_answers(transaction.end_of_message(queue_id=queue_id, now=now, draw=draw))
         finally:
             self.abort()
+
+    def _new_notes(self) -> Notes | None:
+        return None if self._clock is None else Notes(self._clock)
+
+    def _with_answers(self, verdict: Verdict | None) -> Verdict | None:
+        """The verdict, with what the connection and the message asked the DNS."""
+        if verdict is None or self._notes is None:
+            return verdict
+        of_message = self._notes_of_message.taken() if self._notes_of_message is not None else ()
+        return replace(verdict, answers=(*self._notes.taken(), *of_message))
 
     def abort(self) -> None:
         """The transaction is over, with a message or without (RSET, a second MAIL). The client stays."""
         if self._transaction is not None:
             self._transaction.cancel()
             self._transaction = None
+            self._notes_of_message = None
             self._waiting.renew()
             self._waiting.allow(BEFORE_THE_END)
 

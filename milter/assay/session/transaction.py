@@ -27,6 +27,7 @@ from assay.protocol.syntax.received import claimed_names, parse_received
 from assay.session.fields import Fields
 from assay.session.inquiries import Inquiries
 from assay.session.judging import FIELDS, Judging
+from assay.session.noted import NotedAnswer
 from assay.session.origin import Origin, confirmed_names
 from assay.session.outgoing import NO_RULE, Outgoing, Signed
 from assay.session.publications import Publications
@@ -54,6 +55,7 @@ class Verdict(Struct, frozen=True):
     sealed: Sealed | None = None  #: None for a message that is not judged, or if nothing is sealed at all
     rewritten: Rewritten | None = None  #: None if no sender is rewritten at all
     turned_back: tuple[tuple[str, str], ...] = ()  #: SRS addresses among the recipients, and what they stand for
+    answers: tuple[NotedAnswer, ...] = ()  #: of the DNS, if the session notes them
 
 
 _NOT_ASKED = policy.ForwardDecision()

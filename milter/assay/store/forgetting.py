@@ -123,7 +123,8 @@ def _places(whom: Whom) -> tuple[_Place, ...]:
 
 
 def _messages(condition: ColumnElement[bool]) -> _Place:
-    return _Place("messages", schema.messages, condition, (schema.findings.c.message, schema.addresses.c.message))
+    owned = (schema.findings.c.message, schema.addresses.c.message, schema.answers.c.message)
+    return _Place("messages", schema.messages, condition, owned)
 
 
 def _of_address(address: str) -> tuple[_Place, ...]:

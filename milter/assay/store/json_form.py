@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 import msgspec
 
 from assay.policy.vocabulary import sound
-from assay.store.rows import DmarcRow, FindingRow, MessageRow, PublishedRow
+from assay.store.rows import AnswerRow, DmarcRow, FindingRow, MessageRow, PublishedRow
 
 MAX_OCTETS = 1024 * 1024  # of an object that is read, our choice: the longest of ours is a fifth of it
 
@@ -23,6 +23,7 @@ def as_object(row: MessageRow) -> dict[str, Any]:
     found = _members(row)
     found["id"] = str(uuid.UUID(bytes=row.id))
     found["findings"] = [_members(finding) for finding in row.findings]
+    found["answers"] = [_members(answer) for answer in row.answers]
     if row.dmarc is not None:
         found["dmarc"] = {**_members(row.dmarc), "published": _members(row.dmarc.published)}
     return found
@@ -47,6 +48,7 @@ def from_json(octets: bytes) -> MessageRow:
         found = _decoder.decode(octets)
         found["id"] = uuid.UUID(found["id"]).bytes
         found["findings"] = [_row(FindingRow, finding) for finding in found["findings"]]
+        found["answers"] = [_row(AnswerRow, answer) for answer in found.get("answers", ())]
         if dmarc := found.get("dmarc"):
             found["dmarc"] = _row(DmarcRow, {**dmarc, "published": _row(PublishedRow, dmarc["published"])})
         return _row(MessageRow, found)

@@ -6,22 +6,30 @@ Addresses of people are left out unless the operator wants them.
 
 from __future__ import annotations
 
+import re
 import secrets
 from collections.abc import Mapping, Sequence
 
 from msgspec import Struct
 
+from assay.assessment import Assessment
 from assay.findings import Finding
+from assay.inquiry import MX, Record
 from assay.model.name import Domain, InvalidNameError, Mailbox
 from assay.policy import Action, Decision, Direction, Override
 from assay.protocol import dkim, dmarc, report
 from assay.session import Verdict
 from assay.store.rows import (
     MAX_ADDRESSES,
+    MAX_ANSWER_RECORDS,
+    MAX_ANSWER_TEXT,
+    MAX_ANSWERS,
+    MAX_ANSWERS_TEXT,
     MAX_DOMAINS,
     MAX_FINDINGS,
     MAX_RECORD,
     MAX_TEXT,
+    AnswerRow,
     DmarcRow,
     FindingRow,
     MessageRow,
@@ -111,6 +119,7 @@ def message_row(verdict: Verdict, keeping: Keeping, *, now: float, waits: Mappin
         envelope.authenticated[:MAX_TEXT] if keeping.addresses else "",
         tuple([path[:MAX_TEXT] for path in envelope.recipients[:MAX_ADDRESSES]]) if keeping.addresses else (),
         _text(subjects[0].unfolded) if subjects else "",
+        *_answers(verdict, keeping),
     )
 
 
@@ -192,6 +201,60 @@ def _finding(finding: Finding, verdict: Verdict) -> FindingRow:
         aligned,
         finding.reason[:MAX_TEXT],
     )
+
+
+def _answers(verdict: Verdict, keeping: Keeping) -> tuple[tuple[AnswerRow, ...], int]:
+    """What the DNS answered, and how many answers are left out."""
+    if not verdict.answers:
+        return (), 0
+    hidden = _hidden(verdict.assessment, keeping)
+    kept: dict[tuple[str, str], AnswerRow] = {}
+    left_out, room = 0, MAX_ANSWERS_TEXT
+    for noted in verdict.answers:
+        question, answer = noted.question, noted.answer
+        key = (question.name.lower(), question.type.value)
+        if key in kept:
+            continue
+        row = AnswerRow(
+            question.name[:MAX_TEXT],
+            question.type.value,
+            answer.outcome.value,
+            tuple([_record(record)[:MAX_ANSWER_TEXT] for record in answer.records[:MAX_ANSWER_RECORDS]]),
+            answer.secure,
+            answer.stale,
+            answer.ttl,
+            answer.reason[:MAX_TEXT],
+            round(noted.seconds * 1000),
+        )
+        size = len(row.name) + sum(map(len, row.records)) + len(row.reason)
+        if size > room or len(kept) == MAX_ANSWERS or hidden.intersection(_WORDS.findall(key[0])):
+            left_out += 1
+            continue
+        room -= size
+        kept[key] = row
+    return tuple(kept.values()), left_out
+
+
+_WORDS = re.compile(r"[^\W_]+")
+
+
+def _hidden(assessment: Assessment, keeping: Keeping) -> frozenset[str]:
+    """Words that no name in the DNS may have, since they are of the sender's local part: what a macro such as ``%{l}``
+    in an SPF record makes of it (RFC 7208, 7.3). Its delimiters are no letters."""
+    checks = (assessment.spf_helo, assessment.spf_mail_from)
+    if keeping.addresses or not any(check is not None and check.uses_macros for check in checks):
+        return frozenset()
+    return frozenset(_WORDS.findall(assessment.envelope.reverse_path.text.rpartition("@")[0].lower()))
+
+
+def _record(record: Record) -> str:
+    match record:
+        case bytes():
+            return record.decode("utf-8", "backslashreplace")
+        case MX(preference, exchange):
+            return f"{preference} {exchange or '.'}"
+        case _:
+            return str(record)
 
 
 #: Results for which there was a record to evaluate against.

@@ -21,6 +21,10 @@ MAX_FINDINGS = 100  # of one message; RFC 9990, 3.1.3 wants no more than 100 sig
 MAX_DOMAINS = 20  # of recipients
 MAX_ADDRESSES = 100  # of recipients
 MAX_ROW_OCTETS = 128 * 1024  # what a socket takes at once by default; rows of real messages take one
+MAX_ANSWERS = 200  # questions of a message; real ones have twenty
+MAX_ANSWER_RECORDS = 20  # of one answer
+MAX_ANSWER_TEXT = 1000  # characters of a record; a key has some 400
+MAX_ANSWERS_TEXT = 16_000  # characters of all names, records and reasons of a message
 _FEW = 20  # findings and recipients of a message whose row would be longer
 
 
@@ -39,6 +43,28 @@ class FindingRow(Struct, frozen=True, array_like=True):
     selector: str = ""
     aligned: bool = False
     reason: str = ""
+
+
+class AnswerRow(Struct, frozen=True, array_like=True):
+    """One question to the DNS and its answer.
+
+    :ivar type: A, AAAA, MX, PTR or TXT.
+    :ivar outcome: found, nodata, nxdomain or tempfail.
+    :ivar records: as text, at most `MAX_ANSWER_RECORDS`.
+    :ivar secure: whether DNSSEC proved it; `stale` whether it had expired.
+    :ivar ttl: for how many seconds it was valid when it arrived.
+    :ivar milliseconds: how long the evaluation waited for it.
+    """
+
+    name: str
+    type: str
+    outcome: str
+    records: tuple[str, ...] = ()
+    secure: bool = False
+    stale: bool = False
+    ttl: int = 0
+    reason: str = ""
+    milliseconds: int = 0
 
 
 class PublishedRow(Struct, frozen=True, array_like=True):
@@ -93,6 +119,7 @@ class MessageRow(Struct, frozen=True, array_like=True):
     :ivar report_mail: it is a report or a bounce itself, so it never causes a report.
     :ivar milliseconds: how long the MTA waited for us, in all; `waits` by stage, for those that took any time.
     :ivar further_findings: how many findings are left out.
+    :ivar answers: of the DNS, if the operator wants them kept; `further_answers` is how many of them are left out.
     """
 
     id: bytes
@@ -132,6 +159,8 @@ class MessageRow(Struct, frozen=True, array_like=True):
     login: str = ""
     recipients: tuple[str, ...] = ()
     subject: str = ""
+    answers: tuple[AnswerRow, ...] = ()
+    further_answers: int = 0
 
 
 _encoder = msgspec.msgpack.Encoder()
@@ -146,6 +175,8 @@ def encode(row: MessageRow) -> bytes:
         return encode(msgspec.convert(sound(msgspec.to_builtins(row, builtin_types=(bytes,))), MessageRow))
     if len(octets) <= MAX_ROW_OCTETS:
         return octets
+    if row.answers:
+        return encode(replace(row, answers=(), further_answers=row.further_answers + len(row.answers)))
     return _encoder.encode(
         replace(
             row,

@@ -106,6 +106,16 @@ findings = Table(
     sqlite_with_rowid=False,
 )
 
+#: What the DNS answered while a message was judged, only if the operator keeps it: a row for each message.
+answers = Table(
+    "answers",
+    metadata,
+    Column("message", LargeBinary(16), primary_key=True),
+    Column("answers", Text, nullable=False),  # JSON: `AnswerRow` each
+    Column("further_answers", Integer, nullable=False),
+    sqlite_with_rowid=False,
+)
+
 #: The addresses of people, only if the operator keeps them, for search.
 addresses = Table(
     "addresses",

@@ -15,8 +15,8 @@ from msgspec import Struct
 from sqlalchemy import ColumnElement, Select, and_, exists, select, tuple_, union
 
 from assay.store.database import Database
-from assay.store.rows import FindingRow
-from assay.store.schema import addresses, findings, messages, published
+from assay.store.rows import AnswerRow, FindingRow
+from assay.store.schema import addresses, answers, findings, messages, published
 from assay.store.writer import folded
 
 MAX_LOOKED_AT = 20_000  # messages without an index for what is asked, our choice: some 50 ms
@@ -126,6 +126,8 @@ class StoredMessage(Struct, frozen=True):
     waits: tuple[tuple[str, int], ...] = ()
     reasons: tuple[tuple[str, str], ...] = ()
     recipient_domains: tuple[str, ...] = ()
+    answers: tuple[AnswerRow, ...] = ()
+    further_answers: int = 0
 
 
 def find(database: Database, criteria: Criteria, *, after: Cursor | None = None, most: int = 50) -> FoundMessages:
@@ -180,9 +182,17 @@ def message(database: Database, identity: bytes) -> StoredMessage | None:
             .where(addresses.c.message == identity)
             .order_by(addresses.c.role, addresses.c.number)
         )
+        asked = connection.execute(select(answers).where(answers.c.message == identity)).first()
         people = tuple((role, address) for role, address in connection.execute(of_addresses))
     lists = {name: _tuples(values.pop(name)) for name in ("watched", "waits", "reasons", "recipient_domains")}
+    if asked is not None:
+        lists |= {"answers": answers_of(asked.answers), "further_answers": asked.further_answers}
     return StoredMessage(identity, values, found, people, **lists)
+
+
+def answers_of(text: str) -> tuple[AnswerRow, ...]:
+    """The answers in a row of the table `answers`."""
+    return msgspec.json.decode(text, type=tuple[AnswerRow, ...]) if text else ()
 
 
 def identity_of(text: str) -> bytes | None:

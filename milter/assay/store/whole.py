@@ -12,8 +12,8 @@ from sqlalchemy import Connection, select
 
 from assay.store.database import Database
 from assay.store.rows import DmarcRow, FindingRow, MessageRow, PublishedRow
-from assay.store.schema import addresses, findings, messages, published
-from assay.store.search import MAX_ROWS, Criteria, find
+from assay.store.schema import addresses, answers, findings, messages, published
+from assay.store.search import MAX_ROWS, Criteria, answers_of, find
 
 
 def exported(database: Database, criteria: Criteria) -> Iterator[MessageRow]:
@@ -46,6 +46,10 @@ def rows(connection: Connection, identities: Sequence[bytes]) -> list[MessageRow
         .order_by(addresses.c.message, addresses.c.number)
     ):
         recipients[bytes(identity)].append(address)
+    asked = {
+        bytes(identity): (answers_of(text), further)
+        for identity, text, further in connection.execute(select(answers).where(answers.c.message.in_(identities)))
+    }
     records = [column.label(f"published_{column.name}") for column in (published.c.domain, published.c.record)]
     query = select(messages, *records, published.c.method.label("published_method")).outerjoin_from(
         messages, published, messages.c.published == published.c.id
@@ -53,7 +57,9 @@ def rows(connection: Connection, identities: Sequence[bytes]) -> list[MessageRow
     found = {}
     for row in connection.execute(query.where(messages.c.id.in_(identities))).mappings():
         identity = bytes(row["id"])
-        found[identity] = _row(dict(row), tuple(of_findings[identity]), tuple(recipients[identity]))
+        of_dns, left_out = asked.get(identity, ((), 0))
+        columns = {**row, "answers": of_dns, "further_answers": left_out}
+        found[identity] = _row(columns, tuple(of_findings[identity]), tuple(recipients[identity]))
     return [found[identity] for identity in identities if identity in found]
 
 

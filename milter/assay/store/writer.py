@@ -68,6 +68,7 @@ class Writer:
         insert(connection, schema.messages, [_message(row, tallies) for row in samples])
         insert(connection, schema.findings, [finding for row in samples for finding in _findings(row)])
         insert(connection, schema.addresses, [address for row in samples for address in _addresses(row)])
+        insert(connection, schema.answers, [answers for row in samples for answers in _answers(row)])
         self._statements.merge_published(connection, tallies.published)
         self._statements.add_counts(connection, tallies.counts)
         self._statements.add_groups(connection, tallies.report_groups)
@@ -153,6 +154,11 @@ def _addresses(row: MessageRow) -> Iterable[Values]:
             yield (row.id, role, 0, address, folded(address))
     for number, address in enumerate(row.recipients):
         yield (row.id, "recipient", number, address, folded(address))
+
+
+def _answers(row: MessageRow) -> Iterable[Values]:
+    if row.answers or row.further_answers:
+        yield (row.id, as_json(row.answers), row.further_answers)
 
 
 def folded(address: str) -> str:

@@ -26,7 +26,7 @@ def page(site: Site, query: WebQuery) -> WebPage:
     parts: list[Part] = [_decision(stored), _findings(stored.findings)]
     if values["further_findings"]:
         parts.append(Remark(f"{values['further_findings']} further findings were not kept."))
-    parts += [_envelope(stored), *_policy(stored), *_again(stored)]
+    parts += [_envelope(stored), *_policy(stored), *_answers(stored), *_again(stored)]
     return WebPage(f"Message {values['queue'] or query.item}", tuple(parts))
 
 
@@ -100,16 +100,46 @@ def _policy(stored: StoredMessage) -> Iterator[Part]:
     yield Pairs("policy", "DMARC policy", tuple(rows))
 
 
+def _answers(stored: StoredMessage) -> Iterator[Part]:
+    """What the DNS answered, as it was when the message came."""
+    if not stored.answers and not stored.further_answers:
+        return
+    rows: list[tuple[Cell, ...]] = [
+        (
+            each.name or "(empty name)",
+            each.type,
+            word(each.outcome),
+            Several(tuple(map(Code, each.records)), apart=True) if each.records else each.reason,
+            each.ttl if each.records else None,
+            ", ".join(mark for mark, holds in (("secure", each.secure), ("expired", each.stale)) if holds),
+            each.milliseconds,
+        )
+        for each in stored.answers
+    ]
+    columns = (
+        Column("name", "name"),
+        Column("type", "type"),
+        Column("outcome", "outcome"),
+        Column("answer", "answer", wide=True),
+        Column("ttl", "TTL (s)", numeric=True),
+        Column("marks", "DNSSEC, expired"),
+        Column("milliseconds", "waited (ms)", numeric=True),
+    )
+    note = "As it was then, in the order in which answers came. An answer in the cache takes no time."
+    if stored.further_answers:
+        note += f" {stored.further_answers:,} are left out: too many, or they may have the sender's local part in them."
+    yield DataTable("answers", "What the DNS answered", columns, rows, note=note)
+
+
 def _again(stored: StoredMessage) -> Iterator[Part]:
-    """How to ask again: DNS answers are not kept."""
+    """How to ask again."""
     values = stored.values
     people = dict(stored.addresses)
     sender = "" if values["null_sender"] else people.get("sender") or f"postmaster@{values['sender_domain']}"
     words = ["assay", "check", "--explain", "--ip", str(values["client"]), "--helo", str(values["helo"])]
     command = shlex.join([*map(escaped, words), "--mail-from", escaped(sender), "MESSAGE"])
-    yield Remark(
-        "The DNS answers were not kept. To ask again, with the message in a file MESSAGE:", command, Tone.PLAIN
-    )
+    kept = "" if stored.answers else "The DNS answers were not kept (store.dns_answers). "
+    yield Remark(f"{kept}To ask again, with the message in a file MESSAGE:", command, Tone.PLAIN)
 
 
 def _given(values: dict[str, str | int | bool], *names: tuple[str, str]) -> Iterator[tuple[str, Cell]]:

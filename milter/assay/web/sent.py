@@ -8,7 +8,7 @@ from itertools import islice
 
 from assay.store import outbox, reporting
 from assay.store.database import Database
-from assay.store.outbox import Group, OutgoingReport, ReportState
+from assay.store.outbox import Group, OutgoingReport, ReportKind, ReportState
 from assay.store.reporting import NotSentSum
 from assay.web import periods, suppressing
 from assay.web.export import time_text
@@ -40,6 +40,7 @@ _NOT_SENT = (ReportState.NOT_SENT, *_OF_FAILED)
 _COLUMNS = (
     Column("day", "day (UTC)"),
     Column("domain", "domain"),
+    Column("kind", "kind"),
     Column("report", "report"),
     Column("messages", "messages", numeric=True),
     Column("state", "state"),
@@ -137,6 +138,7 @@ def _row(report: OutgoingReport) -> tuple[Cell, ...]:
     return (
         str(of_day(report.day)),
         Link(report.domain, address("/reports", domain=report.domain)),
+        report.kind,
         Link(report.id, f"/reports/{report.id}"),
         report.messages,
         word(report.state),
@@ -155,7 +157,8 @@ def one_report(site: Site, query: WebQuery) -> WebPage:
             )
         deliveries = outbox.deliveries_of(connection, found.id)
         _, record, _ = outbox.record_of(connection, found.published[0]) if found.published else ("", "", "")
-        wanted = islice(outbox.groups(connection, found.day, found.published), start, start + RECORDS + 1)
+        of_groups = found.published if found.kind is ReportKind.AGGREGATE else ()
+        wanted = islice(outbox.groups(connection, found.day, of_groups), start, start + RECORDS + 1)
         groups = list(wanted)
     changeable = suppressing.may_change(site)
     rows: list[tuple[Cell, ...]] = []
@@ -185,6 +188,7 @@ def one_report(site: Site, query: WebQuery) -> WebPage:
 
 def _told(report: OutgoingReport, record: str) -> Pairs:
     rows: list[tuple[str, Cell]] = [
+        ("kind", report.kind),
         ("state", word(report.state)),
         ("why", report.why),
         ("domain", Link(report.domain, address("/reports", domain=report.domain))),
@@ -211,10 +215,11 @@ def _records(report: OutgoingReport, groups: list[Group], further: str) -> DataT
         Column("reasons", "reasons", wide=True),
     )
     note = "Its records, each with the messages behind it."
+    empty = "The store no longer has it."
+    if report.kind is ReportKind.FAILURE:
+        note, empty = "", "It is about one message, of which the store keeps no copy once it is sent."
     rows = [_record(each, report.day) for each in groups]
-    return DataTable(
-        "records", "What it says", columns, rows, note=note, empty="The store no longer has it.", further=further
-    )
+    return DataTable("records", "What it says", columns, rows, note=note, empty=empty, further=further)
 
 
 def _record(group: Group, day: int) -> tuple[Cell, ...]:
