@@ -54,7 +54,7 @@ from assay.resolver import cache, wire
 from assay.resolver.authority import Authority
 from assay.resolver.update import Updater
 from assay.session import Verdict
-from assay.store import outbox
+from assay.store import suppressions
 from assay.store.channel import RowChannel
 from assay.store.rows import decode
 from assay.web.access import Access, Proxies
@@ -468,6 +468,7 @@ def recorded(world: World) -> object:
         patch.setattr(recorder, "take", take)
         patch.setattr("assay.store.database.open_database", lambda *where, **_: seen.append(where))
         patch.setattr("assay.store.writer.Writer", lambda _, sample: seen.append(sample))
+        patch.setattr("assay.store.folding.Folding", lambda *_: SimpleNamespace(fold=lambda _: None))
         patch.setattr("assay.store.retention.prune", lambda _, retention, now: seen.append(retention))
         patch.setattr("assay.store.broker.RowPublisher.__init__", lambda _, *where: seen.append(where))
         recorder.run(Tether(-1, -1, 0), world.configuration, channel, log)
@@ -631,12 +632,12 @@ def reported(world: World) -> object:
             reporting.turn(NEXT_DAY + hours * 3600)
         files = sorted(path.name for path in (world.folder / "store" / "reports").iterdir())
         with reporting.database.reading() as connection:
-            suppressions = outbox.all_suppressions(connection)
+            suppressed = suppressions.all_suppressions(connection)
         states = {name: (found.state, found.why) for name, found in sorted(reporting.reports().items())}
         reporting.database.close()
     taken = sorted((recipient, path.partition("+")[0], _shown(octets)) for path, recipient, octets in receiver.taken)
     connects = vars(reporter._relay(world.configuration, "mx"))
-    return due, states, taken, files, suppressions, reporting.lines, connects | {"_connection": None}
+    return due, states, taken, files, suppressed, reporting.lines, connects | {"_connection": None}
 
 
 def _shown(octets: bytes) -> tuple[str, str]:

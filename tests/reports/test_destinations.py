@@ -17,7 +17,7 @@ from assay.daemon.child import Tether
 from assay.daemon.reporter import run
 from assay.log import Log
 from assay.policy.addresses import Entries
-from assay.store import outbox
+from assay.store import suppressions
 from nameserver import NameServer
 from receiving import Receiver
 from report_world import LATER, NEXT_DAY, ROWS, Reporting, seen
@@ -180,7 +180,7 @@ def test_a_suppression_holds_for_the_next_try(world: Reporting, subject: str) ->
     world.turn(LATER)
     world.receiver.at_data.clear()
     with world.database.writing() as connection:
-        outbox.suppress(connection, outbox.Suppression(subject, 0, "by the operator", 0))
+        suppressions.suppress(connection, suppressions.Suppression(subject, 0, "by the operator", 0))
     world.turn(LATER + 300)
     assert recipients(world) == []
     assert world.reports()["example.com"].state == "not sent"
@@ -189,7 +189,7 @@ def test_a_suppression_holds_for_the_next_try(world: Reporting, subject: str) ->
 def test_a_suppressed_domain_whose_reports_go_elsewhere(world: Reporting) -> None:
     world.see(seen(1, rua="mailto:d@reader.example"))
     with world.database.writing() as connection:
-        outbox.suppress(connection, outbox.Suppression("example.com", 0, "by the operator", 0))
+        suppressions.suppress(connection, suppressions.Suppression("example.com", 0, "by the operator", 0))
     world.run()
     assert recipients(world) == []
     assert "example.com is suppressed" in world.reports()["example.com"].why

@@ -25,7 +25,7 @@ from assay.policy.addresses import Entries
 from assay.reports import destinations
 from assay.reports.planning import days_to_plan
 from assay.session.outgoing import Outgoing, Signed
-from assay.store import outbox
+from assay.store import outbox, suppressions
 from assay.store.leadership import Leadership
 from assay.store.outbox import DAY_SECONDS
 from assay.store.rows import PublishedRow
@@ -188,14 +188,14 @@ class TestNotSent:
     def test_a_destination_that_came_back(self, world: Reporting) -> None:
         world.see(seen(1))
         with world.database.writing() as connection:
-            outbox.suppress(connection, outbox.Suppression("d@example.com", 0, "a report came back", 0))
+            suppressions.suppress(connection, suppressions.Suppression("d@example.com", 0, "a report came back", 0))
         assert "d@example.com is suppressed: a report came back" in self.why(world)
 
     @pytest.mark.parametrize("subject", ["d@mail.example.net", "mail.example.net", "example.net"])
     def test_a_suppressed_address_or_domain_of_it(self, world: Reporting, subject: str) -> None:
         world.see(seen(1, "example.net", rua="mailto:D@mail.example.net"))
         with world.database.writing() as connection:
-            outbox.suppress(connection, outbox.Suppression(subject, 0, "by the operator", 0))
+            suppressions.suppress(connection, suppressions.Suppression(subject, 0, "by the operator", 0))
         world.turn(NEXT_DAY)
         world.turn(LATER)
         assert f"{subject} is suppressed: by the operator" in world.reports()["example.net"].why
@@ -265,7 +265,7 @@ class TestNotSent:
     def test_what_would_not_be_sent_is_not_written_in_a_dry_run(self, world: Reporting) -> None:
         with world.database.writing() as connection:
             connection.exec_driver_sql("DELETE FROM report_days")
-            outbox.suppress(connection, outbox.Suppression("d@example.com", 0, "a report came back", 0))
+            suppressions.suppress(connection, suppressions.Suppression("d@example.com", 0, "a report came back", 0))
         world.see(seen(1))
         assert "is suppressed" in self.why(world)
 
@@ -326,7 +326,7 @@ class TestTrouble:
         assert world.reports()["example.com"].state == "waiting"
         assert any("550 5.7.1 not from you; 1 reports wait" in line for line in world.lines)
         with world.database.reading() as connection:
-            assert outbox.all_suppressions(connection) == []
+            assert suppressions.all_suppressions(connection) == []
         world.receiver.at_mail = ""
         world.turn(LATER + 5 * 3600)
         assert world.reports()["example.com"].state == "sent"
@@ -346,7 +346,7 @@ class TestTrouble:
         assert world.reports()["example.com"].state == "refused"
         assert "550 5.1.1 no such user" in world.deliveries()["d@example.com"].why
         with world.database.reading() as connection:
-            (suppression,) = outbox.all_suppressions(connection)
+            (suppression,) = suppressions.all_suppressions(connection)
         assert suppression.subject == "d@example.com"
 
     def test_a_destination_that_defers_is_tried_again(self, world: Reporting) -> None:

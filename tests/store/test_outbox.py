@@ -3,9 +3,10 @@
 
 from __future__ import annotations
 
-from assay.store import outbox
+from assay.store import outbox, suppressions
 from assay.store.database import Database
-from assay.store.outbox import DAY_SECONDS, ReportDelivery, ReportKind, ReportState, Suppression
+from assay.store.outbox import DAY_SECONDS, ReportDelivery, ReportKind, ReportState
+from assay.store.suppressions import Suppression
 from assay.store.writer import Writer
 from report_world import failed, seen
 from store_rows import DAY
@@ -63,12 +64,12 @@ def test_what_waits_or_came_back_counts_as_sent(database: Database) -> None:
 
 def test_a_suppression_ends(database: Database) -> None:
     with database.writing() as connection:
-        outbox.suppress(connection, Suppression("d@example.com", NOW, "it refused a report", NOW - 9))
-        outbox.suppress(connection, Suppression("example.net", 0, "by the operator", NOW - 9))
+        suppressions.suppress(connection, Suppression("d@example.com", NOW, "it refused a report", NOW - 9))
+        suppressions.suppress(connection, Suppression("example.net", 0, "by the operator", NOW - 9))
     with database.reading() as connection:
-        assert outbox.suppressed(connection, ["d@example.com", "example.com"], NOW - 1) is not None
-        assert outbox.suppressed(connection, ["d@example.com", "example.com"], NOW) is None
-        assert outbox.suppressed(connection, ["d@example.net", "example.net"], NOW) is not None
+        assert suppressions.suppressed(connection, ["d@example.com", "example.com"], NOW - 1) is not None
+        assert suppressions.suppressed(connection, ["d@example.com", "example.com"], NOW) is None
+        assert suppressions.suppressed(connection, ["d@example.net", "example.net"], NOW) is not None
 
 
 def test_whether_all_mail_of_a_domain_failed(database: Database) -> None:

@@ -25,9 +25,10 @@ from assay.protocol.report.received import (
     TlsPolicy,
 )
 from assay.reports.planning import plan
-from assay.store import outbox, received
+from assay.store import outbox, received, suppressions
 from assay.store.database import Database
-from assay.store.outbox import DAY_SECONDS, OutgoingReport, ReportDelivery, ReportState, Suppression
+from assay.store.outbox import DAY_SECONDS, OutgoingReport, ReportDelivery, ReportState
+from assay.store.suppressions import Suppression
 
 SECTION = ReportsSection(organization="Example Ltd", contact="dmarc@example.org")
 DAYS = 10
@@ -67,8 +68,8 @@ def fill_reports(database: Database, end: int, ours: Sequence[str], texts: Seque
         outbox.plan(connection, today, hostile, now=end // 1000, dry_run=False)
         outbox.replace_deliveries(connection, "", (), [_delivery(each, each.why, each.why) for each in hostile])
         for text in texts:
-            outbox.suppress(connection, Suppression(text, 0, text, end // 1000))
-        outbox.suppress(
+            suppressions.suppress(connection, Suppression(text, 0, text, end // 1000))
+        suppressions.suppress(
             connection, Suppression("d@example.com", end // 1000 + 86_400, "it refused a report", end // 1000)
         )
         for sender, report in itertools.chain(_arrivals(today, ours), _attacks(today, texts)):

@@ -17,9 +17,9 @@ from assay.config.web import WebSection
 from assay.daemon.status import History
 from assay.log import Level, Log
 from assay.metrics import Pages
-from assay.store import outbox
+from assay.store import suppressions as stored
 from assay.store.database import open_database
-from assay.store.outbox import Suppression
+from assay.store.suppressions import Suppression
 from assay.web.access import Access, Proxies
 from assay.web.app import make_app
 from assay.web.site import open_site
@@ -64,7 +64,7 @@ def suppressions(section: StoreSection) -> list[Suppression]:
     database = open_database(section.location)
     try:
         with database.reading() as connection:
-            return outbox.all_suppressions(connection)
+            return stored.all_suppressions(connection)
     finally:
         database.close()
 

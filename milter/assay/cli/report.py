@@ -27,7 +27,8 @@ from assay.store.destination import UnavailableError
 
 if TYPE_CHECKING:  # the library is loaded by these commands only
     from assay.store.database import Database
-    from assay.store.outbox import OutgoingReport, ReportDelivery, Suppression
+    from assay.store.outbox import OutgoingReport, ReportDelivery
+    from assay.store.suppressions import Suppression
 
 _Command = Callable[[argparse.Namespace, Configuration], int]
 
@@ -156,26 +157,26 @@ def _send(options: argparse.Namespace, configuration: Configuration) -> int:
 
 
 def _suppress(options: argparse.Namespace, configuration: Configuration) -> int:
-    from assay.store import outbox
+    from assay.store import suppressions
 
     with _database(configuration) as database:
         if not options.subject:
             with database.reading() as connection:
-                say(_suppression(each) for each in outbox.all_suppressions(connection))
+                say(_suppression(each) for each in suppressions.all_suppressions(connection))
             return os.EX_OK
         try:
-            subject = outbox.subject_of(options.subject)
+            subject = suppressions.subject_of(options.subject)
         except InvalidNameError as error:
             raise ConfigError(f"{options.subject!r} is not an address or a domain: {error}") from error
         now = int(time.time())
         with database.writing() as connection:
             if options.remove:
-                found = outbox.unsuppress(connection, subject)
+                found = suppressions.unsuppress(connection, subject)
                 say([f"{subject}: reports are sent again" if found else f"{subject}: was not suppressed"])
                 return os.EX_OK if found else os.EX_DATAERR
             until = now + options.days * _DAY_SECONDS if options.days else 0
-            added = outbox.Suppression(subject, until, "by the operator", now)
-            outbox.suppress(connection, added)
+            added = suppressions.Suppression(subject, until, "by the operator", now)
+            suppressions.suppress(connection, added)
         say([_suppression(added)])
     return os.EX_OK
 

@@ -18,14 +18,13 @@ from assay.reports.correspondence import FIRST_WAIT_SECONDS, LONGEST_WAIT_SECOND
 from assay.reports.destinations import DestinationCheck
 from assay.reports.relay import Relay, RelayError, RelayOutcome
 from assay.reports.signature import UnsignedError
-from assay.store import outbox
+from assay.store import outbox, suppressions
 from assay.store.database import Database
 from assay.store.outbox import (
     DAY_SECONDS,
     OutgoingReport,
     ReportDelivery,
     ReportState,
-    Suppression,
 )
 
 AT_A_TIME = 100  # reports that are read from the database
@@ -138,7 +137,7 @@ class Deliveries:
     def _cool_down(self, delivery: ReportDelivery, why: str, now: int) -> None:
         until = now + self._section.cool_down_days * DAY_SECONDS
         with self._database.writing() as connection:
-            outbox.suppress(connection, Suppression(delivery.address.lower(), until, why, now))
+            suppressions.suppress(connection, suppressions.Suppression(delivery.address.lower(), until, why, now))
 
     def written(self, planned: OutgoingReport, now: int) -> None:
         """In a dry run, the file is there, and nothing leaves."""

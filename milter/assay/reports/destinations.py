@@ -17,7 +17,7 @@ from assay.model.name import Domain, Mailbox
 from assay.protocol import dmarc, report
 from assay.protocol.dmarc.tree import organizational_domain
 from assay.reports.correspondence import Correspondence, EndingError, Way
-from assay.store import outbox
+from assay.store import outbox, suppressions
 from assay.store.database import Database
 from assay.store.outbox import DAY_SECONDS, MAX_TEXT, OutgoingReport, ReportDelivery, ReportState
 
@@ -148,7 +148,7 @@ class DestinationCheck:
             return "listed in reports.suppress"
         subjects = (address.lower(), *_at_or_above(mailbox.domain.name), *_at_or_above(planned.domain))
         with self._database.reading() as connection:
-            suppression = outbox.suppressed(connection, subjects, now)
+            suppression = suppressions.suppressed(connection, subjects, now)
         return f"{suppression.subject} is suppressed: {suppression.why}" if suppression is not None else ""
 
 

@@ -7,7 +7,8 @@ from msgspec import Struct
 from msgspec.structs import replace
 from sqlalchemy import Connection
 
-from assay.store import outbox
+from assay.store import outbox, suppressions
+from assay.store.suppressions import Suppression
 
 _DAY_SECONDS = 86_400
 
@@ -35,5 +36,6 @@ def note_bounce(connection: Connection, token: str, cool_down_days: int, *, now:
     outbox.change_delivery(connection, replace(found, state=outbox.ReportState.BOUNCED, changed=now))
     outbox.change_report(connection, found.report, now, why=f"{found.address}: it came back")
     stopped = StoppedDestination(found.address.lower(), now + cool_down_days * _DAY_SECONDS)
-    outbox.suppress(connection, outbox.Suppression(stopped.address, stopped.until, "a report came back", now))
+    suppressed = Suppression(stopped.address, stopped.until, "a report came back", now)
+    suppressions.suppress(connection, suppressed)
     return stopped

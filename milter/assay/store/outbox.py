@@ -18,7 +18,6 @@ from sqlalchemy import Connection as Connection  # exported: the rooms above pas
 from sqlalchemy import and_, case, delete, func, or_, select, update
 from sqlalchemy.dialects import postgresql, sqlite
 
-from assay.model.name import Domain, parse_mailbox
 from assay.store.schema import (
     counts,
     deliveries,
@@ -26,11 +25,9 @@ from assay.store.schema import (
     report_days,
     report_groups,
     reports,
-    suppressions,
 )
 
 DAY_SECONDS = 86_400
-MAX_DAYS = 36_500  # of a suppression that ends
 MAX_TEXT = 500  # characters of a reply or a reason that are kept
 
 
@@ -110,15 +107,6 @@ class ReportDelivery(Struct, frozen=True):
     def is_unchecked(self) -> bool:
         """Whether it is not known yet where it goes."""
         return self.state is ReportState.WAITING and not self.organization
-
-
-class Suppression(Struct, frozen=True):
-    """A row of `suppressions`."""
-
-    subject: str
-    until: int
-    why: str
-    added: int
 
 
 class Group(Struct, frozen=True):
@@ -374,46 +362,3 @@ def only_failed(connection: Connection, domain: str, days: range) -> bool:
         ).where(counts.c.kind == "domain", counts.c.subject == domain, counts.c.day.in_(days))
     ).one()
     return bool(row[0]) and not row[1]
-
-
-def subject_of(text: str) -> str:
-    """The subject of a suppression: an address in lower case, or a domain as an A-label.
-
-    :raises InvalidNameError: it is neither.
-    """
-    return str(parse_mailbox(text)).lower() if "@" in text else Domain.parse_host(text).name
-
-
-def suppress(connection: Connection, added: Suppression) -> None:
-    """Add a suppression, or replace that of the same subject."""
-    values = {name: getattr(added, name) for name in added.__struct_fields__}
-    values["why"] = added.why[:MAX_TEXT]
-    statement = _insert(connection, suppressions)
-    connection.execute(statement.on_conflict_do_update(index_elements=["subject"], set_={**values}), values)
-
-
-def unsuppress(connection: Connection, subject: str) -> bool:
-    """Remove a suppression. Returns whether there was one."""
-    return bool(connection.execute(delete(suppressions).where(suppressions.c.subject == subject)).rowcount)
-
-
-def suppressed(connection: Connection, subjects: Sequence[str], now: int) -> Suppression | None:
-    """The suppression in force of any of some addresses and domains."""
-    row = (
-        connection.execute(
-            select(suppressions).where(
-                suppressions.c.subject.in_(subjects), or_(suppressions.c.until == 0, suppressions.c.until > now)
-            )
-        )
-        .mappings()
-        .first()
-    )
-    return None if row is None else Suppression(**row)
-
-
-def all_suppressions(connection: Connection) -> list[Suppression]:
-    """All of them."""
-    return [
-        Suppression(**row)
-        for row in connection.execute(select(suppressions).order_by(suppressions.c.subject)).mappings()
-    ]

@@ -7,9 +7,9 @@ from collections.abc import Iterator, Mapping
 
 from assay.config.database import open_store
 from assay.model.name import InvalidNameError
-from assay.store import outbox
-from assay.store.outbox import DAY_SECONDS, MAX_DAYS, Suppression
-from assay.store.schema import suppressions
+from assay.store import schema, suppressions
+from assay.store.outbox import DAY_SECONDS
+from assay.store.suppressions import MAX_DAYS, Suppression
 from assay.web.parts import Cell, ChangeForm, Choice, Column, DataTable, Moment, Part, Press, Remark
 from assay.web.site import MAX_ARGUMENT, Site
 
@@ -30,7 +30,7 @@ class ChangeError(ValueError):
 
 def may_change(site: Site) -> bool:
     """Whether the database can be written, so that there are buttons."""
-    return site.store.database.can_change(suppressions)
+    return site.store.database.can_change(schema.suppressions)
 
 
 def button(subject: str) -> Press | None:
@@ -41,7 +41,7 @@ def button(subject: str) -> Press | None:
 def parts(site: Site, *, changeable: bool) -> Iterator[Part]:
     """Who gets no reports, and the form that adds others."""
     with site.store.database.reading() as connection:
-        found = outbox.all_suppressions(connection)
+        found = suppressions.all_suppressions(connection)
     now = site.now()
     rows: list[tuple[Cell, ...]] = []
     for each in found:
@@ -88,7 +88,7 @@ def change(site: Site, form: Mapping[str, str], user: str) -> str:
     """
     asked = form.get("subject", "").strip()[:MAX_ARGUMENT]
     try:
-        subject = outbox.subject_of(asked)
+        subject = suppressions.subject_of(asked)
     except InvalidNameError as error:
         raise ChangeError(f"this is not an address or a domain: {error}") from error
     days = _days(form.get("days", "").strip())
@@ -112,9 +112,9 @@ def _write(site: Site, changed: Suppression | str) -> None:
     try:
         with database.writing() as connection:
             if isinstance(changed, Suppression):
-                outbox.suppress(connection, changed)
+                suppressions.suppress(connection, changed)
             else:
-                outbox.unsuppress(connection, changed)
+                suppressions.unsuppress(connection, changed)
     finally:
         database.close()
 

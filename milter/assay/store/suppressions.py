@@ -1,0 +1,73 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Domains and addresses that get no reports, for a time or for ever."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from msgspec import Struct
+from sqlalchemy import Connection, delete, or_, select
+from sqlalchemy.dialects import postgresql, sqlite
+
+from assay.model.name import Domain, parse_mailbox
+from assay.store.outbox import MAX_TEXT
+from assay.store.schema import suppressions
+
+MAX_DAYS = 36_500  # of a suppression that ends
+
+
+class Suppression(Struct, frozen=True):
+    """A row of `suppressions`."""
+
+    subject: str
+    until: int
+    why: str
+    added: int
+
+
+def subject_of(text: str) -> str:
+    """The subject of a suppression: an address in lower case, or a domain as an A-label.
+
+    :raises InvalidNameError: it is neither.
+    """
+    return str(parse_mailbox(text)).lower() if "@" in text else Domain.parse_host(text).name
+
+
+def suppress(connection: Connection, added: Suppression) -> None:
+    """Add a suppression, or replace that of the same subject."""
+    values = {name: getattr(added, name) for name in added.__struct_fields__}
+    values["why"] = added.why[:MAX_TEXT]
+    statement = _insert(connection, suppressions)
+    connection.execute(statement.on_conflict_do_update(index_elements=["subject"], set_={**values}), values)
+
+
+def unsuppress(connection: Connection, subject: str) -> bool:
+    """Remove a suppression. Returns whether there was one."""
+    return bool(connection.execute(delete(suppressions).where(suppressions.c.subject == subject)).rowcount)
+
+
+def suppressed(connection: Connection, subjects: Sequence[str], now: int) -> Suppression | None:
+    """The suppression in force of any of some addresses and domains."""
+    row = (
+        connection.execute(
+            select(suppressions).where(
+                suppressions.c.subject.in_(subjects), or_(suppressions.c.until == 0, suppressions.c.until > now)
+            )
+        )
+        .mappings()
+        .first()
+    )
+    return None if row is None else Suppression(**row)
+
+
+def all_suppressions(connection: Connection) -> list[Suppression]:
+    """All of them."""
+    return [
+        Suppression(**row)
+        for row in connection.execute(select(suppressions).order_by(suppressions.c.subject)).mappings()
+    ]
+
+
+def _insert(connection: Connection, table: Any) -> Any:
+    return (sqlite if connection.dialect.name == "sqlite" else postgresql).insert(table)
