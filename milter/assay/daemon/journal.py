@@ -242,14 +242,15 @@ def _evaluations(verdict: Verdict) -> list[tuple[str, object]]:
             by_key[finding.key].append(finding)
         else:
             by_key[finding.key] = [finding]
+    resting: dict[str, dict[str, None]] = {}  # the keys of findings, by what they rest on
     for key, found in by_key.items():
         entries.append((key, ",".join([finding.word or finding.result for finding in found[:MAX_SHOWN]])))
         for finding in found:
             entries += finding.more
-    for word, kind in (("dnssec", Grounds.SECURE), ("stale", Grounds.STALE)):
-        resting = [key for key, found in by_key.items() if any(finding.grounds is kind for finding in found)]
-        if resting:
-            entries.append((word, ",".join(resting)))
+            if finding.grounds is not Grounds.UNPROVEN:
+                word = "dnssec" if finding.grounds is Grounds.SECURE else "stale"
+                resting.setdefault(word, {})[key] = None
+    entries += [(word, ",".join(keys)) for word, keys in resting.items()]
     return entries
 
 

@@ -17,7 +17,7 @@ from types import MappingProxyType
 
 from msgspec import Struct
 
-from assay.inquiry import Answer, Inquiry
+from assay.inquiry import Answer, Grounds, Inquiry, grounds
 from assay.model.name import Domain
 from assay.protocol.dmarc.discovery import Discovery
 from assay.protocol.dmarc.tree import MAX_QUERIES, Walk, answers_by_name, below_suffix, questions, read_walk, targets
@@ -38,10 +38,20 @@ class DomainAlignment(Enum):
 
 
 class Verdicts(Struct, frozen=True):
-    """Whether each domain is aligned, and the answers that this rests on besides the author domain's own record."""
+    """Whether each domain is aligned, and the walks that this rests on: the author's, and those of other domains.
+
+    `ours` is None if no answer matters: equal names and a list of suffixes need none.
+    """
 
     of: Mapping[Domain, DomainAlignment]
-    answers: Mapping[Domain, tuple[Answer, ...]] = MappingProxyType({})
+    ours: Walk | None = None
+    ways: Mapping[Domain, Walk] = MappingProxyType({})
+
+    def grounds(self, domain: Domain) -> Grounds:
+        """What the verdict on a domain other than the author's rests on."""
+        way = self.ways.get(domain)
+        read = () if self.ours is None else self.ours.answers
+        return grounds(read if way is None else read + way.answers)
 
 
 def strict(discovery: Discovery, domain: Domain) -> DomainAlignment:
@@ -66,7 +76,7 @@ def relaxed(discovery: Discovery, domains: Iterable[Domain], passed: Collection[
         found = {domain: _without_walk(discovery, ours, domain) for domain in domains}
         if None not in found.values() and DomainAlignment.UNKNOWN not in found.values():
             verdicts = {domain: verdict for domain, verdict in found.items() if verdict is not None}
-            return Verdicts(verdicts, _read(author, ours, verdicts, {}))
+            return Verdicts(verdicts, ours)
         wanted = [*walked, *(domain for domain in domains if found[domain] is None and domain not in walked)]
         walked = _affordable(author, wanted, MAX_WALKED_NAMES)
         missing: dict[str, None] = {}
@@ -86,21 +96,8 @@ def relaxed(discovery: Discovery, domains: Iterable[Domain], passed: Collection[
             missing |= dict.fromkeys(targets(author))
         asked = questions(name for name in missing if name not in answers)
         if not asked:
-            return Verdicts(verdicts, _read(author, ours, verdicts, ways))
+            return Verdicts(verdicts, ours, ways)
         answers |= answers_by_name(asked, (yield asked))
-
-
-def _read(
-    author: Domain, ours: Walk | None, domains: Iterable[Domain], ways: Mapping[Domain, Walk]
-) -> dict[Domain, tuple[Answer, ...]]:
-    """The answers behind each verdict: the author's own name needs none, and a list of suffixes replaces all."""
-    if ours is None:
-        return {}
-    return {
-        domain: ours.answers + (ways[domain].answers if domain in ways else ())
-        for domain in domains
-        if domain != author
-    }
 
 
 def walk_ahead(author_domain: Domain, domains: Iterable[Domain]) -> Inquiry[None]:

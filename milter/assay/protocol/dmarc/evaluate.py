@@ -17,7 +17,7 @@ from enum import StrEnum
 
 from msgspec.structs import replace
 
-from assay.inquiry import Grounds, Inquiry, grounds, joined
+from assay.inquiry import Grounds, Inquiry, joined
 from assay.protocol.dmarc import alignment
 from assay.protocol.dmarc.alignment import DomainAlignment, Verdicts
 from assay.protocol.dmarc.discovery import Discovery
@@ -109,6 +109,7 @@ def evaluate(
     dkim_aligned = _aligned(of_dkim, dkim_verdicts)
     aligned = spf_aligned + dkim_aligned
     disposition, sampled_out = DmarcPolicy.NONE, False
+    walked = (spf_verdicts,) if spf_verdicts is dkim_verdicts else (spf_verdicts, dkim_verdicts)
     if aligned:
         result, reason = Result.PASS, f"{aligned[0].domain} passed {'SPF' if spf_aligned else 'DKIM'} and is aligned"
     else:
@@ -134,29 +135,29 @@ def evaluate(
         sampled_out=sampled_out,
         notes=discovery.notes,
         method=discovery.method,
-        grounds=_grounds(discovery, aligned, dkim if spf is None else (spf, *dkim), spf_verdicts, dkim_verdicts),
+        grounds=_grounds(discovery, aligned, dkim if spf is None else (spf, *dkim), walked),
     )
 
 
 def _grounds(
-    discovery: Discovery,
-    aligned: Sequence[Identifier],
-    identifiers: Sequence[Identifier],
-    *verdicts: Verdicts,
+    discovery: Discovery, aligned: Sequence[Identifier], identifiers: Sequence[Identifier], verdicts: Sequence[Verdicts]
 ) -> Grounds:
     """What the verdict rests on: one identifier that passes is enough, and for a fail it takes all."""
-    if discovery.grounds is Grounds.STALE:
-        return Grounds.STALE
-    each = [
-        joined(
-            (identifier.grounds, *(grounds(read) for kind in verdicts if (read := kind.answers.get(identifier.domain))))
-        )
-        for identifier in aligned or identifiers
-    ]
-    if aligned:
-        best = next((word for word in (Grounds.SECURE, Grounds.UNPROVEN) if word in each), Grounds.STALE)
-        return joined((discovery.grounds, best))
-    return joined((discovery.grounds, *each))
+    parts = []
+    for identifier in aligned or identifiers:
+        found = identifier.grounds
+        if identifier.domain != discovery.author_domain:
+            for each in verdicts:
+                if each.ours is not None:
+                    found = joined((found, each.grounds(identifier.domain)))
+        parts.append(found)
+    if aligned and len(parts) > 1:
+        parts = [next((word for word in _BEST_FIRST if word in parts), Grounds.STALE)]
+    parts.append(discovery.grounds)
+    return joined(parts)
+
+
+_BEST_FIRST = (Grounds.SECURE, Grounds.UNPROVEN)
 
 
 def _ended(discovery: Discovery) -> Evaluation:
