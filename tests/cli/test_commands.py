@@ -251,7 +251,7 @@ class TestProbe:
         text = {"unix": f"unix:{tmp_path}/none", "inet": "inet:1@127.0.0.1", "inet6": "inet6:1@::1"}[kind]
         ended = assay("probe", text, saved, *ENVELOPE)
         assert ended.returncode == UNAVAILABLE
-        assert b"is the daemon running?" in ended.stderr
+        assert b"start the daemon" in ended.stderr
 
     def test_a_server_that_is_not_a_milter(self, daemon: Daemon, saved: str, tmp_path: Path) -> None:
         with socket.create_server(("127.0.0.1", 0)) as server:

@@ -13,6 +13,7 @@ from assay.cli.mta import FilterOutcome, MilterError, Mta, apply
 from assay.cli.options import add_envelope, read_message
 from assay.cli.output import say
 from assay.config.endpoint import Endpoint, EndpointError
+from assay.config.reach import refusal
 from assay.model.message import Header, HeaderField, split_message
 from assay.model.printable import escaped
 
@@ -59,7 +60,7 @@ def run(options: argparse.Namespace) -> int:
         connection = endpoint.connect(_GREETING_SECONDS)
         mta = Mta(connection)
     except OSError as error:
-        _tell(f"{endpoint}: {error.strerror or error}; is the daemon running?")
+        _tell(f"{endpoint}: {refusal(endpoint, error)}")
         return os.EX_UNAVAILABLE
     except MilterError as error:
         _tell(f"{endpoint} does not answer as a milter: {error}; write the value of milter.socket")

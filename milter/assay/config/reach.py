@@ -1,15 +1,20 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Whether a user of this host may connect to a unix socket, and who else may replace it."""
+"""Why nobody answers at a milter socket: permissions, directories that are unsafe, and the system's errors."""
 
 from __future__ import annotations
 
+import errno
 import grp
 import os
 import pwd
+import socket
 import stat
 from collections.abc import Iterator
 from pathlib import Path
 
+from assay.config.endpoint import Endpoint
+
+_FULL = "it takes no connection: look for 'new sessions wait' in the log of the daemon"
 _WRITE, _ENTER = 2, 1  # as in the permissions of others
 
 
@@ -37,6 +42,55 @@ def obstacle(path: str, user: str) -> str:
     except (KeyError, OSError):
         pass
     return ""
+
+
+def refusal(endpoint: Endpoint, error: OSError) -> str:
+    """Why we cannot connect to a milter socket, and what to do, as a sentence without a full stop.
+
+    :param error: of `Endpoint.connect`.
+    """
+    reason = error.strerror or str(error) or type(error).__name__
+    return f"{reason}; {_fix_of_path(endpoint.path, error) if endpoint.path else _fix_of_port(endpoint, error)}"
+
+
+def _fix_of_path(path: str, error: OSError) -> str:
+    match error.errno:
+        case errno.ENOENT if not Path(path).parent.is_dir():
+            return f"there is no directory {Path(path).parent}: write the path that milter.socket has"
+        case errno.ENOENT:
+            return "there is no such socket: start the daemon, or write the path that milter.socket has"
+        case errno.ECONNREFUSED if not Path(path).is_socket():
+            return "it is a file, and no socket: write the path that milter.socket has"
+        case errno.ECONNREFUSED:
+            return "the socket is there, and no daemon: start it"
+        case errno.EACCES:
+            user = pwd.getpwuid(os.geteuid()).pw_name
+            return f"{why}; or run this as root" if (why := obstacle(path, user)) else "run this as root"
+        case errno.ENOTDIR:
+            return "what should be a directory is a file: write the path that milter.socket has"
+        case errno.EPROTOTYPE:
+            return "it is a socket for datagrams, such as /dev/log: write the path that milter.socket has"
+        case errno.EAGAIN:
+            return _FULL
+    return _FULL if isinstance(error, TimeoutError) else "write the path that milter.socket has"
+
+
+def _fix_of_port(endpoint: Endpoint, error: OSError) -> str:
+    if isinstance(error, socket.gaierror):
+        return "the host has no address: write the one that milter.socket has"
+    if isinstance(error, TimeoutError):
+        return f"{_FULL}; if it is on another host, a firewall may drop the packets"
+    match error.errno:
+        case errno.ECONNREFUSED:
+            return (
+                f"nothing listens there: start the daemon, or write the port that milter.socket has (ss -ltnp 'sport = "
+                f":{endpoint.port}')"
+            )
+        case errno.EADDRNOTAVAIL | errno.ENETUNREACH | errno.EHOSTUNREACH:
+            return "this host does not reach that address: write the one that milter.socket has"
+        case errno.EACCES | errno.EPERM:
+            return "a firewall of this host forbids it"
+    return "write the address that milter.socket has"
 
 
 def unsafe_directories(path: str, *, sticky_is_safe: bool) -> Iterator[tuple[str, str, str]]:
