@@ -10,6 +10,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from contextlib import ExitStack
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -157,3 +158,28 @@ def test_an_internationalised_sender(world: Any) -> None:
     # Not by authres, which knows no local part beyond ASCII.
     results = next(value for key, value in fields(octets) if key == "Authentication-Results")
     assert re.findall(r"(?<![\w.])(dkim|dmarc)=(\w+)", results) == [("dkim", "pass"), ("dmarc", "pass")]
+
+
+def test_sendmail_completes_addresses_after_it_is_signed(tmp_path: Path) -> None:
+    """What the log warns of. With whole addresses the signature holds."""
+    try:
+        Sendmail.check()
+    except UnavailableError as missing:
+        pytest.skip(str(missing))
+    (tmp_path / "r2026.pem").touch(0o600)
+    (tmp_path / "r2026.pem").write_bytes(pem(rsa_key()))
+    row = {"domain": DOMAIN, "selectors": ("r2026",), "key_directory": str(tmp_path)}
+    sections: dict[str, Any] = {"sign": {"domain": (row,)}, "clients": {"internal": ("127.0.0.0/8",)}}
+    port = free_port()
+    with (
+        Daemon(tmp_path, ROWS, socket=f"inet:{port}@{HOST}", **sections) as daemon,
+        Sendmail() as last,
+        Sendmail(f"inet:{HOST}:{port}", routes={"last.example": last.port}) as first,
+    ):
+        for recipient, to, result in (("whole", "joe@example.org", "pass"), ("incomplete", "joe", "fail")):
+            octets = PLAIN.replace(b"reader@example.org", to.encode())
+            first.submit(octets, sender="alice@example.com", recipients=[f"{recipient}@last.example"])
+            (arrived,) = last.wait_for(1, f"{recipient}@last.example")
+            (found,) = evaluate(arrived.replace(b"\n", b"\r\n"), Zone(ROWS))
+            assert str(found.result) == result
+        assert daemon.wait_for_log(" hazard=incomplete-address action=accept").count("hazard=") == 2

@@ -327,6 +327,8 @@ def test_a_message_that_is_refused_is_not_signed(keys: Path) -> None:
 def test_the_log_names_what_may_break_a_signature(keys: Path) -> None:
     octets = MESSAGE.replace(b"hello", b"gr\xc3\xbc\xc3\x9fe " + b"x" * 1000)
     assert "sign=example.org/sel,e2026 hazard=8bit,long-line" in line(outcome(sign(keys), octets))
+    octets = b"Cc: joe\r\n" + octets
+    assert "hazard=8bit,long-line,incomplete-address" in line(outcome(sign(keys), octets))
 
 
 @pytest.mark.parametrize(("login", "wanted", "field"), [("joe", True, True), ("", True, False), ("joe", False, False)])

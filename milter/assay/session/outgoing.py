@@ -120,7 +120,7 @@ class Outgoing:
                 return Signed(why=f"{signatory.domain}: {error}", on_error=self._signing.on_error)
             edits += (Insert("DKIM-Signature", field.value.decode().removeprefix(" ")) for field in reversed(fields))
             signers.append(_signer(signatory))
-        hazards = self._hazards.found if signers else ()
+        hazards = self._hazards.found + dkim.header_hazards(header) if signers else ()
         return Signed(tuple(edits), tuple(reversed(signers)), self._chosen.why, hazards=hazards)
 
     def _with_published_keys(self, signatory: Signatory, now: int) -> Signatory:

@@ -7,7 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from assay.protocol.dkim import BodyHazards
+from assay.model.message import Header, HeaderField
+from assay.protocol.dkim import BodyHazards, header_hazards
 
 LINES = [b"", b"x", b"x" * 997, b"x" * 998, b"x" * 999, b"x" * 3000, b"\xe9"]
 
@@ -28,3 +29,34 @@ def test_every_cut_finds_the_same(lines: list[bytes], size: int) -> None:
 @pytest.mark.parametrize(("octets", "expected"), [(b"x" * 998, []), (b"x" * 999, ["long-line"]), (b"", [])])
 def test_a_line_that_is_still_open(octets: bytes, expected: list[str]) -> None:
     assert found(octets, 100) == expected
+
+
+@pytest.mark.parametrize(
+    ("value", "incomplete"),
+    [
+        ("joe", True),
+        (" Joe <joe>", True),
+        ("ann@a.example, joe", True),
+        ("joe (at home)", True),
+        ("joe (joe@a.example)", True),
+        ('"joe@a.example" <joe>', True),
+        ('"joe"', True),
+        ("friends: ann@a.example, joe;", True),
+        ("ann@a.example", False),
+        (" Joe, the third <joe@a.example>", True),
+        (' "Joe, the third" <joe@a.example>', False),
+        (' "Joe \\", x" <joe@a.example>', False),
+        ("joe@a.example (Joe, the third)", False),
+        ("undisclosed-recipients:;", False),
+        ("friends: ann@a.example, joe@a.example;", False),
+        ("<@b.example:joe@a.example>", False),
+        ("\r\n ann@a.example,\r\n\tjoe@a.example", False),
+        (" ", False),
+        ('"open', True),
+        ("(open", False),
+    ],
+)
+@pytest.mark.parametrize("name", ["From", "sender", "Reply-To", "TO", "Cc"])
+def test_addresses_without_a_domain(name: str, value: str, incomplete: bool) -> None:
+    header = Header((HeaderField(b"Subject", b"joe"), HeaderField(name.encode(), value.encode())))
+    assert [str(hazard) for hazard in header_hazards(header)] == ["incomplete-address"] * incomplete

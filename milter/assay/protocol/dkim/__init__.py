@@ -6,7 +6,7 @@ of ours: feed the body to the same hashes, then `sign`.
 """
 
 from assay.protocol.dkim.canonical import BodyHashes, BodyHashSpec, Canonicalization
-from assay.protocol.dkim.hazards import BodyHazards, Hazard, harmless_changes
+from assay.protocol.dkim.hazards import BodyHazards, Hazard, harmless_changes, header_hazards
 from assay.protocol.dkim.key import Key, KeyFault, KeyLookup, fetch_key, key_question, parse_key, read_answer
 from assay.protocol.dkim.preference import preferred
 from assay.protocol.dkim.record import prove, record_of, same_key, split_strings
@@ -60,6 +60,7 @@ __all__ = [
     "fetch_key",
     "find_signing_key",
     "harmless_changes",
+    "header_hazards",
     "key_name",
     "key_question",
     "load_private_key",

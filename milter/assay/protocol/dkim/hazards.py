@@ -7,6 +7,7 @@ of the MTAs that avoid each.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from enum import StrEnum
 
@@ -20,13 +21,20 @@ class Hazard(StrEnum):
 
     EIGHT_BIT = "8bit"  #: converted to quoted-printable for a next hop without 8BITMIME (RFC 6152, 3)
     LONG_LINE = "long-line"  #: broken into shorter ones
+    INCOMPLETE_ADDRESS = "incomplete-address"  #: gets the domain of the MTA
 
 
 #: What each means, for people.
 MEANING = {
     Hazard.EIGHT_BIT: "the body has 8-bit octets: an MTA converts it if the next hop does not offer 8BITMIME",
     Hazard.LONG_LINE: f"a line of the body has more than {MAX_LINE} octets: MTAs break it",
+    Hazard.INCOMPLETE_ADDRESS: "an address in From, Sender, Reply-To, To or Cc has no domain: Sendmail adds its own",
 }
+
+_OF_ADDRESSES = ("From", "Sender", "Reply-To", "To", "Cc")
+#: A quoted string or a comment without another one in it; at the end of the field it may be open.
+_ASIDE = re.compile(rb'"(?:[^"\\]|\\.)*"?|\((?:[^()\\]|\\.)*\)?', re.DOTALL)
+_BETWEEN = re.compile(rb"[,;]")
 
 #: Fields that the MTA removes or adds after the signature, which allows it.
 _HARMLESS = (
@@ -72,6 +80,23 @@ class BodyHazards:
         longest = self._long or self._line > MAX_LINE
         seen = ((Hazard.EIGHT_BIT, self._eight_bit), (Hazard.LONG_LINE, longest))
         return tuple(hazard for hazard, is_there in seen if is_there)
+
+
+def header_hazards(header: Header) -> tuple[Hazard, ...]:
+    """The hazards that a header shows."""
+    fields = (field for name in _OF_ADDRESSES for field in header.all(name))
+    return (Hazard.INCOMPLETE_ADDRESS,) if any(_has_incomplete(field.value) for field in fields) else ()
+
+
+def _has_incomplete(value: bytes) -> bool:
+    """Whether a list of addresses has one without a domain, such as ``joe``. Anything else may be wrong with it."""
+    plain = _ASIDE.sub(lambda match: b"q" if match[0].startswith(b'"') else b" ", value)
+    for piece in _BETWEEN.split(plain):
+        _, bracket, route = piece.partition(b"<")
+        address = route.partition(b">")[0] if bracket else piece.rpartition(b":")[2]  # after the name of a group
+        if address.strip() and b"@" not in address:
+            return True
+    return False
 
 
 def harmless_changes(header: Header) -> Iterator[str]:
