@@ -35,7 +35,7 @@ from assay.config import Configuration, make_policy, make_resolver, show
 from assay.config.database import open_store
 from assay.config.responses import RuleSection
 from assay.config.web import read_token
-from assay.daemon import connection, endpoint, recorder, reporter, supervisor, worker
+from assay.daemon import collector, connection, endpoint, recorder, reporter, supervisor, worker
 from assay.daemon.capacity import Capacity
 from assay.daemon.child import Tether
 from assay.daemon.listener import Listener
@@ -49,6 +49,7 @@ from assay.model.message import split_message
 from assay.model.smtp import parse_address
 from assay.policy import Action
 from assay.protocol import srs
+from assay.reports.incoming.delivery import deliver
 from assay.reports.incoming.taking import Taker
 from assay.resolver import cache, wire
 from assay.resolver.authority import Authority
@@ -608,6 +609,7 @@ LOGIN = {
     "reports.relay_user": "assay",
     "reports.relay_password_file": "{folder}/password",
 }
+COLLECTING = STORE | {"reports.incoming.domains": ("example.org",)}
 REPORTS = {"reports.organization": "Receiver Ltd", "reports.contact": "dmarc@receiver.example"}
 
 
@@ -655,6 +657,27 @@ def taken(world: World) -> object:
     with contextlib.closing(open_store(world.configuration.store)) as database:
         taker = Taker.of(world.configuration, lambda bug: None)
         return taker.take(database, shapes.GOOGLE.encode(), now=shapes.END)
+
+
+def collecting(world: World) -> object:
+    """Where reports come in."""
+    seen: list[object] = []
+
+    def listen(*arguments: object) -> None:
+        seen.append(arguments)
+        raise OSError
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(collector, "listen", listen)
+        for kind in collector.kind(world.configuration, Log(lambda *_: None)):
+            kind.run(Tether(-1, -1, 0))
+    return seen
+
+
+def set_aside(world: World) -> object:
+    """What becomes of a mail that is no report."""
+    deliver(world.configuration, "dmarc@example.org", b"lunch?", now=NOW)
+    return sorted(path.name for path in Path(world.configuration.reports.incoming.keep_unreadable).glob("*.eml"))
 
 
 #: Key, another value, the function that shows the difference, and other configuration required for an effect.
@@ -854,6 +877,9 @@ EFFECTS: list[tuple[str, Any, Callable[[World], object], Mapping[str, Any]]] = [
     ("reports.spread_hours", 1.0, reported, REPORTS),
     ("reports.cool_down_days", 5, reported, REPORTS),
     ("reports.incoming.domains", ("other.example",), taken, STORE),
+    ("reports.incoming.listen", "inet:8893@127.0.0.1", collecting, COLLECTING),
+    ("reports.incoming.socket_mode", "0666", collecting, COLLECTING | {"reports.incoming.listen": "unix:/run/lmtp"}),
+    ("reports.incoming.keep_unreadable", "{folder}/aside", set_aside, COLLECTING),
     ("control.socket", "unix:/run/assay/daemon/control.sock", children, {}),
     ("control.socket_mode", "0660", control, {}),
 ]

@@ -13,6 +13,7 @@ from signing import pem, rsa_key
 
 REPORTS = "[reports]\norganization = 'Us'\ncontact = 'dmarc@ours.example'\n"
 SIGNED = "[[sign.domain]]\ndomain = 'ours.example'\nselectors = ['s']\nkey_files = ['DIR/key']\n"
+INCOMING = "[reports.incoming]\ndomains = ['ours.example']\n"
 WHOLE = f"[store]\ndirectory = 'DIR'\n{SIGNED}{REPORTS}"
 
 #: DIR is the directory of the file.
@@ -50,6 +51,31 @@ ROWS = {
     ),
     "suppress": (WHOLE + "suppress = 'DIR/none'\n", "reports.suppress: DIR/none: cannot be read: No such file"),
     "an entry": (WHOLE + "suppress = 'DIR/entries'\n", "reports.suppress: DIR/entries:2: 'a..b' is not an address, a"),
+    "our domains": (
+        "[reports.incoming]\ndomains = ['a..b']\n",
+        "reports.incoming.domains: 'a..b' is not a domain: empty label",
+    ),
+    "no domains": (
+        "[reports.incoming]\nlisten = 'inet:8893@127.0.0.1'\n",
+        "reports.incoming.domains: missing; write the domains that reports may be about",
+    ),
+    "anywhere": (
+        f"{INCOMING}listen = 'inet:8893@192.0.2.1'\n",
+        "reports.incoming.listen: 'inet:8893@192.0.2.1' is not an address that only this host reaches; write one such",
+    ),
+    "a relative socket": (
+        f"{INCOMING}listen = 'unix:lmtp.sock'\n",
+        "reports.incoming.listen: 'unix:lmtp.sock' is not an absolute path; write one such as unix:/run/assay/daemon/",
+    ),
+    "a mode": (f"{INCOMING}socket_mode = 'rw'\n", "reports.incoming.socket_mode: 'rw' is not a mode; write octal"),
+    "a relative directory": (
+        f"{INCOMING}keep_unreadable = 'unreadable'\n",
+        "reports.incoming.keep_unreadable: 'unreadable' is not an absolute path; write one such as /var/lib",
+    ),
+    "no store for reports": (
+        f"{INCOMING}listen = 'inet:8893@127.0.0.1'\n",
+        "reports.incoming.listen: reports are kept in the store, and there is no database; set store.directory",
+    ),
     "not text": (WHOLE + "suppress = 'DIR/octets'\n", "reports.suppress: DIR/octets: not UTF-8 text (octet 0)"),
 }
 

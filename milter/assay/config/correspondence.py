@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from importlib.util import find_spec
 from pathlib import Path
 
 from assay import files
@@ -21,6 +22,18 @@ def check_reports(configuration: Configuration) -> None:
     if configuration.reports.enabled:
         reports_signing(configuration)
         reports_suppressed(configuration.reports.suppress)
+    if configuration.reports.incoming.listen:
+        _check_incoming(configuration)
+
+
+def _check_incoming(configuration: Configuration) -> None:
+    packages = {"aiosmtpd": "aiosmtpd", "parsedmarc": "parsedmarc"}
+    if missing := [name for module, name in packages.items() if find_spec(module) is None]:
+        raise SettingError("reports.incoming.listen", f"this needs Python packages; install {' and '.join(missing)}")
+    if not configuration.store.location:
+        raise SettingError(
+            "reports.incoming.listen", "reports are kept in the store, and there is no database; set store.directory"
+        )
 
 
 def reports_signing(configuration: Configuration) -> Signing:

@@ -137,6 +137,31 @@ def _client(connection: socket.socket, address: Any) -> str:
     return str(address[0])
 
 
+def listen(endpoint: Endpoint, mode: int, backlog: int) -> socket.socket:
+    """Open a socket for a server of another library.
+
+    :param mode: permissions of a unix socket.
+    :raises OSError: it cannot be opened.
+    """
+    listening = socket.socket(endpoint.family)
+    try:
+        if endpoint.family == socket.AF_UNIX:
+            remove_stale(endpoint)
+            before = os.umask(0o777 & ~mode)
+            try:
+                listening.bind(endpoint.path)
+            finally:
+                os.umask(before)
+        else:
+            listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            listening.bind((endpoint.host or "localhost", endpoint.port))
+        listening.listen(backlog)
+    except OSError:
+        listening.close()
+        raise
+    return listening
+
+
 def remove_stale(endpoint: Endpoint) -> None:
     """Remove the unix socket of a daemon that was killed, and nothing else.
 

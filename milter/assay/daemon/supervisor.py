@@ -3,9 +3,8 @@
 
 `kinds` lists its children, and `child` defines a kind. Signals: TERM and INT drain and end; a second one ends at once.
 HUP reads the configuration. If it is valid, new workers start with it, and once they serve, the old ones drain. CHLD
-replaces a child that died. Handlers only note the signal; the loop acts.
-
-No system error ends the supervisor while children serve: it logs the error and tries again.
+replaces a child that died. Handlers only note the signal; the loop acts. No system error ends the supervisor while
+children serve: it logs the error and tries again.
 """
 
 from __future__ import annotations
@@ -19,7 +18,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from assay.config import ConfigError, Configuration
-from assay.daemon import endpoint, maps, recorder, reporter, worker
+from assay.daemon import collector, endpoint, maps, recorder, reporter, worker
 from assay.daemon.child import BackOff, Child, Kind, Tether
 from assay.daemon.listener import Listener
 from assay.daemon.meter import DaemonMeter
@@ -39,7 +38,7 @@ _PAUSE_SECONDS = 1.0  # after a system error in the loop itself
 
 
 def kinds(configuration: Configuration, listener: Listener, channel: RowChannel, log: Log) -> tuple[Kind, ...]:
-    """The kinds of children for a configuration. A new kind is one line here, and its ``run`` a module of its own."""
+    """The kinds of children. A new kind is one line here, and its ``run`` a module of its own."""
     return (
         worker.kind(configuration, listener, channel, log),
         *recorder.kind(configuration, channel, log),
@@ -47,6 +46,7 @@ def kinds(configuration: Configuration, listener: Listener, channel: RowChannel,
         *maps.kind(configuration, log),
         *page.kind(configuration, log),
         *reporter.kind(configuration, log),
+        *collector.kind(configuration, log),
     )
 
 

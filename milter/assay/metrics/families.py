@@ -117,6 +117,23 @@ FAMILIES = (
     Family("store_spool_octets", Type.GAUGE, "The size of the spool."),
     Family("store_spool_seconds", Type.GAUGE, "How long the oldest verdict in the spool has waited; 0 for none."),
     Family("reports_sender", Type.GAUGE, "1 if this host is the one that sends DMARC reports now."),
+    Family(
+        "incoming_reports",
+        Type.COUNTER,
+        "Reports that came in by LMTP, by kind (aggregate, failure, tls; unknown if it cannot be read) and outcome: "
+        "new, known (it came before) or unreadable (it cannot be used).",
+        ("kind", "outcome"),
+    ),
+    Family(
+        "incoming_bounces",
+        Type.COUNTER,
+        "Mails to the bounce addresses of reports: stopped (the destination gets no more), warning (the report is only "
+        "late) or unknown (no report has this address).",
+        ("outcome",),
+    ),
+    Family(
+        "incoming_deferred", Type.COUNTER, "Mails with reports that the MTA has to bring again: the store was away."
+    ),
     Family("info", Type.GAUGE, "1, with the version of assay.", ("version",)),
     Family("workers", Type.GAUGE, "Workers that serve new connections."),
     Family("deaths", Type.COUNTER, "Processes that died and were replaced.", ("kind",)),

@@ -7,7 +7,6 @@ import asyncio
 import contextlib
 import logging
 import os
-import socket
 import threading
 import time
 
@@ -16,7 +15,7 @@ import uvicorn
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from assay.config.endpoint import Endpoint
-from assay.daemon.bounded import remove_stale
+from assay.daemon.bounded import listen
 from assay.log import Log
 from assay.web.headers import SafeHeaders
 
@@ -43,7 +42,7 @@ class WebServer:
         """
         _lead_to(log)
         self._path = endpoint.path
-        self._socket = _listen(endpoint, mode)
+        self._socket = listen(endpoint, mode, _BACKLOG)
         config = uvicorn.Config(
             app,
             loop="asyncio",
@@ -79,26 +78,6 @@ class WebServer:
         if self._path:
             with contextlib.suppress(OSError):
                 os.unlink(self._path)
-
-
-def _listen(endpoint: Endpoint, mode: int) -> socket.socket:
-    listening = socket.socket(endpoint.family)
-    try:
-        if endpoint.family == socket.AF_UNIX:
-            remove_stale(endpoint)
-            before = os.umask(0o777 & ~mode)
-            try:
-                listening.bind(endpoint.path)
-            finally:
-                os.umask(before)
-        else:
-            listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            listening.bind((endpoint.host or "localhost", endpoint.port))
-        listening.listen(_BACKLOG)
-    except OSError:
-        listening.close()
-        raise
-    return listening
 
 
 class _BoundedProtocol(H11Protocol):

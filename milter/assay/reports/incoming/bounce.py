@@ -1,0 +1,32 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Mail to the bounce addresses of our reports."""
+
+from __future__ import annotations
+
+import re
+
+MAX_TOKEN = 64  # characters, our choice: ours have 16
+
+#: Of a delivery status notification (RFC 3464, 2.3.3).
+_ACTION = re.compile(rb"^Action:[ \t]*([a-z]+)", re.IGNORECASE | re.MULTILINE)
+
+
+def bounce_token(recipient: str, bounces: str) -> str | None:
+    """What names the report that came back.
+
+    :param recipient: of the mail.
+    :param bounces: ``reports.bounces``.
+    :returns: the token, which is empty for an address without; None for another address.
+    """
+    local_part, at, domain = recipient.lower().rpartition("@")
+    ours, _, our_domain = bounces.lower().rpartition("@")
+    name, _, token = local_part.partition("+")
+    if not at or not ours or (name, domain) != (ours, our_domain):
+        return None
+    return token[:MAX_TOKEN]
+
+
+def is_warning(mail: bytes) -> bool:
+    """Whether a notification says that the report is late, or has arrived, and not that it failed."""
+    actions = {action.lower() for action in _ACTION.findall(mail)}
+    return bool(actions) and b"failed" not in actions
