@@ -85,7 +85,8 @@ Mstore,	P={directory}/store.sh, F=lDFMn8S, S=0, R=0, T=X-Unix/X-Unix/X-Unix,
 
 #: A mailer as MAILER(`smtp') defines esmtp, but for a port. k: the next host may have the same name as this one.
 _MAILER: Final = """\
-Mto{port},	P=[IPC], F=mDFMuXak, S=EnvFromSMTP/HdrFromSMTP, R=EnvToSMTP, E=\\r\\n, L=990, T=DNS/RFC822/SMTP,
+Mto{port},	P=[IPC], F=CONCAT(`mDFMuXak', ifdef(`SMTP_MAILER_FLAGS', `SMTP_MAILER_FLAGS')),
+	S=EnvFromSMTP/HdrFromSMTP, R=EnvToSMTP, E=\\r\\n, L=990, T=DNS/RFC822/SMTP,
 	A=TCP $h {port}
 """
 
