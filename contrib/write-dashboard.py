@@ -126,6 +126,24 @@ PANELS: tuple[tuple[str, str, str, tuple[tuple[str, str], ...]], ...] = (
             (f"sum (assay_dns_slow_names{_WHERE})", "slow domains"),
         ),
     ),
+    (
+        "Reports, by what came of each try",
+        "none",
+        "timeseries",
+        (
+            (f"sum by (outcome) (increase(assay_reports_tried_total{_WHERE}[$__rate_interval]))", "{{outcome}}"),
+            (f"sum by (reason) (increase(assay_reports_withheld_total{_WHERE}[$__rate_interval]))", "none: {{reason}}"),
+        ),
+    ),
+    (
+        "Reports that wait, and how long the oldest does",
+        "none",
+        "timeseries",
+        (
+            (f"sum (assay_reports_waiting{_WHERE})", "reports"),
+            (f"max (assay_reports_waiting_seconds{_WHERE}) / 3600", "hours"),
+        ),
+    ),
     ("Open sessions", "none", "timeseries", ((f"sum by (instance) (assay_sessions{_WHERE})", "{{instance}}"),)),
     (
         "Trouble",

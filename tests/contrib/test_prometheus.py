@@ -68,6 +68,9 @@ def prometheus(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         "srs": {"domain": "srs.example", "secrets_file": str(folder / "secrets"), "own_domains": ("ours.example",)},
         "sign": {"domain": ({"domain": "ours.example", "selectors": ("s",), "key_directory": str(folder)},)},
     }
+    sections["store"] = {"directory": str(folder / "store")}
+    sections["reports"] = {"organization": "Ours", "contact": "dmarc@ours.example"}
+    (folder / "store").mkdir()
     for name, content in (("secrets", b"a secret for the tests"), ("s.pem", pem(rsa_key()))):
         (folder / name).touch(0o600)
         (folder / name).write_bytes(content)

@@ -19,11 +19,14 @@ from assay.daemon.child import Kind, Tether
 from assay.daemon.meter import LogMeter
 from assay.keys import Signing
 from assay.log import Log
+from assay.metrics import Page
+from assay.metrics.page import name_of
 from assay.policy.addresses import Entries
 from assay.resolver import Resolver
 from assay.store.destination import UnavailableError
 
 if TYPE_CHECKING:  # the libraries for it are loaded in the process of the reporter only
+    from assay.reports.figures import ReportFigures
     from assay.reports.relay import Relay
     from assay.reports.sending import Dispatch
     from assay.store.database import Database
@@ -63,13 +66,52 @@ def run(tether: Tether, configuration: Configuration, signing: Signing, listed: 
 
         threading.Thread(target=wait, name="control", daemon=True).start()
         tether.ready()
-        turns = ReportTurns(configuration, signing, listed, resolver, log, ending.is_set)
+        turns = ReportTurns(configuration, signing, listed, resolver, log, ending.is_set, ReportMeter(tether.page))
         while not ending.is_set():
             turns.turn(int(time.time()))
-            tether.page.set("reports_sender", int(turns.leads))
             ending.wait(_TURN_SECONDS)
         turns.close()
     return os.EX_OK
+
+
+class ReportMeter:
+    """Counts what a reporter does."""
+
+    def __init__(self, page: Page) -> None:
+        from assay.reports.figures import Tried, Withheld
+
+        self._page = page
+        page.add("reports_planned", 0)  # a rate does not see the first event if nothing was there before
+        for reason in Withheld:
+            page.add(name_of("reports_withheld", reason), 0)
+        for outcome in Tried:
+            page.add(name_of("reports_tried", outcome), 0)
+
+    def count(self, figures: ReportFigures) -> None:
+        """Take what was counted."""
+        self._page.add("reports_planned", figures.planned)
+        for reason, count in figures.withheld.items():
+            self._page.add(name_of("reports_withheld", reason), count)
+        for outcome, count in figures.tried.items():
+            self._page.add(name_of("reports_tried", outcome), count)
+        figures.clear()
+
+    def leads(self, now: int, waiting: int, oldest: int) -> None:
+        """This is the host that sends.
+
+        :param waiting: how many reports wait, of which the oldest was planned at a time.
+        """
+        self._set(now, 1, waiting, max(0, now - oldest) if waiting else 0)
+
+    def rests(self, now: int) -> None:
+        """Another host sends, or nobody can now."""
+        self._set(now, 0, 0, 0)
+
+    def _set(self, now: int, leads: int, waiting: int, seconds: int) -> None:
+        self._page.set("reports_looked_seconds", now)
+        self._page.set("reports_sender", leads)
+        self._page.set("reports_waiting", waiting)
+        self._page.set("reports_waiting_seconds", seconds)
 
 
 class ReportTurns:
@@ -83,9 +125,11 @@ class ReportTurns:
         resolver: Resolver,
         log: Log,
         ending: Callable[[], bool] = lambda: False,
+        meter: ReportMeter | None = None,
     ) -> None:
         """
         :param ending: whether to stop early.
+        :param meter: counts what is done; by default, nobody does.
         """
         from assay.reports.correspondence import Correspondence
 
@@ -97,6 +141,7 @@ class ReportTurns:
         self._directory = directory
         self._log = log
         self._ending = ending
+        self._meter = meter or ReportMeter(Page.private())
         self._remind_at = 0.0
         self._open: tuple[Dispatch, Leadership, Database] | None = None
         self.leads = False  #: this process is the one that sends
@@ -117,23 +162,32 @@ class ReportTurns:
         :param now: Unix time in seconds.
         :returns: how many reports were dealt with.
         """
+        from assay.store.outbox import waiting_reports
+
         try:
-            dispatch, leadership = self._opened()
+            dispatch, leadership, database = self._opened()
             self.leads = leadership.held()
             if not self.leads:
+                self._meter.rests(now)
                 return 0
-            dispatch.plan(now)
-            # Asked before each report: whoever lost the connection to the database may have a successor.
-            return dispatch.send_due(now, lambda: self._ending() or not leadership.held())
+            try:
+                dispatch.plan(now)
+                # Asked before each report: whoever lost the connection to the database may have a successor.
+                return dispatch.send_due(now, lambda: self._ending() or not leadership.held())
+            finally:
+                self._meter.count(dispatch.deliveries.figures)
+                with database.reading() as connection:
+                    self._meter.leads(now, *waiting_reports(connection))
         except (UnavailableError, OSError) as error:
             self.leads = False
+            self._meter.rests(now)
             if time.monotonic() >= self._remind_at:
                 self._remind_at = time.monotonic() + _REMIND_SECONDS
                 self._log.warning(f"reports: {error}; trying again")
             self.close()
             return 0
 
-    def _opened(self) -> tuple[Dispatch, Leadership]:
+    def _opened(self) -> tuple[Dispatch, Leadership, Database]:
         from assay.reports.sending import Dispatch
         from assay.store.leadership import Leadership
 
@@ -142,7 +196,7 @@ class ReportTurns:
             database = open_store(self._store)
             dispatch = Dispatch(database, self._correspondence, self._log.warning)
             self._open = dispatch, Leadership(database, Path(self._store.directory)), database
-        return self._open[:2]
+        return self._open
 
     def _make_directory(self) -> None:
         """If root does so, the owner of the directory above gets it, who is the daemon's user."""

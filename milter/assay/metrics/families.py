@@ -134,6 +134,28 @@ FAMILIES = (
     Family(
         "incoming_deferred", Type.COUNTER, "Mails with reports that the MTA has to bring again: the store was away."
     ),
+    Family("reports_planned", Type.COUNTER, "Aggregate reports that were planned, without those that are withheld."),
+    Family(
+        "reports_withheld",
+        Type.COUNTER,
+        "Reports that a domain, or one of its destinations, does not get, by reason: unasked (no rua), undecided (no "
+        "message was taken or refused for good), report_mail (all messages were reports or bounces), few "
+        "(reports.min_messages), suppressed, unusable (the address, or its host does not agree), size, failing (all "
+        "mail of the destination failed DMARC) or limit (reports.max_a_day, reports.max_per_destination).",
+        ("reason",),
+    ),
+    Family(
+        "reports_tried",
+        Type.COUNTER,
+        "Tries to deliver a report to a destination, by outcome: sent, deferred, refused, unknown (the DNS did not say "
+        "whether it wants reports), given_up or dry_run.",
+        ("outcome",),
+    ),
+    Family("reports_waiting", Type.GAUGE, "Reports that wait to be sent; 0 on a host that does not send."),
+    Family("reports_waiting_seconds", Type.GAUGE, "How long ago the oldest of these was planned; 0 for none."),
+    Family(
+        "reports_looked_seconds", Type.GAUGE, "When this host last looked for reports to send, in seconds since 1970."
+    ),
     Family("info", Type.GAUGE, "1, with the version of assay.", ("version",)),
     Family("workers", Type.GAUGE, "Workers that serve new connections."),
     Family("deaths", Type.COUNTER, "Processes that died and were replaced.", ("kind",)),

@@ -16,6 +16,7 @@ from assay.model.name import parse_mailbox
 from assay.protocol import dmarc
 from assay.reports.correspondence import FIRST_WAIT_SECONDS, LONGEST_WAIT_SECONDS, Correspondence, EndingError, Way
 from assay.reports.destinations import DestinationCheck
+from assay.reports.figures import ReportFigures, Tried, Withheld
 from assay.reports.relay import Relay, RelayError, RelayOutcome
 from assay.reports.signature import UnsignedError
 from assay.store import outbox, suppressions
@@ -44,7 +45,8 @@ class Deliveries:
         self._section = correspondence.section
         self._way = way
         self._tell = tell
-        self._check = DestinationCheck(database, correspondence, way)
+        self.figures = ReportFigures()
+        self._check = DestinationCheck(database, correspondence, way, self.figures)
         self._ending: Callable[[], bool] = lambda: False
         self.ended: Counter[ReportState] = Counter()  #: reports by how they ended
 
@@ -98,12 +100,14 @@ class Deliveries:
         """
         if why := self._check.why_suppressed(planned, parse_mailbox(delivery.address), now):  # since the last try
             self._note(replace(delivery, state=ReportState.NOT_SENT, why=why, changed=now))
+            self.figures.withheld[Withheld.SUPPRESSED] += 1
             return
         size = sum(map(len, message))
         most = relay.max_size
         if most is not None and size > most:
             why = f"the report has {size} octets, and the relay takes at most {most}"
             self._note(replace(delivery, state=ReportState.NOT_SENT, why=why, changed=now))
+            self.figures.withheld[Withheld.SIZE] += 1
             return
         if self._way.at_most_once:
             why = "the sender ended while it was sent"
@@ -115,6 +119,7 @@ class Deliveries:
                 self._note(delivery)
             raise
         tries = delivery.tries + 1
+        self.figures.tried[_TRIED[reply.outcome]] += 1
         match reply.outcome:
             case RelayOutcome.TAKEN:
                 self._note(replace(delivery, state=ReportState.SENT, why=reply.text, tries=tries, changed=now))
@@ -145,6 +150,7 @@ class Deliveries:
             for delivery in outbox.deliveries_of(connection, planned.id):
                 if delivery.state is ReportState.WAITING:
                     outbox.change_delivery(connection, replace(delivery, state=ReportState.DRY_RUN, changed=now))
+                    self.figures.tried[Tried.DRY_RUN] += 1
         self.settle(planned, ReportState.DRY_RUN, f"written to {self._to.directory}", now)
 
     def conclude(self, planned: OutgoingReport, now: int, why: str = "") -> None:
@@ -159,6 +165,7 @@ class Deliveries:
             for delivery in waiting:
                 given_up = replace(delivery, state=ReportState.GIVEN_UP, why=why or delivery.why, changed=now)
                 self._note(given_up)
+                self.figures.tried[Tried.GIVEN_UP] += 1
                 self._tell(f"reports: {planned.domain} to {delivery.address}: given up: {given_up.why}")
             with self._database.reading() as connection:
                 deliveries, waiting = outbox.deliveries_of(connection, planned.id), []
@@ -186,6 +193,7 @@ class Deliveries:
             self.conclude(planned, now, why)
         else:
             self._tell(f"reports: {planned.domain}: given up: {why}")
+            self.figures.tried[Tried.GIVEN_UP] += 1
             self.settle(planned, ReportState.GIVEN_UP, why, now)
 
     def settle(self, planned: OutgoingReport, state: ReportState, why: str, now: int) -> None:
@@ -196,6 +204,11 @@ class Deliveries:
         self.ended[state] += 1
 
 
+_TRIED = {
+    RelayOutcome.TAKEN: Tried.SENT,
+    RelayOutcome.DEFERRED: Tried.DEFERRED,
+    RelayOutcome.REFUSED: Tried.REFUSED,
+}
 _BEST_FIRST = (
     ReportState.SENT,
     ReportState.BOUNCED,

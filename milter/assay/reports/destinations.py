@@ -17,6 +17,7 @@ from assay.model.name import Domain, Mailbox
 from assay.protocol import dmarc, report
 from assay.protocol.dmarc.tree import organizational_domain
 from assay.reports.correspondence import Correspondence, EndingError, Way
+from assay.reports.figures import ReportFigures, Tried, Withheld
 from assay.store import outbox, suppressions
 from assay.store.database import Database
 from assay.store.outbox import DAY_SECONDS, MAX_TEXT, OutgoingReport, ReportDelivery, ReportState
@@ -29,7 +30,8 @@ _TOKEN_OCTETS = 8
 class DestinationCheck:
     """Finds out where reports go. Only whoever has the `Leadership` may use it."""
 
-    def __init__(self, database: Database, correspondence: Correspondence, way: Way) -> None:
+    def __init__(self, database: Database, correspondence: Correspondence, way: Way, figures: ReportFigures) -> None:
+        self._figures = figures
         self._database = database
         self._to = correspondence
         self._way = way
@@ -106,14 +108,21 @@ class DestinationCheck:
                 reason = f"the organizational domain of {recipient.mailbox.domain} was not found: the DNS failed"
         if unknown or not uri.recipients:
             state = ReportState.WAITING if unknown else ReportState.NOT_SENT
+            if unknown:
+                self._figures.tried[Tried.UNKNOWN] += 1
+            else:
+                self._figures.withheld[Withheld.UNUSABLE] += 1
             due = self._way.next_try(planned, tries, now) if unknown else now
             yield _delivery(planned, uri.uri[:MAX_TEXT], "", state, reason, now, due, tries)
             return
         for recipient in uri.recipients:
             mailbox = recipient.mailbox
             organization = (organizations[mailbox.domain] or mailbox.domain).name
-            why = self._why_not(planned, recipient, organization, ahead, size, now)
-            state = ReportState.NOT_SENT if why else ReportState.WAITING
+            withheld = self._why_not(planned, recipient, organization, ahead, size, now)
+            if withheld is not None:
+                self._figures.withheld[withheld[0]] += 1
+            state = ReportState.NOT_SENT if withheld else ReportState.WAITING
+            why = withheld[1] if withheld else ""
             yield _delivery(planned, str(mailbox), organization, state, why, now, now, 0)
 
     def _why_not(
@@ -124,22 +133,23 @@ class DestinationCheck:
         ahead: Sequence[ReportDelivery],
         size: int,
         now: int,
-    ) -> str:
-        """Why nothing is sent to an address, in one clause; empty if something may be."""
+    ) -> tuple[Withheld, str] | None:
+        """Why nothing is sent to an address, as figures have it and in one clause; None if something may be."""
         host = recipient.mailbox.domain.name
         if recipient.max_size is not None and size > recipient.max_size:
-            return f"the report has {size} octets, and its record wants at most {recipient.max_size}"
+            return Withheld.SIZE, f"the report has {size} octets, and its record wants at most {recipient.max_size}"
         if size > MAX_OCTETS:
-            return f"the report has {size} octets, and at most {MAX_OCTETS} are sent"
+            return Withheld.SIZE, f"the report has {size} octets, and at most {MAX_OCTETS} are sent"
         if why := self.why_suppressed(planned, recipient.mailbox, now):
-            return why
+            return Withheld.SUPPRESSED, why
         with self._database.reading() as connection:
             today = now // DAY_SECONDS
             days = range(today - FAILING_DAYS, today + 1)
             if any(outbox.only_failed(connection, domain, days) for domain in {host, organization}):
-                return f"all mail from {host} failed DMARC itself"
+                return Withheld.FAILING, f"all mail from {host} failed DMARC itself"
             waiting = [each.organization for each in ahead if each.state is ReportState.WAITING and each.organization]
-            return self._way.limit(connection, host, organization, waiting, now)
+            limited = self._way.limit(connection, host, organization, waiting, now)
+            return (Withheld.LIMIT, limited) if limited else None
 
     def why_suppressed(self, planned: OutgoingReport, mailbox: Mailbox, now: int) -> str:
         """Why the operator, or what came back, forbids to send a report to an address now; empty if nothing does."""

@@ -15,6 +15,7 @@ from assay.config.reports import ReportsSection
 from assay.model.name import Domain, InvalidNameError
 from assay.policy.addresses import Entries
 from assay.protocol import dmarc, report
+from assay.reports.figures import ReportFigures, Withheld
 from assay.store.outbox import DAY_SECONDS, Candidate, OutgoingReport, ReportState
 
 PLAN_SECONDS = 1800  # after midnight, before a day is planned: rows may still be in a spool
@@ -52,27 +53,33 @@ def plan(
     *,
     day: int,
     now: int,
+    figures: ReportFigures,
 ) -> list[OutgoingReport]:
     """The reports about a day, those that are not sent included.
 
     :param listed: domains and addresses that no report is about or goes to.
     :param source: see `report.report_id`.
     :param now: Unix time in seconds.
+    :param figures: counts them.
     """
     planned = []
     for subject in subjects(candidates):
         begin = day * DAY_SECONDS
         receiver = section.receiver_domain
         identifier = report.report_id(receiver, subject.policy, begin, begin + DAY_SECONDS - 1, source=source)
-        why = why_not(subject, section, listed)
+        withheld = why_not(subject, section, listed)
+        if withheld is None:
+            figures.planned += 1
+        else:
+            figures.withheld[withheld[0]] += 1
         planned.append(
             OutgoingReport(
                 identifier,
                 day,
                 subject.policy.domain,
                 tuple(candidate.published for candidate in subject.candidates),
-                ReportState.NOT_SENT if why else ReportState.WAITING,
-                why,
+                ReportState.NOT_SENT if withheld else ReportState.WAITING,
+                withheld[1] if withheld else "",
                 now + delay(identifier, section.spread_hours),
                 now,
                 now,
@@ -83,25 +90,28 @@ def plan(
     return planned
 
 
-def why_not(subject: ReportSubject, section: ReportsSection, listed: Entries) -> str:
-    """Why there is no report about a domain, in one clause; empty if there may be one."""
+def why_not(subject: ReportSubject, section: ReportsSection, listed: Entries) -> tuple[Withheld, str] | None:
+    """Why there is no report about a domain, as figures have it and in one clause; None if there may be one."""
     domain = subject.policy.domain
     messages = sum(candidate.messages for candidate in subject.candidates)
     if not subject.record.rua:
-        return "its record asks for none (no rua)"
+        return Withheld.UNASKED, "its record asks for none (no rua)"
     if not messages:
-        return "no message was taken or refused for good"
+        return Withheld.UNDECIDED, "no message was taken or refused for good"
     if messages == sum(candidate.report_mail for candidate in subject.candidates):
-        return "all its messages were reports or bounces"
+        return Withheld.REPORT_MAIL, "all its messages were reports or bounces"
     if not any(candidate.passing for candidate in subject.candidates) and messages < section.min_messages:
-        return f"none of its {messages} messages passed DMARC (reports.min_messages is {section.min_messages})"
+        return (
+            Withheld.FEW,
+            f"none of its {messages} messages passed DMARC (reports.min_messages is {section.min_messages})",
+        )
     if listed.hold(domain):
-        return "listed in reports.suppress"
+        return Withheld.SUPPRESSED, "listed in reports.suppress"
     try:
         Domain.parse_host(domain)
     except InvalidNameError as error:
-        return f"not a host name: {error}"
-    return ""
+        return Withheld.UNUSABLE, f"not a host name: {error}"
+    return None
 
 
 def delay(identifier: str, hours: float) -> int:

@@ -71,7 +71,15 @@ class Dispatch:
             dry_run = self._section.dry_run or not planned
             with self._database.reading() as connection:  # this may take a while, and whoever writes does not wait
                 candidates = outbox.candidates(connection, day)
-            found = plan(candidates, self._section, self._to.listed, self._to.source, day=day, now=now)
+            found = plan(
+                candidates,
+                self._section,
+                self._to.listed,
+                self._to.source,
+                day=day,
+                now=now,
+                figures=self.deliveries.figures,
+            )
             with self._database.writing() as connection:
                 outbox.plan(connection, day, found, now=now, dry_run=dry_run)
             planned[day] = dry_run

@@ -213,6 +213,13 @@ def due_reports(
     return list(_reports(connection, where, most, ascending=True))
 
 
+def waiting_reports(connection: Connection) -> tuple[int, int]:
+    """How many reports wait, and when the oldest of them was planned, in Unix seconds; 0 for none."""
+    where = reports.c.state == ReportState.WAITING
+    row = connection.execute(select(func.count(), func.min(reports.c.planned)).where(where)).one()
+    return int(row[0]), int(row[1] or 0)
+
+
 def find_reports(
     connection: Connection,
     *,
