@@ -1,0 +1,108 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""A real smtpd in a chroot that cannot reach the socket: what Postfix logs, what ``config check --postconf`` says, and
+that following it helps."""
+
+from __future__ import annotations
+
+import os
+import pwd
+import re
+import smtplib
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from assay.config import Configuration
+from assay.config.postconf import differences, parse
+from mta.base import MTAS, PROJECT, UnavailableError, fields, library_path
+from mta.postfix import OWNER, Postfix
+from running import Daemon
+from sending import ROWS
+
+TROUBLE = (PROJECT / "docs" / "trouble.md").read_text()
+MESSAGE = b"From: joe@example.org\nSubject: x\n\nhello\n"
+
+
+class Chrooted(Postfix):
+    """Its smtpd is in a chroot, as Debian has it."""
+
+    def configure(self) -> None:
+        super().configure()
+        master = self.directory / "etc" / "master.cf"
+        master.write_text(re.sub(r" n - n - - smtpd$", " n - y - - smtpd", master.read_text(), flags=re.MULTILINE))
+
+    def said(self, socket: str) -> list[str]:
+        """What `differences` says of its configuration, as its own postconf prints it."""
+        printed = "".join(
+            subprocess.run(
+                [MTAS / "postfix/usr/sbin/postconf", "-c", self.directory / "etc", *arguments],
+                capture_output=True,
+                text=True,
+                check=True,
+                env={"LD_LIBRARY_PATH": library_path()},
+            ).stdout
+            for arguments in ([], ["-F", "*/inet/chroot"])
+        )
+        return list(differences(msgspec.convert({"milter": {"socket": socket}}, Configuration), parse(printed)))
+
+    def reload(self, milters: str) -> None:
+        """Write ``smtpd_milters``, and start again as ``postfix reload`` does for smtpd."""
+        self._stop()
+        self.extra = {**(self.extra or {}), "smtpd_milters": milters}  # type: ignore[dict-item]  # it is a mapping
+        self._start()
+
+
+@pytest.fixture
+def mta() -> Iterator[Chrooted]:
+    try:
+        Chrooted.check()
+    except UnavailableError as missing:
+        pytest.skip(str(missing))
+    with Chrooted("unix:/nowhere", extra={"smtpd_sasl_auth_enable": "no"}) as one:
+        folder = one.directory / "queue" / "assay"
+        folder.mkdir()
+        os.chown(folder, 0, pwd.getpwnam(OWNER).pw_gid)
+        folder.chmod(0o2750)
+        yield one
+
+
+def test_an_absolute_path_is_another_file_in_a_chroot(tmp_path: Path, mta: Chrooted) -> None:
+    path = mta.directory / "queue" / "assay" / "assay.sock"
+    with Daemon(tmp_path, ROWS, socket=f"unix:{path}"):
+        mta.reload(f"unix:{path}")
+        with pytest.raises(smtplib.SMTPResponseException) as refused:
+            mta.submit(MESSAGE, sender="joe@example.org")
+        assert refused.value.smtp_code == 451
+        assert f"connect to Milter service unix:{path}: No such file or directory" in mta.log()
+        assert "connect to Milter service unix:...: No such file or directory" in TROUBLE
+
+        (chroot,) = (text for text in mta.said(f"unix:{path}") if "in a chroot" in text)
+        (fix,) = re.findall(r"path; write (\S+)\.", chroot)
+        mta.reload(fix)
+        assert not any("chroot" in text or "socket" in text for text in mta.said(f"unix:{path}"))
+        mta.submit(MESSAGE, sender="joe@example.org")
+        (stored,) = mta.wait_for(1)
+        assert fields(stored)[0][0] == "Authentication-Results"
+
+
+def test_a_socket_that_the_chroot_may_not_use(tmp_path: Path, mta: Chrooted) -> None:
+    """The socket is root's alone, and the advice is to give it Postfix's group."""
+    path = mta.directory / "queue" / "assay" / "assay.sock"
+    path.parent.chmod(0o755)  # without the setgid bit, the socket has the group of root
+    os.chown(path.parent, 0, 0)
+    mta.reload("unix:assay/assay.sock")
+    (tmp_path / "a").mkdir()
+    (tmp_path / "b").mkdir()
+    with Daemon(tmp_path / "a", ROWS, socket=f"unix:{path}"):
+        with pytest.raises(smtplib.SMTPResponseException):
+            mta.submit(MESSAGE, sender="joe@example.org")
+        assert "connect to Milter service unix:assay/assay.sock: Permission denied" in mta.log()
+        (text,) = (text for text in mta.said(f"unix:{path}") if "may not" in text)
+        (group,) = re.findall(r'set milter\.socket_group = "(\w+)"', text)
+    with Daemon(tmp_path / "b", ROWS, socket=f"unix:{path}", milter={"socket_group": group}):
+        assert not any("may not" in text for text in mta.said(f"unix:{path}"))
+        mta.submit(MESSAGE, sender="joe@example.org")
+        mta.wait_for(1)
