@@ -22,11 +22,11 @@ MAX_LABEL_LENGTH = 63  # octets; RFC 1035, 2.3.4
 #: A label of atoms (RFC 5322, 3.2.3), which a domain in a From field may contain. Host names have letters, digits
 #: and inner hyphens only, but the DNS carries the others too, a wildcard answers for them, and an SPF check
 #: asks for every name that is not malformed (RFC 7208, 4.3).
-_LABEL_PATTERN = r"[a-z0-9!#$%&'*+/=?^_`{|}~-]{1,63}"
+_LABEL_PATTERN = r"[a-z0-9!#$%&'*+/=?^_`{|}~-]{1,63}+"
 _LABEL = re.compile(_LABEL_PATTERN)
-_NAME = re.compile(rf"{_LABEL_PATTERN}(?>(?:\.{_LABEL_PATTERN})*)")
-_HOST_LABEL_PATTERN = r"[a-z0-9_](?:[a-z0-9_-]*[a-z0-9_])?"
-_HOST_NAME = re.compile(rf"{_HOST_LABEL_PATTERN}(?>(?:\.{_HOST_LABEL_PATTERN})*)")
+_NAME = re.compile(rf"{_LABEL_PATTERN}(?:\.{_LABEL_PATTERN})*")
+_HOST_LABEL_PATTERN = r"[a-z0-9_][a-z0-9_-]*+(?<!-)"
+_HOST_NAME = re.compile(rf"{_HOST_LABEL_PATTERN}(?:\.{_HOST_LABEL_PATTERN})*")
 #: What UTS 46 treats as a dot.
 _DOT = re.compile("[.\u3002\uff0e\uff61]")
 

@@ -30,7 +30,7 @@ MAX_IDENTITY_LENGTH = 1000
 _REQUIRED = frozenset(("a", "b", "bh", "d", "h", "s"))  # RFC 6376, 3.5, besides v=
 _TIME = re.compile(r"[0-9]{1,12}")  # RFC 6376, 3.5, t= and x=
 _LENGTH = re.compile(r"[0-9]{1,76}")  # RFC 6376, 3.5, l=
-_FIELD_NAMES = re.compile(r"[!-9<-~]+(?>(?::[!-9<-~]+)*)")  # RFC 5322, 2.2, without the semicolon, which ends a tag
+_FIELD_NAMES = re.compile(r"[!-9<-~]++(?::[!-9<-~]++)*")  # RFC 5322, 2.2, without the semicolon, which ends a tag
 _QUOTED_OCTET = re.compile(r"=([0-9A-F]{2})?")  # RFC 6376, 2.11; a "=" alone is an error
 _DNS_TXT = "dns/txt"
 

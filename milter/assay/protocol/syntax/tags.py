@@ -21,7 +21,7 @@ MAX_TAGS = 100
 _FWS = " \t\r\n"
 _WITHOUT_FWS = str.maketrans("", "", _FWS)
 
-_TAG_NAMES = re.compile(r"[A-Za-z][A-Za-z0-9_]*(?>(?:;[A-Za-z][A-Za-z0-9_]*)*)")  # one or several
+_TAG_NAMES = re.compile(r"[A-Za-z][A-Za-z0-9_]*+(?:;[A-Za-z][A-Za-z0-9_]*+)*")  # one or several
 _CONTROL = re.compile(rb"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]")
 
 
