@@ -113,8 +113,15 @@ def test_our_own_mail_keeps_its_sender(hosts: Any) -> None:
     assert delivered(hosts.ours, "eve@last.example")[0] == "ann@author.example"
 
 
-@pytest.mark.parametrize("proxy", ["", "proxy:"], ids=["directly", "by proxymap"])
-def test_postfix_asks_the_map_server(tmp_path: Path, proxy: str) -> None:
+def of_snippet(place: str) -> dict[str, str]:
+    """The settings of contrib/postfix/main.cf.srs for the map server at `place`."""
+    lines = (PROJECT / "contrib/postfix/main.cf.srs").read_text().splitlines()
+    settings = dict(line.split(" = ", 1) for line in lines if line and not line.startswith("#"))
+    return {name: value.replace("127.0.0.1:8892", place) for name, value in settings.items()}
+
+
+@pytest.mark.parametrize("by", ["socketmap", "proxymap", "tcp_table"])
+def test_postfix_asks_the_map_server(tmp_path: Path, by: str) -> None:
     """The sender is rewritten for the recipient that an alias leads to, which no milter sees."""
     try:
         Postfix.check()
@@ -122,17 +129,19 @@ def test_postfix_asks_the_map_server(tmp_path: Path, proxy: str) -> None:
         pytest.skip(str(missing))
     (tmp_path / "secrets").touch(0o600)
     (tmp_path / "secrets").write_bytes(SECRET)
-    place = f"{HOST}:{free_port()}"
+    ports = {name: free_port() for name in ("socketmap", "forward_table", "reverse_table")}
     section = {
         "domain": "srs.example",
         "secrets_file": str(tmp_path / "secrets"),
         "own_domains": ("ours.example",),
-        "socketmap": f"inet:{place.rpartition(':')[2]}@{HOST}",
+        **{name: f"inet:{port}@{HOST}" for name, port in ports.items()},
     }
-    lines = (PROJECT / "contrib/postfix/main.cf.srs").read_text().splitlines()
-    settings = dict(line.split(" = ", 1) for line in lines if line and not line.startswith("#"))
-    settings = {name: value.replace("127.0.0.1:8892", place) for name, value in settings.items()}
-    extra = {name: value.replace("socketmap:", f"{proxy}socketmap:") for name, value in settings.items()}
+    extra = of_snippet(f"{HOST}:{ports['socketmap']}")
+    if by == "proxymap":
+        extra = {name: value.replace("socketmap:", "proxy:socketmap:") for name, value in extra.items()}
+    elif by == "tcp_table":
+        extra["sender_canonical_maps"] = f"tcp:{HOST}:{ports['forward_table']}"
+        extra["recipient_canonical_maps"] = f"tcp:{HOST}:{ports['reverse_table']}"
     milter = free_port()
     aliases = {"virtual_alias_maps": "inline:{ { bob@ours.example = bob@last.example } }"}
     with (
