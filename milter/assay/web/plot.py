@@ -12,6 +12,7 @@ from collections.abc import Iterator
 
 from markupsafe import Markup
 
+from assay.model.printable import escaped
 from assay.web.parts import Bars
 
 WIDTH, HEIGHT = 720, 190
@@ -39,7 +40,7 @@ def bars(plot: Bars) -> Markup:
     return Markup(
         '<svg viewBox="0 0 {w} {h}" role="img" aria-labelledby="{n}-title"><title id="{n}-title">{title}</title>'
         "<defs>{patterns}</defs>{drawn}</svg>"
-    ).format(w=WIDTH, h=HEIGHT, n=plot.name, title=_summary(plot, totals), patterns=patterns, drawn=drawn)
+    ).format(w=WIDTH, h=HEIGHT, n=plot.name, title=escaped(_summary(plot, totals)), patterns=patterns, drawn=drawn)
 
 
 def swatch(plot: Bars, number: int) -> Markup:
@@ -91,7 +92,7 @@ def _axis(plot: Bars, top: int) -> Iterator[Markup]:
     for place, label in enumerate(plot.places):
         if (last - place) % step == 0:
             yield Markup('<text x="{x}" y="{y}" text-anchor="middle">{text}</text>').format(
-                x=round(_x(place + 0.5, plot), 1), y=HEIGHT - 6, text=label
+                x=round(_x(place + 0.5, plot), 1), y=HEIGHT - 6, text=escaped(label)
             )
 
 
@@ -113,7 +114,7 @@ def _stacks(plot: Bars, top: int) -> Iterator[Markup]:
         if parts:
             words = ", ".join(f"{series.word} {series.figures[place]:,}" for series in plot.series)
             yield Markup("<g><title>{label}: {words}</title>{parts}</g>").format(
-                label=label, words=words, parts=Markup().join(parts)
+                label=escaped(label), words=escaped(words), parts=Markup().join(parts)
             )
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from markupsafe import Markup
 from msgspec import Struct
 
 from assay.model.printable import escaped
@@ -58,6 +59,7 @@ class Renderer:
         self._environment = Environment(
             loader=FileSystemLoader(_FOLDER / "templates"),
             autoescape=True,
+            finalize=_printable,
             undefined=StrictUndefined,
             trim_blocks=True,
             lstrip_blocks=True,
@@ -83,8 +85,13 @@ class Renderer:
         return self._environment.get_template(name).render(**values)
 
 
+def _printable(value: object) -> object:
+    """What any place of a template gets: text of which each character prints."""
+    return escaped(value, keep="\n") if isinstance(value, str) and not isinstance(value, Markup) else value
+
+
 def seen(value: object) -> str:
-    """A value as people read it: numbers in groups of three, what does not print as its number."""
+    """A value as people read it: numbers in groups of three."""
     match value:
         case None:
             return ""
@@ -95,4 +102,4 @@ def seen(value: object) -> str:
         case float():
             return f"{value:,.2f}"
         case _:
-            return escaped(str(value), keep="\n")
+            return str(value)
