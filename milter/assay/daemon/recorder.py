@@ -19,6 +19,7 @@ from assay.config.database import StoreBackend, read_password
 from assay.config.store import StoreSection
 from assay.daemon.child import Kind, Order, Tether
 from assay.daemon.meter import Copies, LogMeter
+from assay.daemon.worker import spare_the_collector
 from assay.log import Log
 from assay.metrics.page import name_of
 from assay.store.channel import Receiver, RowChannel
@@ -73,6 +74,7 @@ def run(tether: Tether, configuration: Configuration, channel: RowChannel, log: 
     for destination in destinations:
         destination.start()
     intake = Intake(receiver, spool, log)
+    spare_the_collector()  # rows make no cycles either
     publish = _publisher(tether, intake, spool, destinations, log)
     drain = _Drain(tether, publish)
     tether.ready()

@@ -28,7 +28,7 @@ MAX_ANSWERS_TEXT = 16_000  # characters of all names, records and reasons of a m
 _FEW = 20  # findings and recipients of a message whose row would be longer
 
 
-class FindingRow(Struct, frozen=True, array_like=True):
+class FindingRow(Struct, frozen=True, array_like=True, gc=False):
     """One finding.
 
     `key` is the log's word for what was checked: iprev, spf.helo, spf.mailfrom, dkim, arc, senderid, dmarc. `domain` is
@@ -67,7 +67,7 @@ class AnswerRow(Struct, frozen=True, array_like=True):
     milliseconds: int = 0
 
 
-class PublishedRow(Struct, frozen=True, array_like=True):
+class PublishedRow(Struct, frozen=True, array_like=True, gc=False):
     """The DMARC policy record that applied.
 
     :ivar domain: the policy domain: where the record is (RFC 9989, 3.2.11).
