@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import gzip
 import os
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from email import message_from_bytes, policy
 from email.message import EmailMessage
@@ -448,6 +449,23 @@ def test_only_one_process_sends(world: Reporting) -> None:
     other.release()
     world.run()
     assert len(world.receiver.taken) == 1
+
+
+def test_what_was_sent_today_is_counted_once_a_turn(world: Reporting, monkeypatch: pytest.MonkeyPatch) -> None:
+    counts: list[int] = []
+    count = outbox.taken_by_organization
+
+    def counting(connection: outbox.Connection, since: int) -> Counter[str]:
+        counts.append(since)
+        return count(connection, since)
+
+    monkeypatch.setattr(outbox, "taken_by_organization", counting)
+    world.see(*(seen(number, f"example{number}.com") for number in range(6)))
+    world.turn(NEXT_DAY)
+    counts.clear()
+    world.turn(LATER)
+    assert len(world.receiver.taken) == 6
+    assert counts == [LATER - LATER % DAY_SECONDS]
 
 
 def test_sending_is_spread(world: Reporting) -> None:

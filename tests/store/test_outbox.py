@@ -3,8 +3,14 @@
 
 from __future__ import annotations
 
+import contextlib
+from pathlib import Path
+from typing import Any
+
+from sqlalchemy import event
+
 from assay.store import outbox, suppressions
-from assay.store.database import Database
+from assay.store.database import Database, open_database
 from assay.store.outbox import DAY_SECONDS, ReportDelivery, ReportKind, ReportState
 from assay.store.suppressions import Suppression
 from assay.store.writer import Writer
@@ -94,3 +100,16 @@ def test_the_oldest_reports_come_first(database: Database) -> None:
         assert [report.id for report in outbox.due_reports(connection, NOW + 2, 9)] == ["b", "a"]
         assert [report.id for report in outbox.due_reports(connection, NOW + 2, 1)] == ["b"]
         assert outbox.planned_days(connection) == {DAY: False}
+
+
+def test_the_mail_of_a_destination_is_found_by_its_key(tmp_path: Path) -> None:
+    """There are as many counts of 30 days as there are domains, and each report asks."""
+    with contextlib.closing(open_database(str(tmp_path / "store.sqlite"))) as database:
+        statements: list[tuple[str, Any]] = []
+        event.listen(database.engine, "before_cursor_execute", lambda *given: statements.append((given[2], given[3])))
+        with database.reading() as connection:
+            outbox.only_failed(connection, "forged.example", range(DAY - 30, DAY + 1))
+            (asked,) = [given for given in statements if "counts" in given[0]]
+            plan = connection.exec_driver_sql(f"EXPLAIN QUERY PLAN {asked[0]}", asked[1]).all()
+    (step,) = plan
+    assert "day=? AND kind=? AND subject=?" in step.detail
