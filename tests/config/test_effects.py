@@ -879,7 +879,7 @@ EFFECTS: list[tuple[str, Any, Callable[[World], object], Mapping[str, Any]]] = [
     ("reports.incoming.domains", ("other.example",), taken, STORE),
     ("reports.incoming.listen", "inet:8893@127.0.0.1", collecting, COLLECTING),
     ("reports.incoming.socket_mode", "0666", collecting, COLLECTING | {"reports.incoming.listen": "unix:/run/lmtp"}),
-    ("reports.incoming.keep_unreadable", "{folder}/aside", set_aside, COLLECTING),
+    ("reports.incoming.keep_unreadable", "{folder}", set_aside, COLLECTING),
     ("control.socket", "unix:/run/assay/daemon/control.sock", children, {}),
     ("control.socket_mode", "0660", control, {}),
 ]

@@ -53,6 +53,7 @@ class Postfix(MTA):
     """See `mta.base.MTA`. `extra` is a mapping of main.cf parameters."""
 
     name: ClassVar[str] = "postfix"
+    services: ClassVar[str] = ""  #: further lines of master.cf
 
     @classmethod
     def check(cls) -> None:
@@ -79,7 +80,7 @@ class Postfix(MTA):
         file = self.directory / "etc/main.cf"
         file.write_text(main)
         os.utime(file, (0, 0))  # master(8) waits two seconds if main.cf was just written
-        (self.directory / "etc/master.cf").write_text(_SERVICES.format(port=f"{HOST}:{self.port}"))
+        (self.directory / "etc/master.cf").write_text(_SERVICES.format(port=f"{HOST}:{self.port}") + self.services)
 
     def command(self) -> Sequence[str]:
         # Not "postfix start", a script which inspects and repairs an installation. -d keeps it in our process group.
