@@ -1,15 +1,12 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Reports in a store of the page's tests: those that went out as they are planned, and those that came in."""
+"""Reports in a store of the page's tests: those that went out, about the mail that is there, and those that came in."""
 
 from __future__ import annotations
 
 import itertools
 from collections.abc import Iterator, Sequence
 
-from msgspec.structs import replace
-
 from assay.config.reports import ReportsSection
-from assay.policy.addresses import Entries
 from assay.protocol.report.received import (
     AggregateRow,
     AppliedPolicy,
@@ -24,10 +21,9 @@ from assay.protocol.report.received import (
     TlsFailure,
     TlsPolicy,
 )
-from assay.reports.planning import plan
 from assay.store import outbox, received, suppressions
 from assay.store.database import Database
-from assay.store.outbox import DAY_SECONDS, OutgoingReport, ReportDelivery, ReportState
+from assay.store.outbox import DAY_SECONDS, Candidate, OutgoingReport, ReportDelivery, ReportState
 from assay.store.suppressions import Suppression
 
 SECTION = ReportsSection(organization="Example Ltd", contact="dmarc@example.org")
@@ -55,8 +51,8 @@ def fill_reports(database: Database, end: int, ours: Sequence[str], texts: Seque
     with database.writing() as connection:
         for day in range(today - DAYS, today):
             now = (day + 1) * DAY_SECONDS + 3600
-            planned = plan(outbox.candidates(connection, day), SECTION, Entries(), "a", day=day, now=now)
-            ended = [_ended(report, number) for number, report in enumerate(planned)]
+            found = sorted(outbox.candidates(connection, day), key=lambda each: each.published)
+            ended = [_planned(each, number, day, now) for number, each in enumerate(found)]
             outbox.plan(connection, day, ended, now=now, dry_run=False)
             outbox.replace_deliveries(
                 connection, "", (), [_delivery(each, f"dmarc@{each.domain}") for each in ended if not each.why]
@@ -79,11 +75,14 @@ def fill_reports(database: Database, end: int, ours: Sequence[str], texts: Seque
             received.keep_unreadable(connection, ReportSender(text, "fail"), text, content, now=end / 1000)
 
 
-def _ended(report: OutgoingReport, number: int) -> OutgoingReport:
-    if report.state is not ReportState.WAITING:
-        return report
+def _planned(candidate: Candidate, number: int, day: int, now: int) -> OutgoingReport:
     state, why = _ENDS[number % len(_ENDS)]
-    return replace(report, state=state, why=why, octets=2000)
+    if not candidate.passing:
+        state = ReportState.NOT_SENT
+        why = f"none of its {candidate.messages} messages passed DMARC (reports.min_messages is 10)"
+    identifier = f"{day:x}{number:08x}"
+    of = (candidate.published,)
+    return OutgoingReport(identifier, day, candidate.domain, of, state, why, now, now, now, candidate.messages, 2000)
 
 
 def _delivery(report: OutgoingReport, address: str, why: str = "250 2.0.0 Ok: queued") -> ReportDelivery:
