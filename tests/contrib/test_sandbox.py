@@ -12,6 +12,7 @@ import os
 import re
 import shutil
 import signal
+import smtplib
 import socket
 import sqlite3
 import ssl
@@ -32,6 +33,7 @@ from nameserver import NameServer
 from receiving import Receiver
 from report_world import ROWS as REPORT_ROWS
 from report_world import Reporting, seen
+from reports.incoming import shapes
 from running import PATIENCE, Daemon
 from sending import ROWS, greet, send
 
@@ -193,3 +195,23 @@ def test_reports_are_planned_and_sent_under_the_filter_of_system_calls(tmp_path:
         ((_, recipient, octets),) = receiver.taken
         assert (recipient, receiver.encrypted) == ("d@example.com", [True])
         assert octets.startswith(b"DKIM-Signature:")
+
+
+def test_a_report_is_taken_under_the_filter_of_system_calls(tmp_path: Path) -> None:
+    """Its process has the bounds of memory and CPU, or it could not say that it came in."""
+    (tmp_path / "store").mkdir()
+    path = f"{tmp_path}/lmtp.sock"
+    incoming = {"domains": ("example.org",), "listen": f"unix:{path}", "keep_unreadable": f"{tmp_path}/unreadable"}
+    store = {"directory": str(tmp_path / "store")}
+    with Filtered(tmp_path, {}, store=store, reports={"incoming": incoming}) as daemon:
+        deadline = time.monotonic() + PATIENCE
+        while not os.path.exists(path):
+            assert time.monotonic() < deadline, daemon.log()
+            time.sleep(0.05)
+        with contextlib.closing(smtplib.LMTP(path)) as client:
+            client.sendmail("", ["dmarc@example.org"], shapes.mail(shapes.gzipped(shapes.GOOGLE.encode())))
+            client.sendmail("", ["dmarc@example.org"], b"Subject: lunch?\r\n\r\nAt noon.\r\n")
+        assert "report came in: new: aggregate report" in daemon.log()
+        assert "report came in: unreadable: there is no report in it" in daemon.log()
+        assert len(list((tmp_path / "unreadable").iterdir())) == 1
+        assert "Operation not permitted" not in daemon.log()

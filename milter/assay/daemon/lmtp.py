@@ -65,9 +65,10 @@ class LmtpServer:
             self._server.close()
         deadline = asyncio.get_running_loop().time() + seconds
         while self.clients:
+            is_late = asyncio.get_running_loop().time() > deadline
             for client in tuple(self.clients):
-                if not client.is_taking or asyncio.get_running_loop().time() > deadline:
-                    client.end()
+                if is_late or not client.is_taking:
+                    client.end(at_once=is_late)
             await asyncio.sleep(_LOOK_SECONDS)
 
     def _connection(self) -> asyncio.Protocol:
@@ -129,10 +130,16 @@ class _Connection(LMTP):
         self._owner.clients.discard(self)
         super().connection_lost(error)
 
-    def end(self) -> None:
-        """End the connection. What is not answered comes again."""
-        if self.transport is not None:
-            self.transport.close()
+    def end(self, *, at_once: bool) -> None:
+        """End the connection. What is not answered comes again.
+
+        :param at_once: also if the client does not read what was sent to it.
+        """
+        if isinstance(self.transport, asyncio.WriteTransport):
+            if at_once:
+                self.transport.abort()
+            else:
+                self.transport.close()
 
     async def push(self, status: Any) -> None:
         """Send a reply, with an enhanced status code (RFC 2033, 5)."""
