@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import http.client
+import json
 import os
 import re
 import signal
@@ -13,6 +14,8 @@ from pathlib import Path
 
 from asking import TOKEN
 from running import PATIENCE, Daemon
+from sending import ROWS, greet, send
+from zone import Rows
 
 
 def free_port() -> int:
@@ -32,13 +35,13 @@ class OverUnix(http.client.HTTPConnection):
         self.sock.connect(str(self._path))
 
 
-def serving(folder: Path, listen: str) -> Daemon:
+def serving(folder: Path, listen: str, rows: Rows | None = None, **stored: object) -> Daemon:
     token = folder / "token"
     token.touch(0o600)
     token.write_text(f"{TOKEN}\n")
     (folder / "store").mkdir()
-    store = {"directory": str(folder / "store")}
-    return Daemon(folder, store=store, log={"level": "debug"}, web={"listen": listen, "token_file": str(token)})
+    store = {"directory": str(folder / "store"), **stored}
+    return Daemon(folder, rows, store=store, log={"level": "debug"}, web={"listen": listen, "token_file": str(token)})
 
 
 def status(connection: http.client.HTTPConnection) -> int:
@@ -104,3 +107,36 @@ def test_a_directory_that_is_missing_is_named_with_the_fix(tmp_path: Path) -> No
         log = daemon.wait_for_log("died (exit code 69)")
     assert f"page.sock: No such file or directory; create the directory {tmp_path}/none, writable for" in log
     assert "Traceback" not in log
+
+
+def page(port: int, path: str) -> str:
+    """A page of the daemon, after a login."""
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=PATIENCE)
+    connection.request("POST", "/login", f"token={TOKEN}")
+    response = connection.getresponse()
+    response.read()
+    connection.request("GET", path, headers={"Cookie": str(response.getheader("set-cookie")).partition(";")[0]})
+    text = connection.getresponse().read().decode()
+    connection.close()
+    return text
+
+
+def test_a_message_of_a_real_daemon_is_shown_with_what_the_dns_answered(tmp_path: Path) -> None:
+    port = free_port()
+    with serving(tmp_path, f"inet:{port}@127.0.0.1", ROWS, dns_answers=True) as daemon:
+        assert status(http.client.HTTPConnection("127.0.0.1", port, timeout=PATIENCE)) == 200
+        with daemon.mta() as mta:
+            greet(mta)
+            send(mta, queue="4QAAAA")
+        deadline = time.monotonic() + PATIENCE
+        while not (found := re.findall(r'href="(/messages/[0-9a-f]{32})"', page(port, "/messages"))):
+            assert time.monotonic() < deadline, "no message on the page"
+            time.sleep(0.1)
+        shown = page(port, found[0])
+        rows = json.loads(page(port, f"{found[0]}.json?table=answers"))
+    assert "What the DNS answered" in shown
+    answers = {(row["name"], row["type"]): row for row in rows}
+    record = ROWS["_dmarc.example.org"][0][1][0]
+    assert answers["_dmarc.example.org", "TXT"]["answer"] == [record]
+    assert answers["_dmarc.example.org", "TXT"]["outcome"] == "found"
+    assert ("1.2.0.192.in-addr.arpa", "PTR") in answers, "what the connection asked"
