@@ -10,14 +10,14 @@ from typing import Any
 import msgspec
 
 from assay.config import Configuration, make_resolver
-from assay.config.correspondence import reports_signing, reports_suppressed
+from assay.config.correspondence import reports_redactor, reports_signing, reports_suppressed
 from assay.config.database import open_store
 from assay.daemon.reporter import ReportTurns
 from assay.log import Log
 from assay.store import outbox
 from assay.store.database import connect
-from assay.store.outbox import DAY_SECONDS, OutgoingReport, ReportDelivery
-from assay.store.rows import DmarcRow, FindingRow, MessageRow, PublishedRow
+from assay.store.outbox import DAY_SECONDS, OutgoingReport, ReportDelivery, ReportKind, ReportState
+from assay.store.rows import DmarcRow, FindingRow, IncidentRow, MessageRow, PublishedRow
 from assay.store.writer import Writer
 from nameserver import NameServer
 from postgresql import PASSWORD
@@ -105,6 +105,7 @@ class Reporting:
                 reports_suppressed(self.configuration.reports.suppress),
                 resolver,
                 Log(lambda _, text: self.lines.append(text)),
+                redactor=reports_redactor(self.configuration.reports.failure),
             )
             done = turns.turn(now)
             turns.close()
@@ -115,10 +116,18 @@ class Reporting:
         for now in range(NEXT_DAY, until + 1, 1800):
             self.turn(now)
 
+    def all_reports(self) -> list[OutgoingReport]:
+        with self.database.reading() as connection:
+            return outbox.find_reports(connection)
+
     def reports(self) -> dict[str, OutgoingReport]:
         """What became of each domain."""
         with self.database.reading() as connection:
             return {each.domain: each for each in outbox.find_reports(connection)}
+
+    def deliveries_of(self, identifier: str) -> list[ReportDelivery]:
+        with self.database.reading() as connection:
+            return outbox.deliveries_of(connection, identifier)
 
     def deliveries(self, domain: str = "example.com") -> dict[str, ReportDelivery]:
         with self.database.reading() as connection:
@@ -144,3 +153,21 @@ def failed(number: int, domain: str = "example.com", **members: Any) -> MessageR
     dmarc = msgspec.structs.replace(passed.dmarc, disposition="quarantine", dkim_aligned=False)
     findings = (FindingRow("dmarc", "dmarc", "fail", domain),)
     return seen(number, domain, dmarc=dmarc, findings=findings, **members)
+
+
+#: A failure report of long ago: its first day is over.
+EARLIER = OutgoingReport(
+    "earlier", 0, "earlier.example", (1,), ReportState.DRY_RUN, "", 0, 0, 0, 1, 1, ReportKind.FAILURE
+)
+
+
+def with_failure(number: int, domain: str = "example.com", ruf: str = "", **members: Any) -> MessageRow:
+    """A message that failed, without judging it."""
+    passed = seen(number, domain)
+    assert passed.dmarc is not None
+    published = msgspec.structs.replace(
+        passed.dmarc.published, record=f"v=DMARC1; p=reject; ruf={ruf or f'mailto:f@{domain}'}"
+    )
+    dmarc = msgspec.structs.replace(passed.dmarc, published=published, disposition="reject", dkim_aligned=False)
+    incident = IncidentRow("dmarc", "reject", "mx; dmarc=fail", f"a@{domain}", ((b"From", f" a@{domain}".encode()),))
+    return msgspec.structs.replace(passed, dmarc=dmarc, incident=incident, **members)

@@ -31,13 +31,14 @@ from asking import Browser
 from assay import resolver
 from assay.cli import serve
 from assay.cli.main import main
-from assay.config import Configuration, make_policy, make_resolver, show
+from assay.config import Configuration, make_policy, make_resolver, make_settings, show
 from assay.config.database import open_store
 from assay.config.responses import RuleSection
 from assay.config.web import read_token
 from assay.daemon import collector, connection, endpoint, recorder, reporter, supervisor, worker
 from assay.daemon.capacity import Capacity
 from assay.daemon.child import Tether
+from assay.daemon.keeper import keeper_of
 from assay.daemon.listener import Listener
 from assay.daemon.status import History
 from assay.inquiry import Outcome, Question, RecordType
@@ -55,19 +56,21 @@ from assay.resolver import cache, wire
 from assay.resolver.authority import Authority
 from assay.resolver.update import Updater
 from assay.session import Verdict
-from assay.store import suppressions
+from assay.store import outbox, suppressions
 from assay.store.channel import RowChannel
 from assay.store.rows import decode
+from assay.store.writer import Writer
 from assay.web.access import Access, Proxies
 from assay.web.app import make_app
 from assay.web.site import open_site
 from certificates import CertificateAuthority
 from nameserver import NameServer
 from receiving import Receiver
-from report_world import NEXT_DAY, Reporting, failed, seen
+from report_world import EARLIER, NEXT_DAY, Reporting, failed, seen, with_failure
 from report_world import ROWS as REPORT_ROWS
 from reports.incoming import shapes
 from signing import ed25519_key, pem, record, rsa_key, sign_rsa
+from store_rows import NOON
 
 GOLDEN = Path(__file__).parents[1] / "golden"
 NOW = 1_700_000_000
@@ -642,6 +645,39 @@ def reported(world: World) -> object:
     return due, states, taken, files, suppressed, reporting.lines, connects | {"_connection": None}
 
 
+FAILURES = REPORTS | {
+    "reports.failure.enabled": True,
+    "reports.failure.redaction_key_file": "{folder}/secrets",
+    "store.directory": "{folder}",
+}
+
+
+def failures_reported(world: World) -> object:
+    """What becomes of messages that failed, in two hours, and how much of a header a worker hands over."""
+    failure = world.configuration.reports.failure
+    with NameServer(REPORT_ROWS) as nameserver, Receiver() as receiver:
+        keys = msgspec.to_builtins({name: getattr(failure, name) for name in failure.__struct_fields__})
+        reporting = Reporting(world.folder, nameserver, receiver, {"failure": keys})
+        with reporting.database.writing() as connection:
+            outbox.insert_report(connection, EARLIER)
+        reporting.see(seen(1))
+        for hour in range(2):
+            rows = [
+                with_failure(number, time=NOON + 3_600_000 * hour, client=f"203.0.113.{number}")
+                for number in range(2 + 10 * hour, 9 + 10 * hour)
+            ]
+            Writer(reporting.database, clock=lambda: NOON / 1000).write(rows)
+            reporting.turn(NOON // 1000 + 3600 * hour + 600)
+        whys = sorted(found.why for found in reporting.all_reports())
+        reporting.database.close()
+    bodies = sorted(octets.partition(b"Original-Mail-From")[2].partition(b"\r\n")[0] for _, _, octets in receiver.taken)
+    channel = RowChannel()
+    made = keeper_of(world.configuration, make_settings(world.configuration), channel, Log(lambda *_: None))
+    channel.close()
+    assert made is not None
+    return whys, bodies, made._keeping.failure_octets
+
+
 def _shown(octets: bytes) -> tuple[str, str]:
     """From, and the file inside."""
     message = message_from_bytes(octets)
@@ -876,6 +912,13 @@ EFFECTS: list[tuple[str, Any, Callable[[World], object], Mapping[str, Any]]] = [
     ("reports.large_destinations", ("example.net",), reported, REPORTS),
     ("reports.spread_hours", 1.0, reported, REPORTS),
     ("reports.cool_down_days", 5, reported, REPORTS),
+    ("reports.failure.enabled", True, failures_reported, FAILURES | {"reports.failure.enabled": False}),
+    ("reports.failure.redact", False, failures_reported, FAILURES),
+    ("reports.failure.redaction_key_file", "{folder}/others", failures_reported, FAILURES),
+    ("reports.failure.max_header_octets", 2048, failures_reported, FAILURES),
+    ("reports.failure.max_a_day", 2, failures_reported, FAILURES),
+    ("reports.failure.max_per_destination_a_day", 6, failures_reported, FAILURES),
+    ("reports.failure.max_per_destination_an_hour", 3, failures_reported, FAILURES),
     ("reports.incoming.domains", ("other.example",), taken, STORE),
     ("reports.incoming.listen", "inet:8893@127.0.0.1", collecting, COLLECTING),
     ("reports.incoming.socket_mode", "0666", collecting, COLLECTING | {"reports.incoming.listen": "unix:/run/lmtp"}),

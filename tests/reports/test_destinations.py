@@ -218,7 +218,9 @@ def test_a_daemon_that_ends_does_not_wait_for_the_dns(world: Reporting) -> None:
 
     def work() -> None:
         log = Log(lambda _, text: world.lines.append(text))
-        exits.append(run(Tether(control, ready, 0), configuration, reports_signing(configuration), Entries(), log))
+        exits.append(
+            run(Tether(control, ready, 0), configuration, reports_signing(configuration), Entries(), None, log)
+        )
 
     thread = threading.Thread(target=work)
     thread.start()

@@ -71,19 +71,19 @@ def test_each_report_and_each_try_is_counted_once(world: Reporting) -> None:
         "reports_sender": 1,
         "reports_looked_seconds": NEXT_DAY,
         "reports_planned": 8,
-        "reports_withheld few": 1,
-        "reports_withheld report_mail": 1,
-        "reports_withheld suppressed": 1,
-        "reports_withheld limit": 1,
-        "reports_withheld size": 1,
-        "reports_withheld unusable": 2,
-        "reports_tried sent": 4,
-        "reports_tried refused": 1,
-        "reports_tried deferred": 1,
-        "reports_tried unknown": 1,
+        "reports_withheld aggregate few": 1,
+        "reports_withheld aggregate report_mail": 1,
+        "reports_withheld aggregate suppressed": 1,
+        "reports_withheld aggregate limit": 1,
+        "reports_withheld aggregate size": 1,
+        "reports_withheld aggregate unusable": 2,
+        "reports_tried aggregate sent": 4,
+        "reports_tried aggregate refused": 1,
+        "reports_tried aggregate deferred": 1,
+        "reports_tried aggregate unknown": 1,
         "reports_waiting": 2,
     }
-    assert later["reports_tried given_up"] == 2
+    assert later["reports_tried aggregate given_up"] == 2
     assert later["reports_looked_seconds"] == GIVE_UP
     assert "reports_waiting" not in later
 

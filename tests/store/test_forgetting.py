@@ -19,6 +19,7 @@ from assay.store.rows import AnswerRow, DmarcRow, FindingRow, MessageRow, Publis
 from assay.store.search import Criteria
 from assay.store.whole import exported
 from assay.store.writer import Writer
+from report_world import with_failure
 from store_rows import row
 
 ADDRESS, DOMAIN = Whom(address="<Ann@Gone.example>"), Whom(domain="gone.example")
@@ -76,6 +77,7 @@ def test_counts_groups_and_records_of_a_domain_go(database: Database) -> None:
         "groups of messages for reports": 1,
         "DMARC records": 1,
         "reports that were sent": 0,
+        "headers that wait for failure reports, all of them": 0,
         "reports that came in": 0,
         "reports that came in and could not be read": 0,
     }
@@ -121,7 +123,10 @@ def test_nobody_is_not_everybody(members: dict[str, str]) -> None:
 
 def test_a_login_name_is_not_searched_in_reports(database: Database) -> None:
     Writer(database).write([*OTHERS, row(4, login="Ann")])
-    assert [(each.kind, each.count) for each in forget(database, Whom(address="ann"))] == [("messages", 1)]
+    assert [(each.kind, each.count) for each in forget(database, Whom(address="ann"))] == [
+        ("messages", 1),
+        ("headers that wait for failure reports, all of them", 0),
+    ]
     assert left(database) == OTHERS
 
 
@@ -154,8 +159,17 @@ def test_failure_reports_with_the_address_go_and_none_with_a_longer_one(
             }
             values |= {"id": bytes([number]), "kind": "failure", "report": json.dumps({"header": [text]})}
             connection.execute(insert(schema.received_reports).values(values))
-    assert [each.count for each in count(database, ADDRESS)] == [0, len(HAS_ANN), 0]
-    assert [each.count for each in forget(database, ADDRESS)] == [0, len(HAS_ANN), 0]
+    assert [each.count for each in count(database, ADDRESS)] == [0, len(HAS_ANN), 0, 0]
+    assert [each.count for each in forget(database, ADDRESS)] == [0, len(HAS_ANN), 0, 0]
     with database.reading() as connection:
         kept = connection.execute(select(schema.received_reports.c.report).order_by(schema.received_reports.c.id))
         assert [json.loads(text)["header"][0] for text in kept.scalars()] == list(HAS_NOT)
+
+
+@pytest.mark.parametrize("whom", [ADDRESS, DOMAIN, Whom(address="ann")])
+def test_all_headers_that_wait_for_failure_reports_go(database: Database, whom: Whom) -> None:
+    failing = with_failure(1)
+    Writer(database, clock=lambda: failing.time / 1000).write([failing])
+    assert sum(each.count for each in forget(database, whom)) == 1
+    with database.reading() as connection:
+        assert connection.execute(select(func.count()).select_from(schema.incidents)).scalar() == 0

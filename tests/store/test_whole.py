@@ -42,7 +42,7 @@ ROWS = st.fixed_dictionaries(
     {
         name: MEMBERS[name] if name in MEMBERS else OF_TYPES[MessageRow.__annotations__[name]]
         for name in MessageRow.__struct_fields__
-        if name != "id"
+        if name not in ("id", "incident")
     }
 )
 NUMBERS = itertools.count(1)

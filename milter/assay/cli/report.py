@@ -18,7 +18,7 @@ from assay.cli.output import say
 from assay.cli.report_read import read_reports
 from assay.cli.store_messages import store_configuration
 from assay.config import ConfigError, Configuration, make_resolver
-from assay.config.correspondence import reports_signing, reports_suppressed
+from assay.config.correspondence import reports_redactor, reports_signing, reports_suppressed
 from assay.config.database import open_store
 from assay.config.section import SettingError
 from assay.log import Level, Log
@@ -140,11 +140,12 @@ def _send(options: argparse.Namespace, configuration: Configuration) -> int:
     try:
         signing = reports_signing(configuration)
         listed = reports_suppressed(configuration.reports.suppress)
+        redactor = reports_redactor(configuration.reports.failure)
     except SettingError as error:
         raise ConfigError(str(error)) from error
     with make_resolver(configuration) as resolver:
         log = Log(lambda _, text: lines.append(text), Level.WARNING)
-        turns = ReportTurns(configuration, signing, listed, resolver, log)
+        turns = ReportTurns(configuration, signing, listed, resolver, log, redactor=redactor)
         done = turns.turn(int(time.time()))
         leads = turns.leads
         turns.close()
@@ -198,7 +199,8 @@ def _line(report: OutgoingReport) -> str:
     day = datetime.fromtimestamp(report.day * _DAY_SECONDS, UTC).date()
     when = f", due {_time(report.due)}" if report.state == "waiting" else ""
     why = f": {report.why}" if report.why else ""
-    return f"{day} {report.domain} {report.id} {report.messages} messages: {report.state}{when}{why}"
+    kind = "failure report, " if report.kind == "failure" else ""
+    return f"{day} {report.domain} {report.id} {kind}{report.messages} messages: {report.state}{when}{why}"
 
 
 def _delivery(delivery: ReportDelivery) -> str:

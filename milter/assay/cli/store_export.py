@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 from typing import Any, TextIO
 
 from assay.model.printable import escaped
-from assay.store.json_form import as_object, to_json
+from assay.store.json_form import MEMBERS, as_object, to_json
 from assay.store.rows import MessageRow
 
 #: How a spreadsheet recognizes a formula. Strangers write many of the texts.
@@ -28,10 +28,10 @@ def write(rows: Iterable[MessageRow], form: str, output: TextIO) -> None:
             output.write(to_json(row).decode() + "\n")
         return
     writer = csv.writer(output, lineterminator="\n")
-    writer.writerow(MessageRow.__struct_fields__)
+    writer.writerow(MEMBERS)
     for row in rows:
         values = {**as_object(row), "time": _time(row.time)}
-        writer.writerow([_cell(values[field]) for field in MessageRow.__struct_fields__])
+        writer.writerow([_cell(values[field]) for field in MEMBERS])
 
 
 def _time(milliseconds: int) -> str:

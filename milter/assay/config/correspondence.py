@@ -6,12 +6,14 @@ from __future__ import annotations
 from importlib.util import find_spec
 from pathlib import Path
 
-from assay import files
+from assay import files, secrets
 from assay.config.configuration import Configuration
+from assay.config.reports import FailureSection
 from assay.config.section import SettingError
 from assay.config.signing import make_signing
 from assay.keys import Signing
 from assay.policy.addresses import Entries
+from assay.protocol import report
 
 
 def check_reports(configuration: Configuration) -> None:
@@ -22,6 +24,7 @@ def check_reports(configuration: Configuration) -> None:
     if configuration.reports.enabled:
         reports_signing(configuration)
         reports_suppressed(configuration.reports.suppress)
+        reports_redactor(configuration.reports.failure)
     if configuration.reports.incoming.listen:
         _check_incoming(configuration)
 
@@ -52,6 +55,21 @@ def reports_signing(configuration: Configuration) -> Signing:
             f"nothing signs as {domain}, and unsigned reports are not believed; write a [[sign.domain]]",
         )
     return signing
+
+
+def reports_redactor(section: FailureSection) -> report.Redactor | None:
+    """What redacts failure reports; None if there are none.
+
+    :raises SettingError: the file with the secret cannot be used.
+    """
+    if not section.enabled:
+        return None
+    if not section.redact:
+        return report.Unredacted()
+    try:
+        return report.Redactor(secrets.read(Path(section.redaction_key_file)).strip())
+    except secrets.SecretError as error:
+        raise SettingError("reports.failure.redaction_key_file", str(error)) from error
 
 
 def reports_suppressed(name: str) -> Entries:

@@ -25,6 +25,55 @@ class Tls(StrEnum):
     NEVER = "never"
 
 
+class FailureSection(Section, frozen=True):
+    """DMARC failure reports (RFC 9991) to domains that ask for them (ruf=): the header of a message that failed DMARC,
+    some minutes after it came. They tell strangers about single messages of your users. In many countries that needs a
+    legal basis, such as an agreement or consent: ask your lawyer or your data protection officer before you switch them
+    on. They need [reports] and a database. See docs/reports.md."""
+
+    enabled: Annotated[
+        bool,
+        Meta(
+            description="Send failure reports. For the first day they are only written to files. Mind the law: they "
+            "hold personal data, also when they are redacted."
+        ),
+    ] = False
+    redact: Annotated[
+        bool,
+        Meta(
+            description="Replace the local parts of addresses by a keyed hash, and the values of fields that may "
+            "identify people (RFC 6590). Without it, the domain sees who wrote to whom."
+        ),
+    ] = True
+    redaction_key_file: Annotated[
+        str,
+        Meta(
+            description='A file with the secret for the hashes, such as of "openssl rand -hex 32". All hosts that '
+            "share a database need the same."
+        ),
+    ] = ""
+    max_header_octets: Annotated[
+        int, Meta(ge=1024, le=32_768, description="How much of the header is in a report, in octets.")
+    ] = 16_384
+    max_a_day: Annotated[int, Meta(ge=1, description="How many failure reports are sent in a day.")] = 100
+    max_per_destination_a_day: Annotated[
+        int,
+        Meta(
+            ge=1,
+            description="How many of these go to one organizational domain, unless it is in "
+            "reports.large_destinations.",
+        ),
+    ] = 20
+    max_per_destination_an_hour: Annotated[int, Meta(ge=1, description="Likewise in an hour.")] = 5
+
+    def __post_init__(self) -> None:
+        """Check what types cannot express."""
+        if self.enabled and self.redact and not self.redaction_key_file:
+            raise SettingError(
+                "redaction_key_file", 'missing; name a file with a secret, such as of "openssl rand -hex 32"'
+            )
+
+
 class ReportsSection(Section, frozen=True):
     """DMARC aggregate reports (RFC 9990), once a day to each domain that asks for them (rua=). See docs/reports.md.
 
@@ -119,6 +168,7 @@ class ReportsSection(Section, frozen=True):
             description="How long a destination gets no reports after it refused one or one came back.",
         ),
     ] = 30
+    failure: FailureSection = FailureSection()
     incoming: IncomingSection = IncomingSection()
 
     def __post_init__(self) -> None:
@@ -136,6 +186,8 @@ class ReportsSection(Section, frozen=True):
                 raise SettingError("receiver", f"{self.receiver!r} is not a domain: {error}") from error
         for key in ("older_schema", "large_destinations"):
             _check_domains(key, getattr(self, key))
+        if self.failure.enabled and not self.enabled:
+            raise SettingError("failure.enabled", "failure reports need reports.organization and reports.contact")
         self._check_relay()
 
     def _check_relay(self) -> None:

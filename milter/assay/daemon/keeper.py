@@ -13,6 +13,7 @@ from assay.log import Log
 from assay.metrics.page import name_of
 from assay.session import Settings, Verdict
 from assay.store.channel import RowChannel, Sender
+from assay.store.failing import with_incident
 from assay.store.kept import Keeping, message_row
 from assay.store.rows import encode
 
@@ -37,13 +38,16 @@ class Keeper:
         :param waits: seconds that the MTA waited for us, by stage.
         """
         try:
-            row = encode(message_row(verdict, self._keeping, now=now, waits=waits))
+            row = message_row(verdict, self._keeping, now=now, waits=waits)
+            if self._keeping.failure_octets and row.dmarc is not None:
+                row = with_incident(verdict, row, self._keeping)
+            octets = encode(row)
         except Exception as error:  # a bug of ours: the message has its verdict, and no store may change that
             self._failed += 1
             if self._seldom.due(time.monotonic()):
                 self._log.error(f"store: a result cannot be made into a row and is lost: {error!r}")
             return
-        if not self._sender.send(row) and self._seldom.due(time.monotonic()):
+        if not self._sender.send(octets) and self._seldom.due(time.monotonic()):
             self._log.warning("store: the recorder takes nothing, and results are lost; see its lines in this log")
 
     def tick(self, copies: Copies) -> None:
@@ -67,4 +71,6 @@ def keeper_of(configuration: Configuration, settings: Settings, channel: RowChan
         return None
     reports = tuple(text.lower() for text in (configuration.reports.contact, configuration.reports.bounces) if text)
     host = settings.authserv_id or settings.fallback_authserv_id
-    return Keeper(channel.sender(), Keeping(host, section.addresses, section.subjects, reports), log)
+    failure = configuration.reports.failure
+    octets = failure.max_header_octets if failure.enabled else 0
+    return Keeper(channel.sender(), Keeping(host, section.addresses, section.subjects, reports, octets), log)

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from assay.config import Configuration, make_resolver
 from assay.config.build import public_suffix
-from assay.config.correspondence import reports_signing, reports_suppressed
+from assay.config.correspondence import reports_redactor, reports_signing, reports_suppressed
 from assay.config.database import open_store, read_password
 from assay.daemon.child import Kind, Tether
 from assay.daemon.meter import LogMeter
@@ -22,15 +22,18 @@ from assay.log import Log
 from assay.metrics import Page
 from assay.metrics.page import name_of
 from assay.policy.addresses import Entries
+from assay.protocol.report import Redactor
 from assay.resolver import Resolver
 from assay.store.destination import UnavailableError
 
 if TYPE_CHECKING:  # the libraries for it are loaded in the process of the reporter only
+    from assay.reports.failing import FailureDispatch
     from assay.reports.figures import ReportFigures
     from assay.reports.relay import Relay
     from assay.reports.sending import Dispatch
     from assay.store.database import Database
     from assay.store.leadership import Leadership
+    from assay.store.outbox import ReportKind
 
 _TURN_SECONDS = 20.0  # between two looks whether something is due
 _REMIND_SECONDS = 600.0
@@ -46,10 +49,18 @@ def kind(configuration: Configuration, log: Log) -> tuple[Kind, ...]:
         return ()
     signing = reports_signing(configuration)
     listed = reports_suppressed(configuration.reports.suppress)
-    return (Kind("reporter", lambda tether: run(tether, configuration, signing, listed, log)),)
+    redactor = reports_redactor(configuration.reports.failure)
+    return (Kind("reporter", lambda tether: run(tether, configuration, signing, listed, redactor, log)),)
 
 
-def run(tether: Tether, configuration: Configuration, signing: Signing, listed: Entries, log: Log) -> int:
+def run(
+    tether: Tether,
+    configuration: Configuration,
+    signing: Signing,
+    listed: Entries,
+    redactor: Redactor | None,
+    log: Log,
+) -> int:
     """Send reports until the order to drain. Call it in a new child process.
 
     :returns: the exit code.
@@ -66,7 +77,8 @@ def run(tether: Tether, configuration: Configuration, signing: Signing, listed: 
 
         threading.Thread(target=wait, name="control", daemon=True).start()
         tether.ready()
-        turns = ReportTurns(configuration, signing, listed, resolver, log, ending.is_set, ReportMeter(tether.page))
+        meter = ReportMeter(tether.page)
+        turns = ReportTurns(configuration, signing, listed, resolver, log, ending.is_set, meter, redactor)
         while not ending.is_set():
             turns.turn(int(time.time()))
             ending.wait(_TURN_SECONDS)
@@ -79,21 +91,23 @@ class ReportMeter:
 
     def __init__(self, page: Page) -> None:
         from assay.reports.figures import Tried, Withheld
+        from assay.store.outbox import ReportKind
 
         self._page = page
         page.add("reports_planned", 0)  # a rate does not see the first event if nothing was there before
-        for reason in Withheld:
-            page.add(name_of("reports_withheld", reason), 0)
-        for outcome in Tried:
-            page.add(name_of("reports_tried", outcome), 0)
+        for kind in ReportKind:
+            for reason in Withheld:
+                page.add(name_of("reports_withheld", kind, reason), 0)
+            for outcome in Tried:
+                page.add(name_of("reports_tried", kind, outcome), 0)
 
-    def count(self, figures: ReportFigures) -> None:
-        """Take what was counted."""
+    def count(self, kind: ReportKind, figures: ReportFigures) -> None:
+        """Take what was counted of a kind of report."""
         self._page.add("reports_planned", figures.planned)
         for reason, count in figures.withheld.items():
-            self._page.add(name_of("reports_withheld", reason), count)
+            self._page.add(name_of("reports_withheld", kind, reason), count)
         for outcome, count in figures.tried.items():
-            self._page.add(name_of("reports_tried", outcome), count)
+            self._page.add(name_of("reports_tried", kind, outcome), count)
         figures.clear()
 
     def leads(self, now: int, waiting: int, oldest: int) -> None:
@@ -126,10 +140,12 @@ class ReportTurns:
         log: Log,
         ending: Callable[[], bool] = lambda: False,
         meter: ReportMeter | None = None,
+        redactor: Redactor | None = None,
     ) -> None:
         """
         :param ending: whether to stop early.
         :param meter: counts what is done; by default, nobody does.
+        :param redactor: of failure reports; None if there are none.
         """
         from assay.reports.correspondence import Correspondence
 
@@ -143,7 +159,8 @@ class ReportTurns:
         self._ending = ending
         self._meter = meter or ReportMeter(Page.private())
         self._remind_at = 0.0
-        self._open: tuple[Dispatch, Leadership, Database] | None = None
+        self._redactor = redactor
+        self._open: tuple[Dispatch, FailureDispatch, Leadership, Database] | None = None
         self.leads = False  #: this process is the one that sends
         self._correspondence = Correspondence(
             section,
@@ -162,20 +179,26 @@ class ReportTurns:
         :param now: Unix time in seconds.
         :returns: how many reports were dealt with.
         """
-        from assay.store.outbox import waiting_reports
+        from assay.store.outbox import ReportKind, waiting_reports
 
         try:
-            dispatch, leadership, database = self._opened()
+            aggregates, failures, leadership, database = self._opened()
             self.leads = leadership.held()
             if not self.leads:
                 self._meter.rests(now)
                 return 0
+
+            # Asked before each report: whoever lost the connection to the database may have a successor.
+            def ending() -> bool:
+                return self._ending() or not leadership.held()
+
             try:
-                dispatch.plan(now)
-                # Asked before each report: whoever lost the connection to the database may have a successor.
-                return dispatch.send_due(now, lambda: self._ending() or not leadership.held())
+                aggregates.plan(now)
+                # Failure reports first: they are for now, and a day of aggregate reports takes a while.
+                return failures.send_due(now, ending) + aggregates.send_due(now, ending)
             finally:
-                self._meter.count(dispatch.deliveries.figures)
+                self._meter.count(ReportKind.AGGREGATE, aggregates.deliveries.figures)
+                self._meter.count(ReportKind.FAILURE, failures.deliveries.figures)
                 with database.reading() as connection:
                     self._meter.leads(now, *waiting_reports(connection))
         except (UnavailableError, OSError) as error:
@@ -187,7 +210,8 @@ class ReportTurns:
             self.close()
             return 0
 
-    def _opened(self) -> tuple[Dispatch, Leadership, Database]:
+    def _opened(self) -> tuple[Dispatch, FailureDispatch, Leadership, Database]:
+        from assay.reports.failing import FailureDispatch
         from assay.reports.sending import Dispatch
         from assay.store.leadership import Leadership
 
@@ -195,7 +219,8 @@ class ReportTurns:
             self._make_directory()
             database = open_store(self._store)
             dispatch = Dispatch(database, self._correspondence, self._log.warning)
-            self._open = dispatch, Leadership(database, Path(self._store.directory)), database
+            failures = FailureDispatch(database, self._correspondence, self._redactor, self._log.warning)
+            self._open = dispatch, failures, Leadership(database, Path(self._store.directory)), database
         return self._open
 
     def _make_directory(self) -> None:
@@ -209,7 +234,7 @@ class ReportTurns:
     def close(self) -> None:
         """Close the database."""
         if self._open is not None:
-            _, leadership, database = self._open
+            _, _, leadership, database = self._open
             leadership.release()
             database.close()
             self._open = None

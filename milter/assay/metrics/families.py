@@ -138,18 +138,19 @@ FAMILIES = (
     Family(
         "reports_withheld",
         Type.COUNTER,
-        "Reports that a domain, or one of its destinations, does not get, by reason: unasked (no rua), undecided (no "
-        "message was taken or refused for good), report_mail (all messages were reports or bounces), few "
-        "(reports.min_messages), suppressed, unusable (the address, or its host does not agree), size, failing (all "
-        "mail of the destination failed DMARC) or limit (reports.max_a_day, reports.max_per_destination).",
-        ("reason",),
+        "Reports that a domain, or one of its destinations, does not get, by kind (aggregate or failure) and reason: "
+        "unasked (no rua), undecided (no message was taken or refused for good), report_mail (all messages were "
+        "reports or bounces), few (reports.min_messages), suppressed, unusable (the address, or its host does not "
+        "agree), size, failing (all mail of the destination failed DMARC) or limit (reports.max_a_day, "
+        "reports.max_per_destination, and those of reports.failure).",
+        ("kind", "reason"),
     ),
     Family(
         "reports_tried",
         Type.COUNTER,
-        "Tries to deliver a report to a destination, by outcome: sent, deferred, refused, unknown (the DNS did not say "
-        "whether it wants reports), given_up or dry_run.",
-        ("outcome",),
+        "Tries to deliver a report to a destination, by kind (aggregate or failure) and outcome: sent, deferred, "
+        "refused, unknown (the DNS did not say whether it wants reports), given_up or dry_run.",
+        ("kind", "outcome"),
     ),
     Family("reports_waiting", Type.GAUGE, "Reports that wait to be sent; 0 on a host that does not send."),
     Family("reports_waiting_seconds", Type.GAUGE, "How long ago the oldest of these was planned; 0 for none."),

@@ -7,7 +7,6 @@ What is common to all kinds is here: tries with growing pauses, and how each end
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Callable, Sequence
 
 from msgspec.structs import replace
@@ -48,7 +47,6 @@ class Deliveries:
         self.figures = ReportFigures()
         self._check = DestinationCheck(database, correspondence, way, self.figures)
         self._ending: Callable[[], bool] = lambda: False
-        self.ended: Counter[ReportState] = Counter()  #: reports by how they ended
 
     def send_due(
         self, deal_with: Callable[[OutgoingReport, Relay, int], None], now: int, ending: Callable[[], bool]
@@ -201,7 +199,6 @@ class Deliveries:
         self._way.discard(planned)
         with self._database.writing() as connection:
             outbox.change_report(connection, planned.id, now, state=state, why=why)
-        self.ended[state] += 1
 
 
 _TRIED = {

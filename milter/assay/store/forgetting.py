@@ -12,7 +12,7 @@ from collections.abc import Iterable, Iterator
 
 import msgspec
 from msgspec import Struct
-from sqlalchemy import Column, ColumnElement, Connection, Table, delete, exists, func, literal, or_, select
+from sqlalchemy import Column, ColumnElement, Connection, Table, delete, exists, func, literal, or_, select, true
 
 from assay.store import schema
 from assay.store.database import Database
@@ -122,6 +122,10 @@ def _places(whom: Whom) -> tuple[_Place, ...]:
     return _of_address(folded(whom.address)) if whom.address else _of_domain(whom.domain)
 
 
+#: A header has names and addresses in any field and encoding, so all go. The reports about them are given up.
+_WAITING_HEADERS = _Place("headers that wait for failure reports, all of them", schema.incidents, true())
+
+
 def _messages(condition: ColumnElement[bool]) -> _Place:
     owned = (schema.findings.c.message, schema.addresses.c.message, schema.answers.c.message)
     return _Place("messages", schema.messages, condition, owned)
@@ -133,7 +137,7 @@ def _of_address(address: str) -> tuple[_Place, ...]:
     of_messages = _messages(or_(has_it, func.lower(messages.rewritten) == address))
     domain = address.rpartition("@")[2] if "@" in address else ""
     if not domain:  # a login name may be any word, which a report may contain for other reasons
-        return (of_messages,)
+        return of_messages, _WAITING_HEADERS
     return (
         of_messages,
         _Place(
@@ -149,6 +153,7 @@ def _of_address(address: str) -> tuple[_Place, ...]:
             schema.unreadable_reports,
             unreadable.sender == domain,
         ),
+        _WAITING_HEADERS,
     )
 
 
@@ -219,6 +224,7 @@ def _of_domain(domain: str) -> tuple[_Place, ...]:
         ),
         _Place("DMARC records", schema.published, is_it(schema.published.c.domain)),
         _Place("reports that were sent", schema.reports, is_it(schema.reports.c.domain), (schema.deliveries.c.report,)),
+        _WAITING_HEADERS,
         _Place(
             "reports that came in",
             schema.received_reports,

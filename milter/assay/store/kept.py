@@ -46,12 +46,14 @@ class Keeping(Struct, frozen=True):
     :ivar addresses: whole addresses, and not only their domains.
     :ivar subjects: the Subject.
     :ivar report_addresses: ours for reports and their bounces, in lower case.
+    :ivar failure_octets: of the header in a failure report; 0 if no such reports are made.
     """
 
     host: str
     addresses: bool = False
     subjects: bool = False
     report_addresses: tuple[str, ...] = ()
+    failure_octets: int = 0
 
 
 def new_id(milliseconds: int) -> bytes:

@@ -162,6 +162,17 @@ def plan(connection: Connection, day: int, planned: Iterable[OutgoingReport], *,
     )
 
 
+def insert_report(connection: Connection, planned: OutgoingReport) -> bool:
+    """Note one report. Returns whether it is new."""
+    return bool(connection.execute(_insert(connection, reports).on_conflict_do_nothing(), _values(planned)).rowcount)
+
+
+def first_planned(connection: Connection, kind: ReportKind) -> int | None:
+    """When the first report of a kind that is still known was planned; None if there is none."""
+    found = connection.execute(select(func.min(reports.c.planned)).where(reports.c.kind == kind)).scalar()
+    return None if found is None else int(found)
+
+
 def _values(report: OutgoingReport) -> dict[str, Any]:
     values = {name: getattr(report, name) for name in report.__struct_fields__}
     return {**values, "published": json.dumps(report.published), "why": report.why[:MAX_TEXT]}

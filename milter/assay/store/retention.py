@@ -15,6 +15,7 @@ from sqlalchemy import Column, ColumnElement, Table, delete, select, text, tuple
 
 from assay.store import schema
 from assay.store.database import Database
+from assay.store.incidents import KEPT_SECONDS
 from assay.store.tallies import DAY_MILLISECONDS
 
 #: How long ids of written rows are known, our choice: a row that comes again does so within seconds of a restart, and
@@ -57,7 +58,7 @@ def prune(
     """
     deadline = clock() + seconds
     removed = 0
-    for step in _steps(retention, int(now * 1000) // DAY_MILLISECONDS):
+    for step in _steps(retention, int(now * 1000)):
         while clock() < deadline:
             done, found = _run(database, step)
             removed += found
@@ -81,7 +82,9 @@ class _Step(Struct, frozen=True):
     most: int = 0
 
 
-def _steps(retention: Retention, today: int) -> tuple[_Step, ...]:
+def _steps(retention: Retention, now: int) -> tuple[_Step, ...]:
+    """:param now: Unix time in milliseconds."""
+    today = now // DAY_MILLISECONDS
     message_day, count_day = today - retention.messages_days, today - retention.counts_days
     # Single messages and groups refer to records.
     record_day = min(message_day, today - GROUP_DAYS) - 1
@@ -103,6 +106,8 @@ def _steps(retention: Retention, today: int) -> tuple[_Step, ...]:
             (schema.reports.c.day,),
             (schema.deliveries.c.report,),
         ),
+        # Whether or not anybody sends failure reports, headers go after a day.
+        _Step(schema.incidents, schema.incidents.c.time < now - KEPT_SECONDS * 1000, (schema.incidents.c.report,)),
         _Step(
             schema.published,
             schema.published.c.last_seen < record_day * DAY_MILLISECONDS,

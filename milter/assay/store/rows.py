@@ -97,6 +97,30 @@ class DmarcRow(Struct, frozen=True, array_like=True):
     reasons: tuple[tuple[str, str], ...] = ()
 
 
+class IncidentRow(Struct, frozen=True, array_like=True):
+    """What a failure report needs of one message, besides its row (RFC 9991, 4; RFC 6591, 3.2).
+
+    It goes to the database only, never to a broker, and is removed after a day.
+
+    :ivar failure: `assay.protocol.report.AuthFailure`, and `delivery` is a `DeliveryResult`.
+    :ivar results: the value of an Authentication-Results field.
+    :ivar mail_from: the reverse-path.
+    :ivar header: name and value of each field, as received.
+    :ivar complete: whether all fields are there.
+    :ivar signature: d=, s= and i= of a signature that failed.
+    :ivar spf_domain: where the SPF record is, by which MAIL FROM failed.
+    """
+
+    failure: str
+    delivery: str
+    results: str
+    mail_from: str
+    header: tuple[tuple[bytes, bytes], ...]
+    complete: bool = True
+    signature: tuple[str, str, str] | None = None
+    spf_domain: str = ""
+
+
 class MessageRow(Struct, frozen=True, array_like=True):
     """One verdict: a message, or a refusal before its end.
 
@@ -120,6 +144,7 @@ class MessageRow(Struct, frozen=True, array_like=True):
     :ivar milliseconds: how long the MTA waited for us, in all; `waits` by stage, for those that took any time.
     :ivar further_findings: how many findings are left out.
     :ivar answers: of the DNS, if the operator wants them kept; `further_answers` is how many of them are left out.
+    :ivar incident: what a failure report is made of, if the author's domain wants one.
     """
 
     id: bytes
@@ -161,6 +186,7 @@ class MessageRow(Struct, frozen=True, array_like=True):
     subject: str = ""
     answers: tuple[AnswerRow, ...] = ()
     further_answers: int = 0
+    incident: IncidentRow | None = None
 
 
 _encoder = msgspec.msgpack.Encoder()
@@ -183,6 +209,7 @@ def encode(row: MessageRow) -> bytes:
             findings=row.findings[:_FEW],
             further_findings=row.further_findings + len(row.findings[_FEW:]),
             recipients=row.recipients[:_FEW],
+            incident=None,
         )
     )
 

@@ -32,7 +32,7 @@ SEGMENT_OCTETS = 8 * 1024 * 1024  # our choice; a whole segment is removed at a 
 _FRAME = struct.Struct(">II")
 _SUFFIX = ".rows"
 _POSITION = ".position"
-_MODE = 0o640
+_MODE = 0o600
 
 
 class SpoolFullError(Exception):

@@ -84,6 +84,7 @@ def _row(values: dict[str, Any], of_findings: tuple[FindingRow, ...], recipients
         "watched": _pairs(values["watched"]),
         "waits": _pairs(values["waits"]),
         "recipient_domains": tuple(_listed(values["recipient_domains"])),
+        "incident": None,
     }
     return MessageRow(**{name: values[name] for name in MessageRow.__struct_fields__})
 

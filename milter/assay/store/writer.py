@@ -14,7 +14,7 @@ import msgspec
 from sqlalchemy import Connection
 
 from assay.model.printable import without_surrogates
-from assay.store import schema
+from assay.store import incidents, schema
 from assay.store.database import Database
 from assay.store.destination import UnwritableError
 from assay.store.rows import MessageRow
@@ -72,6 +72,9 @@ class Writer:
         self._statements.merge_published(connection, tallies.published)
         self._statements.add_counts(connection, tallies.counts)
         self._statements.add_groups(connection, tallies.report_groups)
+        failing = [row for row in rows if row.incident is not None]
+        if failing:
+            incidents.add(connection, failing, tallies.identities, int(self._clock()))
 
     def _is_sampled(self, row: MessageRow) -> bool:
         """By random bits of the id, so that it is the same if the row comes again."""

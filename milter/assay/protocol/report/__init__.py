@@ -46,9 +46,9 @@ from assay.protocol.report.options import (
     requested_failure_reports,
     signature_to_report,
 )
-from assay.protocol.report.redaction import Redactor
+from assay.protocol.report.redaction import Redactor, Unredacted
 from assay.protocol.report.render import NAMESPACE, Schema, render
-from assay.protocol.report.report_mail import ReportMail, report_mail
+from assay.protocol.report.report_mail import ReportMail, is_automatic, report_mail
 from assay.protocol.report.submission import aggregate_mail, compressed, file_name, report_id, subject
 
 __all__ = [
@@ -79,6 +79,7 @@ __all__ = [
     "Schema",
     "SpfResult",
     "Tag",
+    "Unredacted",
     "UriError",
     "Usability",
     "aggregate_mail",
@@ -87,6 +88,7 @@ __all__ = [
     "evaluate_destinations",
     "failure_mail",
     "file_name",
+    "is_automatic",
     "parse_mailto",
     "published",
     "published_spf",

@@ -68,8 +68,8 @@ class FailureReport(Struct, frozen=True):
     aligned domain. `authentication_results` is the value of a field that we would write, with the result of the failed
     method and no other (RFC 6591, 3.1). `arrival` is in seconds since the epoch; `incidents` is how many messages the
     report stands for, of which `header` is one. `signature` has to be there if the signature of an aligned domain
-    failed, and `spf_record` if SPF failed for one. `envelope_id` is ENVID (RFC 3461, 4.4), or the queue id. `generator`
-    is the program, such as ``assay/0.1``.
+    failed, and `spf_record` if SPF failed for one. `complete` is whether `header` is all of the message's.
+    `envelope_id` is ENVID (RFC 3461, 4.4), or the queue id. `generator` is the program, such as ``assay/0.1``.
     """
 
     reported_domain: str
@@ -87,6 +87,7 @@ class FailureReport(Struct, frozen=True):
     signature: FailedSignature | None = None
     spf_record: PublishedSpf | None = None
     header: Header = NO_HEADER
+    complete: bool = True
 
 
 def failure_mail(
@@ -98,7 +99,7 @@ def failure_mail(
     """
     original, complete = redactor.header(report.header)
     parts = [
-        text_part(_note(report, complete)),
+        text_part(_note(report, redactor, complete and report.complete)),
         b"Content-Type: message/feedback-report\r\n\r\n" + _feedback(report, letterhead, redactor),
         # RFC 6591, 3.1: the header alone.
         b"Content-Type: text/rfc822-headers\r\n\r\n" + b"".join([field.raw for field in original]),
@@ -176,7 +177,7 @@ def _value(text: str) -> str:
     return marked_ascii(text[:MAX_VALUE]).strip()
 
 
-def _note(report: FailureReport, complete: bool) -> Iterator[str]:
+def _note(report: FailureReport, redactor: Redactor, complete: bool) -> Iterator[str]:
     """What a person reads."""
     arrival = datetime.fromtimestamp(report.arrival, UTC)
     messages = "a message" if report.incidents == 1 else f"{report.incidents} messages like the one below"
@@ -184,7 +185,6 @@ def _note(report: FailureReport, complete: bool) -> Iterator[str]:
     yield f"with {_value(report.reported_domain)} in From, received on {arrival:%Y-%m-%d at %H:%M} UTC."
     yield ""
     yield "The DMARC record of the domain asks for it (ruf=)."
-    yield "Only the header is included. The local parts of addresses are replaced by a hash,"
-    yield "and fields that may identify people have no value."
+    yield from redactor.note
     if not complete:
         yield "The header is longer than what is included."

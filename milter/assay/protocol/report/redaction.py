@@ -56,7 +56,15 @@ _LOGIN = re.compile(r"(authenticated sender: ?|auth=|userid )[^\s();]++", re.IGN
 
 
 class Redactor:
-    """Replaces local parts by their hashes."""
+    """Replaces local parts by their hashes.
+
+    :ivar note: what it does, for whoever reads the report.
+    """
+
+    note: tuple[str, ...] = (
+        "Only the header is included. The local parts of addresses are replaced by a hash,",
+        "and fields that may identify people have no value.",
+    )
 
     def __init__(self, key: bytes) -> None:
         """:param key: a secret, always the same: the same address gets the same hash (RFC 6590, 3, step 1)."""
@@ -102,19 +110,22 @@ class Redactor:
         return fields, True
 
     def _field(self, field: HeaderField) -> HeaderField:
-        key = field.key.decode("ascii", "replace")
-        text = field.value.decode("utf-8", "surrogateescape")
-        if key in _ADDRESSES:
-            text = " " + self._addresses(field)
-        elif key in _SCRUBBED:
-            text = self.text(text)
-        elif key not in _WHOLE:
-            text = " (redacted)"
+        text = self._value(field)
         # A line that ends otherwise, or begins without white space, would be read as another field.
         lines = [marked_ascii(line.replace("\t", " ")).strip(" ")[:_MAX_LINE] for line in text.split("\r\n")]
         name = marked_ascii(field.name.decode("utf-8", "surrogateescape")).replace(" ", "")[:MAX_NAME]
         value = "\r\n ".join(line for line in lines if line)
         return HeaderField(name.encode(), f" {value}".encode())
+
+    def _value(self, field: HeaderField) -> str:
+        """What may be said of a field."""
+        key = field.key.decode("ascii", "replace")
+        text = field.value.decode("utf-8", "surrogateescape")
+        if key in _ADDRESSES:
+            return " " + self._addresses(field)
+        if key in _SCRUBBED:
+            return self.text(text)
+        return text if key in _WHOLE else " (redacted)"
 
     def _addresses(self, field: HeaderField) -> str:
         """The addresses of a field, without display names and comments."""
@@ -122,3 +133,23 @@ class Redactor:
         if isinstance(parsed, AddressFault):
             return f"(not readable: {parsed.reason})"
         return ",\r\n ".join(f"<{self.local_part(each.local_part)}@{each.domain}>" for each in parsed.mailboxes)
+
+
+class Unredacted(Redactor):
+    """Replaces nothing, for an operator who has an agreement with the receivers of his reports."""
+
+    note = ("Only the header is included.",)
+
+    def __init__(self) -> None:
+        super().__init__(b"")
+
+    def local_part(self, text: str) -> str:
+        """It itself."""
+        return text
+
+    def text(self, text: str) -> str:
+        """It itself."""
+        return text
+
+    def _value(self, field: HeaderField) -> str:
+        return field.value.decode("utf-8", "surrogateescape")

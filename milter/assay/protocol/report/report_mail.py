@@ -64,8 +64,18 @@ def report_mail(envelope: Envelope, header: Header, ours: Collection[str] = ()) 
         return ReportMail.FILE
     if header.all("TLS-Report-Domain"):
         return ReportMail.TLS_REPORT
-    words = [match[1].lower() for value in _values(header, "Auto-Submitted") if (match := _AUTO_SUBMITTED.match(value))]
-    return ReportMail.ANSWER if any(word not in (b"no", b"auto-generated") for word in words) else None
+    return (
+        ReportMail.ANSWER if any(word not in (b"no", b"auto-generated") for word in _auto_submitted(header)) else None
+    )
+
+
+def is_automatic(header: Header) -> bool:
+    """Whether a message says that a program sent it, as an answer or not (RFC 3834, 5.2)."""
+    return any(word != b"no" for word in _auto_submitted(header))
+
+
+def _auto_submitted(header: Header) -> list[bytes]:
+    return [match[1].lower() for value in _values(header, "Auto-Submitted") if (match := _AUTO_SUBMITTED.match(value))]
 
 
 def _is_among(address: str, ours: Collection[str]) -> bool:

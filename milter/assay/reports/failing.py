@@ -1,0 +1,199 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Send failure reports that are due (RFC 9991).
+
+The message with a report is made anew for each try, of the same values, and nothing of it is in a file. Nobody can
+recognize a failure report that comes twice, so a sender that dies during a delivery has given it up.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from msgspec.structs import replace
+
+from assay import __version__, files
+from assay.model.message import Header, HeaderField
+from assay.model.name import Domain, Mailbox, ReversePath, parse_mailbox
+from assay.policy.addresses import Entries
+from assay.protocol import dmarc, report
+from assay.reports.correspondence import Correspondence, Way
+from assay.reports.delivering import Deliveries
+from assay.reports.relay import Relay
+from assay.reports.signature import signed
+from assay.store import incidents, outbox, suppressions
+from assay.store.database import Database
+from assay.store.incidents import Incident
+from assay.store.outbox import DAY_SECONDS, Connection, OutgoingReport, ReportKind, ReportState
+
+_GENERATOR = f"assay/{__version__}"
+_HOUR_SECONDS = 3600
+#: What counts against the limits: in a dry run, what would have been sent does too.
+_COUNTED = (ReportState.SENT, ReportState.WAITING, ReportState.BOUNCED, ReportState.DRY_RUN)
+_FILE_MODE = 0o600
+
+
+class FailureDispatch:
+    """Sends failure reports. Only whoever has the `Leadership` may use it."""
+
+    def __init__(
+        self,
+        database: Database,
+        correspondence: Correspondence,
+        redactor: report.Redactor | None,
+        tell: Callable[[str], None],
+    ) -> None:
+        """
+        :param redactor: None if failure reports are not made any more: those that wait are not sent.
+        :param tell: takes a line for the log.
+        """
+        self._database = database
+        self._to = correspondence
+        self._section = correspondence.section
+        self._redactor = redactor
+        way = Way(
+            ReportKind.FAILURE,
+            report.Tag.RUF,
+            incidents.KEPT_SECONDS,
+            at_most_once=True,
+            limit=self._limit,
+            discard=self._discard,
+        )
+        self.deliveries = Deliveries(database, correspondence, way, tell)
+
+    def send_due(self, now: int, ending: Callable[[], bool] = lambda: False) -> int:
+        """Send what is due. Returns how many reports were dealt with.
+
+        :param now: Unix time in seconds.
+        :param ending: whether to stop early.
+        :raises UnavailableError: the database cannot be used now.
+        """
+        return self.deliveries.send_due(self._deal_with, now, ending)
+
+    def _deal_with(self, planned: OutgoingReport, relay: Relay, now: int) -> None:
+        """One report that is due, as far as possible now."""
+        planned = self._closed(planned, now)
+        with self._database.reading() as connection:
+            incident = incidents.incident_of(connection, planned.id)
+            _, text, _ = outbox.record_of(connection, planned.published[0])
+            why = self._why_not(connection, incident, now)
+            first = outbox.first_planned(connection, ReportKind.FAILURE)
+        if incident is None or self._redactor is None or why:
+            gone = "the header that it is about was removed after a day"
+            state = ReportState.NOT_SENT if why else ReportState.GIVEN_UP
+            self.deliveries.settle(planned, state, why or gone, now)
+            return
+        if incident.row.spf_domain and incident.spf_text is None:
+            looked_up = self._with_spf(planned, incident)
+            if looked_up is None:
+                self.deliveries.postpone(planned, f"the SPF record of {incident.row.spf_domain} is not known", now)
+                return
+            incident = looked_up
+        described = describe(incident, planned.messages)
+        size = sum(map(len, self._message(planned, described, self._redactor, self._section.sender, now)))
+        due = self.deliveries.due(planned, dmarc.parse(text.encode("ascii", "replace")), size, now)
+        # What is seen on the first day is often a surprise, so nothing leaves then.
+        is_first_day = first is None or planned.planned < first + DAY_SECONDS
+        if due and (self._section.dry_run or is_first_day):
+            message = self._message(planned, described, self._redactor, parse_mailbox(due[0].address), now)
+            path = self._to.directory / f"failure-{planned.id}.eml"
+            files.replace(path, b"".join(message), mode=_FILE_MODE, like=self._to.directory.stat())
+            self.deliveries.written(planned, now)
+            return
+        for delivery in due:
+            message = self._message(planned, described, self._redactor, parse_mailbox(delivery.address), now)
+            self.deliveries.deliver(planned, delivery, message, relay, now)
+        self.deliveries.conclude(planned, now)
+
+    def _closed(self, planned: OutgoingReport, now: int) -> OutgoingReport:
+        """From here on, no further message counts in a report, so that all destinations get the same."""
+        if planned.octets:
+            return planned
+        with self._database.writing() as connection:
+            outbox.change_report(connection, planned.id, now, octets=1)
+            return outbox.report(connection, planned.id) or planned
+
+    def _why_not(self, connection: Connection, incident: Incident | None, now: int) -> str:
+        """Why nobody gets a report, in one clause; empty if somebody may."""
+        if self._redactor is None:
+            return "reports.failure.enabled is false"
+        if incident is None:
+            return ""
+        # The policy domain, which may be above, is looked at with each destination.
+        if self._to.listed.hold(incident.author_domain):
+            return "listed in reports.suppress"
+        suppression = suppressions.suppressed(connection, (incident.author_domain,), now)
+        return "" if suppression is None else f"{suppression.subject} is suppressed: {suppression.why}"
+
+    def _with_spf(self, planned: OutgoingReport, incident: Incident) -> Incident | None:
+        """What a report is made of, with the SPF record (RFC 9991, 4), None if the DNS did not answer."""
+        inquiry = report.published_spf(Domain.parse(incident.row.spf_domain))
+        found = self._to.new_driver().start(inquiry).result()
+        if found is None:
+            return None
+        incident = replace(incident, spf_text=found.text)
+        with self._database.writing() as connection:
+            incidents.change(connection, planned.id, incident)
+        return incident
+
+    def _message(
+        self,
+        planned: OutgoingReport,
+        described: report.FailureReport,
+        redactor: report.Redactor,
+        recipient: Mailbox,
+        now: int,
+    ) -> list[bytes]:
+        """The signed message, in pieces."""
+        section = self._section
+        date = planned.planned + incidents.COLLECT_SECONDS
+        letterhead = report.Letterhead(section.organization, section.sender, section.receiver_domain, date)
+        mail = report.failure_mail(described, letterhead, (recipient,), redactor)
+        return signed(mail, self._to.signing, section.sender, now)
+
+    def _limit(self, connection: Connection, host: str, organization: str, ahead: Sequence[str], now: int) -> str:
+        """Why a limit forbids another report to an organizational domain (see `Way`); RFC 9991, 2 wants a limit."""
+        failure = self._section.failure
+
+        def taken(seconds: int, of: str = "") -> int:
+            since = now - now % seconds
+            return outbox.taken_since(connection, since, of, kind=ReportKind.FAILURE, states=_COUNTED)
+
+        if taken(DAY_SECONDS) + len(ahead) >= failure.max_a_day:
+            return "reports.failure.max_a_day is reached"
+        if Entries.parse(self._section.large_destinations).hold(host):
+            return ""
+        if taken(DAY_SECONDS, organization) + ahead.count(organization) >= failure.max_per_destination_a_day:
+            return f"reports.failure.max_per_destination_a_day is reached for {organization}"
+        if taken(_HOUR_SECONDS, organization) + ahead.count(organization) >= failure.max_per_destination_an_hour:
+            return f"reports.failure.max_per_destination_an_hour is reached for {organization}"
+        return ""
+
+    def _discard(self, planned: OutgoingReport) -> None:
+        with self._database.writing() as connection:
+            incidents.remove(connection, planned.id)
+
+
+def describe(incident: Incident, messages: int) -> report.FailureReport:
+    """What a report says.
+
+    :param messages: how many it stands for.
+    """
+    row = incident.row
+    return report.FailureReport(
+        incident.author_domain,
+        report.AuthFailure(row.failure),
+        incident.dkim_aligned,
+        incident.spf_aligned,
+        row.results,
+        report.DeliveryResult(row.delivery),
+        incident.arrival,
+        _GENERATOR,
+        incident.client,
+        ReversePath.parse(row.mail_from),
+        incident.queue,
+        messages,
+        report.FailedSignature(*row.signature) if row.signature is not None else None,
+        report.PublishedSpf(row.spf_domain, incident.spf_text or "") if row.spf_domain else None,
+        Header(tuple([HeaderField(name, value) for name, value in row.header])),
+        row.complete,
+    )
