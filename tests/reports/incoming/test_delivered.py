@@ -3,17 +3,26 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import socket
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from msgspec.structs import replace
 
-from assay.protocol.report.received import digest
+from assay.protocol.report.received import Arrival, ReceivedAggregate, digest
+from assay.reports.incoming import read, taking
 from assay.reports.incoming import set_aside as setting
 from assay.reports.incoming.bounce import bounce_token, is_warning
 from assay.reports.incoming.confine import confined
 from assay.reports.incoming.set_aside import set_aside
+from assay.reports.incoming.taking import Taker
+from assay.store import received
+from assay.store.database import Database, open_database
+from assay.store.received import ReportOutcome
+from reports.incoming import shapes
 
 OURS = "bounces@example.org"
 
@@ -78,6 +87,40 @@ def test_a_directory_that_cannot_be_used(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(OSError, match="File exists"):
         set_aside(tmp_path / "file", b"mail")
+
+
+@pytest.fixture
+def database(tmp_path: Path) -> Iterator[Database]:
+    with contextlib.closing(open_database(str(tmp_path / "store.sqlite"))) as made:
+        yield made
+
+
+def test_a_bug_in_reading_is_told_and_the_mail_is_kept(database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(octets: bytes, authserv_id: str) -> None:
+        raise RuntimeError("KeyError: 'x'")
+
+    monkeypatch.setattr(taking, "read", fail)
+    bugs: list[str] = []
+    (taken,) = Taker((), "", bugs.append).take(database, b"mail", now=1.0)
+    assert (taken.outcome, bugs) == (ReportOutcome.UNREADABLE, ["KeyError: 'x'"])
+    with database.reading() as connection:
+        (entry,) = received.unreadable(connection)
+        assert received.unreadable_content(connection, entry.id) == b"mail"
+
+
+def test_what_the_database_does_not_take_is_kept_as_unreadable(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """No number gets through the bounds of today's parser that it would not take."""
+    (arrival,) = read(shapes.GOOGLE.encode())
+    assert isinstance(arrival.report, ReceivedAggregate)
+    rows = tuple(replace(row, count=2**70) for row in arrival.report.rows)
+    huge = Arrival(arrival.sender, replace(arrival.report, rows=rows))
+    monkeypatch.setattr(taking, "read", lambda octets, authserv_id: (huge, huge))
+    (taken,) = Taker((), "", print).take(database, b"mail", now=shapes.END)
+    assert taken.text.startswith("unreadable: it cannot be stored: ")
+    with database.reading() as connection:
+        assert len(received.unreadable(connection)) == 1
 
 
 def test_who_parses_has_nothing_that_its_parent_has_open() -> None:
