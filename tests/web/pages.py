@@ -19,6 +19,7 @@ from assay.daemon.status import History
 from assay.log import Log
 from assay.metrics import Pages
 from assay.store.database import Database, connect, open_database
+from assay.store.folding import Folding
 from assay.store.rows import AnswerRow, FindingRow, MessageRow
 from assay.web.access import Access, Proxies
 from assay.web.app import make_app
@@ -100,6 +101,7 @@ def _fill(database: Database, count: int) -> None:
     end = (int(time.time()) // 600 - 1) * 600_000  # the same in stores that are filled one after the other
     fill(database, generated(count, days=30, end=end))
     fill(database, attacks(end))
+    Folding(database, OURS).fold(time.time())  # as the recorder does once an hour
     texts = [text.replace("\0", "\N{REPLACEMENT CHARACTER}") for text in ATTACKS]  # as it is read from a report
     fill_reports(database, end, OURS, texts)
 
