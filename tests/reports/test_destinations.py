@@ -155,7 +155,8 @@ class TestACheckThatFails:
             connection.exec_driver_sql("DELETE FROM report_days")
         world.see(seen(1, rua=BOTH))
         world.nameserver.rcodes[ASKED] = "SERVFAIL"
-        world.run()
+        world.turn(NEXT_DAY)
+        world.turn(LATER)
         assert states(world) == {"d@example.com": "dry run", "mailto:d@reader.example": "dry run"}
         assert "failed" in world.deliveries()["mailto:d@reader.example"].why
 
@@ -190,7 +191,8 @@ def test_a_suppressed_domain_whose_reports_go_elsewhere(world: Reporting) -> Non
     world.see(seen(1, rua="mailto:d@reader.example"))
     with world.database.writing() as connection:
         suppressions.suppress(connection, suppressions.Suppression("example.com", 0, "by the operator", 0))
-    world.run()
+    world.turn(NEXT_DAY)
+    world.turn(LATER)
     assert recipients(world) == []
     assert "example.com is suppressed" in world.reports()["example.com"].why
 
