@@ -40,7 +40,7 @@ from running import Daemon
 from signing import pem, record, rsa_key
 
 DOMAINS = 50
-PATIENCE = 40.0  # seconds; a reporter looks every 20
+PATIENCE = 60.0  # seconds; a reporter looks every 20
 OWN, OTHER = "127.0.0.2", "127.0.0.3"  # the address of every domain, and one that is nobody's
 POLICIES = ("none", "quarantine", "reject")
 BOUNCING, REFUSING, DEFERRING = "d7.example", "d8.example", "d9.example"
@@ -95,6 +95,12 @@ def send(mta: MTA, mail: list[tuple[str, str, bytes, Key]], refused: Counter[str
                         refused[domain] += 1
 
 
+class Collecting(Postfix):
+    """One that hands bounces of reports over to the daemon."""
+
+    services = "assay unix - - n - 4 lmtp\n"
+
+
 class Night:
     """Two hosts that report, and a site that receives."""
 
@@ -111,9 +117,11 @@ class Night:
         self.yesterday = (int(time.time()) - PLAN_SECONDS) // DAY_SECONDS - 1
         first = self._host("first")
         self.daemons = [first, self._host("second", first.nameserver.text)]
-        self.mtas = [
-            stack.enter_context(kind(f"inet:{HOST}:{daemon.socket.split(':')[1].partition('@')[0]}"))
-            for kind, daemon in zip((Postfix, second), self.daemons, strict=True)
+        self.bounces_port = free_port()
+        to_daemon = f"inline:{{ {{ receiver.example = assay:inet:{HOST}:{self.bounces_port} }} }}"
+        self.mtas: list[MTA] = [
+            stack.enter_context(Collecting(_milter(self.daemons[0]), extra={"transport_maps": to_daemon})),
+            stack.enter_context(second(_milter(self.daemons[1]))),
         ]
         self.relay_daemon = self._host("relay", first.nameserver.text, store={})
 
@@ -145,7 +153,6 @@ class Night:
 
     def relay(self) -> Postfix:
         """Start the relay, which delivers what it takes, but not to three destinations."""
-        _, port, _ = re.split("[:@]", self.relay_daemon.socket)
         answers = {REFUSING: "550 5.1.1 no such user", DEFERRING: "450 4.7.1 later"}
         access = " ".join(f"{{ r@{domain} = {reply} }}" for domain, reply in answers.items())
         extra = {
@@ -154,7 +161,7 @@ class Night:
             "transport_maps": f"inline:{{ {{ {BOUNCING} = error:5.1.1 no such user }} "
             f"{{ receiver.example = smtp:[{HOST}]:{self.mtas[0].port} }} }}",
         }
-        return self.stack.enter_context(Postfix(f"inet:{HOST}:{port}", port=self.relay_port, extra=extra))
+        return self.stack.enter_context(Postfix(_milter(self.relay_daemon), port=self.relay_port, extra=extra))
 
     def sql(self, statement: str) -> str:
         """Run a statement on the database; `:yesterday` in it is that day."""
@@ -166,7 +173,7 @@ class Night:
             if time.monotonic() > deadline:
                 logs = (daemon.log()[-3000:] for daemon in self.daemons)
                 raise AssertionError("\n".join((what, *logs, self.sql("SELECT * FROM reports"))))
-            time.sleep(0.02)
+            time.sleep(0.1)
 
     def report(self) -> None:
         """Set both daemons to send reports."""
@@ -177,8 +184,9 @@ class Night:
             "relay": f"smtp://{HOST}:{self.relay_port}",
             "spread_hours": 0.0,
         }
-        for daemon in self.daemons:
-            daemon.configure(reports=section)
+        collector = {"domains": ("receiver.example",), "listen": f"inet:{self.bounces_port}@{HOST}"}
+        for daemon, incoming in zip(self.daemons, (collector, {}), strict=True):
+            daemon.configure(**{"reports": section, "reports.incoming": incoming})
             daemon.signal(signal.SIGHUP)
 
     def kill_reporters(self) -> None:
@@ -192,6 +200,13 @@ class Night:
         """What came today came yesterday."""
         self.sql("UPDATE report_groups SET day = :yesterday WHERE day > :yesterday")
         self.sql("DELETE FROM report_days WHERE day >= :yesterday")
+
+    def only_one_waits(self) -> bool:
+        """Whether all reports but that to the destination that defers have come to an end. Others are tried at once if
+        something was too slow on a busy machine."""
+        self.sql("UPDATE deliveries SET due = 0 WHERE state = 'waiting'")
+        self.sql(f"UPDATE reports SET due = 0 WHERE state = 'waiting' AND domain <> '{DEFERRING}'")  # noqa: S608
+        return self.sql("SELECT domain FROM reports WHERE state = 'waiting'") == DEFERRING
 
     def states(self) -> Counter[str]:
         return Counter(self.sql("SELECT state FROM deliveries").split("\n"))
@@ -209,6 +224,11 @@ class Night:
     def assay(self, *arguments: str, at: Daemon | None = None) -> None:
         configuration = (at or self.daemons[0]).configuration
         assert main([*arguments[:2], "-c", str(configuration), *arguments[2:]]) == 0
+
+
+def _milter(daemon: Daemon) -> str:
+    _, port, _ = re.split("[:@]", daemon.socket)
+    return f"inet:{HOST}:{port}"
 
 
 @pytest.fixture
@@ -266,16 +286,14 @@ def test_a_day(night: Night, capsys: pytest.CaptureFixture[str]) -> None:
     # Senders are killed in the middle.
     night.wait(lambda: night.states()["sent"] >= 10, "nothing was sent")
     night.kill_reporters()
-    night.wait(lambda: not night.sql("SELECT id FROM reports WHERE state = 'waiting' AND due <= 0"), "reports wait")
+    night.wait(night.only_one_waits, "reports wait")
     # A destination defers until it is too late.
     night.sql("UPDATE reports SET planned = planned - 200000, due = 0 WHERE state = 'waiting'")
     night.sql("UPDATE deliveries SET due = 0 WHERE state = 'waiting'")
     night.kill_reporters()
     night.wait(lambda: night.states()["given up"] == 1, "nothing was given up")
     # A report comes back.
-    night.mtas[0].wait_until(lambda: any(to.startswith("bounces+") for to, _ in night.mtas[0].stored()))
-    (bounce,) = {to for to, _ in night.mtas[0].stored() if to.startswith("bounces+")}
-    night.assay("report", "bounced", bounce.partition("+")[2].partition("@")[0])
+    night.wait(lambda: night.states()["bounced"] == 1, "the bounce was not taken")
     assert night.states() == {"sent": DOMAINS - 3, "bounced": 1, "refused": 1, "given up": 1}
     for domain, words in ((BOUNCING, "came back"), (REFUSING, "550 5.1.1"), (DEFERRING, "given up: r@d9.example: 450")):
         night.assay("report", "why", domain)
