@@ -10,9 +10,12 @@ import pytest
 
 from assay.cli.main import main
 from assay.config import show
+from assay.store.incidents import COLLECT_SECONDS
+from assay.store.writer import Writer
 from nameserver import NameServer
 from receiving import Receiver
-from report_world import LATER, NEXT_DAY, ROWS, Reporting, failed, seen
+from report_world import LATER, NEXT_DAY, ROWS, Reporting, failed, seen, with_failure
+from store_rows import NOON
 
 
 class Shell:
@@ -69,6 +72,15 @@ def test_list(shell: Shell) -> None:
     assert line.startswith("2023-11-15 refusing.example ")
     assert len(shell("list", "--day", "2023-11-15").splitlines()) == 3
     assert shell("list", "--day", "2023-11-16") == ""
+
+
+def test_failure_reports_are_there_too(shell: Shell) -> None:
+    Writer(shell.reporting.database, clock=lambda: NOON / 1000).write([with_failure(9)])
+    shell.reporting.turn(NOON // 1000 + COLLECT_SECONDS)
+    line = "failure report, 1 messages: not sent: reports.failure.enabled is false"
+    assert line in shell("why", "example.com")
+    (listed,) = [each for each in shell("list").splitlines() if line in each]
+    assert line in shell("show", listed.split()[2])
 
 
 def test_list_of_an_unknown_state(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -24,9 +24,14 @@ from aiosmtpd.smtp import SMTP, Envelope
 from aiosmtpd.smtp import Session as SmtpSession
 
 from assay.config import Configuration, make_resolver, make_settings, make_trust
+from assay.config.correspondence import reports_redactor, reports_signing
+from assay.daemon.reporter import ReportMeter, ReportTurns
 from assay.daemon.worker import session_maker
+from assay.log import Log
+from assay.metrics import Page, read
 from assay.model.message import split_message
 from assay.model.smtp import parse_address
+from assay.policy.addresses import Entries
 from assay.session.delivery import Delivery, deliver
 from assay.store import incidents, outbox, suppressions
 from assay.store.failing import with_incident
@@ -162,6 +167,28 @@ def parsed(octets: bytes) -> Mapping[str, Any]:
         found = parsedmarc.parse_report_email(octets, offline=True)
     assert found["report_type"] == "failure"
     return found["report"]  # type: ignore[no-any-return]  # it has no types
+
+
+def test_it_is_counted(world: Failing) -> None:
+    world.receive()
+    world.write(with_failure(2, ruf="mailto:f@stranger.example"))
+    page = Page.private()
+    reports = world.configuration.reports
+    with make_resolver(world.configuration) as resolver:
+        turns = ReportTurns(
+            world.configuration,
+            reports_signing(world.configuration),
+            Entries(),
+            resolver,
+            Log(lambda *_: None),
+            meter=ReportMeter(page),
+            redactor=reports_redactor(reports.failure),
+        )
+        turns.turn(DUE)
+        turns.close()
+    figures = read([page])
+    assert figures.of("reports_tried")["failure", "sent"] == 1
+    assert figures.of("reports_withheld")["failure", "unusable"] == 1
 
 
 class TestOneReport:
@@ -522,6 +549,15 @@ class TestTrouble:
         world.turn(DUE + 3600)
         assert [(report.state, "550" in report.why) for report in world.failures()].count(("refused", True)) == 1
         assert sum("is suppressed" in report.why for report in world.failures()) == 1
+
+    def test_a_relay_that_goes_down_during_a_delivery_means_later(self, world: Failing) -> None:
+        world.receiver.at_data["f@example.com"] = "421 4.3.2 going down"
+        world.write(with_failure(2))
+        world.turn(DUE)
+        assert world.failures()[0].state == "waiting"
+        world.receiver.at_data.clear()
+        world.turn(DUE + 3600)
+        assert world.failures()[0].state == "sent"
 
     def test_a_dns_that_fails_means_later(self, world: Failing) -> None:
         world.receive()

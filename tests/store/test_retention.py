@@ -14,6 +14,7 @@ from assay.store.retention import GROUP_DAYS, SEEN_DAYS, Retention, prune
 from assay.store.rows import AnswerRow, DmarcRow, MessageRow, PublishedRow
 from assay.store.tallies import DAY_MILLISECONDS
 from assay.store.writer import Writer
+from report_world import with_failure
 from store_rows import DAY, NOON, row
 
 TODAY = NOON / 1000
@@ -114,6 +115,16 @@ def test_reports_that_went_out_go_with_the_counts(database: Database) -> None:
     with database.reading() as connection:
         for table, kept in zip(tables, (DAY - 400, f"r{DAY - 400}", f"r{DAY - 400}"), strict=True):
             assert connection.execute(select(next(iter(table.columns)))).all() == [(kept,)], table.name
+
+
+def test_headers_for_failure_reports_go_after_a_day(database: Database) -> None:
+    failing = with_failure(1)
+    now = failing.time / 1000
+    Writer(database, clock=lambda: now).write([failing])
+    for seconds, left_over in ((86_399, 1), (86_401, 0)):
+        prune(database, KEPT, now + seconds)
+        with database.reading() as connection:
+            assert connection.execute(select(func.count()).select_from(schema.incidents)).scalar() == left_over
 
 
 def test_one_host_prunes_for_all(database: Database) -> None:

@@ -6,6 +6,7 @@ from __future__ import annotations
 import errno
 import resource
 import signal
+import stat
 import subprocess
 import sys
 import threading
@@ -261,3 +262,11 @@ class TestSeveralProcesses:
         with pytest.raises(OSError, match="other processes"):
             take(tmp_path, PLENTY, ["database"])
         assert len({spool.directory for spool in held}) == spools.MAX_SPOOLS
+
+
+def test_only_the_daemon_can_read_it(tmp_path: Path) -> None:
+    """It may hold headers for failure reports."""
+    spool = Spool(tmp_path / "spool", 1_000_000, ("database",))
+    spool.append(b"row")
+    (segment,) = (tmp_path / "spool").glob("*.rows")
+    assert stat.S_IMODE(segment.stat().st_mode) == 0o600
