@@ -31,6 +31,7 @@ from assay.policy import ACCEPTED, Action, Decision, Stage
 from assay.policy.vocabulary import sound
 from assay.session import Verdict
 
+_UNPROVEN = Grounds.UNPROVEN
 MAX_SHOWN = 5  # findings with one key; the header names them all
 
 
@@ -247,7 +248,7 @@ def _evaluations(verdict: Verdict) -> list[tuple[str, object]]:
         entries.append((key, ",".join([finding.word or finding.result for finding in found[:MAX_SHOWN]])))
         for finding in found:
             entries += finding.more
-            if finding.grounds is not Grounds.UNPROVEN:
+            if finding.grounds is not _UNPROVEN:
                 word = "dnssec" if finding.grounds is Grounds.SECURE else "stale"
                 resting.setdefault(word, {})[key] = None
     entries += [(word, ",".join(keys)) for word, keys in resting.items()]

@@ -75,6 +75,7 @@ _NO_SENDER_ID, _NO_DMARC, _NO_LIST = SenderIdFacts(), DmarcFacts(), ListFacts()
 
 
 _OUTBOUND, _INBOUND = Direction.OUTBOUND.value, Direction.INBOUND.value
+_SECURE, _STALE = Grounds.SECURE, Grounds.STALE
 
 
 def _text(field: HeaderField) -> str:
@@ -104,8 +105,8 @@ def _iprev(evaluation: iprev.Evaluation | None) -> IprevFacts:
         tuple(evaluation.names),
         tuple(evaluation.confirmed),
         evaluation.reason,
-        evaluation.grounds is Grounds.SECURE,
-        evaluation.grounds is Grounds.STALE,
+        evaluation.grounds is _SECURE,
+        evaluation.grounds is _STALE,
     )
 
 
@@ -120,8 +121,8 @@ def _spf(evaluation: spf.Evaluation | None) -> SpfIdentityFacts:
         evaluation.guessed,
         evaluation.reason,
         evaluation.explanation,
-        evaluation.grounds is Grounds.SECURE,
-        evaluation.grounds is Grounds.STALE,
+        evaluation.grounds is _SECURE,
+        evaluation.grounds is _STALE,
     )
 
 
@@ -152,8 +153,8 @@ def _dkim(evaluation: dkim.Evaluation, judged: dmarc.Evaluation | None) -> Signa
         aligned and evaluation.result is dkim.Result.PASS,
         _field_names(evaluation.signed_fields),
         evaluation.reason,
-        evaluation.grounds is Grounds.SECURE,
-        evaluation.grounds is Grounds.STALE,
+        evaluation.grounds is _SECURE,
+        evaluation.grounds is _STALE,
     )
 
 
@@ -170,8 +171,8 @@ def _arc(evaluation: arc.Evaluation | None, trusted: Collection[Domain], author:
         tuple([str(sealer.domain) for sealer in evaluation.sealers]),
         _vouched(evaluation, trusted, author),
         evaluation.reason,
-        evaluation.grounds is Grounds.SECURE,
-        evaluation.grounds is Grounds.STALE,
+        evaluation.grounds is _SECURE,
+        evaluation.grounds is _STALE,
     )
 
 
@@ -212,8 +213,8 @@ def _sender_id(evaluation: senderid.Evaluation | None) -> SenderIdFacts:
         str(evaluation.domain or ""),
         evaluation.reason,
         evaluation.explanation,
-        evaluation.grounds is Grounds.SECURE,
-        evaluation.grounds is Grounds.STALE,
+        evaluation.grounds is _SECURE,
+        evaluation.grounds is _STALE,
     )
 
 
@@ -229,6 +230,6 @@ def _dmarc(evaluation: dmarc.Evaluation | None) -> DmarcFacts:
         evaluation.spf_aligned,
         evaluation.dkim_aligned,
         evaluation.reason,
-        evaluation.grounds is Grounds.SECURE,
-        evaluation.grounds is Grounds.STALE,
+        evaluation.grounds is _SECURE,
+        evaluation.grounds is _STALE,
     )

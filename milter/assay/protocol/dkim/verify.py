@@ -72,6 +72,7 @@ class SignatureRules(Struct, frozen=True):
 
 
 DEFAULT_RULES = SignatureRules()
+_UNPROVEN = Grounds.UNPROVEN
 
 
 def verify(
@@ -97,7 +98,7 @@ def verify(
         return _evaluation(signature, Result.PERMERROR, objection)
     found = _verify_with_keys(signature, key_lookup, header, hashes, settings, signing_key)
     # Most keys are in zones without DNSSEC.
-    return found if key_lookup.grounds is Grounds.UNPROVEN else replace(found, grounds=key_lookup.grounds)
+    return found if key_lookup.grounds is _UNPROVEN else replace(found, grounds=key_lookup.grounds)
 
 
 def _verify_with_keys(
