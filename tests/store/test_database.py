@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import stat
 from pathlib import Path
@@ -13,7 +14,7 @@ from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from sqlalchemy import text
 
-from assay.store import revisions
+from assay.store import revisions, schema
 from assay.store.database import Database, connect, open_database
 from assay.store.destination import UnavailableError
 from assay.store.migrations import configuration, upgrade
@@ -99,3 +100,22 @@ def test_a_reader_cannot_write(path: Path) -> None:
     open_database(str(path)).close()
     with pytest.raises(UnavailableError, match="readonly"):
         Writer(open_database(str(path), may_write=False)).write([row(1)])
+
+
+def test_whether_rows_can_be_changed(database: Database, where: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By the rights of the file and its directory, or of the user."""
+    assert database.can_change(schema.suppressions)
+    if database.is_sqlite:
+        monkeypatch.setattr("assay.store.database.os.access", lambda path, _: Path(path).suffix == ".sqlite")
+        assert not database.can_change(schema.suppressions), "the directory, in which the log is"
+        return
+    for right in ("INSERT", "UPDATE", "DELETE"):
+        with database.writing() as connection:
+            connection.execute(text(f"REVOKE {right} ON suppressions FROM CURRENT_USER"))
+        assert not database.can_change(schema.suppressions), right
+        with database.writing() as connection:
+            connection.execute(text(f"GRANT {right} ON suppressions TO CURRENT_USER"))
+    assert database.can_change(schema.suppressions)
+    options = f"{where}?options=-c%20default_transaction_read_only%3Don"
+    with contextlib.closing(open_database(options, PASSWORD, may_write=False)) as standing_by:
+        assert not standing_by.can_change(schema.suppressions)
