@@ -220,6 +220,7 @@ class TestOneReport:
         assert b"Identity-Alignment: dkim, spf\r\n" in octets
         (report,) = world.failures()
         assert (report.state, report.messages) == ("sent", 1)
+        assert report.octets > 1000
         (delivery,) = world.deliveries_of(report.id)
         assert path == f"bounces+{delivery.token}@receiver.example"
         assert world.headers() == 0

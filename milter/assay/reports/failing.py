@@ -30,6 +30,7 @@ _HOUR_SECONDS = 3600
 #: What counts against the limits: in a dry run, what would have been sent does too.
 _COUNTED = (ReportState.SENT, ReportState.WAITING, ReportState.BOUNCED, ReportState.DRY_RUN)
 _FILE_MODE = 0o600
+_CLOSED = 1  # octets of a report in which no further message counts, before its size is known
 
 
 class FailureDispatch:
@@ -90,6 +91,9 @@ class FailureDispatch:
             incident = looked_up
         described = describe(incident, planned.messages)
         size = sum(map(len, self._message(planned, described, self._redactor, self._section.sender, now)))
+        if planned.octets == _CLOSED:
+            with self._database.writing() as connection:
+                outbox.change_report(connection, planned.id, now, octets=size)
         due = self.deliveries.due(planned, dmarc.parse(text.encode("ascii", "replace")), size, now)
         # What is seen on the first day is often a surprise, so nothing leaves then.
         is_first_day = first is None or planned.planned < first + DAY_SECONDS
@@ -109,7 +113,7 @@ class FailureDispatch:
         if planned.octets:
             return planned
         with self._database.writing() as connection:
-            outbox.change_report(connection, planned.id, now, octets=1)
+            outbox.change_report(connection, planned.id, now, octets=_CLOSED)
             return outbox.report(connection, planned.id) or planned
 
     def _why_not(self, connection: Connection, incident: Incident | None, now: int) -> str:
