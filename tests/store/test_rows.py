@@ -157,6 +157,22 @@ class TestFindings:
         row = kept(verdicts(message=sign_rsa(MESSAGE))[-1])
         assert (len(row.findings), row.further_findings) == (3, 3)
 
+    def test_of_too_many_signatures_those_that_tell_most_are_left(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(making, "MAX_FINDINGS", 7)
+        passing = sign_rsa(MESSAGE)
+        failing = passing[: passing.index(b"From:")].replace(b"s=sel", b"s=old")
+        row = kept(verdicts(message=failing * 3 + passing, address=BAD)[-1])
+        assert [(found.key, found.result) for found in row.findings] == [
+            ("iprev", "permerror"),
+            ("spf.mailfrom", "fail"),
+            ("spf.helo", "none"),
+            ("dkim", "permerror"),
+            ("dkim", "pass"),
+            ("arc", "none"),
+            ("dmarc", "pass"),
+        ]
+        assert row.further_findings == 2
+
 
 class TestDmarc:
     """What goes into aggregate reports (RFC 9990, 3.1.1)."""
@@ -219,8 +235,10 @@ class TestDmarc:
         found = dmarc_of("p=reject", address=BAD, dmarc={"reject": "reject"}, milter={"dry_run": True})
         assert (found.disposition, found.reasons) == ("none", (("local_policy", "dry run"),))
 
-    def test_a_deferred_message_counts_when_it_comes_again(self) -> None:
-        assert dmarc_of("p=reject", address=BAD, dmarc={"reject": "tempfail"}).disposition == ""
+    @pytest.mark.parametrize("address", [BAD, GOOD])
+    def test_a_deferred_message_counts_when_it_comes_again(self, address: str) -> None:
+        rule = {"name": "later", "when": "true", "action": "tempfail"}
+        assert dmarc_of("p=reject", address=address, rule=[rule]).disposition == ""
 
     def test_without_a_record_there_is_nothing_to_report(self) -> None:
         other = MESSAGE.replace(b"ann@example.org", b"ann@example.com")

@@ -34,6 +34,7 @@ from assay.store.rows import (
     FindingRow,
     MessageRow,
     PublishedRow,
+    most_telling,
 )
 
 _ID_OCTETS = 16
@@ -112,7 +113,7 @@ def message_row(verdict: Verdict, keeping: Keeping, *, now: float, waits: Mappin
         "" if verdict.rewritten is None else _kept_address(verdict.rewritten.sender, keeping),
         round(sum(waits.values()) * 1000),
         tuple([(stage, milliseconds) for stage, wait in waits.items() if (milliseconds := round(wait * 1000))]),
-        tuple([_finding(finding, verdict) for finding in verdict.findings[:MAX_FINDINGS]]),
+        most_telling(tuple([_finding(finding, verdict) for finding in verdict.findings]), MAX_FINDINGS),
         max(0, len(verdict.findings) - MAX_FINDINGS),
         _dmarc(verdict),
         report.report_mail(envelope, assessment.header, keeping.report_addresses) is not None,
@@ -269,11 +270,11 @@ def _dmarc(verdict: Verdict) -> DmarcRow | None:
         return None
     policy = judged.policy or judged.record.p or dmarc.DmarcPolicy.NONE
     done = _DONE[verdict.action]
-    if not done and judged.result is dmarc.Result.PASS:
+    if verdict.action is Action.TEMPFAIL:  # it comes again, and counts once
+        disposition = ""
+    elif not done and judged.result is dmarc.Result.PASS:
         # RFC 9990, 3.1.1.9: it passed under a policy that asks for something
         disposition = "none" if policy is dmarc.DmarcPolicy.NONE else "pass"
-    elif verdict.action is Action.TEMPFAIL:
-        disposition = ""
     else:
         disposition = done or "none"
     return DmarcRow(

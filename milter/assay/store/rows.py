@@ -45,6 +45,24 @@ class FindingRow(Struct, frozen=True, array_like=True, gc=False):
     reason: str = ""
 
 
+def most_telling(findings: tuple[FindingRow, ...], most: int) -> tuple[FindingRow, ...]:
+    """What is left of too many findings, in their order: only signatures can be too many, and a stranger adds them.
+
+    Those that fail go first, and those that made DMARC pass last (RFC 9990, 3.1.3).
+    """
+    if len(findings) <= most:
+        return findings
+
+    def rank(position: int) -> int:
+        finding = findings[position]
+        if finding.method != "dkim" or finding.aligned:
+            return 0
+        return 1 if finding.result == "pass" else 2
+
+    kept = sorted(range(len(findings)), key=rank)[:most]
+    return tuple([findings[position] for position in sorted(kept)])
+
+
 class AnswerRow(Struct, frozen=True, array_like=True):
     """One question to the DNS and its answer.
 
@@ -206,7 +224,7 @@ def encode(row: MessageRow) -> bytes:
     return _encoder.encode(
         replace(
             row,
-            findings=row.findings[:_FEW],
+            findings=most_telling(row.findings, _FEW),
             further_findings=row.further_findings + len(row.findings[_FEW:]),
             recipients=row.recipients[:_FEW],
             incident=None,
