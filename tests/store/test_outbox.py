@@ -7,6 +7,7 @@ import contextlib
 from pathlib import Path
 from typing import Any
 
+import pytest
 from sqlalchemy import event
 
 from assay.store import outbox, suppressions
@@ -76,6 +77,26 @@ def test_a_suppression_ends(database: Database) -> None:
         assert suppressions.suppressed(connection, ["d@example.com", "example.com"], NOW - 1) is not None
         assert suppressions.suppressed(connection, ["d@example.com", "example.com"], NOW) is None
         assert suppressions.suppressed(connection, ["d@example.net", "example.net"], NOW) is not None
+
+
+@pytest.mark.parametrize(
+    ("subject", "asked", "holds"),
+    [
+        ("example.com", "example.com", True),
+        ("example.com", "a.b.example.com", True),
+        ("example.com", "D@A.Example.com", True),
+        ("d@example.com", "D@example.com", True),
+        ("d@example.com", "example.com", False),
+        ("d@example.com", "d@a.example.com", False),
+        ("a.example.com", "example.com", False),
+        ("example.com", "other-example.com", False),
+        ("example.com", '"example.com"@example.net', False),
+    ],
+)
+def test_a_suppressed_domain_stands_for_all_below_it(database: Database, subject: str, asked: str, holds: bool) -> None:
+    with database.writing() as connection:
+        suppressions.suppress(connection, Suppression(subject, 0, "", NOW))
+        assert (suppressions.suppressed(connection, ["example.org", asked], NOW) is not None) is holds
 
 
 def test_whether_all_mail_of_a_domain_failed(database: Database) -> None:

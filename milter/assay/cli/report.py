@@ -48,7 +48,7 @@ def add_to(commands: Any) -> None:
         ("show", _show, "show one report and its deliveries"),
         ("why", _why, "say for the last days of a domain what was sent, and what was not and why"),
         ("send", _send, "plan and send what is due, and end"),
-        ("suppress", _suppress, "send no reports about a domain, or to an address, or list these"),
+        ("suppress", _suppress, "send no reports to an address, or to a domain and about it, or list these"),
         ("bounced", _bounced, "note that a report came back, by the token in its bounce address"),
         ("read", read_reports, "read reports that others sent, from files and maildirs, into the store"),
     ):
@@ -63,7 +63,13 @@ def add_to(commands: Any) -> None:
         elif run is _why:
             verb.add_argument("domain", type=_domain, metavar="DOMAIN")
         elif run is _suppress:
-            verb.add_argument("subject", nargs="?", default="", metavar="ADDRESS|DOMAIN", help="default: list them")
+            verb.add_argument(
+                "subject",
+                nargs="?",
+                default="",
+                metavar="ADDRESS|DOMAIN",
+                help="a domain stands for all below it too; default: list them",
+            )
             verb.add_argument("--days", type=_days, default=0, help="for so many (default: for ever)")
             verb.add_argument("--remove", action="store_true", help="send reports again")
         elif run is _bounced:

@@ -156,16 +156,9 @@ class DestinationCheck:
         address = str(mailbox)
         if self._to.listed.hold(address) or self._to.listed.hold(planned.domain):
             return "listed in reports.suppress"
-        subjects = (address.lower(), *_at_or_above(mailbox.domain.name), *_at_or_above(planned.domain))
         with self._database.reading() as connection:
-            suppression = suppressions.suppressed(connection, subjects, now)
+            suppression = suppressions.suppressed(connection, (address, planned.domain), now)
         return f"{suppression.subject} is suppressed: {suppression.why}" if suppression is not None else ""
-
-
-def _at_or_above(name: str) -> Iterator[str]:
-    while name:
-        yield name
-        name = name.partition(".")[2]
 
 
 def _delivery(

@@ -248,7 +248,7 @@ incidents = Table(
     sqlite_with_rowid=False,
 )
 
-#: Domains and addresses that no report is about and none goes to.
+#: Addresses and domains that no report goes to; nor is any about the domains, or what is below them.
 suppressions = Table(
     "suppressions",
     metadata,

@@ -1,9 +1,12 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Domains and addresses that get no reports, for a time or for ever."""
+"""Addresses that get no reports, and domains: no report goes to them or is about them, for a time or for ever.
+
+A domain stands for all below it too, as in the file ``reports.suppress``.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 from msgspec import Struct
@@ -47,13 +50,14 @@ def unsuppress(connection: Connection, subject: str) -> bool:
     return bool(connection.execute(delete(suppressions).where(suppressions.c.subject == subject)).rowcount)
 
 
-def suppressed(connection: Connection, subjects: Sequence[str], now: int) -> Suppression | None:
-    """The suppression in force of any of some addresses and domains."""
+def suppressed(connection: Connection, subjects: Iterable[str], now: int) -> Suppression | None:
+    """The suppression in force of any of some addresses and domains, or of a domain that they are in or below."""
+    wanted = {name for subject in subjects for name in _at_or_above(subject)}
     row = (
         connection.execute(
-            select(suppressions).where(
-                suppressions.c.subject.in_(subjects), or_(suppressions.c.until == 0, suppressions.c.until > now)
-            )
+            select(suppressions)
+            .where(suppressions.c.subject.in_(wanted), or_(suppressions.c.until == 0, suppressions.c.until > now))
+            .order_by(suppressions.c.subject)
         )
         .mappings()
         .first()
@@ -67,6 +71,16 @@ def all_suppressions(connection: Connection) -> list[Suppression]:
         Suppression(**row)
         for row in connection.execute(select(suppressions).order_by(suppressions.c.subject)).mappings()
     ]
+
+
+def _at_or_above(subject: str) -> Iterator[str]:
+    folded = subject.lower()
+    if "@" in folded:
+        yield folded
+    domain = folded.rpartition("@")[2]
+    while domain:
+        yield domain
+        domain = domain.partition(".")[2]
 
 
 def _insert(connection: Connection, table: Any) -> Any:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Destinations that get no reports: the only thing that the page changes, by buttons and a form."""
+"""Addresses and domains that get no reports: the only thing that the page changes, by buttons and a form."""
 
 from __future__ import annotations
 
@@ -51,10 +51,10 @@ def parts(site: Site, *, changeable: bool) -> Iterator[Part]:
         cells: tuple[Cell, ...] = (each.subject, until, why, Moment(each.added * 1000))
         rows.append((*cells, _press("Send again", _AGAIN, each.subject)) if changeable else cells)
     listed = site.configuration.reports.suppress
-    note = "To a domain means to every address in it and below its organizational domain."
+    note = "A domain stands for all below it too. No report goes to it or is about it."
     note += f" Those in {listed} (reports.suppress) are not in this table." if listed else ""
     columns = (*_COLUMNS, _BUTTON) if changeable else _COLUMNS
-    yield DataTable("suppressions", "No reports go to", columns, rows, note=note, empty="Nobody is suppressed.")
+    yield DataTable("suppressions", "Suppressed", columns, rows, note=note, empty="Nobody is suppressed.")
     if not changeable:
         yield Remark("The database cannot be written from here, so nothing can be changed on this page.")
         return
