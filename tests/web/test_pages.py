@@ -10,7 +10,7 @@ import io
 import json
 import re
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -18,14 +18,14 @@ import html5lib
 import markupsafe
 import pytest
 from msgspec.structs import replace
-from sqlalchemy import event
+from sqlalchemy import Connection, event
 
 from asking import Browser
 from assay.config.store import StoreSection
 from assay.daemon.status import Period
 from assay.model.printable import escaped
-from assay.store import folding, overview, search
-from assay.store.database import open_database
+from assay.store import folding, overview, reporting, search
+from assay.store.database import Database, open_database
 from assay.store.destination import UnavailableError
 from assay.store.folding import Folding
 from assay.store.search import Criteria, Cursor
@@ -235,6 +235,21 @@ def test_no_overview_reads_more_than_the_counts_of_its_kind(store: StoreSection)
         for plan in _plans(store, ask):
             assert re.search(r"SEARCH counts USING PRIMARY KEY \(day=\? AND kind=\?", plan), plan
             assert "messages" not in plan
+
+
+def test_sums_of_reports_are_read_from_an_index_alone(store: StoreSection) -> None:
+    days = range(20_000, 20_030)
+    for index, ask in (
+        ("reports_day", reporting.sent_daily),
+        ("received_reports_begin", lambda connection, days: reporting.received_daily(connection, days, "tls")),
+    ):
+        for plan in _plans(store, lambda database, ask=ask: _read(database, ask, days)):  # type: ignore[misc]  # a lambda
+            assert f"USING COVERING INDEX {index} " in plan
+
+
+def _read(database: Database, ask: Callable[[Connection, range], object], days: range) -> None:
+    with database.reading() as connection:
+        ask(connection, days)
 
 
 def _plans(store: StoreSection, ask: object) -> list[str]:

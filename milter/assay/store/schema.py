@@ -217,7 +217,7 @@ reports = Table(
     Column("kind", Text, nullable=False, server_default="aggregate"),  # `assay.store.outbox.ReportKind`
     Index("reports_due", "state", "due"),
     Index("reports_domain", "domain", "day"),
-    Index("reports_day", "day"),
+    Index("reports_day", "day", "state"),  # what the page counts
 )
 
 #: Where a report goes, and what became of it there.
@@ -278,6 +278,7 @@ received_reports = Table(
     Column("report", Text, nullable=False),  # JSON: all it says, but the rows of an aggregate report
     Index("received_reports_received", "received"),
     Index("received_reports_domain", "domain", "begin"),
+    Index("received_reports_begin", "begin", "kind", "good", "bad"),  # what the page adds up
 )
 
 #: The rows of aggregate reports that came in.
