@@ -42,8 +42,9 @@ _FIELDS = {
     "(('bug', repr(error)), ('at', _place(traceback)))": "bug=... at=...",
     "_describe(error)": "bug=... at=...",
     "(('queue', queue_id or '-'), ('action', action), *self.failure)": "queue=... action=... bug=... at=...",
-    "(('queue', queue_id or '-'), ('action', self.service.on_error), ('problem', problem))": (
-        "queue=... action=... problem=..."
+    "(('queue', queue_id or '-'), ('action', action), ('problem', problem))": "queue=... action=... problem=...",
+    "(('queue', queue_id or '-'), ('action', action), ('problem', 'the MTA did not name the client'))": (
+        'queue=... action=... problem="the MTA did not name the client"'
     ),
     "(('queue', macro(context, 'i') or '-'), ('aborted', 'yes'), *self.failure)": (
         "queue=... aborted=yes bug=... at=..."

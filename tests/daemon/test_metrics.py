@@ -96,6 +96,13 @@ def test_messages_are_counted_as_they_end(daemon: Daemon) -> None:
     assert figure(daemon, "exceptions_total") == 0
 
 
+def test_a_message_whose_client_nobody_names_is_no_bug(daemon: Daemon) -> None:
+    with daemon.mta() as mta:
+        mta.helo("mail.example.org")
+        assert send(mta).code == 451
+    assert figure(daemon, "exceptions_total") == 0
+
+
 def test_what_the_resolver_does(daemon: Daemon) -> None:
     send_all(daemon)
     server = daemon.nameserver.text

@@ -211,14 +211,14 @@ def test_nor_by_the_name_that_the_one_before_gave(tmp_path: Path) -> None:
 def test_a_message_without_any_client_is_deferred(daemon: Daemon, mta: Mta) -> None:
     mta.helo("mail.example.org")
     assert send(mta, queue="4N1").code == 451
-    assert "queue=4N1 action=tempfail problem=" in daemon.wait_for_log("the MTA did not name the client")
+    assert "WARNING: queue=4N1 action=tempfail problem=" in daemon.wait_for_log("the MTA did not name the client")
 
 
 def test_but_not_in_a_dry_run(tmp_path: Path) -> None:
     with Daemon(tmp_path, ROWS, milter={"dry_run": True}) as daemon, daemon.mta() as mta:
         mta.helo("mail.example.org")
         assert send(mta, queue="4N1").code == 250
-        assert "queue=4N1 action=accept problem=" in daemon.wait_for_log("the MTA did not name the client")
+        assert "WARNING: queue=4N1 action=accept problem=" in daemon.wait_for_log("the MTA did not name the client")
 
 
 def test_a_message_after_a_lost_connect_without_macros_is_deferred(mta: Mta) -> None:

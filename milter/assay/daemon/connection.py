@@ -224,8 +224,7 @@ class Connection:
         if self.failure:
             return self.give_up(queue_id)
         if not self.connected:
-            self.failure = (("problem", "the MTA did not name the client"),)
-            return self.give_up(queue_id, self.service.on_no_client)
+            return self.not_named(queue_id)
         draw = random.random()  # noqa: S311 - DMARC's pct= is no secret (RFC 7489, 6.6.4)
         verdict = self.session.end_of_message(queue_id=queue_id, now=int(time.time()), draw=draw)
         if verdict is None:
@@ -249,14 +248,19 @@ class Connection:
         self.waits[stage] = self.waits.get(stage, 0.0) + seconds
         self.service.journal.meter.waited(stage, seconds)
 
-    def give_up(self, queue_id: str, action: policy.OnError | None = None) -> int:
-        """Accept or defer a message that we failed to judge.
-
-        :param action: what to do with it; by default what the operator chose for errors.
-        """
-        action = action or self.service.on_error
+    def give_up(self, queue_id: str) -> int:
+        """Accept or defer a message that we failed to judge, as the operator chose for errors."""
+        action = self.service.on_error
         self.service.log.error("", (("queue", queue_id or "-"), ("action", action), *self.failure))
         self.service.journal.meter.exception()
+        return self._after_failure(action)
+
+    def not_named(self, queue_id: str) -> int:
+        """The MTA did not name the client, or it is no MTA: nobody can be judged. That is no bug of ours."""
+        action = self.service.on_no_client
+        self.service.log.warning(
+            "", (("queue", queue_id or "-"), ("action", action), ("problem", "the MTA did not name the client"))
+        )
         return self._after_failure(action)
 
     def not_taken(self, queue_id: str, error: str) -> int:
@@ -264,11 +268,10 @@ class Connection:
 
         :param error: libmilter's words, such as "cannot add header".
         """
+        action = self.service.on_error
         problem = f"{error}: the MTA has closed the connection, or allows no such change"
-        self.service.log.warning(
-            "", (("queue", queue_id or "-"), ("action", self.service.on_error), ("problem", problem))
-        )
-        return self._after_failure(self.service.on_error)
+        self.service.log.warning("", (("queue", queue_id or "-"), ("action", action), ("problem", problem)))
+        return self._after_failure(action)
 
     def _after_failure(self, action: policy.OnError) -> int:
         self.failure = self.broken
