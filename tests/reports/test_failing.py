@@ -469,6 +469,12 @@ class TestNotSent:
         world.configuration = msgspec.structs.replace(world.configuration, reports=section)
         assert self.why(world) == "reports.failure.enabled is false"
 
+    @pytest.mark.parametrize("domain", ["-a.example", "a!b.example", "a'b.example"])
+    def test_a_domain_that_is_no_host_name(self, world: Failing, domain: str) -> None:
+        """Anybody can publish a record there, and let its mail fail."""
+        world.write(with_failure(2, domain, ruf="mailto:f@example.com"))
+        assert self.why(world) == "not a host name"
+
     def test_its_header_is_gone(self, world: Failing) -> None:
         world.write(with_failure(2))
         with world.database.writing() as connection:

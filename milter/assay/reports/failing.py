@@ -76,7 +76,7 @@ class FailureDispatch:
         with self._database.reading() as connection:
             incident = incidents.incident_of(connection, planned.id)
             _, text, _ = outbox.record_of(connection, planned.published[0])
-            why = self._why_not(connection, incident, now)
+            why = self._why_not(connection, planned, incident, now)
             first = outbox.first_planned(connection, ReportKind.FAILURE)
         if incident is None or self._redactor is None or why:
             gone = "the header that it is about was removed after a day"
@@ -116,10 +116,12 @@ class FailureDispatch:
             outbox.change_report(connection, planned.id, now, octets=_CLOSED)
             return outbox.report(connection, planned.id) or planned
 
-    def _why_not(self, connection: Connection, incident: Incident | None, now: int) -> str:
+    def _why_not(self, connection: Connection, planned: OutgoingReport, incident: Incident | None, now: int) -> str:
         """Why nobody gets a report, in one clause; empty if somebody may."""
         if self._redactor is None:
             return "reports.failure.enabled is false"
+        if not Domain.parse(planned.domain).is_host_name:
+            return "not a host name"
         if incident is None:
             return ""
         # The policy domain, which may be above, is looked at with each destination.
