@@ -126,19 +126,29 @@ class NameServer:
         return sum((not name or asked == name) and (not kind or of == kind) for asked, of in list(self.asked))
 
     def __enter__(self) -> NameServer:
-        self._thread = Thread(target=self._work, name="nameserver", daemon=True)
-        self._thread.start()
-        self._ready.wait()
-        if self._failure is not None:
-            raise self._failure
+        self.start()
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        self.stop()
+
+    def start(self) -> None:
+        """Serve: after `stop`, on the same port."""
+        self._ready.clear()
+        self._thread = Thread(target=self._work, name="nameserver", daemon=True)
+        self._thread.start()
+        self._ready.wait()
+        if self._failure is not None:
+            raise self._failure
+
+    def stop(self) -> None:
+        """Close the port."""
         if self._loop is not None and self._thread is not None:
             self._loop.call_soon_threadsafe(self._loop.stop)
             self._thread.join()
+            self._loop = self._thread = None
 
     def _work(self) -> None:
         loop = self._loop = asyncio.new_event_loop()

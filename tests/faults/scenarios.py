@@ -106,6 +106,15 @@ def dns(**options: Any) -> Callable[[Run], None]:
     return act
 
 
+def dead_dns(run: Run) -> None:
+    """Nobody is at its port for half of the time."""
+    run.pause(0.2)
+    run.daemon.nameserver.stop()
+    run.pause(0.5)
+    run.daemon.nameserver.start()
+    run.pause(0.3)
+
+
 def flapping_dns(run: Run) -> None:
     for _ in range(3):
         run.daemon.nameserver.drop = not run.daemon.nameserver.drop
@@ -137,6 +146,7 @@ SCENARIOS: dict[str, Scenario] = {
     "killed-worker": Scenario("A worker is killed", killed_worker, LATE),
     "killed-workers": Scenario("All workers are killed at once", killed_workers, LATE),
     "killed-supervisor": Scenario("The main process is killed, and another daemon started", killed_supervisor),
+    "dns-dead": Scenario("The nameserver's port is closed", dead_dns),
     "dns-silent": Scenario("The nameserver does not answer", dns(drop=True), LATE),
     "dns-slow": Scenario("The nameserver takes half a second", dns(delay=0.5)),
     "dns-failing": Scenario("The nameserver answers SERVFAIL", dns(rcodes=_Failing()), LATE),
