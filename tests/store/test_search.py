@@ -65,6 +65,10 @@ CRITERIA: dict[str, tuple[Criteria, Wanted]] = {
         Criteria(disposition="quarantine"),
         lambda row: row.dmarc is not None and row.dmarc.disposition == "quarantine",
     ),
+    "not taken": (
+        Criteria(disposition=search.NOT_TAKEN),
+        lambda row: row.dmarc is None or not row.dmarc.disposition,
+    ),
     "finding": (
         Criteria(finding="spf.mailfrom", result="softfail"),
         lambda row: any((found.key, found.result) == ("spf.mailfrom", "softfail") for found in row.findings),

@@ -6,6 +6,8 @@ from __future__ import annotations
 import itertools
 from collections.abc import Iterator, Sequence
 
+import msgspec
+
 from assay.config.reports import ReportsSection
 from assay.protocol.report.received import (
     AggregateRow,
@@ -21,10 +23,12 @@ from assay.protocol.report.received import (
     TlsFailure,
     TlsPolicy,
 )
-from assay.store import outbox, received, suppressions
+from assay.store import incidents, outbox, received, suppressions
 from assay.store.database import Database
 from assay.store.outbox import DAY_SECONDS, Candidate, OutgoingReport, ReportDelivery, ReportState
+from assay.store.rows import IncidentRow, MessageRow
 from assay.store.suppressions import Suppression
+from report_world import with_failure
 
 SECTION = ReportsSection(organization="Example Ltd", contact="dmarc@example.org")
 DAYS = 10
@@ -63,6 +67,9 @@ def fill_reports(database: Database, end: int, ours: Sequence[str], texts: Seque
         ]
         outbox.plan(connection, today, hostile, now=end // 1000, dry_run=False)
         outbox.replace_deliveries(connection, "", (), [_delivery(each, each.why, each.why) for each in hostile])
+        failed = [_failed(number, text, end) for number, text in enumerate(texts)]
+        policies = {row.dmarc.published: 0 for row in failed if row.dmarc is not None}
+        incidents.add(connection, failed, policies, end // 1000)
         for text in texts:
             suppressions.suppress(connection, Suppression(text, 0, text, end // 1000))
         suppressions.suppress(
@@ -88,6 +95,13 @@ def _planned(candidate: Candidate, number: int, day: int, now: int) -> OutgoingR
 def _delivery(report: OutgoingReport, address: str, why: str = "250 2.0.0 Ok: queued") -> ReportDelivery:
     return ReportDelivery(
         report.id, address, report.domain, report.state, why, 1, report.due, report.changed, f"token of {report.id}"
+    )
+
+
+def _failed(number: int, text: str, end: int) -> MessageRow:
+    incident = IncidentRow(text, text, text, text, (), True, (text, text, text), text)
+    return msgspec.structs.replace(
+        with_failure(number), time=end, queue=text, client=text, author_domain=text, incident=incident
     )
 
 

@@ -20,6 +20,7 @@ import pytest
 from msgspec.structs import replace
 from sqlalchemy import Connection, event
 
+import store_rows
 from asking import Browser
 from assay.config.store import StoreSection
 from assay.daemon.status import Period
@@ -28,7 +29,9 @@ from assay.store import folding, overview, reporting, search
 from assay.store.database import Database, open_database
 from assay.store.destination import UnavailableError
 from assay.store.folding import Folding
+from assay.store.rows import DmarcRow, PublishedRow
 from assay.store.search import Criteria, Cursor
+from assay.store.writer import Writer
 from assay.web import dns, messages
 from assay.web.periods import RARE
 from assay.web.site import MAX_ARGUMENT, WebQuery
@@ -70,6 +73,62 @@ def attacked(browser: Browser) -> list[str]:
 
 @pytest.mark.parametrize("path", PATHS)
 def test_a_page_is_made_fast_and_is_valid(browser: Browser, path: str) -> None:
+    _fast_and_valid(browser, path)
+
+
+@pytest.mark.parametrize(
+    "path",
+    ["/reports?state=sent", "/reports?state=refused", "/reports?kind=failure", "/received?kind=aggregate",
+     "/received?kind=failure", "/received?kind=tls"],
+)  # fmt: skip
+def test_a_report_is_shown_fast_and_is_valid(browser: Browser, path: str) -> None:
+    listed = re.findall(r'href="(/(?:reports|received)/[^"/]+)"', browser.get(path).text)
+    for of_one in (listed[0], listed[-1]):
+        _fast_and_valid(browser, of_one)
+
+
+def test_a_failure_report_leads_to_its_message(browser: Browser) -> None:
+    asked = "/reports?kind=failure"
+    listed = re.findall(r'href="(/reports/[^"/]+)"', browser.get(asked).text)
+    assert len(listed) == len(ATTACKS)
+    found = ""
+    for report in listed:
+        shown = browser.get(report).text
+        assert "The first message that it is about" in shown
+        found += shown
+    for attack in ATTACKS:
+        seen = escaped(attack.replace("\0", "\N{REPLACEMENT CHARACTER}"))
+        assert found.count(f"<dd>{markupsafe.escape(seen)}</dd>") >= 4, attack
+    assert 'href="/messages?q=aaaa' in found
+    kinds = {row["kind"] for row in json.loads(browser.get("/reports.json?table=reports&kind=aggregate").body)}
+    assert kinds == {"aggregate"}
+
+
+def test_what_was_not_taken_can_be_listed(tmp_path: Path) -> None:
+    now = int(time.time() * 1000)
+    policy = PublishedRow("example.org", "v=DMARC1; p=reject", "treewalk")
+    section = StoreSection(directory=str(tmp_path))
+    with contextlib.closing(open_database(section.location)) as database:
+        rows = [
+            store_rows.row(
+                number, time=now, author_domain="example.org", dmarc=DmarcRow(policy, "reject", what, False, False)
+            )
+            for number, what in enumerate(("", "", "reject"))
+        ]
+        Writer(database).write(rows)
+    with serving(tmp_path, section) as app:
+        browser = Browser(app)
+        browser.log_in()
+        (name,) = json.loads(browser.get("/senders.json?table=names").body)
+        assert (name["messages"], name["reject"], name["deferred"]) == (3, 1, 2)
+        links = re.findall(r'href="(/messages[?][^"]*disposition=deferred[^"]*)">2</a>', browser.get("/senders").text)
+        assert len(links) == 2, "by author domain and by client"
+        for link in links:
+            found = json.loads(browser.get(html.unescape(link).replace("/messages", "/messages.json")).body)
+            assert sorted(each["queue"] for each in found) == [rows[0].queue, rows[1].queue]
+
+
+def _fast_and_valid(browser: Browser, path: str) -> None:
     times = []
     for _ in range(3):
         began = time.perf_counter()

@@ -237,6 +237,7 @@ def find_reports(
     domain: str = "",
     day: int | None = None,
     states: Collection[str] = (),
+    kind: str = "",
     most: int = 1000,
     start: int = 0,
 ) -> list[OutgoingReport]:
@@ -251,6 +252,8 @@ def find_reports(
         conditions.append(reports.c.day == day)
     if states:
         conditions.append(reports.c.state.in_(tuple(states)))
+    if kind:
+        conditions.append(reports.c.kind == kind)
     return list(_reports(connection, and_(True, *conditions), most, start=start))
 
 

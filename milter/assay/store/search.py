@@ -22,6 +22,7 @@ from assay.store.writer import folded
 MAX_LOOKED_AT = 20_000  # messages without an index for what is asked, our choice: some 50 ms
 _SORTED = 2_000  # messages of one address, which has no index by time
 MAX_ROWS = 500  # of one page
+NOT_TAKEN = "deferred"  # in place of a disposition, of messages that have none
 
 _MESSAGE = (
     messages.c.id, messages.c.time, messages.c.host, messages.c.queue, messages.c.stage, messages.c.direction,
@@ -36,6 +37,7 @@ class Criteria(Struct, frozen=True):
     :ivar since: Unix milliseconds; `until` likewise, and not itself among them. 0: no bound.
     :ivar domain: of the author or of the sender, as an A-label.
     :ivar address: a whole address of a sender, author, recipient or user who logged in.
+    :ivar disposition: or `NOT_TAKEN`, of messages that have none.
     :ivar finding: a finding's key, with `result` its result.
     :ivar watched: a key or rule in dry run, which would have done something.
     """
@@ -262,13 +264,15 @@ def _rest(criteria: Criteria) -> list[ColumnElement[bool]]:
             ("direction", criteria.direction),
             ("action", criteria.action),
             ("decided_by", criteria.by),
-            ("disposition", criteria.disposition),
+            ("disposition", "" if criteria.disposition == NOT_TAKEN else criteria.disposition),
             ("dmarc_result", "" if criteria.dmarc == "none" else criteria.dmarc),
         )
         if value
     ]
     if criteria.dmarc == "none":  # as in the counts: also mail without a finding of it
         conditions.append(messages.c.dmarc_result.in_(("", "none")))
+    if criteria.disposition == NOT_TAKEN:
+        conditions.append(messages.c.disposition == "")
     if criteria.finding or criteria.result:
         of = [findings.c.message == messages.c.id]
         if criteria.finding:

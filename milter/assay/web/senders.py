@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 from assay.store import overview
 from assay.store.overview import Ranked
+from assay.store.search import NOT_TAKEN
 from assay.web.parts import Cell, Column, DataTable, Link, Part, Remark, Tone, WebPage
 from assay.web.periods import RARE, last_days, link
 from assay.web.site import Site, WebQuery, address
@@ -38,7 +39,7 @@ def page(site: Site, query: WebQuery) -> WebPage:
     further = address("/senders", domain=wanted, **{"from": start + ROWS}) if len(clients) > ROWS else ""
     figures = (
         Column("messages", "failed", numeric=True),
-        *(Column(name or "deferred", name or "not taken", numeric=True) for name in _DISPOSITIONS),
+        *(Column(name or NOT_TAKEN, name or "not taken", numeric=True) for name in _DISPOSITIONS),
     )
     of_names = DataTable(
         "names",
@@ -71,8 +72,8 @@ def _left_out(count: int) -> tuple[Part, ...]:
 def _figures(each: Ranked, days: range, key: str, **criteria: str) -> list[Cell]:
     figures: list[Cell] = [link(each.total, days, dmarc="fail", **{key: each.name}, **criteria)]
     for word in _DISPOSITIONS:
-        count = each.counts.get(word, 0)
-        figures.append(link(count, days, disposition=word, **{key: each.name}, **criteria) if word else count)
+        asked = {"dmarc": "fail", "disposition": word or NOT_TAKEN}
+        figures.append(link(each.counts.get(word, 0), days, **asked, **{key: each.name}, **criteria))
     return figures
 
 

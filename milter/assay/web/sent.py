@@ -6,9 +6,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 from itertools import islice
 
-from assay.store import outbox, reporting
+from assay.store import incidents, outbox, reporting
 from assay.store.database import Database
-from assay.store.outbox import Group, OutgoingReport, ReportKind, ReportState
+from assay.store.incidents import Incident
+from assay.store.outbox import DAY_SECONDS, Group, OutgoingReport, ReportKind, ReportState
 from assay.store.reporting import NotSentSum
 from assay.web import periods, suppressing
 from assay.web.export import time_text
@@ -36,6 +37,7 @@ RECORDS = 100  # of one report
 _FAILED = "failed"  # for the states that the plot has together
 _OF_FAILED = (ReportState.REFUSED, ReportState.GIVEN_UP, ReportState.BOUNCED)
 _STATES = ("", *map(str, ReportState))
+_KINDS = ("", *map(str, ReportKind))
 _NOT_SENT = (ReportState.NOT_SENT, *_OF_FAILED)
 _COLUMNS = (
     Column("day", "day (UTC)"),
@@ -108,6 +110,7 @@ def _form(query: WebQuery) -> SearchForm:
             Choice("domain", "Domain", query.text("domain"), "example.com"),
             Choice("day", "Day (UTC)", query.text("day"), "2026-11-25"),
             Choice("state", "State", query.text("state"), options=(*_STATES, _FAILED)),
+            Choice("kind", "Kind", query.text("kind"), options=_KINDS),
         ),
         "Search",
     )
@@ -115,17 +118,23 @@ def _form(query: WebQuery) -> SearchForm:
 
 def _reports(database: Database, query: WebQuery) -> DataTable:
     start = query.number("from", 0, 0, 10**6)
-    domain, day, state = query.text("domain"), query.text("day"), query.text("state")
+    domain, day, state, kind = (query.text(name) for name in ("domain", "day", "state", "kind"))
     asked = day_of(day)
     known = {"": (), _FAILED: _OF_FAILED}.get(state, (state,))
     found: list[OutgoingReport] = []
     if asked is not None or not day:
         with database.reading() as connection:
             found = outbox.find_reports(
-                connection, domain=domain_of(domain), day=asked, states=known, most=ROWS + 1, start=start
+                connection,
+                domain=domain_of(domain),
+                day=asked,
+                states=known,
+                kind=kind,
+                most=ROWS + 1,
+                start=start,
             )
     rows = [_row(each) for each in found[:ROWS]]
-    criteria: dict[str, str | int] = {"domain": domain, "day": day, "state": state, "from": start + ROWS}
+    criteria: dict[str, str | int] = {"domain": domain, "day": day, "state": state, "kind": kind, "from": start + ROWS}
     further = address("/reports", **criteria) if len(found) > ROWS else ""
     empty = f"{day} is not a day; write 2026-11-25." if day and asked is None else "No report."
     return DataTable("reports", "Newest first", _COLUMNS, rows, empty=empty, further=further)
@@ -160,6 +169,7 @@ def one_report(site: Site, query: WebQuery) -> WebPage:
         of_groups = found.published if found.kind is ReportKind.AGGREGATE else ()
         wanted = islice(outbox.groups(connection, found.day, of_groups), start, start + RECORDS + 1)
         groups = list(wanted)
+        incident = incidents.incident_of(connection, found.id) if found.kind is ReportKind.FAILURE else None
     changeable = suppressing.may_change(site)
     rows: list[tuple[Cell, ...]] = []
     for each in deliveries:
@@ -179,6 +189,7 @@ def one_report(site: Site, query: WebQuery) -> WebPage:
         f"Report {found.id}",
         (
             _told(found, record),
+            *(() if incident is None else (_of_message(incident),)),
             DataTable("deliveries", "Where it goes", columns, rows, empty=empty),
             _records(found, groups[:RECORDS], further),
         ),
@@ -188,7 +199,7 @@ def one_report(site: Site, query: WebQuery) -> WebPage:
 
 def _told(report: OutgoingReport, record: str) -> Pairs:
     rows: list[tuple[str, Cell]] = [
-        ("kind", report.kind),
+        ("kind", Link(report.kind, address("/reports", kind=report.kind))),
         ("state", word(report.state)),
         ("why", report.why),
         ("domain", Link(report.domain, address("/reports", domain=report.domain))),
@@ -201,6 +212,25 @@ def _told(report: OutgoingReport, record: str) -> Pairs:
         ("octets, compressed", report.octets or None),
     ]
     return Pairs("report", "What became of it", tuple(row for row in rows if row[1] not in ("", None, Code(""))))
+
+
+def _of_message(incident: Incident) -> Pairs:
+    row = incident.row
+    day = str(of_day(incident.arrival // DAY_SECONDS))
+    aligned = [name for name, holds in (("DKIM", incident.dkim_aligned), ("SPF", incident.spf_aligned)) if holds]
+    signature = "" if row.signature is None else f"{row.signature[1]}._domainkey.{row.signature[0]}"
+    rows: tuple[tuple[str, Cell], ...] = (
+        ("time (UTC)", Moment(incident.arrival * 1000)),
+        ("queue id", Link(incident.queue, address("/messages", q=incident.queue)) if incident.queue else ""),
+        ("client", Link(incident.client, address("/messages", since=day, until=day, client=incident.client))),
+        ("author domain", incident.author_domain),
+        ("what failed", row.failure),
+        ("aligned", ", ".join(aligned)),
+        ("signature", signature),
+        ("SPF record of", row.spf_domain),
+        ("what became of it", row.delivery),
+    )
+    return Pairs("message", "The first message that it is about", tuple(each for each in rows if each[1]))
 
 
 def _records(report: OutgoingReport, groups: list[Group], further: str) -> DataTable:
@@ -217,7 +247,10 @@ def _records(report: OutgoingReport, groups: list[Group], further: str) -> DataT
     note = "Its records, each with the messages behind it."
     empty = "The store no longer has it."
     if report.kind is ReportKind.FAILURE:
-        note, empty = "", "It is about one message, of which the store keeps no copy once it is sent."
+        note, empty = (
+            "",
+            "It is about messages that failed in the same way; what it says of them is removed once it is sent.",
+        )
     rows = [_record(each, report.day) for each in groups]
     return DataTable("records", "What it says", columns, rows, note=note, empty=empty, further=further)
 
