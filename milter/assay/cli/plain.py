@@ -19,7 +19,7 @@ def plain(value: object) -> Any:
     """Values of ours as objects, enums as their words, bytes as text with ``\\xNN`` for what is no UTF-8.
 
     Header fields are left out of the objects that hold them, for they are the message's and not the evaluation's, and
-    so is what is no evidence but a means to find it.
+    so is what is not evidence but a means to find it.
     """
     match value:
         case None | bool() | int() | float():

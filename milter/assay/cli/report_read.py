@@ -25,7 +25,7 @@ if TYPE_CHECKING:  # the libraries are loaded by this command only
 def read_reports(options: argparse.Namespace, configuration: Configuration) -> int:
     """Read reports from `options.paths`, and keep them.
 
-    :returns: the exit code: EX_DATAERR if something is no report that can be used.
+    :returns: the exit code: EX_DATAERR if something is not a report that can be used.
     :raises ConfigError: it cannot be done, or not now; what was read before is kept.
     """
     if not configuration.reports.incoming.domains:

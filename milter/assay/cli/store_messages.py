@@ -124,7 +124,7 @@ def _time(text: str) -> int:
 
 
 def _person(text: str) -> str:
-    """An unset variable of a shell script is no address, and would be found in nearly every message."""
+    """An unset variable of a shell script is not an address, and would be found in nearly every message."""
     words = text.strip("<> ").split("@")
     if not all(words):
         raise argparse.ArgumentTypeError(f"{text!r} is not an address; write one such as ann@example.org")

@@ -225,7 +225,7 @@ class Connection:
             return self.give_up(queue_id)
         if not self.connected:
             return self.not_named(queue_id)
-        draw = random.random()  # noqa: S311 - DMARC's pct= is no secret (RFC 7489, 6.6.4)
+        draw = random.random()  # noqa: S311 - DMARC's pct= is not a secret (RFC 7489, 6.6.4)
         verdict = self.session.end_of_message(queue_id=queue_id, now=int(time.time()), draw=draw)
         if verdict is None:
             return int(Milter.CONTINUE)
@@ -256,7 +256,7 @@ class Connection:
         return self._after_failure(action)
 
     def not_named(self, queue_id: str) -> int:
-        """The MTA did not name the client, or it is no MTA: nobody can be judged. That is no bug of ours."""
+        """The MTA did not name the client, or is not an MTA: nobody can be judged. That is not a bug of ours."""
         action = self.service.on_no_client
         self.service.log.warning(
             "", (("queue", queue_id or "-"), ("action", action), ("problem", "the MTA did not name the client"))

@@ -100,7 +100,7 @@ class _Handler:
         return "250 2.1.5 OK"
 
     async def handle_exception(self, error: Exception) -> str:
-        """What a client sent makes the library fail, as it does for octets that are no text."""
+        """What a client sent makes the library fail, as it does for octets that are not text."""
         return "500 5.5.2 that is not understood"
 
 

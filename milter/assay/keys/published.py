@@ -16,7 +16,7 @@ class ServerAnswer(Struct, frozen=True):
     """What one authoritative server answered for the name of a key.
 
     `server` is its name and address for a message. `truncated`: the answer over UDP was cut, so verifiers need TCP.
-    `reason` says why a TEMPFAIL is no answer.
+    `reason` says why a TEMPFAIL is not an answer.
     """
 
     server: str

@@ -14,7 +14,7 @@ SLOW_SECONDS = 0.5  # most answers that a resolver must look up itself take a te
 PERIOD = 60.0  # seconds that a line is about
 MAX_DOMAINS = 1_000  # domains remembered in that time; strangers choose them
 MAX_SHOWN = 5  # domains that a line names, the worst first
-FINE = frozenset(("found", "nodata", "nxdomain", "truncated"))  # outcomes that are no trouble if they come in time
+FINE = frozenset(("found", "nodata", "nxdomain", "truncated"))  # outcomes that are not trouble if they come in time
 
 
 class Troubles:

@@ -243,7 +243,7 @@ _WORDS = re.compile(r"[^\W_]+")
 
 def _hidden(assessment: Assessment, keeping: Keeping) -> frozenset[str]:
     """Words that no name in the DNS may have, since they are of the sender's local part: what a macro such as ``%{l}``
-    in an SPF record makes of it (RFC 7208, 7.3). Its delimiters are no letters."""
+    in an SPF record makes of it (RFC 7208, 7.3). Its delimiters are not letters."""
     checks = (assessment.spf_helo, assessment.spf_mail_from)
     if keeping.addresses or not any(check is not None and check.uses_macros for check in checks):
         return frozenset()

@@ -171,7 +171,7 @@ def _of_stranger(domain: Domain, expected: str, shown: str, found: spf.Evaluatio
         case spf.Result.NEUTRAL:
             state, why = (
                 RecordState.DOUBT,
-                f"a stranger gets neutral, which is no statement; end it in -all; {lookups}",
+                f"a stranger gets neutral, which says nothing; end it in -all; {lookups}",
             )
         case _ if found.dns_terms > limit - _FEW_TERMS_LEFT:
             state, why = RecordState.DOUBT, f"{lookups}: whoever it includes may add a term, and then it fails"

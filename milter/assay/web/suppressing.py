@@ -54,7 +54,7 @@ def parts(site: Site, *, changeable: bool) -> Iterator[Part]:
     note = "A domain stands for all below it too. No report goes to it or is about it."
     note += f" Those in {listed} (reports.suppress) are not in this table." if listed else ""
     columns = (*_COLUMNS, _BUTTON) if changeable else _COLUMNS
-    yield DataTable("suppressions", "Suppressed", columns, rows, note=note, empty="Nobody is suppressed.")
+    yield DataTable("suppressions", "Suppressed", columns, rows, note=note, empty="Nothing is suppressed.")
     if not changeable:
         yield Remark("The database cannot be written from here, so nothing can be changed on this page.")
         return

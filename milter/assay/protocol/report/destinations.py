@@ -25,7 +25,7 @@ from assay.protocol.dmarc.tree import answers_by_name, below_suffix, questions, 
 #: domain's. Honest records have one to three.
 MAX_DESTINATIONS = 10
 MAX_LOCAL_PART = 64  # octets; RFC 5321, 4.5.3.1.1
-_MAX_DIGITS = 12  # of a size limit; more is no limit
+_MAX_DIGITS = 12  # of a size limit; more is not a limit
 
 
 class Tag(StrEnum):

@@ -195,7 +195,7 @@ class ReceivedTls(ReceivedReport, frozen=True, tag="tls"):
 
 
 class Unreadable(Struct, frozen=True, tag="unreadable"):
-    """What came in and is no report that can be used, and why."""
+    """What came in and is not a report that can be used, and why."""
 
     reason: str
 

@@ -169,7 +169,7 @@ def _record(record: ReportRecord, older: bool) -> str:
 def _address(text: str, older: bool) -> str:
     """An address: as it is, or with all its groups (RFC 7489, appendix C: eight without ``::``)."""
     if older and "::" in text:
-        with suppress(ValueError):  # what is no address is written as it is
+        with suppress(ValueError):  # what is not an address is written as it is
             text = ":".join(f"{int(group, 16):x}" for group in ip_address(text).exploded.split(":"))
     return _text(text, MAX_NAME)
 

@@ -22,7 +22,7 @@ class DeliveredMail(Struct, frozen=True):
     """What became of a mail.
 
     :ivar bounce: ``stopped`` (a destination gets no more reports), ``warning`` (a report is only late) or ``unknown``
-        (no report has this address), with `about` in words; empty if the mail is no bounce.
+        (no report has this address), with `about` in words; empty if the mail is not a bounce.
     :ivar bugs: tracebacks.
     :ivar trouble: why it could not be set aside.
     """

@@ -30,7 +30,7 @@ def read(octets: bytes, *, authserv_id: str = "") -> tuple[Arrival, ...]:
 
     :param octets: a mail as received, or the content of a file: XML or JSON, as it is or in a gzip or zip file.
     :param authserv_id: who wrote the Authentication-Results field of a mail that is believed; empty for nobody.
-    :returns: at least one. What is no report, or exceeds a bound, is `Unreadable`.
+    :returns: at least one. What is not a report, or exceeds a bound, is `Unreadable`.
     :raises RuntimeError: a bug; the message is the traceback.
     :raises OSError: there is no process or descriptor left.
     """
