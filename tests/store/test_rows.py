@@ -40,6 +40,7 @@ def verdicts(
         {
             "example.org": [["TXT", [f"v=spf1 ip4:{GOOD} -all"]]],
             "_dmarc.example.org": [["TXT", [f"v=DMARC1; {policy}"]]],
+            "guess.example": [["A", "192.0.2.1"]],
             KEY_NAME: [["TXT", [record(rsa_key())]]],
         }
     )
@@ -145,6 +146,12 @@ class TestFindings:
         assert (found["spf.mailfrom"].domain, found["spf.mailfrom"].aligned) == ("example.org", True)
         assert not found["spf.helo"].aligned
         assert found["dmarc"].domain == "example.org"
+
+    def test_a_best_guess_is_no_result_of_a_domain_that_publishes_none(self) -> None:
+        row = kept(verdicts(mail_from="<ann@guess.example>", spf={"best_guess": "v=spf1 ip4:192.0.2.0/24 -all"})[-1])
+        (found,) = [finding for finding in row.findings if finding.key == "spf.mailfrom"]
+        assert (found.result, found.domain) == ("none", "guess.example")
+        assert found.reason.startswith("best guess, because guess.example has no record: ")
 
     def test_a_pass_that_is_not_aligned(self) -> None:
         other = MESSAGE.replace(b"ann@example.org", b"ann@example.com")

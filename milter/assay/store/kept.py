@@ -17,7 +17,7 @@ from assay.findings import Finding
 from assay.inquiry import MX, Record
 from assay.model.name import Domain, InvalidNameError, Mailbox
 from assay.policy import Action, Decision, Direction, Override
-from assay.protocol import dkim, dmarc, report
+from assay.protocol import dkim, dmarc, report, spf
 from assay.session import Verdict
 from assay.store.rows import (
     MAX_ADDRESSES,
@@ -181,8 +181,9 @@ def _watched(verdict: Verdict) -> tuple[tuple[str, str], ...]:
 
 
 def _finding(finding: Finding, verdict: Verdict) -> FindingRow:
-    domain, selector, aligned = "", "", False
-    judged = verdict.assessment.dmarc
+    domain, selector, aligned, result = "", "", False, str(finding.result)
+    assessment = verdict.assessment
+    judged = assessment.dmarc
     match finding.method:
         case "dkim":
             domain, _, selector = finding.about.partition("/") if "/" in finding.about else ("", "", "")
@@ -193,12 +194,15 @@ def _finding(finding: Finding, verdict: Verdict) -> FindingRow:
         case "spf":
             domain = finding.about.rpartition(" ")[2]
             aligned = judged is not None and judged.spf_aligned and finding.key == "spf.mailfrom"
+            evaluation = assessment.spf_mail_from if finding.key == "spf.mailfrom" else assessment.spf_helo
+            if evaluation is not None and evaluation.guessed:  # nobody published it, and the domain reads reports
+                result = str(spf.Result.NONE)
         case _:
             domain = finding.about.rpartition(" ")[2]
     return FindingRow(
         finding.method,
         finding.key,
-        str(finding.result),
+        result,
         domain[:MAX_TEXT],
         selector[:MAX_TEXT],
         aligned,
