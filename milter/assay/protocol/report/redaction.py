@@ -3,8 +3,8 @@
 
 Local parts become a keyed hash, so that whoever gets several reports sees which concern the same person, and not whom.
 Only fields that help to find out why authentication failed keep their values: any other may hold a name, a token or a
-link that acts for the recipient. Display names and comments beside addresses go too. The Message-ID stays, by which the
-author's domain finds the message in its own logs.
+link that acts for the recipient. Display names and comments beside addresses go too, and the copy of the header that a
+signature may hold (z=). The Message-ID stays, by which the author's domain finds the message in its own logs.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from base64 import b32encode
 from assay.model.message import Header, HeaderField
 from assay.model.name import Mailbox
 from assay.model.printable import marked_ascii
+from assay.protocol.report.encoded_words import HIDDEN, uncovered
 from assay.protocol.syntax.address import AddressFault, parse_addresses
 
 MAX_HEADER = 32_768  # octets of the header in a report; our choice: the fields beyond it are left out
@@ -26,11 +27,15 @@ _HASH_OCTETS = 10  # that make 16 characters
 _ADDRESSES = frozenset(
     ("from", "sender", "to", "cc", "reply-to", "resent-from", "resent-sender", "resent-to", "resent-cc")
 )
-_WHOLE = frozenset(
-    ("date", "message-id", "mime-version", "content-transfer-encoding", "list-id", "precedence", "auto-submitted")
-)
 _SCRUBBED = frozenset(
     (
+        "date",
+        "mime-version",
+        "content-transfer-encoding",
+        "list-id",
+        "precedence",
+        "auto-submitted",
+        "message-id",
         "received",
         "return-path",
         "subject",
@@ -44,15 +49,27 @@ _SCRUBBED = frozenset(
     )
 )
 
-#: A quoted string, which may not end, or a run of what is neither white space nor a special (RFC 5322, 3.2.3). Each
-#: character is read once, or twice inside quotes.
-_TOKEN = re.compile(r'"(?>(?:[^"\\]++|\\.)*)"?+|[^\s\x00-\x1f\x7f()<>\[\]:;@\\,"]++', re.DOTALL)
-_ATOM = re.compile(r'[^\s\x00-\x1f\x7f()<>\[\]:;@\\,"]++')
+#: A run of what is neither white space nor a special (RFC 5322, 3.2.3). Controls, backslashes and spaces of Unicode are
+#: in a local part that somebody wrote wrongly.
+_ATOM = re.compile(r'[^ \t\r\n()<>\[\]:;@,"\ufe6b\uff20]++')
+#: That, or a quoted string, which may not end. Each character is read once, or twice inside quotes.
+_TOKEN = re.compile(rf'"(?>(?:[^"\\]++|\\.)*)"?+|{_ATOM.pattern}', re.DOTALL)
+#: White space may be before it (RFC 5322, 4.4), and some programs take two other characters for it.
+_AT = re.compile("[ \t\r\n]*+[@\ufe6b\uff20]")
 #: The name of a tag or property before an address. Other text before a "=" is part of the local part.
 _KEY = re.compile(
     r"(?:i|s|rs|ra|(?:header|smtp|body|policy)\.[a-z-]+|envelope-from|identity|mailfrom|sender|helo)=", re.IGNORECASE
 )
-_LOGIN = re.compile(r"(authenticated sender: ?|auth=|userid )[^\s();]++", re.IGNORECASE)
+_LOGIN = re.compile(
+    r"(authenticated sender: ?)[^()]*+"
+    r"|((?:\bauth(?:id)?=|\bauthid |\bauth: ?[a-z0-9-]++ |\buser=|userid ))[^\s();]++",
+    re.IGNORECASE,
+)
+#: A recipient without a domain.
+_FOR = re.compile(r'(\bfor[ \t\r\n]++)<?[^ \t\r\n<>@;()"]++>?(?=[ \t\r\n]*+(?:;|\Z))', re.IGNORECASE)
+#: The copy of the header in a signature (RFC 6376, 3.5, z=).
+_COPY = re.compile(r"((?:\A|;)[ \t\r\n]*+z[ \t\r\n]*+=)[^;]*+")
+_MESSAGE_ID = re.compile(r"[ \t\r\n]*+<[^<> \t\r\n]++>[ \t\r\n]*+")
 
 
 class Redactor:
@@ -84,7 +101,7 @@ class Redactor:
 
         def replaced(match: re.Match[str]) -> str:
             token = match[0]
-            if match.string[match.end() : match.end() + 1] == "@":
+            if _AT.match(match.string, match.end()):
                 if token.startswith('"'):
                     return self.local_part(token.strip('"'))
                 key = _KEY.match(token)
@@ -95,7 +112,8 @@ class Redactor:
                 return '"' + _ATOM.sub(replaced, token[1:])
             return token
 
-        return _LOGIN.sub(r"\1(redacted)", _TOKEN.sub(replaced, text))
+        text = uncovered(text).replace("%40", "@")  # as in the name of a file
+        return _LOGIN.sub(rf"\1\2{HIDDEN}", _TOKEN.sub(replaced, text))
 
     def header(self, header: Header) -> tuple[list[HeaderField], bool]:
         """The fields to report, and whether all are among them."""
@@ -113,7 +131,7 @@ class Redactor:
         text = self._value(field)
         # A line that ends otherwise, or begins without white space, would be read as another field.
         lines = [marked_ascii(line.replace("\t", " ")).strip(" ")[:_MAX_LINE] for line in text.split("\r\n")]
-        name = marked_ascii(field.name.decode("utf-8", "surrogateescape")).replace(" ", "")[:MAX_NAME]
+        name = marked_ascii(self.text(field.name.decode("utf-8", "surrogateescape"))).replace(" ", "")[:MAX_NAME]
         value = "\r\n ".join(line for line in lines if line)
         return HeaderField(name.encode(), f" {value}".encode())
 
@@ -123,16 +141,24 @@ class Redactor:
         text = field.value.decode("utf-8", "surrogateescape")
         if key in _ADDRESSES:
             return " " + self._addresses(field)
-        if key in _SCRUBBED:
-            return self.text(text)
-        return text if key in _WHOLE else " (redacted)"
+        if key not in _SCRUBBED:
+            return f" {HIDDEN}"
+        if key == "message-id" and _MESSAGE_ID.fullmatch(text):
+            return text
+        if key in ("dkim-signature", "arc-message-signature"):
+            text = _COPY.sub(rf"\1{HIDDEN}", text)
+        if key == "received":
+            text = _FOR.sub(rf"\1{HIDDEN}", text)
+        return self.text(text)
 
     def _addresses(self, field: HeaderField) -> str:
         """The addresses of a field, without display names and comments."""
         parsed = parse_addresses(field.value)
         if isinstance(parsed, AddressFault):
             return f"(not readable: {parsed.reason})"
-        return ",\r\n ".join(f"<{self.local_part(each.local_part)}@{each.domain}>" for each in parsed.mailboxes)
+        return ",\r\n ".join(
+            f"<{self.local_part(each.local_part)}@{self.text(each.domain)}>" for each in parsed.mailboxes
+        )
 
 
 class Unredacted(Redactor):
