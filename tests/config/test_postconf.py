@@ -40,6 +40,16 @@ FITTING: dict[str, tuple[dict[str, Any], str]] = {
         {"milter": {"socket": "unix:/q/a"}},
         "queue_directory = /q\nsmtpd_milters = unix:a\n",
     ),
+    "what looks like numbers": (
+        PATH
+        | {
+            "arc": {
+                "own_domains": ["example.org"],
+                "seal": [{"domain": "example.org", "selector": "s", "key_file": "/s.pem"}],
+            }
+        },
+        OURS + "milter_protocol = \N{SUPERSCRIPT TWO}\nsmtp_line_length_limit = \N{SUPERSCRIPT TWO}\n",
+    ),
     "a port": (INET, "smtpd_milters = inet:127.0.0.1:8890\n"),
     "a port by IPv6": (INET6, "smtpd_milters = inet:[::1]:8890\n"),
     "the first of several": (PATH, "smtpd_milters = unix:assay/assay.sock, inet:localhost:11332\n"),
@@ -98,6 +108,18 @@ DIFFERING: dict[str, tuple[dict[str, Any], str, str]] = {
     "accept": (PATH, OURS + "milter_default_action = accept\n", "milter_default_action = accept: while assay does not"),
     "reject": (PATH, OURS + "milter_default_action = reject\n", "milter_default_action = reject: mail is lost or kept"),
     "an old protocol": (PATH, OURS + "milter_protocol = 2\n", "milter_protocol = 2: octets of header fields change"),
+    "an old protocol with flags": (PATH, OURS + "milter_protocol = 3, no_data\n", "milter_protocol = 3: octets of"),
+    "a short line": (
+        PATH
+        | {
+            "arc": {
+                "own_domains": ["example.org"],
+                "seal": [{"domain": "example.org", "selector": "s", "key_file": "/s.pem"}],
+            }
+        },
+        OURS + "smtp_line_length_limit = 997\n",
+        "smtp_line_length_limit = 997: longer lines are broken",
+    ),
     "a short time-out": (
         PATH,
         OURS + "milter_content_timeout = 49s\n",
@@ -114,6 +136,7 @@ DIFFERING: dict[str, tuple[dict[str, Any], str, str]] = {
         "milter.drain_seconds = 330: shorter than milter_",
     ),
     "not a time": (PATH, OURS + "milter_content_timeout = soon\n", "milter_content_timeout = soon: not a time"),
+    "too many digits": (PATH, OURS + f"milter_content_timeout = {'9' * 5000}\n", "milter_content_timeout = 999"),
 }
 
 

@@ -96,6 +96,14 @@ def test_no_permission(folder: Path, directory: int, mode: int, text: str) -> No
     assert done.stdout.startswith(f"Permission denied; {text.replace('{}', str(folder))}")
 
 
+def test_a_user_without_a_name(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As in a container."""
+    monkeypatch.setattr(os, "geteuid", lambda: 4_000_000_000)
+    endpoint = Endpoint.parse(f"unix:{folder}/s")
+    refused = PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+    assert refusal(endpoint, refused) == "Permission denied; run this as root"
+
+
 def test_a_port(folder: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as one:
         port = one.getsockname()[1]

@@ -69,6 +69,9 @@ DIFFERING: dict[str, tuple[dict[str, Any], str, str]] = {
         "milter.drain_seconds = 330: shorter than T=E:10m, so a restart may end a session in which Sendmail",
     ),
     "not a time": (INET, LISTED + LINE.replace("E:5m", "E:soon"), "Xassay, T=E:soon: not a time"),
+    "a time with too many digits": (INET, LISTED + LINE.replace("5m", "9" * 5000), "Xassay, T=E:999"),
+    # It once took twice as long with each further digit.
+    "digits and no time": (INET, LISTED + LINE.replace("5m", "1" * 100 + "x"), "Xassay, T=E:111"),
 }
 
 
@@ -122,6 +125,9 @@ def test_what_is_no_sendmail_cf(text: str) -> None:
 def test_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     file = tmp_path / "sendmail.cf"
     file.write_text(LISTED)
+    assert main(["config", "check", "--sendmail-cf", str(file)]) == 0
+    assert "warning: sendmail.cf: no filter has the socket" in capsys.readouterr().err
+    file.write_bytes(b"# f\xfcr alle\n" + LISTED.encode())
     assert main(["config", "check", "--sendmail-cf", str(file)]) == 0
     assert "warning: sendmail.cf: no filter has the socket" in capsys.readouterr().err
     file.write_text("dnl nothing\n")

@@ -7,7 +7,6 @@ import argparse
 import os
 import sys
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 from assay.cli.online import faults
@@ -59,7 +58,7 @@ def _check(options: argparse.Namespace) -> int:
     for file, compare in ((options.postconf, _with_postfix), (options.sendmail_cf, _with_sendmail)):
         try:
             different = list(compare(configuration, _read(file))) if file else []
-        except (PostconfError, SendmailError, OSError, UnicodeDecodeError) as error:
+        except (PostconfError, SendmailError, OSError) as error:
             print(f"assay config check: {file}: {error}", file=sys.stderr)
             return os.EX_DATAERR
         for difference in different:
@@ -80,11 +79,15 @@ def _check(options: argparse.Namespace) -> int:
 
 
 def _read(file: str) -> str:
-    """The text of a file of the MTA's; ``-`` is standard input.
+    """The text of a file of the MTA's, whose comments may be in any encoding; ``-`` is standard input.
 
-    :raises OSError, UnicodeDecodeError: it cannot be read.
+    :raises OSError: it cannot be read.
     """
-    return sys.stdin.read() if file == "-" else Path(file).read_text("utf-8")
+    standard_input = file == "-"
+    with open(
+        0 if standard_input else file, encoding="utf-8", errors="backslashreplace", closefd=not standard_input
+    ) as text:
+        return text.read()
 
 
 def _with_postfix(configuration: Configuration, text: str) -> Iterator[str]:

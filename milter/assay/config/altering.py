@@ -53,7 +53,7 @@ def alterations(parameters: Mapping[str, str], values: Mapping[str, str]) -> Ite
                 f"{setting}: 8-bit text becomes quoted-printable after the message is signed, which breaks the "
                 "signature; remove 8bitmime, or write disable_mime_output_conversion = yes"
             )
-        elif name == "smtp_line_length_limit" and value.isdigit() and 0 < int(value) < _LINE_OCTETS:
+        elif name == "smtp_line_length_limit" and re.fullmatch("[0-9]{1,9}", value) and 0 < int(value) < _LINE_OCTETS:
             yield (
                 f"{setting}: longer lines are broken after the message is signed, which breaks the signature; write "
                 f"smtp_line_length_limit = {_LINE_OCTETS}"

@@ -49,7 +49,9 @@ def parse(text: str) -> dict[str, str]:
     for line in text.splitlines():
         match = _LINE.fullmatch(line.rstrip())
         if match is None:
-            raise PostconfError(f"{line[:80]!r} is not a line that postconf prints; run: postconf | assay config check")
+            raise PostconfError(
+                f"{line[:80]!r} is not a line that postconf prints; run: postconf | assay config check --postconf -"
+            )
         found[match[1]] = match[2] or ""
     if not found:
         raise PostconfError("no parameters; run: postconf | assay config check --postconf -")
@@ -153,8 +155,8 @@ def _differing_actions(parameters: Mapping[str, str], own: Mapping[str, str]) ->
             )
         case _:
             yield f"milter_default_action = {action}: mail is lost or kept while assay does not answer; write tempfail"
-    version = parameters["milter_protocol"].split()[:1]
-    if version and version[0].isdigit() and int(version[0]) < 6:
+    version = re.match(r"[0-5](?![^\s,])", parameters["milter_protocol"])
+    if version:
         yield f"milter_protocol = {version[0]}: octets of header fields change on the way; write milter_protocol = 6"
 
 
@@ -217,5 +219,5 @@ def _for_postfix(ours: Endpoint, parameters: Mapping[str, str]) -> str:
 
 
 def _seconds(text: str) -> float | None:
-    match = re.fullmatch(r"([0-9]+)([smhdw]?)", text)
+    match = re.fullmatch(r"([0-9]{1,9})([smhdw]?)", text)
     return int(match[1]) * _SECONDS[match[2] or "s"] if match else None

@@ -64,8 +64,8 @@ def _fix_of_path(path: str, error: OSError) -> str:
         case errno.ECONNREFUSED:
             return "the socket is there, and no daemon: start it"
         case errno.EACCES:
-            user = pwd.getpwuid(os.geteuid()).pw_name
-            return f"{why}; or run this as root" if (why := obstacle(path, user)) else "run this as root"
+            why = obstacle(path, _owner(os.geteuid()))
+            return f"{why}; or run this as root" if why else "run this as root"
         case errno.ENOTDIR:
             return "what should be a directory is a file: write the path that milter.socket has"
         case errno.EPROTOTYPE:
@@ -122,11 +122,15 @@ def _allows(found: os.stat_result, bit: int, uid: int, groups: list[int]) -> boo
 def _owners(found: os.stat_result) -> str:
     """Owner, group and permissions, as an administrator writes them."""
     try:
-        owner = pwd.getpwuid(found.st_uid).pw_name
-    except KeyError:
-        owner = str(found.st_uid)
-    try:
         group = grp.getgrgid(found.st_gid).gr_name
     except KeyError:
         group = str(found.st_gid)
-    return f"{owner}:{group} {stat.S_IMODE(found.st_mode):04o}"
+    return f"{_owner(found.st_uid)}:{group} {stat.S_IMODE(found.st_mode):04o}"
+
+
+def _owner(uid: int) -> str:
+    """The name of a user; the number if it has none, as in a container."""
+    try:
+        return pwd.getpwuid(uid).pw_name
+    except KeyError:
+        return str(uid)

@@ -18,7 +18,7 @@ from assay.config.waits import drained_too_soon, needed, too_short
 _TIMES: Mapping[str, str] = {"C": "5m", "S": "10s", "R": "10s", "E": "5m"}
 _FILTER = re.compile(r"X([^,\s]+)\s*,(.*)")
 _OPTION = re.compile(r"O\s*([A-Za-z.]+)\s*(?:=\s*(.*))?")
-_TIME = re.compile(r"(?:([0-9]+)([smhdw]?))+")
+_TIME = re.compile(r"(?:[0-9]{1,9}[smhdw])*[0-9]{1,9}[smhdw]?")  # more digits than any time needs
 _SECONDS = {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86400, "w": 604800}
 _GOOD_FLAGS = "T4"  # a temporary error, for the command or for the session
 
