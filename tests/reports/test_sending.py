@@ -23,6 +23,7 @@ from assay.config.correspondence import reports_signing
 from assay.daemon.reporter import ReportTurns
 from assay.log import Log
 from assay.policy.addresses import Entries
+from assay.protocol import report
 from assay.reports import destinations
 from assay.reports.planning import days_to_plan
 from assay.session.outgoing import Outgoing, Signed
@@ -99,6 +100,18 @@ class TestOneReport:
             return record(rsa_key()).encode()
 
         assert dkimpy.verify(octets, dnsfunc=answer)
+
+    @pytest.mark.parametrize("clients", [1, 250])
+    def test_its_size_is_known_before_it_is_made(self, world: Reporting, clients: int) -> None:
+        """What a destination's limit is compared with."""
+        world.see(*(seen(number, client=f"192.0.2.{number}") for number in range(1, clients + 1)))
+        world.run()
+        ((_, _, octets),) = world.receiver.taken
+        message, _ = parsed(octets)
+        (attachment,) = message.iter_attachments()
+        file = attachment.get_payload(decode=True)
+        assert isinstance(file, bytes)
+        assert report.mail_size(len(file)) == pytest.approx(len(octets), abs=300)
 
     def test_its_bounce_address_names_the_delivery(self, world: Reporting) -> None:
         world.see(seen(1))

@@ -107,7 +107,7 @@ class Dispatch:
         with self._database.reading() as connection:
             dry_run = outbox.planned_days(connection).get(planned.day, True)
             _, text, _ = outbox.record_of(connection, planned.published[0])
-        size = path.stat().st_size * 3 // 2  # in base64, with the header
+        size = report.mail_size(path.stat().st_size)
         due = self.deliveries.due(planned, dmarc.parse(text.encode("ascii", "replace")), size, now)
         if dry_run and due:
             self._write_only(planned, described, now)

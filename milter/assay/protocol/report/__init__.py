@@ -49,7 +49,7 @@ from assay.protocol.report.options import (
 from assay.protocol.report.redaction import Redactor, Unredacted
 from assay.protocol.report.render import NAMESPACE, Schema, render
 from assay.protocol.report.report_mail import ReportMail, is_automatic, report_mail
-from assay.protocol.report.submission import aggregate_mail, compressed, file_name, report_id, subject
+from assay.protocol.report.submission import aggregate_mail, compressed, file_name, mail_size, report_id, subject
 
 __all__ = [
     "MAX_DESTINATIONS",
@@ -89,6 +89,7 @@ __all__ = [
     "failure_mail",
     "file_name",
     "is_automatic",
+    "mail_size",
     "parse_mailto",
     "published",
     "published_spf",

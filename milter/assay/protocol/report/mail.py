@@ -20,7 +20,7 @@ from assay.model.printable import escaped
 
 MAX_DISPLAY_NAME = 100  # characters of the organization's name in From
 _MAX_LINE = 998  # octets; RFC 5322, 2.1.1
-_BASE64_OCTETS = 57  # that make a line of 76 characters (RFC 2045, 6.8)
+BASE64_OCTETS = 57  # that make a line of 76 characters (RFC 2045, 6.8)
 _WORD_OCTETS = 42  # that make an encoded-word of 68 characters: a line with one has at most 76 (RFC 2047, 2)
 
 
@@ -88,7 +88,7 @@ def base64_lines(pieces: Iterable[bytes]) -> Iterator[bytes]:
     rest = b""
     for piece in pieces:
         rest += piece
-        whole = len(rest) - len(rest) % _BASE64_OCTETS
+        whole = len(rest) - len(rest) % BASE64_OCTETS
         if whole:
             yield encodebytes(rest[:whole]).replace(b"\n", b"\r\n")
             rest = rest[whole:]

@@ -15,11 +15,12 @@ from hashlib import sha256
 
 from assay.model.name import Domain, Mailbox
 from assay.protocol.report.aggregate import AggregateReport, PolicyPublished
-from assay.protocol.report.mail import Letterhead, Mail, base64_lines, header, text_part
+from assay.protocol.report.mail import BASE64_OCTETS, Letterhead, Mail, base64_lines, header, text_part
 
 _ID_LENGTH = 32  # hexadecimal digits: 128 bits
 #: The unique-id of a file name, which has to be the Report-ID too (RFC 9990, 3.1.4 and 3.5.2).
 _UNIQUE_ID = re.compile(r"[A-Za-z0-9]+")
+_AROUND = 1900  # octets of header, signature and note
 _GZIP = 16 + zlib.MAX_WBITS  # a header without file name and time (RFC 1952, 2.3)
 
 
@@ -92,6 +93,15 @@ def aggregate_mail(
         f'multipart/mixed;\r\n boundary="{boundary}"',
     )
     return Mail(fields, _parts(report, file, name, boundary))
+
+
+def mail_size(file_octets: int) -> int:
+    """How many octets the signed message with a file has, within some hundreds.
+
+    :param file_octets: of the file as `compressed` made it.
+    """
+    lines = -(-file_octets // BASE64_OCTETS)
+    return 4 * -(-file_octets // 3) + 2 * lines + _AROUND
 
 
 def _parts(report: AggregateReport, file: Iterable[bytes], name: str, boundary: str) -> Iterator[bytes]:
