@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 from sqlalchemy import event
 
+from assay.model.name import InvalidNameError
 from assay.store import outbox, suppressions
 from assay.store.database import Database, open_database
 from assay.store.outbox import DAY_SECONDS, ReportDelivery, ReportKind, ReportState
@@ -77,6 +78,39 @@ def test_a_suppression_ends(database: Database) -> None:
         assert suppressions.suppressed(connection, ["d@example.com", "example.com"], NOW - 1) is not None
         assert suppressions.suppressed(connection, ["d@example.com", "example.com"], NOW) is None
         assert suppressions.suppressed(connection, ["d@example.net", "example.net"], NOW) is not None
+
+
+@pytest.mark.parametrize(
+    ("text", "subject"),
+    [
+        ("D@Example.COM", "d@example.com"),
+        ('"D, E"@example.com', '"d, e"@example.com'),
+        ("B\xfccher.example.", "xn--bcher-kva.example"),
+    ],
+)
+def test_the_subject_of_a_suppression(text: str, subject: str) -> None:
+    assert suppressions.subject_of(text) == subject == suppressions.subject_of(subject)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "mailto:d@example.com",
+        "mailto:d@example.com!10m",
+        "d@example.com!10m",
+        "d@example.com, e@example.com",
+        "Ann <d@example.com>",
+        "https://example.com/",
+        "*.example.com",
+        '"d\0"@example.com',
+        '"d\n"@example.com',
+        "@example.com",
+        "",
+    ],
+)
+def test_what_is_neither_an_address_nor_a_domain_is_not_suppressed(text: str) -> None:
+    with pytest.raises(InvalidNameError):
+        suppressions.subject_of(text)
 
 
 @pytest.mark.parametrize(

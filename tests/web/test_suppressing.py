@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import html
 import re
 from collections.abc import Callable, Iterator
@@ -17,8 +18,10 @@ from assay.config.web import WebSection
 from assay.daemon.status import History
 from assay.log import Level, Log
 from assay.metrics import Pages
+from assay.store import outbox
 from assay.store import suppressions as stored
 from assay.store.database import open_database
+from assay.store.outbox import OutgoingReport, ReportDelivery, ReportState
 from assay.store.suppressions import Suppression
 from assay.web.access import Access, Proxies
 from assay.web.app import make_app
@@ -123,6 +126,10 @@ def test_whom_a_trusted_proxy_names_may_press_it_and_nobody_else(
         {"sec-fetch-site": "same-site"},
         {"origin": "https://evil.example"},
         {"origin": "null"},
+        {"origin": "http://page.example:8080"},
+        {"origin": "http://page.example.evil.example"},
+        {"origin": "http://evil.example/?http://page.example"},
+        {"sec-fetch-site": "cross-site", "origin": "http://page.example"},
     ],
 )
 def test_a_form_of_another_site_changes_nothing(browser: Made, section: StoreSection, headers: dict[str, str]) -> None:
@@ -163,8 +170,12 @@ def test_without_a_token_file_nobody_knows_the_key_of_forms() -> None:
         ({"subject": "no domain"}, "not an address or a domain"),
         ({"subject": "<script>@"}, "not an address or a domain"),
         ({"subject": ""}, "not an address or a domain"),
+        ({"subject": "mailto:d@example.com"}, "not an address or a domain"),
+        ({"subject": '"\0"@example.com'}, "not an address or a domain"),
+        ({"subject": "d" * 321 + "@example.com"}, "at most 320 characters"),
         ({"days": "0"}, "write a number of days from 1 to 36,500"),
         ({"days": "36501"}, "write a number of days from 1 to 36,500"),
+        ({"days": "0000000017"}, "write a number of days from 1 to 36,500"),
         ({"days": "1" * 20}, "write a number of days from 1 to 36,500"),
         ({"days": "soon"}, "write a number of days from 1 to 36,500"),
         ({"do": "drop"}, "does not say what to do"),
@@ -181,11 +192,72 @@ def test_what_cannot_be_done_is_said(browser: Made, section: StoreSection, field
     assert suppressions(section) == []
 
 
-def test_a_button_leads_back_to_a_page_of_ours_alone(browser: Made) -> None:
+@pytest.mark.parametrize(
+    "back",
+    [
+        "//evil.example/",
+        "/\\evil.example/",
+        "/\t/evil.example/",
+        "\\\\evil.example",
+        "https://evil.example/",
+        "evil",
+        "",
+    ],
+)
+def test_a_button_leads_back_to_a_page_of_ours_alone(browser: Made, back: str) -> None:
     someone = browser()
     someone.log_in()
-    form = {**form_of(someone.get("/reports").text, "days"), "subject": "example.com", "back": "//evil.example/"}
+    form = {**form_of(someone.get("/reports").text, "days"), "subject": "example.com", "back": back}
     assert someone.post(PATH, form).header("location") == "/overview"
+
+
+@pytest.mark.parametrize("origin", ["http://page.example", "https://page.example"])
+def test_a_browser_that_says_only_the_origin_is_believed(browser: Made, section: StoreSection, origin: str) -> None:
+    """The second: a proxy ends the TLS."""
+    someone = browser()
+    someone.log_in()
+    form = {**form_of(someone.get("/reports").text, "days"), "subject": "example.com"}
+    assert someone.post(PATH, form, {"origin": origin}).status == 303
+    assert [each.subject for each in suppressions(section)] == ["example.com"]
+
+
+def test_two_who_press_a_button_are_both_told_what_it_did(
+    browser: Made, section: StoreSection, logged: list[tuple[Level, str]]
+) -> None:
+    proxied = browser(token="", **PROXY)
+    names = [{"X-Remote-User": name} for name in ("ann", "bob")]
+    forms = [{**form_of(proxied.get("/reports", name).text, "days"), "subject": "example.com"} for name in names]
+    for name, form in zip(names, forms, strict=True):
+        assert proxied.post(PATH, form, name).status == 303
+    (found,) = suppressions(section)
+    assert found.why == "by the operator (bob)"
+    for name, form in zip(names, forms, strict=True):
+        assert proxied.post(PATH, {**form, "do": "lift"}, name).status == 303
+    assert suppressions(section) == []
+    assert [text for level, text in logged if level is Level.INFO] == [
+        f"page: {done}; asked for by {name} from 127.0.0.1"
+        for done, name in (
+            ("no reports go to example.com", "ann"),
+            ("no reports go to example.com", "bob"),
+            ("reports go to example.com again", "ann"),
+            ("example.com was not suppressed", "bob"),
+        )
+    ]
+
+
+def test_only_an_address_has_a_button(browser: Made, section: StoreSection) -> None:
+    """A record may have other URIs, and until the DNS has answered, those of addresses are listed as they are."""
+    with contextlib.closing(open_database(section.location)) as database, database.writing() as connection:
+        report = OutgoingReport("r1", 20_000, "example.com", (), ReportState.WAITING, "", 0, 0, 0, 1, 0)
+        outbox.insert_report(connection, report)
+        listed = ("d@example.com", "mailto:d@example.com", "mailto:e@example.com!10m", "https://example.com/")
+        added = [ReportDelivery("r1", each, "", ReportState.WAITING, "", 1, 0, 0, each) for each in listed]
+        outbox.replace_deliveries(connection, "r1", (), added)
+    someone = browser()
+    someone.log_in()
+    page = someone.get("/reports/r1").text
+    assert all(each in page for each in listed)
+    assert re.findall(r'name="subject" value="([^"]*)"', page) == ["d@example.com"]
 
 
 def test_where_the_database_cannot_be_written_there_is_no_button(

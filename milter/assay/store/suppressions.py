@@ -13,7 +13,7 @@ from msgspec import Struct
 from sqlalchemy import Connection, delete, or_, select
 from sqlalchemy.dialects import postgresql, sqlite
 
-from assay.model.name import Domain, parse_mailbox
+from assay.model.name import Domain, InvalidNameError, parse_mailbox
 from assay.store.outbox import MAX_TEXT
 from assay.store.schema import suppressions
 
@@ -32,9 +32,18 @@ class Suppression(Struct, frozen=True):
 def subject_of(text: str) -> str:
     """The subject of a suppression: an address in lower case, or a domain as an A-label.
 
-    :raises InvalidNameError: it is neither.
+    :raises InvalidNameError: it is neither, such as a URI, several addresses, or one with a name.
     """
-    return str(parse_mailbox(text)).lower() if "@" in text else Domain.parse_host(text).name
+    if "@" not in text:
+        return Domain.parse_host(text).name
+    if not text.isprintable():
+        raise InvalidNameError("a character that does not print")
+    mailbox = parse_mailbox(text)
+    Domain.parse_host(mailbox.domain.name)
+    subject = str(mailbox).lower()
+    if subject.startswith('"') and not text.startswith('"'):
+        raise InvalidNameError("a local part with a character that needs quotes")
+    return subject
 
 
 def suppress(connection: Connection, added: Suppression) -> None:

@@ -34,7 +34,11 @@ def may_change(site: Site) -> bool:
 
 
 def button(subject: str) -> Press | None:
-    """Suppresses a destination; None for what a form would not bring back as it is."""
+    """Suppresses a destination; None for a URI of a record, which is not an address."""
+    try:
+        suppressions.subject_of(subject)
+    except InvalidNameError:
+        return None
     return _press("Suppress", _STOP, subject)
 
 
@@ -86,7 +90,9 @@ def change(site: Site, form: Mapping[str, str], user: str) -> str:
     :raises ChangeError: it cannot be done.
     :raises UnavailableError: the database cannot be written now.
     """
-    asked = form.get("subject", "").strip()[:MAX_ARGUMENT]
+    asked = form.get("subject", "").strip()
+    if len(asked) > MAX_ARGUMENT:
+        raise ChangeError(f"an address has at most {MAX_ARGUMENT} characters")
     try:
         subject = suppressions.subject_of(asked)
     except InvalidNameError as error:
@@ -101,20 +107,20 @@ def change(site: Site, form: Mapping[str, str], user: str) -> str:
             _write(site, Suppression(subject, until, f"by the operator ({user})", now))
             return f"no reports go to {subject}" + (f" for {days} days" if days else "")
         case "lift":
-            _write(site, subject)
-            return f"reports go to {subject} again"
+            return f"reports go to {subject} again" if _write(site, subject) else f"{subject} was not suppressed"
         case _:
             raise ChangeError("the form does not say what to do")
 
 
-def _write(site: Site, changed: Suppression | str) -> None:
+def _write(site: Site, changed: Suppression | str) -> bool:
+    """Add a suppression, or remove that of a subject. Returns whether it made a difference."""
     database = open_store(site.configuration.store)
     try:
         with database.writing() as connection:
-            if isinstance(changed, Suppression):
-                suppressions.suppress(connection, changed)
-            else:
-                suppressions.unsuppress(connection, changed)
+            if isinstance(changed, str):
+                return suppressions.unsuppress(connection, changed)
+            suppressions.suppress(connection, changed)
+            return True
     finally:
         database.close()
 
@@ -122,6 +128,7 @@ def _write(site: Site, changed: Suppression | str) -> None:
 def _days(text: str) -> int:
     if not text:
         return 0
-    if not (text.isascii() and text.isdecimal() and 1 <= int(text[:9]) <= MAX_DAYS):
+    days = int(text) if text.isascii() and text.isdecimal() and len(text) < 10 else 0
+    if not 1 <= days <= MAX_DAYS:
         raise ChangeError(f"write a number of days from 1 to {MAX_DAYS:,}, or none for ever")
-    return int(text[:9])
+    return days
