@@ -6,9 +6,11 @@ parsedmarc reads what arrives.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import stat
+import time
 from collections.abc import Iterator, Mapping
 from email import message_from_bytes, policy
 from email.message import EmailMessage
@@ -25,6 +27,8 @@ from aiosmtpd.smtp import Session as SmtpSession
 
 from assay.config import Configuration, make_resolver, make_settings, make_trust
 from assay.config.correspondence import reports_redactor, reports_signing
+from assay.config.database import StoreBackend
+from assay.config.reports import ReportsSection
 from assay.daemon.reporter import ReportMeter, ReportTurns
 from assay.daemon.worker import session_maker
 from assay.log import Log
@@ -258,6 +262,12 @@ class TestOneReport:
         assert parsed(octets)["parsed_sample"]["subject"] == "Your parcel, ann.lee@receiver.example"
         world.database.close()
 
+    def test_a_reverse_path_that_is_too_long_is_not_the_null_one(self, world: Failing) -> None:
+        world.receive(mail_from=f"<{'a' * 300}@example.com>")
+        world.turn(DUE)
+        ((_, _, octets),) = world.receiver.taken
+        assert b"Original-Mail-From" not in octets
+
     def test_the_same_person_has_the_same_hash_in_all_reports(self, world: Failing) -> None:
         world.receive()
         world.receive(at=NOW + 3600)
@@ -475,6 +485,14 @@ class TestNotSent:
         world.write(with_failure(2, domain, ruf="mailto:f@example.com"))
         assert self.why(world) == "not a host name"
 
+    def test_switched_off_before_a_spool_was_written(self, world: Failing) -> None:
+        off = msgspec.structs.replace(world.configuration, reports=ReportsSection())
+        for configuration, headers in ((off, 0), (world.configuration, 1)):
+            row = with_failure(2 + headers, time=int(time.time() * 1000))
+            with contextlib.closing(StoreBackend(configuration)) as backend:
+                backend.write([row])
+            assert world.headers() == headers
+
     def test_its_header_is_gone(self, world: Failing) -> None:
         world.write(with_failure(2))
         with world.database.writing() as connection:
@@ -575,9 +593,13 @@ class TestTrouble:
         world.turn(DUE + 3600)
         assert world.failures()[0].state == "sent"
 
-    def test_a_sender_that_is_killed_sends_nothing_twice(self, tmp_path: Path, nameserver: NameServer) -> None:
+    @pytest.mark.parametrize(("limit", "sent"), [(100, 3), (3, 1)])
+    def test_a_sender_that_is_killed_sends_nothing_twice(
+        self, tmp_path: Path, nameserver: NameServer, limit: int, sent: int
+    ) -> None:
+        """And what it may have sent counts against the limits."""
         with Killing() as receiver:
-            world = Failing(tmp_path, nameserver, receiver, max_per_destination_an_hour=100)
+            world = Failing(tmp_path, nameserver, receiver, max_per_destination_an_hour=limit)
             world.write(*(with_failure(number, client=f"203.0.113.{number}") for number in range(2, 7)))
             for turn in range(3):
                 child = get_context("fork").Process(target=_turn, args=(world, DUE + turn * 20))
@@ -586,7 +608,8 @@ class TestTrouble:
                 child.join(60)
                 if turn < 2:
                     assert child.exitcode == -signal.SIGKILL
-            assert sorted(report.state for report in world.failures()) == ["given up"] * 2 + ["sent"] * 3
+            states = ["given up"] * 2 + ["not sent"] * (3 - sent) + ["sent"] * sent
+            assert sorted(report.state for report in world.failures()) == states
             sources = [parsed(octets)["source"]["ip_address"] for _, _, octets in receiver.taken]
             assert len(sources) == len(set(sources))
             assert world.headers() == 0

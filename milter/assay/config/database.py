@@ -38,7 +38,8 @@ class StoreBackend:
 
         section = configuration.store
         self._database = open_store(section)
-        self._writer = Writer(self._database, section.sample)
+        failure_reports = configuration.reports.failure.enabled
+        self._writer = Writer(self._database, section.sample, failure_reports=failure_reports)
         self._folding = Folding(self._database, configuration.own_domains)
         self._retention = Retention(section.messages_days, section.counts_days, section.received_days)
 

@@ -27,8 +27,15 @@ from assay.store.outbox import DAY_SECONDS, Connection, OutgoingReport, ReportKi
 
 _GENERATOR = f"assay/{__version__}"
 _HOUR_SECONDS = 3600
-#: What counts against the limits: in a dry run, what would have been sent does too.
-_COUNTED = (ReportState.SENT, ReportState.WAITING, ReportState.BOUNCED, ReportState.DRY_RUN)
+#: What counts against the limits: in a dry run, what would have been sent does too. What was given up may have been
+#: sent by a process that died.
+_COUNTED = (
+    ReportState.SENT,
+    ReportState.WAITING,
+    ReportState.BOUNCED,
+    ReportState.GIVEN_UP,
+    ReportState.DRY_RUN,
+)
 _FILE_MODE = 0o600
 _CLOSED = 1  # octets of a report in which no further message counts, before its size is known
 
@@ -195,7 +202,7 @@ def describe(incident: Incident, messages: int) -> report.FailureReport:
         incident.arrival,
         _GENERATOR,
         incident.client,
-        ReversePath.parse(row.mail_from),
+        ReversePath.parse(row.mail_from) if row.mail_from is not None else None,
         incident.queue,
         messages,
         report.FailedSignature(*row.signature) if row.signature is not None else None,

@@ -73,7 +73,7 @@ def _incident(verdict: Verdict, judged: dmarc.Evaluation, row: MessageRow, keepi
             failure.value,
             _DELIVERY.get(verdict.action, DeliveryResult.OTHER).value,
             authres.render(keeping.host, about)[:MAX_RESULTS],
-            path if len(path) <= MAX_TEXT else "",
+            path if len(path) <= MAX_TEXT else None,
             fields,
             complete,
             _members(signature[1]) if signature is not None and kind is not FailureKind.SPF else None,

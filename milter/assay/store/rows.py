@@ -122,7 +122,7 @@ class IncidentRow(Struct, frozen=True, array_like=True):
 
     :ivar failure: `assay.protocol.report.AuthFailure`, and `delivery` is a `DeliveryResult`.
     :ivar results: the value of an Authentication-Results field.
-    :ivar mail_from: the reverse-path.
+    :ivar mail_from: the reverse-path; None if it is longer than `MAX_TEXT`.
     :ivar header: name and value of each field, as received.
     :ivar complete: whether all fields are there.
     :ivar signature: d=, s= and i= of a signature that failed.
@@ -132,7 +132,7 @@ class IncidentRow(Struct, frozen=True, array_like=True):
     failure: str
     delivery: str
     results: str
-    mail_from: str
+    mail_from: str | None
     header: tuple[tuple[bytes, bytes], ...]
     complete: bool = True
     signature: tuple[str, str, str] | None = None

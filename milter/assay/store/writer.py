@@ -27,14 +27,23 @@ _DRAWN = 1 << 32
 class Writer:
     """Writes batches. Only one thread may use it at a time."""
 
-    def __init__(self, database: Database, sample: float = 1.0, clock: Callable[[], float] = time.time) -> None:
+    def __init__(
+        self,
+        database: Database,
+        sample: float = 1.0,
+        clock: Callable[[], float] = time.time,
+        *,
+        failure_reports: bool = True,
+    ) -> None:
         """
         :param sample: the share of messages that are kept one by one, 0 to 1.
         :param clock: Unix time in seconds.
+        :param failure_reports: whether any are made. If not, headers that a spool still has for them are dropped.
         """
         self._database = database
         self._kept = int(sample * _DRAWN)
         self._clock = clock
+        self._failure_reports = failure_reports
         self._statements = statements_of(database)
 
     def write(self, rows: Sequence[MessageRow]) -> int:
@@ -72,7 +81,7 @@ class Writer:
         self._statements.merge_published(connection, tallies.published)
         self._statements.add_counts(connection, tallies.counts)
         self._statements.add_groups(connection, tallies.report_groups)
-        failing = [row for row in rows if row.incident is not None]
+        failing = [row for row in rows if row.incident is not None] if self._failure_reports else []
         if failing:
             incidents.add(connection, failing, tallies.identities, int(self._clock()))
 
