@@ -168,6 +168,7 @@ def test_mail_to_more_recipients_than_are_kept_is_not_forwarded(sections: dict[s
     verdict = sent(sections, *others, "bob@a.example", last)
     assert not envelope_edits(verdict)
     assert 'srs=none srs.why="more than 1000 recipients, and the others were not looked at"' in log(verdict)
+    assert " rcpts=1001 rcpts.skipped=1 " in log(verdict)
     rule = forwarding_rule(True, 'rcpt.exists(r, r == "bob@a.example")')
     assert envelope_edits(sent(sections | rule, *others, "bob@a.example", last)), "a rule decides by those it sees"
 

@@ -15,6 +15,7 @@ from assay.model.message import split_message
 from assay.model.smtp import parse_address
 from assay.session import Session, Verdict
 from assay.session.delivery import Delivery, deliver
+from assay.session.transaction import MAX_RECIPIENTS
 from assay.store import kept as making
 from assay.store import rows
 from assay.store.kept import Keeping, message_row, new_id
@@ -83,6 +84,10 @@ class TestMessage:
         assert (row.sender_domain, row.author_domain, row.organizational_domain) == ("example.org",) * 3
         assert (row.recipient_count, row.recipient_domains) == (1, ("example.net",))
         assert (row.milliseconds, row.waits) == (20, (("eom", 20),))
+
+    def test_recipients_that_were_not_looked_at_are_counted(self) -> None:
+        recipients = tuple(f"<{number}@example.net>" for number in range(MAX_RECIPIENTS + 2))
+        assert kept(verdicts(recipients=recipients)[-1]).recipient_count == MAX_RECIPIENTS + 2
 
     def test_people_are_left_out_unless_wanted(self) -> None:
         verdict = verdicts(authenticated="ann", clients={"judge_authenticated": True})[-1]

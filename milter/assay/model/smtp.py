@@ -62,8 +62,8 @@ class Envelope(Struct, frozen=True):
     """One transaction's envelope.
 
     `recipients` are as in RCPT TO, without angle brackets. `authenticated` is the SASL login name, empty for none
-    (RFC 4954). `smtputf8` is whether MAIL asked for it (RFC 6531, 3.4). `more_recipients` is whether there were more
-    recipients than are kept.
+    (RFC 4954). `smtputf8` is whether MAIL asked for it (RFC 6531, 3.4). `further_recipients` is how many there were
+    beyond those that are kept.
     """
 
     reverse_path: ReversePath
@@ -71,4 +71,4 @@ class Envelope(Struct, frozen=True):
     queue_id: str = ""
     authenticated: str = ""
     smtputf8: bool = False
-    more_recipients: bool = False
+    further_recipients: int = 0

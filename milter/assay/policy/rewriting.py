@@ -142,7 +142,7 @@ def why_it_stays(envelope: Envelope, own: Entries) -> str:
     staying = next((path for path in envelope.recipients if not _has_domain(path) or own.hold(path)), "")
     if staying:
         return f"recipient {staying} is ours"
-    if envelope.more_recipients:
+    if envelope.further_recipients:
         return f"more than {len(envelope.recipients)} recipients, and the others were not looked at"
     return ""
 

@@ -94,7 +94,7 @@ class Transaction:
         self._publications = publications
         self._authserv_id = authserv_id
         self._recipients: list[str] = []
-        self._more_recipients = False
+        self._further_recipients = 0
         self._turned_back: dict[str, str] = {}  # the original sender by recipient
         self._began = now
         self._unread_received = b""
@@ -123,7 +123,7 @@ class Transaction:
         if len(self._recipients) < MAX_RECIPIENTS:
             self._recipients.append(path.removeprefix("<").removesuffix(">"))
         else:
-            self._more_recipients = True
+            self._further_recipients += 1
 
     def turn_back(self, recipient: str) -> bool:
         """Look whether the next recipient is an SRS address of ours, before `recipient` takes it.
@@ -220,7 +220,7 @@ class Transaction:
             self._envelope,
             queue_id=queue_id,
             recipients=tuple(self._recipients),
-            more_recipients=self._more_recipients,
+            further_recipients=self._further_recipients,
         )
 
     def end_of_message(self, *, queue_id: str, now: int, draw: float) -> Verdict:

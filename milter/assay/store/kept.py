@@ -99,7 +99,7 @@ def message_row(verdict: Verdict, keeping: Keeping, *, now: float, waits: Mappin
         "" if author_domain is None else author_domain.name,
         "" if organizational is None else organizational.name,
         _text(identifiers[0].unfolded) if identifiers else "",
-        len(envelope.recipients),
+        len(envelope.recipients) + envelope.further_recipients,
         _domains(envelope.recipients),
         assessment.exempt[:MAX_TEXT],
         verdict.action.value,
