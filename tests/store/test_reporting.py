@@ -94,6 +94,25 @@ def test_who_is_first_on_one_side_only_has_figures_on_both(database: Database) -
     ]
 
 
+def test_domains_and_records_are_bounded(both: Database, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without domains of ours, strangers choose both, and a database takes so many values in a question and no more."""
+    report = replace(aggregate("9"), domain="other.example")
+    rows = tuple(replace(each, author_domain="other.example", count=1) for each in report.rows[:1])
+    with both.writing() as connection:
+        received.keep(connection, SENDER, replace(report, rows=rows), now=shapes.END)
+
+    def of_others() -> list[SeenBeside]:
+        with both.reading() as connection:
+            found = reporting.beside(connection, DAYS, (), by_source=False)
+        return [each for each in found if each.domain == "other.example"]
+
+    assert of_others() == [SeenBeside("other.example", "", passing=1, own_passing=1)]
+    monkeypatch.setattr(reporting, "MAX_RECORDS", 0)
+    assert of_others() == [SeenBeside("other.example", "", passing=1)]
+    monkeypatch.setattr(reporting, "MAX_DOMAINS", 1)
+    assert of_others() == [], "the domain of which fewer messages were reported"
+
+
 def test_what_reports_say_about_each_day(both: Database) -> None:
     with both.reading() as connection:
         assert reporting.received_daily(connection, DAYS, "aggregate") == [

@@ -21,6 +21,8 @@ from assay.store.received import ReportSummary, row_values, select_summaries
 from assay.store.schema import published, received_reports, received_rows, report_groups, reports
 
 DAY_MILLISECONDS = 86_400_000
+MAX_DOMAINS = 1000  # that others report about, our choice: without domains of ours, they may be any
+MAX_RECORDS = 10_000  # of DMARC, our choice: the newest of these domains
 MAX_REASONS = 30  # our choice: whys have numbers and addresses in them, so there may be one for each report
 
 
@@ -99,16 +101,16 @@ def beside(
 ) -> list[SeenBeside]:
     """What others and we saw, by author domain or by author domain and client: those with the most messages.
 
-    :param domains: with the policies; all that reports came in about if empty.
+    :param domains: with the policies; if empty, those that most messages were reported of, at most `MAX_DOMAINS`.
     :param most: how many of what others saw, and as many of what we saw.
     """
-    wanted = tuple(domains) or tuple(
-        connection.execute(
-            select(received_rows.c.domain).where(_between(received_rows.c.day, days)).distinct()
-        ).scalars()
-    )
-    policies = tuple(connection.execute(select(published.c.id).where(published.c.domain.in_(wanted))).scalars())
     theirs, ours = received_rows.c, report_groups.c
+    reported = select(theirs.domain).where(_between(theirs.day, days)).group_by(theirs.domain)
+    most_reported = reported.order_by(func.sum(theirs.count).desc(), theirs.domain).limit(MAX_DOMAINS)
+    wanted = tuple(domains) or tuple(connection.execute(most_reported).scalars())
+    of_wanted = select(published.c.id).where(published.c.domain.in_(wanted))
+    newest = of_wanted.order_by(published.c.last_seen.desc(), published.c.id).limit(MAX_RECORDS)
+    policies = tuple(connection.execute(newest).scalars())
     of_others = (theirs.author_domain, theirs.source)[: 1 + by_source]
     of_ours = (ours.author_domain, ours.client)[: 1 + by_source]
     queries = (
