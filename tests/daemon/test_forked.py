@@ -70,3 +70,42 @@ def test_who_does_not_wait_any_more_ends_it() -> None:
         assert work.cancelled()
 
     asyncio.run(leave())
+
+
+def test_those_that_it_has_forked_end_with_it() -> None:
+    """Otherwise a client that leaves in the middle of each mail would leave a process for each."""
+    reading, writing = os.pipe()
+
+    def fork() -> bytes:
+        inner, outer = os.pipe()
+        if os.fork():
+            os.read(inner, 1)  # what it has forked runs
+            signal.pause()
+        descriptor = os.open(f"/proc/{parent}/fd/{writing}", os.O_WRONLY)  # open for as long as it lives
+        os.write(descriptor, b"x")
+        os.write(outer, b"x")
+        signal.pause()
+        os._exit(os.EX_OK)
+
+    parent = os.getpid()
+    with pytest.raises(ForkedError, match=r"it took longer than 1 s"):
+        asyncio.run(forked(fork, 1))
+    os.close(writing)
+    with open(reading, "rb") as file:
+        assert file.read() == b"x", "the end is seen"
+
+
+def test_half_an_answer_is_none() -> None:
+    def die_while_writing() -> bytes:
+        whole = os.write
+
+        def half(descriptor: int, octets: memoryview) -> int:
+            whole(descriptor, octets[:10])
+            os.kill(os.getpid(), signal.SIGKILL)
+            return 0
+
+        os.write = half  # type: ignore[assignment]
+        return b"x" * 1000
+
+    with pytest.raises(ForkedError, match="its process died: Killed"):
+        asyncio.run(forked(die_while_writing, 20))

@@ -21,7 +21,8 @@ class ForkedError(Exception):
 
 
 async def forked(work: Callable[[], bytes], seconds: float) -> bytes:
-    """Call a function in a new process, and return what it returns. If the caller is cancelled, the process ends.
+    """Call a function in a new process, and return what it returns. If the caller is cancelled, the process ends,
+    and so do those that it has forked.
 
     The function finds all modules and values, and no file, socket or pipe of this process: only what it opens itself.
 
@@ -40,6 +41,8 @@ async def forked(work: Callable[[], bytes], seconds: float) -> bytes:
     if not process:
         _work(work, writing)
     os.close(writing)
+    with contextlib.suppress(OSError):  # it has ended, or done so itself
+        os.setpgid(process, process)
     try:
         async with asyncio.timeout(seconds):
             answer = await _answer(reading)
@@ -48,8 +51,10 @@ async def forked(work: Callable[[], bytes], seconds: float) -> bytes:
     finally:
         os.close(reading)
         with contextlib.suppress(ProcessLookupError):
-            os.kill(process, signal.SIGKILL)  # it has answered, or is not to go on
-        os.waitpid(process, 0)
+            os.killpg(process, signal.SIGKILL)  # it has answered, or is not to go on; nor are those that it has forked
+        _, status = os.waitpid(process, 0)
+    if os.WIFSIGNALED(status):  # what it wrote may be cut off
+        raise ForkedError(f"its process died: {signal.strsignal(os.WTERMSIG(status))}")
     if answer[:1] == _DONE:
         return answer[1:]
     raise ForkedError(answer[1:].decode("utf-8", "replace") or "its process died")
@@ -77,6 +82,7 @@ async def _answer(reading: int) -> bytes:
 
 def _work(work: Callable[[], bytes], writing: int) -> NoReturn:
     try:
+        os.setpgid(0, 0)
         most, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
         os.closerange(_FIRST_DESCRIPTOR, writing)
         os.closerange(writing + 1, most)

@@ -8,6 +8,7 @@ import io
 import json
 import os
 import resource
+import signal
 import socket
 import subprocess
 import sys
@@ -225,6 +226,37 @@ def test_what_takes_too_long_is_given_up(monkeypatch: pytest.MonkeyPatch) -> Non
     monkeypatch.setattr(confining, "MAX_WAIT_SECONDS", 0.3)
     with pytest.raises(UnreadableError, match=r"longer than 0\.3 s"):
         confined(lambda: time.sleep(60) or b"")
+
+
+@pytest.mark.parametrize(
+    ("number", "expected"),
+    [
+        (signal.SIGTERM, (ChildProcessError, "was ended: Terminated")),
+        (signal.SIGKILL, (ChildProcessError, "was ended: Killed")),
+        (signal.SIGSEGV, (UnreadableError, "MiB of memory")),
+    ],
+)
+@pytest.mark.parametrize("writing", [True, False])
+def test_who_is_killed_does_not_make_a_report_unreadable(
+    number: int, expected: tuple[type[Exception], str], writing: bool
+) -> None:
+    """By a person, or by the kernel for want of memory: it can be read another time. Half an answer is none."""
+
+    def die() -> bytes:
+        whole = os.write
+
+        def half(descriptor: int, octets: memoryview) -> int:
+            whole(descriptor, octets[:10])
+            os.kill(os.getpid(), number)
+            return 0
+
+        os.write = half  # type: ignore[assignment]
+        if not writing:
+            os.kill(os.getpid(), number)
+        return b"x" * 1000
+
+    with pytest.raises(expected[0], match=expected[1]):
+        confined(die)
 
 
 def test_the_child_can_open_nothing() -> None:

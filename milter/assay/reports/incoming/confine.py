@@ -28,6 +28,8 @@ MAX_WAIT_SECONDS = 300  # for a child that waits for a busy machine
 MAX_RESULT_OCTETS = 64 * 1024 * 1024  # our choice: the values take less than the report
 
 _FIRST_DESCRIPTOR = 3  # after those of input and output
+_STOPS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
+_FROM_OUTSIDE = (*_STOPS, signal.SIGKILL)  # the kernel sends the last when the memory of the unit is used up
 _DONE, _TOO_LARGE, _BUG = b"d", b"m", b"b"
 
 
@@ -38,7 +40,7 @@ def confined(work: Callable[[], bytes]) -> bytes:
 
     :raises UnreadableError: it took more than the bounds allow.
     :raises RuntimeError: it raised an exception, which is a bug; the message is its traceback.
-    :raises OSError: there is no process or descriptor left.
+    :raises OSError: there is no process or descriptor left, or somebody has ended the child.
     """
     reading, writing = os.pipe()
     try:
@@ -60,12 +62,16 @@ def confined(work: Callable[[], bytes]) -> bytes:
     if answer is None:
         raise UnreadableError(f"reading it takes longer than {MAX_WAIT_SECONDS} s")
     kind, result = answer[:1], answer[1:]
+    if os.WIFSIGNALED(status) and kind != _TOO_LARGE:  # what it wrote may be cut off
+        kind, number = b"", os.WTERMSIG(status)
+        if number == signal.SIGXCPU:
+            raise UnreadableError(f"reading it takes more than {MAX_CPU_SECONDS} s of CPU")
+        if number in _FROM_OUTSIDE:
+            raise ChildProcessError(f"the process that reads it was ended: {signal.strsignal(number)}")
     if kind == _DONE:
         return result
     if kind == _BUG:
         raise RuntimeError(result.decode("utf-8", "replace"))
-    if not kind and os.WIFSIGNALED(status) and os.WTERMSIG(status) in (signal.SIGXCPU, signal.SIGKILL):
-        raise UnreadableError(f"reading it takes more than {MAX_CPU_SECONDS} s of CPU")
     raise UnreadableError(f"reading it takes more than {MAX_MEMORY_MIB} MiB of memory")  # also where a library aborted
 
 
@@ -87,7 +93,7 @@ def _work(work: Callable[[], bytes], writing: int) -> NoReturn:
     answer = _TOO_LARGE
     try:
         try:
-            for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+            for number in _STOPS:
                 signal.signal(number, signal.SIG_DFL)
             warnings.simplefilter("ignore")
             os.environ["TZ"] = "UTC"
@@ -125,4 +131,6 @@ def _confine() -> None:
     ):
         _, hard = resource.getrlimit(what)
         most = most if hard == resource.RLIM_INFINITY else min(most, hard)
-        resource.setrlimit(what, (most, most))
+        # The bound of CPU is that of SIGXCPU, which comes from nowhere else. SIGKILL would follow a second later.
+        later = most + 1 if what == resource.RLIMIT_CPU and hard != most else most
+        resource.setrlimit(what, (most, later))
