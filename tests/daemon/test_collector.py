@@ -7,6 +7,7 @@ import contextlib
 import gzip
 import os
 import re
+import signal
 import smtplib
 import socket
 import time
@@ -25,6 +26,7 @@ from assay.store.database import Database, open_database
 from assay.store.outbox import OutgoingReport, ReportDelivery, ReportState
 from assay.store.received import DAY_SECONDS
 from reports.incoming import shapes
+from reports.incoming.test_hostile import with_records
 from running import PATIENCE, Daemon
 
 DAY = shapes.BEGIN // DAY_SECONDS
@@ -230,8 +232,45 @@ class TestLmtp:
         assert "error" not in daemon.log().replace("on_error", "")
 
 
-def test_while_the_store_is_away_the_mta_is_told_to_come_again(tmp_path: Path) -> None:
+def descendants(process: int) -> list[int]:
+    """The processes that it has forked, and those that these have, the first ones first."""
+    try:
+        children = Path(f"/proc/{process}/task/{process}/children").read_text().split()
+    except OSError:  # it has ended
+        return []
+    return [found for child in map(int, children) for found in (child, *descendants(child))]
+
+
+@pytest.mark.parametrize("who", ["daemon", "reader", "all"])
+def test_who_is_ended_in_the_middle_of_a_mail_loses_none(tmp_path: Path, who: str) -> None:
+    mail = shapes.mail(gzip.compress(with_records(10_000)))
     with Collecting(tmp_path) as daemon:
+        with contextlib.closing(daemon.client()) as client:
+            before = set(descendants(daemon.pid))
+            client.mail("")
+            client.rcpt(TO)
+            client.docmd("DATA")
+            client.sock.sendall(mail + b"\r\n.\r\n")
+            deadline = time.monotonic() + PATIENCE
+            while len(new := [each for each in descendants(daemon.pid) if each not in before]) < 2:
+                assert time.monotonic() < deadline
+            taking, reading = new  # one talks to the database, and one that it has forked reads
+            collector = int(Path(f"/proc/{taking}/stat").read_text().rpartition(")")[2].split()[1])
+            for process in {"daemon": [daemon.pid], "reader": [reading], "all": [collector, taking, reading]}[who]:
+                os.kill(process, signal.SIGTERM)
+            try:
+                code = client.getreply()[0]
+            except smtplib.SMTPServerDisconnected:
+                code = 0
+        kept, unreadable = daemon.stored()
+        assert (len(kept), unreadable) == (1 if code == 250 else 0, [])
+        assert code == {"daemon": 250, "reader": 451, "all": 0}[who]
+
+
+def test_while_the_store_is_away_the_mta_is_told_to_come_again(tmp_path: Path) -> None:
+    with Collecting(tmp_path, keep_unreadable=f"{tmp_path}/missing/unreadable") as daemon:
+        daemon.deliver(b"lunch?")
+        assert f"keep_unreadable: {tmp_path}/missing/unreadable: No such file or directory" in daemon.log()
         daemon.client().close()
         for file in (tmp_path / "store").glob("store.sqlite*"):
             file.rename(f"{file}.away")
@@ -240,4 +279,7 @@ def test_while_the_store_is_away_the_mta_is_told_to_come_again(tmp_path: Path) -
             client.sendmail("", [TO], REPORT)
         assert raised.value.smtp_code == 451
         assert "collector: mails with reports are deferred: " in daemon.log()
-        assert daemon.figures() == {"incoming_deferred_total": 1}
+        assert daemon.figures() == {
+            'incoming_reports_total{kind="unknown",outcome="unreadable"}': 1,
+            "incoming_deferred_total": 1,
+        }

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import socket
 import time
 from collections.abc import Awaitable, Callable
@@ -129,3 +130,39 @@ def test_the_end_does_not_wait_for_a_client_for_ever(tmp_path: Path) -> None:
         assert 0.3 <= time.monotonic() - began < 5
 
     serve(tmp_path, never, talk)
+
+
+def test_a_client_that_does_not_read_loses_its_place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(lmtp, "PATIENCE_SECONDS", 0.3)
+
+    async def talk(server: LmtpServer, _reader: asyncio.StreamReader, _writer: asyncio.StreamWriter) -> None:
+        with socket.socket(socket.AF_UNIX) as client:
+            client.setblocking(False)
+            client.connect(f"{tmp_path}/lmtp.sock")
+            began = asyncio.get_running_loop().time()
+            while asyncio.get_running_loop().time() < began + 0.2:  # the server stops to read when nobody reads from it
+                with contextlib.suppress(BlockingIOError):
+                    client.send(b"NOOP\r\n" * 10_000)
+                await asyncio.sleep(0)
+            while server.clients:
+                await asyncio.sleep(0.01)
+
+    serve(tmp_path, quickly, talk)
+
+
+def test_a_bug_makes_the_mta_come_again(tmp_path: Path) -> None:
+    """Any reply of the class 5 would make it bounce the mail, and what follows is no command."""
+    told: list[object] = []
+
+    async def fail(recipient: str, mail: bytes) -> str:
+        raise KeyError(recipient)
+
+    async def talk(_: LmtpServer, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        asyncio.get_running_loop().set_exception_handler(lambda _, context: told.append(repr(context["exception"])))
+        writer.write(BEGIN + b"\r\n.\r\nVRFY x\r\n")
+        await until(reader, b"354")
+        assert (await reader.readline()).startswith(b"421 4.3.0 ")
+        assert await reader.read() == b""
+
+    serve(tmp_path, fail, talk)
+    assert told == ["KeyError('a@example.org')"]

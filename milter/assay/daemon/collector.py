@@ -30,6 +30,7 @@ from assay.daemon.meter import LogMeter
 from assay.daemon.seldom import Seldom
 from assay.log import Log
 from assay.metrics.page import name_of
+from assay.model.printable import marked
 from assay.store.destination import UnavailableError
 
 if TYPE_CHECKING:  # the libraries for it are loaded in the process of the collector only
@@ -106,7 +107,8 @@ class Collector:
         self._configuration = configuration
         self._log = log
         self._turns = asyncio.Semaphore(MAX_TAKING)
-        self._seldom = Seldom()
+        self._deferring = Seldom()
+        self._setting_aside = Seldom()
         for outcome in ("stopped", "warning", "unknown"):
             self._page.add(name_of("incoming_bounces", outcome), 0)
         for kind_of_report in ("aggregate", "failure", "tls"):
@@ -142,13 +144,13 @@ class Collector:
 
     def refused(self, recipient: str) -> None:
         """A mail was larger than is taken."""
-        about = f" for {recipient[:_LOCAL_OCTETS]}" if recipient else ""
+        about = f" for {marked(recipient[:_LOCAL_OCTETS])}" if recipient else ""
         self._report("unknown", "unreadable", f"a mail{about} is larger than is taken, and was refused")
 
     def _note(self, delivered: DeliveredMail) -> None:
         for bug in delivered.bugs:
             self._log.error(f"collector: a bug in reading a report, which is kept as unreadable: {_last_line(bug)}")
-        if delivered.trouble and self._seldom.due(time.monotonic()):
+        if delivered.trouble and self._setting_aside.due(time.monotonic()):
             self._log.warning(f"reports.incoming.keep_unreadable: {delivered.trouble}")
         if delivered.bounce:
             self._page.add(name_of("incoming_bounces", delivered.bounce))
@@ -162,7 +164,7 @@ class Collector:
 
     def _defer(self, why: str) -> str:
         self._page.add("incoming_deferred")
-        if self._seldom.due(time.monotonic()):
+        if self._deferring.due(time.monotonic()):
             self._log.warning(f"collector: mails with reports are deferred: {why}")
         return "451 4.3.0 the store cannot be used now; try again later"
 

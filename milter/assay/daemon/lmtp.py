@@ -141,6 +141,10 @@ class _Connection(LMTP):
             else:
                 self.transport.close()
 
+    def _timeout_cb(self) -> None:
+        """Nothing came in time. A client that does not read either would keep its place until it did."""
+        self.end(at_once=True)
+
     async def push(self, status: Any) -> None:
         """Send a reply, with an enhanced status code (RFC 2033, 5)."""
         text = status.decode() if isinstance(status, bytes) else status
@@ -178,6 +182,12 @@ class _Connection(LMTP):
             self._reset_timeout(ANSWER_SECONDS)
             await self.push(await self._owner.take(self.envelope.rcpt_tos[0], mail))
             self._reset_timeout()
+        except ConnectionError:
+            raise
+        except Exception as error:  # a bug, or no memory: the library's reply would make the MTA bounce the mail
+            self.loop.call_exception_handler({"message": "a mail could not be taken", "exception": error})
+            await self.push("421 4.3.0 the mail could not be taken; the log has the reason")
+            raise asyncio.CancelledError from None  # the rest of the mail is no command
         finally:
             self.is_taking = False
             self._set_post_data_state()  # type: ignore[no-untyped-call]  # the library's

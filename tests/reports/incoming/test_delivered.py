@@ -34,6 +34,7 @@ OURS = "bounces@example.org"
         ("Bounces+3F0C@EXAMPLE.org", "3f0c"),
         ("bounces@example.org", ""),
         ("bounces+" + "a" * 1000 + "@example.org", "a" * 64),
+        ("bounces+\0\x1b[31m\udcff@example.org", "??[31m?"),
         ("dmarc@example.org", None),
         ("bounces-3f0c@example.org", None),
         ("bounces+3f0c@other.example", None),
@@ -75,6 +76,9 @@ def test_the_newest_mails_are_kept_and_files_of_others_stay(
 ) -> None:
     monkeypatch.setattr(setting, bound, value)
     (tmp_path / "notes").write_bytes(b"x" * 100)
+    killed = tmp_path / f".{'0' * 32}.eml.17"  # in the middle of it
+    killed.write_bytes(b"mail")
+    os.utime(killed, (0, 0))
     for number in range(5):
         for _ in range(2):
             put(tmp_path, b"mail %d" % number, number)

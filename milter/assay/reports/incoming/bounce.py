@@ -5,6 +5,8 @@ from __future__ import annotations
 
 import re
 
+from assay.model.printable import marked
+
 MAX_TOKEN = 64  # characters, our choice: ours have 16
 
 #: Of a delivery status notification (RFC 3464, 2.3.3).
@@ -16,14 +18,14 @@ def bounce_token(recipient: str, bounces: str) -> str | None:
 
     :param recipient: of the mail.
     :param bounces: ``reports.bounces``.
-    :returns: the token, which is empty for an address without; None for another address.
+    :returns: the token, printable; empty for an address without; None for another address.
     """
     local_part, at, domain = recipient.lower().rpartition("@")
     ours, _, our_domain = bounces.lower().rpartition("@")
     name, _, token = local_part.partition("+")
     if not at or not ours or (name, domain) != (ours, our_domain):
         return None
-    return token[:MAX_TOKEN]
+    return marked(token[:MAX_TOKEN])
 
 
 def is_warning(mail: bytes) -> bool:

@@ -15,7 +15,8 @@ MAX_FILES = 1000  # our choice, as many as the database lists
 MAX_OCTETS = 256 * 1024 * 1024  # of all of them, our choice: eight of the largest, and thousands of most
 
 _MODE, _DIRECTORY_MODE = 0o640, 0o750
-_NAME = re.compile(r"[0-9a-f]{32}\.eml")
+#: Also one that was not written to its end, because its process was killed.
+_NAME = re.compile(r"[0-9a-f]{32}\.eml|\.[0-9a-f]{32}\.eml\.[0-9]+")
 
 
 def set_aside(directory: Path, mail: bytes) -> Path:
