@@ -130,6 +130,17 @@ def test_a_maildir_is_read_once(shell: Shell) -> None:
     assert shell(maildir) == ""
 
 
+def test_what_is_no_file_in_a_maildir_is_left_alone(shell: Shell) -> None:
+    maildir = shell.maildir()
+    (maildir / "new" / "1.link.host").symlink_to(shell.file("secret", b"of another user"))
+    (maildir / "new" / "2.nothing.host").symlink_to(shell.folder / "missing")
+    (maildir / "new" / "3.folder.host").mkdir()
+    os.mkfifo(maildir / "new" / "4.pipe.host")
+    assert shell(maildir) == ""
+    assert len(list((maildir / "new").iterdir())) == 4
+    assert shell.stored() == ([], [])
+
+
 def test_a_field_of_ours_counts_in_a_mail_that_was_delivered_and_not_in_a_file(shell: Shell) -> None:
     authenticated = b"Authentication-Results: mx.example.org; dmarc=pass header.from=reporter.example\r\n"
     mail = authenticated + shapes.mail(shapes.GOOGLE.encode())

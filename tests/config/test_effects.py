@@ -712,7 +712,8 @@ def collecting(world: World) -> object:
 
 def set_aside(world: World) -> object:
     """What becomes of a mail that is no report."""
-    deliver(world.configuration, "dmarc@example.org", b"lunch?", now=NOW)
+    delivered = deliver(world.configuration, "dmarc@example.org", b"lunch?", now=NOW)
+    assert (delivered.trouble, delivered.bugs) == ("", ())
     return sorted(path.name for path in Path(world.configuration.reports.incoming.keep_unreadable).glob("*.eml"))
 
 

@@ -21,7 +21,8 @@ def new_mails(maildir: Path) -> Iterator[Path]:
     :raises OSError: the maildir cannot be read.
     """
     for path in sorted((maildir / "new").iterdir()):
-        if path.is_file() and not path.name.startswith("."):
+        # No MTA delivers a symbolic link, and one can lead to what is no mail, and not the owner's.
+        if path.is_file() and not path.is_symlink() and not path.name.startswith("."):
             yield path
 
 
