@@ -8,6 +8,7 @@ raise its count. What it is made of is removed when the report has come to its e
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from hashlib import blake2b
 
@@ -57,9 +58,18 @@ def add(connection: Connection, rows: Sequence[MessageRow], identities: Mapping[
     for row in rows:
         if row.time // 1000 >= now - KEPT_SECONDS:  # others were in a spool for long, and nobody waits for them
             found.setdefault(_report_id(row), []).append(row)
+    waiting: Counter[str] | None = None  # counted once: a flood of failures has hundreds of kinds in a batch
     for identifier, several in sorted(found.items()):  # sorted: hosts lock rows in the same order
-        if not _count(connection, identifier, len(several)):
-            _start(connection, identifier, several, identities, now)
+        if _count(connection, identifier, len(several)):
+            continue
+        if waiting is None:
+            waiting = _waiting(connection)
+        first = min(several, key=lambda row: row.time)
+        assert first.dmarc is not None  # noqa: S101  # see _report_id
+        domain = first.dmarc.published.domain
+        if waiting.total() < MAX_WAITING and waiting[domain] < MAX_WAITING_OF_A_DOMAIN:
+            waiting[domain] += 1
+            _start(connection, identifier, first, len(several), identities, now)
 
 
 def _report_id(row: MessageRow) -> str:
@@ -96,32 +106,30 @@ def _count(connection: Connection, identifier: str, messages: int) -> bool:
 def _start(
     connection: Connection,
     identifier: str,
-    rows: Sequence[MessageRow],
+    first: MessageRow,
+    messages: int,
     identities: Mapping[PublishedRow, int],
     now: int,
 ) -> None:
-    first = min(rows, key=lambda row: row.time)
     assert first.dmarc is not None  # noqa: S101  # see _report_id
     assert first.incident is not None  # noqa: S101
-    domain, arrival = first.dmarc.published.domain, first.time // 1000
-    if _waiting(connection) >= MAX_WAITING or _waiting(connection, domain) >= MAX_WAITING_OF_A_DOMAIN:
-        return
+    arrival = first.time // 1000
     planned = OutgoingReport(
         identifier,
         arrival // DAY_SECONDS,
-        domain,
+        first.dmarc.published.domain,
         (identities[first.dmarc.published],),
         ReportState.WAITING,
         "",
         arrival + COLLECT_SECONDS,
         arrival,
         now,
-        len(rows),
+        messages,
         0,
         ReportKind.FAILURE,
     )
     if not insert_report(connection, planned):  # another host was faster
-        _count(connection, identifier, len(rows))
+        _count(connection, identifier, messages)
         return
     dmarc = first.dmarc
     incident = Incident(
@@ -130,11 +138,12 @@ def _start(
     connection.execute(incidents.insert().values(report=identifier, time=first.time, content=_encoder.encode(incident)))
 
 
-def _waiting(connection: Connection, domain: str = "") -> int:
-    conditions = [reports.c.state == ReportState.WAITING, reports.c.kind == ReportKind.FAILURE]
-    if domain:
-        conditions.append(reports.c.domain == domain)
-    return int(connection.execute(select(func.count()).select_from(reports).where(*conditions)).scalar() or 0)
+def _waiting(connection: Connection) -> Counter[str]:
+    """How many failure reports wait about each policy domain."""
+    query = select(reports.c.domain, func.count()).where(
+        reports.c.state == ReportState.WAITING, reports.c.kind == ReportKind.FAILURE
+    )
+    return Counter({domain: int(count) for domain, count in connection.execute(query.group_by(reports.c.domain))})
 
 
 def incident_of(connection: Connection, identifier: str) -> Incident | None:
