@@ -8,10 +8,11 @@ import itertools
 import pytest
 from sqlalchemy import Table, Text, func, insert, select, text
 
-from assay.store import retention, schema
+from assay.store import retention, schema, suppressions
 from assay.store.database import Database
 from assay.store.retention import GROUP_DAYS, SEEN_DAYS, Retention, prune
 from assay.store.rows import AnswerRow, DmarcRow, MessageRow, PublishedRow
+from assay.store.suppressions import Suppression
 from assay.store.tallies import DAY_MILLISECONDS
 from assay.store.writer import Writer
 from report_world import with_failure
@@ -125,6 +126,23 @@ def test_headers_for_failure_reports_go_after_a_day(database: Database) -> None:
         prune(database, KEPT, now + seconds)
         with database.reading() as connection:
             assert connection.execute(select(func.count()).select_from(schema.incidents)).scalar() == left_over
+
+
+def test_a_suppression_goes_a_week_after_its_end(database: Database) -> None:
+    now, week = int(TODAY), 7 * 86_400
+    ends = {
+        "forever.example": 0,
+        "in-force.example": now + 1,
+        "over.example": now - week + 1,
+        "old.example": now - week,
+    }
+    with database.writing() as connection:
+        for subject, until in ends.items():
+            suppressions.suppress(connection, Suppression(subject, until, "", 1))
+    prune(database, KEPT, TODAY)
+    with database.reading() as connection:
+        found = {each.subject for each in suppressions.all_suppressions(connection)}
+    assert found == {"forever.example", "in-force.example", "over.example"}
 
 
 def test_one_host_prunes_for_all(database: Database) -> None:

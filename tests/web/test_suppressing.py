@@ -26,7 +26,7 @@ from assay.store.suppressions import Suppression
 from assay.web.access import Access, Proxies
 from assay.web.app import make_app
 from assay.web.site import open_site
-from assay.web.suppressing import PATH
+from assay.web.suppressing import PATH, ROWS
 
 Made = Callable[..., Browser]
 PROXY = {"user_header": "X-Remote-User", "trusted_proxies": ("127.0.0.1",)}
@@ -243,6 +243,17 @@ def test_two_who_press_a_button_are_both_told_what_it_did(
             ("example.com was not suppressed", "bob"),
         )
     ]
+
+
+def test_of_many_that_are_suppressed_some_are_shown(browser: Made, section: StoreSection) -> None:
+    with contextlib.closing(open_database(section.location)) as database, database.writing() as connection:
+        for number in range(ROWS + 1):
+            stored.suppress(connection, Suppression(f"d{number:04}.example", number, "it refused a report", 1))
+    someone = browser()
+    someone.log_in()
+    page = someone.get("/reports").text
+    assert page.count("over: it refused a report") == ROWS - 1, "all but the one that never ends"
+    assert f"Only the first {ROWS} are shown" in page
 
 
 def test_only_an_address_has_a_button(browser: Made, section: StoreSection) -> None:

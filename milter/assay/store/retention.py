@@ -21,6 +21,7 @@ from assay.store.tallies import DAY_MILLISECONDS
 #: How long ids of written rows are known, our choice: a row that comes again does so within seconds of a restart, and
 #: this is longer than a host is down over a weekend.
 SEEN_DAYS = 7
+OVER_SECONDS = 7 * 86_400  # since the end of a suppression, our choice: it says why nothing was sent until then
 #: How long the groups of aggregate reports and the records are kept, our choice: reports are made a day later, and an
 #: operator who had a fault may want to make those of last week again.
 GROUP_DAYS = 14
@@ -105,6 +106,11 @@ def _steps(retention: Retention, now: int) -> tuple[_Step, ...]:
             schema.reports.c.day < count_day,
             (schema.reports.c.day,),
             (schema.deliveries.c.report,),
+        ),
+        _Step(
+            schema.suppressions,
+            schema.suppressions.c.until.between(1, now // 1000 - OVER_SECONDS),  # 0 is for ever
+            (schema.suppressions.c.subject,),
         ),
         # Whether or not anybody sends failure reports, headers go after a day.
         _Step(schema.incidents, schema.incidents.c.time < now - KEPT_SECONDS * 1000, (schema.incidents.c.report,)),

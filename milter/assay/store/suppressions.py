@@ -74,12 +74,10 @@ def suppressed(connection: Connection, subjects: Iterable[str], now: int) -> Sup
     return None if row is None else Suppression(**row)
 
 
-def all_suppressions(connection: Connection) -> list[Suppression]:
-    """All of them."""
-    return [
-        Suppression(**row)
-        for row in connection.execute(select(suppressions).order_by(suppressions.c.subject)).mappings()
-    ]
+def all_suppressions(connection: Connection, most: int | None = None) -> list[Suppression]:
+    """All of them, or the first ones: also those that are over."""
+    query = select(suppressions).order_by(suppressions.c.subject).limit(most)
+    return [Suppression(**row) for row in connection.execute(query).mappings()]
 
 
 def _at_or_above(subject: str) -> Iterator[str]:

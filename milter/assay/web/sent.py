@@ -209,7 +209,7 @@ def _told(report: OutgoingReport, record: str) -> Pairs:
         ("due (UTC)", Moment(report.due * 1000)),
         ("planned (UTC)", Moment(report.planned * 1000)),
         ("last change (UTC)", Moment(report.changed * 1000)),
-        ("octets, compressed", report.octets or None),
+        ("octets" if report.kind is ReportKind.FAILURE else "octets, compressed", report.octets or None),
     ]
     return Pairs("report", "What became of it", tuple(row for row in rows if row[1] not in ("", None, Code(""))))
 
@@ -247,10 +247,8 @@ def _records(report: OutgoingReport, groups: list[Group], further: str) -> DataT
     note = "Its records, each with the messages behind it."
     empty = "The store no longer has it."
     if report.kind is ReportKind.FAILURE:
-        note, empty = (
-            "",
-            "It is about messages that failed in the same way; what it says of them is removed once it is sent.",
-        )
+        note = ""
+        empty = "It is about messages that failed in the same way. What it says of them is removed once it is sent."
     rows = [_record(each, report.day) for each in groups]
     return DataTable("records", "What it says", columns, rows, note=note, empty=empty, further=further)
 

@@ -14,6 +14,7 @@ from assay.web.parts import Cell, ChangeForm, Choice, Column, DataTable, Moment,
 from assay.web.site import MAX_ARGUMENT, Site
 
 PATH = "/reports/suppressions"  # where the forms go
+ROWS = 200  # of those that are suppressed: each destination that refuses reports is
 _STOP, _AGAIN = "suppress", "lift"
 _COLUMNS = (
     Column("subject", "address or domain"),
@@ -45,10 +46,10 @@ def button(subject: str) -> Press | None:
 def parts(site: Site, *, changeable: bool) -> Iterator[Part]:
     """Who gets no reports, and the form that adds others."""
     with site.store.database.reading() as connection:
-        found = suppressions.all_suppressions(connection)
+        found = suppressions.all_suppressions(connection, ROWS + 1)
     now = site.now()
     rows: list[tuple[Cell, ...]] = []
-    for each in found:
+    for each in found[:ROWS]:
         until = Moment(each.until * 1000) if each.until else "for ever"
         over = bool(each.until) and each.until <= now
         why = f"over: {each.why}" if over else each.why
@@ -57,6 +58,7 @@ def parts(site: Site, *, changeable: bool) -> Iterator[Part]:
     listed = site.configuration.reports.suppress
     note = "A domain stands for all below it too. No report goes to it or is about it."
     note += f" Those in {listed} (reports.suppress) are not in this table." if listed else ""
+    note += f" Only the first {ROWS} are shown; assay report suppress lists all." if len(found) > ROWS else ""
     columns = (*_COLUMNS, _BUTTON) if changeable else _COLUMNS
     yield DataTable("suppressions", "Suppressed", columns, rows, note=note, empty="Nothing is suppressed.")
     if not changeable:
@@ -66,7 +68,7 @@ def parts(site: Site, *, changeable: bool) -> Iterator[Part]:
         "suppress",
         "Suppress a destination",
         PATH,
-        "Who did so is in the log. The next reports are not sent; one that is under way is.",
+        "The log says who did it. What is being sent at this moment still goes out.",
         (
             Choice("subject", "Address or domain", "", "d@example.com"),
             Choice("days", "For so many days", "", "for ever"),
