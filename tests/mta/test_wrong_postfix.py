@@ -1,9 +1,10 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""A real smtpd in a chroot that cannot reach the socket: what Postfix logs, what ``config check --postconf`` says, and
-that following it helps."""
+"""A real smtpd, in a chroot, that cannot reach the socket: what Postfix logs, what ``config check --postconf`` says,
+and that following it helps."""
 
 from __future__ import annotations
 
+import contextlib
 import os
 import pwd
 import re
@@ -17,7 +18,7 @@ import pytest
 
 from assay.config import Configuration
 from assay.config.postconf import differences, parse
-from mta.base import MTAS, PROJECT, UnavailableError, fields, library_path
+from mta.base import MTAS, PROJECT, UnavailableError, fields, free_port, library_path
 from mta.postfix import OWNER, Postfix
 from running import Daemon
 from sending import ROWS
@@ -106,3 +107,32 @@ def test_a_socket_that_the_chroot_may_not_use(tmp_path: Path, mta: Chrooted) -> 
         assert not any("may not" in text for text in mta.said(f"unix:{path}"))
         mta.submit(MESSAGE, sender="joe@example.org")
         mta.wait_for(1)
+
+
+#: What ``smtpd_milters`` has, and Postfix's words, which docs/trouble.md repeats.
+NOTATIONS = {
+    "Sendmail's notation": ("inet:{port}@127.0.0.1", "garbage after numerical service"),
+    "Sendmail's notation of IPv6": ("inet6:{port}@::1", "invalid transport name: inet6 in Milter service"),
+    "a path alone": ("/run/assay/assay.sock", "Milter service needs transport:endpoint instead of"),
+}
+
+
+@pytest.mark.parametrize(("written", "words"), NOTATIONS.values(), ids=NOTATIONS)
+def test_a_wrong_notation(tmp_path: Path, mta: Chrooted, written: str, words: str) -> None:
+    port = free_port()
+    host = "::1" if "inet6" in written else "127.0.0.1"
+    socket = f"{'inet6' if ':' in host else 'inet'}:{port}@{host}"
+    with Daemon(tmp_path, ROWS, socket=socket):
+        with contextlib.suppress(AssertionError):  # the harness waits for a greeting
+            mta.reload(written.format(port=port))
+        with pytest.raises((smtplib.SMTPResponseException, OSError)):
+            mta.submit(MESSAGE, sender="joe@example.org")
+        assert words in mta.log()
+        assert words in TROUBLE
+
+        (text,) = (text for text in mta.said(socket) if "is not in Postfix's notation" in text)
+        (fix,) = re.findall(r"; write smtpd_milters = (\S+),", text)
+        mta.reload(fix)
+        mta.submit(MESSAGE, sender="joe@example.org")
+        (stored,) = mta.wait_for(1)
+        assert fields(stored)[0][0] == "Authentication-Results"
