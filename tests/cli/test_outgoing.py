@@ -27,6 +27,10 @@ signing_table = "refile:{folder}/SigningTable"
 name = "no"
 when = 'header("X-No") != ""'
 sign = false
+[[rule]]
+name = "list"
+when = 'header("List-Id") != ""'
+sign = "example.org"
 """
 
 
@@ -106,7 +110,13 @@ def test_what_an_mta_may_change(folder: Path, capsys: pytest.CaptureFixture[str]
 
 def test_a_rule(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     check(folder, head="X-No: 1\n")
-    assert capsys.readouterr().out.startswith("sign     none: rule no\n")
+    assert capsys.readouterr().out.rstrip() == "sign     none: rule no"  # no row was looked at
+    check(folder, head="List-Id: <l.example.net>\n", domain="example.net")
+    assert capsys.readouterr().out.splitlines()[:3] == [
+        "sign     example.org/r2026",
+        "row      rule list: sign as example.org",
+        "row      domain of the rule example.org: sign.domain 1 signs as example.org with r2026",
+    ]
 
 
 def test_a_client_that_is_not_ours(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from msgspec import Struct
 
 from assay.model.message import Header
+from assay.model.name import Domain
 from assay.protocol import dkim
 from assay.protocol.dkim.hazards import MEANING
 from assay.session import Settings, Verdict
@@ -42,11 +43,17 @@ def explain(settings: Settings, header: Header, verdict: Verdict) -> Explanation
     signed, assessment = verdict.signed, verdict.assessment
     if signed is None:
         return Explanation("none", _INBOUND)
-    chosen = settings.signing.choose(header, assessment.client, assessment.envelope, explained=True)
+    rule = signed.decision.sign
+    if rule is False:  # no row was looked at
+        steps: tuple[str, ...] = ()
+    else:
+        domain = rule if isinstance(rule, Domain) else None
+        chosen = settings.signing.choose(header, assessment.client, assessment.envelope, domain=domain, explained=True)
+        steps = (f"{signed.decision.by}: sign as {domain}", *chosen.steps) if domain is not None else chosen.steps
     return Explanation(
         signed.word,
         signed.why,
-        chosen.steps,
+        steps,
         tuple(MEANING[hazard] for hazard in signed.hazards),
         tuple(dkim.harmless_changes(header)) if signed.signers else (),
     )

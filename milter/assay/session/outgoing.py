@@ -15,13 +15,15 @@ from assay.policy import SignDecision
 from assay.protocol import dkim
 from assay.session.publications import Publications
 
+NO_RULE = SignDecision()
+
 
 class Signed(Struct, frozen=True):
     """The signatures of one message, or why it has none.
 
     `edits` insert them, the uppermost last. `signers` are the domain and the selectors of each signatory. `on_error` is
     what to do with a message that should have been signed and could not be; None for any other. `by` is the key of the
-    configuration that says so.
+    configuration that says so. `decision` is what the rules said.
     """
 
     edits: tuple[Insert, ...] = ()
@@ -31,6 +33,7 @@ class Signed(Struct, frozen=True):
     by: str = "sign.on_error"
 
     hazards: tuple[dkim.Hazard, ...] = ()
+    decision: SignDecision = NO_RULE
 
     @property
     def word(self) -> str:
@@ -38,13 +41,10 @@ class Signed(Struct, frozen=True):
         return "+".join(f"{domain}/{','.join(selectors)}" for domain, selectors in self.signers) or "none"
 
 
-NO_RULE = SignDecision()
-
-
 class Outgoing:
     """Chooses what signs once the header is complete, and signs after all other edits."""
 
-    __slots__ = ("_chosen", "_client", "_envelope", "_hazards", "_publications", "_signing")
+    __slots__ = ("_chosen", "_client", "_decision", "_envelope", "_hazards", "_publications", "_signing")
 
     def __init__(
         self, signing: Signing, client: Client, envelope: Envelope, publications: Publications | None = None
@@ -58,6 +58,7 @@ class Outgoing:
         self._client = client
         self._envelope = envelope
         self._chosen = Chosen(why="no header")
+        self._decision = NO_RULE
         self._hazards = dkim.BodyHazards()
 
     def header_complete(self, header: Header, decision: SignDecision = NO_RULE) -> list[dkim.BodyHashSpec]:
@@ -66,6 +67,7 @@ class Outgoing:
         :param decision: what the operator's rules say.
         :returns: the body hashes that the signatures need.
         """
+        self._decision = decision
         if decision.sign is False:
             self.give_up(decision.by)
         else:
@@ -88,9 +90,9 @@ class Outgoing:
     def in_dry_run(self) -> Signed:
         """What would sign the message."""
         if not self._chosen.signatories:
-            return Signed(why=self._chosen.why)
+            return Signed(why=self._chosen.why, decision=self._decision)
         would = Signed(signers=tuple(map(_signer, self._chosen.signatories)))
-        return Signed(why=f"dry run, would sign as {would.word}")
+        return Signed(why=f"dry run, would sign as {would.word}", decision=self._decision)
 
     def sign(self, header: Header, hashes: dkim.BodyHashes, now: int) -> Signed:
         """Sign the message.
@@ -105,7 +107,7 @@ class Outgoing:
             signatory = self._with_published_keys(signatory, now)
             if not signatory.keys:
                 why = f"no key of {signatory.domain} is published"
-                return Signed(why=why, on_error=OnSignError.TEMPFAIL, by="sign.unpublished")
+                return Signed(why=why, on_error=OnSignError.TEMPFAIL, by="sign.unpublished", decision=self._decision)
             try:
                 fields = dkim.sign(
                     header,
@@ -117,11 +119,15 @@ class Outgoing:
                     now=now,
                 )
             except dkim.SigningError as error:
-                return Signed(why=f"{signatory.domain}: {error}", on_error=self._signing.on_error)
+                return Signed(
+                    why=f"{signatory.domain}: {error}", on_error=self._signing.on_error, decision=self._decision
+                )
             edits += (Insert("DKIM-Signature", field.value.decode().removeprefix(" ")) for field in reversed(fields))
             signers.append(_signer(signatory))
         hazards = self._hazards.found + dkim.header_hazards(header) if signers else ()
-        return Signed(tuple(edits), tuple(reversed(signers)), self._chosen.why, hazards=hazards)
+        return Signed(
+            tuple(edits), tuple(reversed(signers)), self._chosen.why, hazards=hazards, decision=self._decision
+        )
 
     def _with_published_keys(self, signatory: Signatory, now: int) -> Signatory:
         """A signatory with the keys that it is to use, by what is known now of their publication."""
