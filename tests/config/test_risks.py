@@ -102,3 +102,18 @@ def test_a_key_of_another_type_is_not_short(tmp_path: Path) -> None:
 @pytest.mark.parametrize("listen", ["inet:1@127.0.0.1", "inet6:1@::1", "inet:1", "inet:1@localhost", "unix:/run/m"])
 def test_figures_for_this_host_are_no_risk(listen: str) -> None:
     assert warnings({"metrics": {"listen": listen}}) == []
+
+
+def test_srs_secrets_that_can_be_guessed(tmp_path: Path) -> None:
+    """A comment of the file would be the secret that signs."""
+    file = tmp_path / "secrets"
+    file.touch(0o600)
+    file.write_text("# made by joe\nwednesday\nK5sXyq0dVn2R\n")
+    values = {"srs": {"domain": "forward.example", "secrets_file": str(file)}}
+    comment, short = warnings(values)
+    assert comment == (
+        f"srs.secrets_file: {file}: secret 1 begins with #, and comments count as secrets too; remove the line"
+    )
+    assert short.startswith(f"srs.secrets_file: {file}: secret 2 has 9 octets, and whoever guesses it ")
+    file.write_text("")
+    assert not warnings(values)  # an error, which is reported as such

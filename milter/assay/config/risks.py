@@ -9,6 +9,7 @@ from itertools import chain
 
 from assay.config.configuration import Configuration
 from assay.config.endpoint import Endpoint
+from assay.config.forwarding import make_rewriting
 from assay.config.methods import DmarcSection
 from assay.config.signing import make_signing
 from assay.keys.rotation import KeyType
@@ -17,6 +18,9 @@ from assay.policy import Action
 from assay.protocol import dkim, spf
 
 ADVISED_RSA_BITS = 2048  # RFC 8301, 3.2
+#: Octets of an SRS secret, our choice: anyone with one address of ours can try secrets at home, and eight octets as
+#: people choose them are found in a day.
+ADVISED_SRS_SECRET = 12
 RETRY_DAYS = 5  # RFC 5321, 4.5.4.1: at least four to five
 
 
@@ -45,6 +49,7 @@ def risks(configuration: Configuration) -> Iterator[str]:
         )
     yield from _risks_of_spf(configuration)
     yield from _risks_of_signing(configuration)
+    yield from _risks_of_srs(configuration)
     if configuration.dkim.min_rsa_bits < dkim.STANDARD_MIN_RSA_BITS:
         yield (
             f"dkim.min_rsa_bits = {configuration.dkim.min_rsa_bits}: such keys can be broken, and RFC 8301, 3.2 "
@@ -75,6 +80,22 @@ def _risks_of_signing(configuration: Configuration) -> Iterator[str]:
                     f"{signatory.place}: the key {key.selector} of {signatory.domain} has {key.rsa_bits} bits, and "
                     f"RFC 8301, 3.2 advises {ADVISED_RSA_BITS}; make a new one with assay keys"
                 )
+
+
+def _risks_of_srs(configuration: Configuration) -> Iterator[str]:
+    try:
+        rewriting = make_rewriting(configuration.srs)
+    except ValueError:  # an error and not a risk, and reported as such
+        return
+    place = f"srs.secrets_file: {configuration.srs.secrets_file}"
+    for number, secret in enumerate(() if rewriting is None else rewriting.scheme.secrets, 1):
+        if secret.startswith(b"#"):
+            yield f"{place}: secret {number} begins with #, and comments count as secrets too; remove the line"
+        elif len(secret) < ADVISED_SRS_SECRET:
+            yield (
+                f"{place}: secret {number} has {len(secret)} octets, and whoever guesses it can send mail through this "
+                "host; write a longer one above it, such as: openssl rand -base64 18"
+            )
 
 
 def _on_loopback(endpoint: Endpoint) -> bool:
