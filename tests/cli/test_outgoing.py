@@ -103,7 +103,7 @@ def test_what_an_mta_may_change(folder: Path, capsys: pytest.CaptureFixture[str]
     check(folder, body="Grüße\n" + "x" * 999, head="Bcc: x@example.net\nCc: joe\n")
     said = capsys.readouterr().out.splitlines()
     assert "hazard   the body has 8-bit octets: an MTA converts it if the next hop does not offer 8BITMIME" in said
-    assert "hazard   a line of the body has more than 998 octets: MTAs break it" in said
+    assert "hazard   a line of the body or of a signed field has more than 998 octets: MTAs break it" in said
     assert "hazard   an address in From, Sender, Reply-To, To or Cc has no domain: Sendmail adds its own" in said
     assert "change   the MTA removes Bcc; the signature does not cover it" in said
 

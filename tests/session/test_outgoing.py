@@ -329,6 +329,10 @@ def test_the_log_names_what_may_break_a_signature(keys: Path) -> None:
     assert "sign=example.org/sel,e2026 hazard=8bit,long-line" in line(outcome(sign(keys), octets))
     octets = b"Cc: joe\r\n" + octets
     assert "hazard=8bit,long-line,incomplete-address" in line(outcome(sign(keys), octets))
+    unsigned, signed = b"X-Spam: " + b"x" * 1000 + b"\r\n", b"References: " + b"x" * 1000 + b"\r\n"
+    assert "hazard=" not in line(outcome(sign(keys), unsigned + MESSAGE))
+    assert "hazard=long-line action=" in line(outcome(sign(keys), signed + MESSAGE))
+    assert "hazard=8bit,long-line,incomplete-address" in line(outcome(sign(keys), signed + octets))
 
 
 @pytest.mark.parametrize(("login", "wanted", "field"), [("joe", True, True), ("", True, False), ("joe", False, False)])

@@ -124,10 +124,15 @@ class Outgoing:
                 )
             edits += (Insert("DKIM-Signature", field.value.decode().removeprefix(" ")) for field in reversed(fields))
             signers.append(_signer(signatory))
-        hazards = self._hazards.found + dkim.header_hazards(header) if signers else ()
+        hazards = self._hazards_of(header) if signers else ()
         return Signed(
             tuple(edits), tuple(reversed(signers)), self._chosen.why, hazards=hazards, decision=self._decision
         )
+
+    def _hazards_of(self, header: Header) -> tuple[dkim.Hazard, ...]:
+        """What an MTA may still change, each once."""
+        signed = dict.fromkeys(name for signatory in self._chosen.signatories for name in signatory.rules.signed_fields)
+        return tuple(dict.fromkeys((*self._hazards.found, *dkim.header_hazards(header, signed))))
 
     def _with_published_keys(self, signatory: Signatory, now: int) -> Signatory:
         """A signatory with the keys that it is to use, by what is known now of their publication."""

@@ -59,4 +59,20 @@ def test_a_line_that_is_still_open(octets: bytes, expected: list[str]) -> None:
 @pytest.mark.parametrize("name", ["From", "sender", "Reply-To", "TO", "Cc"])
 def test_addresses_without_a_domain(name: str, value: str, incomplete: bool) -> None:
     header = Header((HeaderField(b"Subject", b"joe"), HeaderField(name.encode(), value.encode())))
-    assert [str(hazard) for hazard in header_hazards(header)] == ["incomplete-address"] * incomplete
+    assert [str(hazard) for hazard in header_hazards(header, ["From"])] == ["incomplete-address"] * incomplete
+
+
+@pytest.mark.parametrize(
+    ("value", "expected"),
+    [
+        (b" " + b"x" * (997 - len("Subject:")), []),
+        (b" " + b"x" * (998 - len("Subject:")), ["long-line"]),
+        (b" " + b"x" * 900 + b"\r\n " + b"x" * 997, []),
+        (b" " + b"x" * 900 + b"\r\n " + b"x" * 998 + b"\r\n x", ["long-line"]),
+    ],
+)
+def test_a_line_of_a_signed_field(value: bytes, expected: list[str]) -> None:
+    """The MTA breaks lines of the header too. If nothing signs the field, that does no harm."""
+    header = Header((HeaderField(b"Subject", value), HeaderField(b"X-Spam", b"x" * 2000)))
+    assert [str(hazard) for hazard in header_hazards(header, ["From", "subject"])] == expected
+    assert not header_hazards(header, ["From"])

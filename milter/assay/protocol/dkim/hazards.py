@@ -8,10 +8,10 @@ of the MTAs that avoid each.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from enum import StrEnum
 
-from assay.model.message import Header
+from assay.model.message import Header, HeaderField
 
 MAX_LINE = 998  # RFC 5322, 2.1.1, and RFC 5321, 4.5.3.1.6: octets without CRLF; MTAs break longer lines
 
@@ -27,7 +27,7 @@ class Hazard(StrEnum):
 #: What each means, for people.
 MEANING = {
     Hazard.EIGHT_BIT: "the body has 8-bit octets: an MTA converts it if the next hop does not offer 8BITMIME",
-    Hazard.LONG_LINE: f"a line of the body has more than {MAX_LINE} octets: MTAs break it",
+    Hazard.LONG_LINE: f"a line of the body or of a signed field has more than {MAX_LINE} octets: MTAs break it",
     Hazard.INCOMPLETE_ADDRESS: "an address in From, Sender, Reply-To, To or Cc has no domain: Sendmail adds its own",
 }
 
@@ -82,10 +82,22 @@ class BodyHazards:
         return tuple(hazard for hazard, is_there in seen if is_there)
 
 
-def header_hazards(header: Header) -> tuple[Hazard, ...]:
-    """The hazards that a header shows."""
+def header_hazards(header: Header, signed: Iterable[str]) -> tuple[Hazard, ...]:
+    """The hazards that a header shows.
+
+    :param signed: the names of the fields that are signed: a line of another may break.
+    """
+    long = any(_has_long_line(field) for name in signed for field in header.all(name))
     fields = (field for name in _OF_ADDRESSES for field in header.all(name))
-    return (Hazard.INCOMPLETE_ADDRESS,) if any(_has_incomplete(field.value) for field in fields) else ()
+    incomplete = any(_has_incomplete(field.value) for field in fields)
+    seen = ((Hazard.LONG_LINE, long), (Hazard.INCOMPLETE_ADDRESS, incomplete))
+    return tuple(hazard for hazard, is_there in seen if is_there)
+
+
+def _has_long_line(field: HeaderField) -> bool:
+    if len(field.name) + len(field.value) < MAX_LINE:  # with the colon, it is not longer even on one line
+        return False
+    return max(map(len, field.raw.split(b"\r\n"))) > MAX_LINE
 
 
 def _has_incomplete(value: bytes) -> bool:
