@@ -86,3 +86,22 @@ def test_a_disk_that_is_full_to_the_end_leaves_rows_to_be_counted(
         assert "No space left on device" in said[0]
         assert channel.discard() == 3
         assert channel.discard() == 0
+
+
+def test_the_last_row_of_the_last_worker_is_taken(
+    tmp_path: Path, ends: tuple[Sender, Receiver], said: list[str]
+) -> None:
+    """It comes after the recorder has looked, and before it sees the order."""
+
+    class Ordered:
+        sent = False
+
+        def is_set(self) -> bool:
+            if not self.sent:
+                self.sent = ends[0].send(b"last")
+            return True
+
+    intake = intake_of(ends, Spool(tmp_path, 1 << 20, ["database"]), said)
+    order: Any = SimpleNamespace(ordered=Ordered(), alone=False)
+    intake.run(order)
+    assert intake.spooled == 1

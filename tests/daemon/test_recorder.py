@@ -198,6 +198,23 @@ def test_rows_flow_through_a_reload_and_to_the_end(tmp_path: Path, broker: rabbi
     assert queues(rows) == names(range(200))
 
 
+def test_the_end_soon_after_a_reload_loses_nothing(tmp_path: Path, broker: rabbitmq.RabbitMq, name: str) -> None:
+    """The recorder of the old configuration takes no more, and that of the new one has not begun."""
+    declare(broker, name)
+    with Daemon(tmp_path, store=store(tmp_path, broker, name), log=DEBUG) as daemon:
+        (old,) = children(daemon, "recorder")
+        os.kill(old, signal.SIGSTOP)
+        daemon.signal(signal.SIGHUP)
+        daemon.wait_for_log("reloaded")
+        submit(daemon, range(5))
+        daemon.signal(signal.SIGTERM)
+        while children(daemon, "worker"):
+            time.sleep(0.01)
+        os.kill(old, signal.SIGKILL)
+        assert queues(received(broker, name, 5)) == names(range(5))
+    assert "results are lost" not in daemon.log()
+
+
 def test_a_directory_that_is_missing_is_named_and_mail_goes_on(
     tmp_path: Path, broker: rabbitmq.RabbitMq, name: str
 ) -> None:

@@ -152,10 +152,11 @@ class Intake:
     def run(self, drain: _Drain) -> None:
         """Take rows until the order to drain, and then what is left."""
         while True:
+            last = drain.ordered.is_set() and not drain.alone  # before the look: a row that comes after it stays
             if self._take_all():
                 time.sleep(_PAUSE_SECONDS)
                 continue
-            if self._receiver.ended or (drain.ordered.is_set() and not drain.alone):
+            if self._receiver.ended or last:
                 return
             self._adopt()
             self._receiver.wait(_IDLE_SECONDS)
