@@ -99,8 +99,8 @@ class World:
         for line in self.commands:
             words = shlex.split(self.here(line))
             match words:
-                case ["pip", "install", what]:
-                    extras = re.fullmatch(r"assay\[(.+)\]", what)
+                case ["/opt/assay/bin/pip", "install", what]:
+                    extras = re.fullmatch(r"\.\[(.+)\]", what)
                     assert extras
                     setup = configparser.ConfigParser()
                     setup.read(ROOT / "setup.cfg")

@@ -46,7 +46,7 @@ def contexts(nameservers: Sequence[Nameserver], ca_file: str) -> Contexts:
         if not server.scheme or server.scheme in made:
             continue
         if server.scheme == "https" and find_spec("h2") is None:
-            raise NameserverError(f"'{server}' needs a Python package; install h2 (pip install 'assay[doh]')")
+            raise NameserverError(f"'{server}' needs a Python package; install h2")
         made[server.scheme] = _context(ca_file)
         if server.scheme == "https":
             made[server.scheme].set_alpn_protocols(["h2"])  # RFC 9113, 3.2
