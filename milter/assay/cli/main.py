@@ -22,13 +22,15 @@ exit codes, those of sysexits(3):
       srs: the address cannot be rewritten or turned back;
       spfquery has its own codes, one for each result
   64  wrong arguments
-  65  policy try: the log has no usable line; report: there is no such report
+  65  policy try: the log has no usable line; report: there is no such report,
+      destination or token; report read: something cannot be used
   66  unreadable file
   69  nothing listens there, the daemon cannot be asked, or the socket
       cannot be opened; keys: the DNS was not changed
   70  an internal error
   74  a file or the output cannot be written
   75  probe: the message was deferred; report send: something has to wait
+  77  serve: the process cannot become milter.user
   78  unusable configuration
  130  interrupted by Ctrl-C
 """
