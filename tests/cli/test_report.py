@@ -46,7 +46,7 @@ def shell(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Iterator[Shell]
 
 
 def test_why(shell: Shell) -> None:
-    assert "1 messages: sent: d@example.com: 250" in shell("why", "example.com")
+    assert "1 message: sent: d@example.com: 250" in shell("why", "example.com")
     assert "not sent: none of its 1 messages passed DMARC" in shell("why", "FEW.example.")
     assert "no report was planned" in shell("why", "unknown.example")
 
@@ -60,7 +60,7 @@ def test_why_of_several_destinations(shell: Shell) -> None:
     world.turn(NEXT_DAY)
     world.turn(LATER)
     first, sent, waiting = shell("why", "both.example").splitlines()
-    assert "1 messages: waiting, due 2023-11-16 08:0" in first
+    assert "1 message: waiting, due 2023-11-16 08:0" in first
     assert sent.startswith("  d@both.example: sent, 1 tries")
     assert waiting.startswith("  mailto:d@reader.example: waiting, 1 tries")
     assert "TXT lookup of both.example._report._dmarc.reader.example failed" in waiting
@@ -77,7 +77,7 @@ def test_list(shell: Shell) -> None:
 def test_failure_reports_are_there_too(shell: Shell) -> None:
     Writer(shell.reporting.database, clock=lambda: NOON / 1000).write([with_failure(9)])
     shell.reporting.turn(NOON // 1000 + COLLECT_SECONDS)
-    line = "failure report, 1 messages: not sent: reports.failure.enabled is false"
+    line = "failure report, 1 message: not sent: reports.failure.enabled is false"
     assert line in shell("why", "example.com")
     (listed,) = [each for each in shell("list").splitlines() if line in each]
     assert line in shell("show", listed.split()[2])

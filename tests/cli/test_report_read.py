@@ -83,7 +83,7 @@ def test_files_of_each_form(shell: Shell) -> None:
     lines = shell(*paths).splitlines()
     assert lines[0].startswith(
         "google.xml: new: aggregate report 1234567890123456789 of google.com about example.org since "
-        "2025-11-25 00:00 UTC: 12 messages passed, 3 failed"
+        "2025-11-25 00:00 UTC: messages: 12 passed, 3 failed"
     )
     assert lines[1].startswith("again.xml.gz: known: aggregate report 1234567890123456789 of google.com")
     assert [line.partition(" of ")[0].rpartition(" report ")[0] for line in lines[2:]] == [

@@ -117,7 +117,7 @@ def test_reports_that_go_out(world: World, capsys: pytest.CaptureFixture[str]) -
 
     identifier = world.reports()["example.com"].id
     why, _, show_, suppress, send = world.run_commands("What became of a report", capsys, REPORT_ID=identifier)
-    assert "1 messages: sent: d@example.com: 250" in why
+    assert "1 message: sent: d@example.com: 250" in why
     assert "d@example.com: sent, 1 tries" in show_
     assert suppress == "d@example.com for ever: by the operator\n"
     assert send == "0 reports were dealt with\n"

@@ -26,6 +26,11 @@ def say_object(value: object) -> None:
     print(json.dumps(plain(value), indent=2))
 
 
+def counted(number: int, noun: str) -> str:
+    """A number of things: "1 message", "2 messages"."""
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
+
+
 def lookup(question: Question, answer: Answer, *, count: bool = False) -> str:
     """A question and its answer in words, or with `count` only the number of its records."""
     asked = f"{question.type} {question.name or '(empty name)'}{_WORTH[grounds((answer,))]}"
@@ -38,7 +43,7 @@ def lookup(question: Question, answer: Answer, *, count: bool = False) -> str:
             return f"{asked}: no answer, {answer.reason or 'no reason known'}"
     number = len(answer.records)
     if count:
-        return f"{asked}: {number} record{'s' if number > 1 else ''}"
+        return f"{asked}: {counted(number, 'record')}"
     listed = ", ".join(_record(record) for record in answer.records[:MAX_LISTED])
     return f"{asked}: {listed}" + (f" and {number - MAX_LISTED} more" if number > MAX_LISTED else "")
 

@@ -128,16 +128,16 @@ class Trial:
         different = sum(self.differing.values())
         if different:
             yield ""
-        yield f"{_count(self.messages, 'message')}, {different or 'none'} would have ended differently"
+        yield f"{output.counted(self.messages, 'message')}, {different or 'none'} would have ended differently"
         for (old, new), number in self.differing.most_common():
             keys = ", ".join(
                 f"{n} {by}" for (was, now, by), n in self.deciding.most_common() if (was, now) == (old, new)
             )
             yield f"  {old} -> {new}: {number} ({keys})"
         if self.otherwise:
-            yield f"{_count(self.otherwise, 'more')} with the same outcome, decided by another key or rule"
+            yield f"{self.otherwise} more with the same outcome, decided by another key or rule"
         if self.skipped:
-            yield f"{_count(self.skipped, 'line')} skipped"
+            yield f"{output.counted(self.skipped, 'line')} skipped"
 
     def summary(self) -> dict[str, Any]:
         """All of it as plain values."""
@@ -185,10 +185,6 @@ def _object(logged: Logged, ending: Ending) -> dict[str, Any]:
             "reply": str(decision.reply) if decision.reply else None,
         },
     }
-
-
-def _count(number: int, noun: str) -> str:
-    return f"{number} {noun}" if number == 1 or noun == "more" else f"{number} {noun}s"
 
 
 def _warn(text: str) -> None:

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from assay.cli.options import add_configuration
-from assay.cli.output import say
+from assay.cli.output import counted, say
 from assay.cli.report_read import read_reports
 from assay.cli.store_messages import store_configuration
 from assay.config import ConfigError, Configuration, make_resolver
@@ -70,7 +70,7 @@ def add_to(commands: Any) -> None:
                 metavar="ADDRESS|DOMAIN",
                 help="a domain stands for all below it too; default: list them",
             )
-            verb.add_argument("--days", type=_days, default=0, help="for so many (default: for ever)")
+            verb.add_argument("--days", type=_days, default=0, help="for this many days (default: for ever)")
             verb.add_argument("--remove", action="store_true", help="send reports again")
         elif run is _bounced:
             verb.add_argument("token", metavar="TOKEN", help="what is after the + in the address")
@@ -206,7 +206,8 @@ def _line(report: OutgoingReport) -> str:
     when = f", due {_time(report.due)}" if report.state == "waiting" else ""
     why = f": {report.why}" if report.why else ""
     kind = "failure report, " if report.kind == "failure" else ""
-    return f"{day} {report.domain} {report.id} {kind}{report.messages} messages: {report.state}{when}{why}"
+    messages = counted(report.messages, "message")
+    return f"{day} {report.domain} {report.id} {kind}{messages}: {report.state}{when}{why}"
 
 
 def _delivery(delivery: ReportDelivery) -> str:

@@ -19,7 +19,7 @@ from typing import Any
 
 from assay.cli import store_messages
 from assay.cli.options import add_configuration
-from assay.cli.output import say
+from assay.cli.output import counted, say
 from assay.cli.store_messages import store_configuration
 from assay.config import ConfigError
 from assay.config.database import StoreBackend, open_store, read_password
@@ -71,8 +71,10 @@ def _check(options: argparse.Namespace) -> int:
             found = condition(database)
     except UnavailableError as error:
         raise ConfigError(str(error)) from error
-    count = f"more than {MOST_COUNTED}" if found.messages > MOST_COUNTED else f"{found.messages}"
-    say([f"{section.location}: {count} messages, {found.octets} octets"])
+    messages = (
+        f"more than {MOST_COUNTED} messages" if found.messages > MOST_COUNTED else counted(found.messages, "message")
+    )
+    say([f"{section.location}: {messages}, {found.octets} octets"])
     if found.messages:
         say([f"the oldest message is of {_time(found.oldest)}, the newest of {_time(found.newest)}"])
     if found.last_day:

@@ -99,9 +99,9 @@ class ReportsSection(Section, frozen=True):
         str,
         Meta(
             description="The envelope sender of reports, such as dmarc-bounces@example.org; each gets a sub-address of "
-            "its own, as in dmarc-bounces+TOKEN@example.org. Whatever comes there is a bounce: give its TOKEN to "
-            '"assay report bounced", and the destination gets no more reports. Empty: the null reverse-path, so no '
-            "bounce comes."
+            "its own, as in dmarc-bounces+TOKEN@example.org. Whatever comes there is a bounce. Deliver it to "
+            'reports.incoming.listen, or give its TOKEN to "assay report bounced": then the destination gets no more '
+            "reports. Empty: the null reverse-path, so no bounce comes."
         ),
     ] = ""
     relay: Annotated[
@@ -140,8 +140,8 @@ class ReportsSection(Section, frozen=True):
         int,
         Meta(
             ge=1,
-            description="A domain of which no message passed DMARC in a day gets a report only if there were so many: "
-            "those with fewer are mostly invented by spammers.",
+            description="A domain of which no message passed DMARC in a day gets a report only if there were this "
+            "many: those with fewer are mostly invented by spammers.",
         ),
     ] = 10
     max_a_day: Annotated[int, Meta(ge=1, description="How many report messages are sent in a day.")] = 1000

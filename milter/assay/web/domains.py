@@ -89,7 +89,9 @@ def one_domain(site: Site, query: WebQuery) -> WebPage:
         parts.append(Remark("To publish:", "\n".join(checked.publish for checked in missing), Tone.DOUBT))
     parts.append(Remark("Ask every server of the zone about the keys:", f"assay keys check {query.item}"))
     wrong = sum(checked.state is RecordState.BAD for checked in report.checked)
-    verdict = f"{wrong} of {len(rows)} records are wrong." if wrong else "No record is wrong."
+    verdict = (
+        f"{wrong} of {len(rows)} records {'is' if wrong == 1 else 'are'} wrong." if wrong else "No record is wrong."
+    )
     return WebPage(title, tuple(parts), verdict)
 
 

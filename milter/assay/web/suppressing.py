@@ -71,7 +71,7 @@ def parts(site: Site, *, changeable: bool) -> Iterator[Part]:
         "The log says who did it. What is being sent at this moment still goes out.",
         (
             Choice("subject", "Address or domain", "", "d@example.com"),
-            Choice("days", "For so many days", "", "for ever"),
+            Choice("days", "For how many days", "", "for ever"),
         ),
         (("do", _STOP),),
         "Suppress",

@@ -109,13 +109,13 @@ def _described(report: Received) -> str:
     good, bad = received.sums(report)
     match report:
         case ReceivedAggregate():
-            counted = f"{good} messages passed, {bad} failed"
+            counted = f"messages: {good} passed, {bad} failed"
             if report.left_out:
-                counted += f", {report.left_out} records left out"
+                counted += f"; records left out: {report.left_out}"
         case ReceivedTls():
-            counted = f"{good} sessions with TLS, {bad} without"
+            counted = f"sessions: {good} with TLS, {bad} without"
         case _:
-            counted = f"{bad} messages failed"
+            counted = f"messages: {bad} failed"
     return (
         f"{_KINDS[type(report)]} report {report.report_id} of {report.organization} about {report.domain} since "
         f"{datetime.fromtimestamp(report.begin, UTC):%Y-%m-%d %H:%M} UTC: {counted}"
