@@ -118,9 +118,7 @@ class Supervisor:
         """Collect the dead, start what is missing, sleep until something happens, and act on it."""
         self._reap()
         if self._stopping and self._served and not any(child.kind.serves_mail for child in self._children.values()):
-            if not (
-                self._last or any(child.kind.lingers and child.draining_until for child in self._children.values())
-            ):
+            if not (self._last or any(each.kind.lingers and each.draining_until for each in self._children.values())):
                 self._last = True
                 self._start_what_lingers()  # what the workers left behind has to be taken
             self._drain(list(self._children.values()))
