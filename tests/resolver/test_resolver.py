@@ -10,12 +10,12 @@ from contextlib import contextmanager
 from dataclasses import replace
 from ipaddress import ip_address
 from threading import Barrier, Thread
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
 from assay.inquiry import MX, Answer, Inquiry, Outcome, Question, Record, RecordType
-from assay.resolver import Resolver, Statistics, client, configured, wire
+from assay.resolver import LocalZone, Resolver, Statistics, client, configured, wire
 from assay.resolver.streams import MAX_ANSWER
 from nameserver import NameServer, closed_port
 
@@ -178,6 +178,18 @@ def test_the_ad_bit_is_asked_for_and_believed_only_if_trusted() -> None:
         for trusted in (False, True):
             with Resolver(configured([server.text]), trust_ad=trusted) as resolver:
                 assert one(resolver, "www.example.org").secure is trusted
+
+
+def test_where_the_local_zone_leads_nothing_is_secure() -> None:
+    """Neither what has just been asked nor what is kept; the name itself remains so."""
+    zone = LocalZone("alias.example. CNAME www.example.org.\n")
+    with NameServer(ROWS, secure=True) as server, Resolver(configured([server.text]), trust_ad=True, zone=zone) as dns:
+        for _ in range(2):
+            assert one(dns, "alias.example").secure is False
+            assert one(dns, "alias.example").records == one(dns, "www.example.org").records
+            assert one(dns, "www.example.org").secure is True
+        arrived_meanwhile: Any = dns.ask(Question("alias.example", RecordType.A), cast(Any, None), 0)
+        assert arrived_meanwhile.secure is False
 
 
 def test_many_threads_ask_once() -> None:

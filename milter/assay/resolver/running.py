@@ -41,6 +41,9 @@ class Source(Protocol):
     def stale(self, question: Question) -> Answer | None:
         """An expired answer that may be given because there is no time for a fresh one. In any thread."""
 
+    def as_asked(self, question: Question, answer: Answer) -> Answer:
+        """The DNS's answer as that to a question. In any thread."""
+
     def ask(self, question: Question, waiter: Running[Any], index: int) -> Answer | Flight:
         """Ask the DNS, unless the answer has arrived in the meantime. In the loop's thread."""
 
@@ -153,7 +156,7 @@ class Running(Generic[T]):
                 return
             position, _, since = asked
             try:
-                self._set(position, answer, since)
+                self._set(position, self._source.as_asked(self._batch[position], answer), since)
             except Exception as error:  # the observer's bug must not affect others that wait for this answer
                 self._finish(error=error)
                 return

@@ -14,6 +14,8 @@ from threading import Lock, Thread
 from types import MappingProxyType
 from typing import Any, cast
 
+from msgspec.structs import replace
+
 from assay.inquiry import Answer, Outcome, Question
 from assay.resolver import tls, wire
 from assay.resolver.budget import Allowance
@@ -117,6 +119,7 @@ class Resolver:
 
     def lookup(self, question: Question) -> Answer | None:
         """The answer, if the zone or the cache has it or there can be none; None if the DNS must be asked."""
+        asked = question
         if self._zone is not None or not self._nameservers:
             local = self._local(question)
             if isinstance(local, Answer):
@@ -128,7 +131,7 @@ class Resolver:
             answer = self._cached(f"{name.lower()}/{question.type}")
             if answer is not None:
                 self.statistics.hits += 1
-                return answer
+                return self.as_asked(asked, answer)
         if wire.section(_without_dot(question)) is None:
             self.statistics.local += 1
             return IMPOSSIBLE
@@ -144,6 +147,12 @@ class Resolver:
             question = local
         return self._cache.stale(f"{question.name.lower()}/{question.type}")
 
+    def as_asked(self, question: Question, answer: Answer) -> Answer:
+        """The DNS's answer as that to a question: it is not secure if the zone led there by a CNAME."""
+        if answer.secure and self._zone is not None and self._zone.answer(question) is not question:
+            return replace(answer, secure=False)
+        return answer
+
     def hand_over(self, call: Callable[[], None]) -> bool:
         """Call a function in the loop's thread, which is started if necessary; False if that has ended."""
         with self._lock:
@@ -157,6 +166,7 @@ class Resolver:
 
     def ask(self, question: Question, waiter: Running[Any], index: int) -> Answer | Flight:
         """Ask a question that `lookup` could not answer; the answer, if it has arrived since. In the loop only."""
+        wanted = question
         if self._zone is not None:
             local = self._zone.answer(question)
             if isinstance(local, Answer):
@@ -165,7 +175,7 @@ class Resolver:
         key = f"{question.name.lower()}/{question.type}"
         answer = self._cached(key)
         if answer is not None:
-            return answer
+            return self.as_asked(wanted, answer)
         asked = wire.section(_without_dot(question))
         if asked is None:
             return IMPOSSIBLE
