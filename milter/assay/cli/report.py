@@ -119,7 +119,7 @@ def _why(options: argparse.Namespace, configuration: Configuration) -> int:
             if len(deliveries) > 1:  # each may have met with something else
                 say(map(_delivery, deliveries))
     if not found:
-        say([f"{options.domain}: no report was planned: no mail came to which its DMARC record applied"])
+        say([f"{options.domain}: no report was planned: the store had no mail to which its DMARC record applied"])
     return os.EX_OK
 
 
