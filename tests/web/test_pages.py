@@ -48,6 +48,7 @@ PATHS = (
     "/domains/example.org", "/domains/shop.example.com", "/dry-run", "/dns", "/configuration",
     "/reports", "/reports?state=not%20sent", "/reports?state=failed&from=50", "/reports?domain=example.org",
     "/received", "/received?kind=tls", "/received?kind=failure", "/received?domain=example.org&from=50",
+    "/received?client=203.0.113.7",
 )  # fmt: skip
 
 
@@ -218,6 +219,21 @@ def test_what_others_saw_is_beside_what_we_saw(browser: Browser) -> None:
             )
             assert href is not None
             assert browser.get(html.unescape(href[1])).text.count('href="/messages/') == min(50, row["own_failed"])
+
+
+def test_a_client_leads_to_the_reports_with_it(browser: Browser) -> None:
+    page = browser.get("/received").text
+    sources = json.loads(browser.get("/received.json?table=sources").body)
+    seen = next(row for row in sources if row["failed"] and row["client"].startswith("203."))
+    assert f'href="/received?client={seen["client"]}">{seen["failed"]}</a>' in page
+    listed = browser.get(f"/received?client={seen['client']}").text
+    paths = re.findall(r'href="(/received/[0-9a-f]+)"', listed)
+    assert 0 < len(paths) < 50
+    for path in paths:
+        assert f">{seen['client']}</a>" in browser.get(path).text
+    for others in ("domain=nobody.example", "day=2020-01-01", "kind=tls"):
+        none = json.loads(browser.get(f"/received.json?table=reports&client={seen['client']}&{others}").body)
+        assert none == [], others
 
 
 def test_the_search_finds_by_all_that_is_known(browser: Browser) -> None:

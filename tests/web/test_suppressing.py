@@ -6,6 +6,7 @@ from __future__ import annotations
 import contextlib
 import html
 import re
+import sqlite3
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -284,6 +285,21 @@ def test_where_the_database_cannot_be_written_there_is_no_button(
     assert PATH not in page
     assert someone.post(PATH, form).status == 400
     assert suppressions(section) == []
+
+
+def test_a_database_that_another_program_writes_is_said_so(
+    browser: Made, section: StoreSection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    someone = browser()
+    someone.log_in()
+    form = {**form_of(someone.get("/reports").text, "days"), "subject": "example.com"}
+    monkeypatch.setattr("assay.store.database.BUSY_SECONDS", 0.01)
+    with contextlib.closing(sqlite3.connect(section.location, isolation_level=None)) as other:
+        other.execute("BEGIN IMMEDIATE")
+        asked = someone.post(PATH, form)
+    assert asked.status == 503
+    assert "the store cannot be written now" in asked.text
+    assert someone.post(PATH, form).status == 303
 
 
 def test_a_page_with_a_long_address_has_a_form_that_is_taken(browser: Made, section: StoreSection) -> None:

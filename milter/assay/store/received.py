@@ -147,12 +147,13 @@ def keep_unreadable(connection: Connection, sender: ReportSender, reason: str, c
 
 
 def summaries(
-    connection: Connection, first: int, last: int, domains: Collection[str] = (), kind: str = ""
+    connection: Connection, first: int, last: int, domains: Collection[str] = (), kind: str = "", client: str = ""
 ) -> list[ReportSummary]:
     """The reports about periods that begin on the days from `first` to `last`, the newest first.
 
     :param domains: only about these; all if empty.
     :param kind: aggregate, failure or tls; all if empty.
+    :param client: only aggregate reports with rows of this address; all if empty.
     """
     table = received_reports.c
     query = (
@@ -165,6 +166,10 @@ def summaries(
         query = query.where(table.domain.in_(domains))
     if kind:
         query = query.where(table.kind == kind)
+    if client:
+        rows = received_rows.c
+        of_client = select(rows.report).where(rows.day.in_(range(first, last + 1)), rows.source == client)
+        query = query.where(table.id.in_(of_client.where(rows.domain.in_(domains)) if domains else of_client))
     return [ReportSummary(*tuple(row)) for row in connection.execute(query)]
 
 

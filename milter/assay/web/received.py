@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
+from assay.model.smtp import parse_address
 from assay.store import received, reporting
 from assay.store.database import Database
 from assay.store.overview import DaySum
@@ -98,8 +99,8 @@ def _by_source(found: Sequence[SeenBeside], days: Sequence[int]) -> DataTable:
         (
             Link(each.source, address("/messages", client=each.source)),
             each.domain,
-            each.passing,
-            each.failing,
+            _reported(each.passing, each.source),
+            _reported(each.failing, each.source),
             link(each.own_passing, days, client=each.source, author=each.domain, dmarc="pass"),
             link(each.own_failing, days, client=each.source, author=each.domain, dmarc="fail"),
         )
@@ -110,9 +111,13 @@ def _by_source(found: Sequence[SeenBeside], days: Sequence[int]) -> DataTable:
         f"Others beside us, last {GROUP_DAYS} days, by client",
         (Column("client", "client"), Column("domain", "author domain"), *_FIGURES),
         rows,
-        note="A client that fails everywhere and is yours needs SPF or DKIM. See Domains.",
+        note="What they saw leads to reports with the client. One of yours that fails needs SPF or DKIM: see Domains.",
         empty="No mail in the names of your domains.",
     )
+
+
+def _reported(count: int, client: str) -> Cell:
+    return Link(count, address("/received", client=client)) if count else count
 
 
 def _form(query: WebQuery) -> SearchForm:
@@ -122,6 +127,7 @@ def _form(query: WebQuery) -> SearchForm:
         (
             Choice("kind", "Kind", query.text("kind"), options=_KINDS),
             Choice("domain", "Domain", query.text("domain"), "example.org"),
+            Choice("client", "Client in it", query.text("client"), "192.0.2.1"),
             Choice("day", "Day of its begin (UTC)", query.text("day"), "2026-11-25"),
         ),
         "Search",
@@ -130,16 +136,20 @@ def _form(query: WebQuery) -> SearchForm:
 
 def _reports(database: Database, query: WebQuery, days: Sequence[int]) -> DataTable:
     start = query.number("from", 0, 0, 10**6)
-    kind, domain, text = query.text("kind"), query.text("domain"), query.text("day")
+    kind, domain, client, text = (query.text(name) for name in ("kind", "domain", "client", "day"))
     day = periods.day_of(text)
     span = (days[0], days[-1] + 1) if day is None else (day, day)
     found: list[ReportSummary] = []
     if day is not None or not text:
         domains = (periods.domain_of(domain),) if domain else ()
         with database.reading() as connection:
-            found = received.summaries(connection, *span, domains=domains, kind=kind)
+            found = received.summaries(
+                connection, *span, domains=domains, kind=kind, client=str(parse_address(client) or client)
+            )
     rows = [_row(each) for each in found[start : start + ROWS]]
-    criteria: dict[str, str | int] = {"kind": kind, "domain": domain, "day": text, "from": start + ROWS}
+    criteria: dict[str, str | int] = {
+        "kind": kind, "domain": domain, "client": client, "day": text, "from": start + ROWS
+    }  # fmt: skip
     further = address("/received", **criteria) if len(found) > start + ROWS else ""
     columns = (
         Column("begin", "begin (UTC)"),
