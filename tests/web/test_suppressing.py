@@ -14,6 +14,7 @@ import pytest
 
 from asking import TOKEN, Browser
 from assay.config import Configuration
+from assay.config.reports import ReportsSection
 from assay.config.store import StoreSection
 from assay.config.web import WebSection
 from assay.daemon.status import History
@@ -49,9 +50,11 @@ def section(tmp_path: Path) -> StoreSection:
 def browser(section: StoreSection, logged: list[tuple[Level, str]]) -> Iterator[Made]:
     opened = []
 
-    def make(peer: str = "127.0.0.1", token: str = TOKEN, **web: object) -> Browser:
+    def make(
+        peer: str = "127.0.0.1", token: str = TOKEN, reports: ReportsSection | None = None, **web: object
+    ) -> Browser:
         configured = WebSection(**web)  # type: ignore[arg-type]  # mypy sees objects
-        configuration = Configuration(web=configured, store=section)
+        configuration = Configuration(web=configured, store=section, reports=reports or ReportsSection())
         figures = Pages(1)
         site = open_site(configuration, figures, History(figures, leaves=False), (), Log(lambda *_: None))
         opened.append(site)
@@ -244,6 +247,25 @@ def test_two_who_press_a_button_are_both_told_what_it_did(
             ("example.com was not suppressed", "bob"),
         )
     ]
+
+
+@pytest.mark.parametrize(
+    ("reports", "says"),
+    [
+        (ReportsSection(), "No reports are made: reports.organization is not set."),
+        (ReportsSection(organization="A", contact="a@example.org", dry_run=True), "Reports are only written to files"),
+        (ReportsSection(suppress="/etc/assay/none"), "Those in /etc/assay/none (reports.suppress) are not in"),
+    ],
+)
+def test_what_the_configuration_says_about_reports(browser: Made, reports: ReportsSection, says: str) -> None:
+    plain = ReportsSection(organization="A", contact="a@example.org")
+    pages = []
+    for configured in (reports, plain):
+        someone = browser(reports=configured)
+        someone.log_in()
+        pages.append(someone.get("/reports").text)
+    assert says in pages[0]
+    assert says not in pages[1]
 
 
 def test_of_many_that_are_suppressed_some_are_shown(browser: Made, section: StoreSection) -> None:
