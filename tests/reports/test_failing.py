@@ -36,6 +36,8 @@ from assay.metrics import Page, read
 from assay.model.message import split_message
 from assay.model.smtp import parse_address
 from assay.policy.addresses import Entries
+from assay.protocol.report import FailureReport
+from assay.reports import failing
 from assay.session.delivery import Delivery, deliver
 from assay.store import incidents, outbox, suppressions
 from assay.store.failing import with_incident
@@ -556,6 +558,23 @@ class TestNotSent:
 
 
 class TestTrouble:
+    def test_a_bug_in_one_report_stops_no_other(self, world: Failing, monkeypatch: pytest.MonkeyPatch) -> None:
+        described = failing.describe
+
+        def describe(incident: incidents.Incident, messages: int) -> FailureReport:
+            if incident.client == "203.0.113.2":
+                raise ValueError("private")
+            return described(incident, messages)
+
+        monkeypatch.setattr(failing, "describe", describe)
+        world.write(*(with_failure(number, client=f"203.0.113.{number}") for number in (2, 3)))
+        for hour in (0, 25):
+            world.turn(DUE + hour * 3600)
+        assert sorted(report.state for report in world.failures()) == ["given up", "sent"]
+        assert world.headers() == 0
+        assert any("example.com: ValueError in " in line for line in world.lines)
+        assert not any("private" in line for line in world.lines)
+
     def test_a_relay_that_stays_dead(self, world: Failing) -> None:
         world.receive()
         world.receiver.__exit__()

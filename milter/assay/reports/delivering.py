@@ -20,6 +20,7 @@ from assay.reports.relay import Relay, RelayError, RelayOutcome
 from assay.reports.signature import UnsignedError
 from assay.store import outbox, suppressions
 from assay.store.database import Database
+from assay.store.destination import UnavailableError, described
 from assay.store.outbox import (
     DAY_SECONDS,
     OutgoingReport,
@@ -75,6 +76,11 @@ class Deliveries:
                     for left in due[done:]:
                         self.postpone(left, str(error), now)
                     break
+                except (UnavailableError, OSError):
+                    raise
+                except Exception as error:  # a bug: all the others are sent, and this one is given up in the end
+                    self._tell(f"reports: {planned.domain}: {described(error)}; tried again later")
+                    self.postpone(planned, described(error), now)
                 done += 1
         return done
 

@@ -128,7 +128,7 @@ class Destination:
                 if self._unavailable(f"spool: {error.strerror or error}"):
                     break
             except Exception as error:  # a bug, of a library too: without this thread, rows would pile up unnoticed
-                if self._unavailable(_described(error)):
+                if self._unavailable(described(error)):
                     break
         if self._backend is not None:
             self._backend.close()
@@ -202,7 +202,7 @@ class Destination:
         self._wait = FIRST_WAIT_SECONDS
 
 
-def _described(error: Exception) -> str:
+def described(error: Exception) -> str:
     """What was raised, and where. Not its text, which may have values of a row, or a password."""
     place = traceback.extract_tb(error.__traceback__)[-1]
     return f"{type(error).__name__} in {place.filename}:{place.lineno}"
