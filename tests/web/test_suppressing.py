@@ -268,6 +268,17 @@ def test_what_the_configuration_says_about_reports(browser: Made, reports: Repor
     assert says not in pages[1]
 
 
+def test_what_a_form_would_not_bring_back_has_no_button(browser: Made, section: StoreSection) -> None:
+    with contextlib.closing(open_database(section.location)) as database, database.writing() as connection:
+        for subject in ("d@example.com", '"\u202e"@example.com'):
+            stored.suppress(connection, Suppression(subject, 0, "a report came back", 1))
+    someone = browser()
+    someone.log_in()
+    page = someone.get("/reports").text
+    assert "202e" in page
+    assert re.findall(r'name="subject" value="([^"]*)"', page) == ["d@example.com"]
+
+
 def test_of_many_that_are_suppressed_some_are_shown(browser: Made, section: StoreSection) -> None:
     with contextlib.closing(open_database(section.location)) as database, database.writing() as connection:
         for number in range(ROWS + 1):
