@@ -38,6 +38,15 @@ ROWS = {
         ROW + "selectors = ['s t']\nkey_files = ['DIR/good']\n",
         "sign.domain 1.selectors: 's t' is not a selector: label with a character",
     ),
+    "a selector twice": (
+        ROW + "selectors = ['s', 't', 'S']\nkey_files = ['DIR/good', 'DIR/good', 'DIR/good']\n",
+        "sign.domain 1.selectors: 's' is there twice; a selector names one key",
+    ),
+    "the identity of another domain": (
+        ONE + "identity = 'joe@example.net'\n",
+        "sign.domain 1.identity: 'joe@example.net' is never at or below example.org, as RFC 6376, 3.5 requires; write",
+    ),
+    "an identity that is none": (ONE + "identity = 'joe%'\n", "sign.domain 1.identity: 'joe%' is never at or below"),
     "a domain twice": (ONE + ONE, "sign.domain 2.domain: 'example.org' is already in sign.domain 1; write its keys"),
     "an unknown key": (ONE + "selctors = 1\n", "unknown key sign.domain 1.selctors; did you mean selectors?"),
     "a section for one domain": ("[sign.domain]\n", "sign.domain is an array of tables; write [[sign.domain]]"),

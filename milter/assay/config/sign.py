@@ -10,7 +10,8 @@ from msgspec import Meta
 
 from assay.config.section import Section, SettingError
 from assay.keys import OnSignError, Unpublished
-from assay.model.name import Domain, InvalidNameError
+from assay.keys.table import signer_of
+from assay.model.name import Domain, InvalidNameError, Mailbox
 from assay.protocol import dkim
 
 _FIELD_NAME = re.compile(r"[!-9<-~]+")  # RFC 5322, 2.2, without the semicolon, which ends a tag (RFC 6376, 3.5)
@@ -94,6 +95,17 @@ class SignDomainSection(Section, frozen=True):
                 except InvalidNameError as error:
                     raise SettingError(key, f"{name!r} is not a {key.removesuffix('s')}: {error}") from error
         _check_canonicalization(self.canonicalization)
+        selectors = [Domain.parse_host(selector) for selector in self.selectors]
+        for selector, text in zip(selectors, self.selectors, strict=True):
+            if selectors.count(selector) > 1:  # RFC 6376, 3.6.2.2: a name has one key
+                raise SettingError("selectors", f"{text!r} is there twice; a selector names one key")
+        domain = Domain.parse_host(self.domain)
+        if self.identity and not signer_of(self.identity, Mailbox("someone", domain), domain):
+            raise SettingError(
+                "identity",
+                f"{self.identity!r} is never at or below {self.domain}, as RFC 6376, 3.5 requires; "
+                'write "author", or an identity such as "@%"',
+            )
         if bool(self.key_directory) is bool(self.key_files):
             raise SettingError(
                 "key_directory", "write it, or selectors and key_files: one of the two, so that it is clear what signs"
