@@ -16,7 +16,8 @@ from email import message_from_bytes, policy
 from email.message import EmailMessage
 from multiprocessing import get_context
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
 import dkim as dkimpy
 import msgspec
@@ -29,21 +30,25 @@ from assay.config import Configuration, make_resolver, make_settings, make_trust
 from assay.config.correspondence import reports_redactor, reports_signing
 from assay.config.database import StoreBackend
 from assay.config.reports import ReportsSection
+from assay.daemon.keeper import Keeper
 from assay.daemon.reporter import ReportMeter, ReportTurns
 from assay.daemon.worker import session_maker
 from assay.log import Log
 from assay.metrics import Page, read
 from assay.model.message import split_message
 from assay.model.smtp import parse_address
+from assay.policy import Action
 from assay.policy.addresses import Entries
 from assay.protocol.report import FailureReport
 from assay.reports import failing
+from assay.session import Verdict
 from assay.session.delivery import Delivery, deliver
 from assay.store import incidents, outbox, suppressions
+from assay.store.channel import Sender
 from assay.store.failing import with_incident
 from assay.store.kept import Keeping, message_row
 from assay.store.outbox import DAY_SECONDS, OutgoingReport, ReportKind
-from assay.store.rows import MessageRow, decode, encode
+from assay.store.rows import MAX_ROW_OCTETS, MessageRow, decode, encode
 from assay.store.writer import Writer
 from nameserver import NameServer
 from postgresql import Postgresql
@@ -89,6 +94,26 @@ def judged(
     at: int = NOW,
 ) -> MessageRow:
     """What a worker hands over of a message."""
+    return handed_over(
+        verdict_of(configuration, message, address=address, mail_from=mail_from, at=at), configuration, at
+    )
+
+
+def handed_over(verdict: Verdict, configuration: Configuration, at: int = NOW) -> MessageRow:
+    """The same of a verdict."""
+    keeping = Keeping("mx.receiver.example", failure_octets=configuration.reports.failure.max_header_octets)
+    return with_incident(verdict, message_row(verdict, keeping, now=at + 0.5, waits={}), keeping)
+
+
+def verdict_of(
+    configuration: Configuration,
+    message: bytes = MESSAGE,
+    *,
+    address: str = BAD,
+    mail_from: str = "<joe.doe@example.com>",
+    at: int = NOW,
+) -> Verdict:
+    """What a worker finds out about a message."""
     header, body = split_message(message)
     with make_resolver(configuration) as resolver:
         delivery = Delivery(
@@ -102,9 +127,7 @@ def judged(
             now=at,
         )
         new_session = session_maker(make_settings(configuration), make_trust(configuration), resolver, 5.0)
-        verdict = deliver(new_session(), delivery)[-1]
-    keeping = Keeping("mx.receiver.example", failure_octets=configuration.reports.failure.max_header_octets)
-    return with_incident(verdict, message_row(verdict, keeping, now=at + 0.5, waits={}), keeping)
+        return deliver(new_session(), delivery)[-1]
 
 
 class Failing(Reporting):
@@ -351,6 +374,45 @@ class TestOptions:
         assert judged(asking(nameserver)).incident is None
 
 
+class TestHandedOver:
+    @pytest.mark.parametrize("octets", [0, 16_384])
+    def test_no_header_leaves_a_worker_unless_reports_are_made(self, nameserver: NameServer, octets: int) -> None:
+        taken: list[bytes] = []
+        sender = SimpleNamespace(send=lambda row: taken.append(row) is None)
+        keeper = Keeper(
+            cast(Sender, sender), Keeping("mx.receiver.example", failure_octets=octets), Log(lambda *_: None)
+        )
+        keeper.keep(verdict_of(asking(nameserver)), NOW, {})
+        (row,) = taken
+        assert (decode(row).incident is not None) == (b"Your parcel" in row) == bool(octets)
+
+    def test_nothing_about_a_message_that_comes_again(self, nameserver: NameServer) -> None:
+        configuration = asking(nameserver)
+        verdict = verdict_of(configuration)
+        assert handed_over(verdict, configuration).incident is not None
+        deferred = msgspec.structs.replace(verdict, action=Action.TEMPFAIL)
+        assert handed_over(deferred, configuration).incident is None
+
+    def test_a_guess_is_no_failure_of_spf(self, nameserver: NameServer) -> None:
+        publish(nameserver, f"{RUF}; fo=s")
+        configuration = asking(nameserver)
+        verdict = verdict_of(configuration)
+        mail_from = verdict.assessment.spf_mail_from
+        assert mail_from is not None
+        guessed = msgspec.structs.replace(mail_from, guessed=True)
+        assessment = msgspec.structs.replace(verdict.assessment, spf_mail_from=guessed)
+        assert handed_over(verdict, configuration).incident is not None
+        assert handed_over(msgspec.structs.replace(verdict, assessment=assessment), configuration).incident is None
+
+    def test_a_row_that_would_be_too_long_has_no_header(self) -> None:
+        row = with_failure(2)
+        assert row.incident is not None
+        long = msgspec.structs.replace(row.incident, header=((b"X", b"x" * MAX_ROW_OCTETS),))
+        octets = encode(msgspec.structs.replace(row, incident=long))
+        assert len(octets) <= MAX_ROW_OCTETS
+        assert decode(octets).incident is None
+
+
 class TestNeverAboutReports:
     @pytest.mark.parametrize(
         ("field", "mail_from"),
@@ -390,6 +452,21 @@ class TestAlike:
         world.receive(address="203.0.113.10")
         world.turn(DUE)
         assert len(world.receiver.taken) == 2
+
+    @pytest.mark.parametrize(
+        "change",
+        [
+            {"failure": "spf"},
+            {"delivery": "policy"},
+            {"signature": ("example.com", "sel", "")},
+            {"spf_domain": "example.com"},
+        ],
+    )
+    def test_what_fails_in_another_way_is_another_report(self, world: Failing, change: Mapping[str, Any]) -> None:
+        row, other = with_failure(2), with_failure(3)
+        assert other.incident is not None
+        world.write(row, msgspec.structs.replace(other, incident=msgspec.structs.replace(other.incident, **change)))
+        assert [report.messages for report in world.failures()] == [1, 1]
 
     def test_what_comes_while_it_is_sent_does_not_change_it(self, world: Failing) -> None:
         publish(world.nameserver, f"{RUF},mailto:g@example.com")

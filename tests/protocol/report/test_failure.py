@@ -29,6 +29,7 @@ from assay.protocol.report import (
     Redactor,
     failure_mail,
 )
+from assay.protocol.report.failure import MAX_SUBJECT
 from assay.protocol.report.redaction import MAX_HEADER
 from reporting import END, hostile, no_complaints
 
@@ -326,6 +327,11 @@ def test_a_long_header_is_cut_at_a_field() -> None:
     assert not complete
     assert MAX_HEADER - 600 < sum(len(field.raw) for field in fields) <= MAX_HEADER
     assert b"longer than what is included" in mail(replace(REPORT, header=header))
+
+
+def test_a_long_subject_is_cut() -> None:
+    header = Header((HeaderField(b"Subject", b" " + b"x" * 5000),))
+    assert parsed(mail(replace(REPORT, header=header)))["Subject"] == "FW: " + "x" * MAX_SUBJECT
 
 
 @settings(deadline=None)
