@@ -63,7 +63,7 @@ class NameServer:
         rcodes: Mapping[str, str] | None = None,
         no_tcp: bool = False,
         half_chains: bool = False,
-        secure: bool = False,
+        secure: bool | Collection[str] = False,
         no_edns: str = "",
         host: str = "127.0.0.1",
     ) -> None:
@@ -82,7 +82,7 @@ class NameServer:
         :param no_tcp: nobody listens on TCP; cannot be changed later.
         :param half_chains: leave what a CNAME leads to unanswered.
         :param no_edns: answer queries with EDNS with this RCODE and without EDNS.
-        :param secure: set the AD bit where the query asks for it.
+        :param secure: set the AD bit where the query asks for it, or only for these names.
         """
         self.serve(rows)
         self.ttl = ttl
@@ -242,7 +242,7 @@ class NameServer:
             response.set_rcode(dns.rcode.from_text(self.no_edns))
             return response
         response = dns.message.make_response(query, recursion_available=True)
-        if self.secure and query.flags & dns.flags.AD:
+        if query.flags & dns.flags.AD and (self.secure is True or (self.secure and name in self.secure)):
             response.flags |= dns.flags.AD
         if name in self.rcodes:
             response.set_rcode(dns.rcode.from_text(self.rcodes[name]))

@@ -63,6 +63,11 @@ DIFFERING: dict[str, tuple[dict[str, Any], str, str]] = {
         LISTED + "Xassay, S=inet:8890@127.0.0.1, F=T\n",
         "Xassay, T=R:10s (the default): assay may take 30 s (dns.budget_seconds = 40); write R:30s or more",
     ),
+    "a time-out that is too short for both": (
+        {"milter": INET["milter"] | {"drain_seconds": 30}},
+        LISTED + LINE.replace("E:5m", "E:40s"),
+        "Xassay, T=E:40s: assay may take 50 s (dns.budget_seconds = 40); write E:50s or more",
+    ),
     "a long time-out": (
         INET,
         LISTED + LINE.replace("E:5m", "E:10m"),

@@ -180,6 +180,19 @@ def test_the_ad_bit_is_asked_for_and_believed_only_if_trusted() -> None:
                 assert one(resolver, "www.example.org").secure is trusted
 
 
+CHAIN = ("www.example.org", "w.example.org", "example.org")
+
+
+@pytest.mark.parametrize("insecure", CHAIN)
+def test_a_chain_is_secure_if_all_of_it_is(insecure: str) -> None:
+    with NameServer(ROWS, half_chains=True, secure=CHAIN) as server:
+        with Resolver(configured([server.text]), trust_ad=True) as resolver:
+            assert one(resolver, CHAIN[0]).secure is True
+        server.secure = [name for name in CHAIN if name != insecure]
+        with Resolver(configured([server.text]), trust_ad=True) as resolver:
+            assert one(resolver, CHAIN[0]).secure is False
+
+
 def test_where_the_local_zone_leads_nothing_is_secure() -> None:
     """Neither what has just been asked nor what is kept; the name itself remains so."""
     zone = LocalZone("alias.example. CNAME www.example.org.\n")
