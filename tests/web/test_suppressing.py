@@ -276,7 +276,7 @@ def test_what_a_form_would_not_bring_back_has_no_button(browser: Made, section: 
     someone.log_in()
     page = someone.get("/reports").text
     assert "202e" in page
-    assert re.findall(r'name="subject" value="([^"]*)"', page) == ["d@example.com"]
+    assert re.findall(r'type="hidden" name="subject" value="([^"]*)"', page) == ["d@example.com"]
 
 
 def test_of_many_that_are_suppressed_some_are_shown(browser: Made, section: StoreSection) -> None:
