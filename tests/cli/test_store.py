@@ -130,3 +130,13 @@ def test_a_consumer_that_is_killed_and_a_broker_too(
     with contextlib.closing(sqlite3.connect(tmp_path / "store.sqlite")) as connection:
         (kept,) = connection.execute("SELECT count(*) FROM messages").fetchone()
     assert 1 <= kept <= 501  # the second consumer has removed what the first had written
+
+
+@pytest.mark.parametrize(
+    ("rest", "key"),
+    [("", "directory"), ("[store]\ndirectory = '/x'\ndatabase = ''\nbroker = 'amqp://127.0.0.1/'\n", "database")],
+)
+def test_the_missing_key_is_named(rest: str, key: str, configuration: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    configuration.write_text(rest)
+    told = said(capsys, "check", "-c", str(configuration), code=78)
+    assert f"{configuration}: there is no database; set store.{key}" in told

@@ -68,7 +68,9 @@ def store_configuration(options: argparse.Namespace) -> Configuration:
     except SettingError as error:
         raise ConfigError(str(error)) from error
     if not configuration.store.location:
-        raise ConfigError("store.directory: not set, or store.database is empty, so there is no database")
+        key = "store.database" if configuration.store.directory else "store.directory"
+        where = options.config or "no configuration file (-c)"
+        raise ConfigError(f"{where}: there is no database; set {key}")
     return configuration
 
 
