@@ -21,6 +21,10 @@ RISKS: dict[str, tuple[dict[str, Any], str]] = {
         {"web": {"listen": "inet:8891@192.0.2.1", "token_file": "/t"}},
         "web.listen = 'inet:8891@192.0.2.1': ",
     ),
+    "the AD bit of a plain nameserver elsewhere": (
+        {"dns": {"trust_ad": True, "nameservers": ["127.0.0.1", "tls://192.0.2.1", "[2001:db8::53]:5353"]}},
+        "dns.trust_ad: anyone on the path to the nameserver [2001:db8::53]:5353 ",
+    ),
     "more terms than a record may have": ({"spf": {"dns_terms": 11}}, "spf.dns_terms = 11: "),
     "more void lookups": ({"spf": {"void_lookups": 3}}, "spf.void_lookups = 3: "),
     "keys that are too short": ({"dkim": {"min_rsa_bits": 768}}, "dkim.min_rsa_bits = 768: "),

@@ -7,11 +7,13 @@ import socket
 from collections.abc import Iterator
 from itertools import chain
 
+from assay import resolver
 from assay.config.configuration import Configuration
 from assay.config.endpoint import Endpoint
 from assay.config.forwarding import make_rewriting
 from assay.config.methods import DmarcSection
 from assay.config.signing import make_signing
+from assay.config.site import DnsSection
 from assay.keys.rotation import KeyType
 from assay.model.smtp import parse_address
 from assay.policy import Action
@@ -47,6 +49,7 @@ def risks(configuration: Configuration) -> Iterator[str]:
             "milter.dry_run: forged Authentication-Results and Received-SPF fields stay in the messages; "
             "set milter.dry_run_headers, or make sure that no later program trusts them"
         )
+    yield from _risks_of_dns(configuration.dns)
     yield from _risks_of_spf(configuration)
     yield from _risks_of_signing(configuration)
     yield from _risks_of_srs(configuration)
@@ -102,6 +105,17 @@ def _on_loopback(endpoint: Endpoint) -> bool:
     """Whether only this host reaches it. Without a host it is localhost."""
     address = parse_address(endpoint.host)
     return endpoint.host in ("", "localhost") if address is None else address.is_loopback
+
+
+def _risks_of_dns(section: DnsSection) -> Iterator[str]:
+    nameservers = resolver.configured(section.nameserver_texts) if section.trust_ad else ()
+    for server in nameservers:
+        address = parse_address(server.address)
+        if not server.scheme and not (address and address.is_loopback):
+            yield (
+                f"dns.trust_ad: anyone on the path to the nameserver {server} can forge answers that count as secure; "
+                "list a resolver on this host, or an encrypted one (tls:// or https://)"
+            )
 
 
 def _risks_of_spf(configuration: Configuration) -> Iterator[str]:
