@@ -90,7 +90,7 @@ def _by_domain(found: Sequence[SeenBeside], days: Sequence[int]) -> DataTable:
         (Column("domain", "author domain"), *_FIGURES),
         rows,
         note="Messages by DMARC: there, as the reports of receivers say; here, as we saw ourselves.",
-        empty="No mail in the names of your domains.",
+        empty="No mail in the names of our domains.",
     )
 
 
@@ -112,7 +112,7 @@ def _by_source(found: Sequence[SeenBeside], days: Sequence[int]) -> DataTable:
         (Column("client", "client"), Column("domain", "author domain"), *_FIGURES),
         rows,
         note="What they saw leads to reports with the client. One of yours that fails needs SPF or DKIM: see Domains.",
-        empty="No mail in the names of your domains.",
+        empty="No mail in the names of our domains.",
     )
 
 
