@@ -471,7 +471,7 @@ def recorded(world: World) -> object:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(recorder, "take", take)
         patch.setattr("assay.store.database.open_database", lambda *where, **_: seen.append(where))
-        patch.setattr("assay.store.writer.Writer", lambda _, sample: seen.append(sample))
+        patch.setattr("assay.store.writer.Writer", lambda _, sample, **more: seen.append((sample, more)))
         patch.setattr("assay.store.folding.Folding", lambda *_: SimpleNamespace(fold=lambda _: None))
         patch.setattr("assay.store.retention.prune", lambda _, retention, now: seen.append(retention))
         patch.setattr("assay.store.broker.RowPublisher.__init__", lambda _, *where: seen.append(where))
