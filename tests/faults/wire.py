@@ -5,6 +5,9 @@ from __future__ import annotations
 
 import random
 import struct
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, suppress
 
 from assay.config.endpoint import Endpoint
 from faults.run import Run
@@ -12,6 +15,7 @@ from mta.laws import OTHER
 
 SEED = 20260701
 _PATIENCE_SECONDS = 0.05  # for what assay answers
+_AT_A_TIME = 20
 
 
 def packet(command: bytes, octets: bytes = b"") -> bytes:
@@ -74,11 +78,11 @@ def nonsense(run: Run) -> None:
     """No process of the daemon may die of it."""
     before = run.daemon.workers()
     choice = random.Random(SEED)  # noqa: S311 - the same nonsense each time
-    for octets in (*RUBBISH, *(broken(choice) for _ in range(run.times(100, 2000)))):
-        _speak(run, octets)
+    for sessions in _together((*RUBBISH, *(broken(choice) for _ in range(run.times(100, 2000))))):
+        _speak(run, sessions)
     for count in range(len(SESSION)):  # an MTA that leaves
-        _speak(run, b"".join(SESSION[:count]))
-        _speak(run, b"".join(SESSION[:count]), wait=False)
+        _speak(run, [b"".join(SESSION[:count])])
+        _speak(run, [b"".join(SESSION[:count])], wait=False)
     run.pause(0.5)
     assert run.daemon.workers() == before, run.daemon.log()
 
@@ -89,16 +93,26 @@ def odd_macros(run: Run) -> None:
     session = list(SESSION)
     session[session.index(MACROS)] = packet(b"D", b"Cj\0mx.example.org\0{x}\0")
     for _ in range(run.times(50, 1000)):
-        _speak(run, b"".join(session))
+        _speak(run, [b"".join(session)])
     run.pause(0.5)
 
 
-def _speak(run: Run, octets: bytes, *, wait: bool = True) -> None:
-    with Endpoint.parse(run.daemon.socket).connect(10) as connection:
-        try:
-            connection.sendall(octets)
-            connection.settimeout(_PATIENCE_SECONDS)
-            while wait and connection.recv(4096):
-                pass
-        except OSError:  # it hangs up, or waits for more
-            pass
+def _together(sessions: Sequence[bytes]) -> Iterator[Sequence[bytes]]:
+    """Some at a time, since assay waits for more after most of them."""
+    return (sessions[at : at + _AT_A_TIME] for at in range(0, len(sessions), _AT_A_TIME))
+
+
+def _speak(run: Run, sessions: Sequence[bytes], *, wait: bool = True) -> None:
+    """Say each on a connection of its own, and wait for what assay answers to all of them."""
+    with ExitStack() as stack:
+        connections = [stack.enter_context(Endpoint.parse(run.daemon.socket).connect(10)) for _ in sessions]
+        for connection, octets in zip(connections, sessions, strict=True):
+            with suppress(OSError):  # it hangs up
+                connection.sendall(octets)
+        ends = time.monotonic() + _PATIENCE_SECONDS
+        for connection in connections if wait else ():
+            with suppress(OSError):  # it hangs up, or waits for more
+                while (left := ends - time.monotonic()) > 0:
+                    connection.settimeout(left)
+                    if not connection.recv(4096):
+                        break
