@@ -100,6 +100,8 @@ class Daemon:
         if self._process is not None:
             if self._process.poll() is None:
                 self._process.terminate()
+                if "store" not in self.sections:
+                    self._end_workers()
             try:
                 self._process.wait(PATIENCE)
             except subprocess.TimeoutExpired:
@@ -107,6 +109,14 @@ class Daemon:
                 self._process.wait()
         if self._nameserver is not None:
             self._nameserver.__exit__(None, None, None)
+
+    def _end_workers(self) -> None:
+        """End them at once when they have been told to. Each waits a second for sessions that it may not have counted
+        yet: none come now, and all tests together would wait for minutes. Helpers end by themselves."""
+        for pid in self.workers():
+            with contextlib.suppress(ProcessLookupError):
+                if os.sched_getscheduler(pid) == os.SCHED_BATCH:  # no helper
+                    os.kill(pid, signal.SIGKILL)
 
     @property
     def pid(self) -> int:
