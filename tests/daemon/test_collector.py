@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import gzip
 import os
@@ -18,8 +19,13 @@ from typing import Any
 
 import pytest
 
+from assay.config import Configuration
 from assay.config.endpoint import Endpoint
+from assay.daemon import collector as collecting
 from assay.daemon import lmtp
+from assay.daemon.child import Tether
+from assay.daemon.collector import Collector
+from assay.log import Log
 from assay.reports.incoming.read import MAX_MAIL_OCTETS
 from assay.store import outbox, received, suppressions
 from assay.store.database import Database, open_database
@@ -54,10 +60,13 @@ class Collecting(Daemon):
     def client(self) -> smtplib.LMTP:
         """A connection, after LHLO."""
         deadline = time.monotonic() + PATIENCE
-        while not os.path.exists(self.path):
-            assert time.monotonic() < deadline, self.log()
-            time.sleep(0.02)
-        client = smtplib.LMTP(self.path)
+        while True:
+            try:
+                client = smtplib.LMTP(self.path)
+                break
+            except (FileNotFoundError, ConnectionRefusedError):  # the file is there before anybody listens
+                assert time.monotonic() < deadline, self.log()
+                time.sleep(0.02)
         client.ehlo("mta.example.org")
         return client
 
@@ -167,6 +176,9 @@ def test_a_bounce_stops_the_destination_and_a_warning_does_not(
         with database.reading() as connection:
             (suppression,) = suppressions.all_suppressions(connection)
             assert outbox.deliveries_of(connection, "r1")[0].state is ReportState.BOUNCED
+            report = outbox.report(connection, "r1")
+            assert report is not None
+            assert report.why == "D@example.com: it came back"
     assert (suppression.subject, suppression.why) == ("d@example.com", "a report came back")
     assert "report came back: d@example.com gets no more for 30 days" in daemon.log()
     assert counted() == {f'incoming_bounces_total{{outcome="{name}"}}': 1 for name in ("stopped", "warning", "unknown")}
@@ -265,6 +277,35 @@ def test_who_is_ended_in_the_middle_of_a_mail_loses_none(tmp_path: Path, who: st
         kept, unreadable = daemon.stored()
         assert (len(kept), unreadable) == (1 if code == 250 else 0, [])
         assert code == {"daemon": 250, "reader": 451, "all": 0}[who]
+        if who == "reader":
+            assert daemon.figures() == {"incoming_deferred_total": 1}
+        if who == "daemon":
+            assert daemon.wait() == 0
+            assert not os.path.exists(daemon.path)
+
+
+def test_a_mail_that_waits_too_long_for_its_turn_comes_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    lines: list[str] = []
+    collector = Collector(Tether(-1, -1, 0), Configuration(), Log(lambda _, text: lines.append(text)))
+
+    async def never(work: object, seconds: float) -> bytes:
+        await asyncio.Event().wait()
+        return b""
+
+    async def run() -> None:
+        taking = [asyncio.create_task(collector.take(TO, REPORT)) for _ in range(collecting.MAX_TAKING)]
+        await asyncio.sleep(0)
+        async with asyncio.timeout(PATIENCE):
+            assert (await collector.take(TO, REPORT)).startswith("451 4.3.0 ")
+        for each in taking:
+            each.cancel()
+        await asyncio.wait(taking)
+
+    monkeypatch.setattr(collecting, "TURN_SECONDS", 0.1)
+    monkeypatch.setattr(collecting, "forked", never)
+    asyncio.run(run())
+    assert lines == ["collector: mails with reports are deferred: others take too long"]
+    assert collecting.MAX_TAKING == 2, "each takes memory, as docs/reports.md says"
 
 
 def test_while_the_store_is_away_the_mta_is_told_to_come_again(tmp_path: Path) -> None:

@@ -214,3 +214,13 @@ def test_numbers_as_text_in_a_tls_report() -> None:
     report = json.loads(shapes.tls())
     report["policies"][0]["summary"]["total-successful-session-count"] = "5326"
     assert only(json.dumps(report).encode()).policies[0].successful == 5326
+
+
+def test_a_field_below_ours_is_not_ours() -> None:
+    """Ours is the topmost, also if it has no result of DMARC."""
+    ours = b"Authentication-Results: mx.example.org; spf=pass\r\n"
+    forged = b"Authentication-Results: mx.example.org; dmarc=pass\r\n"
+    mail = shapes.mail(shapes.GOOGLE.encode())
+    for fields, expected in ((ours + forged, ""), (forged + ours, "pass"), (b"X-A: b\r\n" + ours + forged, "")):
+        (arrival,) = read(fields + mail, authserv_id="mx.example.org")
+        assert arrival.sender.dmarc == expected
