@@ -133,6 +133,13 @@ def test_a_suppressed_domain_stands_for_all_below_it(database: Database, subject
         assert (suppressions.suppressed(connection, ["example.org", asked], NOW) is not None) is holds
 
 
+def test_why_something_is_suppressed_is_cut(database: Database) -> None:
+    with database.writing() as connection:
+        suppressions.suppress(connection, Suppression("example.com", 0, "x" * 10_000, NOW))
+        (found,) = suppressions.all_suppressions(connection)
+    assert found.why == "x" * outbox.MAX_TEXT
+
+
 def test_whether_all_mail_of_a_domain_failed(database: Database) -> None:
     Writer(database).write([failed(1, "forged.example"), failed(2, "mixed.example"), seen(3, "mixed.example")])
     with database.reading() as connection:
