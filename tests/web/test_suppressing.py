@@ -290,7 +290,7 @@ def test_of_many_that_are_suppressed_some_are_shown(browser: Made, section: Stor
     assert f"Only the first {ROWS} are shown" in page
 
 
-def test_only_an_address_has_a_button(browser: Made, section: StoreSection) -> None:
+def test_only_an_address_has_a_button(browser: Made, section: StoreSection, monkeypatch: pytest.MonkeyPatch) -> None:
     """A record may have other URIs, and until the DNS has answered, those of addresses are listed as they are."""
     with contextlib.closing(open_database(section.location)) as database, database.writing() as connection:
         report = OutgoingReport("r1", 20_000, "example.com", (), ReportState.WAITING, "", 0, 0, 0, 1, 0)
@@ -303,6 +303,10 @@ def test_only_an_address_has_a_button(browser: Made, section: StoreSection) -> N
     page = someone.get("/reports/r1").text
     assert all(each in page for each in listed)
     assert re.findall(r'name="subject" value="([^"]*)"', page) == ["d@example.com"]
+    monkeypatch.setattr("assay.store.database.os.access", lambda *_: False)
+    page = someone.get("/reports/r1").text
+    assert all(each in page for each in listed)
+    assert PATH not in page
 
 
 def test_where_the_database_cannot_be_written_there_is_no_button(
