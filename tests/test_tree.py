@@ -127,8 +127,8 @@ def test_nothing_is_left_to_do() -> None:
 
 def test_exceptions_are_caught_wholesale_only_at_the_edges() -> None:
     # Evaluators are total; a bug surfaces where a connection or a process can still be saved.
-    # So does that of a foreign library, where it is asked for a second opinion, or where a thread would end by it; and one
-    # in a report, which must not stop the others.
+    # So does that of a foreign library, where it is asked for a second opinion, or where a thread would end by it, and
+    # one that a single report meets, which must not stop the others.
     allowed = {"milter/assay/daemon", "milter/assay/reports/incoming", "milter/assay/resolver", "milter/assay/web"}
     found = {
         str(path.parent.relative_to(ROOT))
