@@ -120,7 +120,7 @@ def test_reports_that_go_out(world: World, capsys: pytest.CaptureFixture[str]) -
     assert "1 message: sent: d@example.com: 250" in why
     assert "d@example.com: sent, 1 tries" in show_
     assert suppress == "d@example.com for ever: by the operator\n"
-    assert send == "0 reports were dealt with\n"
+    assert send == "reports dealt with: 0\n"
 
 
 def test_a_bounce_address(world: World, capsys: pytest.CaptureFixture[str]) -> None:

@@ -114,20 +114,20 @@ class TestForget:
         filled(configuration, 1, 2)
         filled(configuration, 3, sender="<ann@example.org>")
         _, out, _ = run(capsys, "forget", configuration, "--address", "Ann@example.org")
-        assert "would be removed: 1 messages" in out
+        assert "would be removed: messages: 1" in out
         assert "reports that came in and could not be read, all that example.org sent" in out
         assert "store.addresses is false" in out
         assert "to remove it, add --yes" in out
         assert len(run(capsys, "export", configuration)[1].splitlines()) == 3
         _, out, _ = run(capsys, "forget", configuration, "--address", "Ann@example.org", "--yes")
-        assert "removed: 1 messages" in out
+        assert "removed: messages: 1" in out
         assert f"what is not written yet in {configuration.parent}/spool" in out
         assert len(run(capsys, "export", configuration)[1].splitlines()) == 2
 
     def test_a_domain(self, configuration: Path, capsys: pytest.CaptureFixture[str]) -> None:
         filled(configuration, 1)
         _, out, _ = run(capsys, "forget", configuration, "--domain", "example.com", "--yes")
-        assert "removed: 2 counts" in out
+        assert "removed: counts: 2" in out
         assert run(capsys, "export", configuration)[1] == ""
 
     @pytest.mark.parametrize(

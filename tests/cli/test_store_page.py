@@ -202,8 +202,8 @@ def test_to_forget_somebody(world: World, capsys: pytest.CaptureFixture[str]) ->
         Writer(database).write([row(1), row(2, sender="<ann@example.org>")])
     world.follow()
     first, _, second = capsys.readouterr().out.partition("to remove it, add --yes")
-    assert "would be removed: 1 messages" in first
-    assert "removed: 1 messages" in second
+    assert "would be removed: messages: 1" in first
+    assert "removed: messages: 1" in second
     assert world.queues() == [row(1).queue]
 
 

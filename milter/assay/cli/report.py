@@ -159,7 +159,7 @@ def _send(options: argparse.Namespace, configuration: Configuration) -> int:
     if not leads and not lines:
         say(["another process sends reports from this database; nothing was done"])
         return os.EX_TEMPFAIL
-    say([f"{done} reports were dealt with"])
+    say([f"reports dealt with: {done}"])
     return os.EX_TEMPFAIL if lines else os.EX_OK
 
 

@@ -108,7 +108,7 @@ def _forget(options: argparse.Namespace) -> int:
     whom = Whom(options.address or "", options.domain or "")
     with _opened(section, may_write=True) as database:
         found = forget(database, whom) if options.yes else count(database, whom)
-    say(f"{'removed' if options.yes else 'would be removed'}: {each.count} {each.kind}" for each in found)
+    say(f"{'removed' if options.yes else 'would be removed'}: {each.kind}: {each.count}" for each in found)
     if options.address and not section.addresses:
         say(["store.addresses is false, so addresses are not kept now; rows of before are found"])
     say([_STAYS.format(directory=section.directory)])

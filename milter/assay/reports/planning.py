@@ -101,9 +101,10 @@ def why_not(subject: ReportSubject, section: ReportsSection, listed: Entries) ->
     if messages == sum(candidate.report_mail for candidate in subject.candidates):
         return Withheld.REPORT_MAIL, "all its messages were reports or bounces"
     if not any(candidate.passing for candidate in subject.candidates) and messages < section.min_messages:
+        least = section.min_messages
         return (
             Withheld.FEW,
-            f"none of its {messages} messages passed DMARC (reports.min_messages is {section.min_messages})",
+            f"none of its messages passed DMARC, and {messages} is less than reports.min_messages ({least})",
         )
     if listed.hold(domain):
         return Withheld.SUPPRESSED, "listed in reports.suppress"
