@@ -138,9 +138,9 @@ def test_wrong_arguments(arguments: tuple[str, ...], words: str, capsys: pytest.
 
 def test_without_a_store(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["report", "list"]) == 78
-    assert "store.directory: not set" in capsys.readouterr().err
+    assert "there is no database; set store.directory" in capsys.readouterr().err
     assert main(["report", "send"]) == 78
-    assert "store.directory: not set" in capsys.readouterr().err
+    assert "there is no database; set store.directory" in capsys.readouterr().err
 
 
 def test_without_reports(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
