@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from assay.cli.main import main
@@ -342,6 +342,7 @@ def test_text_from_a_stranger_cannot_control_the_terminal(tool: Tool, option: li
         max_size=6,
     )
 )
+@example(arguments=["", "\x1b[31m\ud800"])
 def test_no_argument_causes_a_traceback(capsys: pytest.CaptureFixture[str], arguments: list[str]) -> None:
     ended = Tool("none", capsys)(*arguments)
     assert ended.code in (0, 1, 4, 6, 64, 78)

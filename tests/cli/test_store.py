@@ -61,7 +61,7 @@ def test_check(
 
 
 def test_without_a_store(capsys: pytest.CaptureFixture[str]) -> None:
-    assert "store.directory: not set" in said(capsys, "check", code=78)
+    assert "there is no database; set store.directory" in said(capsys, "check", code=78)
 
 
 def test_without_a_broker(configuration: Path, capsys: pytest.CaptureFixture[str]) -> None:

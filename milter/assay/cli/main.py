@@ -13,6 +13,7 @@ from typing import NoReturn, TextIO
 from assay import __version__
 from assay.cli import check, config, keys, policy, probe, report, serve, spfquery, srs, status, store
 from assay.config import ConfigError
+from assay.model.printable import escaped
 
 _EXIT_CODES = """\
 exit codes, those of sysexits(3):
@@ -101,7 +102,7 @@ def _open_what_is_closed() -> None:
 def _complain(text: str) -> None:
     """Report an error. If it cannot be written, the exit code has to do."""
     try:
-        print(text, file=sys.stderr, flush=True)
+        print(escaped(text, keep="\n\t"), file=sys.stderr, flush=True)
     except OSError:
         _drop(sys.stderr)
 

@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from typing import NamedTuple
 
 from msgspec import Struct
+from msgspec.structs import replace
 
 from assay.cli.output import lookup
 from assay.inquiry import Answer, Outcome, Question, RecordType
@@ -56,14 +57,16 @@ def narrate(check: Check) -> Iterator[str]:
         if step.question is not None and step.answer is not None:
             key = (step.question.name, step.question.type)
             made = asked.get(key)
+            answer = step.answer
             if made is None:
+                answer = replace(answer, secure=False)  # true, but nobody signed it
                 took = "not asked: the DNS cannot carry this name"
             else:
                 took = "as above" if key in told else f"{made.seconds * 1000:.1f} ms"
                 known = max(known, made.at)
             # The record found follows on its own line.
             is_policy = not step.term and step.answer.outcome is Outcome.FOUND
-            text = f"{lookup(step.question, step.answer, count=is_policy)} ({took})"
+            text = f"{lookup(step.question, answer, count=is_policy)} ({took})"
             told.add(key)
         elif step.event is spf.Event.OUTCOME:
             text = f"-> {text}" if step.term else f"=> {step.domain}: {text}"
