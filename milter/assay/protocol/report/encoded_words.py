@@ -11,7 +11,7 @@ HIDDEN = "(redacted)"  # in place of what cannot be read
 
 #: Encoded-words with nothing but white space between them, which is not part of the text (RFC 2047, 6.2).
 _RUN = re.compile(
-    r"=\?[^?\s]*+\?[bq]\?[^?]*+\?=(?:\s*+=\?[^?\s]*+\?[bq]\?[^?]*+\?=)*+",
+    r"=\?[^?\s]*+\?[bq]\?[^?]*+\?=(?>(?:\s*+=\?[^?\s]*+\?[bq]\?[^?]*+\?=)*)",
     re.IGNORECASE,
 )
 _WORD = re.compile(r"=\?([^?*]*+)[^?]*+\?([bq])\?([^?]*+)\?=", re.IGNORECASE)
