@@ -6,13 +6,13 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
-import socket
 import time
 from pathlib import Path
 
 import pytest
 
 from assay.daemon.forked import ForkedError, forked
+from forking import killed, killed_while_writing, what_it_has_open
 
 
 def children() -> set[int]:
@@ -26,10 +26,19 @@ def no_child_is_left() -> object:
     assert children() == before
 
 
+def pause() -> bytes:
+    signal.pause()
+    return b""
+
+
 def test_it_returns_what_the_function_does_while_the_loop_goes_on() -> None:
+    def slow() -> bytes:
+        time.sleep(0.5)
+        return b"x" * 1_000_000
+
     async def both() -> tuple[bytes, float]:
         began = time.monotonic()
-        work = asyncio.create_task(forked(lambda: time.sleep(0.5) or b"x" * 1_000_000, 20))  # type: ignore[func-returns-value]
+        work = asyncio.create_task(forked(slow, 20))
         await asyncio.sleep(0.01)
         return await work, time.monotonic() - began
 
@@ -39,31 +48,21 @@ def test_it_returns_what_the_function_does_while_the_loop_goes_on() -> None:
 
 
 def test_it_has_nothing_that_this_process_has_open() -> None:
-    ours, theirs = socket.socketpair()
-
-    def look() -> bytes:
-        try:
-            os.fstat(ours.fileno())
-        except OSError:
-            return b"closed"
-        return b"open"
-
-    with ours, theirs:
-        assert asyncio.run(forked(look, 20)) == b"closed"
+    assert what_it_has_open(lambda look: asyncio.run(forked(look, 20))) == b"closed"
 
 
 def test_an_exception_a_death_and_too_long_a_time_are_told() -> None:
     with pytest.raises(ForkedError, match="ZeroDivisionError"):
         asyncio.run(forked(lambda: bytes(1 // 0), 20))
     with pytest.raises(ForkedError, match="its process died"):
-        asyncio.run(forked(lambda: bytes(os.kill(os.getpid(), signal.SIGKILL) or 0), 20))  # type: ignore[func-returns-value]
+        asyncio.run(forked(killed, 20))
     with pytest.raises(ForkedError, match=r"it took longer than 0\.1 s"):
-        asyncio.run(forked(lambda: bytes(signal.pause() or 0), 0.1))  # type: ignore[func-returns-value]
+        asyncio.run(forked(pause, 0.1))
 
 
 def test_who_does_not_wait_any_more_ends_it() -> None:
     async def leave() -> None:
-        work = asyncio.create_task(forked(lambda: bytes(signal.pause() or 0), 20))  # type: ignore[func-returns-value]
+        work = asyncio.create_task(forked(pause, 20))
         await asyncio.sleep(0.05)
         work.cancel()
         await asyncio.wait([work])
@@ -96,16 +95,5 @@ def test_those_that_it_has_forked_end_with_it() -> None:
 
 
 def test_half_an_answer_is_none() -> None:
-    def die_while_writing() -> bytes:
-        whole = os.write
-
-        def half(descriptor: int, octets: memoryview) -> int:
-            whole(descriptor, octets[:10])
-            os.kill(os.getpid(), signal.SIGKILL)
-            return 0
-
-        os.write = half  # type: ignore[assignment]
-        return b"x" * 1000
-
     with pytest.raises(ForkedError, match="its process died: Killed"):
-        asyncio.run(forked(die_while_writing, 20))
+        asyncio.run(forked(killed_while_writing, 20))

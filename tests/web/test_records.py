@@ -172,7 +172,7 @@ def test_what_is_fresh_is_not_looked_up_again() -> None:
 
             return Pending()
 
-    lookups = DomainLookups(Driver, HOST, lambda domain: looks.append(domain) or (), SILENT, lambda: now[0])  # type: ignore
+    lookups = DomainLookups(Driver, HOST, lambda domain: looks.append(domain) or (), SILENT, lambda: now[0])  # type: ignore  # a stub
     for at, count in ((1000.0, 1), (1000.0 + FRESH_SECONDS - 1, 1), (1000.0 + FRESH_SECONDS, 2)):
         now[0] = at
         report = lookups.reports(["a.example"], 10.0)["a.example"]
@@ -190,7 +190,7 @@ def test_a_look_that_fails_is_logged_and_tried_again() -> None:
         raise RuntimeError("odd")
 
     log = Log(lambda level, text: logged.append((level, text)))
-    lookups = DomainLookups(lambda: None, HOST, keys_of, log)  # type: ignore[arg-type,return-value]
+    lookups = DomainLookups(lambda: None, HOST, keys_of, log)  # type: ignore[arg-type,return-value]  # never called
     for count in (1, 2):
         assert lookups.reports(["a.example"], 10.0) == {}
         assert looks == count

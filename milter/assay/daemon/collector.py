@@ -59,7 +59,7 @@ def run(tether: Tether, configuration: Configuration, log: Log) -> int:
     :returns: the exit code.
     """
     # The libraries for it are loaded in this process only, and before it forks.
-    import assay.reports.incoming.delivery  # noqa: F401
+    import assay.reports.incoming.delivery  # noqa: F401  # for the processes that it forks
 
     section = configuration.reports.incoming
     endpoint = Endpoint.parse(section.listen)

@@ -17,7 +17,7 @@ from msgspec import Struct
 from sqlalchemy import Connection, delete, func, select, update
 
 from assay.store.outbox import DAY_SECONDS, OutgoingReport, ReportKind, ReportState, insert_report
-from assay.store.rows import IncidentRow, MessageRow, PublishedRow
+from assay.store.rows import DmarcRow, IncidentRow, MessageRow, PublishedRow
 from assay.store.schema import incidents, reports
 
 COLLECT_SECONDS = 600  # from the first message to the report, our choice: a burst of forgeries is one report
@@ -43,6 +43,14 @@ class Incident(Struct, frozen=True, array_like=True):
     spf_text: str | None = None
 
 
+class _Failing(Struct, frozen=True):
+    """A message that a report is about, with the parts of its row that it then has."""
+
+    row: MessageRow
+    dmarc: DmarcRow
+    incident: IncidentRow
+
+
 _encoder = msgspec.msgpack.Encoder()
 _decoder = msgspec.msgpack.Decoder(Incident)
 
@@ -50,43 +58,43 @@ _decoder = msgspec.msgpack.Decoder(Incident)
 def add(connection: Connection, rows: Sequence[MessageRow], identities: Mapping[PublishedRow, int], now: int) -> None:
     """Start reports about messages, or count these in reports that wait.
 
-    :param rows: with what a failure report needs.
+    :param rows: those without what a failure report needs are passed over.
     :param identities: the id of each DMARC record.
     :param now: Unix time in seconds.
     """
-    found: dict[str, list[MessageRow]] = {}
+    found: dict[str, list[_Failing]] = {}
     for row in rows:
-        if row.time // 1000 >= now - KEPT_SECONDS:  # others were in a spool for long, and nobody waits for them
-            found.setdefault(_report_id(row), []).append(row)
+        if row.dmarc is None or row.incident is None or row.time // 1000 < now - KEPT_SECONDS:
+            continue  # the last was in a spool for long, and nobody waits for it
+        failing = _Failing(row, row.dmarc, row.incident)
+        found.setdefault(_report_id(failing), []).append(failing)
     waiting: Counter[str] | None = None  # counted once: a flood of failures has hundreds of kinds in a batch
     for identifier, several in sorted(found.items()):  # sorted: hosts lock rows in the same order
         if _count(connection, identifier, len(several)):
             continue
         if waiting is None:
             waiting = _waiting(connection)
-        first = min(several, key=lambda row: row.time)
-        assert first.dmarc is not None  # noqa: S101  # see _report_id
+        first = min(several, key=lambda failing: failing.row.time)
         domain = first.dmarc.published.domain
         if waiting.total() < MAX_WAITING and waiting[domain] < MAX_WAITING_OF_A_DOMAIN:
             waiting[domain] += 1
             _start(connection, identifier, first, len(several), identities, now)
 
 
-def _report_id(row: MessageRow) -> str:
+def _report_id(failing: _Failing) -> str:
     """The same for messages that failed in the same way at about the same time."""
-    assert row.dmarc is not None  # noqa: S101  # as with all that have an incident
-    assert row.incident is not None  # noqa: S101  # as the caller has seen
+    row, dmarc, incident = failing.row, failing.dmarc, failing.incident
     alike = (
         row.time // (COLLECT_SECONDS * 1000),
-        row.dmarc.published,
-        row.dmarc.dkim_aligned,
-        row.dmarc.spf_aligned,
+        dmarc.published,
+        dmarc.dkim_aligned,
+        dmarc.spf_aligned,
         row.author_domain,
         row.client,
-        row.incident.failure,
-        row.incident.delivery,
-        row.incident.signature,
-        row.incident.spf_domain,
+        incident.failure,
+        incident.delivery,
+        incident.signature,
+        incident.spf_domain,
     )
     return blake2b(msgspec.json.encode(alike), digest_size=16).hexdigest()
 
@@ -106,19 +114,18 @@ def _count(connection: Connection, identifier: str, messages: int) -> bool:
 def _start(
     connection: Connection,
     identifier: str,
-    first: MessageRow,
+    first: _Failing,
     messages: int,
     identities: Mapping[PublishedRow, int],
     now: int,
 ) -> None:
-    assert first.dmarc is not None  # noqa: S101  # see _report_id
-    assert first.incident is not None  # noqa: S101
-    arrival = first.time // 1000
+    row, dmarc = first.row, first.dmarc
+    arrival = row.time // 1000
     planned = OutgoingReport(
         identifier,
         arrival // DAY_SECONDS,
-        first.dmarc.published.domain,
-        (identities[first.dmarc.published],),
+        dmarc.published.domain,
+        (identities[dmarc.published],),
         ReportState.WAITING,
         "",
         arrival + COLLECT_SECONDS,
@@ -131,11 +138,10 @@ def _start(
     if not insert_report(connection, planned):  # another host was faster
         _count(connection, identifier, messages)
         return
-    dmarc = first.dmarc
     incident = Incident(
-        first.author_domain, first.client, first.queue, arrival, dmarc.dkim_aligned, dmarc.spf_aligned, first.incident
+        row.author_domain, row.client, row.queue, arrival, dmarc.dkim_aligned, dmarc.spf_aligned, first.incident
     )
-    connection.execute(incidents.insert().values(report=identifier, time=first.time, content=_encoder.encode(incident)))
+    connection.execute(incidents.insert().values(report=identifier, time=row.time, content=_encoder.encode(incident)))
 
 
 def _waiting(connection: Connection) -> Counter[str]:

@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import socket
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -22,6 +21,7 @@ from assay.reports.incoming.taking import Taker
 from assay.store import received
 from assay.store.database import Database, open_database
 from assay.store.received import ReportOutcome
+from forking import what_it_has_open
 from reports.incoming import shapes
 
 OURS = "bounces@example.org"
@@ -128,14 +128,4 @@ def test_what_the_database_does_not_take_is_kept_as_unreadable(
 
 
 def test_who_parses_has_nothing_that_its_parent_has_open() -> None:
-    ours, theirs = socket.socketpair()
-
-    def look() -> bytes:
-        try:
-            os.fstat(ours.fileno())
-        except OSError:
-            return b"closed"
-        return b"open"
-
-    with ours, theirs:
-        assert confined(look) == b"closed"
+    assert what_it_has_open(confined) == b"closed"

@@ -30,6 +30,7 @@ from assay.reports.incoming.confine import confined
 from assay.reports.incoming.read import MAX_MAIL_OCTETS
 from assay.reports.incoming.texts import UnreadableError
 from assay.reports.incoming.unpack import MAX_REPORT_OCTETS
+from forking import killed, killed_while_writing
 from reports.incoming import shapes
 
 TOP = Path(__file__).parents[3]
@@ -242,21 +243,8 @@ def test_who_is_killed_does_not_make_a_report_unreadable(
 ) -> None:
     """By a person, or by the kernel for want of memory: it can be read another time. Half an answer is none."""
 
-    def die() -> bytes:
-        whole = os.write
-
-        def half(descriptor: int, octets: memoryview) -> int:
-            whole(descriptor, octets[:10])
-            os.kill(os.getpid(), number)
-            return 0
-
-        os.write = half  # type: ignore[assignment]
-        if not writing:
-            os.kill(os.getpid(), number)
-        return b"x" * 1000
-
     with pytest.raises(expected[0], match=expected[1]):
-        confined(die)
+        confined(lambda: killed_while_writing(number) if writing else killed(number))
 
 
 def test_the_child_can_open_nothing() -> None:
