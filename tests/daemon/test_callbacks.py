@@ -15,6 +15,7 @@ from assay.assessment import Assessment
 from assay.daemon import callbacks, connection
 from assay.daemon.journal import Journal
 from assay.log import Level, Log
+from assay.model.edits import Insert
 from assay.model.name import ReversePath
 from assay.model.smtp import Client, Envelope
 from assay.policy import Stage
@@ -127,6 +128,55 @@ def test_a_bug_in_an_aborted_message_is_logged() -> None:
     assert len(lines) == 1
     assert lines[0].startswith("queue=4ABC aborted=yes bug=")
     assert not context.connection.failure
+
+
+class Refusing(Context):
+    """libmilter that refuses a change. It is the same error whether the MTA is gone or the change is wrong."""
+
+    def __init__(self, one: connection.Connection, mta_is_there: bool) -> None:
+        super().__init__(one)
+        self.mta_is_there = mta_is_there
+
+    def addheader(self, *_: object) -> None:
+        raise Milter.error("cannot add header")
+
+    def progress(self) -> None:
+        if not self.mta_is_there:
+            raise Milter.error("cannot notify progress")
+
+
+@pytest.mark.parametrize(
+    ("mta_is_there", "offered", "has"),
+    [
+        (True, ~0, "bug=\"error('cannot add header')\" at=test_callbacks.py:"),
+        (True, ~Milter.SETSYMLIST, "bug=\"error('cannot add header')\" at=test_callbacks.py:"),
+        (True, ~Milter.ADDHDRS, 'problem="cannot add header: the MTA does not permit'),
+        (False, ~0, 'problem="cannot add header: the MTA has closed the connection"'),
+    ],
+)
+def test_only_a_change_that_is_wrong_itself_is_a_bug(mta_is_there: bool, offered: int, has: str) -> None:
+    verdict = Verdict(
+        policy.Action.ACCEPT,
+        None,
+        (Insert("X", "y"),),
+        policy.Decision(policy.Action.ACCEPT, None),
+        Assessment(Client(), Envelope(ReversePath(""))),
+    )
+    lines: list[str] = []
+    journal = Journal(Log(lambda _level, text: lines.append(text), Level.WARNING))
+    session: Any = Broken("", 0)
+    session.end_of_message = lambda **_: verdict
+    action = policy.OnError.TEMPFAIL
+    actions = Milter.ADDHDRS | Milter.SETSYMLIST
+    service = connection.Service(lambda: session, 0, actions, action, action, journal, connection.SessionCount())
+    one = connection.Connection(service)
+    context = Refusing(one, mta_is_there)
+    one.negotiate(context, [offered & ~Milter.SETSYMLIST, 0, 0, 0])
+    one.connected = True
+    assert callbacks._end_of_message(context) == Milter.TEMPFAIL
+    (line,) = lines
+    assert line.startswith("queue=4ABC action=tempfail ")
+    assert has in line
 
 
 class Slow:

@@ -53,12 +53,12 @@ Callback = Callable[..., Any]
 def install(service: Service) -> None:
     """Register the callbacks with libmilter. Call it in the worker, before `serve`."""
 
-    agreed = (True, 0)  # by the last negotiation: all MTAs of a worker are of one kind
+    agreed = (True, 0, 0)  # by the last negotiation: all MTAs of a worker are of one kind
 
     def begin(context: Any) -> Connection:
         """A new client. If it reuses a connection (SMFIC_QUIT_NC), close was called, and no negotiation follows."""
         connection = Connection(service)
-        connection.leading_space, connection.no_reply = agreed
+        connection.leading_space, connection.no_reply, connection.not_permitted = agreed
         context.setpriv(connection)
         service.sessions.change(+1)
         return connection
@@ -71,7 +71,7 @@ def install(service: Service) -> None:
         _defer_lost_events()
         connection = begin(context)
         answer = connection.negotiate(context, options)
-        agreed = (connection.leading_space, connection.no_reply)
+        agreed = (connection.leading_space, connection.no_reply, connection.not_permitted)
         return answer
 
     def close(context: Any) -> int:
@@ -164,8 +164,8 @@ def _end_of_message(context: Any) -> int:
     try:
         return int(connection.end_of_message(context))
     except Exception as error:
-        if isinstance(error, Milter.error):
-            return int(connection.not_taken(macro(context, "i"), str(error)))
+        if isinstance(error, Milter.error) and (why := connection.objection(context)):
+            return int(connection.not_taken(macro(context, "i"), f"{error}: {why}"))
         connection.failure = _describe(error)
         return int(connection.give_up(macro(context, "i")))
 

@@ -120,6 +120,7 @@ class Connection:
         "failure",
         "leading_space",
         "no_reply",
+        "not_permitted",
         "service",
         "session",
         "waits",
@@ -130,6 +131,7 @@ class Connection:
         self.session = service.new_session()
         self.leading_space = False
         self.no_reply = 0
+        self.not_permitted = 0  # the actions that the configuration can lead to and the MTA does not offer
         self.connected = False
         self.broken: tuple[Field, ...] = ()  # an error before the first message: on_error applies to all messages
         self.failure: tuple[Field, ...] = ()  # an error in the current message: on_error applies at its end
@@ -140,6 +142,7 @@ class Connection:
         """xxfi_negotiate: agree on actions and steps. We take all we want of what the MTA offers."""
         offered, steps = options[0], options[1]
         options[0] = offered & self.service.actions
+        self.not_permitted = self.service.actions & ~offered & ~int(Milter.SETSYMLIST)
         self.no_reply = steps & self.service.no_reply
         options[1] = self.no_reply | steps & _OTHER_STEPS
         options[2] = options[3] = 0
@@ -263,13 +266,24 @@ class Connection:
         )
         return self._after_failure(action)
 
-    def not_taken(self, queue_id: str, error: str) -> int:
+    def objection(self, context: Any) -> str:
+        """Why libmilter could not have the MTA change a message; empty if the change itself is wrong, which is a bug.
+
+        libmilter has one error for all of it. What it does not like it refuses before it writes, so that the connection
+        still works.
+        """
+        try:
+            context.progress()
+        except Milter.error:
+            return "the MTA has closed the connection"
+        return "the MTA does not permit all changes that the configuration needs" if self.not_permitted else ""
+
+    def not_taken(self, queue_id: str, problem: str) -> int:
         """The MTA did not take a change of the message. Nothing is kept of a verdict that it did not get.
 
-        :param error: libmilter's words, such as "cannot add header".
+        :param problem: what it did not take, and why.
         """
         action = self.service.on_error
-        problem = f"{error}: the MTA has closed the connection, or allows no such change"
         self.service.log.warning("", (("queue", queue_id or "-"), ("action", action), ("problem", problem)))
         return self._after_failure(action)
 
