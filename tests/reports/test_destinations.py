@@ -28,12 +28,6 @@ BOTH = "mailto:d@example.com,mailto:d@reader.example"
 
 
 @pytest.fixture
-def receiver() -> Iterator[Receiver]:
-    with Receiver() as running:
-        yield running
-
-
-@pytest.fixture
 def nameserver() -> Iterator[NameServer]:
     override = {"example.com._report._dmarc.elsewhere.example": [["TXT", ["v=DMARC1; rua=mailto:x@elsewhere.example"]]]}
     with NameServer(ROWS | override) as running:

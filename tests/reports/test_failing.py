@@ -172,12 +172,6 @@ class Failing(Reporting):
 
 
 @pytest.fixture
-def receiver() -> Iterator[Receiver]:
-    with Receiver() as running:
-        yield running
-
-
-@pytest.fixture
 def nameserver() -> Iterator[NameServer]:
     with NameServer(ZONE) as running:
         yield running

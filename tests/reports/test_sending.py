@@ -39,12 +39,6 @@ from signing import record, rsa_key
 
 
 @pytest.fixture
-def receiver() -> Iterator[Receiver]:
-    with Receiver() as running:
-        yield running
-
-
-@pytest.fixture
 def nameserver() -> Iterator[NameServer]:
     with NameServer(ROWS) as running:
         yield running
