@@ -7,17 +7,18 @@ import threading
 from collections.abc import Sequence
 
 import pytest
-from sqlalchemy import func, select
+from sqlalchemy import func, select, text
 
 from assay.store import folding
-from assay.store.database import Database, open_database
+from assay.store.database import Database, connect, open_database
 from assay.store.folding import Folding
 from assay.store.overview import daily, failing, failing_domains, top, unnamed
 from assay.store.rows import MessageRow
 from assay.store.schema import counts
+from assay.store.statements import statements_of
 from assay.store.tallies import DAY_MILLISECONDS
 from assay.store.writer import Writer
-from postgresql import PASSWORD
+from postgresql import PASSWORD, Postgresql
 from store_rows import DAY, NOON, row
 
 OURS = ("example.net",)
@@ -141,3 +142,26 @@ def test_what_is_counted_while_it_is_folded_is_not_lost(database: Database, wher
     steady.fold(TOMORROW)
     assert [names(database, kind) for kind in KINDS] == [5, 5, 5]
     assert totals(database) == [400] * 3
+
+
+def test_a_writer_and_a_folding_never_wait_for_each_other_in_a_circle(postgresql: Postgresql) -> None:
+    """A message without a client is counted where the rare clients of its domain are added up."""
+    where = postgresql.create()
+    database = connect(where, PASSWORD)
+    database.migrate()
+    Writer(database).write([*mail(0, 8, "example.net"), row(100, author_domain="example.net", client="")])
+    add_counts = statements_of(database).add_counts
+    steady = threading.Thread(target=Folding(database, OURS).fold, args=(TOMORROW,))
+    with database.writing() as connection:
+        add_counts(connection, [(DAY, "failing", "example.net", "", "quarantine", 1)])
+        steady.start()
+        waiting = text("SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock'")
+        while steady.is_alive():
+            with database.reading() as other:
+                if other.execute(waiting).scalar_one():
+                    break
+        add_counts(connection, [(DAY, "failing", "example.net", f"198.51.100.{n}", "quarantine", 1) for n in range(8)])
+    steady.join()
+    assert failing_domains(database, OURS, range(DAY, DAY + 1))[0].counts == {"quarantine": 18}
+    assert len(failing(database, OURS, range(DAY, DAY + 1))) == 3
+    database.close()

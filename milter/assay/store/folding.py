@@ -75,10 +75,13 @@ class Folding:
                 names = _names(connection, day, kind)
             if len(names) <= most:
                 continue
-            folded = tuple(sorted(self._left_out(names)))
-            for start in range(0, len(folded), STEP_NAMES):
-                with self._database.writing() as connection:
-                    self._add_up(connection, day, kind, folded[start : start + STEP_NAMES])
+            folded: dict[str, list[_Name]] = {}
+            for name in sorted(self._left_out(names)):
+                folded.setdefault(name[0] if name[0] in self._ours else "", []).append(name)
+            for subject, several in folded.items():
+                for start in range(0, len(several), STEP_NAMES):
+                    with self._database.writing() as connection:
+                        self._add_up(connection, day, kind, subject, several[start : start + STEP_NAMES])
 
     def _left_out(self, names: Sequence[_Name]) -> Iterator[_Name]:
         """Those that are not kept.
@@ -99,19 +102,22 @@ class Folding:
                 if clients[subject] > MAX_CLIENTS:
                     yield subject, source
 
-    def _add_up(self, connection: Connection, day: int, kind: str, names: Sequence[_Name]) -> None:
-        """Move the counts of names to the empty name. A domain of ours keeps its name, and only loses the client."""
+    def _add_up(self, connection: Connection, day: int, kind: str, subject: str, names: Sequence[_Name]) -> None:
+        """Move the counts of names to a subject without a source: a domain of ours, or the empty name."""
         where = and_(counts.c.day == day, counts.c.kind == kind, tuple_(counts.c.subject, counts.c.source).in_(names))
-        if not self._database.is_sqlite:  # in the order of writers, so that none waits for another in a circle
-            in_order = select(counts.c.count).where(where).order_by(counts.c.subject, counts.c.source, counts.c.word)
-            connection.execute(in_order.with_for_update()).all()
-        sums: Counter[_Name] = Counter()
+        if not self._database.is_sqlite:  # lock in the order of writers, so that none waits for another in a circle
+            words = sorted(connection.execute(select(counts.c.word).where(where).distinct()).scalars())
+            self._statements.add_counts(connection, [(day, kind, subject, "", word, 0) for word in words])
+            # Writers sort by code point, and the database may have another collation.
+            order = [column.collate("C") for column in (counts.c.subject, counts.c.source, counts.c.word)]
+            connection.execute(select(counts.c.count).where(where).order_by(*order).with_for_update()).all()
+        sums: Counter[str] = Counter()
         # What is removed is what is added up, whatever another host has counted meanwhile.
-        removed = delete(counts).where(where).returning(counts.c.subject, counts.c.word, counts.c.count)
-        for subject, word, count in connection.execute(removed):
-            sums[subject if subject in self._ours else "", word] += count
+        removed = delete(counts).where(where).returning(counts.c.word, counts.c.count)
+        for word, count in connection.execute(removed):
+            sums[word] += count
         self._statements.add_counts(
-            connection, [(day, kind, subject, "", word, count) for (subject, word), count in sorted(sums.items())]
+            connection, [(day, kind, subject, "", word, count) for word, count in sorted(sums.items())]
         )
 
 
