@@ -25,7 +25,7 @@ from asking import Browser
 from assay.config.store import StoreSection
 from assay.daemon.status import Period
 from assay.model.printable import escaped
-from assay.store import folding, overview, reporting, search
+from assay.store import folding, overview, received, reporting, search
 from assay.store.database import Database, open_database
 from assay.store.destination import UnavailableError
 from assay.store.folding import Folding
@@ -320,6 +320,16 @@ def test_sums_of_reports_are_read_from_an_index_alone(store: StoreSection) -> No
     ):
         for plan in _plans(store, lambda database, ask=ask: _read(database, ask, days)):  # type: ignore[misc]  # a lambda
             assert f"USING COVERING INDEX {index} " in plan
+
+
+def test_reports_with_a_client_are_found_by_an_index(store: StoreSection) -> None:
+    """Those about domains that are not ours, too, of which anyone may send any number."""
+
+    def ask(connection: Connection, days: range) -> object:
+        return received.summaries(connection, days[0], days[-1], client="192.0.2.1")
+
+    (plan,) = _plans(store, lambda database: _read(database, ask, range(20_000, 20_030)))
+    assert "received_rows USING COVERING INDEX received_rows_source (source=? AND day=?)" in plan
 
 
 def _read(database: Database, ask: Callable[[Connection, range], object], days: range) -> None:

@@ -302,6 +302,7 @@ received_rows = Table(
     Column("spf", Text, nullable=False),  # JSON: domain, scope, result
     PrimaryKeyConstraint("report", "number"),
     Index("received_rows_day", "day", "domain", "source"),
+    Index("received_rows_source", "source", "day"),
     sqlite_with_rowid=False,
 )
 
