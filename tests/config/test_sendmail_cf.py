@@ -30,10 +30,11 @@ FITTING: dict[str, tuple[dict[str, Any], str]] = {
     "F=4": (INET, LISTED + LINE.replace("F=T", "F=4")),
     "no times": (INET, LISTED + "Xassay, S=inet:8890@127.0.0.1, F=T\n"),
     "a bare path": ({}, LISTED + "Xassay, S=/run/assay/assay.sock, F=T\n"),
+    "a time-out as long as old workers drain": (INET, LISTED + LINE.replace("E:5m", "E:330")),
     "a time of several parts": (INET, LISTED + LINE.replace("E:5m", "E:1m30s")),
     "a daemon with its own list": (
         INET,
-        LISTED + LINE + "O DaemonPortOptions=Name=MTA, Port=25, InputMailFilters=assay;other\n",
+        LISTED + LINE + "O DaemonPortOptions=Name=MTA, Port=25, InputMailFilters=other; assay\n",
     ),
 }
 DIFFERING: dict[str, tuple[dict[str, Any], str, str]] = {
