@@ -25,8 +25,8 @@ from assay.model.smtp import parse_address
 from assay.policy import Action
 from assay.protocol import authres
 from assay.session import Session, Verdict
+from assay.store.from_verdict import Keeping, message_row
 from assay.store.json_form import from_json, to_json
-from assay.store.kept import Keeping, message_row
 from assay.store.rows import MAX_ROW_OCTETS, decode, encode
 from laws import law
 from signing import KEY_NAME, NOW, ed25519_key, sign_ed25519

@@ -43,9 +43,9 @@ from sqlalchemy import text
 from assay.config.correspondence import reports_signing
 from assay.inquiry import solve
 from assay.policy.addresses import Entries
+from assay.reports.aggregate_dispatch import AggregateDispatch
 from assay.reports.correspondence import Correspondence
 from assay.reports.relay import Relay
-from assay.reports.sending import Dispatch
 from assay.resolver.driver import Solved
 from assay.store import outbox
 from nameserver import NameServer
@@ -116,7 +116,7 @@ def measure(folder: Path, database: str, rows: int, domains: int, results: Any) 
         lambda: Relay("127.0.0.1", port, implicit_tls=False, tls=section.relay_tls, name="mx.receiver.example"),
     )
     lines: list[str] = []
-    dispatch = Dispatch(world.database, correspondence, lines.append)
+    dispatch = AggregateDispatch(world.database, correspondence, lines.append)
     before = _memory()
     began, cpu = time.monotonic(), time.process_time()
     dispatch.plan(NEXT_DAY)

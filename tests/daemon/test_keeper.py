@@ -11,7 +11,7 @@ from assay.daemon.meter import Copies
 from assay.log import Log
 from assay.metrics import Page, read
 from assay.store.channel import RowChannel
-from assay.store.kept import Keeping
+from assay.store.from_verdict import Keeping
 
 
 def test_a_row_that_cannot_be_made_is_lost_and_counted(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -13,8 +13,8 @@ from assay.inquiry import Answer, Brief, Eager, Inquiry, Outcome, Question, Reco
 from assay.policy import Trust
 from assay.session import Session, Settings
 from assay.session.noted import MAX_NOTED, Notes
-from assay.store import kept
-from assay.store.kept import Keeping, message_row
+from assay.store import from_verdict
+from assay.store.from_verdict import Keeping, message_row
 from assay.store.rows import AnswerRow, MessageRow
 from sending import ROWS
 from talking import NOW, greet, talk
@@ -137,12 +137,12 @@ def test_a_message_has_so_many_answers_and_so_much_text(monkeypatch: pytest.Monk
     row = message_row(verdict, Keeping("mx"), now=NOW, waits={})
     assert row.answers == ()
     assert row.further_answers > 3
-    monkeypatch.setattr(kept, "MAX_ANSWERS_TEXT", 10**6)
-    monkeypatch.setattr(kept, "MAX_ANSWERS", 3)
+    monkeypatch.setattr(from_verdict, "MAX_ANSWERS_TEXT", 10**6)
+    monkeypatch.setattr(from_verdict, "MAX_ANSWERS", 3)
     row = message_row(verdict, Keeping("mx"), now=NOW, waits={})
     assert len(row.answers) == 3
-    assert {len(each.records) for each in row.answers} == {kept.MAX_ANSWER_RECORDS}
-    assert {len(record) for each in row.answers for record in each.records} == {kept.MAX_ANSWER_TEXT}
+    assert {len(each.records) for each in row.answers} == {from_verdict.MAX_ANSWER_RECORDS}
+    assert {len(record) for each in row.answers for record in each.records} == {from_verdict.MAX_ANSWER_TEXT}
     assert row.answers[0].records[0].startswith("\\xff0xx")
 
 

@@ -16,9 +16,9 @@ from assay.model.smtp import parse_address
 from assay.session import Session, Verdict
 from assay.session.delivery import Delivery, deliver
 from assay.session.transaction import MAX_RECIPIENTS
-from assay.store import kept as making
+from assay.store import from_verdict as making
 from assay.store import rows
-from assay.store.kept import Keeping, message_row, new_id
+from assay.store.from_verdict import Keeping, message_row, new_id
 from assay.store.rows import DmarcRow, FindingRow, MessageRow, decode, encode
 from signing import KEY_NAME, MESSAGE, NOW, record, rsa_key, sign_rsa
 from zone import Zone

@@ -13,8 +13,8 @@ from assay.log import Log
 from assay.metrics.page import name_of
 from assay.session import Settings, Verdict
 from assay.store.channel import RowChannel, Sender
-from assay.store.failing import with_incident
-from assay.store.kept import Keeping, message_row
+from assay.store.from_verdict import Keeping, message_row
+from assay.store.incident_from_verdict import with_incident
 from assay.store.rows import encode
 
 _LAST_SECONDS = 2.0

@@ -27,10 +27,10 @@ from assay.resolver import Resolver
 from assay.store.destination import UnavailableError
 
 if TYPE_CHECKING:  # the libraries for it are loaded in the process of the reporter only
-    from assay.reports.failing import FailureDispatch
+    from assay.reports.aggregate_dispatch import AggregateDispatch
+    from assay.reports.failure_dispatch import FailureDispatch
     from assay.reports.figures import ReportFigures
     from assay.reports.relay import Relay
-    from assay.reports.sending import Dispatch
     from assay.store.database import Database
     from assay.store.leadership import Leadership
     from assay.store.outbox import ReportKind
@@ -160,7 +160,7 @@ class ReportTurns:
         self._meter = meter or ReportMeter(Page.private())
         self._remind_at = 0.0
         self._redactor = redactor
-        self._open: tuple[Dispatch, FailureDispatch, Leadership, Database] | None = None
+        self._open: tuple[AggregateDispatch, FailureDispatch, Leadership, Database] | None = None
         self.leads = False  #: this process is the one that sends
         self._correspondence = Correspondence(
             section,
@@ -210,15 +210,15 @@ class ReportTurns:
             self.close()
             return 0
 
-    def _opened(self) -> tuple[Dispatch, FailureDispatch, Leadership, Database]:
-        from assay.reports.failing import FailureDispatch
-        from assay.reports.sending import Dispatch
+    def _opened(self) -> tuple[AggregateDispatch, FailureDispatch, Leadership, Database]:
+        from assay.reports.aggregate_dispatch import AggregateDispatch
+        from assay.reports.failure_dispatch import FailureDispatch
         from assay.store.leadership import Leadership
 
         if self._open is None:
             self._make_directory()
             database = open_store(self._store)
-            dispatch = Dispatch(database, self._correspondence, self._log.warning)
+            dispatch = AggregateDispatch(database, self._correspondence, self._log.warning)
             failures = FailureDispatch(database, self._correspondence, self._redactor, self._log.warning)
             self._open = dispatch, failures, Leadership(database, Path(self._store.directory)), database
         return self._open

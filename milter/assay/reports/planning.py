@@ -2,7 +2,7 @@
 """Which domains get a report about a day, when, and why the others get none.
 
 A report that nobody wants hurts who sends it: it bounces, it is answered by a report, it makes us look like a sender of
-spam. So each candidate has to pass what is here, and what `assay.reports.sending` asks before it sends.
+spam. So each candidate has to pass what is here, and what `assay.reports.aggregate_dispatch` asks before it sends.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """What is kept of one message: a verdict as a flat, self-contained row that survives a crash of any process.
 
-A row is made by a worker (`assay.store.kept`), encoded, and decoded by whoever writes it into a database or reads it
-from a broker. Its `id` is drawn once, so a row that is written twice is recognized. All text is bounded, since
+A worker makes a row (`assay.store.from_verdict`) and encodes it; what writes it into a database or reads it from a
+broker decodes it. Its `id` is drawn once, so a row that is written twice is recognized. All text is bounded, since
 strangers write most of it.
 """
 

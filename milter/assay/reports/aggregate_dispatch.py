@@ -37,7 +37,7 @@ GIVE_UP_SECONDS = 28 * 3600  # after a report was planned, our choice: sending b
 _MAX_FILE_NAME = 255  # octets, on all usual file systems
 
 
-class Dispatch:
+class AggregateDispatch:
     """Plans and sends aggregate reports. Only whoever has the `Leadership` may use it."""
 
     def __init__(self, database: Database, correspondence: Correspondence, tell: Callable[[str], None]) -> None:

@@ -40,13 +40,13 @@ from assay.model.smtp import parse_address
 from assay.policy import Action
 from assay.policy.addresses import Entries
 from assay.protocol.report import FailureReport
-from assay.reports import failing
+from assay.reports import failure_dispatch
 from assay.session import Verdict
 from assay.session.delivery import Delivery, deliver
 from assay.store import incidents, outbox, suppressions
 from assay.store.channel import Sender
-from assay.store.failing import with_incident
-from assay.store.kept import Keeping, message_row
+from assay.store.from_verdict import Keeping, message_row
+from assay.store.incident_from_verdict import with_incident
 from assay.store.outbox import DAY_SECONDS, OutgoingReport, ReportKind
 from assay.store.rows import MAX_ROW_OCTETS, MessageRow, decode, encode
 from assay.store.writer import Writer
@@ -630,14 +630,14 @@ class TestNotSent:
 
 class TestTrouble:
     def test_a_bug_in_one_report_stops_no_other(self, world: Failing, monkeypatch: pytest.MonkeyPatch) -> None:
-        described = failing.describe
+        described = failure_dispatch.describe
 
         def describe(incident: incidents.Incident, messages: int) -> FailureReport:
             if incident.client == "203.0.113.2":
                 raise ValueError("private")
             return described(incident, messages)
 
-        monkeypatch.setattr(failing, "describe", describe)
+        monkeypatch.setattr(failure_dispatch, "describe", describe)
         world.write(*(with_failure(number, client=f"203.0.113.{number}") for number in (2, 3)))
         for hour in (0, 25):
             world.turn(DUE + hour * 3600)

@@ -15,7 +15,7 @@ from assay.policy import Action
 from assay.protocol import authres, dmarc, report, spf
 from assay.protocol.report import AuthFailure, DeliveryResult, FailedSignature, FailureKind
 from assay.session import Verdict
-from assay.store.kept import Keeping
+from assay.store.from_verdict import Keeping
 from assay.store.rows import MAX_TEXT, IncidentRow, MessageRow
 
 MAX_RESULTS = 2000  # characters of the Authentication-Results in a report, our choice: it has one result
