@@ -79,7 +79,7 @@ def _check(options: argparse.Namespace) -> int:
 
 
 def _read(file: str) -> str:
-    """The text of a file of the MTA's, whose comments may be in any encoding; ``-`` is standard input.
+    """The text of a file of the MTA, whose comments may be in any encoding; ``-`` is standard input.
 
     :raises OSError: it cannot be read.
     """

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from assay.config.endpoint import Endpoint
 
-_FULL = "it takes no connection: look for 'new sessions wait' in the log of the daemon"
+_FULL = "it accepts no connection: look for 'new sessions wait' in the log of the daemon"
 _WRITE, _ENTER = 2, 1  # as in the permissions of others
 
 
@@ -60,9 +60,9 @@ def _fix_of_path(path: str, error: OSError) -> str:
         case errno.ENOENT:
             return "there is no such socket: start the daemon, or write the path that milter.socket has"
         case errno.ECONNREFUSED if not Path(path).is_socket():
-            return "it is a file, and no socket: write the path that milter.socket has"
+            return "it is a file, not a socket: write the path that milter.socket has"
         case errno.ECONNREFUSED:
-            return "the socket is there, and no daemon: start it"
+            return "the socket is there, but no daemon: start it"
         case errno.EACCES:
             why = obstacle(path, _owner(os.geteuid()))
             return f"{why}; or run this as root" if why else "run this as root"
