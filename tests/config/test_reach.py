@@ -44,8 +44,8 @@ PATHS: dict[str, tuple[str, Callable[[Path], None], str]] = {
     "ENOENT of the socket": ("s", lambda _: None, "No such file or directory; there is no such socket: start the dae"),
     "ENOENT of its directory": ("x/s", lambda _: None, "No such file or directory; there is no directory {}/x: write"),
     "ENOTDIR": ("f/s", lambda path: path.parent.touch(), "Not a directory; what should be a directory is a file"),
-    "ECONNREFUSED by a socket": ("s", left_behind, "Connection refused; the socket is there, and no daemon: start it"),
-    "ECONNREFUSED by a file": ("s", Path.touch, "Connection refused; it is a file, and no socket: write the path"),
+    "ECONNREFUSED by a socket": ("s", left_behind, "Connection refused; the socket is there, but no daemon: start it"),
+    "ECONNREFUSED by a file": ("s", Path.touch, "Connection refused; it is a file, not a socket: write the path"),
     "too long": ("s" * 200, lambda _: None, "AF_UNIX path too long; write the path that milter.socket has"),
 }
 
@@ -67,7 +67,7 @@ def test_a_daemon_that_takes_no_connection(folder: Path) -> None:
         listening.bind(f"{folder}/s")
         listening.listen(0)
         waiting.enter_context(Endpoint.parse(f"unix:{folder}/s").connect(1))
-        assert "it takes no connection: look for 'new sessions wait' in the log" in said(f"unix:{folder}/s", 0.1)
+        assert "it accepts no connection: look for 'new sessions wait' in the log" in said(f"unix:{folder}/s", 0.1)
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="another user's permissions: run the tests as root")
@@ -116,7 +116,7 @@ def test_a_port(folder: Path) -> None:
 @pytest.mark.parametrize(
     ("error", "text"),
     [
-        (TimeoutError("timed out"), "timed out; it takes no connection: look for 'new sessions wait' in the log"),
+        (TimeoutError("timed out"), "timed out; it accepts no connection: look for 'new sessions wait' in the log"),
         (OSError(errno.EHOSTUNREACH, "No route to host"), "No route to host; this host does not reach that address"),
         (OSError(errno.EPERM, "Operation not permitted"), "Operation not permitted; a firewall of this host"),
     ],
