@@ -233,6 +233,7 @@ class TestOneReport:
         assert recipient == "f@example.com"
         found = parsed(octets)
         assert found["auth_failure"] == ["dmarc"]
+        assert found["reporting_mta"].startswith("dns; mx.")  # the host that took it, not the domain that reports
         assert found["reported_domain"] == "example.com"
         assert found["source"]["ip_address"] == BAD
         assert found["delivery_result"] == "delivered"  # as its receiver was configured

@@ -128,7 +128,7 @@ FAMILIES = (
         "incoming_bounces",
         Type.COUNTER,
         "Mails to the bounce addresses of reports: stopped (the destination gets no more), warning (the report is only "
-        "late) or unknown (no report has this address).",
+        "late, or this is an automatic reply) or unknown (no report has this address).",
         ("outcome",),
     ),
     Family(

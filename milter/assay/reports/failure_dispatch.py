@@ -209,4 +209,5 @@ def describe(incident: Incident, messages: int) -> report.FailureReport:
         report.PublishedSpf(row.spf_domain, incident.spf_text or "") if row.spf_domain else None,
         Header(tuple([HeaderField(name, value) for name, value in row.header])),
         row.complete,
+        incident.host,
     )

@@ -31,6 +31,7 @@ class Incident(Struct, frozen=True, array_like=True):
 
     :ivar arrival: Unix time in seconds.
     :ivar spf_text: the SPF record at ``row.spf_domain``; None before it was looked up.
+    :ivar host: the authserv-id of the host that took it.
     """
 
     author_domain: str
@@ -41,6 +42,7 @@ class Incident(Struct, frozen=True, array_like=True):
     spf_aligned: bool
     row: IncidentRow
     spf_text: str | None = None
+    host: str = ""
 
 
 class _Failing(Struct, frozen=True):
@@ -139,7 +141,14 @@ def _start(
         _count(connection, identifier, messages)
         return
     incident = Incident(
-        row.author_domain, row.client, row.queue, arrival, dmarc.dkim_aligned, dmarc.spf_aligned, first.incident
+        row.author_domain,
+        row.client,
+        row.queue,
+        arrival,
+        dmarc.dkim_aligned,
+        dmarc.spf_aligned,
+        first.incident,
+        host=row.host,
     )
     connection.execute(incidents.insert().values(report=identifier, time=row.time, content=_encoder.encode(incident)))
 

@@ -222,6 +222,9 @@ def test_the_same_address_has_the_same_hash_and_another_key_another() -> None:
         ("joe\uff20a.example", "{joe}\uff20a.example"),
         ("<jo\0e@a.example>", "<{jo\0e}@a.example>"),
         ("jo\\e@a.example", "{jo\\e}@a.example"),
+        ("joe(a comment)@a.example", "{joe}(a comment)@a.example"),
+        ("joe (a (deep) one) @a.example", "{joe} (a (deep) one) @a.example"),
+        ('HELO " x for <"joe doe"@a.example>', 'HELO " x for <{joe doe}@a.example>'),
         ("name*=utf-8''joe%40a.example", "{name*=utf-8''joe}@a.example"),
     ],
 )
@@ -284,7 +287,24 @@ def test_nothing_in_a_field_names_anybody(name: str, value: str, expected: str) 
 
 
 @pytest.mark.parametrize(
-    "piece", ['"', "=?", "=?utf-8?q?x?= ", "=?utf-8?q?", " ", "a ", '"a@', "for ", ";z=", "auth: ", "\\", "%40", "@"]
+    "piece",
+    [
+        '"',
+        "=?",
+        "=?utf-8?q?x?= ",
+        "=?utf-8?q?",
+        " ",
+        "a ",
+        '"a@',
+        "for ",
+        ";z=",
+        "auth: ",
+        "\\",
+        "%40",
+        "@",
+        "a(",
+        '"(',
+    ],
 )
 def test_a_long_text_is_read_in_linear_time(piece: str) -> None:
     text = (piece * MAX_HEADER)[:MAX_HEADER]

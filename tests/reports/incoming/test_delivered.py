@@ -56,6 +56,9 @@ def test_the_token_in_a_recipient(recipient: str, token: str | None) -> None:
         (b"Action: delayed\r\n\r\nAction: Failed\r\n", False),
         (b"The action: delayed\r\n", False),
         (b"Nobody of this name.\r\n", False),
+        (b"Auto-Submitted: auto-replied (vacation)\r\n\r\nI am away.\r\n", True),
+        (b"Auto-Submitted: auto-replied\r\n\r\nAction: failed\r\n", False),
+        (b"\r\nAuto-Submitted: auto-replied\r\n", False),
     ],
 )
 def test_a_notification_that_is_no_failure(mail: bytes, warns: bool) -> None:

@@ -70,6 +70,7 @@ class FailureReport(Struct, frozen=True):
     report stands for, of which `header` is one. `signature` has to be there if the signature of an aligned domain
     failed, and `spf_record` if SPF failed for one. `complete` is whether `header` is all of the message's.
     `envelope_id` is ENVID (RFC 3461, 4.4), or the queue id. `generator` is the program, such as ``assay/0.1``.
+    `reporting_mta` is the host that took the message (RFC 5965, 3.2), the receiver's domain if it is empty.
     """
 
     reported_domain: str
@@ -88,6 +89,7 @@ class FailureReport(Struct, frozen=True):
     spf_record: PublishedSpf | None = None
     header: Header = NO_HEADER
     complete: bool = True
+    reporting_mta: str = ""
 
 
 def failure_mail(
@@ -139,7 +141,7 @@ def _feedback(report: FailureReport, letterhead: Letterhead, redactor: Redactor)
         "Identity-Alignment": ", ".join(failed) or "none",
         "Delivery-Result": report.delivery_result.value,
         "Reported-Domain": report.reported_domain,
-        "Reporting-MTA": f"dns; {letterhead.receiver}",
+        "Reporting-MTA": f"dns; {report.reporting_mta or letterhead.receiver}",
         "Arrival-Date": format_datetime(datetime.fromtimestamp(report.arrival, UTC)),
     }
     if report.source_ip:

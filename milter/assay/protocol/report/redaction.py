@@ -54,8 +54,10 @@ _SCRUBBED = frozenset(
 _ATOM = re.compile(r'[^ \t\r\n()<>\[\]:;@,"\ufe6b\uff20]++')
 #: That, or a quoted string, which may not end. Each character is read once, or twice inside quotes.
 _TOKEN = re.compile(rf'"(?>(?:[^"\\]++|\\.)*)"?+|{_ATOM.pattern}', re.DOTALL)
-#: White space may be before it (RFC 5322, 4.4), and some programs take two other characters for it.
-_AT = re.compile("[ \t\r\n]*+[@\ufe6b\uff20]")
+#: White space and comments may be before it (RFC 5322, 4.4), and some programs take two other characters for it.
+_AT = re.compile(r"(?:[ \t\r\n]++|\((?:[^()]++|\([^()]*+\))*+\))*+[@\ufe6b\uff20]")
+#: Still there after a quote that is no pair's: what looks like its other half opens a local part.
+_QUOTED = re.compile(rf'"([^"]*+)"(?={_AT.pattern})')
 #: The name of a tag or property before an address. Other text before a "=" is part of the local part.
 _KEY = re.compile(
     r"(?:i|s|rs|ra|(?:header|smtp|body|policy)\.[a-z-]+|envelope-from|identity|mailfrom|sender|helo)=", re.IGNORECASE
@@ -113,7 +115,8 @@ class Redactor:
             return token
 
         text = uncovered(text).replace("%40", "@")  # as in the name of a file
-        return _LOGIN.sub(rf"\1\2{HIDDEN}", _TOKEN.sub(replaced, text))
+        text = _QUOTED.sub(lambda match: self.local_part(match[1]), _TOKEN.sub(replaced, text))
+        return _LOGIN.sub(rf"\1\2{HIDDEN}", text)
 
     def header(self, header: Header) -> tuple[list[HeaderField], bool]:
         """The fields to report, and whether all are among them."""

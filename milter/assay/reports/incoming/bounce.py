@@ -5,7 +5,9 @@ from __future__ import annotations
 
 import re
 
+from assay.model.message import split_message
 from assay.model.printable import marked
+from assay.protocol import report
 
 MAX_TOKEN = 64  # characters, our choice: ours have 16
 
@@ -29,6 +31,10 @@ def bounce_token(recipient: str, bounces: str) -> str | None:
 
 
 def is_warning(mail: bytes) -> bool:
-    """Whether a notification says that the report is late, or has arrived, and not that it failed."""
+    """Whether a mail does not say that the report failed: a notification that it is late or has arrived, or an
+    automatic reply that is no notification, such as "out of office"."""
     actions = {action.lower() for action in _ACTION.findall(mail)}
-    return bool(actions) and b"failed" not in actions
+    if actions:
+        return b"failed" not in actions
+    header, _ = split_message(mail)
+    return report.is_automatic(header)

@@ -21,7 +21,7 @@ from assay.store.received import ReportOutcome
 class DeliveredMail(Struct, frozen=True):
     """What became of a mail.
 
-    :ivar bounce: ``stopped`` (a destination gets no more reports), ``warning`` (a report is only late) or ``unknown``
+    :ivar bounce: ``stopped`` (a destination gets no more reports), ``warning`` (a report did not fail) or ``unknown``
         (no report has this address), with `about` in words; empty if the mail is not a bounce.
     :ivar bugs: tracebacks.
     :ivar trouble: why it could not be set aside.
@@ -63,7 +63,7 @@ def _reports(configuration: Configuration, database: Database, mail: bytes, now:
 
 def _bounce(configuration: Configuration, database: Database, token: str, mail: bytes, now: int) -> DeliveredMail:
     if is_warning(mail):
-        return DeliveredMail(bounce="warning", about=f"{token}: it is only late")
+        return DeliveredMail(bounce="warning", about=f"{token}: it is only late, or this is an automatic reply")
     days = configuration.reports.cool_down_days
     with database.writing() as connection:
         stopped = note_bounce(connection, token, days, now=now)
