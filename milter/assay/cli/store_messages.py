@@ -110,7 +110,7 @@ def _forget(options: argparse.Namespace) -> int:
         found = forget(database, whom) if options.yes else count(database, whom)
     say(f"{'removed' if options.yes else 'would be removed'}: {each.kind}: {each.count}" for each in found)
     if options.address and not section.addresses:
-        say(["store.addresses is false, so addresses are not kept now; rows of before are found"])
+        say(["store.addresses is false, so addresses are not kept now; older rows are found"])
     say([_STAYS.format(directory=section.directory)])
     if not options.yes:
         say(["to remove it, add --yes"])

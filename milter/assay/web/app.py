@@ -142,7 +142,7 @@ class Door(Struct, frozen=True):
             self.log.warning(
                 f"page: a form without the token of its session was refused; it came from {self._client(request)}"
             )
-            raise HTTPException(403, "this form is of an older session; load its page again")
+            raise HTTPException(403, "this form is from an older session; reload its page")
         try:
             done = await run_in_threadpool(suppressing.change, self.site, form, user)
         except suppressing.ChangeError as error:
@@ -210,7 +210,7 @@ class Door(Struct, frozen=True):
             allowed = not origin or origin.partition("://")[2] == request.headers.get("host", "")
         if not allowed:
             self.log.warning(f"page: a form of another site was refused; its origin: {quoted(origin or site)}")
-            raise HTTPException(403, "this form is of another site")
+            raise HTTPException(403, "this form is from another site")
 
 
 _TITLES = {

@@ -46,7 +46,7 @@ def page(site: Site, query: WebQuery) -> WebPage:
         empty="No domain is configured as ours: set web.domains.",
         further=further,
     )
-    return WebPage("Domains", (*_waiting(len(domains) - len(reports)), table), "The domains that are ours.")
+    return WebPage("Domains", (*_waiting(len(domains) - len(reports)), table), "Our own domains.")
 
 
 def one_domain(site: Site, query: WebQuery) -> WebPage:

@@ -51,7 +51,13 @@ def page(site: Site, query: WebQuery) -> WebPage:
         by_source = reporting.beside(connection, both, site.domains, by_source=True, most=SOURCES)
         unreadable = received.unreadable(connection)
     parts: list[Part] = [
-        *_plot("dmarc", "DMARC of mail in our names, as others report it, last 30 days", days, dmarc, "aggregate"),
+        *_plot(
+            "dmarc",
+            "DMARC of mail in the name of our domains, as others report it, last 30 days",
+            days,
+            dmarc,
+            "aggregate",
+        ),
         _by_domain(by_domain, both),
         _by_source(by_source, both),
         _form(query),
@@ -60,7 +66,7 @@ def page(site: Site, query: WebQuery) -> WebPage:
         *_plot("failures", "Messages in failure reports, last 30 days", days, failures, "failure"),
         _unreadable(unreadable),
     ]
-    return WebPage("Reports received", tuple(parts), "What receivers of mail report about the domains that are ours.")
+    return WebPage("Reports received", tuple(parts), "What receivers of mail report about our domains.")
 
 
 def _plot(name: str, caption: str, days: Sequence[int], found: Sequence[DaySum], kind: str) -> Iterator[Bars]:
@@ -86,7 +92,7 @@ def _by_domain(found: Sequence[SeenBeside], days: Sequence[int]) -> DataTable:
     ]
     return DataTable(
         "names",
-        f"Others beside us, last {GROUP_DAYS} days, by author domain",
+        f"Seen by others and by us, last {GROUP_DAYS} days, by author domain",
         (Column("domain", "author domain"), *_FIGURES),
         rows,
         note="Messages by DMARC: there, as the reports of receivers say; here, as we saw ourselves.",
@@ -108,7 +114,7 @@ def _by_source(found: Sequence[SeenBeside], days: Sequence[int]) -> DataTable:
     ]
     return DataTable(
         "sources",
-        f"Others beside us, last {GROUP_DAYS} days, by client",
+        f"Seen by others and by us, last {GROUP_DAYS} days, by client",
         (Column("client", "client"), Column("domain", "author domain"), *_FIGURES),
         rows,
         note="What they saw leads to reports with the client. One of yours that fails needs SPF or DKIM: see Domains.",
@@ -128,7 +134,7 @@ def _form(query: WebQuery) -> SearchForm:
             Choice("kind", "Kind", query.text("kind"), options=_KINDS),
             Choice("domain", "Domain", query.text("domain"), "example.org"),
             Choice("client", "Client in it", query.text("client"), "192.0.2.1"),
-            Choice("day", "Day of its begin (UTC)", query.text("day"), "2026-11-25"),
+            Choice("day", "Day it begins (UTC)", query.text("day"), "2026-11-25"),
         ),
         "Search",
     )
@@ -152,14 +158,14 @@ def _reports(database: Database, query: WebQuery, days: Sequence[int]) -> DataTa
     }  # fmt: skip
     further = address("/received", **criteria) if len(found) > start + ROWS else ""
     columns = (
-        Column("begin", "begin (UTC)"),
+        Column("begin", "begins (UTC)"),
         Column("kind", "kind"),
         Column("organization", "organization", wide=True),
         Column("domain", "domain"),
         Column("good", "passed", numeric=True),
         Column("bad", "failed", numeric=True),
         Column("sender", "mail from"),
-        Column("received", "came (UTC)"),
+        Column("received", "received (UTC)"),
     )
     note = "The figures of TLS reports are sessions. A report without dmarc=pass may be anyone's."
     empty = f"{text} is not a day; write 2026-11-25." if text and day is None else "No report."
@@ -192,10 +198,10 @@ def _unreadable(found: Sequence[UnreadableReport]) -> DataTable:
         for each in found[:ROWS]
     ]
     columns = (
-        Column("received", "came (UTC)"),
+        Column("received", "received (UTC)"),
         Column("sender", "mail from"),
         Column("octets", "octets", numeric=True),
         Column("reason", "why", wide=True),
     )
     note = f"The newest {ROWS} of {len(found):,}." if len(found) > ROWS else ""
-    return DataTable("unreadable", "What came and cannot be used", columns, rows, note=note, empty="Nothing.")
+    return DataTable("unreadable", "What came in and could not be read", columns, rows, note=note, empty="Nothing.")

@@ -43,7 +43,7 @@ def page(site: Site, query: WebQuery) -> WebPage:
 
 def _doubt(found: FoundReport) -> Iterator[Part]:
     if found.summary.sender_dmarc != "pass":
-        text = "It is not known who sent this report: its mail has no dmarc=pass of ours. Anyone can write one."
+        text = "It is not known who sent this report: its mail did not pass our DMARC check. Anyone can write one."
         yield Remark(text, tone=Tone.DOUBT)
 
 
@@ -56,9 +56,9 @@ def _told(found: FoundReport) -> Pairs:
         ("report id", summary.report_id),
         ("mail from", sender(summary.sender, summary.sender_dmarc)),
         ("domain", summary.domain),
-        ("begin (UTC)", Moment(summary.begin * 1000)),
-        ("end (UTC)", Moment(summary.end * 1000)),
-        ("came (UTC)", Moment(summary.received * 1000)),
+        ("begins (UTC)", Moment(summary.begin * 1000)),
+        ("ends (UTC)", Moment(summary.end * 1000)),
+        ("received (UTC)", Moment(summary.received * 1000)),
         ("passed", summary.good),
         ("failed", summary.bad),
     ]
@@ -111,7 +111,7 @@ def _result(about: str, result: str) -> Several:
 
 
 def _messages(shown: str, begin: int, end: int, **criteria: str) -> Cell:
-    """A value that leads to our own messages of a period; plain if the period is of no calendar."""
+    """A value that leads to our own messages of a period; plain if no calendar has the period."""
     try:
         span = {"since": str(of_day(begin // DAY_SECONDS)), "until": str(of_day(end // DAY_SECONDS))}
     except OverflowError:
