@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import os
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -88,6 +89,31 @@ def test_a_pipe_of_the_shell_is_read(folder: Path) -> None:
     os.close(writer)
     assert secrets.read(Path(f"/dev/fd/{reader}")) == b"geheim\n"
     os.close(reader)
+
+
+def test_a_pipe_into_which_nobody_writes_is_not_waited_for_without_end(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(files, "PIPE_SECONDS", 0.1)
+    path = folder / "pipe"
+    os.mkfifo(path, 0o600)
+    said = "it is a pipe, and nothing was written into it for 0.1 seconds"
+    with pytest.raises(secrets.SecretError, match=f"{path}: cannot be read: {said}"):
+        secrets.read(path)
+    with pytest.raises(OSError, match=said):
+        files.read_text(path)
+    silent = os.open(path, os.O_RDWR)
+    with pytest.raises(OSError, match=said):
+        files.read_text(path)
+    os.close(silent)
+
+
+def test_a_named_pipe_is_read_until_its_writer_closes_it(folder: Path) -> None:
+    path = folder / "pipe"
+    os.mkfifo(path, 0o600)
+    writer = subprocess.Popen(["sh", "-c", 'exec >"$1"; echo one; sleep 0.2; echo two', "sh", str(path)])
+    assert files.read_text(path) == "one\ntwo\n"
+    assert writer.wait() == 0
 
 
 @pytest.mark.parametrize(("of_folder", "of_file"), [(0o700, 0o600), (0o750, 0o640), (0o755, 0o640)])

@@ -2,7 +2,8 @@
 """Read a named file, up to a bound: a wrong path such as /dev/zero must not exhaust the machine's memory. Replace one
 whole, so that a reader or a crash never finds half of it.
 
-Pipes are read like files, so that a shell's ``<(command)`` can be used for a file.
+Pipes are read like files, so that a shell's ``<(command)`` can be used for a file. But a named pipe into which nobody
+writes must not stop a reload for ever.
 """
 
 from __future__ import annotations
@@ -10,10 +11,14 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
+import select
+import stat
+from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO
 
 MAX_TEXT_OCTETS = 64 * 1024 * 1024  # configuration, zone, list; our choice: a million domains take a third of it
+PIPE_SECONDS = 10  # for the first octet of a pipe; our choice: a command in <(command) has started by then
 _CHUNK_OCTETS = 1024 * 1024
 #: How the name of a file begins that `replace` has not finished; a crash may leave one.
 UNFINISHED = ".unfinished-"
@@ -22,11 +27,34 @@ UNFINISHED = ".unfinished-"
 def read_text(path: Path) -> str:
     """A text of at most `MAX_TEXT_OCTETS`, without the byte order mark that some editors write.
 
-    :raises OSError: it cannot be read or is larger; ``strerror`` says so.
+    :raises OSError: it cannot be read or is larger, or nothing comes from a pipe; ``strerror`` says so.
     :raises UnicodeDecodeError: it is not UTF-8.
     """
-    with path.open("rb") as file:
+    with open_to_read(path) as file:
         return read(file, MAX_TEXT_OCTETS).decode("utf-8-sig").replace("\r\n", "\n")
+
+
+@contextlib.contextmanager
+def open_to_read(path: Path) -> Iterator[BinaryIO]:
+    """Open a file, or a pipe from which something comes within `PIPE_SECONDS`.
+
+    :raises OSError: it cannot be opened, or nothing comes; ``strerror`` says so.
+    """
+    with open(path, "rb", opener=_without_waiting) as file:
+        if stat.S_ISFIFO(os.fstat(file.fileno()).st_mode):
+            wait = select.poll()
+            wait.register(file, select.POLLIN)
+            if not wait.poll(PIPE_SECONDS * 1000):
+                raise OSError(
+                    errno.ETIMEDOUT, f"it is a pipe, and nothing was written into it for {PIPE_SECONDS} seconds"
+                )
+        os.set_blocking(file.fileno(), True)
+        yield file
+
+
+def _without_waiting(path: str, flags: int) -> int:
+    """Open a file. Without O_NONBLOCK, opening a named pipe waits for a writer, see fifo(7)."""
+    return os.open(path, flags | os.O_NONBLOCK)
 
 
 def read(file: BinaryIO, most: int) -> bytes:

@@ -29,7 +29,7 @@ def read(path: Path) -> bytes:
         replace it, because its directory is writable by all.
     """
     try:
-        with path.open("rb") as file:
+        with files.open_to_read(path) as file:
             _check(path, os.fstat(file.fileno()))
             content = files.read(file, MAX_OCTETS)
     except OSError as error:

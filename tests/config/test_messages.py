@@ -63,6 +63,15 @@ ROWS = {
     ),
     "a bare word": ("[milter]\ndry_run = yes\n", 'write text in "quotes", a switch as true or false'),
     "YAML": ("milter: 1\n", 'write key = "value"'),
+    "too many digits": ("[milter]\nworkers = " + "9" * 5000, "not valid TOML: an integer with too many digits"),
+    "a NUL in a string": (
+        '[milter]\nuser = "a\\u0000b"\n',
+        r"milter.user: 'a\x00b' has a NUL; leave it out",
+    ),
+    "a NUL in a table of an array": (
+        '[[sign.domain]]\ndomain = "example.com"\nkey_files = ["/a", "/b\\u0000"]\n',
+        r"sign.domain 1.key_files 2: '/b\x00' has a NUL; leave it out",
+    ),
     "brackets nested too deeply": ("a = " + "[" * 5000, "not valid TOML: nested too deeply"),
     # sections and keys
     "unknown section": ("[mitler]\n", "unknown section [mitler]; did you mean milter?"),
@@ -130,7 +139,6 @@ ROWS = {
     ),
     "a space in a host": ("[milter]\nsocket = 'inet:25@a b'\n", f"'inet:25@a b' {SOCKET}"),
     "a port in non-ASCII digits": ("[milter]\nsocket = 'inet:\u0662@h'\n", SOCKET),
-    "NUL in a path": ('[milter]\nsocket = "unix:/a\\u0000"\n', SOCKET),
     "mode that is not octal": ("[milter]\nsocket_mode = '888'\n", "milter.socket_mode: '888' is not a mode; write "),
     "mode with special bits": ("[milter]\nsocket_mode = '7777'\n", "milter.socket_mode: '7777' is not a mode; write "),
     # [identity]

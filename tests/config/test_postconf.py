@@ -234,3 +234,10 @@ def test_the_chroot_as_the_real_postconf_prints_it(tmp_path: Path, chroot: str, 
     (tmp_path / "master.cf").write_text(f"smtp inet n - {chroot} - - smtpd\n")
     printed = real_postconf(tmp_path) + real_postconf(tmp_path, "-F", "*/inet/chroot")
     assert ["in a chroot" in said for said in warnings({}, printed)] == [True] * differs
+
+
+@pytest.mark.parametrize("option", ["--postconf", "--sendmail-cf"])
+def test_a_file_of_the_mta_that_cannot_be_read(option: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for path, why in ((tmp_path, "Is a directory"), (tmp_path / "none", "No such file or directory")):
+        assert main(["config", "check", option, str(path)]) == 66
+        assert capsys.readouterr().err == f"assay config check: {path}: {why}\n"

@@ -58,9 +58,12 @@ def _check(options: argparse.Namespace) -> int:
     for file, compare in ((options.postconf, _with_postfix), (options.sendmail_cf, _with_sendmail)):
         try:
             different = list(compare(configuration, _read(file))) if file else []
-        except (PostconfError, SendmailError, OSError) as error:
+        except (PostconfError, SendmailError) as error:
             print(f"assay config check: {file}: {error}", file=sys.stderr)
             return os.EX_DATAERR
+        except OSError as error:
+            print(f"assay config check: {file}: {error.strerror}", file=sys.stderr)
+            return os.EX_NOINPUT
         for difference in different:
             print(f"assay config check: warning: {difference}", file=sys.stderr)
     for risk in risks(configuration):

@@ -35,7 +35,7 @@ class Endpoint(Struct, frozen=True):
         """
         kind, colon, rest = text.partition(":")
         kind = kind.lower()
-        if colon and kind in ("unix", "local") and rest and "\0" not in rest:
+        if colon and kind in ("unix", "local") and rest:
             return cls(socket.AF_UNIX, "", 0, rest)
         match = _PORT_AND_HOST.fullmatch(rest)
         if kind not in ("inet", "inet6") or match is None or not 0 < int(match[1]) < 65536:

@@ -39,13 +39,26 @@ def load(path: Path | None) -> Configuration:
         raise ConfigError(f"{path}: not UTF-8 text (octet {error.start})") from error
     except tomllib.TOMLDecodeError as error:
         raise ConfigError(f"{path}: not valid TOML: {error}{_hint(str(error))}") from error
+    except ValueError as error:  # sys.get_int_max_str_digits()
+        raise ConfigError(f"{path}: not valid TOML: an integer with too many digits") from error
     except RecursionError as error:  # brackets in brackets, thousands deep
         raise ConfigError(f"{path}: not valid TOML: nested too deeply") from error
     _refuse_unknown(path, data)
+    for key, value in data.items():
+        _refuse_nul(path, key, value)
     try:
         return msgspec.convert(data, Configuration)
     except msgspec.ValidationError as error:
         raise ConfigError(f"{path}: {_in_our_words(error, data)}") from error
+
+
+def _refuse_nul(path: Path, place: str, value: Any) -> None:
+    """Refuse strings that no name of a file, user or host can be: the system's calls end them at a NUL."""
+    if isinstance(value, str) and "\0" in value:
+        raise ConfigError(f"{path}: {place}: {_shown(value)} has a NUL; leave it out")
+    items = value.items() if isinstance(value, dict) else enumerate(value, 1) if isinstance(value, list) else ()
+    for name, inner in items:
+        _refuse_nul(path, f"{place} {name}" if isinstance(name, int) else f"{place}.{name}", inner)
 
 
 def _refuse_unknown(path: Path, data: dict[str, Any]) -> None:
