@@ -35,7 +35,8 @@ from assay.config import Configuration, make_policy, make_resolver, make_setting
 from assay.config.database import open_store
 from assay.config.responses import RuleSection
 from assay.config.web import read_token
-from assay.daemon import collector, connection, endpoint, recorder, reporter, supervisor, worker
+from assay.daemon import collector, connection, endpoint, recorder, reporter, worker
+from assay.daemon import kinds as daemon_kinds
 from assay.daemon.capacity import Capacity
 from assay.daemon.child import Tether
 from assay.daemon.keeper import keeper_of
@@ -439,7 +440,7 @@ def sessions(world: World) -> object:
 
 def children(world: World) -> object:
     """The settings that the supervisor keeps."""
-    kinds = supervisor.kinds(world.configuration, Listener(None, -1), None, Log(lambda *_: None))  # type: ignore[arg-type]  # no store
+    kinds = daemon_kinds.kinds(world.configuration, Listener(None, -1), None, Log(lambda *_: None))  # type: ignore[arg-type]  # no store
     return [(kind.name, kind.count, kind.drain_seconds) for kind in kinds]
 
 

@@ -19,7 +19,7 @@ from typing import Any
 
 from assay.cli.main import main
 from assay.config import Configuration
-from assay.daemon import supervisor
+from assay.daemon import kinds as daemon_kinds
 from assay.daemon.child import Kind, Tether
 from assay.daemon.listener import Listener
 from assay.log import Log
@@ -27,7 +27,7 @@ from assay.store.channel import RowChannel
 
 TO_END_SECONDS = 0.5  # longer than a replacement takes to start
 
-usual = supervisor.kinds
+usual = daemon_kinds.kinds
 
 
 def kinds(configuration: Configuration, listener: Listener, channel: RowChannel, log: Log) -> tuple[Kind, ...]:
@@ -64,7 +64,7 @@ def failing(name: str, fault: Path) -> Any:
 
 
 if __name__ == "__main__":
-    supervisor.kinds = kinds
+    daemon_kinds.kinds = kinds
     path = Path(sys.argv.pop(1))
     for one, (module, _) in FAULTS.items():
         setattr(module, one, failing(one, path))

@@ -18,7 +18,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from assay.config import ConfigError, Configuration
-from assay.daemon import collector, endpoint, maps, recorder, reporter, worker
+from assay.daemon import kinds
 from assay.daemon.child import BackOff, Child, Kind, Tether
 from assay.daemon.listener import Listener
 from assay.daemon.meter import DaemonMeter
@@ -26,7 +26,6 @@ from assay.daemon.notify import Manager
 from assay.daemon.pulse import HANGS, LOOK, Pulse
 from assay.log import Log
 from assay.store.channel import RowChannel
-from assay.web import child as page
 
 _SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGCHLD)
 _STOPS = (signal.SIGTERM, signal.SIGINT)  # counted: a second one means end at once
@@ -35,19 +34,6 @@ _GRACE_SECONDS = 5.0  # beyond drain_seconds, before a child that should have en
 _LOG_SECONDS = 1.0  # between attempts to write what waits for a reader of the log
 _LAST_LINES_SECONDS = 1.0  # at most, for lines that nobody has read at the end
 _PAUSE_SECONDS = 1.0  # after a system error in the loop itself
-
-
-def kinds(configuration: Configuration, listener: Listener, channel: RowChannel, log: Log) -> tuple[Kind, ...]:
-    """The kinds of children. A new kind is one line here, and its ``run`` a module of its own."""
-    return (
-        worker.kind(configuration, listener, channel, log),
-        *recorder.kind(configuration, channel, log),
-        *endpoint.kind(configuration, log),
-        *maps.kind(configuration, log),
-        *page.kind(configuration, log),
-        *reporter.kind(configuration, log),
-        *collector.kind(configuration, log),
-    )
 
 
 @dataclass(slots=True)
@@ -76,7 +62,7 @@ class Supervisor:
 
         :raises ConfigError: a file changed since the configuration was checked.
         """
-        self._kinds = kinds(self.configuration, self.listener, self._channel, self.log)
+        self._kinds = kinds.kinds(self.configuration, self.listener, self._channel, self.log)
 
     def run(self) -> int:
         """Serve until a signal ends it.
@@ -220,7 +206,7 @@ class Supervisor:
     def _reload(self) -> None:
         try:
             configuration, log = self.reload()
-            new = kinds(configuration, self.listener, self._channel, log)
+            new = kinds.kinds(configuration, self.listener, self._channel, log)
         except (ConfigError, OSError) as error:
             self._meter.reloaded(str(error))
             self.log.error(f"not reloaded, the old configuration stays: {error}")
