@@ -99,7 +99,7 @@ class ReportsSection(Section, frozen=True):
         str,
         Meta(
             description="The envelope sender of reports, such as dmarc-bounces@example.org; each gets a sub-address of "
-            "its own, as in dmarc-bounces+TOKEN@example.org. Whatever comes there is a bounce. Deliver it to "
+            "its own, as in dmarc-bounces+TOKEN@example.org. Use it for nothing else. Deliver it to "
             'reports.incoming.listen, or give its TOKEN to "assay report bounced": then the destination gets no more '
             "reports. Empty: the null reverse-path, so no bounce comes."
         ),
