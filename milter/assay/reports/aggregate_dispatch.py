@@ -38,7 +38,7 @@ _MAX_FILE_NAME = 255  # octets, on all usual file systems
 
 
 class AggregateDispatch:
-    """Plans and sends aggregate reports. Only whoever has the `Leadership` may use it."""
+    """Plans and sends aggregate reports. Only the process with the `Leadership` may use it."""
 
     def __init__(self, database: Database, correspondence: Correspondence, tell: Callable[[str], None]) -> None:
         """

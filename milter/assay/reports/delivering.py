@@ -32,7 +32,7 @@ AT_A_TIME = 100  # reports that are read from the database
 
 
 class Deliveries:
-    """Sends one kind of report. Only whoever has the `Leadership` may use it."""
+    """Sends one kind of report. Only the process with the `Leadership` may use it."""
 
     def __init__(
         self, database: Database, correspondence: Correspondence, way: Way, tell: Callable[[str], None]

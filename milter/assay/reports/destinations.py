@@ -28,7 +28,7 @@ _TOKEN_OCTETS = 8
 
 
 class DestinationCheck:
-    """Finds out where reports go. Only whoever has the `Leadership` may use it."""
+    """Finds out where reports go. Only the process with the `Leadership` may use it."""
 
     def __init__(self, database: Database, correspondence: Correspondence, way: Way, figures: ReportFigures) -> None:
         self._figures = figures

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """Send failure reports that are due (RFC 9991).
 
-The message with a report is made anew for each try, of the same values, and nothing of it is in a file. Nobody can
-recognize a failure report that comes twice, so a sender that dies during a delivery has given it up.
+The message with a report is made again for each try, of the same values, and nothing of it is in a file. No receiver
+can recognize a failure report that comes twice, so a sender that dies during a delivery has given it up.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ _CLOSED = 1  # octets of a report in which no further message counts, before its
 
 
 class FailureDispatch:
-    """Sends failure reports. Only whoever has the `Leadership` may use it."""
+    """Sends failure reports. Only the process with the `Leadership` may use it."""
 
     def __init__(
         self,
@@ -124,7 +124,7 @@ class FailureDispatch:
             return outbox.report(connection, planned.id) or planned
 
     def _why_not(self, connection: Connection, planned: OutgoingReport, incident: Incident | None, now: int) -> str:
-        """Why nobody gets a report, in one clause; empty if somebody may."""
+        """Why no report is sent, in one clause; empty if one may be."""
         if self._redactor is None:
             return "reports.failure.enabled is false"
         if not Domain.parse(planned.domain).is_host_name:

@@ -33,7 +33,7 @@ class Tried(StrEnum):
 
 
 class ReportFigures:
-    """Counts since the last time that somebody took them."""
+    """Counts since they were last taken."""
 
     def __init__(self) -> None:
         self.planned = 0

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Our signatures on a report: without them nobody believes it (RFC 9990, 3.5.2)."""
+"""Our signatures on a report: without them no receiver trusts it (RFC 9990, 3.5.2)."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from assay.session.outgoing import Outgoing
 
 
 class UnsignedError(Exception):
-    """A report cannot be signed, so nobody would believe it. The message says why."""
+    """A report cannot be signed, so no receiver would trust it. The message says why."""
 
 
 def signed(mail: report.Mail, signing: Signing, sender: Mailbox, now: int) -> list[bytes]:

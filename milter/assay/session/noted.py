@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What one connection or message asked the DNS, for whoever wants to keep it.
+"""What one connection or message asked the DNS, so that it can be kept.
 
-Evaluations that are remembered ask again all the same (`assay.memory`), so the notes are complete.
+Evaluations that are remembered ask again regardless (`assay.memory`), so the notes are complete.
 """
 
 from __future__ import annotations

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""A directory with the newest mails that could not be read as reports, so that somebody can look at them."""
+"""A directory with the newest mails that could not be read as reports, kept for the operator to look at."""
 
 from __future__ import annotations
 
