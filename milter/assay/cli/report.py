@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""``assay report``: what DMARC reports were sent, what was not and why, who gets none any more; and what came in."""
+"""``assay report``: what DMARC reports were sent, what was not and why, who gets none, and what came in."""
 
 from __future__ import annotations
 

@@ -51,7 +51,7 @@ class FailureDispatch:
         tell: Callable[[str], None],
     ) -> None:
         """
-        :param redactor: None if failure reports are not made any more: those that wait are not sent.
+        :param redactor: None if failure reports are no longer made: those that wait are not sent.
         :param tell: takes a line for the log.
         """
         self._database = database

@@ -20,13 +20,13 @@ _DKIM_RESULTS = {str(result): result for result in dkim.Result}
 
 
 class VanishedError(Exception):
-    """The records that a report is about are not in the store any more."""
+    """The records that a report is about are no longer in the store."""
 
 
 def describe(connection: Connection, planned: OutgoingReport, section: ReportsSection) -> report.AggregateReport:
     """What a report says, without its records.
 
-    :raises VanishedError: the store has not got it any more.
+    :raises VanishedError: the store no longer has it.
     """
     domain, text, method = outbox.record_of(connection, planned.published[0])
     record = dmarc.parse(text.encode("ascii", "replace"))

@@ -77,7 +77,7 @@ _MESSAGE_ID = re.compile(r"[ \t\r\n]*+<[^<> \t\r\n]++>[ \t\r\n]*+")
 class Redactor:
     """Replaces local parts by their hashes.
 
-    :ivar note: what it does, for whoever reads the report.
+    :ivar note: what it does, for the reader of the report.
     """
 
     note: tuple[str, ...] = (
