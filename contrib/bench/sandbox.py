@@ -61,10 +61,12 @@ def enter() -> None:
 
 
 def prepare(directory: Path, nameserver: str) -> None:
-    """Bring loopback up, make `nameserver` the resolver of every program, and let /dev/log be made.
+    """Bring loopback up, make `nameserver` the resolver of every program, and let /dev/log be made. Call `enter` first.
 
     :param directory: for changed files.
     """
+    if not os.environ.get(_MARK):
+        raise SystemExit("bench: this is not the sandbox, and the mounts would change the machine itself")
     _up("lo")
     _own_devices(directory / "dev")
     for name, text in {
