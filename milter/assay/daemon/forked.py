@@ -6,13 +6,13 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
-import resource
 import signal
 import traceback
 from collections.abc import Callable
-from typing import NoReturn
+from functools import partial
 
-_FIRST_DESCRIPTOR = 3  # after those of input and output
+from assay.forking import fork_for
+
 _DONE, _FAILED = b"d", b"f"
 
 
@@ -31,16 +31,7 @@ async def forked(work: Callable[[], bytes], seconds: float) -> bytes:
     :raises ForkedError: it raised an exception, took too long, or died.
     :raises OSError: there is no process or descriptor left.
     """
-    reading, writing = os.pipe()
-    try:
-        process = os.fork()
-    except OSError:
-        os.close(reading)
-        os.close(writing)
-        raise
-    if not process:
-        _work(work, writing)
-    os.close(writing)
+    process, reading = fork_for(partial(_done, work))
     with contextlib.suppress(OSError):  # it has ended, or done so itself
         os.setpgid(process, process)
     try:
@@ -80,18 +71,9 @@ async def _answer(reading: int) -> bytes:
         loop.remove_reader(reading)
 
 
-def _work(work: Callable[[], bytes], writing: int) -> NoReturn:
+def _done(work: Callable[[], bytes]) -> bytes:
     try:
         os.setpgid(0, 0)
-        most, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
-        os.closerange(_FIRST_DESCRIPTOR, writing)
-        os.closerange(writing + 1, most)
-        try:
-            answer = _DONE + work()
-        except BaseException:  # the parent reports it
-            answer = _FAILED + traceback.format_exc(limit=-10).encode("utf-8", "replace")
-        view = memoryview(answer)
-        while view:
-            view = view[os.write(writing, view) :]
-    finally:
-        os._exit(os.EX_OK)
+        return _DONE + work()
+    except BaseException:  # the parent reports it
+        return _FAILED + traceback.format_exc(limit=-10).encode("utf-8", "replace")

@@ -17,9 +17,10 @@ import time
 import traceback
 import warnings
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
-from typing import NoReturn
 
+from assay.forking import fork_for
 from assay.reports.incoming.texts import UnreadableError
 
 MAX_MEMORY_MIB = 512  # on top of what the parent has; measured: 300 for a report of `scan.MAX_RECORDS`
@@ -27,7 +28,6 @@ MAX_CPU_SECONDS = 60  # our choice; measured: 7 for such a report
 MAX_WAIT_SECONDS = 300  # for a child that waits for a busy machine
 MAX_RESULT_OCTETS = 64 * 1024 * 1024  # our choice: the values take less than the report
 
-_FIRST_DESCRIPTOR = 3  # after those of input and output
 _STOPS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 _FROM_OUTSIDE = (*_STOPS, signal.SIGKILL)  # the kernel sends the last when the memory of the unit is used up
 _DONE, _TOO_LARGE, _BUG = b"d", b"m", b"b"
@@ -42,16 +42,7 @@ def confined(work: Callable[[], bytes]) -> bytes:
     :raises RuntimeError: it raised an exception, which is a bug; the message is its traceback.
     :raises OSError: there is no process or descriptor left, or somebody has ended the child.
     """
-    reading, writing = os.pipe()
-    try:
-        child = os.fork()
-    except OSError:
-        os.close(reading)
-        os.close(writing)
-        raise
-    if not child:
-        _work(work, writing)
-    os.close(writing)
+    child, reading = fork_for(partial(_done, work))
     try:
         answer = _answer(reading)
     finally:
@@ -89,34 +80,19 @@ def _answer(reading: int) -> bytes | None:
     return None
 
 
-def _work(work: Callable[[], bytes], writing: int) -> NoReturn:
-    answer = _TOO_LARGE
+def _done(work: Callable[[], bytes]) -> bytes:
     try:
-        try:
-            for number in _STOPS:
-                signal.signal(number, signal.SIG_DFL)
-            warnings.simplefilter("ignore")
-            os.environ["TZ"] = "UTC"
-            time.tzset()
-            _close_all_but(writing)
-            _confine()
-            answer = _DONE + work()
-        except (MemoryError, SystemError):  # expat raises the latter too when there is no memory
-            pass
-        except BaseException:  # a bug of ours: the parent reports it
-            answer = _BUG + traceback.format_exc(limit=-10).encode("utf-8", "replace")
-        view = memoryview(answer)
-        while view:
-            view = view[os.write(writing, view) :]
-    finally:
-        os._exit(os.EX_OK)
-
-
-def _close_all_but(writing: int) -> None:
-    """Close what the parent has open: its database, and the connections of those who sent the report."""
-    most, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
-    os.closerange(_FIRST_DESCRIPTOR, writing)
-    os.closerange(writing + 1, most)
+        for number in _STOPS:
+            signal.signal(number, signal.SIG_DFL)
+        warnings.simplefilter("ignore")
+        os.environ["TZ"] = "UTC"
+        time.tzset()
+        _confine()
+        return _DONE + work()
+    except (MemoryError, SystemError):  # expat raises the latter too when there is no memory
+        return _TOO_LARGE
+    except BaseException:  # a bug of ours: the parent reports it
+        return _BUG + traceback.format_exc(limit=-10).encode("utf-8", "replace")
 
 
 def _confine() -> None:
