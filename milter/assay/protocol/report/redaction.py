@@ -55,7 +55,7 @@ _ATOM = re.compile(r'[^ \t\r\n()<>\[\]:;@,"\ufe6b\uff20]++')
 #: That, or a quoted string, which may not end. Each character is read once, or twice inside quotes.
 _TOKEN = re.compile(rf'"(?>(?:[^"\\]++|\\.)*)"?+|{_ATOM.pattern}', re.DOTALL)
 #: White space and comments may be before it (RFC 5322, 4.4), and some programs take two other characters for it.
-_AT = re.compile(r"(?:[ \t\r\n]++|\((?:[^()]++|\([^()]*+\))*+\))*+[@\ufe6b\uff20]")
+_AT = re.compile(r"(?>(?:[ \t\r\n]++|\((?>(?:[^()]++|\([^()]*+\))*)\))*)[@\ufe6b\uff20]")
 #: Still there after a quote that is no pair's: what looks like its other half opens a local part.
 _QUOTED = re.compile(rf'"([^"]*+)"(?={_AT.pattern})')
 #: The name of a tag or property before an address. Other text before a "=" is part of the local part.
