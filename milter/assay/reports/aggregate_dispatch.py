@@ -16,7 +16,7 @@ from pathlib import Path
 from assay.model.name import parse_mailbox
 from assay.policy.addresses import Entries
 from assay.protocol import dmarc, report
-from assay.reports import writing
+from assay.reports import aggregate_writing
 from assay.reports.correspondence import Correspondence, Way
 from assay.reports.delivering import Deliveries
 from assay.reports.planning import days_to_plan, plan
@@ -101,7 +101,7 @@ class AggregateDispatch:
         path = self._path(planned)
         try:
             described = self._written(planned, path, now)
-        except writing.VanishedError:
+        except aggregate_writing.VanishedError:
             self.deliveries.settle(planned, ReportState.NOT_SENT, "the store has no mail of it any more", now)
             return
         with self._database.reading() as connection:
@@ -132,11 +132,11 @@ class AggregateDispatch:
     def _written(self, planned: OutgoingReport, path: Path, now: int) -> report.AggregateReport:
         """Make the file, unless it is there."""
         with self._database.reading() as connection:
-            described = writing.describe(connection, planned, self._section)
+            described = aggregate_writing.describe(connection, planned, self._section)
             if path.exists():
                 return described
             _, text, _ = outbox.record_of(connection, planned.published[0])
-            octets = writing.write(connection, planned, described, self._schema(text), path)
+            octets = aggregate_writing.write(connection, planned, described, self._schema(text), path)
         with self._database.writing() as connection:
             outbox.change_report(connection, planned.id, now, octets=octets)
         return described

@@ -6,7 +6,7 @@ from __future__ import annotations
 import pytest
 from msgspec.structs import replace
 
-from assay.reports.writing import VanishedError, record, records
+from assay.reports.aggregate_writing import VanishedError, record, records
 from assay.store.outbox import Group
 
 GROUP = Group("192.0.2.1", "example.com", False, "sender.example", "none", True, False, (), (), None, 3)

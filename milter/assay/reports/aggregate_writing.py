@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""A report from what the store has: read group by group, written as a compressed file in constant memory."""
+"""An aggregate report from what the store has: read group by group, written as a compressed file in constant memory."""
 
 from __future__ import annotations
 
