@@ -110,7 +110,7 @@ def test_suppress(shell: Shell) -> None:
 def test_a_bounce(shell: Shell) -> None:
     ((path, _, _),) = shell.reporting.receiver.taken
     token = path.partition("+")[2].partition("@")[0]
-    assert "d@example.com: gets no reports until" in shell("bounced", token)
+    assert "d@example.com: gets no reports until" in shell("bounced", token.upper())
     assert shell.reporting.deliveries()["d@example.com"].state == "bounced"
     assert "a report came back" in shell("suppress")
     assert "there is no such report" in shell("bounced", "unknown", code=65)

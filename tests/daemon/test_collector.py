@@ -26,6 +26,7 @@ from assay.daemon import lmtp
 from assay.daemon.child import Tether
 from assay.daemon.collector import Collector
 from assay.log import Log
+from assay.model.name import ReversePath
 from assay.reports.incoming.read import MAX_MAIL_OCTETS
 from assay.store import outbox, received, suppressions
 from assay.store.database import Database, open_database
@@ -39,7 +40,6 @@ DAY = shapes.BEGIN // DAY_SECONDS
 TO = "dmarc@example.org"
 REPORT = shapes.mail(gzip.compress(shapes.GOOGLE.encode()))
 DOCTYPE = b'<?xml version="1.0"?><!DOCTYPE feedback [<!ENTITY a "b">]><feedback>&a;</feedback>'
-DSN = b"Content-Type: multipart/report; boundary=b\r\n\r\n--b\r\n\r\nAction: %s\r\n--b--\r\n"
 
 
 class Collecting(Daemon):
@@ -70,10 +70,10 @@ class Collecting(Daemon):
         client.ehlo("mta.example.org")
         return client
 
-    def deliver(self, mail: bytes, to: str = TO) -> None:
+    def deliver(self, mail: bytes, to: str = TO, sender: str = "") -> None:
         """Deliver a mail, which is taken."""
         with contextlib.closing(self.client()) as client:
-            assert client.sendmail("", [to], mail) == {}
+            assert client.sendmail(sender, [to], mail) == {}
 
     def figures(self) -> dict[str, float]:
         """What is counted about reports that came in."""
@@ -160,19 +160,23 @@ def planned(daemon: Collecting, token: str) -> None:
         outbox.replace_deliveries(connection, "r1", (), [delivery])
 
 
-def test_a_bounce_stops_the_destination_and_a_warning_does_not(
+def test_a_bounce_stops_the_destination_and_no_other_mail_does(
     daemon: Collecting, counted: Callable[[], object]
 ) -> None:
     planned(daemon, "3f0c6a2b91d4e857")
     address = "Bounces+3F0c6a2b91d4e857@Example.org"
-    daemon.deliver(DSN % b"delayed", address)
-    daemon.deliver(DSN % b"failed", "bounces+unknown@example.org")
-    assert "report came back: 3f0c6a2b91d4e857: it is only late" in daemon.log()
-    assert "report came back: unknown: there is no such report" in daemon.log()
+    daemon.deliver(shapes.notification("delayed"), address)
+    daemon.deliver(b"Subject: Re: report\r\n\r\nThank you!\r\n", address, "ann@example.com")
+    daemon.deliver(shapes.notification(), address, "ann@example.com")
+    daemon.deliver(shapes.notification(), "bounces+unknown@example.org")
+    about = "mail to a bounce address: 3f0c6a2b91d4e857: "
+    assert f"{about}it does not say that the delivery failed" in daemon.log()
+    assert daemon.log().count(f"{about}it has a sender, so it is a reply and no bounce") == 2
+    assert "mail to a bounce address: unknown: there is no such report" in daemon.log()
     with daemon.database() as database:
         with database.reading() as connection:
             assert suppressions.all_suppressions(connection) == []
-        daemon.deliver(DSN % b"failed", address)
+        daemon.deliver(shapes.notification(), address)
         with database.reading() as connection:
             (suppression,) = suppressions.all_suppressions(connection)
             assert outbox.deliveries_of(connection, "r1")[0].state is ReportState.BOUNCED
@@ -181,7 +185,8 @@ def test_a_bounce_stops_the_destination_and_a_warning_does_not(
             assert report.why == "D@example.com: it came back"
     assert (suppression.subject, suppression.why) == ("d@example.com", "a report came back")
     assert "report came back: d@example.com gets no more for 30 days" in daemon.log()
-    assert counted() == {f'incoming_bounces_total{{outcome="{name}"}}': 1 for name in ("stopped", "warning", "unknown")}
+    outcomes = {"stopped": 1, "ignored": 3, "unknown": 1}
+    assert counted() == {f'incoming_bounces_total{{outcome="{name}"}}': times for name, times in outcomes.items()}
 
 
 class TestLmtp:
@@ -293,10 +298,12 @@ def test_a_mail_that_waits_too_long_for_its_turn_comes_again(monkeypatch: pytest
         return b""
 
     async def run() -> None:
-        taking = [asyncio.create_task(collector.take(TO, REPORT)) for _ in range(collecting.MAX_TAKING)]
+        taking = [
+            asyncio.create_task(collector.take(ReversePath.parse(""), TO, REPORT)) for _ in range(collecting.MAX_TAKING)
+        ]
         await asyncio.sleep(0)
         async with asyncio.timeout(PATIENCE):
-            assert (await collector.take(TO, REPORT)).startswith("451 4.3.0 ")
+            assert (await collector.take(ReversePath.parse(""), TO, REPORT)).startswith("451 4.3.0 ")
         for each in taking:
             each.cancel()
         await asyncio.wait(taking)

@@ -13,13 +13,14 @@ from pathlib import Path
 import pytest
 
 from assay.daemon import lmtp
-from assay.daemon.lmtp import LmtpServer
+from assay.daemon.lmtp import LmtpServer, Take
+from assay.model.name import ReversePath
 
 BEGIN = b"LHLO mta\r\nMAIL FROM:<>\r\nRCPT TO:<a@example.org>\r\nDATA\r\n"
 PATIENCE = 20.0
 
 
-def serve(folder: Path, take: Callable[[str, bytes], Awaitable[str]], talk: Callable[..., Awaitable[None]]) -> None:
+def serve(folder: Path, take: Take, talk: Callable[..., Awaitable[None]]) -> None:
     """Serve while a client talks."""
 
     async def run() -> None:
@@ -37,8 +38,8 @@ def serve(folder: Path, take: Callable[[str, bytes], Awaitable[str]], talk: Call
     asyncio.run(run())
 
 
-async def quickly(recipient: str, mail: bytes) -> str:
-    return f"250 2.0.0 {recipient} {len(mail)}"
+async def quickly(sender: ReversePath, recipient: str, mail: bytes) -> str:
+    return f"250 2.0.0 {sender.text or '<>'} {recipient} {len(mail)}"
 
 
 async def until(reader: asyncio.StreamReader, start: bytes) -> bytes:
@@ -66,15 +67,25 @@ def test_a_client_that_sends_nothing_more_is_left(
 def test_a_mail_may_take_longer_than_a_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(lmtp, "PATIENCE_SECONDS", 0.2)
 
-    async def slowly(recipient: str, mail: bytes) -> str:
+    async def slowly(sender: ReversePath, recipient: str, mail: bytes) -> str:
         await asyncio.sleep(0.6)
-        return await quickly(recipient, mail)
+        return await quickly(sender, recipient, mail)
 
     async def talk(_: LmtpServer, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         writer.write(BEGIN + b"\r\n.\r\n")
-        assert await until(reader, b"250 2.0.0 a@") == b"250 2.0.0 a@example.org 2\r\n"
+        assert await until(reader, b"250 2.0.0 <") == b"250 2.0.0 <> a@example.org 2\r\n"
 
     serve(tmp_path, slowly, talk)
+
+
+def test_who_takes_a_mail_is_told_its_reverse_path(tmp_path: Path) -> None:
+    async def talk(_: LmtpServer, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(BEGIN.replace(b"<>", b"<Ann.Lee@a.example>") + b"\r\n.\r\n")
+        assert await until(reader, b"250 2.0.0 Ann.Lee@a.example a@example.org 2\r\n")
+        writer.write(BEGIN + b"\r\n.\r\n")
+        assert await until(reader, b"250 2.0.0 <> a@example.org 2\r\n")
+
+    serve(tmp_path, quickly, talk)
 
 
 @pytest.mark.parametrize(
@@ -96,7 +107,7 @@ def test_the_end_of_a_mail_is_found_wherever_it_is_cut(
 ) -> None:
     taken: list[bytes] = []
 
-    async def take(recipient: str, octets: bytes) -> str:
+    async def take(sender: ReversePath, recipient: str, octets: bytes) -> str:
         taken.append(octets)
         return "250 2.0.0 taken"
 
@@ -116,7 +127,7 @@ def test_the_end_of_a_mail_is_found_wherever_it_is_cut(
 
 
 def test_the_end_does_not_wait_for_a_client_for_ever(tmp_path: Path) -> None:
-    async def never(recipient: str, mail: bytes) -> str:
+    async def never(sender: ReversePath, recipient: str, mail: bytes) -> str:
         await asyncio.Event().wait()
         return ""
 
@@ -154,7 +165,7 @@ def test_a_bug_makes_the_mta_come_again(tmp_path: Path) -> None:
     """Any reply of the class 5 would make it bounce the mail, and what follows is no command."""
     told: list[object] = []
 
-    async def fail(recipient: str, mail: bytes) -> str:
+    async def fail(sender: ReversePath, recipient: str, mail: bytes) -> str:
         raise KeyError(recipient)
 
     async def talk(_: LmtpServer, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:

@@ -185,8 +185,10 @@ def test_a_bounce_stops_its_destination(site: Site) -> None:
         outbox.plan(connection, 1, [report], now=1, dry_run=False)
         delivery = ReportDelivery("r1", "d@example.com", "example.com", ReportState.SENT, "", 1, 1, 1, TOKEN)
         outbox.replace_deliveries(connection, "r1", (), [delivery])
-    bounce = b"From: MAILER-DAEMON@example.com\r\nSubject: Undelivered\r\n\r\nNobody of this name.\r\n"
-    site.mta.submit(bounce, sender="", recipients=[f"dmarc-bounces+{TOKEN}@example.org"])
+    address = f"dmarc-bounces+{TOKEN}@example.org"
+    site.mta.submit(b"Subject: Re: report\r\n\r\nThank you!\r\n", sender="ann@reporter.example", recipients=[address])
+    site.wait_for_log(f"mail to a bounce address: {TOKEN}: it has a sender, so it is a reply and no bounce")
+    site.mta.submit(shapes.notification(), sender="", recipients=[address])
     site.wait_for_log("report came back: d@example.com gets no more for 30 days")
     with site.database() as database, database.reading() as connection:
         assert [each.subject for each in suppressions.all_suppressions(connection)] == ["d@example.com"]

@@ -49,7 +49,7 @@ def add_to(commands: Any) -> None:
         ("why", _why, "say for the last days of a domain what was sent, and what was not and why"),
         ("send", _send, "plan and send what is due, and end"),
         ("suppress", _suppress, "send no reports to an address, or to a domain and about it, or list these"),
-        ("bounced", _bounced, "note that a report came back, by the token in its bounce address"),
+        ("bounced", _bounced, "note by hand that a report came back, by the token in its bounce address"),
         ("read", read_reports, "read reports that others sent, from files and maildirs, into the store"),
     ):
         verb = verbs.add_parser(verb_name, help=text, description=text[0].upper() + text[1:] + ".")
@@ -193,7 +193,9 @@ def _bounced(options: argparse.Namespace, configuration: Configuration) -> int:
 
     with _database(configuration) as database, database.writing() as connection:
         days = configuration.reports.cool_down_days
-        stopped = note_bounce(connection, options.token, days, now=int(time.time()))
+        stopped = note_bounce(
+            connection, options.token.lower(), days, now=int(time.time())
+        )  # some MTAs change the case
     if stopped is None:
         say([f"{options.token}: there is no such report"])
         return os.EX_DATAERR

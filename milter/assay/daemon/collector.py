@@ -30,6 +30,7 @@ from assay.daemon.meter import LogMeter
 from assay.daemon.seldom import Seldom
 from assay.log import Log
 from assay.metrics.page import name_of
+from assay.model.name import ReversePath
 from assay.model.printable import marked
 from assay.store.destination import UnavailableError
 
@@ -109,14 +110,14 @@ class Collector:
         self._turns = asyncio.Semaphore(MAX_TAKING)
         self._deferring = Seldom()
         self._setting_aside = Seldom()
-        for outcome in ("stopped", "warning", "unknown"):
+        for outcome in ("stopped", "ignored", "unknown"):
             self._page.add(name_of("incoming_bounces", outcome), 0)
         for kind_of_report in ("aggregate", "failure", "tls"):
             self._page.add(name_of("incoming_reports", kind_of_report, "new"), 0)
         self._page.add(name_of("incoming_reports", "unknown", "unreadable"), 0)
         self._page.add("incoming_deferred", 0)
 
-    async def take(self, recipient: str, mail: bytes) -> str:
+    async def take(self, sender: ReversePath, recipient: str, mail: bytes) -> str:
         """Take a mail.
 
         :returns: the reply.
@@ -127,7 +128,7 @@ class Collector:
         except TimeoutError:
             return self._defer("others take too long")
         try:
-            answer = await forked(partial(_deliver, self._configuration, recipient, mail), TAKE_SECONDS)
+            answer = await forked(partial(_deliver, self._configuration, sender, recipient, mail), TAKE_SECONDS)
         except (ForkedError, OSError) as error:
             self._log.error(f"collector: a mail could not be taken, and the MTA brings it again: {_last_line(error)}")
             self._page.add("incoming_deferred")
@@ -154,7 +155,10 @@ class Collector:
             self._log.warning(f"reports.incoming.keep_unreadable: {delivered.trouble}")
         if delivered.bounce:
             self._page.add(name_of("incoming_bounces", delivered.bounce))
-            self._log.info(f"report came back: {delivered.about}")
+            if delivered.bounce == "stopped":
+                self._log.info(f"report came back: {delivered.about}")
+            else:
+                self._log.info(f"mail to a bounce address: {delivered.about}")
         for report in delivered.reports:
             self._report(report.kind, report.outcome, report.text)
 
@@ -169,12 +173,12 @@ class Collector:
         return "451 4.3.0 the store cannot be used now; try again later"
 
 
-def _deliver(configuration: Configuration, recipient: str, mail: bytes) -> bytes:
+def _deliver(configuration: Configuration, sender: ReversePath, recipient: str, mail: bytes) -> bytes:
     """In the process for one mail."""
     from assay.reports.incoming.delivery import deliver
 
     try:
-        return _encode(deliver(configuration, recipient, mail, now=time.time()))
+        return _encode(deliver(configuration, sender, recipient, mail, now=time.time()))
     except UnavailableError as error:
         return _encode(str(error))
 

@@ -17,6 +17,8 @@ from typing import Any
 from aiosmtpd.lmtp import LMTP
 from aiosmtpd.smtp import SMTP, Envelope, Session
 
+from assay.model.name import ReversePath
+
 MAX_CLIENTS = 10  # connections at a time, our choice: each may hold a mail. More get 421.
 #: Seconds from one command to the end of the next, or of a mail; our choice: the MTA is on this host.
 PATIENCE_SECONDS = 300.0
@@ -28,8 +30,8 @@ _END = b"\r\n.\r\n"
 #: A reply without an enhanced status code, and the class of the code.
 _PLAIN = re.compile(r"([245])\d\d (?!\d\.\d)")
 
-#: Takes a mail: the recipient and its octets. Returns the reply.
-Take = Callable[[str, bytes], Awaitable[str]]
+#: Takes a mail: its reverse-path, its recipient and its octets. Returns the reply.
+Take = Callable[[ReversePath, str, bytes], Awaitable[str]]
 
 
 class LmtpServer:
@@ -180,7 +182,8 @@ class _Connection(LMTP):
                 await self.push(f"552 5.3.4 a mail has at most {self._owner.max_octets} octets")
                 return
             self._reset_timeout(ANSWER_SECONDS)
-            await self.push(await self._owner.take(self.envelope.rcpt_tos[0], mail))
+            sender = ReversePath.parse(self.envelope.mail_from or "")  # the library gives the null one its brackets
+            await self.push(await self._owner.take(sender, self.envelope.rcpt_tos[0], mail))
             self._reset_timeout()
         except ConnectionError:
             raise

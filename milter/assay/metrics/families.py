@@ -127,8 +127,8 @@ FAMILIES = (
     Family(
         "incoming_bounces",
         Type.COUNTER,
-        "Mails to the bounce addresses of reports: stopped (the destination gets no more), warning (the report is only "
-        "late, or this is an automatic reply) or unknown (no report has this address).",
+        "Mails to the bounce addresses of reports: stopped (the destination gets no more), ignored (it does not say "
+        "that the report came back) or unknown (no report has this address).",
         ("outcome",),
     ),
     Family(

@@ -402,3 +402,26 @@ def failure_mail(feedback: str = FEEDBACK, sample: str = SAMPLE, sample_type: st
         .replace("\n", "\r\n")
         .encode()
     )
+
+
+def notification(action: str = "failed", status: str = "5.1.1", inner: str = "Content-Type: text/plain\n\nx") -> bytes:
+    """A delivery status notification (RFC 3464), as Postfix writes it, with a message in it."""
+    return (
+        (
+            "From: MAILER-DAEMON@mx.example.com (Mail Delivery System)\nSubject: Undelivered Mail Returned to Sender\n"
+            "Auto-Submitted: auto-replied\nMIME-Version: 1.0\n"
+            'Content-Type: multipart/report; report-type=delivery-status;\n boundary="4Q.1764/mx.example.com"\n'
+            "Content-Transfer-Encoding: 8bit\n\nThis is a MIME-encapsulated message.\n\n"
+            "--4Q.1764/mx.example.com\nContent-Description: Notification\nContent-Type: text/plain; charset=utf-8\n\n"
+            "I'm sorry to have to inform you that your message could not be delivered.\n\n"
+            "--4Q.1764/mx.example.com\nContent-Description: Delivery report\n"
+            "Content-Type: message/delivery-status\n\n"
+            "Reporting-MTA: dns; mx.example.com\nX-Postfix-Queue-ID: 4Q\n\n"
+            "Final-Recipient: rfc822; d@example.com\nOriginal-Recipient: rfc822;d@example.com\n"
+            f"Action: {action}\nStatus: {status}\nDiagnostic-Code: X-Postfix; unknown user: d\n\n"
+            f"--4Q.1764/mx.example.com\nContent-Description: Undelivered Message\n{inner}\n"
+            "--4Q.1764/mx.example.com--\n"
+        )
+        .replace("\n", "\r\n")
+        .encode()
+    )

@@ -3,18 +3,23 @@
 
 from __future__ import annotations
 
+import base64
 import contextlib
 import os
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from msgspec.structs import replace
 
+from assay.model.name import ReversePath
 from assay.protocol.report.received import Arrival, ReceivedAggregate, digest
 from assay.reports.incoming import read, taking
 from assay.reports.incoming import set_aside as setting
-from assay.reports.incoming.bounce import bounce_token, is_warning
+from assay.reports.incoming.bounce import MAX_DELIVERIES, MAX_NOTIFICATION_OCTETS, bounce_token, why_no_bounce
 from assay.reports.incoming.confine import confined
 from assay.reports.incoming.set_aside import set_aside
 from assay.reports.incoming.taking import Taker
@@ -47,22 +52,120 @@ def test_the_token_in_a_recipient(recipient: str, token: str | None) -> None:
     assert bounce_token(recipient, "") is None
 
 
+NULL = ReversePath.parse("")
+FAILED = shapes.notification()
+NONE, NOT_FAILED = "it is not a delivery status notification", "it does not say that the delivery failed"
+ACTION = b"Action: failed\r\n"
+
+
+def changed(*pairs: tuple[bytes, bytes]) -> bytes:
+    """The notification with other octets."""
+    mail = FAILED
+    for old, new in pairs:
+        assert old in mail, old
+        mail = mail.replace(old, new)
+    return mail
+
+
+def encoded(encoding: bytes, encode: Callable[[bytes], bytes]) -> bytes:
+    """The notification with its second part in another encoding."""
+    status = FAILED[
+        FAILED.index(b"Reporting-MTA") : FAILED.index(b"\r\n--4Q.1764/mx.example.com\r\nContent-Description: Un")
+    ]
+    type_ = b"Content-Type: message/delivery-status\r\n"
+    return changed((status, encode(status)), (type_, type_ + b"Content-Transfer-Encoding: " + encoding + b"\r\n"))
+
+
 @pytest.mark.parametrize(
-    ("mail", "warns"),
+    "mail",
     [
-        (b"Action: delayed\r\n", True),
-        (b"Final-Recipient: rfc822; a@b\r\naction:DELIVERED\r\n", True),
-        (b"Action: failed\r\n", False),
-        (b"Action: delayed\r\n\r\nAction: Failed\r\n", False),
-        (b"The action: delayed\r\n", False),
-        (b"Nobody of this name.\r\n", False),
-        (b"Auto-Submitted: auto-replied (vacation)\r\n\r\nI am away.\r\n", True),
-        (b"Auto-Submitted: auto-replied\r\n\r\nAction: failed\r\n", False),
-        (b"\r\nAuto-Submitted: auto-replied\r\n", False),
+        FAILED,
+        FAILED.replace(b"\r\n", b"\n"),
+        shapes.notification("Failed"),
+        shapes.notification("failed (no such user)"),
+        shapes.notification("(5.1.1)\n failed"),
+        shapes.notification("delayed\n\n \nFinal-Recipient: rfc822; e@example.com\naction: FAILED"),
+        changed((b"X-Postfix-Queue-ID: 4Q\r\n\r\n", b"\r\n\r\n\r\n")),
+        changed((b"X-Postfix-Queue-ID: 4Q\r\n\r\n", b"")),
+        changed((b"report-type=delivery-status", b'Report-Type="Delivery-Status"')),
+        changed((b"multipart/report", b"Multipart/Report"), (b"message/delivery-status", b"Message/Delivery-Status")),
+        changed((b"message/delivery-status", b"message/global-delivery-status")),
+        changed((b"This is a MIME-encapsulated message.\r\n", b"")),
+        changed((b"4Q.1764/mx.example.com\r\n", b"4Q.1764/mx.example.com \t\r\n")),
+        changed((b' boundary="4Q.1764/mx.example.com"', b" boundary=b"), (b"--4Q.1764/mx.example.com", b"--b")),
+        encoded(b"base64", base64.encodebytes),
+        encoded(b"Quoted-Printable", lambda status: status.replace(b"failed", b"f=61iled=\r\n")),
+        FAILED + b"x" * 300_000,
     ],
 )
-def test_a_notification_that_is_no_failure(mail: bytes, warns: bool) -> None:
-    assert is_warning(mail) is warns
+def test_a_bounce(mail: bytes) -> None:
+    assert why_no_bounce(NULL, mail) == ""
+    assert "a reply" in why_no_bounce(ReversePath.parse("ann@example.com"), mail)
+    assert "a reply" in why_no_bounce(ReversePath.parse("what is this"), mail)
+
+
+@pytest.mark.parametrize(
+    ("mail", "why"),
+    [
+        (b"", NONE),
+        (b"Subject: Re: Report domain: example.org\r\n\r\nThank you!\r\n", NONE),
+        (b"Subject: away\r\nAuto-Submitted: auto-replied (vacation)\r\n\r\nI am away.\r\n" + ACTION, NONE),
+        (b"Subject: failure notice\r\n\r\n" + ACTION, NONE),
+        *((shapes.notification(action), NOT_FAILED) for action in ("delayed", "delivered", "relayed", "expanded")),
+        *((shapes.notification(action), NOT_FAILED) for action in ("", "(failed)", "failedly", "not failed")),
+        (changed((ACTION, b"")), NOT_FAILED),
+        (changed((ACTION, b"X-Action: failed\r\n")), NOT_FAILED),
+        (changed((ACTION, b"Diagnostic-Code: x-unix;\r\n Action: failed\r\n")), NOT_FAILED),
+        # A report of ours, or any other mail, that is quoted in a notification, is not what it says.
+        (shapes.notification("delayed", inner="Content-Type: message/delivery-status\n\nX: y"), NOT_FAILED),
+        (shapes.notification("delayed", inner="Content-Type: text/plain\n\nAction: failed"), NOT_FAILED),
+        (changed((b"report-type=delivery-status", b"report-type=disposition-notification")), NONE),
+        (changed((b"report-type=delivery-status", b"x=y")), NONE),
+        (changed((b"report-type=delivery-status", b'x="; report-type=delivery-status"')), NONE),
+        (changed((b"multipart/report", b"multipart/mixed")), NONE),
+        (changed((b"multipart/report", b"multipart/reports")), NONE),
+        (changed((b"multipart/report", b"multipart")), NONE),
+        (changed((b"message/delivery-status", b"text/plain")), NONE),
+        (changed((b"message/delivery-status", b"message/delivery-status\r\nContent-Type: text/plain")), NONE),
+        (changed((b"MIME-Version: 1.0", b"Content-Type: text/plain")), NONE),
+        (changed((b" boundary=", b" boundaries=")), NONE),
+        (changed((b'"4Q.1764/mx.example.com"', b'""')), NONE),
+        (changed((b"This is a MIME-encapsulated", b"--4Q.1764/mx.example.com\r\n\r\n" * 10)), NONE),
+        (changed((b"This is a MIME-encapsulated", b"x" * MAX_NOTIFICATION_OCTETS)), NONE),
+        (shapes.notification("delayed" + "\n\nX: y" * MAX_DELIVERIES + "\n\nAction: failed"), NOT_FAILED),
+        (encoded(b"base64", lambda status: b"x"), NOT_FAILED),
+    ],
+    ids=range(32),
+)
+def test_a_mail_that_is_no_bounce(mail: bytes, why: str) -> None:
+    assert why_no_bounce(NULL, mail) == why
+
+
+PIECES = [
+    b"\r\n", b"\n", b"\r\n\r\n", b"\0", b"\xff", b'"', b"(", b")", b"\\", b";", b"=", b"boundary*=a\0b''x;", b"--b",
+    b"--4Q.1764/mx.example.com\r\n", b"Content-Type: message/delivery-status\r\n",
+    b"Content-Type: multipart/report\r\n", b"Content-Transfer-Encoding: base64\r\n", b" ", ACTION,
+    b"Content-Transfer-Encoding: quoted-printable\r\n",
+]  # fmt: skip
+
+
+@settings(deadline=None)
+@given(st.lists(st.tuples(st.integers(0, len(FAILED)), st.integers(0, 50), st.sampled_from(PIECES)), max_size=5))
+def test_any_mail_is_a_bounce_or_not(edits: list[tuple[int, int, bytes]]) -> None:
+    mail = FAILED
+    for at, gone, piece in edits:
+        mail = mail[:at] + piece + mail[at + gone :]
+    assert why_no_bounce(NULL, mail) in ("", NONE, NOT_FAILED)
+
+
+@pytest.mark.parametrize(
+    "piece", [b"\r\n", b" \r\n", b"--4Q.1764/mx.example.com\r\n", b"Action: (\r\n", b"(", b"()", b";a=b", b"a:\r\n"]
+)
+@pytest.mark.parametrize("at", [b"--4Q", b"Reporting-MTA", b"failed", b"report-type"])
+def test_a_long_mail_is_looked_at_in_little_time(piece: bytes, at: bytes) -> None:
+    begun = time.process_time()
+    why_no_bounce(NULL, changed((at, piece * (32 * 1024 * 1024 // 4 // len(piece)) + at)))
+    assert time.process_time() - begun < 2.0  # it takes a tenth of a second; quadratic time takes minutes
 
 
 def kept(folder: Path) -> list[bytes]:

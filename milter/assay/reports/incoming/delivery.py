@@ -10,7 +10,8 @@ from msgspec import Struct
 
 from assay.config import Configuration
 from assay.config.database import open_store
-from assay.reports.incoming.bounce import bounce_token, is_warning
+from assay.model.name import ReversePath
+from assay.reports.incoming.bounce import bounce_token, why_no_bounce
 from assay.reports.incoming.set_aside import set_aside
 from assay.reports.incoming.taking import Taken, Taker
 from assay.store.bounced import note_bounce
@@ -21,8 +22,8 @@ from assay.store.received import ReportOutcome
 class DeliveredMail(Struct, frozen=True):
     """What became of a mail.
 
-    :ivar bounce: ``stopped`` (a destination gets no more reports), ``warning`` (a report did not fail) or ``unknown``
-        (no report has this address), with `about` in words; empty if the mail is not a bounce.
+    :ivar bounce: of mail to a bounce address: ``stopped`` (a destination gets no more reports), ``ignored`` (it is no
+        bounce) or ``unknown`` (no report has this address), with `about` in words. Empty for all other mail.
     :ivar bugs: tracebacks.
     :ivar trouble: why it could not be set aside.
     """
@@ -34,7 +35,9 @@ class DeliveredMail(Struct, frozen=True):
     trouble: str = ""
 
 
-def deliver(configuration: Configuration, recipient: str, mail: bytes, *, now: float) -> DeliveredMail:
+def deliver(
+    configuration: Configuration, sender: ReversePath, recipient: str, mail: bytes, *, now: float
+) -> DeliveredMail:
     """Take a mail. Call it in a process with one thread: reading forks.
 
     :param now: Unix time.
@@ -42,10 +45,12 @@ def deliver(configuration: Configuration, recipient: str, mail: bytes, *, now: f
     :raises OSError: there is no process or descriptor left; nothing was kept.
     """
     token = bounce_token(recipient, configuration.reports.bounces)
+    if token is not None and (why := why_no_bounce(sender, mail)):
+        return DeliveredMail(bounce="ignored", about=f"{token or 'no token'}: {why}")
     with contextlib.closing(open_store(configuration.store)) as database:
         if token is None:
             return _reports(configuration, database, mail, now)
-        return _bounce(configuration, database, token, mail, int(now))
+        return _bounce(configuration, database, token, int(now))
 
 
 def _reports(configuration: Configuration, database: Database, mail: bytes, now: float) -> DeliveredMail:
@@ -61,9 +66,7 @@ def _reports(configuration: Configuration, database: Database, mail: bytes, now:
     return DeliveredMail(reports, bugs=tuple(bugs), trouble=trouble)
 
 
-def _bounce(configuration: Configuration, database: Database, token: str, mail: bytes, now: int) -> DeliveredMail:
-    if is_warning(mail):
-        return DeliveredMail(bounce="warning", about=f"{token}: it is only late, or this is an automatic reply")
+def _bounce(configuration: Configuration, database: Database, token: str, now: int) -> DeliveredMail:
     days = configuration.reports.cool_down_days
     with database.writing() as connection:
         stopped = note_bounce(connection, token, days, now=now)
