@@ -27,6 +27,7 @@ from assay.web.headers import SafeHeaders
 from assay.web.site import open_site
 from postgresql import PASSWORD, Postgresql
 from store_generator import OURS, fill, generated
+from web.judged import judged
 from web.reports import SECTION, fill_reports
 
 #: What a stranger writes where he can.
@@ -100,7 +101,7 @@ def filled_postgresql(folder: Path, server: Postgresql, count: int) -> StoreSect
 def _fill(database: Database, count: int) -> None:
     end = (int(time.time()) // 600 - 1) * 600_000  # the same in stores that are filled one after the other
     fill(database, generated(count, days=30, end=end))
-    fill(database, attacks(end))
+    fill(database, (judged(end), *attacks(end)))
     Folding(database, OURS).fold(time.time())  # as the recorder does once an hour
     texts = [text.replace("\0", "\N{REPLACEMENT CHARACTER}") for text in ATTACKS]  # as it is read from a report
     fill_reports(database, end, OURS, texts)

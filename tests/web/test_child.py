@@ -133,9 +133,10 @@ def test_a_message_of_a_real_daemon_is_shown_with_what_the_dns_answered(tmp_path
             assert time.monotonic() < deadline, "no message on the page"
             time.sleep(0.1)
         shown = page(port, found[0])
-        rows = json.loads(page(port, f"{found[0]}.json?table=answers"))
-    assert "What the DNS answered" in shown
-    answers = {(row["name"], row["type"]): row for row in rows}
+        rows = json.loads(page(port, f"{found[0]}.json?table=explanation"))
+    assert "Explained" in shown
+    assert "=&gt; example.org: pass: example.org permits 192.0.2.1, by ip4:192.0.2.1" in shown
+    answers = {(row["name"], row["type"]): row for row in rows if row["name"]}
     record = ROWS["_dmarc.example.org"][0][1][0]
     assert answers["_dmarc.example.org", "TXT"]["answer"] == [record]
     assert answers["_dmarc.example.org", "TXT"]["outcome"] == "found"

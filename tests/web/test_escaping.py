@@ -20,6 +20,7 @@ from assay.web.parts import (
     Code,
     Column,
     DataTable,
+    Indented,
     Link,
     Moment,
     Pairs,
@@ -40,16 +41,16 @@ TEMPLATES = {path.name: path.read_text() for path in Path(render.__file__).with_
 OURS = (
     "entry.", "frame.version", "frame.form_token", '"%.0f"', "value.tone", "each.tone", "each.name", "each.action",
     "value.action", "field.name", "each.button", "table.further", "value.milliseconds", "(value.milliseconds",
-    "value.part", "series.figures", "name }}", "id }}", "cell(", "classes(", "exports(", "rows(", "bars(", "swatch(",
-    "hidden(", "part(",
+    "value.part", "[value.level", "series.figures", "name }}", "id }}", "cell(", "classes(", "exports(", "rows(",
+    "bars(", "swatch(", "hidden(", "part(",
 )  # fmt: skip
 
 
 def of(text: str) -> WebPage:
     """A page that has this text wherever a page can have one."""
     cells = (
-        Link(text, text), Word(text), Code(text), Several((text, Link(text, text)), apart=True), text, Share(1, 2),
-        Moment(0), Press(text, "/x", ((text, text),), text), None, 5,
+        Link(text, text), Word(text), Code(text), Indented(1, text), Several((text, Link(text, text)), apart=True),
+        text, Share(1, 2), Moment(0), Press(text, "/x", ((text, text),), text), None, 5,
     )  # fmt: skip
     columns = tuple(Column(f"c{number}", text) for number in range(len(cells)))
     table = DataTable("t", text, columns, [cells, cells], note=text, further="/x")

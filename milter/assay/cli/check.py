@@ -17,9 +17,10 @@ from assay.cli.plain import plain
 from assay.cli.serve import read_configuration
 from assay.config import Configuration, make_resolver, make_settings, make_trust
 from assay.findings import Finding
-from assay.inquiry import Answer, Grounds, Question
+from assay.inquiry import Answer, Question
 from assay.model.edits import Insert, Remove
 from assay.model.message import split_message
+from assay.narration import decided, found, lookup
 from assay.policy import Action, Decision, Stage
 from assay.resolver import Allowance
 from assay.session import Delivery, Session, Verdict, deliver
@@ -75,12 +76,12 @@ def run(options: argparse.Namespace) -> int:
     ruling = _ruling(verdicts, len(options.rcpt))
     explanation = _explain(configuration, message, ruling) if options.outgoing else None
     if options.json:
-        found = _object(verdicts, ruling, asked)
+        whole = _object(verdicts, ruling, asked)
         if explanation is not None:
-            found["sign"] = plain(explanation)
+            whole["sign"] = plain(explanation)
         if options.second_opinion:
-            found["second_opinion"] = [plain(comparison) for comparison in comparisons]
-        output.say_object(found)
+            whole["second_opinion"] = [plain(comparison) for comparison in comparisons]
+        output.say_object(whole)
         return os.EX_OK
     if options.explain:
         output.say((*_narrate(verdicts, asked), ""))
@@ -154,7 +155,7 @@ def _ruling(verdicts: list[Verdict], recipients: int) -> Verdict:
 def _narrate(verdicts: list[Verdict], asked: list[tuple[Question, Answer, float]]) -> Iterator[str]:
     """All questions and answers in order, then each method's result and reason, then the decision at each stage."""
     for question, answer, seconds in asked:
-        yield f"dns      {output.lookup(question, answer)} ({seconds * 1000:.0f} ms)"
+        yield f"dns      {lookup(question, answer)} ({seconds * 1000:.0f} ms)"
     assessment = verdicts[-1].assessment
     if assessment.exempt:
         yield f"exempt   not judged: {assessment.exempt}"
@@ -166,7 +167,7 @@ def _narrate(verdicts: list[Verdict], asked: list[tuple[Question, Answer, float]
 def _decided(verdict: Verdict) -> Iterator[str]:
     """The decision at one stage, and the decisions of keys and rules in dry run."""
     decision = verdict.decision
-    where = f" at {verdict.stage}" if verdict.stage is not Stage.EOM else ""
+    where = f"at {verdict.stage}" if verdict.stage is not Stage.EOM else ""
     if verdict.stage is Stage.RCPT:
         where += f" of {', '.join(verdict.assessment.envelope.recipients)}"
     line = f"decision {_asked_for(decision, where)}"
@@ -180,21 +181,13 @@ def _decided(verdict: Verdict) -> Iterator[str]:
 
 
 def _asked_for(decision: Decision, where: str) -> str:
-    by = f", by {decision.by}" if decision.by else ""
-    return f"{decision.action}{where}{by}" + (f": {decision.reason}" if decision.reason else "")
+    return decided(decision.action, where, decision.by, decision.reason)
 
 
 def _found(finding: Finding) -> str:
-    result = f"{finding.result} ({finding.about})" if finding.about else finding.result
-    line = f"{finding.method:<8} {result}: {finding.reason}" if finding.reason else f"{finding.method:<8} {result}"
-    return line + _RESTS_ON[finding.grounds]
+    return f"{finding.method:<8} {found(finding.result, finding.about, finding.reason, finding.grounds)}"
 
 
-_RESTS_ON = {
-    Grounds.SECURE: "; its DNS answers are secure (DNSSEC)",
-    Grounds.UNPROVEN: "",
-    Grounds.STALE: "; some of its DNS answers have expired",
-}
 _ENDS = {Action.QUARANTINE: "quarantined", Action.DISCARD: "discarded"}
 
 

@@ -12,10 +12,9 @@ from collections.abc import Iterator
 from typing import NamedTuple
 
 from msgspec import Struct
-from msgspec.structs import replace
 
-from assay.cli.output import lookup
-from assay.inquiry import Answer, Outcome, Question, RecordType
+from assay.inquiry import Answer, Question
+from assay.narration import lookup, spf_lines
 from assay.protocol import spf
 
 
@@ -43,39 +42,24 @@ def narrate(check: Check) -> Iterator[str]:
 
     :returns: lines that may have a stranger's octets.
     """
-    asked = {(each.question.name, each.question.type): each for each in check.asked}
-    told: set[tuple[str, RecordType]] = set()
+    asked = {each.question: each for each in check.asked}
+    told: set[Question] = set()
     known = 0.0
-    line = ""
-    for step in check.steps:
-        if step.event is spf.Event.COUNT:  # belongs to the previous step
-            line += f" [{step.text}]"
-            continue
-        if line:
-            yield line
-        text = step.text
-        if step.question is not None and step.answer is not None:
-            key = (step.question.name, step.question.type)
-            made = asked.get(key)
-            answer = step.answer
+    for line in spf_lines(check.steps, asked):
+        text = line.text
+        if line.question is not None:
+            made = asked.get(line.question)
             if made is None:
-                answer = replace(answer, secure=False)  # true, but nobody signed it
                 took = "not asked: the DNS cannot carry this name"
             else:
-                took = "as above" if key in told else f"{made.seconds * 1000:.1f} ms"
+                took = "as above" if line.question in told else f"{made.seconds * 1000:.1f} ms"
                 known = max(known, made.at)
-            # The record found follows on its own line.
-            is_policy = not step.term and step.answer.outcome is Outcome.FOUND
-            text = f"{lookup(step.question, answer, count=is_policy)} ({took})"
-            told.add(key)
-        elif step.event is spf.Event.OUTCOME:
-            text = f"-> {text}" if step.term else f"=> {step.domain}: {text}"
-        line = f"{_milliseconds(known)}  {'  ' * _level(step)}{text}"
-    if line:
-        yield line
-    for key, made in asked.items():
-        if key not in told:
-            text = f"{lookup(made.question, made.answer)} ({made.seconds * 1000:.1f} ms)"
+            text += f" ({took})"
+            told.add(line.question)
+        yield f"{_milliseconds(known)}  {'  ' * line.level}{text}{line.limits}"
+    for question, made in asked.items():
+        if question not in told:
+            text = f"{lookup(question, made.answer)} ({made.seconds * 1000:.1f} ms)"
             yield f"{_milliseconds(made.at)}  asked in advance, not needed: {text}"
     evaluation = check.evaluation
     if not check.steps:  # there was no domain to check
@@ -84,13 +68,6 @@ def narrate(check: Check) -> Iterator[str]:
         f"{_milliseconds(check.seconds)}  in all; questions {len(check.asked)}, DNS terms {evaluation.dns_terms}, "
         f"void lookups {evaluation.void_lookups}"
     )
-
-
-def _level(step: spf.Step) -> int:
-    """The indentation of a step: a policy lies inside the term that includes it, a term inside its policy."""
-    if not step.term:
-        return 2 * step.depth + (step.event is spf.Event.RECORD)
-    return 2 * step.depth + (1 if step.event is spf.Event.TERM else 2)
 
 
 def _milliseconds(seconds: float) -> str:

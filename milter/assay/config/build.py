@@ -13,7 +13,7 @@ import msgspec
 from assay import files, policy, resolver, session, trace
 from assay.config.configuration import Configuration
 from assay.config.forwarding import make_rewriting, make_sealing
-from assay.config.methods import SenderidSection
+from assay.config.methods import SenderidSection, SpfSection
 from assay.config.responses import RuleSection, split_field
 from assay.config.section import SettingError
 from assay.config.signing import make_signing
@@ -170,11 +170,7 @@ def make_settings(configuration: Configuration) -> session.Settings:
             authenticated=configuration.headers.authenticated,
         ),
         iprev=configuration.iprev.enabled,
-        spf_limits=spf.Limits(
-            dns_terms=configuration.spf.dns_terms,
-            void_lookups=configuration.spf.void_lookups,
-            nested_includes=configuration.spf.nested_includes,
-        ),
+        spf_limits=spf_limits(configuration.spf),
         spf_seconds=configuration.spf.seconds or None,
         spf_best_guess=configuration.spf.best_guess.encode(),
         spf_explanations=configuration.replies.explain and not configuration.replies.generic,
@@ -369,6 +365,13 @@ def _sender_id(section: SenderidSection) -> senderid.Spf1 | None:
     if not section.enabled:
         return None
     return senderid.Spf1.FALLBACK if section.use_spf1 else senderid.Spf1.IGNORE
+
+
+def spf_limits(section: SpfSection) -> spf.Limits:
+    """What one check of SPF may ask (RFC 7208, 4.6.4)."""
+    return spf.Limits(
+        dns_terms=section.dns_terms, void_lookups=section.void_lookups, nested_includes=section.nested_includes
+    )
 
 
 def public_suffix(method: dmarc.DiscoveryMethod) -> dmarc.PublicSuffix | None:

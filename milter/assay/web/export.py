@@ -12,7 +12,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from assay.model.printable import escaped, without_surrogates
-from assay.web.parts import Cell, Code, DataTable, Link, Moment, Press, Several, Share, Word
+from assay.web.parts import Cell, Code, DataTable, Indented, Link, Moment, Press, Several, Share, Word
 
 #: Before what a spreadsheet would take for a formula, where a cell begins: in many countries also after a semicolon.
 #: Strangers write many of the texts. Some spreadsheets take the wide forms of these characters, too.
@@ -72,7 +72,7 @@ def _value(cell: Cell) -> Any:
     match cell:
         case Link(value=value):
             return value
-        case Word(text=text) | Code(text=text):
+        case Word(text=text) | Code(text=text) | Indented(text=text):
             return text
         case Moment(milliseconds=milliseconds):
             return milliseconds

@@ -10,6 +10,7 @@ from assay.model.printable import escaped
 from assay.store import search
 from assay.store.rows import FindingRow
 from assay.store.search import StoredMessage
+from assay.web.explanation import explanation
 from assay.web.parts import Cell, Code, Column, DataTable, Link, Moment, Pairs, Part, Remark, Several, Tone, WebPage
 from assay.web.periods import word
 from assay.web.site import NotFoundError, Site, WebQuery, address
@@ -26,7 +27,10 @@ def page(site: Site, query: WebQuery) -> WebPage:
     parts: list[Part] = [_decision(stored), _findings(stored.findings)]
     if values["further_findings"]:
         parts.append(Remark(f"{values['further_findings']} further findings were not kept."))
-    parts += [_envelope(stored), *_policy(stored), *_answers(stored), *_again(stored)]
+    parts += [_envelope(stored), *_policy(stored)]
+    if stored.answers or stored.further_answers:
+        parts.append(explanation(site, stored))
+    parts += _again(stored)
     return WebPage(f"Message {values['queue'] or query.item}", tuple(parts))
 
 
@@ -98,37 +102,6 @@ def _policy(stored: StoredMessage) -> Iterator[Part]:
     if reasons:
         rows.append(("because", Several(reasons, apart=True)))
     yield Pairs("policy", "DMARC policy", tuple(rows))
-
-
-def _answers(stored: StoredMessage) -> Iterator[Part]:
-    """What the DNS answered, as it was when the message came."""
-    if not stored.answers and not stored.further_answers:
-        return
-    rows: list[tuple[Cell, ...]] = [
-        (
-            each.name or "(empty name)",
-            each.type,
-            word(each.outcome),
-            Several(tuple(map(Code, each.records)), apart=True) if each.records else each.reason,
-            each.ttl if each.records else None,
-            ", ".join(mark for mark, holds in (("secure", each.secure), ("expired", each.stale)) if holds),
-            each.milliseconds,
-        )
-        for each in stored.answers
-    ]
-    columns = (
-        Column("name", "name"),
-        Column("type", "type"),
-        Column("outcome", "outcome"),
-        Column("answer", "answer", wide=True),
-        Column("ttl", "TTL (s)", numeric=True),
-        Column("marks", "DNSSEC, expired"),
-        Column("milliseconds", "waited (ms)", numeric=True),
-    )
-    note = "As it was then, in the order in which answers came. An answer in the cache takes no time."
-    if stored.further_answers:
-        note += f" {stored.further_answers:,} are left out: too many, or they may have the sender's local part in them."
-    yield DataTable("answers", "What the DNS answered", columns, rows, note=note)
 
 
 def _again(stored: StoredMessage) -> Iterator[Part]:

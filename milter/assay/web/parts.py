@@ -51,6 +51,16 @@ class Code(Struct, frozen=True):
     text: str
 
 
+class Indented(Struct, frozen=True):
+    """Text below another, in a table that is a tree.
+
+    :ivar level: how deep; 0 for what is below nothing.
+    """
+
+    level: int
+    text: str
+
+
 class Press(Struct, frozen=True):
     """A button that changes something.
 
@@ -72,14 +82,14 @@ class Several(Struct, frozen=True):
     apart: bool = False  #: each on a line of its own
 
 
-Cell = str | int | float | Link | Word | Moment | Share | Code | Press | Several | None
+Cell = str | int | float | Link | Word | Moment | Share | Code | Indented | Press | Several | None
 
 
 class Column(Struct, frozen=True):
     """A column of a table.
 
     :ivar name: in CSV and JSON; empty for a column of buttons, which is not there.
-    :ivar title: its heading.
+    :ivar title: its heading; empty for a column that is in CSV and JSON alone.
     :ivar wide: its text may be long, so it gets what room is left.
     """
 
