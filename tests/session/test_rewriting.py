@@ -132,6 +132,27 @@ def test_a_bounce_goes_back_to_the_sender(sections: dict[str, Any]) -> None:
     assert f'turned_back="<{ours}> to <ann@author.example>"' in log(verdict)
 
 
+@pytest.mark.parametrize(
+    ("original", "others", "why"),
+    [
+        ("eve@a.example", [], ""),
+        ("eve@a.example", ["bob@b.example"], ""),
+        ("eve@ours.example", [], "recipient eve@ours.example is ours"),
+        ("eve@a.example", ["bob@ours.example"], "recipient bob@ours.example is ours"),
+    ],
+)
+def test_what_is_turned_back_from_a_foreign_sender_leaves_again(
+    sections: dict[str, Any], original: str, others: list[str], why: str
+) -> None:
+    """An answer to an SRS address that does not come from the null sender is forwarded mail as any other."""
+    ours = srs.forward(original, SCHEME, NOW)
+    verdict = sent(sections, ours, *others)
+    turned_back = [RemoveRecipient(ours), AddRecipient(original)]
+    rewritten = [] if why else [ChangeSender(srs.forward("ann@author.example", SCHEME, NOW))]
+    assert envelope_edits(verdict) == turned_back + rewritten
+    assert (f'srs=none srs.why="{why}"' in log(verdict)) == bool(why)
+
+
 def test_a_quoted_local_part_is_quoted_again(sections: dict[str, Any]) -> None:
     (edit,) = envelope_edits(sent(sections, "bob@a.example", sender='"a b"@author.example'))
     assert isinstance(edit, ChangeSender)

@@ -185,7 +185,7 @@ class Transaction:
         if self._settings.signing is not None and self._settings.policy.signs_inbound and self.judging is not None:
             specs += self._settings.signing.body_hash_specs  # the rules need results that are not there yet
         if self.judging is not None and self._settings.sealing is not None:
-            envelope = self._complete_envelope("")
+            envelope = self._onward(self._complete_envelope(""))
             key, _ = self._settings.sealing.choose(envelope, asked=bool(self._settings.policy.forward_rules))
             specs += [arc.BODY_HASH_SPEC] if key is not None else []
         self._hashes = dkim.BodyHashes(specs)
@@ -298,7 +298,7 @@ class Transaction:
             return None
         if asked.forward is False:
             return Sealed(why=asked.by)
-        key, why = self._settings.sealing.choose(assessment.envelope, asked=bool(asked.forward))
+        key, why = self._settings.sealing.choose(self._onward(assessment.envelope), asked=bool(asked.forward))
         if key is None:
             return Sealed(why="; ".join((why, *asked.faults)))
         return seal(
@@ -316,16 +316,21 @@ class Transaction:
         rewriting = self._settings.rewriting
         if rewriting is None or self._course.message.direction is Direction.RETURNED:
             return None
-        if self._turned_back:
-            return Rewritten(why="a recipient is turned back")
         if asked.forward is False:
             return Rewritten(why=asked.by)
         rewritten = rewriting.forward(
-            self._client, assessment.envelope, assessment.dmarc, now, asked=bool(asked.forward)
+            self._client, self._onward(assessment.envelope), assessment.dmarc, now, asked=bool(asked.forward)
         )
         if asked.faults and not rewritten.sender:
             return replace(rewritten, why="; ".join((rewritten.why, *asked.faults)))
         return rewritten
+
+    def _onward(self, envelope: Envelope) -> Envelope:
+        """The envelope with which the message goes on: what is sent to an SRS address leaves us if the original sender
+        is not ours, and some programs answer such an address from a sender of their own, whose SPF would then fail."""
+        if not self._turned_back:
+            return envelope
+        return replace(envelope, recipients=tuple(self._turned_back.get(path, path) for path in envelope.recipients))
 
     def _envelope_edits(self, rewritten: Rewritten | None) -> Iterator[Edit]:
         yield from map(RemoveRecipient, self._turned_back)
