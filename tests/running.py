@@ -25,7 +25,7 @@ from typing import Any, Self
 
 from assay.cli.mta import Mta
 from assay.config.endpoint import Endpoint
-from assay.config.sample import toml
+from assay.config.toml import toml
 from nameserver import NameServer
 from zone import Rows
 

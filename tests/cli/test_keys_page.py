@@ -21,7 +21,7 @@ import pytest
 
 from assay.cli.main import main
 from assay.config import Configuration
-from assay.config.sample import toml
+from assay.config.toml import toml
 from assay.inquiry import Outcome
 from assay.keyring import directories
 from assay.keys.published import ServerAnswer

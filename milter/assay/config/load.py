@@ -15,6 +15,8 @@ import msgspec
 from assay import files
 from assay.config.configuration import Configuration
 from assay.config.section import Section, SettingError, row_type
+from assay.config.toml import key as toml_key
+from assay.config.toml import toml
 
 MAX_SHOWN = 80  # characters of a value in a message, our choice: the key stays on the same line
 
@@ -43,6 +45,13 @@ def load(path: Path | None) -> Configuration:
         raise ConfigError(f"{path}: not valid TOML: an integer with too many digits") from error
     except RecursionError as error:  # brackets in brackets, thousands deep
         raise ConfigError(f"{path}: not valid TOML: nested too deeply") from error
+    try:
+        return _converted(path, data)
+    except RecursionError as error:  # tables in tables: a key with thousands of dots
+        raise ConfigError(f"{path}: nested too deeply") from error
+
+
+def _converted(path: Path, data: dict[str, Any]) -> Configuration:
     _refuse_unknown(path, data)
     for key, value in data.items():
         _refuse_nul(path, key, value)
@@ -68,7 +77,7 @@ def _refuse_unknown(path: Path, data: dict[str, Any]) -> None:
         if name not in sections:
             if homes := _sections_with(name, content, sections):
                 raise ConfigError(f"{path}: {name} is outside any section; write it below {homes}")
-            raise ConfigError(f"{path}: unknown section [{name}]{_nearest(name, sections)}")
+            raise ConfigError(f"{path}: unknown section [{toml_key(name)}]{_nearest(name, sections)}")
         if row := row_type(sections[name]):
             _refuse_unknown_in_rows(path, name, content, row)
         elif not isinstance(content, dict):
@@ -92,7 +101,7 @@ def _refuse_unknown_keys(path: Path, place: str, table: Any, struct: Any) -> Non
     known = {field.name: field.type for field in msgspec.structs.fields(struct)}
     for key, value in table.items():
         if key not in known:
-            raise ConfigError(f"{path}: unknown key {place}.{key}{_nearest(key, known)}")
+            raise ConfigError(f"{path}: unknown key {place}.{toml_key(key)}{_nearest(key, known)}")
         if row := row_type(known[key]):
             _refuse_unknown_in_rows(path, f"{place}.{key}", value, row)
         elif isinstance(known[key], type) and issubclass(known[key], Section):
@@ -119,7 +128,7 @@ def _section_wanted(name: str, value: Any) -> str:
 
 def _shown(value: Any) -> str:
     """A value for a message, cut to a length that fits on a line."""
-    text = str(value).lower() if isinstance(value, bool) else repr(value)
+    text = repr(value) if isinstance(value, str) else toml(value)
     return text if len(text) <= MAX_SHOWN else text[:MAX_SHOWN] + "..."
 
 
@@ -150,8 +159,13 @@ def _in_our_words(error: msgspec.ValidationError, data: dict[str, Any]) -> str:
     if match := _MISSING.fullmatch(text):
         return f"{shown}.{match[1]}: required, but missing"
     value = _value_at(data, names)
+    if isinstance(value, dict) and place.endswith("[...]`"):  # msgspec does not name a key of [lists]
+        name, value = next(item for item in value.items() if not isinstance(item[1], str))
+        shown = f"{shown}.{toml_key(name)}"
     if match := _BAD_WORD.fullmatch(text):
         return f"{shown}: {match[1]} is not one of {', '.join(_words(key))}"
+    if "out of range" in text:  # an integer beyond what a float can be
+        return f"{shown}: out of range: {_shown(value)}"
     text = text.partition(", got ")[0].replace("Expected ", "expected ")
     fix = "; write [ and ] around it" if text == "expected `array`" and isinstance(value, str) else ""
     text = re.sub(r"`([^`]*)`", lambda quoted: _types(quoted[1]), text)

@@ -14,6 +14,8 @@ from assay.config.methods import ArcSealSection
 from assay.config.responses import RuleSection
 from assay.config.section import Section, row_type
 from assay.config.sign import SignDomainSection
+from assay.config.toml import key as toml_key
+from assay.config.toml import toml
 
 _WIDTH = 100
 _HEAD = """\
@@ -54,7 +56,9 @@ def show(configuration: Configuration) -> str:
             case msgspec.Struct():
                 parts.append(_section(name, value, annotated=False))
             case dict():
-                parts.append(f"[{name}]\n" + "".join(f"{_key(key)} = {toml(item)}\n" for key, item in value.items()))
+                parts.append(
+                    f"[{name}]\n" + "".join(f"{toml_key(key)} = {toml(item)}\n" for key, item in value.items())
+                )
             case _:
                 parts.extend(_rows(name, configuration.rule))
     return "\n".join(parts)
@@ -161,32 +165,3 @@ def _choices(hint: Any) -> str:
 
 def _comment(text: str) -> list[str]:
     return ["# " + line for line in textwrap.wrap(" ".join(text.split()), _WIDTH - 2)]
-
-
-def toml(value: object) -> str:
-    """A value in TOML syntax. Handles the types that the settings use."""
-    match value:
-        case bool():
-            return str(value).lower()
-        case int() | float():
-            return str(value)
-        case str():
-            return '"' + "".join(map(_escape, value)) + '"'
-        case dict():
-            return "{" + ", ".join(f"{_key(name)} = {toml(item)}" for name, item in value.items()) + "}"
-        case tuple():
-            return "[" + ", ".join(toml(item) for item in value) + "]"
-        case _:
-            raise TypeError(f"cannot write {value!r} as TOML")
-
-
-def _key(name: str) -> str:
-    """A key, in quotes where TOML requires them."""
-    return name if name.replace("_", "").replace("-", "").isalnum() and name.isascii() else toml(name)
-
-
-def _escape(character: str) -> str:
-    """A character of a basic string (TOML 1.0), escaped if it is special or not printable."""
-    if character in '"\\':
-        return "\\" + character
-    return character if character.isprintable() else f"\\U{ord(character):08x}"

@@ -16,8 +16,8 @@ import msgspec
 
 from assay import files
 from assay.config import ConfigError, Configuration, load
-from assay.config.sample import toml
 from assay.config.section import row_type
+from assay.config.toml import toml
 from assay.daemon.status import status
 from assay.web.parts import Code, Column, DataTable, Part, Remark, Tone, WebPage
 from assay.web.site import Site, WebQuery
