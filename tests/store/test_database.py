@@ -12,17 +12,21 @@ import pytest
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
-from sqlalchemy import text
+from sqlalchemy import Column, MetaData, Table, text
 
 from assay.store import revisions, schema
 from assay.store.database import Database, connect, open_database
 from assay.store.destination import UnavailableError
 from assay.store.migrations import configuration, upgrade
+from assay.store.rows import FindingRow, MessageRow
 from assay.store.schema import metadata
-from assay.store.search import Criteria, find
-from assay.store.writer import Writer
+from assay.store.search import Criteria
+from assay.store.statements import statements_of
+from assay.store.tallies import Tallies
+from assay.store.whole import exported
+from assay.store.writer import Writer, message_values
 from postgresql import PASSWORD, Postgresql
-from store_rows import row
+from store_rows import DAY, row
 
 
 @pytest.fixture
@@ -36,20 +40,44 @@ def test_the_newest_migration_leaves_the_tables_of_the_schema(database: Database
         assert compare_metadata(context, metadata) == []
 
 
+def write_as_before(database: Database, rows: list[MessageRow]) -> None:
+    """Write rows as it was done up to revision 0006, with a table for findings."""
+    statements, tallies = statements_of(database), Tallies(rows)
+    kept = [column for column in schema.messages.columns if column.name != "findings"]
+    messages = Table("messages", MetaData(), *(Column(column.name, column.type) for column in kept))
+    with database.writing() as connection:
+        findings = Table("findings", MetaData(), autoload_with=connection)
+        statements.see(connection, sorted(each.id for each in rows), DAY)
+        statements.merge_published(connection, tallies.published)
+        statements.insert(connection, messages, [message_values(each, tallies)[: len(kept)] for each in rows])
+        statements.insert(
+            connection,
+            findings,
+            [
+                (each.id, number, *(getattr(finding, name) for name in finding.__struct_fields__))
+                for each in rows
+                for number, finding in enumerate(each.findings)
+            ],
+        )
+
+
 @pytest.mark.parametrize("revision", revisions.OLDER)
 def test_rows_of_an_older_assay_are_kept(where: str, revision: str) -> None:
+    many = tuple(FindingRow("dkim", "dkim", "pass", "example.com", f"s{number}", True) for number in range(12))
+    rows = [row(1), row(2, findings=()), row(3, findings=many), row(4), row(5, findings=(FindingRow("x", "y", '"ü]'),))]
+    rows += [row(number) for number in range(10, 1200 if revision == "0006" else 10)]  # more than one step of 0007
     older = connect(where, PASSWORD)
     with older.writing() as connection:
         upgrade(connection, revision)
-    Writer(older).write([row(1), row(2)])
+    write_as_before(older, rows)
     if not older.is_sqlite:  # which others may still use
         with pytest.raises(UnavailableError, match=f"older assay .revision {revision}.; run: assay store migrate"):
             open_database(where, PASSWORD)
         assert older.migrate() == revision
     older.close()
     database = open_database(where, PASSWORD)
-    assert Writer(database).write([row(2), row(3)]) == 1
-    assert [found.queue for found in find(database, Criteria()).messages] == [row(number).queue for number in (3, 2, 1)]
+    assert Writer(database).write([row(2), row(2000)]) == 1
+    assert list(exported(database, Criteria())) == [row(2000), *reversed(rows)]
     database.close()
 
 

@@ -23,6 +23,11 @@ from report_world import with_failure
 from store_rows import row
 
 ADDRESS, DOMAIN = Whom(address="<Ann@Gone.example>"), Whom(domain="gone.example")
+#: None of it is a domain of a finding.
+IMITATION = (
+    FindingRow("dkim", "dkim", "fail", "notgone.example", "gone.example", reason='","gone.example","'),
+    FindingRow("dkim", "dkim", "fail", "stays.example", "a.gone.example", reason=".gone.example"),
+)
 OTHERS = [row(1), row(2, sender="<ann@stays.example>"), row(3, sender_domain="notgone.example")]
 OF_DMARC = DmarcRow(PublishedRow("gone.example", "v=DMARC1; p=none", "treewalk"), "none", "none", False, False)
 PERSON: dict[str, dict[str, object]] = {
@@ -40,6 +45,7 @@ ORGANIZATION: dict[str, dict[str, object]] = {
     "recipient": {"recipient_domains": ("stays.example", "gone.example")},
     "recipient below": {"recipient_domains": ("a.gone.example",)},
     "signature": {"findings": (FindingRow("dkim", "dkim", "pass", "gone.example", "s"),)},
+    "signature below": {"findings": (FindingRow("dkim", "dkim", "pass", "a.gone.example", "s"),)},
     "helo": {"helo": "mx.gone.example"},
     "client": {"client_name": "mx.gone.example"},
 }
@@ -56,13 +62,14 @@ def left(database: Database) -> list[MessageRow]:
 )
 def test_messages_go_whole(database: Database, subject: Whom, members: dict[str, object]) -> None:
     answers = (AnswerRow("mx.gone.example", "A", "nodata"),)
-    Writer(database).write([*OTHERS, row(4, **members, answers=answers)])
+    others = [row(0, findings=IMITATION), *OTHERS]
+    Writer(database).write([*others, row(4, **members, answers=answers)])
     assert count(database, subject)[0].count == 1
-    assert left(database)[3:]  # which was only counted
+    assert left(database)[len(others) :]  # which was only counted
     assert forget(database, subject)[0].count == 1
-    assert left(database) == OTHERS
+    assert left(database) == others
     with database.reading() as connection:
-        for table in (schema.findings, schema.addresses, schema.answers):
+        for table in (schema.addresses, schema.answers):
             of = connection.execute(select(table.c.message)).scalars()
             assert row(4).id not in {bytes(identity) for identity in of}
     assert {each.count for each in count(database, subject)} == {0}

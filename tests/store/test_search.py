@@ -7,16 +7,20 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from msgspec.structs import replace
 
 from assay.store import overview, search
 from assay.store.database import Database, connect, open_database
-from assay.store.rows import MessageRow
+from assay.store.rows import FindingRow, MessageRow
 from assay.store.search import Criteria, Cursor
 from postgresql import PASSWORD, Postgresql
 from store_generator import OURS, fill, generated
 
 END = 1_700_049_600_000
-ROWS = tuple(generated(1500, days=10, end=END))
+GENERATED = tuple(generated(1500, days=10, end=END))
+#: What a stranger wrote looks like a finding, in the text of JSON.
+LIAR = FindingRow("dkim", "dkim", "fail", "arc", "policy", reason='["dmarc","dmarc","policy",')
+ROWS = (*GENERATED, replace(GENERATED[0], id=b"\xff" * 16, time=END + 1, queue="LIAR", findings=(LIAR,)))
 SINCE, UNTIL = ROWS[400].time, ROWS[1100].time
 ANN = "ann@example.org"
 
@@ -73,6 +77,18 @@ CRITERIA: dict[str, tuple[Criteria, Wanted]] = {
         Criteria(finding="spf.mailfrom", result="softfail"),
         lambda row: any((found.key, found.result) == ("spf.mailfrom", "softfail") for found in row.findings),
     ),
+    "key of a finding": (
+        Criteria(finding="spf.helo"),
+        lambda row: any(found.key == "spf.helo" for found in row.findings),
+    ),
+    "result of any finding": (
+        Criteria(result="softfail"),
+        lambda row: any(found.result == "softfail" for found in row.findings),
+    ),
+    "a result that is only in a text": (Criteria(result="policy"), lambda row: False),
+    "another key of that text": (Criteria(finding="dmarc", queue="LIAR"), lambda row: False),
+    "the key beside it": (Criteria(finding="arc", result="policy"), lambda row: False),
+    "no such key": (Criteria(finding="spf"), lambda row: False),
     "watched": (
         Criteria(watched="rule 'bulk'"),
         lambda row: any(by == "rule 'bulk'" for _, by in row.watched),

@@ -127,8 +127,7 @@ _WAITING_HEADERS = _Place("headers that wait for failure reports, all of them", 
 
 
 def _messages(condition: ColumnElement[bool]) -> _Place:
-    owned = (schema.findings.c.message, schema.addresses.c.message, schema.answers.c.message)
-    return _Place("messages", schema.messages, condition, owned)
+    return _Place("messages", schema.messages, condition, (schema.addresses.c.message, schema.answers.c.message))
 
 
 def _of_address(address: str) -> tuple[_Place, ...]:
@@ -198,7 +197,11 @@ def _of_domain(domain: str) -> tuple[_Place, ...]:
             for mark in ('"', ".")  # JSON
         )
     )
-    of_findings = exists().where(schema.findings.c.message == messages.id, is_it(schema.findings.c.domain))
+    # In a finding, only the domain has a text before it and after it, and in JSON no text has such a quote in it.
+    of_findings = or_(
+        messages.findings.contains(f'","{domain}","', autoescape=True),
+        messages.findings.contains(f'.{domain}","', autoescape=True),
+    )
     return (
         _messages(
             or_(

@@ -74,8 +74,7 @@ class Writer:
         tallies = Tallies(rows)
         samples = [row for row in rows if self._is_sampled(row)]
         insert = self._statements.insert
-        insert(connection, schema.messages, [_message(row, tallies) for row in samples])
-        insert(connection, schema.findings, [finding for row in samples for finding in _findings(row)])
+        insert(connection, schema.messages, [message_values(row, tallies) for row in samples])
         insert(connection, schema.addresses, [address for row in samples for address in _addresses(row)])
         insert(connection, schema.answers, [answers for row in samples for answers in _answers(row)])
         self._statements.merge_published(connection, tallies.published)
@@ -90,8 +89,8 @@ class Writer:
         return int.from_bytes(row.id[-4:], "big") < self._kept
 
 
-def _message(row: MessageRow, tallies: Tallies) -> Values:
-    """In the order of the columns."""
+def message_values(row: MessageRow, tallies: Tallies) -> Values:
+    """A row of the table `messages`, in the order of its columns."""
     dmarc = row.dmarc
     return (
         row.id,
@@ -141,23 +140,8 @@ def _message(row: MessageRow, tallies: Tallies) -> Values:
         row.author,
         row.login,
         row.subject,
+        as_json(row.findings),
     )
-
-
-def _findings(row: MessageRow) -> Iterable[Values]:
-    identity = row.id
-    for number, found in enumerate(row.findings):
-        yield (
-            identity,
-            number,
-            found.method,
-            found.key,
-            found.result,
-            found.domain,
-            found.selector,
-            found.aligned,
-            found.reason,
-        )
 
 
 def _addresses(row: MessageRow) -> Iterable[Values]:
