@@ -3,8 +3,13 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import socket
 import ssl
+from collections.abc import Callable
+from multiprocessing import get_context
+from multiprocessing.context import ForkProcess
 from typing import Any
 
 from aiosmtpd.controller import Controller
@@ -20,6 +25,7 @@ class Receiver:
     :ivar encrypted: whether each message came over TLS.
     :ivar connections: how many said EHLO without TLS, or with it from the beginning.
     :ivar at_mail: likewise the reply to MAIL.
+    :ivar silent: for whom it takes a message and closes the connection without an answer.
     :ivar max_octets: what it says with SIZE, when it starts.
     """
 
@@ -41,6 +47,7 @@ class Receiver:
         self.replies: dict[str, str] = {}
         self.at_data: dict[str, str] = {}
         self.at_mail = ""
+        self.silent: set[str] = set()
         self.max_octets = 10_000_000
         with socket.socket() as unused:
             unused.bind(("127.0.0.1", 0))
@@ -77,6 +84,8 @@ class Receiver:
         assert isinstance(envelope.content, bytes)
         self.encrypted.append(self._tls is not None or session.ssl is not None)
         self.taken.append((envelope.mail_from or "", recipient, envelope.content))
+        if recipient in self.silent:
+            server.transport.abort()
         return "250 2.0.0 Ok: queued"
 
     def _is_login(self, mechanism: str, user: bytes, password: bytes) -> bool:
@@ -105,3 +114,28 @@ class Receiver:
         if self._controller is not None:
             self._controller.stop()
             self._controller = None
+
+
+class Killing(Receiver):
+    """A relay that takes a message, and kills who sends it.
+
+    :ivar kills: whether it does.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.kills = True
+        self._child: ForkProcess | None = None
+
+    def killed_in(self, send: Callable[[int], object], now: int) -> bool:
+        """Call a function in a process of its own. Returns whether this was killed."""
+        self._child = get_context("fork").Process(target=send, args=(now,))
+        self._child.start()
+        self._child.join(60)
+        return self._child.exitcode == -signal.SIGKILL
+
+    async def handle_DATA(self, server: SMTP, session: Session, envelope: Envelope) -> str:  # noqa: N802  # likewise
+        reply = await super().handle_DATA(server, session, envelope)
+        if self.kills and self._child is not None and self._child.pid is not None:
+            os.kill(self._child.pid, signal.SIGKILL)
+        return reply

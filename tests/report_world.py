@@ -14,9 +14,10 @@ from assay.config.correspondence import reports_redactor, reports_signing, repor
 from assay.config.database import open_store
 from assay.daemon.reporter import ReportTurns
 from assay.log import Log
-from assay.store import outbox
+from assay.store import outbox, report_deliveries
 from assay.store.database import connect
-from assay.store.outbox import DAY_SECONDS, OutgoingReport, ReportDelivery, ReportKind, ReportState
+from assay.store.outbox import DAY_SECONDS, OutgoingReport, ReportKind, ReportState
+from assay.store.report_deliveries import ReportDelivery
 from assay.store.rows import DmarcRow, FindingRow, IncidentRow, MessageRow, PublishedRow
 from assay.store.writer import Writer
 from nameserver import NameServer
@@ -111,6 +112,11 @@ class Reporting:
             turns.close()
         return done
 
+    def turn_in_child(self, now: int) -> None:
+        """The same in a child process, which must not use the connections of its parent."""
+        self.database.engine.dispose(close=False)
+        self.turn(now)
+
     def run(self, *, until: int = LATER) -> None:
         """All turns of a day."""
         for now in range(NEXT_DAY, until + 1, 1800):
@@ -127,11 +133,13 @@ class Reporting:
 
     def deliveries_of(self, identifier: str) -> list[ReportDelivery]:
         with self.database.reading() as connection:
-            return outbox.deliveries_of(connection, identifier)
+            return report_deliveries.deliveries_of(connection, identifier)
 
     def deliveries(self, domain: str = "example.com") -> dict[str, ReportDelivery]:
         with self.database.reading() as connection:
-            return {each.address: each for each in outbox.deliveries_of(connection, self.reports()[domain].id)}
+            return {
+                each.address: each for each in report_deliveries.deliveries_of(connection, self.reports()[domain].id)
+            }
 
 
 def seen(number: int, domain: str = "example.com", rua: str = "", **members: Any) -> MessageRow:

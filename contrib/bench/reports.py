@@ -47,7 +47,7 @@ from assay.reports.aggregate_dispatch import AggregateDispatch
 from assay.reports.correspondence import Correspondence
 from assay.reports.relay import Relay
 from assay.resolver.driver import Solved
-from assay.store import outbox
+from assay.store import report_deliveries
 from nameserver import NameServer
 from postgresql import Postgresql
 from receiving import Receiver
@@ -125,7 +125,7 @@ def measure(folder: Path, database: str, rows: int, domains: int, results: Any) 
         pass
     seconds, cpu = time.monotonic() - began, time.process_time() - cpu
     with world.database.reading() as connection:
-        sent = sum(outbox.taken_by_organization(connection, 0).values())
+        sent = sum(report_deliveries.taken_by_organization(connection, 0).values())
     assert (sent, lines) == (domains, []), (sent, lines)
     results.send(
         {

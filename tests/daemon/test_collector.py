@@ -28,10 +28,11 @@ from assay.daemon.collector import Collector
 from assay.log import Log
 from assay.model.name import ReversePath
 from assay.reports.incoming.read import MAX_MAIL_OCTETS
-from assay.store import outbox, received, suppressions
+from assay.store import outbox, received, report_deliveries, suppressions
 from assay.store.database import Database, open_database
-from assay.store.outbox import OutgoingReport, ReportDelivery, ReportState
+from assay.store.outbox import OutgoingReport, ReportState
 from assay.store.received import DAY_SECONDS
+from assay.store.report_deliveries import ReportDelivery
 from reports.incoming import shapes
 from reports.incoming.test_hostile import with_records
 from running import PATIENCE, Daemon
@@ -157,7 +158,7 @@ def planned(daemon: Collecting, token: str) -> None:
         report = OutgoingReport("r1", 1, "example.com", (), ReportState.SENT, "", 1, 1, 1, 1, 1)
         outbox.plan(connection, 1, [report], now=1, dry_run=False)
         delivery = ReportDelivery("r1", "D@example.com", "example.com", ReportState.SENT, "", 1, 1, 1, token)
-        outbox.replace_deliveries(connection, "r1", (), [delivery])
+        report_deliveries.replace_deliveries(connection, "r1", (), [delivery])
 
 
 def test_a_bounce_stops_the_destination_and_no_other_mail_does(
@@ -179,7 +180,7 @@ def test_a_bounce_stops_the_destination_and_no_other_mail_does(
         daemon.deliver(shapes.notification(), address)
         with database.reading() as connection:
             (suppression,) = suppressions.all_suppressions(connection)
-            assert outbox.deliveries_of(connection, "r1")[0].state is ReportState.BOUNCED
+            assert report_deliveries.deliveries_of(connection, "r1")[0].state is ReportState.BOUNCED
             report = outbox.report(connection, "r1")
             assert report is not None
             assert report.why == "D@example.com: it came back"

@@ -20,10 +20,11 @@ from typing import Any
 import pytest
 
 from assay.cli.main import main
-from assay.store import outbox, received, suppressions
+from assay.store import outbox, received, report_deliveries, suppressions
 from assay.store.database import Database, open_database
-from assay.store.outbox import OutgoingReport, ReportDelivery, ReportState
+from assay.store.outbox import OutgoingReport, ReportState
 from assay.store.received import DAY_SECONDS
+from assay.store.report_deliveries import ReportDelivery
 from mta.base import HOST, MTA, PROJECT, UnavailableError, free_port
 from mta.postfix import Postfix
 from mta.sendmail import Sendmail
@@ -184,7 +185,7 @@ def test_a_bounce_stops_its_destination(site: Site) -> None:
         report = OutgoingReport("r1", 1, "example.com", (), ReportState.SENT, "", 1, 1, 1, 1, 1)
         outbox.plan(connection, 1, [report], now=1, dry_run=False)
         delivery = ReportDelivery("r1", "d@example.com", "example.com", ReportState.SENT, "", 1, 1, 1, TOKEN)
-        outbox.replace_deliveries(connection, "r1", (), [delivery])
+        report_deliveries.replace_deliveries(connection, "r1", (), [delivery])
     address = f"dmarc-bounces+{TOKEN}@example.org"
     site.mta.submit(b"Subject: Re: report\r\n\r\nThank you!\r\n", sender="ann@reporter.example", recipients=[address])
     site.wait_for_log(f"mail to a bounce address: {TOKEN}: it has a sender, so it is a reply and no bounce")

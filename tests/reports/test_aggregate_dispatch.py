@@ -27,13 +27,14 @@ from assay.protocol import report
 from assay.reports import destinations
 from assay.reports.planning import days_to_plan
 from assay.session.outgoing import Outgoing, Signed
-from assay.store import outbox, suppressions
+from assay.store import outbox, report_deliveries, suppressions
 from assay.store.leadership import Leadership
 from assay.store.outbox import DAY_SECONDS
+from assay.store.report_deliveries import ReportDelivery
 from assay.store.rows import PublishedRow
 from nameserver import NameServer
 from postgresql import Postgresql
-from receiving import Receiver
+from receiving import Killing, Receiver
 from report_world import LATER, NEXT_DAY, ROWS, Reporting, failed, seen
 from signing import record, rsa_key
 
@@ -389,7 +390,7 @@ class TestTrouble:
         world.turn(LATER)
         later = msgspec.structs.replace(world.deliveries()["b@example.com"], due=LATER + 3600)
         with world.database.writing() as connection:
-            outbox.change_delivery(connection, later)
+            report_deliveries.change_delivery(connection, later)
         world.turn(LATER + 300)
         assert {address: each.tries for address, each in world.deliveries().items()} == {
             "a@example.com": 2,
@@ -427,6 +428,58 @@ class TestTrouble:
         world.turn(LATER + 5 * 3600)
         assert sorted(recipient for _, recipient, _ in world.receiver.taken) == ["a@example.com", "b@example.com"]
 
+    def test_a_sender_that_is_killed_sends_nothing_twice(self, world: Reporting) -> None:
+        world.see(*(seen(number, f"d{number}.example") for number in range(5)))
+        world.turn(NEXT_DAY)
+        killing = Killing()
+        with killing:
+            section = msgspec.structs.replace(world.configuration.reports, relay=killing.url)
+            world.configuration = msgspec.structs.replace(world.configuration, reports=section)
+            assert killing.killed_in(world.turn_in_child, LATER)
+            assert Counter(each.state for each in world.reports().values()) == {"waiting": 5}
+            killing.kills = False
+            world.turn(LATER + 20)
+            assert len({recipient for _, recipient, _ in killing.taken}) == len(killing.taken) == 5
+        assert Counter(each.state for each in world.reports().values()) == {"sent": 4, "given up": 1}
+        (domain,) = [domain for domain, each in world.reports().items() if each.state == "given up"]
+        assert killing.taken[0][1] == f"d@{domain}"
+        why = "it may have been taken: the sender ended before the answer"
+        (given_up,) = world.deliveries(domain).values()
+        assert (given_up.why, given_up.tries) == (why, 1)
+        assert world.reports()[domain].why == f"d@{domain}: {why}"
+        assert world.lines == [f"reports: {domain} to d@{domain}: given up: {why}"]
+
+    def test_a_relay_that_does_not_answer_gets_it_once(self, world: Reporting) -> None:
+        world.see(seen(1, rua="mailto:a@example.com,mailto:b@example.com"))
+        world.receiver.silent.add("a@example.com")
+        world.run()
+        assert sorted(recipient for _, recipient, _ in world.receiver.taken) == ["a@example.com", "b@example.com"]
+        found = world.deliveries()
+        assert {address: each.state for address, each in found.items()} == {
+            "a@example.com": "given up",
+            "b@example.com": "sent",
+        }
+        assert found["a@example.com"].why.startswith("it may have been taken: Connection unexpectedly closed")
+        assert any("example.com to a@example.com: given up: it may have been taken" in line for line in world.lines)
+
+    def test_whoever_is_no_longer_the_sender_takes_its_message_back(self, world: Reporting) -> None:
+        """Another process has made the try while the message was on its way."""
+        world.see(seen(1))
+        world.turn(NEXT_DAY)
+        exchange = report_deliveries.exchange_delivery
+
+        def late(connection: outbox.Connection, before: ReportDelivery, after: ReportDelivery) -> bool:
+            report_deliveries.change_delivery(connection, msgspec.structs.replace(before, tries=before.tries + 1))
+            return exchange(connection, before, after)
+
+        with pytest.MonkeyPatch.context() as patched:
+            patched.setattr(report_deliveries, "exchange_delivery", late)
+            world.turn(LATER)
+        assert world.receiver.taken == []
+        assert world.deliveries()["d@example.com"].state == "waiting"
+        world.turn(LATER + 20)
+        assert len(world.receiver.taken) == 1
+
     def test_a_report_that_is_sent_again_is_the_same(self, world: Reporting) -> None:
         world.see(seen(1, rua="mailto:a@example.com,mailto:b@example.com"))
         world.receiver.replies["b@example.com"] = "450 later"
@@ -460,13 +513,13 @@ def test_only_one_process_sends(world: Reporting) -> None:
 
 def test_what_was_sent_today_is_counted_once_a_turn(world: Reporting, monkeypatch: pytest.MonkeyPatch) -> None:
     counts: list[int] = []
-    count = outbox.taken_by_organization
+    count = report_deliveries.taken_by_organization
 
     def counting(connection: outbox.Connection, since: int) -> Counter[str]:
         counts.append(since)
         return count(connection, since)
 
-    monkeypatch.setattr(outbox, "taken_by_organization", counting)
+    monkeypatch.setattr(report_deliveries, "taken_by_organization", counting)
     world.see(*(seen(number, f"example{number}.com") for number in range(6)))
     world.turn(NEXT_DAY)
     counts.clear()

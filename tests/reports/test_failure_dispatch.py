@@ -7,14 +7,11 @@ parsedmarc reads what arrives.
 from __future__ import annotations
 
 import contextlib
-import os
-import signal
 import stat
 import time
 from collections.abc import Iterator, Mapping
 from email import message_from_bytes, policy
 from email.message import EmailMessage
-from multiprocessing import get_context
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
@@ -23,8 +20,6 @@ import dkim as dkimpy
 import msgspec
 import parsedmarc
 import pytest
-from aiosmtpd.smtp import SMTP, Envelope
-from aiosmtpd.smtp import Session as SmtpSession
 
 from assay.config import Configuration, make_resolver, make_settings, make_trust
 from assay.config.correspondence import reports_redactor, reports_signing
@@ -52,7 +47,7 @@ from assay.store.rows import MAX_ROW_OCTETS, MessageRow, decode, encode
 from assay.store.writer import Writer
 from nameserver import NameServer
 from postgresql import Postgresql
-from receiving import Receiver
+from receiving import Killing, Receiver
 from report_world import EARLIER, ROWS, Reporting, seen, with_failure
 from reporting import no_complaints
 from signing import record, rsa_key, sign_rsa
@@ -692,35 +687,13 @@ class TestTrouble:
         with Killing() as receiver:
             world = Failing(tmp_path, nameserver, receiver, max_per_destination_an_hour=limit)
             world.write(*(with_failure(number, client=f"203.0.113.{number}") for number in range(2, 7)))
-            for turn in range(3):
-                child = get_context("fork").Process(target=_turn, args=(world, DUE + turn * 20))
-                receiver.child = child
-                child.start()
-                child.join(60)
-                if turn < 2:
-                    assert child.exitcode == -signal.SIGKILL
+            for turn in range(2):
+                assert receiver.killed_in(world.turn_in_child, DUE + turn * 20)
+            receiver.kills = False
+            world.turn(DUE + 40)
             states = ["given up"] * 2 + ["not sent"] * (3 - sent) + ["sent"] * sent
             assert sorted(report.state for report in world.failures()) == states
             sources = [parsed(octets)["source"]["ip_address"] for _, _, octets in receiver.taken]
             assert len(sources) == len(set(sources))
             assert world.headers() == 0
             world.database.close()
-
-
-class Killing(Receiver):
-    """A relay that takes a message, and kills who sends it, twice."""
-
-    child: Any = None
-    killed = 0
-
-    async def handle_DATA(self, server: SMTP, session: SmtpSession, envelope: Envelope) -> str:  # noqa: N802  # aiosmtpd's
-        reply = await super().handle_DATA(server, session, envelope)
-        if self.killed < 2:
-            self.killed += 1
-            os.kill(self.child.pid, signal.SIGKILL)
-        return reply
-
-
-def _turn(world: Failing, now: int) -> None:
-    world.database.engine.dispose(close=False)
-    world.turn(now)

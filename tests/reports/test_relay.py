@@ -3,14 +3,20 @@
 
 from __future__ import annotations
 
+import asyncio
+import socket
 import ssl
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pytest
+from aiosmtpd.smtp import SMTP, Envelope, Session
 
 from assay.config.reports import Tls
+from assay.reports import relay as relaying
 from assay.reports.relay import Relay, RelayError, RelayOutcome
 from certificates import CertificateAuthority
 from receiving import Receiver
@@ -140,6 +146,81 @@ def test_the_size_that_it_takes(octets: int, found: int | None) -> None:
     receiver.max_octets = octets
     with relay(receiver, Tls.NEVER) as made:
         assert made.max_size == found
+
+
+class TestHandingOver:
+    def test_a_relay_that_does_not_answer_may_have_taken_it(self) -> None:
+        receiver = Receiver()
+        receiver.silent.add("d@example.com")
+        with relay(receiver, Tls.NEVER) as made:
+            assert sent(made) is RelayOutcome.UNANSWERED
+            receiver.silent.clear()
+            assert sent(made) is RelayOutcome.TAKEN  # over another connection
+        assert len(receiver.taken) == 2
+
+    def test_it_waits_for_the_answer_longer_than_for_others(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(relaying, "TIMEOUT_SECONDS", 0.5)
+        receiver = Slow()
+        with relay(receiver, Tls.NEVER) as made:
+            assert sent(made) is RelayOutcome.TAKEN
+            assert sent(made) is RelayOutcome.TAKEN
+            with pytest.raises(RelayError, match="timed out"):
+                made.send("", "slow@example.com", MESSAGE)
+
+    def test_a_connection_that_is_lost_before_the_end_took_nothing(self) -> None:
+        receiver = Receiver()
+        with relay(receiver, Tls.NEVER) as made:
+            made.send("", "d@example.com", MESSAGE)
+            connection = made._connection
+            assert connection is not None
+            assert connection.sock is not None
+            with pytest.raises(RelayError):
+                made.send("", "d@example.com", MESSAGE, partial(connection.sock.shutdown, socket.SHUT_WR))
+        assert len(receiver.taken) == 1
+
+    def test_without_leave_the_end_is_not_sent(self) -> None:
+        receiver = Receiver()
+
+        def forbid() -> None:
+            raise LookupError
+
+        with relay(receiver, Tls.NEVER) as made:
+            with pytest.raises(LookupError):
+                made.send("", "d@example.com", MESSAGE, forbid)
+            assert sent(made) is RelayOutcome.TAKEN
+        assert len(receiver.taken) == 1
+
+    @pytest.mark.parametrize(("reply", "outcome"), [("451 4.3.0 no", "deferred"), ("552 5.3.4 no", "refused")])
+    def test_a_refusal_is_no_silence(self, reply: str, outcome: str) -> None:
+        receiver = Receiver()
+        receiver.at_data["d@example.com"] = reply
+        with relay(receiver, Tls.NEVER) as made:
+            assert sent(made) == outcome
+            receiver.at_data["d@example.com"] = "421 4.3.2 going down"
+            with pytest.raises(RelayError, match="going down"):
+                sent(made)
+
+    def test_a_full_stop_at_the_beginning_of_a_line(self) -> None:
+        receiver = Receiver()
+        with relay(receiver, Tls.NEVER) as made:
+            made.send("", "d@example.com", [b".Subject: x\r\n", b"\r\n.\r\n..\r\n"])
+        ((_, _, octets),) = receiver.taken
+        assert octets == b".Subject: x\r\n\r\n.\r\n..\r\n"
+
+
+class Slow(Receiver):
+    """It takes a second for the answer to a message, or to RCPT of one address."""
+
+    async def handle_RCPT(  # noqa: N802  # aiosmtpd's name
+        self, server: SMTP, session: Session, envelope: Envelope, address: str, options: list[Any]
+    ) -> str:
+        if address == "slow@example.com":
+            await asyncio.sleep(1)
+        return await super().handle_RCPT(server, session, envelope, address, options)
+
+    async def handle_DATA(self, server: SMTP, session: Session, envelope: Envelope) -> str:  # noqa: N802  # likewise
+        await asyncio.sleep(1)
+        return await super().handle_DATA(server, session, envelope)
 
 
 def test_one_connection_for_several_messages() -> None:

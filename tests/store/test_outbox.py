@@ -11,9 +11,10 @@ import pytest
 from sqlalchemy import event
 
 from assay.model.name import InvalidNameError
-from assay.store import outbox, suppressions
+from assay.store import outbox, report_deliveries, suppressions
 from assay.store.database import Database, open_database
-from assay.store.outbox import DAY_SECONDS, ReportDelivery, ReportKind, ReportState
+from assay.store.outbox import DAY_SECONDS, ReportKind, ReportState
+from assay.store.report_deliveries import ReportDelivery
 from assay.store.suppressions import Suppression
 from assay.store.writer import Writer
 from report_world import failed, seen
@@ -56,18 +57,18 @@ def test_what_waits_or_came_back_counts_as_sent(database: Database) -> None:
     ]
     with database.writing() as connection:
         outbox.plan(connection, DAY, reports, now=NOW, dry_run=False)
-        outbox.replace_deliveries(
+        report_deliveries.replace_deliveries(
             connection, "", (), [delivery(number, state) for number, state in enumerate(ReportState)]
         )
-        outbox.replace_deliveries(connection, "", (), [delivery(100, ReportState.SENT, NOW - 1)])
-        outbox.replace_deliveries(connection, "", (), [delivery(200, ReportState.SENT)])
+        report_deliveries.replace_deliveries(connection, "", (), [delivery(100, ReportState.SENT, NOW - 1)])
+        report_deliveries.replace_deliveries(connection, "", (), [delivery(200, ReportState.SENT)])
     with database.reading() as connection:
-        assert outbox.taken_since(connection, NOW) == len(states)
-        assert outbox.taken_since(connection, NOW, "example.com") == len(states)
-        assert outbox.taken_since(connection, NOW, "other.example") == 0
-        assert outbox.taken_since(connection, NOW, kind=ReportKind.FAILURE) == 1
-        assert outbox.taken_by_organization(connection, NOW) == {"example.com": len(states)}
-        assert outbox.taken_by_organization(connection, NOW + 1) == {}
+        assert report_deliveries.taken_since(connection, NOW) == len(states)
+        assert report_deliveries.taken_since(connection, NOW, "example.com") == len(states)
+        assert report_deliveries.taken_since(connection, NOW, "other.example") == 0
+        assert report_deliveries.taken_since(connection, NOW, kind=ReportKind.FAILURE) == 1
+        assert report_deliveries.taken_by_organization(connection, NOW) == {"example.com": len(states)}
+        assert report_deliveries.taken_by_organization(connection, NOW + 1) == {}
 
 
 def test_a_suppression_ends(database: Database) -> None:

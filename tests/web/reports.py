@@ -23,9 +23,10 @@ from assay.protocol.report.received import (
     TlsFailure,
     TlsPolicy,
 )
-from assay.store import incidents, outbox, received, suppressions
+from assay.store import incidents, outbox, received, report_deliveries, suppressions
 from assay.store.database import Database
-from assay.store.outbox import DAY_SECONDS, Candidate, OutgoingReport, ReportDelivery, ReportState
+from assay.store.outbox import DAY_SECONDS, Candidate, OutgoingReport, ReportState
+from assay.store.report_deliveries import ReportDelivery
 from assay.store.rows import IncidentRow, MessageRow
 from assay.store.suppressions import Suppression
 from report_world import with_failure
@@ -58,7 +59,7 @@ def fill_reports(database: Database, end: int, ours: Sequence[str], texts: Seque
             found = sorted(outbox.candidates(connection, day), key=lambda each: each.published)
             ended = [_planned(each, number, day, now) for number, each in enumerate(found)]
             outbox.plan(connection, day, ended, now=now, dry_run=False)
-            outbox.replace_deliveries(
+            report_deliveries.replace_deliveries(
                 connection, "", (), [_delivery(each, f"dmarc@{each.domain}") for each in ended if not each.why]
             )
         hostile = [
@@ -66,7 +67,9 @@ def fill_reports(database: Database, end: int, ours: Sequence[str], texts: Seque
             for number, text in enumerate(texts)
         ]
         outbox.plan(connection, today, hostile, now=end // 1000, dry_run=False)
-        outbox.replace_deliveries(connection, "", (), [_delivery(each, each.why, each.why) for each in hostile])
+        report_deliveries.replace_deliveries(
+            connection, "", (), [_delivery(each, each.why, each.why) for each in hostile]
+        )
         failed = [_failed(number, text, end) for number, text in enumerate(texts)]
         policies = {row.dmarc.published: 0 for row in failed if row.dmarc is not None}
         incidents.add(connection, failed, policies, end // 1000)

@@ -20,10 +20,11 @@ from assay.config.web import WebSection
 from assay.daemon.status import History
 from assay.log import Level, Log
 from assay.metrics import Pages
-from assay.store import outbox
+from assay.store import outbox, report_deliveries
 from assay.store import suppressions as stored
 from assay.store.database import open_database
-from assay.store.outbox import OutgoingReport, ReportDelivery, ReportState
+from assay.store.outbox import OutgoingReport, ReportState
+from assay.store.report_deliveries import ReportDelivery
 from assay.store.suppressions import Suppression
 from assay.web.access import Access, Proxies
 from assay.web.app import make_app
@@ -297,7 +298,7 @@ def test_only_an_address_has_a_button(browser: Made, section: StoreSection, monk
         outbox.insert_report(connection, report)
         listed = ("d@example.com", "mailto:d@example.com", "mailto:e@example.com!10m", "https://example.com/")
         added = [ReportDelivery("r1", each, "", ReportState.WAITING, "", 1, 0, 0, each) for each in listed]
-        outbox.replace_deliveries(connection, "r1", (), added)
+        report_deliveries.replace_deliveries(connection, "r1", (), added)
     someone = browser()
     someone.log_in()
     page = someone.get("/reports/r1").text

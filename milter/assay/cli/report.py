@@ -27,7 +27,8 @@ from assay.store.destination import UnavailableError
 
 if TYPE_CHECKING:  # the library is loaded by these commands only
     from assay.store.database import Database
-    from assay.store.outbox import OutgoingReport, ReportDelivery
+    from assay.store.outbox import OutgoingReport
+    from assay.store.report_deliveries import ReportDelivery
     from assay.store.suppressions import Suppression
 
 _Command = Callable[[argparse.Namespace, Configuration], int]
@@ -109,13 +110,13 @@ def _list(options: argparse.Namespace, configuration: Configuration) -> int:
 
 
 def _why(options: argparse.Namespace, configuration: Configuration) -> int:
-    from assay.store import outbox
+    from assay.store import outbox, report_deliveries
 
     with _database(configuration) as database, database.reading() as connection:
         found = outbox.find_reports(connection, domain=options.domain, most=_MAX_LISTED)
         for each in found:
             say([_line(each)])
-            deliveries = outbox.deliveries_of(connection, each.id)
+            deliveries = report_deliveries.deliveries_of(connection, each.id)
             if len(deliveries) > 1:  # each may have met with something else
                 say(map(_delivery, deliveries))
     if not found:
@@ -124,11 +125,11 @@ def _why(options: argparse.Namespace, configuration: Configuration) -> int:
 
 
 def _show(options: argparse.Namespace, configuration: Configuration) -> int:
-    from assay.store import outbox
+    from assay.store import outbox, report_deliveries
 
     with _database(configuration) as database, database.reading() as connection:
         found = outbox.report(connection, options.report)
-        deliveries = outbox.deliveries_of(connection, options.report)
+        deliveries = report_deliveries.deliveries_of(connection, options.report)
     if found is None:
         say([f"{options.report}: there is no such report"])
         return os.EX_DATAERR

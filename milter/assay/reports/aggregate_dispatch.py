@@ -3,7 +3,7 @@
 
 A report is written to a file before its first delivery, so that it is the same octets however often it is tried. Its
 destinations are looked up when it is due. If a sender dies in the middle, the next one finds in the database what is
-left; at worst, a receiver gets a report twice, and recognizes it by its Report-ID (RFC 9990, 3.5.4).
+left.
 """
 
 from __future__ import annotations
@@ -22,16 +22,16 @@ from assay.reports.delivering import Deliveries
 from assay.reports.planning import days_to_plan, plan
 from assay.reports.relay import Relay
 from assay.reports.signature import signed
-from assay.store import outbox
+from assay.store import outbox, report_deliveries
 from assay.store.database import Database
 from assay.store.outbox import (
     DAY_SECONDS,
     Connection,
     OutgoingReport,
-    ReportDelivery,
     ReportKind,
     ReportState,
 )
+from assay.store.report_deliveries import ReportDelivery
 
 GIVE_UP_SECONDS = 28 * 3600  # after a report was planned, our choice: sending begins 20 hours later at most
 _MAX_FILE_NAME = 255  # octets, on all usual file systems
@@ -51,7 +51,6 @@ class AggregateDispatch:
             ReportKind.AGGREGATE,
             report.Tag.RUA,
             GIVE_UP_SECONDS,
-            at_most_once=False,
             limit=self._limit,
             discard=lambda planned: self._path(planned).unlink(missing_ok=True),
         )
@@ -155,7 +154,7 @@ class AggregateDispatch:
         so that not each report has to count all that were sent before it.
         """
         if self._taken is None:
-            self._taken = outbox.taken_by_organization(connection, now - now % DAY_SECONDS)
+            self._taken = report_deliveries.taken_by_organization(connection, now - now % DAY_SECONDS)
         if self._taken.total() >= self._section.max_a_day:
             return "reports.max_a_day is reached"
         large = Entries.parse(self._section.large_destinations).hold(host)

@@ -45,8 +45,6 @@ class Way(Struct, frozen=True):
 
     :ivar tag: names its destinations in a record.
     :ivar give_up_seconds: after a report was planned.
-    :ivar at_most_once: a sender that dies during a delivery has given it up. Without it, the next one sends it again,
-        and the receiver has to recognize it.
     :ivar limit: why a limit forbids another report to an organizational domain, in one clause; empty if none does. It
         gets the host, the organizational domain, those of the other addresses that the same report goes to, and the
         time.
@@ -56,7 +54,6 @@ class Way(Struct, frozen=True):
     kind: ReportKind
     tag: report.Tag
     give_up_seconds: int
-    at_most_once: bool
     limit: Callable[[Connection, str, str, Sequence[str], int], str]
     discard: Callable[[OutgoingReport], None]
 
@@ -74,4 +71,4 @@ class Way(Struct, frozen=True):
 
 
 class EndingError(Exception):
-    """The process is to end. What was under way is left as it was."""
+    """The process is to end, or another one sends now. What was under way is left as it was."""

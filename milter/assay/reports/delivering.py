@@ -3,11 +3,14 @@
 
 What is common to all kinds is here: tries with growing pauses, and how each ends. To whom a report goes is in
 `assay.reports.destinations`. What a report says, and how many are sent, each kind knows itself.
+
+No report is sent twice. A delivery is noted as handed over just before the end of its message goes to the relay. If no
+answer can be noted after that, it may have been taken, and is given up.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from msgspec.structs import replace
 
@@ -18,17 +21,18 @@ from assay.reports.destinations import DestinationCheck
 from assay.reports.figures import ReportFigures, Tried, Withheld
 from assay.reports.relay import Relay, RelayError, RelayOutcome
 from assay.reports.signature import UnsignedError
-from assay.store import outbox, suppressions
+from assay.store import outbox, report_deliveries, suppressions
 from assay.store.database import Database
 from assay.store.destination import UnavailableError, described
 from assay.store.outbox import (
     DAY_SECONDS,
     OutgoingReport,
-    ReportDelivery,
     ReportState,
 )
+from assay.store.report_deliveries import ReportDelivery
 
 AT_A_TIME = 100  # reports that are read from the database
+_MAYBE_TAKEN = "it may have been taken"
 
 
 class Deliveries:
@@ -62,6 +66,8 @@ class Deliveries:
         self._ending = ending
         with self._database.reading() as connection:
             due = outbox.due_reports(connection, now, AT_A_TIME, self._way.kind)
+            unanswered = report_deliveries.handed_over(connection, [planned.id for planned in due])
+        self._give_up(unanswered, {planned.id: planned for planned in due}, now)
         done = 0
         with self._to.new_relay() as relay:
             for planned in due:
@@ -113,26 +119,43 @@ class Deliveries:
             self._note(replace(delivery, state=ReportState.NOT_SENT, why=why, changed=now))
             self.figures.withheld[Withheld.SIZE] += 1
             return
-        if self._way.at_most_once:
-            why = "the sender ended while it was sent"
-            self._note(replace(delivery, state=ReportState.GIVEN_UP, why=why, changed=now))
+        handed_over = replace(delivery, state=ReportState.HANDED_OVER, why=_MAYBE_TAKEN, changed=now)
+
+        def hand_over() -> None:
+            if not self._exchange(delivery, handed_over):  # another process has become the sender
+                raise EndingError
+
         try:
-            reply = relay.send(self._bounce_address(delivery), delivery.address, message)
+            reply = relay.send(self._bounce_address(delivery), delivery.address, message, hand_over)
         except RelayError:
-            if self._way.at_most_once:
-                self._note(delivery)
+            self._exchange(handed_over, delivery)
             raise
         tries = delivery.tries + 1
         self.figures.tried[_TRIED[reply.outcome]] += 1
         match reply.outcome:
             case RelayOutcome.TAKEN:
                 self._note(replace(delivery, state=ReportState.SENT, why=reply.text, tries=tries, changed=now))
+            case RelayOutcome.UNANSWERED:
+                why = f"{_MAYBE_TAKEN}: {reply.text}"
+                self._note(replace(delivery, state=ReportState.GIVEN_UP, why=why, tries=tries, changed=now))
+                self._tell(f"reports: {planned.domain} to {delivery.address}: given up: {why}")
             case RelayOutcome.DEFERRED:
                 due = self._way.next_try(planned, tries, now)
-                self._note(replace(delivery, why=reply.text, tries=tries, due=due, changed=now))
+                later = replace(delivery, why=reply.text, tries=tries, due=due, changed=now)
+                self._exchange(handed_over, later) or self._exchange(delivery, later)
             case RelayOutcome.REFUSED:
                 self._note(replace(delivery, state=ReportState.REFUSED, why=reply.text, tries=tries, changed=now))
                 self._cool_down(delivery, f"it refused a report: {reply.text}", now)
+
+    def _give_up(self, unanswered: Sequence[ReportDelivery], planned: Mapping[str, OutgoingReport], now: int) -> None:
+        """Give up what an earlier sender handed over, and did not note what the relay said."""
+        for delivery in unanswered:
+            why = f"{_MAYBE_TAKEN}: the sender ended before the answer"
+            given_up = replace(delivery, state=ReportState.GIVEN_UP, why=why, tries=delivery.tries + 1, changed=now)
+            if self._exchange(delivery, given_up):
+                self.figures.tried[Tried.GIVEN_UP] += 1
+                domain = planned[delivery.report].domain
+                self._tell(f"reports: {domain} to {delivery.address}: given up: {why}")
 
     def _bounce_address(self, delivery: ReportDelivery) -> str:
         """The envelope sender: the null one, or an address by which a bounce is recognized."""
@@ -141,7 +164,11 @@ class Deliveries:
 
     def _note(self, delivery: ReportDelivery) -> None:
         with self._database.writing() as connection:
-            outbox.change_delivery(connection, delivery)
+            report_deliveries.change_delivery(connection, delivery)
+
+    def _exchange(self, before: ReportDelivery, after: ReportDelivery) -> bool:
+        with self._database.writing() as connection:
+            return report_deliveries.exchange_delivery(connection, before, after)
 
     def _cool_down(self, delivery: ReportDelivery, why: str, now: int) -> None:
         until = now + self._section.cool_down_days * DAY_SECONDS
@@ -151,9 +178,11 @@ class Deliveries:
     def written(self, planned: OutgoingReport, now: int) -> None:
         """In a dry run, the file is there, and nothing leaves."""
         with self._database.writing() as connection:
-            for delivery in outbox.deliveries_of(connection, planned.id):
+            for delivery in report_deliveries.deliveries_of(connection, planned.id):
                 if delivery.state is ReportState.WAITING:
-                    outbox.change_delivery(connection, replace(delivery, state=ReportState.DRY_RUN, changed=now))
+                    report_deliveries.change_delivery(
+                        connection, replace(delivery, state=ReportState.DRY_RUN, changed=now)
+                    )
                     self.figures.tried[Tried.DRY_RUN] += 1
         self.settle(planned, ReportState.DRY_RUN, f"written to {self._to.directory}", now)
 
@@ -163,7 +192,7 @@ class Deliveries:
         :param why: none of them can be made now; by default, each has its own reason.
         """
         with self._database.reading() as connection:
-            deliveries = outbox.deliveries_of(connection, planned.id)
+            deliveries = report_deliveries.deliveries_of(connection, planned.id)
         waiting = [delivery for delivery in deliveries if delivery.state is ReportState.WAITING]
         if waiting and now >= self._way.gives_up_at(planned):
             for delivery in waiting:
@@ -172,7 +201,7 @@ class Deliveries:
                 self.figures.tried[Tried.GIVEN_UP] += 1
                 self._tell(f"reports: {planned.domain} to {delivery.address}: given up: {given_up.why}")
             with self._database.reading() as connection:
-                deliveries, waiting = outbox.deliveries_of(connection, planned.id), []
+                deliveries, waiting = report_deliveries.deliveries_of(connection, planned.id), []
         if waiting:
             with self._database.writing() as connection:
                 due = min(delivery.due for delivery in waiting)
@@ -192,7 +221,7 @@ class Deliveries:
                 outbox.change_report(connection, planned.id, now, due=due, why=why)
             return
         with self._database.reading() as connection:
-            begun = bool(outbox.deliveries_of(connection, planned.id))
+            begun = bool(report_deliveries.deliveries_of(connection, planned.id))
         if begun:  # some of its deliveries may have been made
             self.conclude(planned, now, why)
         else:
@@ -211,6 +240,7 @@ _TRIED = {
     RelayOutcome.TAKEN: Tried.SENT,
     RelayOutcome.DEFERRED: Tried.DEFERRED,
     RelayOutcome.REFUSED: Tried.REFUSED,
+    RelayOutcome.UNANSWERED: Tried.GIVEN_UP,
 }
 _BEST_FIRST = (
     ReportState.SENT,

@@ -18,9 +18,10 @@ from assay.protocol import dmarc, report
 from assay.protocol.dmarc.tree import organizational_domain
 from assay.reports.correspondence import Correspondence, EndingError, Way
 from assay.reports.figures import ReportFigures, Tried, Withheld
-from assay.store import outbox, suppressions
+from assay.store import outbox, report_deliveries, suppressions
 from assay.store.database import Database
-from assay.store.outbox import DAY_SECONDS, MAX_TEXT, OutgoingReport, ReportDelivery, ReportState
+from assay.store.outbox import DAY_SECONDS, MAX_TEXT, OutgoingReport, ReportState
+from assay.store.report_deliveries import ReportDelivery
 
 FAILING_DAYS = 30  # in which all mail of a destination must have failed, for it to get no report
 MAX_OCTETS = 50_000_000  # of a message with a report, our choice: no large site takes more; it is in memory while sent
@@ -51,7 +52,7 @@ class DestinationCheck:
         :raises EndingError: it ended before the DNS had answered. Nothing has changed.
         """
         with self._database.reading() as connection:
-            known = outbox.deliveries_of(connection, planned.id)
+            known = report_deliveries.deliveries_of(connection, planned.id)
         due = {each.address: each for each in known if each.is_unchecked and each.due <= now}
         if known and not due:
             return known
@@ -68,8 +69,8 @@ class DestinationCheck:
                 if all(delivery.address != other.address for other in (*kept, *added)):
                     added.append(delivery)
         with self._database.writing() as connection:
-            outbox.replace_deliveries(connection, planned.id, due, added)
-            return outbox.deliveries_of(connection, planned.id)
+            report_deliveries.replace_deliveries(connection, planned.id, due, added)
+            return report_deliveries.deliveries_of(connection, planned.id)
 
     def _ask(
         self, policy_domain: Domain, record: dmarc.DmarcRecord, ending: Callable[[], bool]

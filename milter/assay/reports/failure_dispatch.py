@@ -1,8 +1,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """Send failure reports that are due (RFC 9991).
 
-The message with a report is made again for each try, of the same values, and nothing of it is in a file. No receiver
-can recognize a failure report that comes twice, so a sender that dies during a delivery has given it up.
+The message with a report is made again for each try, of the same values, and nothing of it is in a file.
 """
 
 from __future__ import annotations
@@ -20,7 +19,7 @@ from assay.reports.correspondence import Correspondence, Way
 from assay.reports.delivering import Deliveries
 from assay.reports.relay import Relay
 from assay.reports.signature import signed
-from assay.store import incidents, outbox, suppressions
+from assay.store import incidents, outbox, report_deliveries, suppressions
 from assay.store.database import Database
 from assay.store.incidents import Incident
 from assay.store.outbox import DAY_SECONDS, Connection, OutgoingReport, ReportKind, ReportState
@@ -31,6 +30,7 @@ _HOUR_SECONDS = 3600
 #: sent by a process that died.
 _COUNTED = (
     ReportState.SENT,
+    ReportState.HANDED_OVER,
     ReportState.WAITING,
     ReportState.BOUNCED,
     ReportState.GIVEN_UP,
@@ -62,7 +62,6 @@ class FailureDispatch:
             ReportKind.FAILURE,
             report.Tag.RUF,
             incidents.KEPT_SECONDS,
-            at_most_once=True,
             limit=self._limit,
             discard=self._discard,
         )
@@ -169,7 +168,7 @@ class FailureDispatch:
 
         def taken(seconds: int, of: str = "") -> int:
             since = now - now % seconds
-            return outbox.taken_since(connection, since, of, kind=ReportKind.FAILURE, states=_COUNTED)
+            return report_deliveries.taken_since(connection, since, of, kind=ReportKind.FAILURE, states=_COUNTED)
 
         if taken(DAY_SECONDS) + len(ahead) >= failure.max_a_day:
             return "reports.failure.max_a_day is reached"

@@ -4,9 +4,10 @@
 from __future__ import annotations
 
 import contextlib
+import re
 import smtplib
 import ssl
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from enum import StrEnum
 from types import TracebackType
 
@@ -16,7 +17,11 @@ from assay.config.reports import Tls
 from assay.model.printable import escaped
 
 TIMEOUT_SECONDS = 60.0  # for each reply; RFC 5321, 4.5.3.2 allows minutes, but this is our own relay
+#: For the reply to a whole message: whoever does not wait so long makes duplicates (RFC 5321, 4.5.3.2.6).
+LAST_REPLY_SECONDS = 600.0
 MAX_REPLY = 300  # characters that are kept
+
+_FULL_STOP = re.compile(rb"^\.", re.MULTILINE)
 
 
 class RelayOutcome(StrEnum):
@@ -25,6 +30,7 @@ class RelayOutcome(StrEnum):
     TAKEN = "taken"
     DEFERRED = "deferred"  #: 4yz: again later
     REFUSED = "refused"  #: 5yz
+    UNANSWERED = "unanswered"  #: it got the whole message and did not answer: it may have taken it
 
 
 class RelayReply(Struct, frozen=True):
@@ -75,33 +81,70 @@ class Relay:
         size = self._connected().esmtp_features.get("size", "")
         return int(size) if size.isdecimal() and int(size) else None
 
-    def send(self, sender: str, recipient: str, message: Iterable[bytes]) -> RelayReply:
+    def send(
+        self, sender: str, recipient: str, message: Iterable[bytes], hand_over: Callable[[], None] = lambda: None
+    ) -> RelayReply:
         """Send a message.
 
         :param sender: the reverse-path, empty for the null one.
         :param message: with CRLF line ends.
+        :param hand_over: is called when the relay has the message but for its end. After that, it may take it. If this
+            raises, the end is not sent, and nothing is taken.
         :raises RelayError: it cannot be used now; the message was not taken.
         """
         connection = self._connected()
+        with contextlib.ExitStack() as unless_answered:
+            unless_answered.callback(self._abort)
+            try:
+                reply = self._transaction(connection, sender, recipient, b"".join(message), hand_over)
+            except (OSError, smtplib.SMTPException) as error:
+                raise RelayError(f"{self._host}: {_why(error)}") from error
+            unless_answered.pop_all()
+        return reply
+
+    def _transaction(
+        self, connection: smtplib.SMTP, sender: str, recipient: str, message: bytes, hand_over: Callable[[], None]
+    ) -> RelayReply:
+        code, text = connection.mail(sender)
+        if code // 100 != 2:  # it is our address or our host that it does not want
+            raise smtplib.SMTPSenderRefused(code, text, sender)
+        code, text = connection.rcpt(recipient)
+        if code // 100 == 2:
+            code, text = connection.docmd("DATA")
+            if code // 100 == 3:
+                connection.send(_FULL_STOP.sub(b"..", message))  # RFC 5321, 4.5.2
+                hand_over()
+                connection.send(b".\r\n")
+                return self._last_reply(connection)
+        return _refusal(connection, code, text)
+
+    def _last_reply(self, connection: smtplib.SMTP) -> RelayReply:
+        """The reply to a whole message.
+
+        RFC 5321, 3.8 has a client that gets none try again. That makes duplicates where the server had taken it (6.1),
+        and a report that comes twice is counted twice, so here it is another outcome.
+        """
         try:
-            code, text = connection.mail(sender)
-            if code // 100 != 2:  # it is our address or our host that it does not want
-                raise smtplib.SMTPSenderRefused(code, text, sender)
-            code, text = connection.rcpt(recipient)
-            if code // 100 == 2:
-                code, text = _data(connection, b"".join(message))
-            if code // 100 == 2:
-                return RelayReply(RelayOutcome.TAKEN, _words(code, text))
-            if code != 421:  # RFC 5321, 3.8: then it closes the connection
-                connection.docmd("RSET")
-                return RelayReply(
-                    RelayOutcome.REFUSED if code // 100 == 5 else RelayOutcome.DEFERRED, _words(code, text)
-                )
+            if connection.sock is not None:
+                connection.sock.settimeout(LAST_REPLY_SECONDS)
+            code, text = connection.getreply()
+            if connection.sock is not None:
+                connection.sock.settimeout(TIMEOUT_SECONDS)
         except (OSError, smtplib.SMTPException) as error:
-            self.close()
-            raise RelayError(f"{self._host}: {_why(error)}") from error
-        self.close()
-        raise RelayError(f"{self._host}: {_words(code, text)}")
+            self._abort()
+            return RelayReply(RelayOutcome.UNANSWERED, _why(error))
+        if code // 100 == 2:
+            return RelayReply(RelayOutcome.TAKEN, _words(code, text))
+        if code // 100 in (4, 5):
+            return _refusal(connection, code, text)
+        self._abort()
+        return RelayReply(RelayOutcome.UNANSWERED, _words(code, text))
+
+    def _abort(self) -> None:
+        """End the connection without a word, which could be taken for a line of a message."""
+        if self._connection is not None:
+            self._connection.close()
+            self._connection = None
 
     def _connected(self) -> smtplib.SMTP:
         if self._connection is None:
@@ -139,12 +182,12 @@ class Relay:
         return connection
 
 
-def _data(connection: smtplib.SMTP, message: bytes) -> tuple[int, bytes]:
-    """The reply to DATA, or to the message after it."""
-    try:
-        return connection.data(message)
-    except smtplib.SMTPDataError as error:
-        return error.smtp_code, _octets(error.smtp_error)
+def _refusal(connection: smtplib.SMTP, code: int, text: bytes) -> RelayReply:
+    """What a reply means that is not the one that was hoped for."""
+    if code == 421 or code // 100 not in (4, 5):  # RFC 5321, 3.8: after 421 it closes the connection
+        raise smtplib.SMTPResponseException(code, text)
+    connection.docmd("RSET")
+    return RelayReply(RelayOutcome.REFUSED if code // 100 == 5 else RelayOutcome.DEFERRED, _words(code, text))
 
 
 def _octets(text: bytes | str) -> bytes:

@@ -7,7 +7,7 @@ from msgspec import Struct
 from msgspec.structs import replace
 from sqlalchemy import Connection
 
-from assay.store import outbox, suppressions
+from assay.store import outbox, report_deliveries, suppressions
 from assay.store.suppressions import Suppression
 
 _DAY_SECONDS = 86_400
@@ -30,10 +30,10 @@ def note_bounce(connection: Connection, token: str, cool_down_days: int, *, now:
     :param cool_down_days: how long its destination gets none.
     :returns: the destination; None if no report has this token.
     """
-    found = outbox.delivery_of(connection, token)
+    found = report_deliveries.delivery_of(connection, token)
     if found is None:
         return None
-    outbox.change_delivery(connection, replace(found, state=outbox.ReportState.BOUNCED, changed=now))
+    report_deliveries.change_delivery(connection, replace(found, state=outbox.ReportState.BOUNCED, changed=now))
     outbox.change_report(connection, found.report, now, why=f"{found.address}: it came back")
     stopped = StoppedDestination(found.address.lower(), now + cool_down_days * _DAY_SECONDS)
     suppressed = Suppression(stopped.address, stopped.until, "a report came back", now)

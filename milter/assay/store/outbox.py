@@ -8,19 +8,17 @@ sender that dies in the middle is followed by another that knows what is left.
 from __future__ import annotations
 
 import json
-from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from enum import StrEnum
 from typing import Any
 
 from msgspec import Struct
 from sqlalchemy import Connection as Connection  # exported: the rooms above pass it through
-from sqlalchemy import and_, case, delete, func, or_, select, update
+from sqlalchemy import and_, case, func, or_, select, update
 from sqlalchemy.dialects import postgresql, sqlite
 
 from assay.store.schema import (
     counts,
-    deliveries,
     published,
     report_days,
     report_groups,
@@ -35,6 +33,7 @@ class ReportState(StrEnum):
     """What became of a report, or of one of its deliveries."""
 
     WAITING = "waiting"
+    HANDED_OVER = "handed over"  #: of a delivery: the relay has it and may take it, and has not answered yet
     SENT = "sent"  #: the relay has taken it; of a report: for at least one destination
     NOT_SENT = "not sent"  #: by our own decision
     REFUSED = "refused"  #: the relay or the destination refused it for good
@@ -86,29 +85,6 @@ class OutgoingReport(Struct, frozen=True):
     kind: ReportKind = ReportKind.AGGREGATE
 
 
-class ReportDelivery(Struct, frozen=True):
-    """A row of `deliveries`.
-
-    One without an organization is not to an address, but of a URI of the record: it waits for what the DNS says about
-    its host, or it is not sent to.
-    """
-
-    report: str
-    address: str
-    organization: str
-    state: ReportState
-    why: str
-    tries: int
-    due: int
-    changed: int
-    token: str
-
-    @property
-    def is_unchecked(self) -> bool:
-        """Whether it is not known yet where it goes."""
-        return self.state is ReportState.WAITING and not self.organization
-
-
 class Group(Struct, frozen=True):
     """A record of a report: a row of `report_groups`."""
 
@@ -156,15 +132,15 @@ def plan(connection: Connection, day: int, planned: Iterable[OutgoingReport], *,
     """Note the reports of a day. Those that are there already stay as they are."""
     rows = [_values(report) for report in planned]
     for start in range(0, len(rows), 500):
-        connection.execute(_insert(connection, reports).on_conflict_do_nothing(), rows[start : start + 500])
+        connection.execute(insert(connection, reports).on_conflict_do_nothing(), rows[start : start + 500])
     connection.execute(
-        _insert(connection, report_days).on_conflict_do_nothing(), {"day": day, "planned": now, "dry_run": dry_run}
+        insert(connection, report_days).on_conflict_do_nothing(), {"day": day, "planned": now, "dry_run": dry_run}
     )
 
 
 def insert_report(connection: Connection, planned: OutgoingReport) -> bool:
     """Note one report. Returns whether it is new."""
-    return bool(connection.execute(_insert(connection, reports).on_conflict_do_nothing(), _values(planned)).rowcount)
+    return bool(connection.execute(insert(connection, reports).on_conflict_do_nothing(), _values(planned)).rowcount)
 
 
 def first_planned(connection: Connection, kind: ReportKind) -> int | None:
@@ -178,7 +154,7 @@ def _values(report: OutgoingReport) -> dict[str, Any]:
     return {**values, "published": json.dumps(report.published), "why": report.why[:MAX_TEXT]}
 
 
-def _insert(connection: Connection, table: Any) -> Any:
+def insert(connection: Connection, table: Any) -> Any:
     return (sqlite if connection.dialect.name == "sqlite" else postgresql).insert(table)
 
 
@@ -284,93 +260,6 @@ def change_report(connection: Connection, identifier: str, now: int, **values: A
     if "why" in values:
         values["why"] = values["why"][:MAX_TEXT]
     connection.execute(update(reports).where(reports.c.id == identifier).values(changed=now, **values))
-
-
-def deliveries_of(connection: Connection, identifier: str) -> list[ReportDelivery]:
-    """Where a report goes."""
-    found = connection.execute(
-        select(deliveries).where(deliveries.c.report == identifier).order_by(deliveries.c.address)
-    )
-    return [_delivery(row) for row in found.mappings()]
-
-
-def _delivery(row: Any) -> ReportDelivery:
-    return ReportDelivery(**{**row, "state": ReportState(row["state"])})
-
-
-def replace_deliveries(
-    connection: Connection, identifier: str, gone: Iterable[str], added: Iterable[ReportDelivery]
-) -> None:
-    """Note where a report goes.
-
-    :param gone: the URIs about which more is known now.
-    """
-    for address in gone:
-        connection.execute(delete(deliveries).where(deliveries.c.report == identifier, deliveries.c.address == address))
-    rows = [{name: getattr(each, name) for name in each.__struct_fields__} for each in added]
-    if rows:
-        connection.execute(_insert(connection, deliveries).on_conflict_do_nothing(), rows)
-
-
-def change_delivery(connection: Connection, delivery: ReportDelivery) -> None:
-    """Write a delivery as it is now."""
-    values = {name: getattr(delivery, name) for name in delivery.__struct_fields__}
-    connection.execute(
-        update(deliveries)
-        .where(deliveries.c.report == delivery.report, deliveries.c.address == delivery.address)
-        .values({**values, "why": delivery.why[:MAX_TEXT]})
-    )
-
-
-def delivery_of(connection: Connection, token: str) -> ReportDelivery | None:
-    """The delivery that a bounce is about."""
-    row = connection.execute(select(deliveries).where(deliveries.c.token == token)).mappings().first()
-    return None if row is None else _delivery(row)
-
-
-_TAKEN = (ReportState.SENT, ReportState.WAITING, ReportState.BOUNCED)
-
-
-def taken_since(
-    connection: Connection,
-    since: int,
-    organization: str = "",
-    *,
-    kind: ReportKind = ReportKind.AGGREGATE,
-    states: Sequence[ReportState] = _TAKEN,
-) -> int:
-    """How many deliveries of a kind were sent, or wait for another try, since a time.
-
-    :param organization: of one organizational domain only.
-    :param states: other states that count.
-    """
-    conditions = [
-        deliveries.c.changed >= since,
-        deliveries.c.state.in_(states),
-        deliveries.c.organization != "",
-        reports.c.kind == kind,
-    ]
-    if organization:
-        conditions.append(deliveries.c.organization == organization)
-    of_kind = deliveries.join(reports, reports.c.id == deliveries.c.report)
-    return int(connection.execute(select(func.count()).select_from(of_kind).where(*conditions)).scalar() or 0)
-
-
-def taken_by_organization(connection: Connection, since: int, kind: ReportKind = ReportKind.AGGREGATE) -> Counter[str]:
-    """The same for all organizational domains at once."""
-    of_kind = deliveries.join(reports, reports.c.id == deliveries.c.report)
-    found = connection.execute(
-        select(deliveries.c.organization, func.count())
-        .select_from(of_kind)
-        .where(
-            deliveries.c.changed >= since,
-            deliveries.c.state.in_(_TAKEN),
-            deliveries.c.organization != "",
-            reports.c.kind == kind,
-        )
-        .group_by(deliveries.c.organization)
-    )
-    return Counter({organization: int(count) for organization, count in found})
 
 
 def only_failed(connection: Connection, domain: str, days: range) -> bool:

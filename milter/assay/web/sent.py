@@ -6,7 +6,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from itertools import islice
 
-from assay.store import incidents, outbox, reporting
+from assay.store import incidents, outbox, report_deliveries, reporting
 from assay.store.database import Database
 from assay.store.incidents import Incident
 from assay.store.outbox import DAY_SECONDS, Group, OutgoingReport, ReportKind, ReportState
@@ -164,7 +164,7 @@ def one_report(site: Site, query: WebQuery) -> WebPage:
             raise NotFoundError(
                 f"there is no such report; they are kept for {site.configuration.store.counts_days} days"
             )
-        deliveries = outbox.deliveries_of(connection, found.id)
+        deliveries = report_deliveries.deliveries_of(connection, found.id)
         _, record, _ = outbox.record_of(connection, found.published[0]) if found.published else ("", "", "")
         of_groups = found.published if found.kind is ReportKind.AGGREGATE else ()
         wanted = islice(outbox.groups(connection, found.day, of_groups), start, start + RECORDS + 1)
