@@ -8,10 +8,13 @@ import json
 import os
 import shutil
 import subprocess
+import time
+import tracemalloc
 from base64 import b64encode
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from threading import Event
 from typing import Any
 
 import pytest
@@ -318,6 +321,31 @@ def test_a_run_waits_for_another_one(directory: Directory) -> None:
     assert run(directory, dns, NOW).ring == other.result().ring
 
 
+def test_of_two_first_runs_one_makes_the_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The second must not replace the states by empty ones."""
+    directory, save, pause = Directory(tmp_path / "example.org"), Directory.save, Event()
+    arrived = Event()
+
+    def slow_save(self: Directory, ring: Any) -> None:
+        if not ring.keys:
+            arrived.set()
+            assert pause.wait(20)
+        save(self, ring)
+
+    monkeypatch.setattr(Directory, "save", slow_save)
+    with ThreadPoolExecutor(2) as pool:
+        first = pool.submit(directory.begin, DOMAIN)
+        assert arrived.wait(20)
+        second = pool.submit(directory.begin, DOMAIN)
+        with pytest.raises(TimeoutError):
+            second.result(0.3)
+        pause.set()
+        first.result(20)
+        made = run(directory, Dns(), NOW).ring
+        second.result(20)
+    assert directory.load() == made
+
+
 def test_a_key_that_does_not_prove_itself_is_not_listed(directory: Directory, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("assay.keyring.run.dkim.prove", lambda *_: "the record is that of another key")
     report = run(directory, Dns(), NOW)
@@ -497,6 +525,37 @@ class TestCommand:
         monkeypatch.setattr("assay.keyring.publisher._SECONDS", 0.2)
         with pytest.raises(PublishError, match=r"not finished after 0\.2 s"):
             CommandPublisher(["/bin/sh", "-c", "sleep 5"], 60).publish("a.example", "x")
+
+    def test_what_a_program_starts_ends_with_it_if_it_does_not_end(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr("assay.keyring.publisher._SECONDS", 0.5)
+        os.mkfifo(tmp_path / "fifo")
+        held = os.open(tmp_path / "fifo", os.O_RDONLY | os.O_NONBLOCK)
+        script = f"exec 9>{tmp_path}/fifo; sleep 60; echo"
+        with pytest.raises(PublishError, match="not finished"):
+            CommandPublisher(["/bin/sh", "-c", script], 60).publish("a.example", "x")
+        os.set_blocking(held, True)
+        assert os.read(held, 1) == b"", "the sleep has gone too, so nobody has the other end"
+        os.close(held)
+
+    def test_what_a_program_leaves_in_the_background_is_not_waited_for(self) -> None:
+        began = time.monotonic()
+        assert CommandPublisher(["/bin/sh", "-c", "sleep 20 & echo done"], 60).publish("a.example", "x")
+        with pytest.raises(PublishError, match="exit code 1: no zone"):
+            CommandPublisher(["/bin/sh", "-c", "sleep 20 & echo no zone; exit 1"], 60).publish("a.example", "x")
+        assert time.monotonic() - began < 15
+
+    def test_a_program_that_prints_without_end_takes_no_memory(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr("assay.keyring.publisher._SECONDS", 1.0)
+        tracemalloc.start()
+        try:
+            with pytest.raises(PublishError, match="not finished"):
+                CommandPublisher(["/usr/bin/yes"], 60).publish("a.example", "x")
+            _, peak = tracemalloc.get_traced_memory()
+        finally:
+            tracemalloc.stop()
+        assert peak < 4 << 20
 
 
 class TestForeign:

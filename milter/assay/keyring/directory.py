@@ -11,7 +11,7 @@ from __future__ import annotations
 import fcntl
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 import msgspec
@@ -121,35 +121,35 @@ class Directory:
     @contextmanager
     def locked(self) -> Iterator[None]:
         """Keep other runs out: two timers, or a timer and an operator. Waits for the other run."""
-        try:
-            descriptor = os.open(self.path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-        except FileNotFoundError as error:
-            raise self._missing() from error
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX)
+        with ExitStack() as stack:
+            try:
+                stack.enter_context(_locked(self.path))
+            except FileNotFoundError as error:
+                raise self._missing() from error
             yield
-        finally:
-            os.close(descriptor)
 
     def begin(self, domain: Domain) -> None:
-        """Make the directory and an empty state file for a domain that has none."""
+        """Make the directory and an empty state file for a domain that has none. Of two runs, one does."""
         if self.state.exists():
             return
         folder = self.path.parent
-        if not self.path.exists():
+        with ExitStack() as stack:
             try:
                 status = folder.stat()
+                stack.enter_context(_locked(folder))
             except OSError as error:
                 raise KeyringError(
                     f"{folder}: {error.strerror}; make it for the daemon: install -d -m 0750 -o USER -g GROUP {folder}"
                 ) from error
-            unfinished = folder / f"{files.UNFINISHED}{self.path.name}"
-            unfinished.mkdir(mode=0o700, exist_ok=True)
-            if os.geteuid() == 0:
-                os.chown(unfinished, status.st_uid, status.st_gid)
-            unfinished.chmod(status.st_mode & 0o750)
-            os.rename(unfinished, self.path)
-        self.save(KeyRing(domain.name))
+            if not self.path.exists():
+                unfinished = folder / f"{files.UNFINISHED}{self.path.name}"
+                unfinished.mkdir(mode=0o700, exist_ok=True)
+                if os.geteuid() == 0:
+                    os.chown(unfinished, status.st_uid, status.st_gid)
+                unfinished.chmod(status.st_mode & 0o750)
+                os.rename(unfinished, self.path)
+            if not self.state.exists():
+                self.save(KeyRing(domain.name))
 
     def _missing(self) -> KeyringError:
         return KeyringError(f"{self.state}: no such file; make keys with: assay keys create {self.path.name}")
@@ -166,6 +166,17 @@ class Directory:
             raise KeyringError(f"{self.state}: {ring.domain!r} is not a domain: {error}") from error
         except ValueError as error:
             raise KeyringError(f"{self.state}: {error}") from error
+
+
+@contextmanager
+def _locked(folder: Path) -> Iterator[None]:
+    """Hold a directory, as soon as no other run does."""
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(descriptor)
 
 
 def directories(above: Path) -> tuple[Directory, ...]:

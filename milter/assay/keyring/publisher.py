@@ -3,9 +3,13 @@
 
 from __future__ import annotations
 
+import os
+import selectors
+import signal
 import subprocess
+import time
 from collections.abc import Sequence
-from typing import Protocol
+from typing import IO, Protocol, cast
 
 from assay.model.printable import escaped
 from assay.protocol import dkim
@@ -13,6 +17,8 @@ from assay.resolver.update import UpdateError, Updater
 
 _SECONDS = 120.0  # our choice: a provider's interface may take a minute
 _MAX_SHOWN = 200  # characters of what a command prints
+_KEPT_OCTETS = 4096  # of what a command prints, the last ones; our choice
+_PIPE_OCTETS = 1 << 20  # what a pipe can hold at most, by pipe(7)
 
 
 class PublishError(Exception):
@@ -63,21 +69,14 @@ class CommandPublisher:
     def _run(self, verb: str, name: str, record: str) -> bool:
         program = self._command[0]
         try:
-            ended = subprocess.run(
-                [*self._command, verb, name, str(self._ttl), record],
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.PIPE,
-                stderr=subprocess.STDOUT,
-                timeout=_SECONDS,
-                check=False,
-            )
-        except subprocess.TimeoutExpired as error:
+            code, printed = _run_to_its_end([*self._command, verb, name, str(self._ttl), record])
+        except TimeoutError as error:
             raise PublishError(f"{program} {verb} {name}: not finished after {_SECONDS:g} s") from error
         except OSError as error:
             raise PublishError(f"{program}: cannot be run: {error.strerror}") from error
-        if ended.returncode:
-            lines = ended.stdout.decode("utf-8", "replace").strip().splitlines() or ["no output"]
-            how = f"exit code {ended.returncode}" if ended.returncode > 0 else f"signal {-ended.returncode}"
+        if code:
+            lines = printed.decode("utf-8", "replace").strip().splitlines() or ["no output"]
+            how = f"exit code {code}" if code > 0 else f"signal {-code}"
             raise PublishError(f"{program} {verb} {name}: {how}: {escaped(lines[-1][:_MAX_SHOWN])}")
         return True
 
@@ -104,3 +103,45 @@ class UpdatePublisher:
         except UpdateError as error:
             raise PublishError(str(error)) from error
         return True
+
+
+def _run_to_its_end(command: Sequence[str]) -> tuple[int, bytes]:
+    """Run a program; its exit code as `subprocess` has it, and the end of what it printed.
+
+    What it leaves in the background keeps its output open, so the end of the program counts and not that of its output.
+
+    :raises TimeoutError: it did not end. It is killed, with all that it has started.
+    :raises OSError: it cannot be run.
+    """
+    deadline = time.monotonic() + _SECONDS
+    with (
+        subprocess.Popen(
+            command,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        ) as process,
+        selectors.DefaultSelector() as selector,
+    ):
+        output = cast(IO[bytes], process.stdout).fileno()
+        end = os.pidfd_open(process.pid)
+        try:
+            selector.register(output, selectors.EVENT_READ)
+            selector.register(end, selectors.EVENT_READ)
+            printed = b""
+            while True:
+                ready = {key.fd for key, _ in selector.select(max(0.0, deadline - time.monotonic()))}
+                if output in ready:
+                    chunk = os.read(output, _PIPE_OCTETS)
+                    printed = (printed + chunk)[-_KEPT_OCTETS:]
+                    if not chunk:
+                        selector.unregister(output)
+                if end in ready:
+                    return process.wait(), printed
+                if time.monotonic() >= deadline:
+                    raise TimeoutError
+        finally:
+            os.close(end)
+            if process.returncode is None:
+                os.killpg(process.pid, signal.SIGKILL)
