@@ -224,7 +224,7 @@ def test_a_directory_that_is_missing_is_named_and_mail_goes_on(
         submit(daemon, range(5))
         daemon.wait_for_log(f"store.directory: {tmp_path}/store")
         assert "No such file or directory; create the directory, writable for the daemon's user" in daemon.log()
-    assert "store: 5 results are lost: no recorder took them before the end" in daemon.log()
+    assert f"store: 5 results are lost: {tmp_path}/store/spool: No such file or directory" in daemon.log()
 
 
 def test_a_worker_hands_over_its_last_rows_before_it_ends(monkeypatch: pytest.MonkeyPatch) -> None:

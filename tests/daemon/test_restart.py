@@ -27,7 +27,8 @@ PROMPT_SECONDS = 5.0  # for the main process to end; a silent client may stay fo
 @pytest.fixture(params=["unix", "inet", "inet6"])
 def daemon(tmp_path: Path, request: pytest.FixtureRequest, free_port: int) -> Iterator[Activated]:
     where = {"unix": f"unix:{tmp_path}/s", "inet": f"inet:{free_port}@127.0.0.1", "inet6": f"inet6:{free_port}@::1"}
-    with Activated(tmp_path, ROWS, socket=where[request.param], milter={"socket": "unix:/nowhere/s"}) as one:
+    milter = {"socket": "unix:/nowhere/s", "drain_seconds": 120.0}  # a session has to outlive a slow start
+    with Activated(tmp_path, ROWS, socket=where[request.param], milter=milter) as one:
         yield one
 
 

@@ -16,7 +16,7 @@ import os
 import select
 import signal
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from dataclasses import field as attribute
 from enum import Enum
@@ -84,7 +84,7 @@ class Kind(Struct, frozen=True):
         the old one has ended, so that it may hold a port or file exclusively. Helpers end after the last process that
         serves mail, which may need them, and do not inherit the listening socket.
     :ivar lingers: a helper that workers need to their end. If the socket is lent and they outlive the supervisor, so
-        does it.
+        does it. When the daemon ends, another is started though its predecessor of an older configuration drains.
     """
 
     name: str
@@ -146,6 +146,18 @@ class Child:
         """Kill it."""
         with contextlib.suppress(OSError):  # it runs as another user, or has been reaped
             os.kill(self.pid, signal.SIGKILL)
+
+
+def wait_for_killed(pids: Iterable[int], seconds: float) -> None:
+    """Wait until children that were killed have ended, and what they held is free.
+
+    :param seconds: how long at most.
+    """
+    deadline = time.monotonic() + seconds
+    for pid in pids:
+        with contextlib.suppress(ChildProcessError):  # it has been reaped
+            while os.waitpid(pid, os.WNOHANG) == (0, 0) and time.monotonic() < deadline:
+                time.sleep(seconds / 100)
 
 
 @dataclass(slots=True)

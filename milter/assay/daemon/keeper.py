@@ -12,10 +12,11 @@ from assay.daemon.seldom import Seldom
 from assay.log import Log
 from assay.metrics.page import name_of
 from assay.session import Settings, Verdict
-from assay.store.channel import RowChannel, Sender
+from assay.store.channel import RowChannel
 from assay.store.from_verdict import Keeping, message_row
 from assay.store.incident_from_verdict import with_incident
 from assay.store.rows import encode
+from assay.store.stand_in import NotTakenError, StandIn
 
 _LAST_SECONDS = 2.0
 _PAUSE_SECONDS = 0.02  # between two looks whether the recorder takes rows
@@ -24,11 +25,14 @@ _PAUSE_SECONDS = 0.02  # between two looks whether the recorder takes rows
 class Keeper:
     """Hands verdicts over. Any thread may call it."""
 
-    def __init__(self, sender: Sender, keeping: Keeping, log: Log) -> None:
-        self._sender = sender
+    def __init__(self, channel: RowChannel, stand_in: StandIn, keeping: Keeping, log: Log) -> None:
+        self._channel = channel
+        self._stand_in = stand_in
+        self._sender = channel.sender()
         self._keeping = keeping
         self._log = log
         self._seldom = Seldom()
+        self._ended = False
         self._failed = 0  # verdicts that could not be made into rows
 
     def keep(self, verdict: Verdict, now: float, waits: Mapping[str, float]) -> None:
@@ -52,16 +56,34 @@ class Keeper:
 
     def tick(self, copies: Copies) -> None:
         """Offer again what the recorder did not take, and count. Call it once a second."""
-        self._sender.flush()
+        if not self._ended:
+            self._flush()
         copies.copy(name_of("store_rows", "lost"), self._sender.lost + self._failed)
 
     def end(self) -> None:
-        """Hand over what is left, for a few seconds at most. Call it once, when no verdict follows."""
+        """Hand over what is left, for a few seconds at most. Call it once, just before the process ends:
+        a verdict that comes after it is not given."""
         deadline = time.monotonic() + _LAST_SECONDS
-        while not self._sender.flush() and time.monotonic() < deadline:
+        while not self._flush() and time.monotonic() < deadline:
             time.sleep(_PAUSE_SECONDS)
-        if self._sender.waiting:
-            self._log.error(f"store: {self._sender.waiting} results are lost: the recorder took nothing before the end")
+        self._ended = True
+        if lost := self._sender.end():
+            self._log.error(f"store: {lost} results are lost: the recorder took nothing before the end")
+        if loss := self._stand_in.settle(_LAST_SECONDS):
+            self._log.error(f"store: {loss}")
+
+    def _flush(self) -> bool:
+        """Offer again what waits, and if nobody will ever start a recorder, take it as one.
+
+        :returns: whether nothing waits in this process.
+        """
+        if self._channel.orphaned:
+            try:
+                self._stand_in.read()
+            except NotTakenError as error:
+                if self._seldom.due(time.monotonic()):
+                    self._log.error(f"store: {error}; results wait with the workers")
+        return self._sender.flush()
 
 
 def keeper_of(configuration: Configuration, settings: Settings, channel: RowChannel, log: Log) -> Keeper | None:
@@ -73,4 +95,9 @@ def keeper_of(configuration: Configuration, settings: Settings, channel: RowChan
     host = settings.authserv_id or settings.fallback_authserv_id
     failure = configuration.reports.failure
     octets = failure.max_header_octets if failure.enabled else 0
-    return Keeper(channel.sender(), Keeping(host, section.addresses, section.subjects, reports, octets), log)
+    return Keeper(
+        channel,
+        StandIn(channel, section.directory, section.spool_octets),
+        Keeping(host, section.addresses, section.subjects, reports, octets),
+        log,
+    )

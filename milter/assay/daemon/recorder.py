@@ -29,6 +29,7 @@ from assay.store.spool import Spool, SpoolFullError, take
 _PAUSE_SECONDS = 0.02  # between two looks under load, so that rows are taken by the dozen
 _IDLE_SECONDS = 1.0
 _FULL_SECONDS = 0.5  # between attempts while the disk takes nothing
+_LAST_SECONDS = 30.0  # for such a disk, when nobody but us has the rows
 _ADOPT_SECONDS = 60.0
 _REMIND_SECONDS = 600.0
 
@@ -79,6 +80,7 @@ def run(tether: Tether, configuration: Configuration, channel: RowChannel, log: 
     drain = _Drain(tether, publish)
     tether.ready()
     intake.run(drain)
+    receiver.close()
     for destination in destinations:
         destination.end()
     publish()
@@ -146,20 +148,33 @@ class Intake:
         self._receiver = receiver
         self._spool = spool
         self._log = log
+        self._fault = ""  # why the disk did not take a row last
         self._remind_at = 0.0
         self._adopt_at = 0.0
 
     def run(self, drain: _Drain) -> None:
         """Take rows until the order to drain, and then what is left."""
         while True:
-            last = drain.ordered.is_set() and not drain.alone  # before the look: a row that comes after it stays
+            # Before the look: a row that comes after it stays.
+            ended = self._receiver.ended
+            last = ended or (drain.ordered.is_set() and not drain.alone)
             if self._take_all():
                 time.sleep(_PAUSE_SECONDS)
                 continue
-            if self._receiver.ended or last:
-                return
+            if last:
+                break
             self._adopt()
             self._receiver.wait(_IDLE_SECONDS)
+        if ended:
+            self._take_last()
+
+    def _take_last(self) -> None:
+        """Wait a while for a disk that takes nothing: no other process is left for these rows."""
+        deadline = time.monotonic() + _LAST_SECONDS
+        while self._receiver.look() is not None and time.monotonic() < deadline:
+            self._take_all()
+        if lost := self._receiver.discard():
+            self._log.error(f"store: {lost} results are lost: {self._fault}")
 
     def _take_all(self) -> int:
         """Take what is there. Returns how many rows that were."""
@@ -172,7 +187,8 @@ class Intake:
                 self.dropped += 1
                 self._remind(f"{self._spool.directory} has reached store.spool_octets; the newest results are dropped")
             except OSError as error:  # the rows stay in the socket, and then with the workers
-                self._remind(f"{self._spool.directory}: {error.strerror}; results wait with the workers")
+                self._fault = f"{self._spool.directory}: {error.strerror}"
+                self._remind(f"{self._fault}; results wait with the workers")
                 time.sleep(_FULL_SECONDS)
                 return taken
             self._receiver.take()

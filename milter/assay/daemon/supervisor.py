@@ -19,13 +19,14 @@ from dataclasses import dataclass, field
 
 from assay.config import ConfigError, Configuration
 from assay.daemon import kinds
-from assay.daemon.child import BackOff, Child, Kind, Tether
+from assay.daemon.child import BackOff, Child, Kind, Tether, wait_for_killed
 from assay.daemon.listener import Listener
 from assay.daemon.meter import DaemonMeter
 from assay.daemon.notify import Manager
 from assay.daemon.pulse import HANGS, LOOK, Pulse
 from assay.log import Log
 from assay.store.channel import RowChannel
+from assay.store.stand_in import StandIn
 
 _SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGCHLD)
 _STOPS = (signal.SIGTERM, signal.SIGINT)  # counted: a second one means end at once
@@ -33,6 +34,8 @@ _START_SECONDS = 30.0  # how long a worker may take to start; it needs less than
 _GRACE_SECONDS = 5.0  # beyond drain_seconds, before a child that should have ended is killed
 _LOG_SECONDS = 1.0  # between attempts to write what waits for a reader of the log
 _LAST_LINES_SECONDS = 1.0  # at most, for lines that nobody has read at the end
+_LAST_ROWS_SECONDS = 1.0  # at most, for results that a recorder takes at this moment
+_KILLED_SECONDS = 1.0  # at most, for children to end
 _PAUSE_SECONDS = 1.0  # after a system error in the loop itself
 
 
@@ -79,14 +82,16 @@ class Supervisor:
             return self._loop(wake)
         finally:
             self._kill_all()
+            wait_for_killed(self._children, _KILLED_SECONDS)
             for number, handler in handlers.items():
                 signal.signal(number, handler)
             signal.set_wakeup_fd(previous)
             os.close(wake)
             os.close(wake_end)
             self.listener.remove()
-            if not self.listener.lent and (left := self._channel.discard()):
-                self.log.error(f"store: {left} results are lost: no recorder took them before the end")
+            section = self.configuration.store
+            if loss := StandIn(self._channel, section.directory, section.spool_octets).settle(_LAST_ROWS_SECONDS):
+                self.log.error(f"store: {loss}")
             self.log.flush(_LAST_LINES_SECONDS)
 
     def _loop(self, wake: int) -> int:
@@ -189,9 +194,12 @@ class Supervisor:
             del self._children[child.pid]
 
     def _start_what_lingers(self) -> None:
-        """Start helpers that are missing, wait or not: what the workers have for them would be lost with us."""
+        """Start helpers that are missing, wait or not, and whether or not a predecessor still drains: it does not take
+        what workers send it from here on."""
         for kind in self._kinds:
-            if kind.lingers and self._missing(kind):
+            if kind.lingers and not any(
+                child.kind is kind and not child.draining_until for child in self._children.values()
+            ):
                 with contextlib.suppress(OSError):  # no process left: nobody can do anything about it
                     self._spawn(kind)
 

@@ -3,7 +3,8 @@
 
 The supervisor makes the pair before its first fork and keeps it. What a worker has sent waits in the kernel, so neither
 the death of the worker nor that of the recorder loses it. The recorder looks at a row, writes it to its spool, and only
-then takes it from the socket.
+then takes it from the socket. Whoever reads has a lock on the socket, which ends with its process, so that workers that
+have outlived the supervisor see when nobody reads any more (`assay.store.stand_in`).
 
 A worker never waits: what the socket does not take is kept in memory up to a bound, and offered again with the next row
 and once a second. Beyond the bound rows are lost and counted.
@@ -12,6 +13,8 @@ and once a second. Beyond the bound rows are lost and counted.
 from __future__ import annotations
 
 import contextlib
+import fcntl
+import os
 import select
 import socket
 import threading
@@ -29,6 +32,7 @@ class RowChannel:
 
     def __init__(self) -> None:
         """:raises OSError: no descriptor left."""
+        self._maker = os.getpid()
         self._receiving, self._sending = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         self._sending.setblocking(False)
         self._receiving.setblocking(False)
@@ -38,24 +42,41 @@ class RowChannel:
 
     def sender(self) -> Sender:
         """The end of a worker. Call it in its process."""
-        self._receiving.close()
         return Sender(self._sending)
 
     def receiver(self) -> Receiver:
-        """The end of the recorder. Call it in its process."""
+        """The end of the recorder. Call it in its process. If another process still reads, wait for its end."""
         self._sending.close()
+        fcntl.lockf(self._receiving, fcntl.LOCK_EX)
         return Receiver(self._receiving)
 
-    def discard(self) -> int:
-        """Take what nobody will take any more. Call it in the process that made the pair, when all others have ended.
+    def unread(self) -> Receiver | None:
+        """The end of the recorder, for a process that has both ends; None if another process reads."""
+        try:
+            fcntl.lockf(self._receiving, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            return None
+        return Receiver(self._receiving)
 
-        :returns: how many rows that were.
+    @property
+    def orphaned(self) -> bool:
+        """Whether the process that made the pair, and would start another recorder, has ended. For its children."""
+        return os.getppid() != self._maker
+
+    def end_sending(self) -> bool:
+        """Close the sending end in this process.
+
+        :returns: whether no other process has it.
         """
-        receiver, count = Receiver(self._receiving), 0
-        while receiver.look() is not None:
-            receiver.take()
-            count += 1
-        return count
+        self._sending.close()
+        return _nobody_sends(self._receiving)
+
+    def waits(self) -> bool:
+        """Whether a row waits. For a process that may not read."""
+        try:
+            return bool(self._receiving.recv(1, socket.MSG_PEEK))
+        except BlockingIOError:
+            return False
 
     def close(self) -> None:
         """Close both ends here, in a process that needs neither: whoever receives sees when all senders have ended."""
@@ -104,6 +125,16 @@ class Sender:
             self._flush()
             return not self._queue
 
+    def end(self) -> int:
+        """Send no more. Who calls `send` or `flush` from here on waits for the end of the process, which has to come
+        soon: a message without a row gets no reply, so that the MTA offers it again.
+
+        :returns: how many rows are lost.
+        """
+        self._lock.acquire()
+        self.lost += len(self._queue)
+        return len(self._queue)
+
     def _flush(self) -> None:
         while self._queue and self._offer(self._queue[0]):
             self._octets -= len(self._queue.popleft())
@@ -113,7 +144,7 @@ class Sender:
             self._socket.send(row)
         except BlockingIOError:
             return False
-        except OSError:  # longer than the socket takes, or nobody will ever receive it
+        except OSError:  # longer than the socket takes
             self.lost += 1
             return True
         self.sent += 1
@@ -126,7 +157,11 @@ class Receiver:
     def __init__(self, receiving: socket.socket) -> None:
         self._socket = receiving
         self._buffer = bytearray(MAX_ROW_OCTETS)
-        self.ended = False  #: all senders have ended
+
+    @property
+    def ended(self) -> bool:
+        """Whether all senders have ended. Rows may still wait; what is looked for after this is all there is."""
+        return _nobody_sends(self._socket)
 
     def fileno(self) -> int:
         """For select(2)."""
@@ -142,9 +177,29 @@ class Receiver:
             length = self._socket.recv_into(self._buffer, 0, socket.MSG_PEEK)
         except BlockingIOError:
             return None
-        self.ended = not length
         return bytes(memoryview(self._buffer)[:length]) if length else None
 
     def take(self) -> None:
         """Remove the row that `look` has shown."""
         self._socket.recv(1)
+
+    def discard(self) -> int:
+        """Take all that waits.
+
+        :returns: how many rows that were.
+        """
+        count = 0
+        while self.look() is not None:
+            self.take()
+            count += 1
+        return count
+
+    def close(self) -> None:
+        """Let another process read."""
+        self._socket.close()
+
+
+def _nobody_sends(receiving: socket.socket) -> bool:
+    look = select.poll()
+    look.register(receiving, 0)  # a hang-up is always reported
+    return bool(look.poll(0))
