@@ -13,9 +13,10 @@ from cryptography.exceptions import UnsupportedAlgorithm
 from assay.daemon.journal import Journal, message_fields
 from assay.log import Level, Log, pairs
 from assay.model.edits import edited
-from assay.model.message import split_message
+from assay.model.message import HeaderField, split_message
 from assay.protocol import dkim
 from assay.session import Verdict
+from assay.session.fields import MAX_HEADER_FIELDS, MAX_HEADER_OCTETS, Fields
 from signing import DOMAIN, SELECTOR, ed25519_key, evaluate, pem, record, rsa_key
 from talking import deliver
 from zone import Zone
@@ -136,6 +137,79 @@ def test_a_message_that_cannot_be_signed(keys: Path, on_error: str, monkeypatch:
     assert verdict.action == on_error
     assert (verdict.reply is not None) == (on_error == "tempfail")
     assert 'sign=none why="example.org: the key does not work"' in line(verdict)
+
+
+FLOOD = b"X: y\r\n" * (MAX_HEADER_FIELDS + 1)
+
+
+class TestHeaderBeyondItsBounds:
+    """It cannot be signed, and mail of a domain with p=reject is lost without a signature."""
+
+    @pytest.mark.parametrize(
+        "octets",
+        [
+            pytest.param(FLOOD + MESSAGE, id="author below the bound"),
+            pytest.param(MESSAGE.replace(b"\r\n\r\n", b"\r\n" + FLOOD + b"\r\n"), id="author above the bound"),
+            pytest.param(b"X: " + b"y" * MAX_HEADER_OCTETS + b"\r\n" + MESSAGE, id="octets"),
+        ],
+    )
+    @pytest.mark.parametrize("on_error", ["tempfail", "accept"])
+    def test_mail_that_should_be_signed_follows_on_error(self, keys: Path, octets: bytes, on_error: str) -> None:
+        sections = sign(keys)
+        sections["sign"]["on_error"] = on_error
+        verdict = outcome(sections, octets)
+        assert verdict.action == on_error
+        assert verdict.edits == ()
+        assert sign_as(verdict) == (f"none header longer than {MAX_HEADER_OCTETS} octets or {MAX_HEADER_FIELDS} fields")
+
+    @pytest.mark.parametrize(
+        ("author", "said"),
+        [
+            (b"joe@example.net", "none author domain example.net is in no table"),
+            (b"joe@example.org\r\nFrom: joe@example.com", "none 2 author domains in 2 From fields"),
+        ],
+        ids=["another domain", "no single author"],
+    )
+    def test_mail_that_nothing_signs_goes_on(self, keys: Path, author: bytes, said: str) -> None:
+        verdict = outcome(sign(keys), FLOOD + MESSAGE.replace(b"joe@example.org", author))
+        assert verdict.action == "accept"
+        assert sign_as(verdict).startswith(said)
+
+    def test_a_rule_that_leaves_mail_unsigned_is_followed(self, keys: Path) -> None:
+        rule = {"name": "probe", "when": 'mail_from.authenticated == "probe"', "sign": False}
+        verdict = outcome(sign(keys) | {"rule": [rule]}, FLOOD + MESSAGE, authenticated="probe")
+        assert (verdict.action, sign_as(verdict)) == ("accept", "none rule probe")
+
+    def test_what_is_kept_of_it_is_bounded(self) -> None:
+        fields = Fields(None)
+        for field in split_message(FLOOD + b"\r\n")[0]:
+            fields.add(field)
+        for _ in range(100):
+            fields.add(HeaderField(b"From", b" joe@example.org"))
+        assert len(fields.complete().fields) == 2
+
+    def test_a_dry_run_says_so(self, keys: Path) -> None:
+        verdict = outcome(sign(keys) | {"milter": {"dry_run": True}}, FLOOD + MESSAGE)
+        assert (verdict.action, verdict.edits) == ("accept", ())
+        assert "none header longer than" in sign_as(verdict)
+
+
+def test_what_can_sign_does_if_another_cannot(keys: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    real = dkim.sign
+
+    def fail(*arguments: Any, **options: Any) -> Any:
+        if arguments[2].name == "example.net":
+            raise dkim.SigningError("the key does not work")
+        return real(*arguments, **options)
+
+    monkeypatch.setattr(dkim, "sign", fail)
+    for on_error, action, said in (
+        ("accept", "accept", "example.org/sel example.net: the key does not work"),
+        ("tempfail", "tempfail", "none example.net: the key does not work"),
+    ):
+        sections = with_table(keys, "*@example.org org\n*@example.net net\n", mail_from=True, on_error=on_error)
+        verdict = outcome(sections, mail_from="<bounce@example.net>")
+        assert (verdict.action, sign_as(verdict)) == (action, said)
 
 
 def sign_as(verdict: Verdict) -> str:

@@ -93,16 +93,6 @@ def test_our_own_mail_through_a_relay_goes_to_the_other_strand(monkeypatch: Any)
     assert seen == [Header((received, *header))], "with the fields above the one that told"
 
 
-def test_a_message_of_ours_that_is_too_long_is_not_refused_and_not_signed(monkeypatch: Any) -> None:
-    monkeypatch.setattr("assay.session.fields.MAX_HEADER_FIELDS", 1)
-    one = transaction("10.0.0.1")
-    feed(one, MESSAGE)
-    verdict = one.end_of_message(queue_id="4A", now=NOW, draw=0.0)
-    assert verdict.signed is not None
-    assert "header longer than" in verdict.signed.why
-    assert not verdict.action.refuses
-
-
 def test_the_judging_strand_verifies_what_arrived() -> None:
     one = transaction("192.0.2.1")
     feed(one, sign_rsa(MESSAGE))

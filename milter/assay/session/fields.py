@@ -20,6 +20,11 @@ MAX_TRACE_FIELDS = 100
 #: file), so ten thousand of them, which take 150 KB, keep it busy for minutes.
 MAX_FORGED = 1000
 
+#: Fields by which mail of ours finds its signatory: they are kept beyond the bounds, the first two of each name, since
+#: two already say that the author is not clear.
+_OF_SIGNATORIES = frozenset((b"from", b"sender"))
+_MAX_OF_SIGNATORIES = 2
+
 #: Fields that only we may write in our own name.
 _OURS = frozenset((b"authentication-results", b"received-spf"))
 
@@ -43,7 +48,8 @@ class Fields:
     """Collects the fields of one header.
 
     `forged` are (name, occurrence) of the fields that claim to be ours, from the top. `flood` is why a judged
-    message is refused, and `flood_of_forgeries` why any message is; after either, no more is kept.
+    message is refused and one of ours not signed, and `flood_of_forgeries` why any message is refused. After either,
+    only what names the author of mail of ours is kept.
     """
 
     __slots__ = ("_fields", "_forgeries", "_occurrences", "_octets", "flood", "flood_of_forgeries", "forged")
@@ -63,14 +69,22 @@ class Fields:
         if field.key in _OURS and self._forgeries is not None and self.flood_of_forgeries is None:
             self._note_forged(field, self._forgeries)
         if self.flood is not None:
+            self._keep_author(field)
             return False
         self._octets += len(field.name) + len(field.value) + 3
         if self._octets > MAX_HEADER_OCTETS or len(self._fields) >= MAX_HEADER_FIELDS:
             self.flood = _FLOOD_OF_HEADER
-            self._fields = []
+            kept, self._fields = self._fields, []
+            for each in (*kept, field):
+                self._keep_author(each)
             return False
         self._fields.append(field)
         return True
+
+    def _keep_author(self, field: HeaderField) -> None:
+        """Of a header beyond its bounds, keep the field only if it names the author."""
+        if field.key in _OF_SIGNATORIES and sum(each.key == field.key for each in self._fields) < _MAX_OF_SIGNATORIES:
+            self._fields.append(field)
 
     def _note_forged(self, field: HeaderField, forgeries: trace.Forgeries) -> None:
         """Note a field that claims to be ours, by its position among the fields of its name."""
@@ -83,7 +97,7 @@ class Fields:
                 self._fields = []
 
     def complete(self) -> Header:
-        """All fields that were kept; none if there were too many."""
+        """All fields that were kept; if there were too many, those that name the author."""
         header = Header(tuple(self._fields))
         self._fields = []
         return header

@@ -22,8 +22,8 @@ class Signed(Struct, frozen=True):
     """The signatures of one message, or why it has none.
 
     `edits` insert them, the uppermost last. `signers` are the domain and the selectors of each signatory. `on_error` is
-    what to do with a message that should have been signed and could not be; None for any other. `by` is the key of the
-    configuration that says so. `decision` is what the rules said.
+    what to do with a message that a signatory should have signed and could not; None for any other. `by` is the key of
+    the configuration that says so. `decision` is what the rules said.
     """
 
     edits: tuple[Insert, ...] = ()
@@ -44,7 +44,7 @@ class Signed(Struct, frozen=True):
 class Outgoing:
     """Chooses what signs once the header is complete, and signs after all other edits."""
 
-    __slots__ = ("_chosen", "_client", "_decision", "_envelope", "_hazards", "_publications", "_signing")
+    __slots__ = ("_chosen", "_client", "_decision", "_envelope", "_hazards", "_hindrance", "_publications", "_signing")
 
     def __init__(
         self, signing: Signing, client: Client, envelope: Envelope, publications: Publications | None = None
@@ -60,6 +60,7 @@ class Outgoing:
         self._chosen = Chosen(why="no header")
         self._decision = NO_RULE
         self._hazards = dkim.BodyHazards()
+        self._hindrance = ""
 
     def header_complete(self, header: Header, decision: SignDecision = NO_RULE) -> list[dkim.BodyHashSpec]:
         """All fields are there.
@@ -69,7 +70,7 @@ class Outgoing:
         """
         self._decision = decision
         if decision.sign is False:
-            self.give_up(decision.by)
+            self._chosen = Chosen(why=decision.by)
         else:
             domain = decision.sign if isinstance(decision.sign, Domain) else None
             self._chosen = self._signing.choose(header, self._client, self._envelope, domain=domain)
@@ -83,14 +84,16 @@ class Outgoing:
         if self._chosen.signatories:
             self._hazards.update(chunk)
 
-    def give_up(self, why: str) -> None:
-        """Do not sign."""
-        self._chosen = Chosen(why=why)
+    def hinder(self, why: str) -> None:
+        """Nothing can sign the message, whatever was chosen."""
+        self._hindrance = why
 
     def in_dry_run(self) -> Signed:
         """What would sign the message."""
         if not self._chosen.signatories:
             return Signed(why=self._chosen.why, decision=self._decision)
+        if self._hindrance:
+            return self._failed(self._hindrance)
         would = Signed(signers=tuple(map(_signer, self._chosen.signatories)))
         return Signed(why=f"dry run, would sign as {would.word}", decision=self._decision)
 
@@ -101,8 +104,11 @@ class Outgoing:
         :param hashes: made for the specs that `header_complete` returned, and fed with the whole body.
         :param now: Unix time in seconds, for t= and x=.
         """
+        if self._hindrance and self._chosen.signatories:
+            return self._failed(self._hindrance)
         edits: list[Insert] = []
         signers = []
+        faults = []
         for signatory in reversed(self._chosen.signatories):  # the author's end up on top: DMARC needs them
             signatory = self._with_published_keys(signatory, now)
             if not signatory.keys:
@@ -119,15 +125,24 @@ class Outgoing:
                     now=now,
                 )
             except dkim.SigningError as error:
-                return Signed(
-                    why=f"{signatory.domain}: {error}", on_error=self._signing.on_error, decision=self._decision
-                )
+                faults.append(f"{signatory.domain}: {error}")
+                if self._signing.on_error is OnSignError.TEMPFAIL:
+                    return self._failed(faults[-1])
+                continue  # a signature of the others is better than none
             edits += (Insert("DKIM-Signature", field.value.decode().removeprefix(" ")) for field in reversed(fields))
             signers.append(_signer(signatory))
-        hazards = self._hazards_of(header) if signers else ()
         return Signed(
-            tuple(edits), tuple(reversed(signers)), self._chosen.why, hazards=hazards, decision=self._decision
+            tuple(edits),
+            tuple(reversed(signers)),
+            "; ".join(filter(None, (self._chosen.why, *reversed(faults)))),
+            on_error=self._signing.on_error if faults else None,
+            hazards=self._hazards_of(header) if signers else (),
+            decision=self._decision,
         )
+
+    def _failed(self, why: str) -> Signed:
+        """It should have been signed, and could not be."""
+        return Signed(why=why, on_error=self._signing.on_error, decision=self._decision)
 
     def _hazards_of(self, header: Header) -> tuple[dkim.Hazard, ...]:
         """What an MTA may still change, each once."""

@@ -173,9 +173,10 @@ class Transaction:
     def end_of_header(self) -> None:
         """All fields are there."""
         self._header = self._fields.complete()
-        if self._fields.flood is not None:  # refused if it is judged, sent on unchanged if it is ours
+        if self._fields.flood is not None:  # refused if it is judged, sent on or deferred if it is ours
             if self.outgoing is not None:
-                self.outgoing.give_up(self._fields.flood.reason)
+                self.outgoing.header_complete(self._header, self._sign_decision())
+                self.outgoing.hinder(self._fields.flood.reason)
             return
         specs: list[dkim.BodyHashSpec] = []
         if self.judging is not None:
