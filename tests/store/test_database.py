@@ -12,7 +12,7 @@ import pytest
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
-from sqlalchemy import Column, MetaData, Table, text
+from sqlalchemy import Column, MetaData, Table, inspect, select, text
 
 from assay.store import revisions, schema
 from assay.store.database import Database, connect, open_database
@@ -41,18 +41,21 @@ def test_the_newest_migration_leaves_the_tables_of_the_schema(database: Database
 
 
 def write_as_before(database: Database, rows: list[MessageRow]) -> None:
-    """Write rows as it was done up to revision 0006, with a table for findings."""
+    """Write rows into the tables as they are: up to revision 0006 with one for findings."""
     statements, tallies = statements_of(database), Tallies(rows)
-    kept = [column for column in schema.messages.columns if column.name != "findings"]
-    messages = Table("messages", MetaData(), *(Column(column.name, column.type) for column in kept))
     with database.writing() as connection:
-        findings = Table("findings", MetaData(), autoload_with=connection)
+        messages = Table("messages", MetaData(), autoload_with=connection)
+        kept = [number for number, column in enumerate(schema.messages.columns) if column.name in messages.columns]
+        older = Table("messages", MetaData(), *(Column(column.name, column.type) for column in messages.columns))
+        values = [message_values(each, tallies) for each in rows]
         statements.see(connection, sorted(each.id for each in rows), DAY)
         statements.merge_published(connection, tallies.published)
-        statements.insert(connection, messages, [message_values(each, tallies)[: len(kept)] for each in rows])
+        statements.insert(connection, older, [tuple(of[number] for number in kept) for of in values])
+        if not inspect(connection).has_table("findings"):
+            return
         statements.insert(
             connection,
-            findings,
+            Table("findings", MetaData(), autoload_with=connection),
             [
                 (each.id, number, *(getattr(finding, name) for name in finding.__struct_fields__))
                 for each in rows
@@ -78,6 +81,11 @@ def test_rows_of_an_older_assay_are_kept(where: str, revision: str) -> None:
     database = open_database(where, PASSWORD)
     assert Writer(database).write([row(2), row(2000)]) == 1
     assert list(exported(database, Criteria())) == [row(2000), *reversed(rows)]
+    with database.reading() as connection:
+        table = schema.messages.c
+        found = connection.execute(select(table.report_group).order_by(table.time)).scalars()
+        (group,) = connection.execute(select(schema.report_groups.c.id)).scalars()
+        assert list(found) == [*[None] * len(rows), group]
     database.close()
 
 

@@ -58,7 +58,7 @@ def test_json_has_values_of_their_types() -> None:
     ("figures", "top"), [((0, 0), 4), ((1, 3), 8), ((7, 90), 200), ((1000, 1), 2000), ((10**9, 0), 2 * 10**9)]
 )
 def test_a_plot_fits_and_is_escaped(figures: tuple[int, ...], top: int) -> None:
-    series = (Series("<b>", figures), Series("none", (0, *figures[1:])))
+    series = (Series("<b>", figures, 0), Series("none", (0, *figures[1:]), 0))
     drawn = Bars("p", "<i>&", ("1 <b>", "2"), series, TABLE)
     assert plot.nice(max(map(sum, zip(*(each.figures for each in series), strict=True)))) <= top
     root = ElementTree.fromstring(str(plot.bars(drawn)))  # noqa: S314 - ours

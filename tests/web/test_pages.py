@@ -216,7 +216,7 @@ def test_what_others_saw_is_beside_what_we_saw(browser: Browser) -> None:
     for row in json.loads(browser.get("/received.json?table=sources").body)[:5]:
         if row["own_failed"]:
             href = re.search(
-                rf'href="(/messages\?[^"]*client={row["client"]}&amp;author={row["domain"]}&amp;dmarc=fail)"', every
+                rf'href="(/messages\?[^"]*client={row["client"]}&amp;author={row["domain"]}&amp;reported=fail)"', every
             )
             assert href is not None
             assert browser.get(html.unescape(href[1])).text.count('href="/messages/') == min(50, row["own_failed"])
@@ -226,7 +226,7 @@ def test_a_client_leads_to_the_reports_with_it(browser: Browser) -> None:
     page = browser.get("/received").text
     sources = json.loads(browser.get("/received.json?table=sources").body)
     seen = next(row for row in sources if row["failed"] and row["client"].startswith("203."))
-    assert f'href="/received?client={seen["client"]}">{seen["failed"]}</a>' in page
+    assert f'&amp;author={seen["domain"]}&amp;client={seen["client"]}">{seen["failed"]}</a>' in page
     listed = browser.get(f"/received?client={seen['client']}").text
     paths = re.findall(r'href="(/received/[0-9a-f]+)"', listed)
     assert 0 < len(paths) < 50

@@ -89,7 +89,7 @@ def _export(options: argparse.Namespace) -> int:
     from assay.store.search import Criteria
     from assay.store.whole import exported
 
-    texts = {filter_name: str(getattr(options, filter_name) or "") for filter_name in _FILTERS}
+    texts: dict[str, Any] = {filter_name: str(getattr(options, filter_name) or "") for filter_name in _FILTERS}
     wanted = Criteria(since=options.since, until=options.until, **texts)
     with _opened(section) as database:
         write(exported(database, wanted), options.format, sys.stdout)

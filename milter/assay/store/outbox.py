@@ -27,6 +27,7 @@ from assay.store.schema import (
 
 DAY_SECONDS = 86_400
 MAX_TEXT = 500  # characters of a reply or a reason that are kept
+MAX_WHY = 320  # characters of a reason that is searched for: what an address on the page may have
 
 
 class ReportState(StrEnum):
@@ -99,6 +100,7 @@ class Group(Struct, frozen=True):
     dkim: tuple[tuple[str, str, str, str, bool], ...]
     spf: tuple[str, str, str] | None
     count: int
+    id: int
 
 
 def planned_days(connection: Connection) -> dict[int, bool]:
@@ -181,6 +183,7 @@ def groups(connection: Connection, day: int, of: Sequence[int]) -> Iterator[Grou
             tuple(map(tuple, json.loads(row["dkim"] or "[]"))),
             tuple(json.loads(row["spf"])) if row["spf"] else None,
             row["count"],
+            row["id"],
         )
 
 
@@ -212,13 +215,17 @@ def find_reports(
     *,
     domain: str = "",
     day: int | None = None,
+    since: int | None = None,
     states: Collection[str] = (),
     kind: str = "",
+    why: str | None = None,
     most: int = 1000,
     start: int = 0,
 ) -> list[OutgoingReport]:
     """Reports, the newest first. All conditions that are given hold.
 
+    :param since: the first day.
+    :param why: as noted, or at least the first `MAX_WHY` characters of it.
     :param start: how many to pass over.
     """
     conditions = []
@@ -226,6 +233,12 @@ def find_reports(
         conditions.append(reports.c.domain == domain)
     if day is not None:
         conditions.append(reports.c.day == day)
+    if since is not None:
+        conditions.append(reports.c.day >= since)
+    if why is not None:
+        conditions.append(
+            reports.c.why == why if len(why) < MAX_WHY else reports.c.why.startswith(why, autoescape=True)
+        )
     if states:
         conditions.append(reports.c.state.in_(tuple(states)))
     if kind:

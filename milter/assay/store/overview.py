@@ -84,6 +84,36 @@ def daily(database: Database, kind: str, days: Sequence[int]) -> tuple[DaySum, .
         return tuple(DaySum(day, word, int(number)) for day, word, number in connection.execute(query))
 
 
+def daily_by_subject(database: Database, kind: str, days: Sequence[int]) -> tuple[DaySum, ...]:
+    """The sums of each day by subject, which is the word, over all words.
+
+    :raises UnavailableError: the database cannot be used now.
+    """
+    query = (
+        select(counts.c.day, counts.c.subject, func.sum(counts.c.count))
+        .where(_of(kind, days))
+        .group_by(counts.c.day, counts.c.subject)
+        .order_by(counts.c.day, counts.c.subject)
+    )
+    with database.reading() as connection:
+        return tuple(DaySum(day, subject, int(number)) for day, subject, number in connection.execute(query))
+
+
+def totals(database: Database, kind: str, subjects: Sequence[str], days: Sequence[int]) -> dict[str, int]:
+    """The sums of some subjects over all words; those without any are left out.
+
+    :param subjects: at most `MAX_SUBJECTS`.
+    :raises UnavailableError: the database cannot be used now.
+    """
+    query = (
+        select(counts.c.subject, func.sum(counts.c.count))
+        .where(_of(kind, days), counts.c.subject.in_(tuple(subjects)[:MAX_SUBJECTS]))
+        .group_by(counts.c.subject)
+    )
+    with database.reading() as connection:
+        return {subject: int(number) for subject, number in connection.execute(query)}
+
+
 def top(
     database: Database, kind: str, days: Sequence[int], *, word: str = "", most: int = 20, start: int = 0
 ) -> tuple[Ranked, ...]:

@@ -147,13 +147,20 @@ def keep_unreadable(connection: Connection, sender: ReportSender, reason: str, c
 
 
 def summaries(
-    connection: Connection, first: int, last: int, domains: Collection[str] = (), kind: str = "", client: str = ""
+    connection: Connection,
+    first: int,
+    last: int,
+    domains: Collection[str] = (),
+    kind: str = "",
+    client: str = "",
+    author: str = "",
 ) -> list[ReportSummary]:
     """The reports about periods that begin on the days from `first` to `last`, the newest first.
 
     :param domains: only about these; all if empty.
     :param kind: aggregate, failure or tls; all if empty.
     :param client: only aggregate reports with rows of this address; all if empty.
+    :param author: only aggregate reports with rows of this author domain, and of the client; all if empty.
     """
     table = received_reports.c
     query = (
@@ -166,10 +173,12 @@ def summaries(
         query = query.where(table.domain.in_(domains))
     if kind:
         query = query.where(table.kind == kind)
-    if client:
+    if client or author:
         rows = received_rows.c
-        of_client = select(rows.report).where(rows.day.in_(range(first, last + 1)), rows.source == client)
-        query = query.where(table.id.in_(of_client.where(rows.domain.in_(domains)) if domains else of_client))
+        of_rows = select(rows.report).where(rows.day.in_(range(first, last + 1)))
+        for column, value in ((rows.source, client), (rows.author_domain, author)):
+            of_rows = of_rows.where(column == value) if value else of_rows
+        query = query.where(table.id.in_(of_rows.where(rows.domain.in_(domains)) if domains else of_rows))
     return [ReportSummary(*tuple(row)) for row in connection.execute(query)]
 
 

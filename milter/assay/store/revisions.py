@@ -3,5 +3,14 @@
 
 from __future__ import annotations
 
-NEWEST = "0007"
-OLDER: tuple[str, ...] = ("0001", "0002", "0003", "0004", "0005", "0006")  # the oldest first; each can be migrated
+NEWEST = "0009"
+#: The oldest first; each can be migrated.
+OLDER: tuple[str, ...] = (
+    "0001",
+    "0002",
+    "0003",
+    "0004",
+    "0005",
+    "0006",
+    "0007",
+)

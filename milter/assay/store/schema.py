@@ -83,6 +83,7 @@ messages = Table(
     Column("login", Text, nullable=False),
     Column("subject", Text, nullable=False),
     Column("findings", Text, nullable=False, server_default=text("''")),  # JSON: `FindingRow` each
+    Column("report_group", BigInteger),  # in `report_groups`; none if it is in no report
     Index("messages_time", "time"),
     Index("messages_queue", "queue"),
     Index("messages_message_id", "message_id"),

@@ -8,13 +8,15 @@ has no index of its own is looked for among `MAX_LOOKED_AT` messages at a time, 
 from __future__ import annotations
 
 import binascii
+from collections.abc import Iterator
 from typing import Any
 
 import msgspec
 from msgspec import Struct
-from sqlalchemy import ColumnElement, Select, and_, false, or_, select, tuple_, union
+from sqlalchemy import ColumnElement, Select, and_, false, not_, or_, select, tuple_, union
 
 from assay.store.database import Database
+from assay.store.overview import MAX_SUBJECTS
 from assay.store.rows import METHODS, AnswerRow, FindingRow
 from assay.store.schema import addresses, answers, messages, published
 from assay.store.writer import folded
@@ -23,6 +25,8 @@ MAX_LOOKED_AT = 20_000  # messages without an index for what is asked, our choic
 _SORTED = 2_000  # messages of one address, which has no index by time
 MAX_ROWS = 500  # of one page
 NOT_TAKEN = "deferred"  # in place of a disposition, of messages that have none
+ANY = "*"  # in place of an author domain, of messages that have one
+NOBODY = "none"  # in place of a key or rule, of messages that none decided about
 
 _MESSAGE = (
     messages.c.id, messages.c.time, messages.c.host, messages.c.queue, messages.c.stage, messages.c.direction,
@@ -39,7 +43,10 @@ class Criteria(Struct, frozen=True):
     :ivar address: a whole address of a sender, author, recipient or user who logged in.
     :ivar disposition: or `NOT_TAKEN`, of messages that have none.
     :ivar finding: a finding's key, with `result` its result.
-    :ivar watched: a key or rule in dry run, which would have done something.
+    :ivar watched: a key or rule in dry run, which would have done something; `would` is the action.
+    :ivar author_domains: one of these.
+    :ivar reported: it is in a record of an aggregate report: pass, or fail, or any.
+    :ivar published: one of these DMARC records applied: ids of `published`; `group` is that of the record of a report.
     """
 
     since: int = 0
@@ -60,6 +67,11 @@ class Criteria(Struct, frozen=True):
     finding: str = ""
     result: str = ""
     watched: str = ""
+    would: str = ""
+    author_domains: tuple[str, ...] = ()
+    reported: str = ""
+    published: tuple[int, ...] = ()
+    group: int | None = None
 
 
 class Cursor(Struct, frozen=True):
@@ -229,7 +241,7 @@ def _window(criteria: Criteria, after: Cursor | None, most: int, *columns: Any) 
     if criteria.until:
         conditions.append(messages.c.time < criteria.until)
     for name in ("queue", "message_id", "sender_domain", "author_domain", "client"):
-        if value := getattr(criteria, name):
+        if (value := getattr(criteria, name)) and value != ANY:
             conditions.append(messages.c[name] == value)
     if criteria.address:
         # One address may have several roles in a message.
@@ -267,7 +279,7 @@ def _rest(criteria: Criteria) -> list[ColumnElement[bool]]:
             ("host", criteria.host),
             ("direction", criteria.direction),
             ("action", criteria.action),
-            ("decided_by", criteria.by),
+            ("decided_by", "" if criteria.by == NOBODY else criteria.by),
             ("disposition", "" if criteria.disposition == NOT_TAKEN else criteria.disposition),
             ("dmarc_result", "" if criteria.dmarc == "none" else criteria.dmarc),
         )
@@ -275,14 +287,24 @@ def _rest(criteria: Criteria) -> list[ColumnElement[bool]]:
     ]
     if criteria.dmarc == "none":  # as in the counts: also mail without a finding of it
         conditions.append(messages.c.dmarc_result.in_(("", "none")))
+    if criteria.by == NOBODY:
+        conditions.append(messages.c.decided_by == "")
+    if criteria.author_domain == ANY:
+        conditions.append(messages.c.author_domain != "")
+    if criteria.author_domains:
+        conditions.append(messages.c.author_domain.in_(criteria.author_domains[:MAX_SUBJECTS]))
     if criteria.disposition == NOT_TAKEN:
         conditions.append(messages.c.disposition == "")
     if criteria.finding or criteria.result:
         keys = [key for key in METHODS if criteria.finding in ("", key)]
         conditions.append(or_(false(), *(_has_finding(key, criteria.result) for key in keys)))
-    if criteria.watched:
-        conditions.append(messages.c.watched.contains(msgspec.json.encode(criteria.watched).decode(), autoescape=True))
-    return conditions
+    if criteria.watched or criteria.would:
+        # Of pairs of action and key in JSON: a whole one, or its end, or its beginning.
+        would, watched = (msgspec.json.encode(text).decode() for text in (criteria.would, criteria.watched))
+        beginning = f"[{would}," if criteria.would else ","
+        pair = f"{beginning}{watched}]" if criteria.watched else beginning
+        conditions.append(messages.c.watched.contains(pair, autoescape=True))
+    return [*conditions, *_of_reports(criteria)]
 
 
 def _has_finding(key: str, result: str) -> ColumnElement[bool]:
@@ -290,3 +312,19 @@ def _has_finding(key: str, result: str) -> ColumnElement[bool]:
     escaped, so what a stranger wrote cannot look like the beginning of a finding."""
     beginning = [METHODS[key], key, result] if result else [METHODS[key], key]
     return messages.c.findings.contains(msgspec.json.encode(beginning).decode()[:-1] + ",", autoescape=True)
+
+
+def _of_reports(criteria: Criteria) -> Iterator[ColumnElement[bool]]:
+    """What aggregate reports are made of."""
+    aligned = or_(messages.c.dkim_aligned, messages.c.spf_aligned)
+    if criteria.reported or criteria.published:
+        # RFC 9990, 3.1.1.8: a record has an address.
+        yield and_(messages.c.published.is_not(None), messages.c.disposition != "", messages.c.client != "")
+    if criteria.reported == "pass":
+        yield aligned
+    if criteria.reported == "fail":
+        yield not_(aligned)
+    if criteria.published:
+        yield messages.c.published.in_(criteria.published)
+    if criteria.group is not None:
+        yield messages.c.report_group == criteria.group

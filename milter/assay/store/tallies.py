@@ -34,6 +34,7 @@ class Tallies:
         self.identities: dict[PublishedRow, int] = {}
         published: dict[int, tuple[PublishedRow, int, int]] = {}
         groups: Counter[Values] = Counter()
+        self._group_of: dict[bytes, Values] = {}
         for row in rows:
             if row.dmarc is None:
                 continue
@@ -44,12 +45,30 @@ class Tallies:
             record, first, last = published.get(identity) or (record, row.time, row.time)
             published[identity] = (record, min(first, row.time), max(last, row.time))
             if row.dmarc.disposition:
-                groups[_group(row, identity)] += 1
+                group = self._group_of[row.id] = _group(row, identity)
+                groups[group] += 1
         self.published = [
             (identity, record.domain, record.record, record.method, first, last)
             for identity, (record, first, last) in sorted(published.items(), key=_key)
         ]
-        self.report_groups = _report_groups(groups)
+        self._group_ids: dict[Values, int] = {}
+        self.report_groups = self._sum_up(groups)
+
+    def group_of(self, row: MessageRow) -> int | None:
+        """The id of the group of a message; None if it is in no report."""
+        group = self._group_of.get(row.id)
+        return None if group is None else self._group_ids[group]
+
+    def _sum_up(self, groups: Counter[Values]) -> list[Values]:
+        found: dict[Values, Values] = {}
+        for group, count in groups.items():
+            day, published, *parts, reasons, signatures, spf, report_mail = group
+            values: Values = (*parts, as_json(reasons), as_json(signatures), as_json(spf))
+            identity = self._group_ids[group] = _digest(msgspec.json.encode(values))
+            key = (day, published, identity)
+            _, before, reports = found.get(key) or ((), 0, 0)
+            found[key] = (values, before + count, reports + count * report_mail)
+        return [(*key, *values, count, reports) for key, (values, count, reports) in sorted(found.items(), key=_key)]
 
 
 def published_id(record: PublishedRow) -> int:
@@ -127,13 +146,3 @@ def _group(row: MessageRow, published: int) -> Values:
         spf,
         row.report_mail,
     )
-
-
-def _report_groups(groups: Counter[Values]) -> list[Values]:
-    found: dict[Values, Values] = {}
-    for (day, published, *parts, reasons, signatures, spf, report_mail), count in groups.items():
-        values: Values = (*parts, as_json(reasons), as_json(signatures), as_json(spf))
-        key = (day, published, _digest(msgspec.json.encode(values)))
-        _, before, reports = found.get(key) or ((), 0, 0)
-        found[key] = (values, before + count, reports + count * report_mail)
-    return [(*key, *values, count, reports) for key, (values, count, reports) in sorted(found.items(), key=_key)]

@@ -141,6 +141,7 @@ def message_values(row: MessageRow, tallies: Tallies) -> Values:
         row.login,
         row.subject,
         as_json(row.findings),
+        tallies.group_of(row),
     )
 
 

@@ -7,7 +7,11 @@ from collections.abc import Iterator
 
 from assay.daemon.status import Period, status
 from assay.metrics import Figures, read
-from assay.web.parts import Column, DataTable, Part, Remark, Tone, WebPage, Word
+from assay.store import overview
+from assay.store.destination import UnavailableError
+from assay.store.overview import Sum
+from assay.web.parts import Cell, Column, DataTable, Part, Remark, Tone, WebPage, Word
+from assay.web.periods import last_days, link, today
 from assay.web.site import Site, WebQuery
 
 #: Outcomes of queries after which nothing is known.
@@ -34,6 +38,7 @@ def page(site: Site, _: WebQuery) -> WebPage:
             _servers(figures, now.nameservers),
             *_periods(now.minute, now.hour),
             _slow(now.slowest),
+            _unanswered(site),
         ),
         f"What the processes of {site.host} have counted since the start of the daemon.",
     )
@@ -132,6 +137,36 @@ def _slow(slowest: tuple[tuple[str, float, int], ...]) -> Part:
     )
     rows = [(domain, round(seconds * 1000), count) for domain, seconds, count in slowest]
     return DataTable("slow", "Slow domains of the last minute", columns, rows, empty="No domain was slow.")
+
+
+def _unanswered(site: Site) -> Part:
+    """The results that the DNS had no answer for."""
+    days, now = last_days(site), (today(site),)
+    try:
+        month = overview.sums(site.store.database, "result", days)
+        day = {each.subject: each.count for each in overview.sums(site.store.database, "result", now) if _failed(each)}
+    except UnavailableError:
+        return Remark("The store cannot be read now, so the messages without an answer are not listed.")
+    rows: list[tuple[Cell, ...]] = [
+        (
+            each.subject,
+            link(day.get(each.subject, 0), now, finding=each.subject, result=each.word),
+            link(each.count, days, finding=each.subject, result=each.word),
+        )
+        for each in month
+        if _failed(each)
+    ]
+    columns = (
+        Column("method", "method"),
+        Column("today", "today", numeric=True),
+        Column("days", "30 days", numeric=True),
+    )
+    note = "Of all hosts that share the store."
+    return DataTable("temperror", "Messages with temperror", columns, rows, note=note, empty="None in 30 days.")
+
+
+def _failed(each: Sum) -> bool:
+    return each.word == "temperror"
 
 
 def _minutes(seconds: float) -> str:

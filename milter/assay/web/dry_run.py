@@ -3,10 +3,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from assay.store import overview
 from assay.web.parts import Cell, Column, DataTable, Remark, Tone, WebPage
-from assay.web.periods import last_days, link, stacked, today, word
+from assay.web.periods import bars, largest, last_days, link, today, word
 from assay.web.site import Site, WebQuery
+
+_OTHERS = "all others"
 
 
 def page(site: Site, _: WebQuery) -> WebPage:
@@ -18,8 +22,8 @@ def page(site: Site, _: WebQuery) -> WebPage:
         (
             each.subject,
             word(each.word),
-            link(day.get((each.subject, each.word), 0), (now,), watched=each.subject),
-            link(each.count, days, watched=each.subject),
+            link(day.get((each.subject, each.word), 0), (now,), watched=each.subject, would=each.word),
+            link(each.count, days, watched=each.subject, would=each.word),
         )
         for each in overview.sums(database, "watched", days)
     ]
@@ -30,10 +34,14 @@ def page(site: Site, _: WebQuery) -> WebPage:
         Column("days", "30 days", numeric=True),
     )
     table = DataTable("watched", "By key and rule", columns, rows, empty="Nothing was in dry run, or nothing matched.")
-    figures = {(each.day, each.word): each.count for each in overview.daily(database, "watched", days)}
-    plot = (stacked("days", "By day", days, figures, "action"),) if figures else ()
+    by_day = {(each.day, each.word): each.count for each in overview.daily_by_subject(database, "watched", days)}
+    plot = (bars("days", "By day, key and rule", days, largest(by_day, _OTHERS), _cell),) if by_day else ()
     whole = site.configuration.milter.dry_run
     parts = (
         (Remark("Everything is in dry run (milter.dry_run): nothing is refused.", tone=Tone.DOUBT),) if whole else ()
     )
     return WebPage("Dry run", (*parts, table, *plot), "What would have been done, had it not been a dry run.")
+
+
+def _cell(count: int, days: Sequence[int], key: str) -> Cell:
+    return count if key == _OTHERS else link(count, days, watched=key)

@@ -4,22 +4,31 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 
 from assay.model.smtp import parse_address
-from assay.store import search
+from assay.store import outbox, search
+from assay.store.outbox import ReportKind
 from assay.store.search import Criteria, Cursor, FoundMessages
 from assay.web.parts import Cell, Choice, Column, DataTable, Link, Moment, Part, Remark, SearchForm, Tone, WebPage
-from assay.web.periods import domain_of, word
-from assay.web.site import Site, WebQuery, address
+from assay.web.periods import DAY_MILLISECONDS, domain_of, word
+from assay.web.site import NotFoundError, Site, WebQuery, address
 
 ROWS = 50
 _NAMES = (
     "q", "since", "until", "author", "client", "host", "direction", "action", "by", "dmarc", "finding", "result",
-    "watched", "disposition",
+    "watched", "would", "disposition", "ours", "reported", "report", "group",
 )  # fmt: skip
 _ACTIONS = ("", "accept", "tag", "quarantine", "tempfail", "discard", "reject")
 _RESULTS = ("", "pass", "fail", "none", "temperror", "permerror")
+_GROUP = re.compile(r"-?[0-9]{1,19}")
+#: Criteria without a field in the form, and how they are told.
+_UNSEEN = {
+    "author": "author domain {0}", "host": "host {0}", "direction": "direction {0}", "disposition": "disposition {0}",
+    "would": "dry run would {0}", "ours": "an author domain of ours", "reported": "in an aggregate report ({0})",
+    "report": "in report {0}", "group": "in one record of it",
+}  # fmt: skip
 _TIME = re.compile(r"(\d{4}-\d\d-\d\d)(?:[ T](\d\d:\d\d)(?::\d\d)?)?Z?")
 
 
@@ -31,13 +40,14 @@ def page(site: Site, query: WebQuery) -> WebPage:
     """Search."""
     parts: list[Part] = [_form(query)]
     try:
-        criteria = _criteria(query)
+        criteria = _criteria(site, query)
     except TimeError as error:
         parts.append(Remark(f"{error} is not a time; write 2026-11-26 or 2026-11-26 14:30 (UTC).", tone=Tone.BAD))
         return WebPage("Messages", tuple(parts))
     if criteria.address and not site.configuration.store.addresses:
         text = "Addresses are not kept (store.addresses), so only their domains can be searched for."
         parts.append(Remark(text, tone=Tone.DOUBT))
+    parts += _unseen(query)
     found = search.find(site.store.database, criteria, after=Cursor.parse(query.text("after")), most=ROWS)
     if found.looked_at:
         parts.append(Remark(f"{found.looked_at:,} messages were looked at; the next rows are among older ones."))
@@ -45,8 +55,18 @@ def page(site: Site, query: WebQuery) -> WebPage:
     return WebPage("Messages", tuple(parts))
 
 
-def _criteria(query: WebQuery) -> Criteria:
-    """:raises TimeError: a time is none."""
+def _unseen(query: WebQuery) -> Iterator[Part]:
+    """What else is asked for, by a link, without a field in the form."""
+    asked = [title.format(query.text(name)) for name, title in _UNSEEN.items() if query.text(name)]
+    if asked:
+        yield Remark(f"Only with: {', '.join(asked)}.")
+
+
+def _criteria(site: Site, query: WebQuery) -> Criteria:
+    """
+    :raises TimeError: a time is none.
+    :raises NotFoundError: the report is not there.
+    """
     asked = query.text("q")
     queue = message_id = domain = client = person = ""
     if parse_address(asked) is not None:
@@ -59,10 +79,20 @@ def _criteria(query: WebQuery) -> Criteria:
         domain = domain_of(asked)
     else:
         queue = asked
-    until = query.text("until")
+    since, until = _moment(query.text("since"), end=False), _moment(query.text("until"), end=True)
+    published: tuple[int, ...] = ()
+    if query.text("report"):
+        with site.store.database.reading() as connection:
+            report = outbox.report(connection, query.text("report"))
+        if report is None or report.kind is not ReportKind.AGGREGATE or not report.published:
+            raise NotFoundError("there is no such aggregate report")
+        published = report.published
+        since = max(since, report.day * DAY_MILLISECONDS)
+        until = min(until or since + DAY_MILLISECONDS, (report.day + 1) * DAY_MILLISECONDS)
+    group = query.text("group")
     return Criteria(
-        since=_moment(query.text("since"), end=False),
-        until=_moment(until, end=True),
+        since=since,
+        until=until,
         queue=queue,
         message_id=message_id,
         address=person,
@@ -78,6 +108,11 @@ def _criteria(query: WebQuery) -> Criteria:
         finding=query.text("finding"),
         result=query.text("result"),
         watched=query.text("watched"),
+        would=query.text("would"),
+        author_domains=site.domains if query.text("ours") else (),
+        reported=query.text("reported"),
+        published=published,
+        group=int(group) if _GROUP.fullmatch(group) and abs(int(group)) < 1 << 63 else None,
     )
 
 

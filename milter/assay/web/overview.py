@@ -4,11 +4,13 @@
 from __future__ import annotations
 
 from assay.store import overview
-from assay.web.parts import Cell, Column, DataTable, Link, Part, WebPage
-from assay.web.periods import RARE, last_days, link, of_day, stacked, today, word
+from assay.store.search import ANY, NOBODY
+from assay.web.parts import Cell, Column, DataTable, Link, Part, Several, WebPage
+from assay.web.periods import INBOUND, RARE, last_days, link, of_day, stacked, today, word
 from assay.web.site import Site, WebQuery, address
 
 _TOP = 15
+_BY_DMARC = "Inbound mail with an author domain by DMARC result, last 30 days"
 _RESULTS = ("pass", "fail", "softfail", "neutral", "none", "temperror", "permerror", "policy")
 _DMARC = ("pass", "fail", "none", "temperror", "permerror")
 
@@ -19,18 +21,26 @@ def page(site: Site, _: WebQuery) -> WebPage:
     now = (today(site),)
     by_day = overview.daily(database, "action", days)
     figures = {(each.day, each.word): each.count for each in by_day}
-    counted = sum(each.count for each in by_day if each.day == now[0])
+    counted = link(sum(each.count for each in by_day if each.day == now[0]), now)
     dmarc = {(each.day, each.word): each.count for each in overview.daily(database, "domain", days)}
     parts: tuple[Part, ...] = (
         stacked("actions", "Messages by action, last 30 days", days, figures, "action"),
         _decisions(site, now[0], days),
-        stacked("dmarc", "Inbound mail by DMARC result, last 30 days", days, dmarc, "dmarc"),
+        stacked(
+            "dmarc",
+            "Inbound mail with an author by DMARC result, last 30 days",
+            days,
+            dmarc,
+            "dmarc",
+            **INBOUND,
+            author=ANY,
+        ),
         _results(site, "results-today", "Results today", range(now[0], now[0] + 1)),
         _results(site, "results", "Results, last 30 days", days),
-        _domains(site, days),
+        _domains(site, now[0], days),
         _hosts(site, now[0], days),
     )
-    return WebPage("Overview", parts, f"{counted:,} messages today ({of_day(now[0])}, UTC).")
+    return WebPage("Overview", parts, Several((counted, f"messages today ({of_day(now[0])}, UTC).")))
 
 
 def _decisions(site: Site, now: int, days: range) -> DataTable:
@@ -40,8 +50,8 @@ def _decisions(site: Site, now: int, days: range) -> DataTable:
         (
             each.subject or "no key or rule",
             word(each.word),
-            link(day.get((each.subject, each.word), 0), (now,), by=each.subject, action=each.word),
-            link(each.count, days, by=each.subject, action=each.word),
+            link(day.get((each.subject, each.word), 0), (now,), by=each.subject or NOBODY, action=each.word),
+            link(each.count, days, by=each.subject or NOBODY, action=each.word),
         )
         for each in month
     ]
@@ -67,18 +77,23 @@ def _results(site: Site, name: str, caption: str, days: range) -> DataTable:
     return DataTable(name, caption, columns, rows, note=note, empty="No results.")
 
 
-def _domains(site: Site, days: range) -> DataTable:
+def _domains(site: Site, now: int, days: range) -> DataTable:
+    database = site.store.database
     rows: list[tuple[Cell, ...]] = []
-    for each in overview.top(site.store.database, "domain", days, most=_TOP):
-        counts = (link(each.counts.get(result, 0), days, author=each.name, dmarc=result) for result in _DMARC)
+    found = overview.top(database, "domain", days, most=_TOP)
+    day = overview.totals(database, "domain", [*(each.name for each in found), ""], (now,))
+    for each in found:
+        of = {"author": each.name, **INBOUND}
+        counts = (link(each.counts.get(result, 0), days, **of, dmarc=result) for result in _DMARC)
         whole = Link(each.name, address("/messages", author=each.name))
-        rows.append((whole, link(each.total, days, author=each.name), *counts))
-    others = overview.unnamed(site.store.database, "domain", days)
+        rows.append((whole, link(day.get(each.name, 0), (now,), **of), link(each.total, days, **of), *counts))
+    others = overview.unnamed(database, "domain", days)
     if others.total:
-        rows.append((RARE, others.total, *(others.counts.get(result, 0) for result in _DMARC)))
+        rows.append((RARE, day.get("", 0), others.total, *(others.counts.get(result, 0) for result in _DMARC)))
     columns = (
         Column("domain", "author domain"),
-        Column("messages", "messages", numeric=True),
+        Column("today", "today", numeric=True),
+        Column("messages", "30 days", numeric=True),
         *(Column(result, result, numeric=True) for result in _DMARC),
     )
     return DataTable("domains", "Author domains with most inbound mail, last 30 days, by DMARC", columns, rows)

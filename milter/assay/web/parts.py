@@ -8,6 +8,8 @@ from enum import StrEnum
 
 from msgspec import Struct
 
+MAX_SERIES = 6  # of a plot: so many patterns and colours can be told apart
+
 
 class Tone(StrEnum):
     """How a word is marked, besides by what it says."""
@@ -136,10 +138,11 @@ class Remark(Struct, frozen=True):
 
 
 class Series(Struct, frozen=True):
-    """One word of a plot: its figure for each place on the axis."""
+    """One word of a plot: its figure for each place on the axis, and their sum, which may be a link."""
 
     word: str
     figures: tuple[int, ...]
+    total: Cell
 
 
 class Bars(Struct, frozen=True):
@@ -201,12 +204,13 @@ class WebPage(Struct, frozen=True):
 
     :ivar title: says where one is.
     :ivar parts: from top to bottom.
+    :ivar intro: what is to be known first.
     :ivar status: of HTTP.
     """
 
     title: str
     parts: tuple[Part, ...]
-    intro: str = ""
+    intro: Cell = ""
     status: int = 200
 
     @property

@@ -3,15 +3,19 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, date, datetime, timedelta
 
 from assay.model.name import Domain, InvalidNameError
-from assay.web.parts import Bars, Cell, Column, DataTable, Link, Series, Tone, Word
+from assay.web.parts import MAX_SERIES, Bars, Cell, Column, DataTable, Link, Series, Tone, Word
 from assay.web.site import Site, address
 
 DAY_MILLISECONDS = 86_400_000
 DAYS = 30
+_MOST = MAX_SERIES  # words of a plot
+#: Most counts are of such mail alone.
+INBOUND = {"direction": "inbound"}
 #: The heading of what is not counted by name (`assay.store.folding`).
 RARE = "rare ones, together"
 
@@ -73,13 +77,16 @@ def link(count: int, days: Sequence[int], **criteria: str) -> Link | int:
     return Link(count, address("/messages", **span, **criteria))
 
 
-def stacked(name: str, caption: str, days: Sequence[int], figures: Mapping[tuple[int, str], int], key: str) -> Bars:
+def stacked(
+    name: str, caption: str, days: Sequence[int], figures: Mapping[tuple[int, str], int], key: str, **criteria: str
+) -> Bars:
     """A plot of days by word, with its table.
 
     :param figures: by day and word.
     :param key: the criterion that the words are of.
+    :param criteria: what all of it is about.
     """
-    return bars(name, caption, days, figures, lambda count, day, text: link(count, (day,), **{key: text}))
+    return bars(name, caption, days, figures, lambda count, of, text: link(count, of, **{key: text}, **criteria))
 
 
 def bars(
@@ -87,17 +94,19 @@ def bars(
     caption: str,
     days: Sequence[int],
     figures: Mapping[tuple[int, str], int],
-    cell: Callable[[int, int, str], Cell],
+    cell: Callable[[int, Sequence[int], str], Cell],
 ) -> Bars:
     """The same with other links.
 
-    :param cell: of the table, by figure, day and word.
+    :param figures: of at most six words.
+    :param cell: by figure, days and word.
     """
-    words = sorted({text for _, text in figures}, key=_rank)[:6]
-    series = tuple(Series(text or "none", tuple(figures.get((day, text), 0) for day in days)) for text in words)
+    words = sorted({text for _, text in figures}, key=_rank)
+    of_words = {text: tuple(figures.get((day, text), 0) for day in days) for text in words}
+    series = tuple(Series(text or "none", each, cell(sum(each), days, text)) for text, each in of_words.items())
     rows: list[tuple[Cell, ...]] = []
     for day in reversed(days):
-        cells = [cell(figures.get((day, text), 0), day, text) for text in words]
+        cells = [cell(figures.get((day, text), 0), (day,), text) for text in words]
         rows.append((str(of_day(day)), *cells))
     columns = (Column("day", "day (UTC)"), *(Column(text or "none", text or "none", numeric=True) for text in words))
     table = DataTable(name, caption, columns, rows)
@@ -106,3 +115,15 @@ def bars(
 
 def _rank(text: str) -> tuple[int, str]:
     return (_ORDER.index(text) if text in _ORDER else len(_ORDER), text)
+
+
+def largest(figures: Mapping[tuple[int, str], int], others: str) -> dict[tuple[int, str], int]:
+    """Figures by day and word, of at most six words: the five largest, and all others together."""
+    sums: Counter[str] = Counter()
+    for (_, text), count in figures.items():
+        sums[text] += count
+    few = {text for text, _ in sums.most_common(_MOST if len(sums) <= _MOST else _MOST - 1)}
+    found: Counter[tuple[int, str]] = Counter()
+    for (day, text), count in figures.items():
+        found[day, text if text in few else others] += count
+    return dict(found)

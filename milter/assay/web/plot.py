@@ -13,12 +13,11 @@ from collections.abc import Iterator
 from markupsafe import Markup
 
 from assay.model.printable import escaped
-from assay.web.parts import Bars
+from assay.web.parts import MAX_SERIES, Bars
 
 WIDTH, HEIGHT = 720, 190
 _LEFT, _RIGHT, _TOP, _BOTTOM = 48, 14, 10, 22
 _GAP = 0.25  # of a bar's place
-MAX_SERIES = 6  # patterns and colours
 _LABEL_WIDTH = 44  # that one label of the axis needs
 #: What is drawn over the colour of a series, in a square of 8 by 8.
 _PATTERNS = (

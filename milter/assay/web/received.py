@@ -7,7 +7,6 @@ from collections.abc import Iterator, Sequence
 
 from assay.model.smtp import parse_address
 from assay.store import received, reporting
-from assay.store.database import Database
 from assay.store.overview import DaySum
 from assay.store.received import ReportSummary, UnreadableReport
 from assay.store.reporting import SeenBeside
@@ -31,6 +30,7 @@ from assay.web.periods import last_days, link, of_day, word
 from assay.web.site import Site, WebQuery, address
 
 ROWS = 50
+MAX_DAYS = 400  # of one list: as long as reports are kept by default
 SOURCES = 50  # that others saw most of, and as many that we saw most of
 _KINDS = ("", "aggregate", "failure", "tls")
 _FIGURES = (
@@ -61,7 +61,7 @@ def page(site: Site, query: WebQuery) -> WebPage:
         _by_domain(by_domain, both),
         _by_source(by_source, both),
         _form(query),
-        _reports(database, query, days),
+        _reports(site, query, days),
         *_plot("tls", "TLS sessions with our mail servers, as others report them, last 30 days", days, tls, "tls"),
         *_plot("failures", "Messages in failure reports, last 30 days", days, failures, "failure"),
         _unreadable(unreadable),
@@ -72,21 +72,22 @@ def page(site: Site, query: WebQuery) -> WebPage:
 def _plot(name: str, caption: str, days: Sequence[int], found: Sequence[DaySum], kind: str) -> Iterator[Bars]:
     figures = {(each.day, each.word): each.count for each in found if each.count}
     if figures:
-        yield periods.bars(name, caption, days, figures, lambda count, day, _: _to_reports(count, day, kind))
+        yield periods.bars(name, caption, days, figures, lambda count, of, _: _to_reports(count, of, kind))
 
 
-def _to_reports(count: int, day: int, kind: str) -> Cell:
-    return Link(count, address("/received", kind=kind, day=str(of_day(day)))) if count else count
+def _to_reports(count: int, days: Sequence[int], kind: str) -> Cell:
+    when = {"day" if len(days) == 1 else "since": str(of_day(days[0]))}
+    return Link(count, address("/received", kind=kind, **when)) if count else count
 
 
 def _by_domain(found: Sequence[SeenBeside], days: Sequence[int]) -> DataTable:
     rows: list[tuple[Cell, ...]] = [
         (
             Link(each.domain, address("/messages", author=each.domain)),
-            each.passing,
-            each.failing,
-            link(each.own_passing, days, author=each.domain, dmarc="pass"),
-            link(each.own_failing, days, author=each.domain, dmarc="fail"),
+            _reported(each.passing, days, author=each.domain),
+            _reported(each.failing, days, author=each.domain),
+            link(each.own_passing, days, author=each.domain, reported="pass"),
+            link(each.own_failing, days, author=each.domain, reported="fail"),
         )
         for each in found
     ]
@@ -105,10 +106,10 @@ def _by_source(found: Sequence[SeenBeside], days: Sequence[int]) -> DataTable:
         (
             Link(each.source, address("/messages", client=each.source)),
             each.domain,
-            _reported(each.passing, each.source),
-            _reported(each.failing, each.source),
-            link(each.own_passing, days, client=each.source, author=each.domain, dmarc="pass"),
-            link(each.own_failing, days, client=each.source, author=each.domain, dmarc="fail"),
+            _reported(each.passing, days, author=each.domain, client=each.source),
+            _reported(each.failing, days, author=each.domain, client=each.source),
+            link(each.own_passing, days, client=each.source, author=each.domain, reported="pass"),
+            link(each.own_failing, days, client=each.source, author=each.domain, reported="fail"),
         )
         for each in found
     ]
@@ -122,8 +123,9 @@ def _by_source(found: Sequence[SeenBeside], days: Sequence[int]) -> DataTable:
     )
 
 
-def _reported(count: int, client: str) -> Cell:
-    return Link(count, address("/received", client=client)) if count else count
+def _reported(count: int, days: Sequence[int], **criteria: str) -> Cell:
+    """What others saw, which leads to their reports with it."""
+    return Link(count, address("/received", since=str(of_day(days[0])), **criteria)) if count else count
 
 
 def _form(query: WebQuery) -> SearchForm:
@@ -134,27 +136,37 @@ def _form(query: WebQuery) -> SearchForm:
             Choice("kind", "Kind", query.text("kind"), options=_KINDS),
             Choice("domain", "Domain", query.text("domain"), "example.org"),
             Choice("client", "Client in it", query.text("client"), "192.0.2.1"),
+            Choice("author", "Author domain in it", query.text("author"), "example.org"),
             Choice("day", "Day it begins (UTC)", query.text("day"), "2026-11-25"),
+            Choice("since", "Begins since (UTC)", query.text("since"), "2026-11-01"),
         ),
         "Search",
     )
 
 
-def _reports(database: Database, query: WebQuery, days: Sequence[int]) -> DataTable:
+def _reports(site: Site, query: WebQuery, days: Sequence[int]) -> DataTable:
     start = query.number("from", 0, 0, 10**6)
-    kind, domain, client, text = (query.text(name) for name in ("kind", "domain", "client", "day"))
-    day = periods.day_of(text)
-    span = (days[0], days[-1] + 1) if day is None else (day, day)
+    names = ("kind", "domain", "client", "author", "day", "since")
+    kind, domain, client, author, text, from_text = map(query.text, names)
+    day, first = periods.day_of(text), periods.day_of(from_text)
+    wrong = next((each for each, number in ((text, day), (from_text, first)) if each and number is None), "")
+    span = (max(first or days[0], days[-1] - MAX_DAYS), days[-1] + 1) if day is None else (day, day)
     found: list[ReportSummary] = []
-    if day is not None or not text:
-        domains = (periods.domain_of(domain),) if domain else ()
-        with database.reading() as connection:
+    if not wrong:
+        domains = (periods.domain_of(domain),) if domain else site.domains if author else ()
+        with site.store.database.reading() as connection:
             found = received.summaries(
-                connection, *span, domains=domains, kind=kind, client=str(parse_address(client) or client)
+                connection,
+                *span,
+                domains=domains,
+                kind=kind,
+                client=str(parse_address(client) or client),
+                author=periods.domain_of(author),
             )
     rows = [_row(each) for each in found[start : start + ROWS]]
     criteria: dict[str, str | int] = {
-        "kind": kind, "domain": domain, "client": client, "day": text, "from": start + ROWS
+        "kind": kind, "domain": domain, "client": client, "author": author, "day": text, "since": from_text,
+        "from": start + ROWS,
     }  # fmt: skip
     further = address("/received", **criteria) if len(found) > start + ROWS else ""
     columns = (
@@ -168,7 +180,7 @@ def _reports(database: Database, query: WebQuery, days: Sequence[int]) -> DataTa
         Column("received", "received (UTC)"),
     )
     note = "The figures of TLS reports are sessions. A report without dmarc=pass may be anyone's."
-    empty = f"{text} is not a day; write 2026-11-25." if text and day is None else "No report."
+    empty = f"{wrong} is not a day; write 2026-11-25." if wrong else "No report."
     return DataTable("reports", "Reports, newest first", columns, rows, note=note, empty=empty, further=further)
 
 

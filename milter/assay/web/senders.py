@@ -9,7 +9,7 @@ from assay.store import overview
 from assay.store.overview import Ranked
 from assay.store.search import NOT_TAKEN
 from assay.web.parts import Cell, Column, DataTable, Link, Part, Remark, Tone, WebPage
-from assay.web.periods import RARE, last_days, link
+from assay.web.periods import INBOUND, RARE, last_days, link
 from assay.web.site import Site, WebQuery, address
 
 ROWS = 50
@@ -28,7 +28,7 @@ def page(site: Site, query: WebQuery) -> WebPage:
         (Link(each.name, address("/senders", domain=each.name)), *_figures(each, days, "author")) for each in failing
     ]
     clients = overview.failing(database, domains, days, most=ROWS + 1, start=start)
-    author = {"author": domains[0]} if len(domains) == 1 else {}
+    author = {"author": domains[0]} if len(domains) == 1 else {"ours": "yes"}
     sources: list[tuple[Cell, ...]] = [
         (_source(each.name), *_figures(each, days, "client", **author)) for each in clients[:ROWS]
     ]
@@ -70,10 +70,10 @@ def _left_out(count: int) -> tuple[Part, ...]:
 
 
 def _figures(each: Ranked, days: range, key: str, **criteria: str) -> list[Cell]:
-    figures: list[Cell] = [link(each.total, days, dmarc="fail", **{key: each.name}, **criteria)]
+    figures: list[Cell] = [link(each.total, days, dmarc="fail", **{key: each.name}, **criteria, **INBOUND)]
     for word in _DISPOSITIONS:
         asked = {"dmarc": "fail", "disposition": word or NOT_TAKEN}
-        figures.append(link(each.counts.get(word, 0), days, **asked, **{key: each.name}, **criteria))
+        figures.append(link(each.counts.get(word, 0), days, **asked, **{key: each.name}, **criteria, **INBOUND))
     return figures
 
 
@@ -85,7 +85,7 @@ def _sources(site: Site, days: range) -> DataTable:
     rows: list[tuple[Cell, ...]] = [
         (
             _source(each.name),
-            *(link(each.counts.get(word, 0), days, client=each.name, dmarc=word) for word in _DMARC),
+            *(link(each.counts.get(word, 0), days, client=each.name, dmarc=word, **INBOUND) for word in _DMARC),
         )
         for each in overview.top(site.store.database, "source", days, word="fail")
     ]

@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from itertools import islice
 
 from assay.store import incidents, outbox, report_deliveries, reporting
@@ -29,11 +29,12 @@ from assay.web.parts import (
     Tone,
     WebPage,
 )
-from assay.web.periods import day_of, domain_of, last_days, link, of_day, word
+from assay.web.periods import day_of, domain_of, last_days, of_day, word
 from assay.web.site import NotFoundError, Site, WebQuery, address
 
 ROWS = 50
 RECORDS = 100  # of one report
+_NO_WHY = "no reason was noted"
 _FAILED = "failed"  # for the states that the plot has together
 _OF_FAILED = (ReportState.REFUSED, ReportState.GIVEN_UP, ReportState.BOUNCED)
 _STATES = ("", *map(str, ReportState))
@@ -63,15 +64,16 @@ def page(site: Site, query: WebQuery) -> WebPage:
     parts: list[Part] = [*_off(site)]
     if figures:
         parts.append(periods.bars("days", "Reports by the day they are about, last 30 days", days, figures, _cell))
-    parts += [_reasons(why), _form(query), _reports(database, query)]
+    parts += [_reasons(why, days), _form(query), _reports(database, query)]
     parts += suppressing.parts(site, changeable=suppressing.may_change(site))
     return WebPage(
         "Reports sent", tuple(parts), "DMARC reports to the owners of domains: what was sent, what not, why."
     )
 
 
-def _cell(count: int, day: int, state: str) -> Cell:
-    return Link(count, address("/reports", day=str(of_day(day)), state=state)) if count else count
+def _cell(count: int, days: Sequence[int], state: str) -> Cell:
+    when = {"day" if len(days) == 1 else "since": str(of_day(days[0]))}
+    return Link(count, address("/reports", **when, state=state)) if count else count
 
 
 def _off(site: Site) -> Iterator[Part]:
@@ -82,13 +84,14 @@ def _off(site: Site) -> Iterator[Part]:
         yield Remark("Reports are only written to files (reports.dry_run).", tone=Tone.DOUBT)
 
 
-def _reasons(found: list[NotSentSum]) -> DataTable:
+def _reasons(found: list[NotSentSum], days: Sequence[int]) -> DataTable:
+    since = str(of_day(days[0]))
     rows: list[tuple[Cell, ...]] = [
         (
             word(each.state),
-            Link(each.count, address("/reports", state=each.state)),
+            Link(each.count, address("/reports", since=since, state=each.state, why=each.why or _NO_WHY)),
             each.messages,
-            each.why or "no reason was noted",
+            each.why or _NO_WHY,
         )
         for each in found
     ]
@@ -98,7 +101,7 @@ def _reasons(found: list[NotSentSum]) -> DataTable:
         Column("messages", "messages in them", numeric=True),
         Column("why", "why", wide=True),
     )
-    note = "The most frequent reasons of the last 30 days. The number leads to all reports in that state."
+    note = "The most frequent reasons of the last 30 days."
     return DataTable("reasons", "Not sent, and why", columns, rows, note=note, empty="None.")
 
 
@@ -109,8 +112,10 @@ def _form(query: WebQuery) -> SearchForm:
         (
             Choice("domain", "Domain", query.text("domain"), "example.com"),
             Choice("day", "Day (UTC)", query.text("day"), "2026-11-25"),
+            Choice("since", "Since (UTC)", query.text("since"), "2026-11-01"),
             Choice("state", "State", query.text("state"), options=(*_STATES, _FAILED)),
             Choice("kind", "Kind", query.text("kind"), options=_KINDS),
+            Choice("why", "Why", query.text("why"), "550 5.7.1 no reports here"),
         ),
         "Search",
     )
@@ -118,25 +123,30 @@ def _form(query: WebQuery) -> SearchForm:
 
 def _reports(database: Database, query: WebQuery) -> DataTable:
     start = query.number("from", 0, 0, 10**6)
-    domain, day, state, kind = (query.text(name) for name in ("domain", "day", "state", "kind"))
-    asked = day_of(day)
+    domain, day, since, state, kind, why = map(query.text, ("domain", "day", "since", "state", "kind", "why"))
+    asked = {text: day_of(text) for text in (day, since)}
+    wrong = next((text for text, number in asked.items() if text and number is None), "")
     known = {"": (), _FAILED: _OF_FAILED}.get(state, (state,))
     found: list[OutgoingReport] = []
-    if asked is not None or not day:
+    if not wrong:
         with database.reading() as connection:
             found = outbox.find_reports(
                 connection,
                 domain=domain_of(domain),
-                day=asked,
+                day=asked[day],
+                since=asked[since],
                 states=known,
                 kind=kind,
+                why={"": None, _NO_WHY: ""}.get(why, why),
                 most=ROWS + 1,
                 start=start,
             )
     rows = [_row(each) for each in found[:ROWS]]
-    criteria: dict[str, str | int] = {"domain": domain, "day": day, "state": state, "kind": kind, "from": start + ROWS}
+    criteria: dict[str, str | int] = {
+        "domain": domain, "day": day, "since": since, "state": state, "kind": kind, "why": why, "from": start + ROWS
+    }  # fmt: skip
     further = address("/reports", **criteria) if len(found) > ROWS else ""
-    empty = f"{day} is not a day; write 2026-11-25." if day and asked is None else "No report."
+    empty = f"{wrong} is not a day; write 2026-11-25." if wrong else "No report."
     return DataTable("reports", "Newest first", _COLUMNS, rows, empty=empty, further=further)
 
 
@@ -149,7 +159,7 @@ def _row(report: OutgoingReport) -> tuple[Cell, ...]:
         Link(report.domain, address("/reports", domain=report.domain)),
         report.kind,
         Link(report.id, f"/reports/{report.id}"),
-        report.messages,
+        _messages(report),
         word(report.state),
         why,
     )
@@ -204,7 +214,7 @@ def _told(report: OutgoingReport, record: str) -> Pairs:
         ("why", report.why),
         ("domain", Link(report.domain, address("/reports", domain=report.domain))),
         ("day (UTC)", str(of_day(report.day))),
-        ("messages", report.messages),
+        ("messages", _messages(report)),
         ("record", Code(record)),
         ("due (UTC)", Moment(report.due * 1000)),
         ("planned (UTC)", Moment(report.planned * 1000)),
@@ -249,19 +259,25 @@ def _records(report: OutgoingReport, groups: list[Group], further: str) -> DataT
     if report.kind is ReportKind.FAILURE:
         note = ""
         empty = "It is about messages that failed in the same way. What it says of them is removed once it is sent."
-    rows = [_record(each, report.day) for each in groups]
+    rows = [_record(each, report) for each in groups]
     return DataTable("records", "What it says", columns, rows, note=note, empty=empty, further=further)
 
 
-def _record(group: Group, day: int) -> tuple[Cell, ...]:
+def _messages(report: OutgoingReport) -> Cell:
+    """How many messages a report is about. It is known which, if it is an aggregate report."""
+    if report.kind is not ReportKind.AGGREGATE or not report.published or not report.messages:
+        return report.messages
+    return Link(report.messages, address("/messages", report=report.id))
+
+
+def _record(group: Group, report: OutgoingReport) -> tuple[Cell, ...]:
     signatures = tuple(
         Several((f"{selector}._domainkey.{domain}", word(result))) for domain, selector, result, *_ in group.dkim
     )
-    dmarc = "pass" if group.dkim_aligned or group.spf_aligned else "fail"
     aligned = [name for name, holds in (("DKIM", group.dkim_aligned), ("SPF", group.spf_aligned)) if holds]
     return (
         group.client,
-        link(group.count, (day,), client=group.client, author=group.author_domain, dmarc=dmarc),
+        Link(group.count, address("/messages", report=report.id, client=group.client, group=group.id)),
         group.author_domain,
         word(group.disposition),
         Several(signatures, apart=True),
