@@ -45,6 +45,12 @@ describe() {
         packages="knot"
         files="usr/sbin/knotd"
         ;;
+    podman)
+        title="podman"
+        packages="podman crun conmon uidmap golang-github-containers-common"
+        files="usr/bin/podman usr/bin/crun usr/bin/conmon usr/bin/newuidmap usr/bin/newgidmap
+            usr/share/containers/seccomp.json"
+        ;;
     postgresql)
         title="PostgreSQL"
         version=$(postgresql_version)
@@ -81,8 +87,8 @@ describe() {
         files="usr/sbin/opendkim usr/share/perl5/Mail/DKIM/Verifier.pm usr/lib/*/perl5/*/CryptX.pm"
         ;;
     *)
-        die "unknown name: $1. Known are chromium, deb, mta, fail2ban, knot, postgresql, prometheus, proxies, rabbitmq," \
-            "unbound and verifiers"
+        die "unknown name: $1. Known are chromium, deb, mta, fail2ban, knot, podman, postgresql, prometheus, proxies," \
+            "rabbitmq, unbound and verifiers"
         ;;
     esac
 }

@@ -22,9 +22,9 @@ check() {
 mkdir -p .cache
 need_environment "[test]"
 if command -v apt-get >/dev/null 2>&1; then
-    sh contrib/fetch.sh mta deb fail2ban prometheus knot verifiers unbound rabbitmq chromium postgresql proxies
+    sh contrib/fetch.sh mta deb fail2ban prometheus knot verifiers unbound rabbitmq chromium postgresql proxies podman
 else
-    say "apt-get not found: the tests with real mail servers, nameservers, verifiers, fail2ban, Prometheus and a browser are skipped"
+    say "apt-get not found: the tests with real mail servers, nameservers, verifiers, fail2ban, Prometheus, podman and a browser are skipped"
 fi
 
 PATH=$top/.venv/bin:$PATH

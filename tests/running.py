@@ -51,6 +51,7 @@ class Daemon:
         self.socket = socket or f"unix:{folder}/assay.sock"
         self.sections = sections
         self.configuration = folder / "assay.toml"
+        self.configuration_inside = str(self.configuration)  #: where the daemon finds it; a container has other paths
         self._rows = rows
         self._program = program
         self._log = folder / "assay.log"
@@ -91,7 +92,7 @@ class Daemon:
         :param options: for `subprocess.Popen`.
         """
         times = self.log().count("serving on")
-        command = [*before, sys.executable, *self._program, "serve", "-c", str(self.configuration)]
+        command = [*before, sys.executable, *self._program, "serve", "-c", self.configuration_inside]
         with self._log.open("ab") as log:
             self._process = subprocess.Popen(command, **({"stderr": log, "stdout": log} | options))
         self.wait_for_log("serving on", times + 1)
