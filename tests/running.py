@@ -35,7 +35,7 @@ PATIENCE = 20.0  # seconds for the daemon to come up, go away or log something
 class Daemon:
     """``assay serve`` in a child process. Configuration sections are keyword arguments; `rule` is a list of rules.
 
-    `program` is what Python runs with the command line of ``assay``.
+    `program` is what Python runs with the command line of ``assay``, and `before` what precedes it at each start.
     """
 
     def __init__(
@@ -45,6 +45,7 @@ class Daemon:
         *,
         socket: str = "",
         program: Sequence[str] = ("-m", "assay"),
+        before: Sequence[str] = (),
         **sections: Any,
     ) -> None:
         self.folder = folder
@@ -54,6 +55,7 @@ class Daemon:
         self.configuration_inside = str(self.configuration)  #: where the daemon finds it; a container has other paths
         self._rows = rows
         self._program = program
+        self._before = before
         self._log = folder / "assay.log"
         self._nameserver: NameServer | None = None
         self._process: subprocess.Popen[bytes] | None = None
@@ -92,7 +94,7 @@ class Daemon:
         :param options: for `subprocess.Popen`.
         """
         times = self.log().count("serving on")
-        command = [*before, sys.executable, *self._program, "serve", "-c", self.configuration_inside]
+        command = [*before, *self._before, sys.executable, *self._program, "serve", "-c", self.configuration_inside]
         with self._log.open("ab") as log:
             self._process = subprocess.Popen(command, **({"stderr": log, "stdout": log} | options))
         self.wait_for_log("serving on", times + 1)
