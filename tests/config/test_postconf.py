@@ -104,6 +104,12 @@ DIFFERING: dict[str, tuple[dict[str, Any], str, str]] = {
         "smtpd_milters: assay is not the",
     ),
     "maps": (PATH, OURS + "smtpd_milter_maps = cidr:/x\n", "smtpd_milter_maps replaces smtpd_milters for some"),
+    "local mail in Sendmail's notation": (
+        PATH,
+        OURS + "non_smtpd_milters = inet:8890@127.0.0.1\n",
+        "non_smtpd_milters = inet:8890@127.0.0.1: 'inet:8890@127.0.0.1' is not in Postfix's notation (unix:PATH, "
+        "inet:HOST:PORT, inet:[ADDRESS]:PORT), and mail of the sendmail command waits in the queue; remove it there",
+    ),
     "local mail": (PATH, OURS + "non_smtpd_milters = unix:assay/assay.sock\n", "non_smtpd_milters has assay: "),
     "accept": (PATH, OURS + "milter_default_action = accept\n", "milter_default_action = accept: while assay does not"),
     "reject": (PATH, OURS + "milter_default_action = reject\n", "milter_default_action = reject: mail is lost or kept"),
@@ -148,6 +154,11 @@ def test_local_mail_is_signed_only_by_non_smtpd_milters(tmp_path: Path) -> None:
     (said,) = warnings(values, OURS)
     assert said.startswith("non_smtpd_milters does not have assay: mail of the sendmail command is not signed; write ")
     assert warnings(values, OURS + "non_smtpd_milters = $smtpd_milters\n") == []
+    (said,) = warnings(values, OURS + "non_smtpd_milters = /run/assay/assay.sock\n")
+    assert said.endswith("waits in the queue; write non_smtpd_milters = unix:assay/assay.sock")
+    (said,) = warnings(values, OURS + "non_smtpd_milters = unix:/var/spool/postfix/assay/assay.sock\n")
+    assert said.startswith("non_smtpd_milters = unix:/var/spool/postfix/assay/assay.sock: a cleanup in a chroot, as ")
+    assert "; write unix:assay/assay.sock." in said
 
 
 #: Permissions of the directory and of the socket, and the fix for the user daemon, who owns neither.

@@ -122,6 +122,14 @@ def test_what_sendmail_is_told_to_trust_is_not_unsafe(tmp_path: Path) -> None:
     assert f"group may write to {tmp_path} " in said
 
 
+def test_a_shared_directory_stays_open() -> None:
+    with tempfile.NamedTemporaryFile(dir="/tmp") as file:
+        text = LISTED + LINE.replace("inet:8890@127.0.0.1", f"unix:{file.name}")
+        (said,) = warnings({"milter": {"socket": f"unix:{file.name}"}}, text)[-1:]
+        assert "; put the socket in a directory of its own, such as /run/assay" in said
+        assert "chmod" not in said
+
+
 @pytest.mark.parametrize("text", ["", "hello\n", "INPUT_MAIL_FILTER(`assay', `S=unix:/x')dnl\n", "\0\n"])
 def test_what_is_no_sendmail_cf(text: str) -> None:
     with pytest.raises(SendmailError, match=r"not a sendmail\.cf"):

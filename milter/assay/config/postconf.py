@@ -77,7 +77,7 @@ def differences(configuration: Configuration, parameters: Mapping[str, str]) -> 
         place, own = entries[found[0]]
         if found[0]:
             yield "smtpd_milters: assay is not the first, so the others see forged Authentication-Results fields"
-        yield from _unseen(ours, place, parameters)
+        yield from _unseen("smtpd_milters", "an smtpd", ours, place, parameters)
         if ours.family == socket.AF_UNIX and (why := obstacle(ours.path, parameters["mail_owner"])):
             yield f"milter.socket = '{ours}': {why}"
     if parameters["smtpd_milter_maps"]:
@@ -96,8 +96,12 @@ def _misread(entries: list[tuple[str, dict[str, str]]]) -> str:
     return ""
 
 
-def _unseen(ours: Endpoint, place: str, parameters: Mapping[str, str]) -> Iterator[str]:
-    """An absolute path is another file in a chroot, even if it leads below the queue directory."""
+def _unseen(name: str, process: str, ours: Endpoint, place: str, parameters: Mapping[str, str]) -> Iterator[str]:
+    """An absolute path is another file in a chroot, even if it leads below the queue directory.
+
+    :param name: the parameter that has the path.
+    :param process: who reads it.
+    """
     if ours.family != socket.AF_UNIX or not os.path.isabs(place.partition(":")[2]):
         return
     chroots = {value for name, value in parameters.items() if name.endswith("/inet/chroot")}
@@ -108,11 +112,11 @@ def _unseen(ours: Endpoint, place: str, parameters: Mapping[str, str]) -> Iterat
         fix = f"write {_for_postfix(ours, parameters)}"
     else:
         fix = (
-            f"write milter.socket = 'unix:{queue}/assay/assay.sock' and smtpd_milters = unix:assay/assay.sock "
+            f"write milter.socket = 'unix:{queue}/assay/assay.sock' and {name} = unix:assay/assay.sock "
             "(contrib/postfix/main.cf.assay)"
         )
     yield (
-        f"smtpd_milters = {place}: an smtpd in a chroot, as Debian has it, does not find an absolute path; {fix}. "
+        f"{name} = {place}: {process} in a chroot, as Debian has it, does not find an absolute path; {fix}. "
         "If no smtpd is in a chroot, compare with: (postconf; postconf -F '*/inet/chroot')"
     )
 
@@ -133,7 +137,17 @@ def _differing_for_our_mail(
 def _differing_for_local_mail(ours: Endpoint, parameters: Mapping[str, str], *, signs: bool) -> Iterator[str]:
     """Mail that does not arrive by SMTP: there is nothing to judge, and something to sign."""
     value = _expanded(parameters["non_smtpd_milters"], parameters)
-    has = any(_endpoint(place, parameters) == ours for place, _ in _milters(value))
+    entries = list(_milters(value))
+    places = [place for place, _ in entries if _endpoint(place, parameters) == ours]
+    has = bool(places)
+    if value == _expanded(parameters["smtpd_milters"], parameters):
+        pass  # what is wrong with it has been said
+    elif misread := _misread(entries):
+        fix = f"write non_smtpd_milters = {_for_postfix(ours, parameters)}" if signs else "remove it there"
+        yield f"non_smtpd_milters = {value}: {misread}mail of the sendmail command waits in the queue; {fix}"
+        return
+    elif signs and places:
+        yield from _unseen("non_smtpd_milters", "a cleanup", ours, places[0], parameters)
     if has and not signs:
         yield "non_smtpd_milters has assay: mail from this machine does not come from strangers; remove it there"
     elif signs and not has:

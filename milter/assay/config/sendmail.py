@@ -22,6 +22,9 @@ _TIME = re.compile(r"(?:[0-9]{1,9}[smhdw])*[0-9]{1,9}[smhdw]?")  # more digits t
 _SECONDS = {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86400, "w": 604800}
 _GOOD_FLAGS = "T4"  # a temporary error, for the command or for the session
 
+_USUAL = "/run/assay"  # the directory of the socket in the documentation
+_SHARED = ("/tmp", "/var/tmp", "/dev/shm")  # noqa: S108 - directories that every user must be able to write to
+
 
 class SendmailError(ValueError):
     """A text that is not a sendmail.cf. The message says so."""
@@ -129,10 +132,13 @@ def _out_of_reach(cf: SendmailCf, assay: Filter, ours: Endpoint) -> Iterator[str
     for folder, who, owners in unsafe_directories(ours.path, sticky_is_safe="truststickybit" in blame):
         if who != "group" or "groupwritabledirpathsafe" not in blame:
             letter = "g" if who == "group" else "o"
+            fixes = [
+                f"run: chmod {letter}-w {folder}" if folder not in _SHARED else "",
+                f"put the socket in a directory of its own, such as {_USUAL}" if folder != _USUAL else "",
+            ]
             yield (
                 f"X{assay.name}, S={assay.socket}: unsafe for Sendmail, which does not start: {who} may write to "
-                f"{folder} ({owners}); run: chmod {letter}-w {folder}; or write a directory of its own, such as "
-                "/run/assay"
+                f"{folder} ({owners}); {'; or '.join(filter(None, fixes))}"
             )
     user = cf.options.get("runasuser", "").partition(":")[0]
     if user and (why := obstacle(ours.path, user)):
