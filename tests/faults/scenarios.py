@@ -154,7 +154,7 @@ SCENARIOS: dict[str, Scenario] = {
     "dns-garbage": Scenario("The nameserver answers with octets that are not a DNS message", dns(garbage=True), LATE),
     "dns-flapping": Scenario("The nameserver stops answering three times", flapping_dns, LATE),
     "disk-full": Scenario("The disk of log.facts is full", nothing, sections={"log": {"facts": "/dev/full"}}),
-    "unread-pipe": Scenario("Nobody reads the log, a pipe, and SIGTERM comes", unread_log, log="pipe"),
+    "unread-pipe": Scenario("The log goes to a pipe that is not read, and SIGTERM comes", unread_log, log="pipe"),
     "unread-syslog": Scenario("syslogd does not read the log, and SIGTERM comes", unread_log, log="syslog"),
     "unread-journald": Scenario("journald does not read the log, and SIGTERM comes", unread_log, log="journald"),
     "memory-short": Scenario("A worker gets no more memory", memory_short, LATE),
