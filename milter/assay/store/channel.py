@@ -106,7 +106,8 @@ class Sender:
         :returns: whether there was a place for it.
         """
         with self._lock:
-            self._flush()
+            if self._queue:
+                self._flush()
             if not self._queue and self._offer(row):
                 return True
             if self._octets + len(row) > MAX_QUEUE_OCTETS:

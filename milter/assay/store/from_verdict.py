@@ -13,10 +13,9 @@ from collections.abc import Mapping, Sequence
 from msgspec import Struct
 
 from assay.assessment import Assessment
-from assay.findings import Finding
 from assay.inquiry import MX, Record
 from assay.model.name import Domain, InvalidNameError, Mailbox
-from assay.policy import Action, Decision, Direction, Override
+from assay.policy import ACCEPTED, Action, Decision, Direction, Override
 from assay.protocol import dkim, dmarc, report, spf
 from assay.session import Verdict
 from assay.store.rows import (
@@ -37,7 +36,9 @@ from assay.store.rows import (
     most_telling,
 )
 
-_ID_OCTETS = 16
+_DRAWN_OCTETS = 10
+_VERSION_7 = 0x7 << 76 | 0b10 << 62  # and the variant, as bits of the whole
+_DRAWN_BITS = (1 << 80) - 1 ^ (0xF << 76 | 0b11 << 62)
 
 
 class Keeping(Struct, frozen=True):
@@ -62,11 +63,8 @@ def new_id(milliseconds: int) -> bytes:
 
     :param milliseconds: Unix time.
     """
-    drawn = bytearray(secrets.token_bytes(_ID_OCTETS))
-    drawn[:6] = (milliseconds & 0xFFFFFFFFFFFF).to_bytes(6, "big")
-    drawn[6] = 0x70 | drawn[6] & 0x0F
-    drawn[8] = 0x80 | drawn[8] & 0x3F
-    return bytes(drawn)
+    drawn = int.from_bytes(secrets.token_bytes(_DRAWN_OCTETS), "big") & _DRAWN_BITS
+    return ((milliseconds & 0xFFFFFFFFFFFF) << 80 | _VERSION_7 | drawn).to_bytes(16, "big")
 
 
 def message_row(verdict: Verdict, keeping: Keeping, *, now: float, waits: Mapping[str, float]) -> MessageRow:
@@ -77,6 +75,7 @@ def message_row(verdict: Verdict, keeping: Keeping, *, now: float, waits: Mappin
     """
     assessment, decision = verdict.assessment, verdict.decision
     envelope, client, author = assessment.envelope, assessment.client, assessment.author
+    recipients = envelope.recipients
     milliseconds = int(now * 1000)
     path = envelope.reverse_path
     judged = assessment.dmarc
@@ -89,8 +88,8 @@ def message_row(verdict: Verdict, keeping: Keeping, *, now: float, waits: Mappin
         milliseconds,
         keeping.host,
         envelope.queue_id[:MAX_TEXT],
-        verdict.stage.value,
-        _direction(verdict),
+        verdict.stage,
+        _OUTBOUND if assessment.exempt or envelope.authenticated else _INBOUND,  # logged in: judged or not, as in facts
         str(client.address or ""),
         _client_name(verdict),
         client.helo[:MAX_TEXT],
@@ -99,37 +98,31 @@ def message_row(verdict: Verdict, keeping: Keeping, *, now: float, waits: Mappin
         "" if author_domain is None else author_domain.name,
         "" if organizational is None else organizational.name,
         _text(identifiers[0].unfolded) if identifiers else "",
-        len(envelope.recipients) + envelope.further_recipients,
-        _domains(envelope.recipients),
+        len(recipients) + envelope.further_recipients,
+        _domains(recipients),
         assessment.exempt[:MAX_TEXT],
-        verdict.action.value,
+        verdict.action,
         decision.by,
         decision.reason[:MAX_TEXT],
         decision.override[:MAX_TEXT],
         "" if verdict.reply is None else str(verdict.reply)[:MAX_TEXT],
-        _watched(verdict),
+        _watched(verdict) if decision is not ACCEPTED else (),
         verdict.signed.word[:MAX_TEXT] if verdict.signed is not None and verdict.signed.signers else "",
         "" if verdict.sealed is None else verdict.sealed.by[:MAX_TEXT],
         "" if verdict.rewritten is None else _kept_address(verdict.rewritten.sender, keeping),
         round(sum(waits.values()) * 1000),
         tuple([(stage, milliseconds) for stage, wait in waits.items() if (milliseconds := round(wait * 1000))]),
-        most_telling(tuple([_finding(finding, verdict) for finding in verdict.findings]), MAX_FINDINGS),
+        most_telling(_findings(verdict), MAX_FINDINGS),
         max(0, len(verdict.findings) - MAX_FINDINGS),
         _dmarc(verdict),
         report.report_mail(envelope, assessment.header, keeping.report_addresses) is not None,
         path.text[:MAX_TEXT] if keeping.addresses else "",
         author.mailbox[:MAX_TEXT] if keeping.addresses and author is not None else "",
         envelope.authenticated[:MAX_TEXT] if keeping.addresses else "",
-        tuple([path[:MAX_TEXT] for path in envelope.recipients[:MAX_ADDRESSES]]) if keeping.addresses else (),
+        tuple([path[:MAX_TEXT] for path in recipients[:MAX_ADDRESSES]]) if keeping.addresses else (),
         _text(subjects[0].unfolded) if subjects else "",
-        *_answers(verdict, keeping),
+        *(_answers(verdict, keeping) if verdict.answers else ((), 0)),
     )
-
-
-def _direction(verdict: Verdict) -> str:
-    """As in the facts: mail of users who have logged in is ours, judged or not."""
-    outbound = verdict.assessment.exempt or verdict.assessment.envelope.authenticated
-    return _OUTBOUND if outbound else _INBOUND
 
 
 _OUTBOUND, _INBOUND = Direction.OUTBOUND.value, Direction.INBOUND.value
@@ -180,40 +173,36 @@ def _watched(verdict: Verdict) -> tuple[tuple[str, str], ...]:
     return tuple(found)
 
 
-def _finding(finding: Finding, verdict: Verdict) -> FindingRow:
-    domain, selector, aligned, result = "", "", False, str(finding.result)
+def _findings(verdict: Verdict) -> tuple[FindingRow, ...]:
+    """In one loop: each message comes here, a function for each finding would cost more than its work."""
     assessment = verdict.assessment
     judged = assessment.dmarc
-    match finding.method:
-        case "dkim":
-            domain, _, selector = finding.about.partition("/") if "/" in finding.about else ("", "", "")
-            if judged is not None and finding.result == dkim.Result.PASS:
+    rows: list[FindingRow] = []
+    for finding in verdict.findings:
+        method, key, result, about = finding.method, finding.key, finding.result, finding.about
+        selector, aligned = "", False
+        if method == "dkim":
+            domain, _, selector = about.partition("/") if "/" in about else ("", "", "")
+            if judged is not None and result == dkim.Result.PASS:
                 # SPF's identifier comes first. One that is aligned by aspf= may not be aligned by adkim=.
-                signers = judged.aligned[judged.spf_aligned :]
-                aligned = any(identifier.domain.name == domain for identifier in signers)
-        case "spf":
-            domain = finding.about.rpartition(" ")[2]
-            aligned = judged is not None and judged.spf_aligned and finding.key == "spf.mailfrom"
-            evaluation = assessment.spf_mail_from if finding.key == "spf.mailfrom" else assessment.spf_helo
-            if evaluation is not None and evaluation.guessed:  # nobody published it, and the domain reads reports
-                result = str(spf.Result.NONE)
-        case _:
-            domain = finding.about.rpartition(" ")[2]
-    return FindingRow(
-        finding.method,
-        finding.key,
-        result,
-        domain[:MAX_TEXT],
-        selector[:MAX_TEXT],
-        aligned,
-        finding.reason[:MAX_TEXT],
-    )
+                for identifier in judged.aligned[judged.spf_aligned :]:
+                    aligned = aligned or identifier.domain.name == domain
+        else:
+            domain = about.rpartition(" ")[2] if about else ""
+            if method == "spf":
+                of_mail_from = key == "spf.mailfrom"
+                aligned = of_mail_from and judged is not None and judged.spf_aligned
+                evaluation = assessment.spf_mail_from if of_mail_from else assessment.spf_helo
+                if evaluation is not None and evaluation.guessed:  # nobody published it, and the domain reads reports
+                    result = spf.Result.NONE
+        rows.append(
+            FindingRow(method, key, result, domain[:MAX_TEXT], selector[:MAX_TEXT], aligned, finding.reason[:MAX_TEXT])
+        )
+    return tuple(rows)
 
 
 def _answers(verdict: Verdict, keeping: Keeping) -> tuple[tuple[AnswerRow, ...], int]:
     """What the DNS answered, and how many answers are left out."""
-    if not verdict.answers:
-        return (), 0
     hidden = _hidden(verdict.assessment, keeping)
     kept: dict[tuple[str, str], AnswerRow] = {}
     left_out, room = 0, MAX_ANSWERS_TEXT
@@ -265,7 +254,7 @@ def _record(record: Record) -> str:
 
 
 #: Results for which there was a record to evaluate against.
-_EVALUATED = frozenset((dmarc.Result.PASS, dmarc.Result.FAIL, dmarc.Result.TEMPERROR))
+_EVALUATED = (dmarc.Result.PASS, dmarc.Result.FAIL, dmarc.Result.TEMPERROR)
 
 
 def _dmarc(verdict: Verdict) -> DmarcRow | None:
@@ -273,7 +262,7 @@ def _dmarc(verdict: Verdict) -> DmarcRow | None:
     if judged is None or judged.record is None or judged.policy_domain is None or judged.result not in _EVALUATED:
         return None
     policy = judged.policy or judged.record.p or dmarc.DmarcPolicy.NONE
-    done = _DONE[verdict.action]
+    done = "" if verdict.action is Action.ACCEPT else _DONE[verdict.action]
     if verdict.action is Action.TEMPFAIL:  # it comes again, and counts once
         disposition = ""
     elif not done and judged.result is dmarc.Result.PASS:
@@ -282,8 +271,8 @@ def _dmarc(verdict: Verdict) -> DmarcRow | None:
     else:
         disposition = done or "none"
     return DmarcRow(
-        PublishedRow(judged.policy_domain.name, judged.record.text[:MAX_RECORD], judged.method.value),
-        policy.value,
+        PublishedRow(judged.policy_domain.name, judged.record.text[:MAX_RECORD], judged.method),
+        policy,
         disposition,
         judged.dkim_aligned,
         judged.spf_aligned,
@@ -293,7 +282,6 @@ def _dmarc(verdict: Verdict) -> DmarcRow | None:
 
 #: What an action is in the words of a report (RFC 9990, 3.1.1.9). A tag is what recipients' filters file mail by.
 _DONE = {
-    Action.ACCEPT: "",
     Action.TAG: "quarantine",
     Action.QUARANTINE: "quarantine",
     Action.TEMPFAIL: "",

@@ -22,7 +22,7 @@ import re
 from collections.abc import Collection
 from enum import StrEnum
 
-from assay.model.message import Header
+from assay.model.message import Header, HeaderField
 from assay.model.smtp import Envelope
 
 _MAX_READ = 1000  # octets of a field that is looked at; the Subject of a report has 700 at most
@@ -55,18 +55,23 @@ def report_mail(envelope: Envelope, header: Header, ours: Collection[str] = ()) 
         return ReportMail.NULL_SENDER
     if ours and any(_is_among(address, ours) for address in (envelope.reverse_path.text, *envelope.recipients)):
         return ReportMail.OUR_ADDRESS
-    if any(_REPORT.match(value) for value in _values(header, "Content-Type")):
-        return ReportMail.MULTIPART_REPORT
-    if any(_SUBJECT.search(value) for value in _values(header, "Subject")):
-        return ReportMail.SUBJECT
-    parts = [*_values(header, "Content-Type"), *_values(header, "Content-Disposition")]
-    if any(_FILE.search(value) for value in parts):
-        return ReportMail.FILE
+    # Each message comes here, and nearly none matches: a character that is missing is found out at once.
+    types = header.all("Content-Type")
+    for field in types:
+        if _REPORT.match(_read(field)):
+            return ReportMail.MULTIPART_REPORT
+    for field in header.all("Subject"):
+        if field.value.count(b":") > 1 and _SUBJECT.search(_read(field)):
+            return ReportMail.SUBJECT
+    for field in (*types, *header.all("Content-Disposition")):
+        if b"!" in field.value and _FILE.search(_read(field)):
+            return ReportMail.FILE
     if header.all("TLS-Report-Domain"):
         return ReportMail.TLS_REPORT
-    return (
-        ReportMail.ANSWER if any(word not in (b"no", b"auto-generated") for word in _auto_submitted(header)) else None
-    )
+    for word in _auto_submitted(header):
+        if word not in (b"no", b"auto-generated"):
+            return ReportMail.ANSWER
+    return None
 
 
 def is_automatic(header: Header) -> bool:
@@ -75,7 +80,8 @@ def is_automatic(header: Header) -> bool:
 
 
 def _auto_submitted(header: Header) -> list[bytes]:
-    return [match[1].lower() for value in _values(header, "Auto-Submitted") if (match := _AUTO_SUBMITTED.match(value))]
+    fields = header.all("Auto-Submitted")
+    return [match[1].lower() for field in fields if (match := _AUTO_SUBMITTED.match(_read(field)))] if fields else []
 
 
 def _is_among(address: str, ours: Collection[str]) -> bool:
@@ -84,5 +90,6 @@ def _is_among(address: str, ours: Collection[str]) -> bool:
     return local_part + at + domain in ours or local_part.partition("+")[0] + at + domain in ours
 
 
-def _values(header: Header, name: str) -> list[bytes]:
-    return [field.unfolded[:_MAX_READ] for field in header.all(name)]
+def _read(field: HeaderField) -> bytes:
+    """As much of a value as is looked at."""
+    return field.unfolded[:_MAX_READ]

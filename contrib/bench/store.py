@@ -1,0 +1,188 @@
+#!/usr/bin/env python3
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""What the store adds to the CPU time of a message, as a ratio to the same without a store.
+
+::
+
+    python contrib/bench/store.py                          # about ten minutes, with SQLite
+    python contrib/bench/store.py --turns 5 --only signed
+
+Two daemons with one worker each take turns: one has a store. Every answer of the DNS is cached. The time of all
+processes includes the recorder's until the last row is in the database. Each ratio is the median of the turns, with
+the quartiles.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import os
+import re
+import sqlite3
+import statistics
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[2]
+sys.path[:0] = [str(ROOT / "milter"), str(ROOT / "tests")]
+
+from assay.cli.mta import Mta
+from running import Daemon
+from sending import greet, send
+from signing import SELECTOR, record, rsa_key, sign_rsa
+from zone import Rows
+
+SENDERS = 50
+_TICK = os.sysconf("SC_CLK_TCK")
+_PATIENCE = 60.0
+
+#: What a domain sends: the address of its client, its name, and the octets of a message.
+Sent = tuple[str, str, bytes]
+
+
+def zone() -> Rows:
+    """What the senders publish."""
+    rows: dict[str, list[list[object]]] = {}
+    for number in range(SENDERS):
+        domain, address = _sender(number)
+        rows |= {
+            domain: [["TXT", [f"v=spf1 ip4:{address} -all"]]],
+            f"_dmarc.{domain}": [["TXT", [f"v=DMARC1; p=reject; rua=mailto:dmarc@{domain}"]]],
+            f"{SELECTOR}._domainkey.{domain}": [["TXT", [record(rsa_key())]]],
+            f"mail.{domain}": [["A", address], ["TXT", ["v=spf1 a -all"]]],
+            ".".join(reversed(address.split("."))) + ".in-addr.arpa": [["PTR", f"mail.{domain}"]],
+        }
+    return rows
+
+
+def _sender(number: int) -> tuple[str, str]:
+    return f"sender{number}.example", f"192.0.2.{number + 1}"
+
+
+def messages(count: int, octets: int) -> Iterator[Sent]:
+    """Messages of all senders in turn, each with a Message-ID of its own.
+
+    :param octets: of the body, which is then signed; 0 for a line that is not.
+    """
+    line = b"A line of a letter that is about as long as the lines in letters tend to be.\r\n"
+    for number in range(count):
+        domain, address = _sender(number % SENDERS)
+        header = (
+            f"From: Sales <sales@{domain}>\r\nTo: <ann@example.net>\r\nSubject: Your order {number}\r\n"
+            f"Date: Thu, 26 Nov 2026 10:00:00 +0000\r\nMessage-ID: <{hash((number, octets)):016x}@{domain}>\r\n"
+            "MIME-Version: 1.0\r\nContent-Type: text/plain; charset=utf-8\r\n\r\n"
+        ).encode()
+        body = (line * (octets // len(line) + 1))[: max(octets, len(line)) - 2] + b"\r\n"
+        yield address, domain, sign_rsa(header + body, domain=domain) if octets else header + body
+
+
+def over_one_connection(daemon: Daemon, some: Sequence[Sent]) -> None:
+    """Send messages as one client, whose domain each of them is said to be from."""
+    with daemon.mta() as mta:
+        _greet(mta, *some[0][:2])
+        for number, (_, domain, octets) in enumerate(some):
+            send(mta, octets, path=f"sales@{domain}", queue=f"4{number:08X}")
+
+
+def over_one_each(daemon: Daemon, some: Sequence[Sent]) -> None:
+    """Send each message over a connection of its own, as its domain does."""
+    for number, (address, domain, octets) in enumerate(some):
+        with daemon.mta() as mta:
+            _greet(mta, address, domain)
+            send(mta, octets, path=f"sales@{domain}", queue=f"4{number:08X}")
+
+
+def _greet(mta: Mta, address: str, domain: str) -> None:
+    greet(mta, address, f"mail.{domain}")
+
+
+_CASES: dict[str, tuple[str, int, Callable[[Daemon, Sequence[Sent]], None]]] = {
+    "short": ("a few lines, not signed; all over one connection", 0, over_one_connection),
+    "signed": ("4 KiB with one RSA-2048 signature; all over one connection", 4096, over_one_connection),
+    "each": ("the same, each over a connection of its own", 4096, over_one_each),
+}
+
+
+class Measured:
+    """A daemon, and what it has used."""
+
+    def __init__(self, stack: contextlib.ExitStack, *, store: bool) -> None:
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
+        self._store = folder / "store"
+        self._store.mkdir()
+        self._rows = 0
+        sections = {"store": {"directory": str(self._store)}} if store else {}
+        daemon = Daemon(folder, zone(), milter={"workers": 1}, log={"level": "debug"}, **sections)
+        self.daemon = stack.enter_context(daemon)
+        (self._worker,) = {int(pid) for pid in re.findall(r"worker (\d+) started", daemon.log())} & daemon.workers()
+        self._has_store = store
+
+    def run(self, act: Callable[[Daemon, Sequence[Sent]], None], some: Sequence[Sent]) -> tuple[float, float]:
+        """CPU seconds of the worker and of all processes."""
+        before = self._used()
+        act(self.daemon, some)
+        self._rows += len(some)
+        deadline = time.monotonic() + _PATIENCE
+        while self._has_store and self._written() < self._rows:
+            assert time.monotonic() < deadline, "rows are missing"
+            time.sleep(0.2)
+        return tuple(after - then for after, then in zip(self._used(), before, strict=True))  # type: ignore[return-value]  # two
+
+    def _written(self) -> int:
+        with contextlib.closing(sqlite3.connect(f"file:{self._store}/store.sqlite?mode=ro", uri=True)) as connection:
+            (count,) = connection.execute("SELECT sum(count) FROM counts WHERE kind = 'host'").fetchone()
+        return count or 0
+
+    def _used(self) -> tuple[float, float]:
+        seconds = {pid: _seconds(pid) for pid in (self.daemon.pid, *self.daemon.workers())}
+        return seconds[self._worker], sum(seconds.values())
+
+
+def _seconds(pid: int) -> float:
+    return sum(map(int, Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[11:13])) / _TICK
+
+
+def measure(case: str, turns: int, count: int) -> str:
+    """The row of the table."""
+    words, octets, act = _CASES[case]
+    some = tuple(messages(count, octets))
+    ratios: list[tuple[float, float]] = []
+    alone: list[float] = []
+    with contextlib.ExitStack() as stack:
+        pair = [Measured(stack, store=store) for store in (False, True)]
+        for each in pair:
+            act(each.daemon, some[: 2 * SENDERS])  # the answers, and the memory of evaluations
+            each._rows += 2 * SENDERS
+        for turn in range(turns):
+            order = pair if turn % 2 else pair[::-1]
+            used = {each: each.run(act, some) for each in order}
+            without, with_store = (used[each] for each in pair)
+            ratios.append((with_store[0] / without[0], with_store[1] / without[1]))
+            alone.append(without[0] / count * 1000)
+    columns = [_quartiles([ratio[column] for ratio in ratios]) for column in (0, 1)]
+    return f"| {words}: {statistics.median(alone):.2f} ms without a store | {' | '.join(columns)} |"
+
+
+def _quartiles(ratios: Sequence[float]) -> str:
+    low, middle, high = statistics.quantiles(ratios, n=4)
+    return f"{middle:.3f} ({low:.3f} to {high:.3f})"
+
+
+def main() -> None:
+    """Measure, and print a table."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--turns", type=int, default=15)
+    parser.add_argument("--messages", type=int, default=3000)
+    parser.add_argument("--only", default=",".join(_CASES))
+    options = parser.parse_args()
+    print("| message | worker | all processes |")
+    print("|---|--:|--:|")
+    for case in options.only.split(","):
+        print(measure(case, options.turns, options.messages), flush=True)
+
+
+if __name__ == "__main__":
+    main()
