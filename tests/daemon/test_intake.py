@@ -43,7 +43,7 @@ def test_a_full_spool_drops_the_newest_and_says_so_once(
         assert ends[0].send(b"0123456789")  # 18 octets in the spool
     assert intake._take_all() == 5
     assert (intake.spooled, intake.dropped) == (2, 3)
-    assert ends[1].look() is None
+    assert ends[1].look() == []
     assert len(said) == 1
     assert "store.spool_octets" in said[0]
 
@@ -56,7 +56,7 @@ def test_a_disk_that_takes_nothing_leaves_rows_in_the_socket(
     assert ends[0].send(b"first")
     with monkeypatch.context() as patched:
 
-        def fail(row: bytes) -> None:
+        def fail(*rows: bytes) -> None:
             raise OSError(errno.ENOSPC, "No space left on device")
 
         patched.setattr(spool, "append", fail)
@@ -70,7 +70,7 @@ def test_a_disk_that_takes_nothing_leaves_rows_in_the_socket(
 def test_a_disk_that_is_full_to_the_end_leaves_rows_to_be_counted(
     tmp_path: Path, said: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def fail(row: bytes) -> None:
+    def fail(*rows: bytes) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 
     spool = Spool(tmp_path, 1 << 20, ["database"])
@@ -84,8 +84,8 @@ def test_a_disk_that_is_full_to_the_end_leaves_rows_to_be_counted(
         order.ordered.set()
         intake_of(ends, spool, said).run(order)
         assert "No space left on device" in said[0]
-        assert channel.discard() == 3
-        assert channel.discard() == 0
+        assert ends[1].discard() == 3
+        assert ends[1].discard() == 0
 
 
 def test_the_last_row_of_the_last_worker_is_taken(

@@ -27,9 +27,9 @@ def ends(channel: RowChannel) -> tuple[Sender, Receiver]:
 
 def taken(receiver: Receiver) -> list[bytes]:
     found = []
-    while (row := receiver.look()) is not None:
-        found.append(row)
-        receiver.take()
+    while rows := receiver.look():
+        found += rows
+        receiver.take(len(rows))
     return found
 
 
@@ -43,10 +43,37 @@ def test_rows_arrive_whole_and_in_order(channel: RowChannel) -> None:
 
 def test_a_row_stays_until_it_is_taken(channel: RowChannel) -> None:
     sender, receiver = ends(channel)
-    sender.send(b"row")
-    assert receiver.look() == receiver.look() == b"row"
+    rows = [b"first", b"second", b"third"]
+    for row in rows:
+        sender.send(row)
+    assert receiver.look() == receiver.look() == rows
+    assert receiver.look(2) == rows[:2]
     receiver.take()
-    assert receiver.look() is None
+    assert receiver.look() == rows[1:]
+    receiver.take(2)
+    assert receiver.look() == []
+
+
+def test_whether_a_row_waits_moves_nothing(channel: RowChannel) -> None:
+    """Another process asks, while the reader has looked at all rows."""
+    sender, receiver = ends(channel)
+    assert not channel.waits()
+    sender.send(b"first")
+    sender.send(b"second")
+    assert receiver.look() == [b"first", b"second"]
+    assert channel.waits()
+    receiver.take()
+    assert channel.waits()
+    assert receiver.look() == [b"second"]
+    receiver.take()
+    assert not channel.waits()
+
+
+def test_no_more_than_a_bound_is_in_memory(channel: RowChannel) -> None:
+    sender, receiver = ends(channel)
+    for number in range(channels.MAX_LOOK + 1):
+        sender.send(b"%d" % number)
+    assert len(receiver.look()) == channels.MAX_LOOK
 
 
 def test_a_sender_never_waits_and_keeps_what_the_socket_does_not_take(channel: RowChannel) -> None:
@@ -58,7 +85,7 @@ def test_a_sender_never_waits_and_keeps_what_the_socket_does_not_take(channel: R
     assert sender.lost == len(rows) - len(kept) > 0
     assert sender.waiting > 0
     found = []
-    while not sender.flush() or receiver.look() is not None:
+    while not sender.flush() or receiver.look():
         found += taken(receiver)
     assert found == kept
 
@@ -86,6 +113,7 @@ def test_what_a_dead_receiver_did_not_take_stays(channel: RowChannel) -> None:
     sender = Sender(channel._sending)
     sender.send(b"first")
     sender.send(b"second")
+    sender.send(b"third")
     pid = os.fork()
     if pid == 0:
         receiver = Receiver(channel._receiving)
@@ -94,7 +122,7 @@ def test_what_a_dead_receiver_did_not_take_stays(channel: RowChannel) -> None:
         receiver.look()
         os._exit(0)
     os.waitpid(pid, 0)
-    assert taken(Receiver(channel._receiving)) == [b"second"]
+    assert taken(Receiver(channel._receiving)) == [b"second", b"third"]
 
 
 def test_a_sender_without_any_receiver_counts_and_does_not_fail(channel: RowChannel) -> None:
@@ -107,11 +135,11 @@ def test_a_sender_without_any_receiver_counts_and_does_not_fail(channel: RowChan
 
 def test_the_end_of_all_senders_is_seen(channel: RowChannel) -> None:
     sender, receiver = ends(channel)
-    assert receiver.look() is None
+    assert receiver.look() == []
     assert not receiver.ended
     sender._socket.close()
     receiver.wait(30.0)
-    assert receiver.look() is None
+    assert receiver.look() == []
     assert receiver.ended
 
 

@@ -59,6 +59,21 @@ class TestReading:
         (reader,) = spool.readers
         assert reader.read(9).rows == reader.read(9).rows == (b"first",)
 
+    def test_rows_that_are_appended_together_are_read_one_by_one(self, tmp_path: Path) -> None:
+        spool = Spool(tmp_path, PLENTY, ["database"])
+        spool.append(*numbered(20))
+        spool.append(*numbered(30, 20))
+        assert rows_of(spool.readers[0], 7) == numbered(50)
+
+    @pytest.mark.usefixtures("small_segments")
+    def test_a_batch_is_bounded_by_rows_and_by_octets(self, tmp_path: Path) -> None:
+        spool = Spool(tmp_path, PLENTY, ["database"])
+        fill(spool, 50)  # five octets each, and then six
+        (reader,) = spool.readers
+        assert (len(reader.read(9).rows), reader.read(9).full) == (9, True)
+        assert (len(reader.read(99, 31).rows), reader.read(99, 31).full) == (7, True)
+        assert (len(reader.read(99).rows), reader.read(99).full) == (50, False)
+
     @pytest.mark.usefixtures("small_segments")
     def test_a_destination_goes_on_where_it_was(self, tmp_path: Path) -> None:
         spool = Spool(tmp_path, PLENTY, ["database"])
@@ -213,6 +228,14 @@ class TestBounds:
             fill(spool, 100)
         assert spool.octets <= 200
         assert rows_of(spool.readers[0]) == numbered(spool.octets // 13)
+
+    def test_all_rows_of_an_append_have_a_place_or_none(self, tmp_path: Path) -> None:
+        spool = Spool(tmp_path, 200, ["database"])
+        with pytest.raises(SpoolFullError):
+            spool.append(*numbered(100))
+        assert spool.octets == 0
+        spool.append(b"later")
+        assert rows_of(spool.readers[0]) == [b"later"]
 
     @pytest.mark.usefixtures("small_segments")
     def test_there_is_place_again_when_rows_are_taken(self, tmp_path: Path) -> None:

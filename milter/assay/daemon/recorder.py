@@ -22,7 +22,7 @@ from assay.daemon.meter import Copies, LogMeter
 from assay.daemon.worker import spare_the_collector
 from assay.log import Log
 from assay.metrics.page import name_of
-from assay.store.channel import Receiver, RowChannel
+from assay.store.channel import MAX_LOOK, Receiver, RowChannel
 from assay.store.destination import Backend, Destination
 from assay.store.spool import Spool, SpoolFullError, take
 
@@ -171,19 +171,22 @@ class Intake:
     def _take_last(self) -> None:
         """Wait a while for a disk that takes nothing: no other process is left for these rows."""
         deadline = time.monotonic() + _LAST_SECONDS
-        while self._receiver.look() is not None and time.monotonic() < deadline:
+        while self._receiver.look(1) and time.monotonic() < deadline:
             self._take_all()
         if lost := self._receiver.discard():
             self._log.error(f"store: {lost} results are lost: {self._fault}")
 
     def _take_all(self) -> int:
         """Take what is there. Returns how many rows that were."""
-        taken = 0
-        while (row := self._receiver.look()) is not None:
+        taken, most = 0, MAX_LOOK
+        while rows := self._receiver.look(most):
             try:
-                self._spool.append(row)
-                self.spooled += 1
+                self._spool.append(*rows)
+                self.spooled += len(rows)
             except SpoolFullError:
+                if len(rows) > 1:
+                    most = 1  # there may be a place for the first of them
+                    continue
                 self.dropped += 1
                 self._remind(f"{self._spool.directory} has reached store.spool_octets; the newest results are dropped")
             except OSError as error:  # the rows stay in the socket, and then with the workers
@@ -191,8 +194,8 @@ class Intake:
                 self._remind(f"{self._fault}; results wait with the workers")
                 time.sleep(_FULL_SECONDS)
                 return taken
-            self._receiver.take()
-            taken += 1
+            self._receiver.take(len(rows))
+            taken += len(rows)
         return taken
 
     def _adopt(self) -> None:

@@ -2,9 +2,9 @@
 """From the workers to the recorder: a pair of sockets that outlives both.
 
 The supervisor makes the pair before its first fork and keeps it. What a worker has sent waits in the kernel, so neither
-the death of the worker nor that of the recorder loses it. The recorder looks at a row, writes it to its spool, and only
-then takes it from the socket. Whoever reads has a lock on the socket, which ends with its process, so that workers that
-have outlived the supervisor see when nobody reads any more (`assay.store.stand_in`).
+the death of the worker nor that of the recorder loses it. The recorder looks at some rows, writes them to its spool,
+and only then takes them from the socket. Whoever reads has a lock on the socket, which ends with its process, so that
+workers that have outlived the supervisor see when nobody reads any more (`assay.store.stand_in`).
 
 A worker never waits: what the socket does not take is kept in memory up to a bound, and offered again with the next row
 and once a second. Beyond the bound rows are lost and counted.
@@ -17,6 +17,8 @@ import fcntl
 import os
 import select
 import socket
+import struct
+import termios
 import threading
 from collections import deque
 
@@ -24,7 +26,10 @@ from assay.store.rows import MAX_ROW_OCTETS
 
 MAX_QUEUE_OCTETS = 8 * 1024 * 1024  # of rows that one worker keeps, our choice: ten thousand messages
 _BUFFER_OCTETS = 4 * 1024 * 1024  # of the socket; the kernel cuts it to net.core.wmem_max without privileges
+_INT = struct.Struct("i")
 _SO_SNDBUFFORCE = 32  # <asm/socket.h>
+_SO_PEEK_OFF = 42  # the same: where the next look begins (socket(7))
+MAX_LOOK = 64  # rows that are looked at together, our choice: 8 MiB at most, 64 KiB of usual ones
 
 
 class RowChannel:
@@ -72,11 +77,10 @@ class RowChannel:
         return _nobody_sends(self._receiving)
 
     def waits(self) -> bool:
-        """Whether a row waits. For a process that may not read."""
-        try:
-            return bool(self._receiving.recv(1, socket.MSG_PEEK))
-        except BlockingIOError:
-            return False
+        """Whether a row waits. For a process that may not read, and must not move what the other one looks at."""
+        octets = bytearray(_INT.size)
+        fcntl.ioctl(self._receiving, termios.FIONREAD, octets)
+        return bool(_INT.unpack(octets)[0])
 
     def close(self) -> None:
         """Close both ends here, in a process that needs neither: whoever receives sees when all senders have ended."""
@@ -158,6 +162,7 @@ class Receiver:
     def __init__(self, receiving: socket.socket) -> None:
         self._socket = receiving
         self._buffer = bytearray(MAX_ROW_OCTETS)
+        self._view = memoryview(self._buffer)
 
     @property
     def ended(self) -> bool:
@@ -172,17 +177,25 @@ class Receiver:
         """Wait until there is a row, or no sender is left."""
         select.select([self._socket], [], [], seconds)
 
-    def look(self) -> bytes | None:
-        """The next row, which stays where it is; None if there is none now."""
-        try:
-            length = self._socket.recv_into(self._buffer, 0, socket.MSG_PEEK)
-        except BlockingIOError:
-            return None
-        return bytes(memoryview(self._buffer)[:length]) if length else None
+    def look(self, most: int = MAX_LOOK) -> list[bytes]:
+        """The next rows, in their order, which stay where they are; none if there are none now."""
+        rows: list[bytes] = []
+        # From the first row on, also after a process that looked at them and died. Each look begins after the last.
+        self._socket.setsockopt(socket.SOL_SOCKET, _SO_PEEK_OFF, 0)
+        while len(rows) < most:
+            try:
+                length = self._socket.recv_into(self._buffer, 0, socket.MSG_PEEK)
+            except BlockingIOError:
+                break
+            if not length:  # all senders have ended
+                break
+            rows.append(bytes(self._view[:length]))
+        return rows
 
-    def take(self) -> None:
-        """Remove the row that `look` has shown."""
-        self._socket.recv(1)
+    def take(self, count: int = 1) -> None:
+        """Remove as many rows that `look` has shown."""
+        for _ in range(count):
+            self._socket.recv(1)
 
     def discard(self) -> int:
         """Take all that waits.
@@ -190,9 +203,9 @@ class Receiver:
         :returns: how many rows that were.
         """
         count = 0
-        while self.look() is not None:
-            self.take()
-            count += 1
+        while rows := self.look():
+            self.take(len(rows))
+            count += len(rows)
         return count
 
     def close(self) -> None:

@@ -15,12 +15,13 @@ from aio_pika.abc import AbstractIncomingMessage
 
 from assay.log import Log
 from assay.store.broker import open_consumer
-from assay.store.destination import BATCH_ROWS, GATHER_SECONDS, TIDY_SECONDS, Backend, UnavailableError, write_all
+from assay.store.destination import GATHER_SECONDS, TIDY_SECONDS, Backend, UnavailableError, write_all
 from assay.store.json_form import from_json
 from assay.store.rows import MessageRow
 
 FIRST_WAIT_SECONDS = 1.0  # after a failure; doubled up to the longest
 LONGEST_WAIT_SECONDS = 30.0
+_BATCH_ROWS = 500  # our choice: twice as many are in memory, and another program may have made them longer than we do
 
 
 class Consuming:
@@ -49,9 +50,9 @@ class Consuming:
             self._wait = min(2 * self._wait, LONGEST_WAIT_SECONDS)
 
     async def _consume(self) -> None:
-        consumer = await open_consumer(*self._where, 2 * BATCH_ROWS)
+        consumer = await open_consumer(*self._where, 2 * _BATCH_ROWS)
         try:
-            async for batch in consumer.batches(BATCH_ROWS, GATHER_SECONDS):
+            async for batch in consumer.batches(_BATCH_ROWS, GATHER_SECONDS):
                 if time.monotonic() >= self._tidy_at:
                     await asyncio.to_thread(self._backend.tidy, time.time())
                     self._tidy_at = time.monotonic() + TIDY_SECONDS

@@ -25,6 +25,9 @@ from assay.store.revisions import NEWEST, OLDER
 BUSY_SECONDS = 5.0  # to wait for another writer, our choice: a batch takes some 30 ms
 CONNECT_SECONDS = 10
 _CACHE_KIB = 16 * 1024  # of SQLite's pages, for inserts into the indexes; our choice
+#: Pages in the write-ahead log before they are moved to the file, our choice: 16 MiB. What several batches change is
+#: moved once.
+_LOG_PAGES = 4096
 _MODE = 0o640
 _MIGRATION_LOCK = 0x61737361790001  # of PostgreSQL's advisory locks: "assay" and a number
 
@@ -199,6 +202,7 @@ def _sqlite(path: Path, *, may_write: bool) -> Engine:
         if may_write:
             connection.execute("PRAGMA journal_mode = WAL")
             connection.execute("PRAGMA synchronous = NORMAL")
+            connection.execute(f"PRAGMA wal_autocheckpoint = {_LOG_PAGES}")
             # For `assay store forget`. By every writer, or SQLite leaves copies where it has moved rows within a page.
             connection.execute("PRAGMA secure_delete = ON")
         else:

@@ -1,11 +1,11 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """Rows on disk between the workers and the database: written once, read by each destination at its own pace.
 
-A spool is a directory of segments, files with a growing number in their names. A row is appended by one write of its
-length, its checksum and its octets, so it survives the death of the process that wrote it. Nobody waits for the disk,
-so a power failure takes the rows that the kernel had not written yet. Each destination has a file with its position,
-which it moves after it has taken rows. A segment that all destinations have passed is removed. After a crash the
-position may be old, so a destination can get rows again, and recognizes them by their id.
+A spool is a directory of segments, files with a growing number in their names. Rows are appended by one write of the
+length, the checksum and the octets of each, so they survive the death of the process that wrote them. Nobody waits for
+the disk, so a power failure takes the rows that the kernel had not written yet. Each destination has a file with its
+position, which it moves after it has taken rows. A segment that all destinations have passed is removed. After a crash
+the position may be old, so a destination can get rows again, and recognizes them by their id.
 
 Only one process uses a spool. While an old daemon still drains, the next one takes another spool in the same directory,
 and later adopts what a dead one left behind.
@@ -69,28 +69,28 @@ class Spool:
         """How much is kept."""
         return sum(self._segments.copy().values())
 
-    def append(self, row: bytes) -> None:
-        """Append a row.
+    def append(self, *rows: bytes) -> None:
+        """Append rows, all or none.
 
-        :raises SpoolFullError: the bound is reached; nothing was written.
-        :raises OSError: it cannot be written; nothing was written.
+        :raises SpoolFullError: the bound would be passed; nothing was written.
+        :raises OSError: they cannot be written; nothing was written.
         """
-        frame = _FRAME.pack(len(row), zlib.crc32(row)) + row
-        if self.octets + len(frame) > self._most:
+        frames = b"".join([part for row in rows for part in (_FRAME.pack(len(row), zlib.crc32(row)), row)])
+        if self.octets + len(frames) > self._most:
             raise SpoolFullError
-        if self._descriptor < 0 or self._segments[self._number] + len(frame) > SEGMENT_OCTETS:
+        if self._descriptor < 0 or self._segments[self._number] + len(frames) > SEGMENT_OCTETS:
             self._next_segment()
         end = self._segments[self._number]
         try:
-            written = os.write(self._descriptor, frame)
+            written = os.write(self._descriptor, frames)
         except OSError:
             os.ftruncate(self._descriptor, end)
             raise
-        if written < len(frame):  # the disk is full, and has taken a part
+        if written < len(frames):  # the disk is full, and has taken a part
             os.ftruncate(self._descriptor, end)
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         with self._grown:
-            self._segments[self._number] = end + len(frame)
+            self._segments[self._number] = end + len(frames)
             self._grown.notify_all()
 
     def _next_segment(self) -> None:
@@ -191,11 +191,13 @@ class Spool:
 
 
 class Batch(Struct, frozen=True):
-    """Rows that a reader read, and its position after them. `torn` says what was skipped, empty if nothing was."""
+    """Rows that a reader read, and its position after them. `torn` says what was skipped, empty if nothing was. `full`
+    means that it may go on at once."""
 
     rows: tuple[bytes, ...]
     position: tuple[int, int]
     torn: str = ""
+    full: bool = False
 
 
 class Reader:
@@ -207,26 +209,29 @@ class Reader:
         self._file = spool.directory / f"{name}{_POSITION}"
         self.position = _position(self._file)
 
-    def read(self, most: int) -> Batch:
+    def read(self, most: int, octets_enough: int = SEGMENT_OCTETS) -> Batch:
         """The next rows.
 
         :param most: how many at most.
+        :param octets_enough: after which no further row is read.
         :raises OSError: the disk cannot be read.
         """
         rows: list[bytes] = []
         number, offset = self.position
         torn = ""
-        while len(rows) < most:
+        read = 0
+        while True:
             found = self._spool.segment(number)
             if found is not None:
                 path, octets = found
                 for row, end in _rows(path, offset, octets):
                     rows.append(row)
+                    read += len(row)
                     offset = end
-                    if len(rows) == most:
-                        break
+                    if len(rows) == most or read >= octets_enough:
+                        return Batch(tuple(rows), (number, offset), torn, full=True)
             following = self._spool.segment_after(number)
-            if len(rows) == most or following is None:
+            if following is None:
                 break
             if found is not None and offset < found[1]:
                 torn = f"{found[0]}: {found[1] - offset} octets after octet {offset} are not rows"

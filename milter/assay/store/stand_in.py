@@ -41,7 +41,7 @@ class StandIn:
         """
         if self._receiver is None:
             self._receiver = self._channel.unread()
-        if self._receiver is None or self._receiver.look() is None:
+        if self._receiver is None or not self._receiver.look(1):
             return
         if not self._directory:
             raise NotTakenError("store.directory is no longer set")
@@ -49,8 +49,8 @@ class StandIn:
         try:
             if self._spool is None:
                 self._spool = take(root, self._most, ())
-            while (row := self._receiver.look()) is not None:
-                self._spool.append(row)
+            while rows := self._receiver.look(1):  # the spool may have a place for the first of some
+                self._spool.append(*rows)
                 self._receiver.take()
         except SpoolFullError:
             raise NotTakenError(f"{root} has reached store.spool_octets") from None

@@ -99,25 +99,35 @@ def _digest(octets: bytes) -> int:
 
 
 def _counts(rows: Sequence[MessageRow]) -> list[Values]:
-    found: list[Values] = []
+    """Words that come together are counted together first: most messages have the findings and decisions of others."""
+    results: Counter[Values] = Counter()
+    decisions: Counter[Values] = Counter()
+    names: Counter[Values] = Counter()
     for row in rows:
         day = row.time // DAY_MILLISECONDS
-        found += {(day, "result", finding.key, "", finding.result) for finding in row.findings}
-        found.append((day, "action", row.by, "", row.action))
-        found.append((day, "host", row.host, "", row.direction))
-        for action, by in row.watched:
-            found.append((day, "watched", by, "", action))
+        results[day, tuple([(finding.key, finding.result) for finding in row.findings])] += 1
+        decisions[day, row.host, row.direction, row.by, row.action, row.watched] += 1
         if row.direction == _INBOUND:
-            result = result_of(row, "dmarc")
-            word = result or "none"
-            if row.author_domain:
-                found.append((day, "domain", row.author_domain, "", word))
-            if row.client:
-                found.append((day, "source", row.client, "", word))
-            if result == _FAIL:
-                disposition = row.dmarc.disposition if row.dmarc is not None else ""
-                found.append((day, "failing", row.author_domain, row.client, disposition))
-    return [(*key, count) for key, count in sorted(Counter(found).items(), key=_key)]
+            disposition = row.dmarc.disposition if row.dmarc is not None else ""
+            names[day, row.author_domain, row.client, result_of(row, "dmarc"), disposition] += 1
+    found: Counter[Values] = Counter()
+    for (day, pairs), count in results.items():
+        for key, result in set(pairs):
+            found[day, "result", key, "", result] += count
+    for (day, host, direction, by, action, watched), count in decisions.items():
+        found[day, "action", by, "", action] += count
+        found[day, "host", host, "", direction] += count
+        for would, key in watched:
+            found[day, "watched", key, "", would] += count
+    for (day, author_domain, client, result, disposition), count in names.items():
+        word = result or "none"
+        if author_domain:
+            found[day, "domain", author_domain, "", word] += count
+        if client:
+            found[day, "source", client, "", word] += count
+        if result == _FAIL:
+            found[day, "failing", author_domain, client, disposition] += count
+    return [(*key, count) for key, count in sorted(found.items(), key=_key)]
 
 
 def _group(row: MessageRow, published: int) -> Values:
