@@ -6,6 +6,8 @@ from __future__ import annotations
 import contextlib
 import os
 import stat
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -98,6 +100,14 @@ def test_the_revisions_are_those_that_alembic_finds(path: Path) -> None:
     with connect(str(path)).reading() as connection:
         scripts = list(ScriptDirectory.from_config(configuration(connection)).walk_revisions())
     assert [script.revision for script in reversed(scripts)] == [*revisions.OLDER, revisions.NEWEST]
+
+
+@pytest.mark.parametrize("library", ["psycopg", "sqlalchemy.pool.impl.QueuePool"])
+def test_libraries_do_not_write_into_the_log_past_us(library: str) -> None:
+    """As they do when a connection breaks: without a prefix, a level and a bound."""
+    text = f"import logging; import assay.store.database; logging.getLogger({library!r}).error('lost')"
+    printed = subprocess.run([sys.executable, "-c", text], capture_output=True, check=True)
+    assert (printed.stdout, printed.stderr) == (b"", b"")
 
 
 def test_others_cannot_read_the_file_or_what_sqlite_keeps_beside_it(path: Path) -> None:

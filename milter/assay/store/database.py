@@ -9,6 +9,7 @@ may run different versions of assay, so only ``assay store migrate`` changes the
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
 import stat
 from collections.abc import Iterator
@@ -30,6 +31,12 @@ _CACHE_KIB = 16 * 1024  # of SQLite's pages, for inserts into the indexes; our c
 _LOG_PAGES = 4096
 _MODE = 0o640
 _MIGRATION_LOCK = 0x61737361790001  # of PostgreSQL's advisory locks: "assay" and a number
+
+# The libraries report each connection that breaks, some with a traceback; the log has what the operator needs, with its
+# own bound.
+for _library in ("psycopg", "sqlalchemy"):
+    logging.getLogger(_library).addHandler(logging.NullHandler())
+    logging.getLogger(_library).propagate = False
 
 
 class Database:
