@@ -96,6 +96,14 @@ def test_the_login_never_leads_elsewhere(browser: Made, next_: str) -> None:
     assert asked.header("location") == "/overview"
 
 
+@pytest.mark.parametrize("path", [f"{path}/" for path in ("/login", "/static/style.css", *PATHS)])
+def test_the_host_field_leads_nowhere(browser: Made, path: str) -> None:
+    """A client chooses it; a proxy with TLS in front has another scheme than we."""
+    asked = browser().get(path)
+    assert asked.status == 404
+    assert not [value for name, value in asked.headers if name == "location"]
+
+
 def test_a_wrong_token_is_logged_and_soon_throttled(browser: Made, logged: list[tuple[Level, str]]) -> None:
     someone = browser()
     asked = [someone.log_in("guess") for _ in range(10)]

@@ -244,7 +244,10 @@ def make_app(site: Site, access: Access, log: Log) -> SafeHeaders:
             made = partial(door.page, place=place, suffix=suffix)
             routes.append(Route(f"{place.path}{item}{suffix}", made, methods=["GET"]))
     handlers: dict[Any, Any] = {HTTPException: door.failed}
-    return SafeHeaders(Starlette(routes=routes, exception_handlers=handlers))
+    app = Starlette(routes=routes, exception_handlers=handlers)
+    # To a path that ends in a slash it would answer with an address made of the Host field, which the client chooses.
+    app.router.redirect_slashes = False
+    return SafeHeaders(app)
 
 
 async def _static(content: bytes, content_type: str, _: Request) -> Response:
