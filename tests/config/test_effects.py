@@ -278,7 +278,7 @@ class World:
             return [self._play(service, one) for one in CORPUS]
 
     def _play(self, service: connection.Service, message: Mapping[str, Any]) -> list[Verdict]:
-        session = service.new_session()
+        session = service.new_session(lambda: None)
         header, body = split_message(message["octets"])
 
         def steps() -> Iterator[tuple[str, Callable[[], Verdict | None]]]:

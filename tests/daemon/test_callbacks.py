@@ -75,7 +75,7 @@ def converse(method: str, times: int, on_error: policy.OnError, *events: str) ->
     lines: list[str] = []
     log = Log(lambda _level, text: lines.append(text), Level.ERROR)
     session: Any = Broken(method, times)
-    service = connection.Service(lambda: session, 0, 0, on_error, on_error, Journal(log), connection.SessionCount())
+    service = connection.Service(lambda *_: session, 0, 0, on_error, on_error, Journal(log), connection.SessionCount())
     context = Context(connection.Connection(service))
     context.connection.no_reply = Milter.P_NR_MAIL
     answers = []
@@ -168,7 +168,7 @@ def test_only_a_change_that_is_wrong_itself_is_a_bug(mta_is_there: bool, offered
     session.end_of_message = lambda **_: verdict
     action = policy.OnError.TEMPFAIL
     actions = Milter.ADDHDRS | Milter.SETSYMLIST
-    service = connection.Service(lambda: session, 0, actions, action, action, journal, connection.SessionCount())
+    service = connection.Service(lambda *_: session, 0, actions, action, action, journal, connection.SessionCount())
     one = connection.Connection(service)
     context = Refusing(one, mta_is_there)
     one.negotiate(context, [offered & ~Milter.SETSYMLIST, 0, 0, 0])
@@ -215,14 +215,15 @@ def test_what_is_kept_has_the_waits_of_its_own_message(monkeypatch: pytest.Monke
     monkeypatch.setattr(time, "monotonic", lambda: slow.now)
     journal = Journal(Log(lambda *_: None), keeper=slow)
     action = policy.OnError.TEMPFAIL
-    service = connection.Service(lambda: slow, 0, 0, action, action, journal, connection.SessionCount())
+    service = connection.Service(lambda *_: slow, 0, 0, action, action, journal, connection.SessionCount())
     context: Any = Context(connection.Connection(service))
     for event in ("connect", "helo", "mail", "mail", "rcpt"):
         EVENTS[event](context, *ARGUMENTS[event])
+    context.connection.claim.waited = 2.0  # for its place among the messages that are evaluated
     callbacks._end_of_message(context)
     assert slow.kept == [
         {"connect": 1.0, "helo": 1.0, "mail": 1.0},
-        {"connect": 1.0, "helo": 1.0, "mail": 1.0, "rcpt": 1.0, "eom": 1.0},
+        {"connect": 1.0, "helo": 1.0, "mail": 1.0, "rcpt": 1.0, "eom": 3.0},
     ]
 
 

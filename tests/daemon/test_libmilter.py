@@ -70,6 +70,6 @@ def test_such_a_field_stays_and_the_message_goes_on() -> None:
     journal = Journal(Log(lambda _level, text: lines.append(text), Level.WARNING))
     session: Any = None
     on_error = policy.OnError.TEMPFAIL
-    service = connection.Service(lambda: session, 0, 0, on_error, on_error, journal, connection.SessionCount())
+    service = connection.Service(lambda *_: session, 0, 0, on_error, on_error, journal, connection.SessionCount())
     connection.Connection(service).apply(object(), Change("Subject", 1, OCTETS))
     assert lines == ["a Subject that is not UTF-8 stays unchanged: pymilter's context has no room for libmilter's"]

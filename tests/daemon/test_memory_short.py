@@ -125,7 +125,7 @@ class TestHook:
     def service(self) -> connection.Service:
         on_error = policy.OnError.TEMPFAIL
         journal = Journal(Log(lambda *_: None))
-        return connection.Service(lambda: None, 0, 0, on_error, on_error, journal, SessionCount())  # type: ignore[arg-type,return-value]  # no session is made
+        return connection.Service(lambda *_: None, 0, 0, on_error, on_error, journal, SessionCount())  # type: ignore[arg-type,return-value]  # no session is made
 
     def test_a_lost_event_ends_the_worker(self, answers: list[int]) -> None:
         service = self.service()

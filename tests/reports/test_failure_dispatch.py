@@ -122,7 +122,7 @@ def verdict_of(
             now=at,
         )
         new_session = session_maker(make_settings(configuration), make_trust(configuration), resolver, 5.0)
-        return deliver(new_session(), delivery)[-1]
+        return deliver(new_session(lambda: None), delivery)[-1]
 
 
 class Failing(Reporting):

@@ -78,6 +78,7 @@ def install(service: Service) -> None:
         _defer_lost_events()
         connection = context.getpriv()
         if connection is not None:
+            connection.claim.leave()
             service.sessions.change(-1)
             context.setpriv(None)
             connection.session.close()
@@ -168,11 +169,14 @@ def _end_of_message(context: Any) -> int:
             return int(connection.not_taken(macro(context, "i"), f"{error}: {why}"))
         connection.failure = _describe(error)
         return int(connection.give_up(macro(context, "i")))
+    finally:
+        connection.claim.leave()
 
 
 def _abort(context: Any) -> int:
     connection = context.getpriv()
     if connection is not None:
+        connection.claim.leave()
         try:
             connection.abort(context)
         except Exception as error:

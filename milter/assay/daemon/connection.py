@@ -15,10 +15,11 @@ from operator import or_
 from typing import Any
 
 import Milter
-from msgspec import Struct
+from msgspec import Struct, field
 
 from assay import policy
 from assay.daemon import libmilter
+from assay.daemon.admission import Admission, Claim
 from assay.daemon.journal import Journal
 from assay.log import Field, Log
 from assay.model.edits import AddRecipient, Change, ChangeSender, Edit, Insert, Remove, RemoveRecipient
@@ -84,13 +85,14 @@ class SessionCount:
 class Service(Struct, frozen=True):
     """The objects that all connections of a worker share."""
 
-    new_session: Callable[[], Session]
+    new_session: Callable[[Callable[[], None]], Session]  #: called with what to call before the MTA waits for the DNS
     no_reply: int  #: the steps to which we never reply, from `silent_steps`
     actions: int  #: the actions we may take on a message, from `actions`
     on_error: policy.OnError
     on_no_client: policy.OnError  #: for a message whose client the MTA has not named
     journal: Journal
     sessions: SessionCount
+    admission: Admission = field(default_factory=Admission)
 
     @property
     def log(self) -> Log:
@@ -115,6 +117,7 @@ class Connection:
 
     __slots__ = (
         "broken",
+        "claim",
         "client",
         "connected",
         "failure",
@@ -128,7 +131,8 @@ class Connection:
 
     def __init__(self, service: Service) -> None:
         self.service = service
-        self.session = service.new_session()
+        self.claim = Claim(service.admission)
+        self.session = service.new_session(self.claim.leave)
         self.leading_space = False
         self.no_reply = 0
         self.not_permitted = 0  # the actions that the configuration can lead to and the MTA does not offer
@@ -187,7 +191,7 @@ class Connection:
         if told and told != self.client:
             if self.connected:
                 self.session.close()
-                self.session = self.service.new_session()
+                self.session = self.service.new_session(self.claim.leave)
             self.connect(context, "unknown", 0, None)
         return self.connected
 
@@ -208,12 +212,16 @@ class Connection:
 
     def header(self, _context: Any, name: str, value: bytes) -> None:
         """xxfi_header. Without HDR_LEADSPC the MTA has removed one space after the colon."""
+        if not self.claim.made:
+            self.claim.make()
         if not self.leading_space:
             value = b" " + value
         self.session.header(field_from_milter(name.encode("utf-8", "surrogateescape"), value))
 
     def end_of_header(self, _context: Any) -> None:
         """xxfi_eoh."""
+        if not self.claim.made:  # there is no header field
+            self.claim.make()
         self.session.end_of_header()
 
     def body(self, _context: Any, chunk: bytes) -> None:
@@ -233,8 +241,7 @@ class Connection:
         if verdict is None:
             return int(Milter.CONTINUE)
         result = self.perform(context, verdict)
-        waited = time.monotonic() - began
-        self.wait_is_over("eom", waited)
+        self.wait_is_over("eom", self.claim.waited + time.monotonic() - began)
         self.service.journal.enter(verdict, self.waits)
         self.service.journal.meter.message_waited(sum(self.waits.values()))
         self.waits = {}
@@ -243,6 +250,7 @@ class Connection:
     def begin_message(self) -> None:
         """MAIL arrives: what was noted of a message that was refused or aborted is over."""
         self.failure = self.broken
+        self.claim.renew()
         if self.waits:
             self.waits = {stage: seconds for stage, seconds in self.waits.items() if stage in _OF_THE_CONNECTION}
 

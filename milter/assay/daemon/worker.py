@@ -141,8 +141,8 @@ def session_maker(
     publications: Publications | None = None,
     *,
     notes: bool = False,
-) -> Callable[[], Session]:
-    """What makes the session of each connection. They share one memory.
+) -> Callable[[Callable[[], None]], Session]:
+    """What makes the session of each connection, from what to call before the MTA waits. They share one memory.
 
     :param budget: seconds that a message may wait for the DNS.
     :param notes: whether verdicts have the answers of the DNS.
@@ -150,8 +150,8 @@ def session_maker(
     memory = Memory()
     clock = time.monotonic if notes else None
 
-    def new_session() -> Session:
-        allowance = Allowance(budget)  # all drivers of a connection share it, one message after the other
+    def new_session(on_wait: Callable[[], None]) -> Session:
+        allowance = Allowance(budget, on_wait)  # all drivers of a connection share it, one message after the other
 
         def new_driver(seconds: float | None = None) -> Driver:
             return resolver.driver(seconds or budget, allowance=allowance)

@@ -50,10 +50,14 @@ class Allowance:
     It is used by one thread at a time, that of the connection.
     """
 
-    __slots__ = ("_seconds", "_share", "_spent")
+    __slots__ = ("_on_wait", "_seconds", "_share", "_spent")
 
-    def __init__(self, seconds: float) -> None:
+    def __init__(self, seconds: float, on_wait: Callable[[], None] = lambda: None) -> None:
+        """
+        :param on_wait: called whenever the MTA begins to wait.
+        """
         self._seconds = seconds
+        self._on_wait = on_wait
         self._share = 1.0
         self._spent = 0.0
 
@@ -65,6 +69,10 @@ class Allowance:
     def allow(self, share: float) -> None:
         """From now on this share of the whole may be spent, from 0 to 1."""
         self._share = share
+
+    def begin(self) -> None:
+        """The MTA waits from now on."""
+        self._on_wait()
 
     def spend(self, seconds: float) -> None:
         """The MTA has waited."""

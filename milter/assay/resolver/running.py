@@ -133,6 +133,7 @@ class Running(Generic[T]):
         if not self._ended:
             clock, allowance = self._terms.budget.clock, self._terms.allowance
             began = clock()
+            allowance.begin()
             try:
                 self._wait(began + allowance.left)
             finally:

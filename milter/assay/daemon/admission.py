@@ -1,0 +1,102 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""How many messages a worker evaluates at a time: the others wait, in the order of their arrival.
+
+libmilter has a thread for each session with something to read. When mail arrives faster than it can be evaluated,
+dozens of threads compete for the interpreter, and chance decides which one gets it: some messages take several times as
+long as others. So a message needs a place from its first header field to its end. MTAs send header and body in one go
+when they have all of it, so a slow SMTP client never holds a place.
+
+Nobody holds up the others for long. A message that waits for the DNS gives its place to the next, and so does one that
+has held it for `HOLD_SECONDS`, if another message waits. Both go on without a place.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from collections.abc import Callable
+from threading import Lock
+
+#: Messages that a worker evaluates at a time. More than one, so that the core has work while one of them is read.
+AT_A_TIME = 6
+#: Seconds after which a message loses its place if another one waits. Most need a hundredth of it.
+HOLD_SECONDS = 0.05
+
+
+class Claim:
+    """The claim of one connection to a place, for one message after the other. Its own thread uses it."""
+
+    __slots__ = ("_admission", "made", "waited")
+
+    def __init__(self, admission: Admission) -> None:
+        self._admission = admission
+        self.made = False  #: whether the current message has had a place
+        self.waited = 0.0  #: seconds for which it waited for it
+
+    def renew(self) -> None:
+        """The next message begins."""
+        self.made = False
+        self.waited = 0.0
+
+    def make(self) -> None:
+        """Take a place for the message, or wait for one."""
+        self.made = True
+        self.waited = self._admission.enter(self)
+
+    def leave(self) -> None:
+        """Give the place away, if it is still held: the message is over, or waits for the DNS."""
+        self._admission.leave(self)
+
+
+class Admission:
+    """The places of a worker, and the messages that wait for one. Any thread may use it."""
+
+    __slots__ = ("_clock", "_hold_seconds", "_holders", "_lock", "_places", "_queue")
+
+    def __init__(
+        self,
+        places: int = AT_A_TIME,
+        hold_seconds: float = HOLD_SECONDS,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._places = places
+        self._hold_seconds = hold_seconds
+        self._clock = clock
+        self._lock = Lock()
+        self._holders: dict[Claim, float] = {}  # since when they hold their places, oldest first
+        self._queue: deque[tuple[Claim, Lock]] = deque()  # the lock is released when it has a place
+
+    def enter(self, claim: Claim) -> float:
+        """Take a place. If there is none, wait for one.
+
+        :returns: the seconds of waiting.
+        """
+        began = self._clock()
+        with self._lock:
+            if len(self._holders) < self._places:  # then nobody waits
+                self._holders[claim] = began
+                return 0.0
+            admitted = Lock()
+            admitted.acquire()
+            self._queue.append((claim, admitted))
+        while not admitted.acquire(timeout=self._hold_seconds):
+            self._end_long_holds()
+        return self._clock() - began
+
+    def leave(self, claim: Claim) -> None:
+        """Give its place to the claim that has waited longest. Does nothing for one without a place."""
+        if claim in self._holders:
+            with self._lock:
+                self._pass_on(claim)
+
+    def _end_long_holds(self) -> None:
+        with self._lock:
+            now = self._clock()
+            for claim in [claim for claim, since in self._holders.items() if now - since >= self._hold_seconds]:
+                self._pass_on(claim)
+
+    def _pass_on(self, claim: Claim) -> None:
+        if self._holders.pop(claim, None) is not None and self._queue:
+            following, admitted = self._queue.popleft()
+            self._holders[following] = self._clock()
+            admitted.release()
