@@ -30,6 +30,7 @@ from store_generator import OURS, fill, generated
 from web.judged import judged
 from web.reports import SECTION, fill_reports
 
+COUNT = 100_000  # messages of the store that most tests look at
 #: What a stranger writes where he can.
 ATTACKS = (
     "<script>document.title='owned'</script>",
