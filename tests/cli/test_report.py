@@ -83,11 +83,40 @@ def test_failure_reports_are_there_too(shell: Shell) -> None:
     assert line in shell("show", listed.split()[2])
 
 
+def test_parts_and_error_reports_are_shown_as_such(shell: Shell) -> None:
+    world = shell.reporting
+    many = [
+        seen(
+            number,
+            "large.example",
+            "mailto:d@large.example!8k,mailto:e@large.example!1k",
+            client=f"2001:db8::{number:x}",
+        )
+        for number in range(100, 1600)
+    ]
+    world.see(*many)
+    with world.database.writing() as connection:
+        connection.exec_driver_sql("DELETE FROM report_days WHERE dry_run = 0 AND planned > 0")
+    for now in (NEXT_DAY, LATER, LATER + 20):
+        world.turn(now)
+    (whole,) = [each for each in world.all_reports() if each.domain == "large.example" and each.form == "whole"]
+    lines = shell("show", whole.id).splitlines()
+    parts = [line for line in lines if f"part 1 of 3 of {whole.id}, " in line]
+    assert parts
+    assert "messages: sent: d@large.example: 250" in parts[0]
+    (error,) = [line for line in lines if f"error report about {whole.id}: sent: e@large.example: 250" in line]
+    assert lines[0].endswith("1500 messages: divided: d@large.example: " + lines[1].partition("UTC: ")[2])
+    assert "d@large.example: divided, 1 tries" in lines[1]
+    assert "e@large.example: not sent, 1 tries" in lines[2]
+    assert {*parts, error} <= set(shell("list").splitlines())
+
+
 def test_list_of_an_unknown_state(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path = tmp_path / "assay.toml"
     path.write_text(f"[store]\ndirectory = '{tmp_path}'\n")
     assert main(["report", "list", "--state", "send", "-c", str(path)]) == 78
-    assert "'send' is not the state of a report; write one of: waiting, sent, not sent" in capsys.readouterr().err
+    error = capsys.readouterr().err
+    assert "'send' is not the state of a report; write one of: waiting, sent, divided, not sent" in error
 
 
 def test_show(shell: Shell) -> None:

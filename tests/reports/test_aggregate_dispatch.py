@@ -24,7 +24,7 @@ from assay.daemon.reporter import ReportTurns
 from assay.log import Log
 from assay.policy.addresses import Entries
 from assay.protocol import report
-from assay.reports import destinations
+from assay.reports import aggregate_dispatch, delivering
 from assay.reports.planning import days_to_plan
 from assay.session.outgoing import Outgoing, Signed
 from assay.store import outbox, report_deliveries, suppressions
@@ -65,6 +65,11 @@ def parsed(octets: bytes) -> tuple[EmailMessage, Mapping[str, Any]]:
     (attachment,) = message.iter_attachments()
     xml = gzip.decompress(attachment.get_payload(decode=True))  # type: ignore[arg-type]  # it is an attachment
     return message, parsedmarc.parse_aggregate_report_xml(xml, offline=True)
+
+
+def xml_of(octets: bytes) -> bytes:
+    (attachment,) = parsed(octets)[0].iter_attachments()
+    return gzip.decompress(attachment.get_payload(decode=True))  # type: ignore[arg-type]  # it is an attachment
 
 
 class TestOneReport:
@@ -121,17 +126,22 @@ class TestOneReport:
         world.run(until=LATER + 20 * 3600)
         assert len(world.receiver.taken) == 1
 
-    @pytest.mark.parametrize(("listed", "is_older"), [("reader.example", True), ("example.com", False)])
-    def test_its_destination_gets_the_older_schema(self, world: Reporting, listed: str, is_older: bool) -> None:
+    @pytest.mark.parametrize("listed", ["reader.example", "example.com"])
+    def test_each_destination_gets_the_schema_that_it_wants(
+        self, world: Reporting, listed: str, tmp_path: Path
+    ) -> None:
         section = msgspec.structs.replace(world.configuration.reports, older_schema=(listed,))
         world.configuration = msgspec.structs.replace(world.configuration, reports=section)
-        world.see(seen(1, rua="mailto:d@reader.example"))
+        world.see(seen(1, rua="mailto:d@reader.example,mailto:d@example.com"))
         world.run()
-        ((_, _, octets),) = world.receiver.taken
-        message, _ = parsed(octets)
-        (attachment,) = message.iter_attachments()
-        xml = gzip.decompress(attachment.get_payload(decode=True))  # type: ignore[arg-type]  # it is an attachment
-        assert (b"urn:ietf:params:xml:ns:dmarc-2.0" not in xml) == is_older
+        older = {
+            recipient: b"urn:ietf:params:xml:ns:dmarc-2.0" not in xml_of(octets)
+            for _, recipient, octets in world.receiver.taken
+        }
+        assert older == {f"d@{host}": host == listed for host in ("reader.example", "example.com")}
+        identifiers = {parsed(octets)[1]["report_metadata"]["report_id"] for _, _, octets in world.receiver.taken}
+        assert identifiers == {world.reports()["example.com"].id}  # it is the same report
+        assert list((tmp_path / "store" / "reports").iterdir()) == []
 
     def test_two_policies_of_a_day_are_two_reports(self, world: Reporting) -> None:
         passed = seen(1)
@@ -222,7 +232,9 @@ class TestNotSent:
         world.see(seen(1, rua="mailto:d@example.com!100"))
         world.turn(NEXT_DAY)
         world.turn(LATER)
-        assert "wants at most 100" in world.reports()["example.com"].why
+        (found,) = [each for each in world.all_reports() if each.form == "whole"]
+        assert found.state == "not sent"
+        assert "wants at most 100; it would have more than 20 parts" in found.why
 
     def test_the_destination_sends_nothing_but_forgeries(self, world: Reporting) -> None:
         world.see(seen(1, rua="mailto:d@reader.example"), *(failed(number, "reader.example") for number in range(2, 9)))
@@ -285,16 +297,21 @@ class TestNotSent:
         assert list((tmp_path / "store" / "reports").iterdir()) == []
 
     def test_it_is_too_large(self, world: Reporting, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(destinations, "MAX_OCTETS", 100)
+        monkeypatch.setattr(delivering, "MAX_OCTETS", 100)
+        monkeypatch.setattr(aggregate_dispatch, "MAX_OCTETS", 100)
         world.see(seen(1))
-        assert "at most 100 are sent" in self.why(world)
+        world.run()
+        assert world.receiver.taken == []
+        assert all("at most 100 are sent" in each.why for each in world.all_reports())
 
     def test_the_relay_takes_none_so_large(self, world: Reporting) -> None:
         world.receiver.__exit__()
         world.receiver.max_octets = 1000
         world.receiver.__enter__()
         world.see(seen(1))
-        assert "the relay takes at most 1000" in self.why(world)
+        world.run()
+        assert world.receiver.taken == []
+        assert all("the relay takes at most 1000" in each.why for each in world.all_reports())
 
 
 class TestTrouble:

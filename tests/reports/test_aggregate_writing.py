@@ -9,7 +9,7 @@ from msgspec.structs import replace
 from assay.reports.aggregate_writing import VanishedError, record, records
 from assay.store.outbox import Group
 
-GROUP = Group("192.0.2.1", "example.com", False, "sender.example", "none", True, False, (), (), None, 3)
+GROUP = Group("192.0.2.1", "example.com", False, "sender.example", "none", True, False, (), (), None, 3, (1, 1))
 
 
 @pytest.mark.parametrize(

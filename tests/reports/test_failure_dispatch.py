@@ -536,7 +536,7 @@ class TestNotSent:
         assert "failed DMARC itself" in self.why(world)
 
     def test_a_size_that_its_record_wants(self, world: Failing) -> None:
-        world.write(with_failure(2, ruf="mailto:f@example.com!1k"))
+        world.write(with_failure(2, ruf="mailto:f@example.com!1k"))  # it is not divided, and there is no error report
         assert "wants at most 1024" in self.why(world)
 
     def test_failure_reports_were_switched_off(self, world: Failing) -> None:

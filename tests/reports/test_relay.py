@@ -190,7 +190,15 @@ class TestHandingOver:
             assert sent(made) is RelayOutcome.TAKEN
         assert len(receiver.taken) == 1
 
-    @pytest.mark.parametrize(("reply", "outcome"), [("451 4.3.0 no", "deferred"), ("552 5.3.4 no", "refused")])
+    @pytest.mark.parametrize(
+        ("reply", "outcome"),
+        [
+            ("451 4.3.0 no", "deferred"),
+            ("550 5.7.1 no", "refused"),
+            ("552 5.2.2 mailbox full", "refused"),
+            ("552 5.3.4 no", "too large"),
+        ],
+    )
     def test_a_refusal_is_no_silence(self, reply: str, outcome: str) -> None:
         receiver = Receiver()
         receiver.at_data["d@example.com"] = reply

@@ -29,7 +29,9 @@ def test_mail_of_no_client_is_in_no_report(database: Database) -> None:
     with database.reading() as connection:
         (candidate,) = outbox.candidates(connection, DAY)
         assert (candidate.domain, candidate.messages) == ("example.com", 1)
-        assert [group.client for group in outbox.groups(connection, DAY, [candidate.published])] == ["192.0.2.1"]
+        of = (candidate.published,)
+        report = outbox.OutgoingReport("r", DAY, "example.com", of, ReportState.WAITING, "", 0, 0, 0, 1, 0)
+        assert [group.client for group in outbox.groups(connection, report)] == ["192.0.2.1"]
 
 
 def test_what_is_known_of_a_record(database: Database) -> None:
@@ -45,7 +47,7 @@ def delivery(number: int, state: ReportState, changed: int = NOW) -> ReportDeliv
 
 
 def test_what_waits_or_came_back_counts_as_sent(database: Database) -> None:
-    states = (ReportState.SENT, ReportState.WAITING, ReportState.BOUNCED)
+    states = (ReportState.SENT, ReportState.HANDED_OVER, ReportState.WAITING, ReportState.BOUNCED)
     reports = [
         outbox.OutgoingReport(
             f"report{number}", DAY, "example.com", (1,), ReportState.WAITING, "", NOW, NOW, NOW, 1, 0, kind

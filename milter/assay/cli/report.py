@@ -99,7 +99,7 @@ def _database(configuration: Configuration) -> Iterator[Database]:
 def _list(options: argparse.Namespace, configuration: Configuration) -> int:
     from assay.store import outbox
 
-    known = [str(state) for state in outbox.ReportState]
+    known = [str(state) for state in outbox.REPORT_STATES]
     if options.state and options.state not in known:
         raise ConfigError(f"{options.state!r} is not the state of a report; write one of: {', '.join(known)}")
     states = (options.state,) if options.state else ()
@@ -130,11 +130,13 @@ def _show(options: argparse.Namespace, configuration: Configuration) -> int:
     with _database(configuration) as database, database.reading() as connection:
         found = outbox.report(connection, options.report)
         deliveries = report_deliveries.deliveries_of(connection, options.report)
+        parts = outbox.parts_of(connection, options.report)
     if found is None:
         say([f"{options.report}: there is no such report"])
         return os.EX_DATAERR
     say([_line(found)])
     say(map(_delivery, deliveries))
+    say(map(_line, parts))
     return os.EX_OK
 
 
@@ -209,6 +211,10 @@ def _line(report: OutgoingReport) -> str:
     when = f", due {_time(report.due)}" if report.state == "waiting" else ""
     why = f": {report.why}" if report.why else ""
     kind = "failure report, " if report.kind == "failure" else ""
+    if report.form == "part":
+        kind = f"part {report.part} of {report.parts} of {report.part_of}, "
+    elif report.form == "error report":
+        return f"{day} {report.domain} {report.id} error report about {report.part_of}: {report.state}{when}{why}"
     messages = counted(report.messages, "message")
     return f"{day} {report.domain} {report.id} {kind}{messages}: {report.state}{when}{why}"
 

@@ -149,7 +149,8 @@ FAMILIES = (
         "reports_tried",
         Type.COUNTER,
         "Tries to deliver a report to a destination, by kind (aggregate or failure) and outcome: sent, deferred, "
-        "refused, unknown (the DNS did not say whether it wants reports), given_up or dry_run.",
+        "refused, divided (it is too large there, and its parts are sent), unknown (the DNS did not say whether it "
+        "wants reports), given_up or dry_run.",
         ("kind", "outcome"),
     ),
     Family("reports_waiting", Type.GAUGE, "Reports that wait to be sent; 0 on a host that does not send."),

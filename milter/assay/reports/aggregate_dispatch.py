@@ -8,9 +8,7 @@ left.
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Callable, Sequence
-from contextlib import suppress
 from pathlib import Path
 
 from assay.model.name import parse_mailbox
@@ -18,22 +16,25 @@ from assay.policy.addresses import Entries
 from assay.protocol import dmarc, report
 from assay.reports import aggregate_writing
 from assay.reports.correspondence import Correspondence, Way
-from assay.reports.delivering import Deliveries
+from assay.reports.delivering import MAX_OCTETS, Deliveries
+from assay.reports.oversize import Oversize
 from assay.reports.planning import days_to_plan, plan
+from assay.reports.quota import Quota
 from assay.reports.relay import Relay
 from assay.reports.signature import signed
-from assay.store import outbox, report_deliveries
+from assay.store import outbox
 from assay.store.database import Database
 from assay.store.outbox import (
     DAY_SECONDS,
-    Connection,
     OutgoingReport,
+    ReportForm,
     ReportKind,
     ReportState,
 )
 from assay.store.report_deliveries import ReportDelivery
 
 GIVE_UP_SECONDS = 28 * 3600  # after a report was planned, our choice: sending begins 20 hours later at most
+_OLDER = "rfc7489-"  # before the name of a file in the older schema
 _MAX_FILE_NAME = 255  # octets, on all usual file systems
 
 
@@ -51,11 +52,14 @@ class AggregateDispatch:
             ReportKind.AGGREGATE,
             report.Tag.RUA,
             GIVE_UP_SECONDS,
-            limit=self._limit,
-            discard=lambda planned: self._path(planned).unlink(missing_ok=True),
+            limit=lambda connection, host, organization, _, now: self._quota.take(
+                connection, host, organization, 1, now
+            ),
+            discard=self._discard,
         )
         self.deliveries = Deliveries(database, correspondence, way, tell)
-        self._taken: Counter[str] | None = None  # what each organizational domain gets today; read once a turn
+        self._quota = Quota(self._section)
+        self._oversize = Oversize(database, self.deliveries.figures, self._quota, tell)
 
     def plan(self, now: int) -> int:
         """Plan the days that have ended. Returns how many reports wait.
@@ -92,76 +96,113 @@ class AggregateDispatch:
         :param ending: whether to stop early.
         :raises UnavailableError: the database cannot be used now.
         """
-        self._taken = None
+        self._quota.forget()
         return self.deliveries.send_due(self._deal_with, now, ending)
 
     def _deal_with(self, planned: OutgoingReport, relay: Relay, now: int) -> None:
         """One report that is due, as far as possible now."""
-        path = self._path(planned)
+        if planned.form is ReportForm.ERROR:
+            self._send_error_report(planned, relay, now)
+            return
         try:
-            described = self._written(planned, path, now)
+            with self._database.reading() as connection:
+                described = aggregate_writing.describe(connection, planned, self._section)
+                dry_run = outbox.planned_days(connection).get(planned.day, True)
+                _, text, _ = outbox.record_of(connection, planned.published[0])
+            due = self.deliveries.due(planned, dmarc.parse(text.encode("ascii", "replace")), now)
+            if dry_run and due:
+                self._write_only(planned, described, due, now)
+                return
+            for delivery in due:
+                self._send(planned, described, delivery, relay, now)
         except aggregate_writing.VanishedError:
             self.deliveries.settle(planned, ReportState.NOT_SENT, "the store has no mail of it any more", now)
             return
-        with self._database.reading() as connection:
-            dry_run = outbox.planned_days(connection).get(planned.day, True)
-            _, text, _ = outbox.record_of(connection, planned.published[0])
-        size = report.mail_size(path.stat().st_size)
-        due = self.deliveries.due(planned, dmarc.parse(text.encode("ascii", "replace")), size, now)
-        if dry_run and due:
-            self._write_only(planned, described, now)
-            return
-        for delivery in due:
-            message = self._message(planned, described, delivery, path, now)
-            self.deliveries.deliver(planned, delivery, message, relay, now)
         self.deliveries.conclude(planned, now)
 
-    def _write_only(self, planned: OutgoingReport, described: report.AggregateReport, now: int) -> None:
-        """In a dry run: leave the file, with a name that stays: the one that a receiver would see if a file can have
-        it."""
-        name = report.file_name(described, self._section.receiver_domain)
-        path = self._path(planned)
-        path.rename(path.with_name(name if len(name) <= _MAX_FILE_NAME else f"long-{path.name}"))
+    def _send(
+        self,
+        planned: OutgoingReport,
+        described: report.AggregateReport,
+        delivery: ReportDelivery,
+        relay: Relay,
+        now: int,
+    ) -> None:
+        """One delivery: the report, or what comes in its place if it is too large."""
+        schema = self._schema(delivery)
+        path = self._written(planned, described, schema, now)
+        file_octets = path.stat().st_size
+        size = report.mail_size(file_octets)
+        too_large = self.deliveries.too_large(delivery, size, relay)
+        if size <= MAX_OCTETS:  # the message is in memory, and its size is known to the octet
+            message = self._message(planned, described, delivery, path, now)
+            too_large = self.deliveries.deliver(planned, delivery, message, relay, now)
+        if too_large is not None:
+            self._oversize.settle(planned, described, schema, delivery, file_octets, too_large, now)
+
+    def _send_error_report(self, planned: OutgoingReport, relay: Relay, now: int) -> None:
+        section = self._section
+        error = report.ErrorReport(
+            planned.planned,
+            planned.domain,
+            planned.part_of,
+            planned.octets,
+            planned.day * DAY_SECONDS,
+            section.contact,
+        )
+        for delivery in self.deliveries.due(planned, dmarc.parse(b""), now):
+            mail = report.error_mail(error, self._letterhead(planned), parse_mailbox(delivery.address), planned.id)
+            message = signed(mail, self._to.signing, section.sender, now)
+            too_large = self.deliveries.deliver(planned, delivery, message, relay, now)
+            if too_large is not None:
+                self.deliveries.withhold(delivery, too_large, now)
+        self.deliveries.conclude(planned, now)
+
+    def _write_only(
+        self,
+        planned: OutgoingReport,
+        described: report.AggregateReport,
+        due: Sequence[ReportDelivery],
+        now: int,
+    ) -> None:
+        """In a dry run: leave the files, with names that stay: those that a receiver would see if a file can have
+        them.
+        """
+        for schema in {self._schema(delivery) for delivery in due}:
+            path = self._written(planned, described, schema, now)
+            name = report.file_name(described, self._section.receiver_domain)
+            if len(name) > _MAX_FILE_NAME:
+                name = f"long-{self._path(planned, report.Schema.RFC9990).name}"
+            older = _OLDER if schema is report.Schema.RFC7489 else ""
+            path.rename(path.with_name(older + name))
         self.deliveries.written(planned, now)
 
-    def _path(self, planned: OutgoingReport) -> Path:
+    def _discard(self, planned: OutgoingReport) -> None:
+        for schema in report.Schema:
+            self._path(planned, schema).unlink(missing_ok=True)
+
+    def _path(self, planned: OutgoingReport, schema: report.Schema) -> Path:
         """The file with a report, from before its first delivery until after its last."""
-        return self._to.directory / f"{planned.id}.xml.gz"
+        older = _OLDER if schema is report.Schema.RFC7489 else ""
+        return self._to.directory / f"{older}{planned.id}.xml.gz"
 
-    def _written(self, planned: OutgoingReport, path: Path, now: int) -> report.AggregateReport:
+    def _written(
+        self, planned: OutgoingReport, described: report.AggregateReport, schema: report.Schema, now: int
+    ) -> Path:
         """Make the file, unless it is there."""
-        with self._database.reading() as connection:
-            described = aggregate_writing.describe(connection, planned, self._section)
-            if path.exists():
-                return described
-            _, text, _ = outbox.record_of(connection, planned.published[0])
-            octets = aggregate_writing.write(connection, planned, described, self._schema(text), path)
-        with self._database.writing() as connection:
-            outbox.change_report(connection, planned.id, now, octets=octets)
-        return described
+        path = self._path(planned, schema)
+        if not path.exists():
+            with self._database.reading() as connection:
+                octets = aggregate_writing.write(connection, planned, described, schema, path)
+            with self._database.writing() as connection:
+                outbox.change_report(connection, planned.id, now, octets=octets)
+        return path
 
-    def _schema(self, record: str) -> report.Schema:
-        """The older one if any destination of a record wants it: all of them get the same file."""
-        older = Entries.parse(self._section.older_schema)
-        for uri in dmarc.parse(record.encode("ascii", "replace")).rua:
-            with suppress(report.UriError):
-                if older.hold(report.parse_mailto(uri).domain.name):
-                    return report.Schema.RFC7489
-        return report.Schema.RFC9990
-
-    def _limit(self, connection: Connection, host: str, organization: str, ahead: Sequence[str], now: int) -> str:
-        """Why a limit forbids another report to an organizational domain (see `Way`). What is allowed is counted here,
-        so that not each report has to count all that were sent before it.
-        """
-        if self._taken is None:
-            self._taken = report_deliveries.taken_by_organization(connection, now - now % DAY_SECONDS)
-        if self._taken.total() >= self._section.max_a_day:
-            return "reports.max_a_day is reached"
-        large = Entries.parse(self._section.large_destinations).hold(host)
-        if not large and self._taken[organization] >= self._section.max_per_destination:
-            return f"reports.max_per_destination is reached for {organization}"
-        self._taken[organization] += 1
-        return ""
+    def _schema(self, delivery: ReportDelivery) -> report.Schema:
+        """The older one for those who want it."""
+        host = parse_mailbox(delivery.address).domain.name
+        older = Entries.parse(self._section.older_schema).hold(host)
+        return report.Schema.RFC7489 if older else report.Schema.RFC9990
 
     def _message(
         self,
@@ -172,10 +213,11 @@ class AggregateDispatch:
         now: int,
     ) -> list[bytes]:
         """The signed message, in pieces."""
-        letterhead = report.Letterhead(
-            self._section.organization, self._section.sender, self._section.receiver_domain, planned.planned
-        )
-        mailbox = parse_mailbox(delivery.address)
+        letterhead, mailbox = self._letterhead(planned), parse_mailbox(delivery.address)
         with path.open("rb") as file:
             mail = report.aggregate_mail(described, iter(lambda: file.read(1 << 16), b""), letterhead, (mailbox,))
             return signed(mail, self._to.signing, self._section.sender, now)
+
+    def _letterhead(self, planned: OutgoingReport) -> report.Letterhead:
+        section = self._section
+        return report.Letterhead(section.organization, section.sender, section.receiver_domain, planned.planned)

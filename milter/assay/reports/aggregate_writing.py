@@ -45,6 +45,8 @@ def describe(connection: Connection, planned: OutgoingReport, section: ReportsSe
             _GENERATOR,
         ),
         report.published(domain, record, dmarc.DiscoveryMethod(method)),
+        planned.part,
+        planned.parts,
     )
 
 
@@ -65,7 +67,7 @@ def write(
     with contextlib.ExitStack() as stack:
         stack.callback(unfinished.unlink, missing_ok=True)
         with unfinished.open("wb") as file:
-            found = records(outbox.groups(connection, planned.day, planned.published))
+            found = records(outbox.groups(connection, planned))
             for piece in report.compressed(report.render(described, found, schema)):
                 file.write(piece)
             size = file.tell()

@@ -70,5 +70,21 @@ class Way(Struct, frozen=True):
         return max(now + 1, min(now + wait, self.gives_up_at(planned)))
 
 
+class TooLarge(Struct, frozen=True):
+    """A message that a destination or the relay does not take because of its size.
+
+    :ivar octets: that it has.
+    :ivar most: that it may have.
+    :ivar why: the rest of a clause that begins with "the report has ... octets, and".
+    """
+
+    octets: int
+    most: int
+    why: str
+
+    def __str__(self) -> str:
+        return f"the report has {self.octets} octets, and {self.why}"
+
+
 class EndingError(Exception):
     """The process is to end, or another one sends now. What was under way is left as it was."""

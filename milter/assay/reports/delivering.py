@@ -16,7 +16,14 @@ from msgspec.structs import replace
 
 from assay.model.name import parse_mailbox
 from assay.protocol import dmarc
-from assay.reports.correspondence import FIRST_WAIT_SECONDS, LONGEST_WAIT_SECONDS, Correspondence, EndingError, Way
+from assay.reports.correspondence import (
+    FIRST_WAIT_SECONDS,
+    LONGEST_WAIT_SECONDS,
+    Correspondence,
+    EndingError,
+    TooLarge,
+    Way,
+)
 from assay.reports.destinations import DestinationCheck
 from assay.reports.figures import ReportFigures, Tried, Withheld
 from assay.reports.relay import Relay, RelayError, RelayOutcome
@@ -31,6 +38,7 @@ from assay.store.outbox import (
 )
 from assay.store.report_deliveries import ReportDelivery
 
+MAX_OCTETS = 50_000_000  # of a message with a report, our choice: no large site takes more; it is in memory while sent
 AT_A_TIME = 100  # reports that are read from the database
 _MAYBE_TAKEN = "it may have been taken"
 
@@ -90,35 +98,31 @@ class Deliveries:
                 done += 1
         return done
 
-    def due(self, planned: OutgoingReport, record: dmarc.DmarcRecord, size: int, now: int) -> list[ReportDelivery]:
+    def due(self, planned: OutgoingReport, record: dmarc.DmarcRecord, now: int) -> list[ReportDelivery]:
         """The deliveries of a report that are to be made now. Destinations that are not known yet are looked up.
 
-        :param size: of the message in octets, about.
         :raises EndingError: the process is to end.
         """
-        found = self._check.deliveries(planned, record, size, now, self._ending)
+        found = self._check.deliveries(planned, record, now, self._ending)
         return [
             each for each in found if each.state is ReportState.WAITING and not each.is_unchecked and each.due <= now
         ]
 
     def deliver(
         self, planned: OutgoingReport, delivery: ReportDelivery, message: Sequence[bytes], relay: Relay, now: int
-    ) -> None:
-        """One try. What came of it is in the database when this returns.
+    ) -> TooLarge | None:
+        """One try. What came of it is in the database when this returns, but for a message that is too large.
 
+        :returns: whether that is so.
         :raises RelayError: the relay cannot be used now.
         """
         if why := self._check.why_suppressed(planned, parse_mailbox(delivery.address), now):  # since the last try
             self._note(replace(delivery, state=ReportState.NOT_SENT, why=why, changed=now))
             self.figures.withheld[Withheld.SUPPRESSED] += 1
-            return
+            return None
         size = sum(map(len, message))
-        most = relay.max_size
-        if most is not None and size > most:
-            why = f"the report has {size} octets, and the relay takes at most {most}"
-            self._note(replace(delivery, state=ReportState.NOT_SENT, why=why, changed=now))
-            self.figures.withheld[Withheld.SIZE] += 1
-            return
+        if (too_large := self.too_large(delivery, size, relay)) is not None:
+            return too_large
         handed_over = replace(delivery, state=ReportState.HANDED_OVER, why=_MAYBE_TAKEN, changed=now)
 
         def hand_over() -> None:
@@ -146,6 +150,27 @@ class Deliveries:
             case RelayOutcome.REFUSED:
                 self._note(replace(delivery, state=ReportState.REFUSED, why=reply.text, tries=tries, changed=now))
                 self._cool_down(delivery, f"it refused a report: {reply.text}", now)
+            case RelayOutcome.TOO_LARGE:  # nobody says how much would be taken
+                return TooLarge(size, size // 2, f"it is refused: {reply.text}")
+        return None
+
+    def too_large(self, delivery: ReportDelivery, size: int, relay: Relay) -> TooLarge | None:
+        """Whether a message of so many octets is too large for a destination, as far as that is known beforehand.
+
+        :raises RelayError: the relay cannot be used now.
+        """
+        limits = [(MAX_OCTETS, f"at most {MAX_OCTETS} are sent")]
+        if delivery.max_octets is not None:
+            limits.append((delivery.max_octets, f"its record wants at most {delivery.max_octets}"))
+        if (taken := relay.max_size) is not None:
+            limits.append((taken, f"the relay takes at most {taken}"))
+        most, why = min(limits)
+        return TooLarge(size, most, why) if size > most else None
+
+    def withhold(self, delivery: ReportDelivery, too_large: TooLarge, now: int) -> None:
+        """Nothing is sent to a destination, because it would be too large there."""
+        self._note(replace(delivery, state=ReportState.NOT_SENT, why=str(too_large), changed=now))
+        self.figures.withheld[Withheld.SIZE] += 1
 
     def _give_up(self, unanswered: Sequence[ReportDelivery], planned: Mapping[str, OutgoingReport], now: int) -> None:
         """Give up what an earlier sender handed over, and did not note what the relay said."""
@@ -240,10 +265,12 @@ _TRIED = {
     RelayOutcome.TAKEN: Tried.SENT,
     RelayOutcome.DEFERRED: Tried.DEFERRED,
     RelayOutcome.REFUSED: Tried.REFUSED,
+    RelayOutcome.TOO_LARGE: Tried.REFUSED,
     RelayOutcome.UNANSWERED: Tried.GIVEN_UP,
 }
 _BEST_FIRST = (
     ReportState.SENT,
+    ReportState.DIVIDED,
     ReportState.BOUNCED,
     ReportState.REFUSED,
     ReportState.GIVEN_UP,

@@ -24,7 +24,6 @@ from assay.store.outbox import DAY_SECONDS, MAX_TEXT, OutgoingReport, ReportStat
 from assay.store.report_deliveries import ReportDelivery
 
 FAILING_DAYS = 30  # in which all mail of a destination must have failed, for it to get no report
-MAX_OCTETS = 50_000_000  # of a message with a report, our choice: no large site takes more; it is in memory while sent
 _TOKEN_OCTETS = 8
 
 
@@ -41,13 +40,11 @@ class DestinationCheck:
         self,
         planned: OutgoingReport,
         record: dmarc.DmarcRecord,
-        size: int,
         now: int,
         ending: Callable[[], bool],
     ) -> list[ReportDelivery]:
         """The deliveries of a report, after asking about those URIs that are due.
 
-        :param size: of the message, in octets.
         :param ending: whether the process is to end.
         :raises EndingError: it ended before the DNS had answered. Nothing has changed.
         """
@@ -65,7 +62,7 @@ class DestinationCheck:
         # One more than are used, which says that there are too many.
         for each in found.uris[: report.MAX_DESTINATIONS + 1]:
             tries = due[each.uri[:MAX_TEXT]].tries + 1 if each.uri[:MAX_TEXT] in due else 1
-            for delivery in self._of_uri(planned, each, organizations, added, tries, size, now):
+            for delivery in self._of_uri(planned, each, organizations, added, tries, now):
                 if all(delivery.address != other.address for other in (*kept, *added)):
                     added.append(delivery)
         with self._database.writing() as connection:
@@ -95,7 +92,6 @@ class DestinationCheck:
         organizations: dict[Domain, Domain | None],
         ahead: Sequence[ReportDelivery],
         tries: int,
-        size: int,
         now: int,
     ) -> Iterator[ReportDelivery]:
         """The deliveries in place of a URI.
@@ -119,12 +115,13 @@ class DestinationCheck:
         for recipient in uri.recipients:
             mailbox = recipient.mailbox
             organization = (organizations[mailbox.domain] or mailbox.domain).name
-            withheld = self._why_not(planned, recipient, organization, ahead, size, now)
+            withheld = self._why_not(planned, recipient, organization, ahead, now)
             if withheld is not None:
                 self._figures.withheld[withheld[0]] += 1
             state = ReportState.NOT_SENT if withheld else ReportState.WAITING
             why = withheld[1] if withheld else ""
-            yield _delivery(planned, str(mailbox), organization, state, why, now, now, 0)
+            delivery = _delivery(planned, str(mailbox), organization, state, why, now, now, 0)
+            yield replace(delivery, max_octets=recipient.max_size)
 
     def _why_not(
         self,
@@ -132,15 +129,10 @@ class DestinationCheck:
         recipient: report.Recipient,
         organization: str,
         ahead: Sequence[ReportDelivery],
-        size: int,
         now: int,
     ) -> tuple[Withheld, str] | None:
         """Why nothing is sent to an address, as figures have it and in one clause; None if something may be."""
         host = recipient.mailbox.domain.name
-        if recipient.max_size is not None and size > recipient.max_size:
-            return Withheld.SIZE, f"the report has {size} octets, and its record wants at most {recipient.max_size}"
-        if size > MAX_OCTETS:
-            return Withheld.SIZE, f"the report has {size} octets, and at most {MAX_OCTETS} are sent"
         if why := self.why_suppressed(planned, recipient.mailbox, now):
             return Withheld.SUPPRESSED, why
         with self._database.reading() as connection:
@@ -172,5 +164,9 @@ def _delivery(
     due: int,
     tries: int,
 ) -> ReportDelivery:
-    token = secrets.token_hex(_TOKEN_OCTETS)
-    return ReportDelivery(planned.id, address, organization, state, why, tries, due, now, token)
+    return ReportDelivery(planned.id, address, organization, state, why, tries, due, now, new_token())
+
+
+def new_token() -> str:
+    """What a bounce address has, so that a bounce is recognized."""
+    return secrets.token_hex(_TOKEN_OCTETS)

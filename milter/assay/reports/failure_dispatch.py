@@ -100,7 +100,7 @@ class FailureDispatch:
         if planned.octets == _CLOSED:
             with self._database.writing() as connection:
                 outbox.change_report(connection, planned.id, now, octets=size)
-        due = self.deliveries.due(planned, dmarc.parse(text.encode("ascii", "replace")), size, now)
+        due = self.deliveries.due(planned, dmarc.parse(text.encode("ascii", "replace")), now)
         # What is seen on the first day is often a surprise, so nothing leaves then.
         is_first_day = first is None or planned.planned < first + DAY_SECONDS
         if due and (self._section.dry_run or is_first_day):
@@ -111,7 +111,9 @@ class FailureDispatch:
             return
         for delivery in due:
             message = self._message(planned, described, self._redactor, parse_mailbox(delivery.address), now)
-            self.deliveries.deliver(planned, delivery, message, relay, now)
+            too_large = self.deliveries.deliver(planned, delivery, message, relay, now)
+            if too_large is not None:
+                self.deliveries.withhold(delivery, too_large, now)
         self.deliveries.conclude(planned, now)
 
     def _closed(self, planned: OutgoingReport, now: int) -> OutgoingReport:

@@ -29,6 +29,7 @@ class Tried(StrEnum):
     REFUSED = "refused"
     UNKNOWN = "unknown"  #: the DNS did not say whether the destination wants it
     GIVEN_UP = "given_up"
+    DIVIDED = "divided"  #: it is too large there, and its parts are reports of their own
     DRY_RUN = "dry_run"
 
 

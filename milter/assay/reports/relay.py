@@ -21,6 +21,9 @@ TIMEOUT_SECONDS = 60.0  # for each reply; RFC 5321, 4.5.3.2 allows minutes, but 
 LAST_REPLY_SECONDS = 600.0
 MAX_REPLY = 300  # characters that are kept
 
+#: RFC 3463, 3.3 and 3.4: longer than an administrative limit, too big for the system.
+_TOO_LARGE = re.compile(rb"5\.(?:2\.3|3\.4)\b")
+_ENHANCED = re.compile(rb"5\.\d{1,3}\.\d{1,3}\b")
 _FULL_STOP = re.compile(rb"^\.", re.MULTILINE)
 
 
@@ -30,6 +33,7 @@ class RelayOutcome(StrEnum):
     TAKEN = "taken"
     DEFERRED = "deferred"  #: 4yz: again later
     REFUSED = "refused"  #: 5yz
+    TOO_LARGE = "too large"  #: 5yz because of the size of the message
     UNANSWERED = "unanswered"  #: it got the whole message and did not answer: it may have taken it
 
 
@@ -105,7 +109,10 @@ class Relay:
     def _transaction(
         self, connection: smtplib.SMTP, sender: str, recipient: str, message: bytes, hand_over: Callable[[], None]
     ) -> RelayReply:
-        code, text = connection.mail(sender)
+        size = [f"SIZE={len(message)}"] if connection.has_extn("size") else []  # RFC 1870
+        code, text = connection.mail(sender, size)
+        if _is_too_large(code, text):
+            return _refusal(connection, code, text)
         if code // 100 != 2:  # it is our address or our host that it does not want
             raise smtplib.SMTPSenderRefused(code, text, sender)
         code, text = connection.rcpt(recipient)
@@ -187,7 +194,16 @@ def _refusal(connection: smtplib.SMTP, code: int, text: bytes) -> RelayReply:
     if code == 421 or code // 100 not in (4, 5):  # RFC 5321, 3.8: after 421 it closes the connection
         raise smtplib.SMTPResponseException(code, text)
     connection.docmd("RSET")
-    return RelayReply(RelayOutcome.REFUSED if code // 100 == 5 else RelayOutcome.DEFERRED, _words(code, text))
+    if _is_too_large(code, text):
+        outcome = RelayOutcome.TOO_LARGE
+    else:
+        outcome = RelayOutcome.REFUSED if code // 100 == 5 else RelayOutcome.DEFERRED
+    return RelayReply(outcome, _words(code, text))
+
+
+def _is_too_large(code: int, text: bytes) -> bool:
+    """Whether the size of the message is the reason. 552 also says that a mailbox is full, with 5.2.2."""
+    return code // 100 == 5 and (_TOO_LARGE.match(text) is not None or (code == 552 and _ENHANCED.match(text) is None))
 
 
 def _octets(text: bytes | str) -> bytes:

@@ -14,7 +14,7 @@ from typing import Any
 
 from msgspec import Struct
 from sqlalchemy import Connection as Connection  # exported: the rooms above pass it through
-from sqlalchemy import and_, case, func, or_, select, update
+from sqlalchemy import and_, case, func, or_, select, tuple_, update
 from sqlalchemy.dialects import postgresql, sqlite
 
 from assay.store.schema import (
@@ -26,6 +26,7 @@ from assay.store.schema import (
 )
 
 DAY_SECONDS = 86_400
+MAX_PARTS_READ = 1000  # in place of one report; our choice: ten destinations may want others
 MAX_TEXT = 500  # characters of a reply or a reason that are kept
 MAX_WHY = 320  # characters of a reason that is searched for: what an address on the page may have
 
@@ -36,6 +37,7 @@ class ReportState(StrEnum):
     WAITING = "waiting"
     HANDED_OVER = "handed over"  #: of a delivery: the relay has it and may take it, and has not answered yet
     SENT = "sent"  #: the relay has taken it; of a report: for at least one destination
+    DIVIDED = "divided"  #: it is too large, and sent in parts, each of which is a report of its own
     NOT_SENT = "not sent"  #: by our own decision
     REFUSED = "refused"  #: the relay or the destination refused it for good
     GIVEN_UP = "given up"  #: it could not be sent in time
@@ -43,11 +45,27 @@ class ReportState(StrEnum):
     DRY_RUN = "dry run"  #: only the file was written
 
 
+#: Those of a report; a delivery may be in any.
+REPORT_STATES = tuple(state for state in ReportState if state is not ReportState.HANDED_OVER)
+
+
 class ReportKind(StrEnum):
     """What a report is."""
 
     AGGREGATE = "aggregate"
     FAILURE = "failure"
+
+
+class ReportForm(StrEnum):
+    """What is sent of an aggregate report. What is not the whole report is a row of `reports` of its own."""
+
+    WHOLE = "whole"
+    PART = "part"  #: some of the records of one that is too large
+    ERROR = "error report"  #: in place of one that is too large (RFC 7489, 7.2.2)
+
+
+#: A row of `report_groups` on its day: `published` and `id`.
+GroupKey = tuple[int, int]
 
 
 class Candidate(Struct, frozen=True):
@@ -70,7 +88,12 @@ class Candidate(Struct, frozen=True):
 
 
 class OutgoingReport(Struct, frozen=True):
-    """A row of `reports`, with ids of `published` as they are there."""
+    """A row of `reports`, with ids of `published` as they are there.
+
+    :ivar part_of: the report in whose place it is sent; empty for a whole one.
+    :ivar part: which of so many `parts` it is, from 1.
+    :ivar first: of a part, its first record; `last` is the last.
+    """
 
     id: str
     day: int
@@ -84,6 +107,12 @@ class OutgoingReport(Struct, frozen=True):
     messages: int
     octets: int
     kind: ReportKind = ReportKind.AGGREGATE
+    form: ReportForm = ReportForm.WHOLE
+    part_of: str = ""
+    part: int = 0
+    parts: int = 0
+    first: GroupKey | None = None
+    last: GroupKey | None = None
 
 
 class Group(Struct, frozen=True):
@@ -100,7 +129,7 @@ class Group(Struct, frozen=True):
     dkim: tuple[tuple[str, str, str, str, bool], ...]
     spf: tuple[str, str, str] | None
     count: int
-    id: int
+    key: GroupKey
 
 
 def planned_days(connection: Connection) -> dict[int, bool]:
@@ -145,6 +174,21 @@ def insert_report(connection: Connection, planned: OutgoingReport) -> bool:
     return bool(connection.execute(insert(connection, reports).on_conflict_do_nothing(), _values(planned)).rowcount)
 
 
+def add_parts(connection: Connection, parts: Sequence[OutgoingReport]) -> None:
+    """Note the parts of a report. Those that are there stay as they are, and wait again, for a further destination."""
+    for part in parts:
+        again = {"state": ReportState.WAITING, "due": part.due, "changed": part.changed}
+        connection.execute(
+            insert(connection, reports).on_conflict_do_update(index_elements=["id"], set_=again), _values(part)
+        )
+
+
+def parts_of(connection: Connection, identifier: str) -> list[OutgoingReport]:
+    """What is sent in place of a report: its parts, and error reports."""
+    found = _reports(connection, reports.c.part_of == identifier, MAX_PARTS_READ)
+    return sorted(found, key=lambda each: (each.form, each.parts, each.part, each.id))
+
+
 def first_planned(connection: Connection, kind: ReportKind) -> int | None:
     """When the first report of a kind that is still known was planned; None if there is none."""
     found = connection.execute(select(func.min(reports.c.planned)).where(reports.c.kind == kind)).scalar()
@@ -153,22 +197,29 @@ def first_planned(connection: Connection, kind: ReportKind) -> int | None:
 
 def _values(report: OutgoingReport) -> dict[str, Any]:
     values = {name: getattr(report, name) for name in report.__struct_fields__}
-    return {**values, "published": json.dumps(report.published), "why": report.why[:MAX_TEXT]}
+    del values["first"], values["last"]
+    return {
+        **values,
+        "published": json.dumps(report.published),
+        "why": report.why[:MAX_TEXT],
+        "first_group": json.dumps(report.first) if report.first else "",
+        "last_group": json.dumps(report.last) if report.last else "",
+    }
 
 
 def insert(connection: Connection, table: Any) -> Any:
     return (sqlite if connection.dialect.name == "sqlite" else postgresql).insert(table)
 
 
-def groups(connection: Connection, day: int, of: Sequence[int]) -> Iterator[Group]:
-    """The records of a report, each as it is stored, in an order that is always the same.
-
-    :param of: ids of `published`.
-    """
+def groups(connection: Connection, of: OutgoingReport) -> Iterator[Group]:
+    """The records of a report, each as it is stored, in an order that is always the same."""
+    key = tuple_(report_groups.c.published, report_groups.c.id)
+    conditions = [report_groups.c.day == of.day, report_groups.c.published.in_(of.published)]
+    conditions.append(report_groups.c.client != "")  # RFC 9990, 3.1.1.8: a record has an address
+    if of.first is not None and of.last is not None:
+        conditions.append(key.between(tuple_(*of.first), tuple_(*of.last)))
     found = connection.execution_options(stream_results=True, yield_per=1000).execute(
-        select(report_groups)
-        .where(report_groups.c.day == day, report_groups.c.published.in_(of), report_groups.c.client != "")
-        .order_by(report_groups.c.published, report_groups.c.id)
+        select(report_groups).where(*conditions).order_by(report_groups.c.published, report_groups.c.id)
     )
     for row in found.mappings():
         yield Group(
@@ -183,7 +234,7 @@ def groups(connection: Connection, day: int, of: Sequence[int]) -> Iterator[Grou
             tuple(map(tuple, json.loads(row["dkim"] or "[]"))),
             tuple(json.loads(row["spf"])) if row["spf"] else None,
             row["count"],
-            row["id"],
+            (row["published"], row["id"]),
         )
 
 
@@ -258,14 +309,25 @@ def _reports(
     query = select(reports).where(where).order_by(*order).limit(most).offset(start)
     for row in connection.execute(query).mappings():
         values = dict(row)
+        first, last = values.pop("first_group"), values.pop("last_group")
         yield OutgoingReport(
             **{
                 **values,
                 "published": tuple(json.loads(row["published"])),
                 "state": ReportState(row["state"]),
                 "kind": ReportKind(row["kind"]),
+                "form": ReportForm(row["form"]),
+                "first": _key(first),
+                "last": _key(last),
             }
         )
+
+
+def _key(text: str) -> GroupKey | None:
+    if not text:
+        return None
+    published_id, identity = json.loads(text)
+    return published_id, identity
 
 
 def change_report(connection: Connection, identifier: str, now: int, **values: Any) -> None:

@@ -19,6 +19,8 @@ class ReportDelivery(Struct, frozen=True):
 
     One without an organization is not to an address, but of a URI of the record: it waits for what the DNS says about
     its host, or it is not sent to.
+
+    :ivar max_octets: of a message, that the record wants there; None without such a limit.
     """
 
     report: str
@@ -30,6 +32,7 @@ class ReportDelivery(Struct, frozen=True):
     due: int
     changed: int
     token: str
+    max_octets: int | None = None
 
     @property
     def is_unchecked(self) -> bool:

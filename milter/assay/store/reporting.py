@@ -16,6 +16,7 @@ from msgspec.structs import astuple
 from sqlalchemy import Connection, Select, case, func, or_, select
 
 from assay.protocol.report.received import AggregateRow, Received, ReceivedAggregate, ReceivedFailure, ReceivedTls
+from assay.store.outbox import ReportForm, ReportState
 from assay.store.overview import DaySum
 from assay.store.received import ReportSummary, row_values, select_summaries
 from assay.store.schema import published, received_reports, received_rows, report_groups, reports
@@ -61,9 +62,11 @@ class FoundReport(Struct, frozen=True):
 
 
 def sent_daily(connection: Connection, days: Sequence[int]) -> list[DaySum]:
-    """The reports about each day by state."""
+    """The reports about each day by state, those that were divided as their parts."""
     count = func.count()
-    query = select(reports.c.day, reports.c.state, count).where(_between(reports.c.day, days))
+    query = select(reports.c.day, reports.c.state, count).where(
+        _between(reports.c.day, days), reports.c.state != ReportState.DIVIDED, reports.c.form != ReportForm.ERROR
+    )
     found = connection.execute(query.group_by(reports.c.day, reports.c.state))
     return [DaySum(day, state, int(number)) for day, state, number in found]
 

@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-NEWEST = "0009"
+NEWEST = "0010"
 #: The oldest first; each can be migrated.
 OLDER: tuple[str, ...] = (
     "0001",
@@ -13,4 +13,5 @@ OLDER: tuple[str, ...] = (
     "0005",
     "0006",
     "0007",
+    "0009",
 )

@@ -201,9 +201,18 @@ reports = Table(
     Column("messages", BigInteger, nullable=False),  # that it is about
     Column("octets", BigInteger, nullable=False),  # of the compressed file or the message; 0 before it is made
     Column("kind", Text, nullable=False, server_default="aggregate"),  # `assay.store.outbox.ReportKind`
+    Column("form", Text, nullable=False, server_default="whole"),  # `assay.store.outbox.ReportForm`
+    Column("part_of", Text, nullable=False, server_default=text("''")),  # the report that was too large
+    Column("part", Integer, nullable=False, server_default="0"),  # from 1
+    Column("parts", Integer, nullable=False, server_default="0"),  # that there are
+    Column(
+        "first_group", Text, nullable=False, server_default=text("''")
+    ),  # JSON: published and id of a part's first group
+    Column("last_group", Text, nullable=False, server_default=text("''")),
+    Index("reports_part_of", "part_of"),
     Index("reports_due", "state", "due"),
     Index("reports_domain", "domain", "day"),
-    Index("reports_day", "day", "state"),  # what the page counts
+    Index("reports_day", "day", "state", "form"),  # what the page counts
 )
 
 #: Where a report goes, and what became of it there.
@@ -219,6 +228,7 @@ deliveries = Table(
     Column("due", BigInteger, nullable=False),
     Column("changed", BigInteger, nullable=False),
     Column("token", Text, nullable=False),  # in the envelope sender, by which a bounce is recognized
+    Column("max_octets", BigInteger),  # of a message, that the record wants there
     PrimaryKeyConstraint("report", "address"),
     Index("deliveries_token", "token"),
     Index("deliveries_organization", "organization", "changed"),

@@ -9,7 +9,7 @@ from itertools import islice
 from assay.store import incidents, outbox, report_deliveries, reporting
 from assay.store.database import Database
 from assay.store.incidents import Incident
-from assay.store.outbox import DAY_SECONDS, Group, OutgoingReport, ReportKind, ReportState
+from assay.store.outbox import DAY_SECONDS, Group, OutgoingReport, ReportForm, ReportKind, ReportState
 from assay.store.reporting import NotSentSum
 from assay.web import periods, suppressing
 from assay.web.export import time_text
@@ -37,7 +37,7 @@ RECORDS = 100  # of one report
 _NO_WHY = "no reason was noted"
 _FAILED = "failed"  # for the states that the plot has together
 _OF_FAILED = (ReportState.REFUSED, ReportState.GIVEN_UP, ReportState.BOUNCED)
-_STATES = ("", *map(str, ReportState))
+_STATES = ("", *map(str, outbox.REPORT_STATES))
 _KINDS = ("", *map(str, ReportKind))
 _NOT_SENT = (ReportState.NOT_SENT, *_OF_FAILED)
 _COLUMNS = (
@@ -157,12 +157,18 @@ def _row(report: OutgoingReport) -> tuple[Cell, ...]:
     return (
         str(of_day(report.day)),
         Link(report.domain, address("/reports", domain=report.domain)),
-        report.kind,
+        _kind(report),
         Link(report.id, f"/reports/{report.id}"),
         _messages(report),
         word(report.state),
         why,
     )
+
+
+def _kind(report: OutgoingReport) -> str:
+    if report.form is ReportForm.PART:
+        return f"{report.kind}, part {report.part} of {report.parts}"
+    return f"{report.kind}, {report.form}" if report.form is ReportForm.ERROR else report.kind
 
 
 def one_report(site: Site, query: WebQuery) -> WebPage:
@@ -176,9 +182,9 @@ def one_report(site: Site, query: WebQuery) -> WebPage:
             )
         deliveries = report_deliveries.deliveries_of(connection, found.id)
         _, record, _ = outbox.record_of(connection, found.published[0]) if found.published else ("", "", "")
-        of_groups = found.published if found.kind is ReportKind.AGGREGATE else ()
-        wanted = islice(outbox.groups(connection, found.day, of_groups), start, start + RECORDS + 1)
-        groups = list(wanted)
+        has_records = found.kind is ReportKind.AGGREGATE and found.form is not ReportForm.ERROR
+        groups = list(islice(outbox.groups(connection, found), start, start + RECORDS + 1)) if has_records else []
+        parts = outbox.parts_of(connection, found.id)
         incident = incidents.incident_of(connection, found.id) if found.kind is ReportKind.FAILURE else None
     changeable = suppressing.may_change(site)
     rows: list[tuple[Cell, ...]] = []
@@ -201,6 +207,7 @@ def one_report(site: Site, query: WebQuery) -> WebPage:
             _told(found, record),
             *(() if incident is None else (_of_message(incident),)),
             DataTable("deliveries", "Where it goes", columns, rows, empty=empty),
+            *((DataTable("parts", "What is sent in its place", _COLUMNS, list(map(_row, parts))),) if parts else ()),
             _records(found, groups[:RECORDS], further),
         ),
         f"About {found.domain} on {of_day(found.day)} (UTC).",
@@ -209,7 +216,8 @@ def one_report(site: Site, query: WebQuery) -> WebPage:
 
 def _told(report: OutgoingReport, record: str) -> Pairs:
     rows: list[tuple[str, Cell]] = [
-        ("kind", Link(report.kind, address("/reports", kind=report.kind))),
+        ("kind", Link(_kind(report), address("/reports", kind=report.kind))),
+        ("in place of", Link(report.part_of, f"/reports/{report.part_of}") if report.part_of else ""),
         ("state", word(report.state)),
         ("why", report.why),
         ("domain", Link(report.domain, address("/reports", domain=report.domain))),
@@ -259,13 +267,21 @@ def _records(report: OutgoingReport, groups: list[Group], further: str) -> DataT
     if report.kind is ReportKind.FAILURE:
         note = ""
         empty = "It is about messages that failed in the same way. What it says of them is removed once it is sent."
+    elif report.form is ReportForm.ERROR:
+        note = ""
+        empty = "It says that there is a report, and how large it is."
     rows = [_record(each, report) for each in groups]
     return DataTable("records", "What it says", columns, rows, note=note, empty=empty, further=further)
 
 
 def _messages(report: OutgoingReport) -> Cell:
-    """How many messages a report is about. It is known which, if it is an aggregate report."""
-    if report.kind is not ReportKind.AGGREGATE or not report.published or not report.messages:
+    """How many messages a report is about. It is known which, if it is a whole aggregate report."""
+    if (
+        report.kind is not ReportKind.AGGREGATE
+        or report.form is not ReportForm.WHOLE
+        or not report.published
+        or not report.messages
+    ):
         return report.messages
     return Link(report.messages, address("/messages", report=report.id))
 
@@ -277,7 +293,7 @@ def _record(group: Group, report: OutgoingReport) -> tuple[Cell, ...]:
     aligned = [name for name, holds in (("DKIM", group.dkim_aligned), ("SPF", group.spf_aligned)) if holds]
     return (
         group.client,
-        Link(group.count, address("/messages", report=report.id, client=group.client, group=group.id)),
+        Link(group.count, address("/messages", report=report.id, client=group.client, group=group.key[1])),
         group.author_domain,
         word(group.disposition),
         Several(signatures, apart=True),

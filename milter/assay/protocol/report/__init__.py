@@ -30,6 +30,7 @@ from assay.protocol.report.destinations import (
     parse_mailto,
     size_limits,
 )
+from assay.protocol.report.error_report import ErrorReport, error_mail
 from assay.protocol.report.failure import (
     AuthFailure,
     DeliveryResult,
@@ -46,12 +47,24 @@ from assay.protocol.report.options import (
     requested_failure_reports,
     signature_to_report,
 )
+from assay.protocol.report.parts import Divider, RecordTooLargeError
 from assay.protocol.report.redaction import Redactor, Unredacted
 from assay.protocol.report.render import NAMESPACE, Schema, render
 from assay.protocol.report.report_mail import ReportMail, is_automatic, report_mail
-from assay.protocol.report.submission import aggregate_mail, compressed, file_name, mail_size, report_id, subject
+from assay.protocol.report.submission import (
+    AROUND,
+    aggregate_mail,
+    compressed,
+    derived_id,
+    file_name,
+    file_room,
+    mail_size,
+    report_id,
+    subject,
+)
 
 __all__ = [
+    "AROUND",
     "MAX_DESTINATIONS",
     "MAX_SIGNATURES",
     "NAMESPACE",
@@ -60,7 +73,9 @@ __all__ = [
     "DeliveryResult",
     "Destinations",
     "Disposition",
+    "Divider",
     "DkimResult",
+    "ErrorReport",
     "FailedSignature",
     "FailureKind",
     "FailureReport",
@@ -71,6 +86,7 @@ __all__ = [
     "PolicyPublished",
     "PublishedSpf",
     "Recipient",
+    "RecordTooLargeError",
     "Redactor",
     "ReportMail",
     "ReportMetadata",
@@ -85,9 +101,12 @@ __all__ = [
     "aggregate_mail",
     "auth_failure",
     "compressed",
+    "derived_id",
+    "error_mail",
     "evaluate_destinations",
     "failure_mail",
     "file_name",
+    "file_room",
     "is_automatic",
     "mail_size",
     "parse_mailto",

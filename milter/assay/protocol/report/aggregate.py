@@ -124,10 +124,15 @@ class ReportMetadata(Struct, frozen=True):
 
 
 class AggregateReport(Struct, frozen=True):
-    """A report without its records, of which there may be a million: they are passed one by one."""
+    """A report without its records, of which there may be a million: they are passed one by one.
+
+    One that is divided because of its size is several reports, of which each is one of so many parts.
+    """
 
     metadata: ReportMetadata
     policy: PolicyPublished
+    part: int = 0
+    parts: int = 0
 
 
 def published(domain: str, record: DmarcRecord, method: DiscoveryMethod = DiscoveryMethod.TREEWALK) -> PolicyPublished:

@@ -36,6 +36,8 @@ MAX_TEXT = 1000  # characters of a comment, a human result or an error; our choi
 MAX_REASONS = 10  # of one record; our choice: each method and rule that overrides is one
 MAX_ERRORS = 10  # our choice: a record has that many tags
 
+CLOSING = "</feedback>\n"  # after the records
+
 _PIECE = 1 << 16  # characters that are collected before they go out
 
 
@@ -57,15 +59,14 @@ def render(
     :param records: what was seen, at least one; read once.
     :raises ValueError: there are no records. RFC 9990, 3.1.1.2 wants one, and a report about nothing helps nobody.
     """
-    older = schema is Schema.RFC7489
     pieces: list[str] = []
     length = 0
     empty = True
     for record in records:
         if empty:
-            pieces.append(_head(report, older))
+            pieces.append(opening(report, schema))
             empty = False
-        piece = _record(record, older)
+        piece = element(record, schema)
         pieces.append(piece)
         length += len(piece)
         if length >= _PIECE:
@@ -74,12 +75,13 @@ def render(
             length = 0
     if empty:
         raise ValueError("a report has at least one record")
-    pieces.append("</feedback>\n")
+    pieces.append(CLOSING)
     yield "".join(pieces).encode()
 
 
-def _head(report: AggregateReport, older: bool) -> str:
+def opening(report: AggregateReport, schema: Schema) -> str:
     """All that comes before the records, in the order of RFC 9990, 3.1.1.2."""
+    older = schema is Schema.RFC7489
     namespace = "" if older else f' xmlns="{NAMESPACE}"'
     return (
         '<?xml version="1.0" encoding="UTF-8"?>\n'
@@ -126,8 +128,9 @@ def _policy(policy: PolicyPublished, older: bool) -> str:
     return " <policy_published>\n" + "".join(elements) + " </policy_published>\n"
 
 
-def _record(record: ReportRecord, older: bool) -> str:
+def element(record: ReportRecord, schema: Schema) -> str:
     """One record, in the order of RFC 9990, 3.1.1.7 to 3.1.1.14."""
+    older = schema is Schema.RFC7489
     disposition = record.disposition
     if older and disposition is Disposition.PASS:  # RFC 7489, appendix C: only what was done to the message
         disposition = Disposition.NONE

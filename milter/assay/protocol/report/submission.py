@@ -20,8 +20,8 @@ from assay.protocol.report.mail import BASE64_OCTETS, Letterhead, Mail, base64_l
 _ID_LENGTH = 32  # hexadecimal digits: 128 bits
 #: The unique-id of a file name, which has to be the Report-ID too (RFC 9990, 3.1.4 and 3.5.2).
 _UNIQUE_ID = re.compile(r"[A-Za-z0-9]+")
-_AROUND = 1900  # octets of header, signature and note
-_GZIP = 16 + zlib.MAX_WBITS  # a header without file name and time (RFC 1952, 2.3)
+AROUND = 1900  # octets of header, signature and note
+GZIP_BITS = 16 + zlib.MAX_WBITS  # for zlib: a header without file name and time (RFC 1952, 2.3)
 
 
 def report_id(receiver: Domain, policy: PolicyPublished, begin: int, end: int, *, source: str) -> str:
@@ -35,6 +35,15 @@ def report_id(receiver: Domain, policy: PolicyPublished, begin: int, end: int, *
     """
     parts = [receiver.name, source, str(begin), str(end), *map(str, _values(policy))]
     return sha256("\n".join(parts).encode("utf-8", "surrogateescape")).hexdigest()[:_ID_LENGTH]
+
+
+def derived_id(identifier: str, *parts: object) -> str:
+    """The identifier of something that is made in place of a report, such as a part of it.
+
+    :param identifier: the Report-ID.
+    :param parts: what tells it from others that are made in place of the same report.
+    """
+    return sha256("\n".join([identifier, *map(str, parts)]).encode()).hexdigest()[:_ID_LENGTH]
 
 
 def _values(policy: PolicyPublished) -> Iterator[object]:
@@ -65,7 +74,7 @@ def subject(report: AggregateReport, receiver: Domain) -> str:
 
 def compressed(xml: Iterable[bytes]) -> Iterator[bytes]:
     """The gzip file of a report, which holds no time: the same report is the same file (RFC 1952, 2.3.1)."""
-    compressor = zlib.compressobj(wbits=_GZIP)
+    compressor = zlib.compressobj(wbits=GZIP_BITS)
     for piece in xml:
         octets = compressor.compress(piece)
         if octets:
@@ -95,13 +104,19 @@ def aggregate_mail(
     return Mail(fields, _parts(report, file, name, boundary))
 
 
-def mail_size(file_octets: int) -> int:
+def mail_size(file_octets: int, around: int = AROUND) -> int:
     """How many octets the signed message with a file has, within some hundreds.
 
     :param file_octets: of the file as `compressed` made it.
+    :param around: octets of all that is not the file.
     """
     lines = -(-file_octets // BASE64_OCTETS)
-    return 4 * -(-file_octets // 3) + 2 * lines + _AROUND
+    return 4 * -(-file_octets // 3) + 2 * lines + around
+
+
+def file_room(mail_octets: int, around: int = AROUND) -> int:
+    """How many octets a file has at most, if the message with it has at most some; 0 if there is no room."""
+    return max(0, (mail_octets - around) // (4 * BASE64_OCTETS // 3 + 2) * BASE64_OCTETS)
 
 
 def _parts(report: AggregateReport, file: Iterable[bytes], name: str, boundary: str) -> Iterator[bytes]:
@@ -121,6 +136,8 @@ def _note(report: AggregateReport) -> Iterator[str]:
     metadata, domain = report.metadata, report.policy.domain
     begin, end = (datetime.fromtimestamp(time, UTC) for time in (metadata.begin, metadata.end))
     yield f"This is a DMARC aggregate report (RFC 9990) about mail from {domain}"
+    if report.parts:
+        yield f"(part {report.part} of {report.parts}; each is a report of its own, and they add up)"
     yield f"that came between {begin:%Y-%m-%d %H:%M} and {end:%Y-%m-%d %H:%M} UTC."
     yield ""
     yield f"The DMARC record of {domain} asks for it (rua=)."
