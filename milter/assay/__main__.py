@@ -1,8 +1,10 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """The program: ``assay``, and ``python -m assay``."""
 
+import os
 import signal
 import sys
+import traceback
 
 
 def main() -> int:
@@ -16,6 +18,9 @@ def main() -> int:
         return run()
     except KeyboardInterrupt:
         return 128 + signal.SIGINT  # as in shells
+    except Exception:  # a bug
+        traceback.print_exc()
+        return os.EX_SOFTWARE
 
 
 if __name__ == "__main__":

@@ -370,8 +370,8 @@ class TestCheck:
         assert world.run("check") == 0
         assert world.run("check", "example.org") == 0
         capsys.readouterr()
-        assert world.run("check", "other.example") == 0
-        assert "no keys" in capsys.readouterr().out
+        assert world.run("check", "other.example") == 66
+        assert "other.example: it has no keys; make some with: assay keys create" in capsys.readouterr().err
 
     @pytest.mark.parametrize(
         ("row", "good"),

@@ -114,7 +114,7 @@ def test_parts_and_error_reports_are_shown_as_such(shell: Shell) -> None:
 def test_list_of_an_unknown_state(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path = tmp_path / "assay.toml"
     path.write_text(f"[store]\ndirectory = '{tmp_path}'\n")
-    assert main(["report", "list", "--state", "send", "-c", str(path)]) == 78
+    assert main(["report", "list", "--state", "send", "-c", str(path)]) == 64
     error = capsys.readouterr().err
     assert "'send' is not the state of a report; write one of: waiting, sent, divided, not sent" in error
 

@@ -107,7 +107,7 @@ def test_what_is_unreadable_is_named_with_the_reason(shell: Shell) -> None:
     ]
     with shell.file("large", b"").open("r+b") as file:
         file.truncate(100_000_000)
-    text = shell(*hostile, shell.folder / "large", shell.file("google.xml", shapes.GOOGLE.encode()), code=65)
+    text = shell(*hostile, shell.folder / "large", shell.file("google.xml", shapes.GOOGLE.encode()), code=66)
     assert "bomb.gz: unreadable: it is larger than 32 MiB when unpacked\n" in text
     assert "doctype.xml: unreadable: the XML has a DOCTYPE" in text
     assert "cut.gz: unreadable: the gzip file is cut off\n" in text
@@ -159,7 +159,7 @@ def test_without_a_configured_name_no_field_is_believed(shell: Shell) -> None:
 def test_while_the_database_is_away_a_maildir_stays_as_it_is(shell: Shell) -> None:
     maildir = shell.maildir(mail=shapes.mail(shapes.GOOGLE.encode()))
     (shell.folder / "store" / "store.sqlite").mkdir()
-    assert "store.sqlite: " in shell(maildir, code=78)
+    assert "store.sqlite: " in shell(maildir, code=69)
     assert listing(maildir) == ["new/mail"]
 
 

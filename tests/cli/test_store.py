@@ -47,7 +47,7 @@ def test_migrate(configuration: Path, capsys: pytest.CaptureFixture[str]) -> Non
 def test_check(
     configuration: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    assert "there is no database yet" in said(capsys, "check", "-c", str(configuration), code=78)
+    assert "there is no database yet" in said(capsys, "check", "-c", str(configuration), code=69)
     database = open_database(f"{tmp_path}/store.sqlite")
     Writer(database).write([row(number) for number in range(10)])
     database.close()

@@ -46,13 +46,13 @@ def test_a_password_that_is_wrong_is_not_shown(
     secret.write_text("a wrong one\n")
     secret.chmod(0o600)
     code, out, err = run(capsys, "migrate", path)
-    assert code == os.EX_CONFIG
+    assert code == os.EX_UNAVAILABLE
     assert "password authentication failed" in err
     assert "check the user, pg_hba.conf and store.password_file" in err
     assert "a wrong one" not in out + err
     secret.write_text(f"{PASSWORD}\n")
     code, _, err = run(capsys, "check", path)
-    assert (code, "has no tables yet; run: assay store migrate" in err) == (os.EX_CONFIG, True)
+    assert (code, "has no tables yet; run: assay store migrate" in err) == (os.EX_UNAVAILABLE, True)
     assert run(capsys, "migrate", path)[0] == os.EX_OK
     code, out, _ = run(capsys, "check", path)
     assert (code, "0 messages" in out) == (os.EX_OK, True)

@@ -9,8 +9,9 @@ import sys
 from collections.abc import Iterator
 from typing import Any
 
+from assay import files
 from assay.cli.online import faults
-from assay.cli.options import add_configuration
+from assay.cli.options import add_configuration, open_input
 from assay.cli.serve import read_for_serving
 from assay.config import Configuration, load, postconf, risks, sample, sendmail, show
 from assay.config.postconf import PostconfError
@@ -84,13 +85,10 @@ def _check(options: argparse.Namespace) -> int:
 def _read(file: str) -> str:
     """The text of a file of the MTA, whose comments may be in any encoding; ``-`` is standard input.
 
-    :raises OSError: it cannot be read.
+    :raises OSError: it cannot be read, or is larger than `files.MAX_TEXT_OCTETS`; ``strerror`` says so.
     """
-    standard_input = file == "-"
-    with open(
-        0 if standard_input else file, encoding="utf-8", errors="backslashreplace", closefd=not standard_input
-    ) as text:
-        return text.read()
+    with open_input(file) as octets:
+        return files.read(octets, files.MAX_TEXT_OCTETS).decode("utf-8", "backslashreplace").replace("\r\n", "\n")
 
 
 def _with_postfix(configuration: Configuration, text: str) -> Iterator[str]:

@@ -54,7 +54,11 @@ def check(keys: KeyCommand) -> int:
             found = compare(key.record, authority.texts(at), signs_below=key.below)
             say(key_report.publication(at, key.place, found))
             code = max(code, _code(found))
-    if not asked:
+    for domain in only:
+        if domain.name not in {known for known, _ in asked}:
+            complain(f"{domain}: it has no keys; make some with: assay keys create {domain}")
+            code = max(code, os.EX_NOINPUT)
+    if not asked and not only:
         print("no keys; make some with: assay keys create DOMAIN")
     return code
 

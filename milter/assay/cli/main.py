@@ -12,25 +12,30 @@ from typing import NoReturn, TextIO
 
 from assay import __version__
 from assay.cli import check, config, keys, policy, probe, report, serve, spfquery, srs, status, store
+from assay.cli.options import UsageError
 from assay.config import ConfigError
 from assay.model.printable import escaped
+from assay.store.destination import UnavailableError
 
 _EXIT_CODES = """\
 exit codes, those of sysexits(3):
    0  done
    1  probe: the message was refused; policy try: some message would have
       ended differently; keys check: a key is not published as it should be;
-      srs: the address cannot be rewritten or turned back;
+      srs: the address is not rewritten or not turned back;
       spfquery has its own codes, one for each result
-  64  wrong arguments
-  65  policy try: the log has no usable line; report: there is no such report,
-      destination or token; report read: something cannot be used
+  64  wrong arguments; keys: a step that would do harm
+  65  policy try: the log has no usable line; config check: the file is none
+      of that MTA; report: there is no such report, destination or token;
+      report read: something cannot be used
   66  unreadable file
-  69  nothing listens there, the daemon cannot be asked, or the socket
-      cannot be opened; keys: the DNS was not changed
+  69  nothing listens there, the daemon cannot be asked, the socket cannot
+      be opened, or the database cannot be used now; config check: a
+      nameserver is none; keys: the DNS was not changed
   70  an internal error
   74  a file or the output cannot be written
-  75  probe: the message was deferred; report send: something has to wait
+  75  probe: the message was deferred; report send: something has to wait,
+      or another process sends
   77  serve: the process cannot become milter.user
   78  unusable configuration
  130  interrupted by Ctrl-C
@@ -45,12 +50,8 @@ class _Parser(argparse.ArgumentParser):
         sys.exit(os.EX_USAGE)
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command line.
-
-    :param arguments: without the program's name; None for the process's own.
-    :returns: the exit code.
-    """
+def make_parser() -> argparse.ArgumentParser:
+    """The parser of all subcommands, each with a default `run`, which takes the options and returns the exit code."""
     parser = _Parser(
         prog="assay",
         description="Tells an MTA who really sent each message.",
@@ -61,6 +62,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
     commands = parser.add_subparsers(metavar="COMMAND", required=True)
     for module in (serve, status, check, policy, probe, spfquery, keys, srs, store, report, config):
         module.add_to(commands)
+    return parser
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line.
+
+    :param arguments: without the program's name; None for the process's own.
+    :returns: the exit code.
+    """
+    parser = make_parser()
     _open_what_is_closed()
     options = parser.parse_args(arguments)
     if isinstance(sys.stdout, io.TextIOWrapper):
@@ -69,9 +80,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
         code = int(options.run(options))
         sys.stdout.flush()  # here, where an error can still be reported
         return code
+    except UsageError as error:
+        _complain(f"assay: {error}")
+        return os.EX_USAGE
     except ConfigError as error:
         _complain(f"assay: {error}")
         return os.EX_CONFIG
+    except UnavailableError as error:
+        _complain(f"assay: {error}")
+        return os.EX_UNAVAILABLE
     except BrokenPipeError:  # "assay check ... | head" is not an error
         _drop_output()
         return os.EX_OK

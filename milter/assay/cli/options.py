@@ -4,13 +4,20 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import sys
+from collections.abc import Iterator
 from pathlib import Path
+from typing import BinaryIO
 
 from assay import files
 from assay.model.smtp import Address, parse_address
 
 MAX_MESSAGE_OCTETS = 512 * 1024 * 1024  # our choice: MTAs accept 10 to 100 MiB
+
+
+class UsageError(Exception):
+    """Arguments that do not go together, or that only the command can read. The message says what to write."""
 
 
 def add_configuration(parser: argparse.ArgumentParser) -> None:
@@ -36,13 +43,25 @@ def address(text: str) -> Address:
     return found
 
 
+@contextlib.contextmanager
+def open_input(path: str) -> Iterator[BinaryIO]:
+    """Open a file, a pipe from which something comes in time, or standard input for ``-``.
+
+    :raises OSError: it cannot be opened, or nothing comes; ``strerror`` says so.
+    """
+    if path == "-":
+        yield sys.stdin.buffer
+        return
+    with files.open_to_read(Path(path)) as file:
+        yield file
+
+
 def read_message(path: str) -> bytes:
     """The octets of a message.
 
     :param path: a file, or ``-`` for standard input.
-    :raises OSError: the file cannot be read, or is larger than `MAX_MESSAGE_OCTETS`; ``strerror`` says so.
+    :raises OSError: the file cannot be read, or is larger than `MAX_MESSAGE_OCTETS`, or nothing comes from a pipe;
+        ``strerror`` says so.
     """
-    if path == "-":
-        return files.read(sys.stdin.buffer, MAX_MESSAGE_OCTETS)
-    with open(path, "rb") as file:
+    with open_input(path) as file:
         return files.read(file, MAX_MESSAGE_OCTETS)

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from assay.cli import output
+from assay.cli.options import open_input
 from assay.cli.replay import BrokenLineError, Ending, Judge, Logged, read_line
 from assay.cli.serve import read_configuration
 from assay.config import ConfigError
@@ -54,7 +55,7 @@ def run(options: argparse.Namespace) -> int:
     trial = Trial(judge, options.log)
     with ExitStack() as stack:
         try:
-            lines = sys.stdin.buffer if options.log == "-" else stack.enter_context(Path(options.log).open("rb"))
+            lines = stack.enter_context(open_input(options.log))
         except OSError as error:
             _warn(f"{options.log}: {error.strerror}")
             return os.EX_NOINPUT

@@ -7,13 +7,13 @@ import argparse
 import os
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from datetime import UTC, date, datetime
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from assay.cli.options import add_configuration
+from assay.cli.options import UsageError, add_configuration
 from assay.cli.output import counted, say
 from assay.cli.report_read import read_reports
 from assay.cli.store_messages import store_configuration
@@ -23,7 +23,6 @@ from assay.config.database import open_store
 from assay.config.section import SettingError
 from assay.log import Level, Log
 from assay.model.name import Domain, InvalidNameError
-from assay.store.destination import UnavailableError
 
 if TYPE_CHECKING:  # the library is loaded by these commands only
     from assay.store.database import Database
@@ -86,14 +85,9 @@ def _with_store(command: _Command, options: argparse.Namespace) -> int:
 
 @contextmanager
 def _database(configuration: Configuration) -> Iterator[Database]:
-    try:
-        database = open_store(configuration.store)
-        try:
-            yield database
-        finally:
-            database.close()
-    except UnavailableError as error:
-        raise ConfigError(str(error)) from error
+    """:raises UnavailableError: it cannot be used now."""
+    with closing(open_store(configuration.store)) as database:
+        yield database
 
 
 def _list(options: argparse.Namespace, configuration: Configuration) -> int:
@@ -101,7 +95,7 @@ def _list(options: argparse.Namespace, configuration: Configuration) -> int:
 
     known = [str(state) for state in outbox.REPORT_STATES]
     if options.state and options.state not in known:
-        raise ConfigError(f"{options.state!r} is not the state of a report; write one of: {', '.join(known)}")
+        raise UsageError(f"{options.state!r} is not the state of a report; write one of: {', '.join(known)}")
     states = (options.state,) if options.state else ()
     with _database(configuration) as database, database.reading() as connection:
         found = outbox.find_reports(connection, day=options.day, states=states, most=_MAX_LISTED)
@@ -169,6 +163,10 @@ def _send(options: argparse.Namespace, configuration: Configuration) -> int:
 def _suppress(options: argparse.Namespace, configuration: Configuration) -> int:
     from assay.store import suppressions
 
+    if options.remove and options.days:
+        raise UsageError("--days and --remove exclude each other")
+    if (options.remove or options.days) and not options.subject:
+        raise UsageError("write the address or domain before --days or --remove")
     with _database(configuration) as database:
         if not options.subject:
             with database.reading() as connection:
@@ -177,7 +175,7 @@ def _suppress(options: argparse.Namespace, configuration: Configuration) -> int:
         try:
             subject = suppressions.subject_of(options.subject)
         except InvalidNameError as error:
-            raise ConfigError(f"{options.subject!r} is not an address or a domain: {error}") from error
+            raise UsageError(f"{options.subject!r} is not an address or a domain: {error}") from error
         now = int(time.time())
         with database.writing() as connection:
             if options.remove:

@@ -12,10 +12,10 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from assay import files
 from assay.cli.output import say
 from assay.config import ConfigError, Configuration
 from assay.config.database import open_store
-from assay.store.destination import UnavailableError
 
 if TYPE_CHECKING:  # the libraries are loaded by this command only
     from assay.reports.incoming.taking import Taken, Taker
@@ -25,8 +25,10 @@ if TYPE_CHECKING:  # the libraries are loaded by this command only
 def read_reports(options: argparse.Namespace, configuration: Configuration) -> int:
     """Read reports from `options.paths`, and keep them.
 
-    :returns: the exit code: EX_DATAERR if something is not a report that can be used.
-    :raises ConfigError: it cannot be done, or not now; what was read before is kept.
+    :returns: the exit code: EX_DATAERR if something is not a report that can be used, EX_NOINPUT if a file cannot be
+        read.
+    :raises ConfigError: it cannot be done.
+    :raises UnavailableError: it cannot be done now; what was read before is kept.
     """
     if not configuration.reports.incoming.domains:
         raise ConfigError("reports.incoming.domains: not set; write the domains that reports may be about")
@@ -35,14 +37,11 @@ def read_reports(options: argparse.Namespace, configuration: Configuration) -> i
     from assay.reports.incoming.taking import Taker
 
     taker = Taker.of(configuration, lambda bug: say([f"a bug: {bug}"]))
-    try:
-        with contextlib.closing(open_store(configuration.store)) as database:
-            reading = _Reading(taker, database)
-            for path in options.paths:
-                reading.read(path)
-    except UnavailableError as error:
-        raise ConfigError(str(error)) from error
-    return os.EX_DATAERR if reading.failed else os.EX_OK
+    with contextlib.closing(open_store(configuration.store)) as database:
+        reading = _Reading(taker, database)
+        for path in options.paths:
+            reading.read(path)
+    return reading.code
 
 
 class _Reading:
@@ -51,7 +50,7 @@ class _Reading:
     def __init__(self, taker: Taker, database: Database) -> None:
         self._taker = taker
         self._database = database
-        self.failed = False  #: whether something was not read
+        self.code = os.EX_OK  #: the exit code
 
     def read(self, path: Path) -> None:
         """Read a file or a maildir."""
@@ -75,12 +74,13 @@ class _Reading:
         """
         from assay.reports.incoming.read import MAX_MAIL_OCTETS
 
-        with path.open("rb") as file:
+        with files.open_to_read(path) as file:
             octets = file.read(MAX_MAIL_OCTETS + 1)
         taken = self._taker.take(self._database, octets, now=time.time(), delivered=delivered)
         say(f"{path}: {report.text}" for report in taken)
         is_whole = not _unreadable(taken)
-        self.failed |= not is_whole
+        if not is_whole:
+            self.code = max(self.code, os.EX_DATAERR)
         return is_whole
 
     @contextlib.contextmanager
@@ -92,7 +92,7 @@ class _Reading:
 
     def _tell(self, path: Path, what: str) -> None:
         say([f"{path}: {what}"])
-        self.failed = True
+        self.code = max(self.code, os.EX_NOINPUT)
 
 
 def _unreadable(taken: Sequence[Taken]) -> bool:

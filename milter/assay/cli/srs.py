@@ -23,6 +23,8 @@ from assay.policy import Rewriting, Rewritten
 from assay.policy.addresses import Entries
 from assay.protocol import srs
 
+EX_NOT_REWRITTEN = 1  #: nor turned back
+
 
 def add_to(commands: Any) -> None:
     """Add the subcommands to the parser."""
@@ -71,7 +73,8 @@ def _forward(options: argparse.Namespace) -> int:
     say([sender or "<>"])
     if rewritten.why:
         print(f"assay srs: {escaped(rewritten.why)}, so it is not rewritten", file=sys.stderr)
-    elif conditions:
+        return EX_NOT_REWRITTEN
+    if conditions:
         print(f"assay srs: provided that {escaped(', '.join(conditions))}", file=sys.stderr)
     if rewritten.doubt:
         print(f"assay srs: warning: {rewritten.doubt}", file=sys.stderr)
@@ -102,12 +105,12 @@ def _reverse(options: argparse.Namespace) -> int:
         say([_reversed(_rewriting(options, load(options.config)), options.address)])
     except srs.SrsError as error:
         print(f"assay srs: {error.fault}: {as_prose(str(error))}", file=sys.stderr)
-        return 1
+        return EX_NOT_REWRITTEN
     return os.EX_OK
 
 
 def _test(options: argparse.Namespace) -> int:
-    """Exit code 1: it is neither rewritten nor turned back."""
+    """`EX_NOT_REWRITTEN` if it is neither rewritten nor turned back."""
     rewriting = _rewriting(options, load(options.config))
     scheme = rewriting.scheme
     number = len(scheme.secrets)
@@ -120,7 +123,7 @@ def _test(options: argparse.Namespace) -> int:
         say([f"reverse  {_reversed(rewriting, options.address)}"])
     except srs.SrsError as error:
         say([f"reverse  {error.fault}: {error}"])
-        return 1 if rewritten.why else os.EX_OK
+        return EX_NOT_REWRITTEN if rewritten.why else os.EX_OK
     return os.EX_OK
 
 

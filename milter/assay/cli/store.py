@@ -24,7 +24,6 @@ from assay.cli.store_messages import store_configuration
 from assay.config import ConfigError
 from assay.config.database import StoreBackend, open_store, read_password
 from assay.log import Level, Log
-from assay.store.destination import UnavailableError
 
 QUEUE = "assay.store"
 
@@ -51,12 +50,8 @@ def _migrate(options: argparse.Namespace) -> int:
     from assay.store.database import connect
     from assay.store.revisions import NEWEST
 
-    try:
-        database = connect(section.location, read_password(section.password_file))
-        with contextlib.closing(database):
-            before = database.migrate()
-    except UnavailableError as error:
-        raise ConfigError(str(error)) from error
+    with contextlib.closing(connect(section.location, read_password(section.password_file))) as database:
+        before = database.migrate()
     change = "nothing to do" if before == NEWEST else f"was {before}" if before else "was empty"
     say([f"{section.location}: the tables are of revision {NEWEST} ({change})"])
     return os.EX_OK
@@ -66,11 +61,8 @@ def _check(options: argparse.Namespace) -> int:
     section = store_configuration(options).store
     from assay.store.condition import MOST_COUNTED, condition
 
-    try:
-        with contextlib.closing(open_store(section, may_write=False)) as database:
-            found = condition(database)
-    except UnavailableError as error:
-        raise ConfigError(str(error)) from error
+    with contextlib.closing(open_store(section, may_write=False)) as database:
+        found = condition(database)
     messages = (
         f"more than {MOST_COUNTED} messages" if found.messages > MOST_COUNTED else counted(found.messages, "message")
     )
@@ -92,13 +84,10 @@ def _consume(options: argparse.Namespace) -> int:
     from assay.store.consuming import Consuming
 
     log = Log(lambda _, text: print(text, file=sys.stderr, flush=True), Level.INFO)
-    try:
-        password = read_password(section.broker_password_file)
-        with contextlib.closing(StoreBackend(configuration)) as backend:
-            consuming = Consuming(section.broker, password, section.exchange, options.queue, backend, log)
-            asyncio.run(_until_ended(consuming.run()))
-    except UnavailableError as error:
-        raise ConfigError(str(error)) from error
+    password = read_password(section.broker_password_file)
+    with contextlib.closing(StoreBackend(configuration)) as backend:
+        consuming = Consuming(section.broker, password, section.exchange, options.queue, backend, log)
+        asyncio.run(_until_ended(consuming.run()))
     log.info(f"store: ending; {consuming.written} results were written")
     return os.EX_OK
 

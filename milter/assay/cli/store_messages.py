@@ -7,7 +7,6 @@ import argparse
 import contextlib
 import os
 import sys
-from collections.abc import Iterator
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
@@ -17,12 +16,10 @@ from assay.cli.output import say
 from assay.config import ConfigError, Configuration, check_store, load
 from assay.config.database import open_store
 from assay.config.section import SettingError
-from assay.config.store import StoreSection
 from assay.model.name import Domain, InvalidNameError
-from assay.store.destination import UnavailableError
 
 if TYPE_CHECKING:  # the libraries are loaded by these commands only
-    from assay.store.database import Database
+    pass
 
 #: What ``forget`` cannot reach.
 _STAYS = (
@@ -74,15 +71,6 @@ def store_configuration(options: argparse.Namespace) -> Configuration:
     return configuration
 
 
-@contextlib.contextmanager
-def _opened(section: StoreSection, *, may_write: bool = False) -> Iterator[Database]:
-    try:
-        with contextlib.closing(open_store(section, may_write=may_write)) as database:
-            yield database
-    except UnavailableError as error:
-        raise ConfigError(str(error)) from error
-
-
 def _export(options: argparse.Namespace) -> int:
     section = store_configuration(options).store
     from assay.cli.store_export import write
@@ -91,7 +79,7 @@ def _export(options: argparse.Namespace) -> int:
 
     texts: dict[str, Any] = {filter_name: str(getattr(options, filter_name) or "") for filter_name in _FILTERS}
     wanted = Criteria(since=options.since, until=options.until, **texts)
-    with _opened(section) as database:
+    with contextlib.closing(open_store(section, may_write=False)) as database:
         write(exported(database, wanted), options.format, sys.stdout)
     return os.EX_OK
 
@@ -106,7 +94,7 @@ def _forget(options: argparse.Namespace) -> int:
     from assay.store.forgetting import Whom, count, forget
 
     whom = Whom(options.address or "", options.domain or "")
-    with _opened(section, may_write=True) as database:
+    with contextlib.closing(open_store(section)) as database:
         found = forget(database, whom) if options.yes else count(database, whom)
     say(f"{'removed' if options.yes else 'would be removed'}: {each.kind}: {each.count}" for each in found)
     if options.address and not section.addresses:
