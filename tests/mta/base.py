@@ -175,6 +175,17 @@ class MTA(ABC):
             os.killpg(process.pid, signal.SIGKILL)
         process.wait(STOP)
 
+    def kill(self) -> None:
+        """End it and all its processes at once, as a crash of the machine does."""
+        if self._process is not None:
+            os.killpg(self._process.pid, signal.SIGKILL)
+            self._process.wait(STOP)
+            self._process = None
+
+    def start(self) -> None:
+        """Start it again, with what it has in its queue. Its port is the same if one was wanted."""
+        self._start()
+
     # -- results
 
     def log(self) -> str:

@@ -3,8 +3,9 @@
 
 Local parts become a keyed hash, so that whoever gets several reports sees which concern the same person, and not whom.
 Only fields that help to find out why authentication failed keep their values: any other may hold a name, a token or a
-link that acts for the recipient. Display names and comments beside addresses go too, and the copy of the header that a
-signature may hold (z=). The Message-ID stays, by which the author's domain finds the message in its own logs.
+link that acts for the recipient. Display names and comments in addresses go too, and the copy of the header that a
+signature may hold (z=). A value that two programs may read in two ways is not shown. The Message-ID stays, by which the
+author's domain finds the message in its own logs.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from assay.model.message import Header, HeaderField
 from assay.model.name import Mailbox
 from assay.model.printable import marked_ascii
 from assay.protocol.report.encoded_words import HIDDEN, uncovered
+from assay.protocol.report.local_parts import AT, replace_local_parts
 from assay.protocol.syntax.address import AddressFault, parse_addresses
 
 MAX_HEADER = 32_768  # octets of the header in a report; our choice: the fields beyond it are left out
@@ -49,26 +51,22 @@ _SCRUBBED = frozenset(
     )
 )
 
-#: A run of what is neither white space nor a special (RFC 5322, 3.2.3). Controls, backslashes and spaces of Unicode are
-#: in a local part that somebody wrote wrongly.
-_ATOM = re.compile(r'[^ \t\r\n()<>\[\]:;@,"\ufe6b\uff20]++')
-#: That, or a quoted string, which may not end. Each character is read once, or twice inside quotes.
-_TOKEN = re.compile(rf'"(?>(?:[^"\\]++|\\.)*)"?+|{_ATOM.pattern}', re.DOTALL)
-#: White space and comments may be before it (RFC 5322, 4.4), and some programs take two other characters for it.
-_AT = re.compile(r"(?>(?:[ \t\r\n]++|\((?>(?:[^()]++|\([^()]*+\))*)\))*)[@\ufe6b\uff20]")
-#: Still there after a quote that is no pair's: what looks like its other half opens a local part.
-_QUOTED = re.compile(rf'"([^"]*+)"(?={_AT.pattern})')
-#: The name of a tag or property before an address. Other text before a "=" is part of the local part.
-_KEY = re.compile(
-    r"(?:i|s|rs|ra|(?:header|smtp|body|policy)\.[a-z-]+|envelope-from|identity|mailfrom|sender|helo)=", re.IGNORECASE
-)
+#: Words and quoted strings, which may not end.
+_VALUE = r'(?>(?:"(?>(?:[^"\\]++|\\.)*)"?+|[^\s();"]++)+)'
+#: A login has no domain that shows where it begins. In a comment of Postfix it may have any characters.
 _LOGIN = re.compile(
-    r"(authenticated sender: ?)[^()]*+"
-    r"|((?:\bauth(?:id)?=|\bauthid |\bauth: ?[a-z0-9-]++ |\buser=|userid ))[^\s();]++",
-    re.IGNORECASE,
+    r"(authenticated sender: ?).*?(?=\){1,2}(?:\s++by\b|\s*+\Z)|\Z)"
+    rf"|((?:\bauth(?:id)?=|\bauthid |\bauth: ?[a-z0-9-]++ |\buser=|userid )){_VALUE}",
+    re.IGNORECASE | re.DOTALL,
 )
 #: A recipient without a domain.
-_FOR = re.compile(r'(\bfor[ \t\r\n]++)<?[^ \t\r\n<>@;()"]++>?(?=[ \t\r\n]*+(?:;|\Z))', re.IGNORECASE)
+_FOR = re.compile(
+    r'(\bfor[ \t\r\n]++)(?:<(?>(?:"(?>(?:[^"\\]++|\\.)*)"|[^<>@"]++)*)>'
+    r'|(?>(?:"(?>(?:[^"\\]++|\\.)*)"|[^ \t\r\n<>@;()"]++)+)(?=[ \t\r\n]*+(?:[;(]|\Z)))',
+    re.IGNORECASE | re.DOTALL,
+)
+#: The identity in a signature, in which white space means nothing (RFC 6376, 3.5, i=; 2.11).
+_IDENTITY = re.compile(r"((?:\A|;)[ \t\r\n]*+i[ \t\r\n]*+=)([^;@]*+)(?=@)")
 #: The copy of the header in a signature (RFC 6376, 3.5, z=).
 _COPY = re.compile(r"((?:\A|;)[ \t\r\n]*+z[ \t\r\n]*+=)[^;]*+")
 _MESSAGE_ID = re.compile(r"[ \t\r\n]*+<[^<> \t\r\n]++>[ \t\r\n]*+")
@@ -99,24 +97,10 @@ class Redactor:
         return f"{self.local_part(mailbox.local_part)}@{mailbox.domain}"
 
     def text(self, text: str) -> str:
-        """A text with all addresses in it redacted."""
-
-        def replaced(match: re.Match[str]) -> str:
-            token = match[0]
-            if _AT.match(match.string, match.end()):
-                if token.startswith('"'):
-                    return self.local_part(token.strip('"'))
-                key = _KEY.match(token)
-                name = key[0] if key else ""
-                local_part = token[len(name) :]
-                return name + (self.local_part(local_part) if local_part else "")
-            if token.startswith('"') and "@" in token:
-                return '"' + _ATOM.sub(replaced, token[1:])
-            return token
-
+        """A text with all addresses in it redacted; `HIDDEN` if it is not clear what they are."""
         text = uncovered(text).replace("%40", "@")  # as in the name of a file
-        text = _QUOTED.sub(lambda match: self.local_part(match[1]), _TOKEN.sub(replaced, text))
-        return _LOGIN.sub(rf"\1\2{HIDDEN}", text)
+        replaced = replace_local_parts(text, self.local_part)
+        return HIDDEN if replaced is None else _LOGIN.sub(rf"\1\2{HIDDEN}", replaced)
 
     def header(self, header: Header) -> tuple[list[HeaderField], bool]:
         """The fields to report, and whether all are among them."""
@@ -150,6 +134,9 @@ class Redactor:
             return text
         if key in ("dkim-signature", "arc-message-signature"):
             text = _COPY.sub(rf"\1{HIDDEN}", text)
+            text = _IDENTITY.sub(lambda match: match[1] + "".join(match[2].split()), text)
+        if key == "return-path" and not AT.search(text) and text.strip() != "<>":
+            return f" {HIDDEN}"
         if key == "received":
             text = _FOR.sub(rf"\1{HIDDEN}", text)
         return self.text(text)
