@@ -42,7 +42,7 @@ OURS = (
     "entry.", "frame.version", "frame.form_token", '"%.0f"', "value.tone", "each.tone", "each.name", "each.action",
     "value.action", "field.name", "each.button", "table.further", "value.milliseconds", "(value.milliseconds",
     "value.part", "[value.level", "series.figures", "name }}", "id }}", "cell(", "classes(", "exports(", "rows(",
-    "bars(", "swatch(", "hidden(", "part(",
+    "bars(", "boxed(", "text }}", "swatch(", "hidden(", "part(",
 )  # fmt: skip
 
 
@@ -53,7 +53,8 @@ def of(text: str) -> WebPage:
         text, Share(1, 2), Moment(0), Press(text, "/x", ((text, text),), text), None, 5,
     )  # fmt: skip
     columns = tuple(Column(f"c{number}", text) for number in range(len(cells)))
-    table = DataTable("t", text, columns, [cells, cells], note=text, further="/x")
+    listed = (*columns[:-1], Column("wide", text, wide=True))
+    table = DataTable("t", text, listed, [cells, cells], note=text, further="/x")
     fields = (Choice("a", text, text, text), Choice("b", text, text, text, (text, "")))
     return WebPage(
         text,
@@ -63,7 +64,7 @@ def of(text: str) -> WebPage:
             Pairs("p", text, ((text, text), (text, Code(text))), note=text),
             Remark(text, text),
             Bars("bars", text, (text, "2"), (Series(text, (1, 2), 3), Series(text, (0, 3), Link(text, text))),
-                 DataTable("b", text, columns, [])),
+                 DataTable("b", text, columns, [cells])),
             SearchForm("/x", text, fields, "Search"),
             ChangeForm("change", text, "/x", text, fields[:1], ((text, text),), "Do"),
         ),

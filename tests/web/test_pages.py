@@ -269,6 +269,26 @@ def test_pages_follow_each_other_without_gap_or_repetition(browser: Browser) -> 
     assert len(seen) == len(set(seen)) == 250
 
 
+@pytest.mark.parametrize(
+    "listed", ["/messages{}?by=dmarc.reject", "/reports{}?state=sent&table=reports", "/received{}?table=reports"]
+)
+def test_a_program_follows_a_list_from_part_to_part(browser: Browser, listed: str) -> None:
+    """Each says where the next is (RFC 8288), with as many rows as are asked for."""
+    path, seen = listed.format(".json") + "&rows=90", []
+    for _ in range(3):
+        asked = browser.get(path)
+        rows = json.loads(asked.body)
+        assert len(rows) == 90 or not asked.header("link")
+        seen += [json.dumps(row) for row in rows]
+        if not asked.header("link"):
+            break
+        path = asked.header("link").removeprefix("<").removesuffix('>; rel="next"')
+    assert len(seen) > 90
+    assert len(set(seen)) > len(seen) * 0.9, "some look alike, and none is a repetition"
+    for rows, count in (("0", 50), ("501", 50), ("500", 500)):
+        assert len(json.loads(browser.get(f"/messages.json?rows={rows}").body)) == count
+
+
 def test_a_spreadsheet_gets_no_formula(browser: Browser) -> None:
     rows = csv.reader(io.StringIO(browser.get("/messages.csv").text))
     assert not [cell for row in rows for cell in row if cell.startswith(("=", "+", "-", "@"))]

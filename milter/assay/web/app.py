@@ -86,10 +86,13 @@ class Door(Struct, frozen=True):
         if table is None:
             raise HTTPException(404, f"this page has no table of that name; it has: {', '.join(tables) or 'none'}")
         content_type, write = _SUFFIXES[suffix]
+        headers = {}
+        if table.further:
+            path, _, arguments = table.further.partition("?")
+            headers["link"] = f'<{path}{suffix}?{arguments}&table={table.name}>; rel="next"'
         name = f"{query.path.strip('/').replace('/', '-')}-{table.name}{suffix}"
-        return Response(
-            write(table), headers={"content-disposition": f'attachment; filename="{name}"'}, media_type=content_type
-        )
+        headers["content-disposition"] = f'attachment; filename="{name}"'
+        return Response(write(table), headers=headers, media_type=content_type)
 
     async def login_form(self, request: Request) -> Response:
         """The form to log in."""

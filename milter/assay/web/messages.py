@@ -13,12 +13,12 @@ from assay.store.outbox import ReportKind
 from assay.store.search import Criteria, Cursor, FoundMessages
 from assay.web.parts import Cell, Choice, Column, DataTable, Link, Moment, Part, Remark, SearchForm, Tone, WebPage
 from assay.web.periods import DAY_MILLISECONDS, domain_of, word
-from assay.web.site import NotFoundError, Site, WebQuery, address
+from assay.web.site import NotFoundError, Site, WebQuery, address, rows_of
 
 ROWS = 50
 _NAMES = (
     "q", "since", "until", "author", "client", "host", "direction", "action", "by", "dmarc", "finding", "result",
-    "watched", "would", "disposition", "ours", "reported", "report", "group",
+    "watched", "would", "disposition", "ours", "reported", "report", "group", "rows",
 )  # fmt: skip
 _ACTIONS = ("", "accept", "tag", "quarantine", "tempfail", "discard", "reject")
 _RESULTS = ("", "pass", "fail", "none", "temperror", "permerror")
@@ -48,7 +48,9 @@ def page(site: Site, query: WebQuery) -> WebPage:
         text = "Addresses are not kept (store.addresses), so only their domains can be searched for."
         parts.append(Remark(text, tone=Tone.DOUBT))
     parts += _unseen(query)
-    found = search.find(site.store.database, criteria, after=Cursor.parse(query.text("after")), most=ROWS)
+    found = search.find(
+        site.store.database, criteria, after=Cursor.parse(query.text("after")), most=rows_of(query, ROWS)
+    )
     if found.looked_at:
         parts.append(Remark(f"{found.looked_at:,} messages were looked at; the next rows are among older ones."))
     parts.append(_table(query, found))

@@ -27,7 +27,7 @@ from assay.web.parts import (
     Word,
 )
 from assay.web.periods import last_days, link, of_day, word
-from assay.web.site import Site, WebQuery, address
+from assay.web.site import Site, WebQuery, address, rows_of
 
 ROWS = 50
 MAX_DAYS = 400  # of one list: as long as reports are kept by default
@@ -145,7 +145,7 @@ def _form(query: WebQuery) -> SearchForm:
 
 
 def _reports(site: Site, query: WebQuery, days: Sequence[int]) -> DataTable:
-    start = query.number("from", 0, 0, 10**6)
+    start, most = query.number("from", 0, 0, 10**6), rows_of(query, ROWS)
     names = ("kind", "domain", "client", "author", "day", "since")
     kind, domain, client, author, text, from_text = map(query.text, names)
     day, first = periods.day_of(text), periods.day_of(from_text)
@@ -163,12 +163,12 @@ def _reports(site: Site, query: WebQuery, days: Sequence[int]) -> DataTable:
                 client=str(parse_address(client) or client),
                 author=periods.domain_of(author),
             )
-    rows = [_row(each) for each in found[start : start + ROWS]]
+    rows = [_row(each) for each in found[start : start + most]]
     criteria: dict[str, str | int] = {
         "kind": kind, "domain": domain, "client": client, "author": author, "day": text, "since": from_text,
-        "from": start + ROWS,
+        "rows": query.text("rows"), "from": start + most,
     }  # fmt: skip
-    further = address("/received", **criteria) if len(found) > start + ROWS else ""
+    further = address("/received", **criteria) if len(found) > start + most else ""
     columns = (
         Column("begin", "begins (UTC)"),
         Column("kind", "kind"),

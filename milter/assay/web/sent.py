@@ -30,7 +30,7 @@ from assay.web.parts import (
     WebPage,
 )
 from assay.web.periods import day_of, domain_of, last_days, of_day, word
-from assay.web.site import NotFoundError, Site, WebQuery, address
+from assay.web.site import NotFoundError, Site, WebQuery, address, rows_of
 
 ROWS = 50
 RECORDS = 100  # of one report
@@ -122,7 +122,7 @@ def _form(query: WebQuery) -> SearchForm:
 
 
 def _reports(database: Database, query: WebQuery) -> DataTable:
-    start = query.number("from", 0, 0, 10**6)
+    start, most = query.number("from", 0, 0, 10**6), rows_of(query, ROWS)
     domain, day, since, state, kind, why = map(query.text, ("domain", "day", "since", "state", "kind", "why"))
     asked = {text: day_of(text) for text in (day, since)}
     wrong = next((text for text, number in asked.items() if text and number is None), "")
@@ -138,14 +138,15 @@ def _reports(database: Database, query: WebQuery) -> DataTable:
                 states=known,
                 kind=kind,
                 why={"": None, _NO_WHY: ""}.get(why, why),
-                most=ROWS + 1,
+                most=most + 1,
                 start=start,
             )
-    rows = [_row(each) for each in found[:ROWS]]
+    rows = [_row(each) for each in found[:most]]
     criteria: dict[str, str | int] = {
-        "domain": domain, "day": day, "since": since, "state": state, "kind": kind, "why": why, "from": start + ROWS
+        "domain": domain, "day": day, "since": since, "state": state, "kind": kind, "why": why,
+        "rows": query.text("rows"), "from": start + most,
     }  # fmt: skip
-    further = address("/reports", **criteria) if len(found) > ROWS else ""
+    further = address("/reports", **criteria) if len(found) > most else ""
     empty = f"{wrong} is not a day; write 2026-11-25." if wrong else "No report."
     return DataTable("reports", "Newest first", _COLUMNS, rows, empty=empty, further=further)
 

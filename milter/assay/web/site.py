@@ -22,6 +22,7 @@ from assay.web.parts import WebPage
 from assay.web.records import OurKey
 from assay.web.store import ReadStore
 
+MAX_ROWS = 500  # of a list at once
 MAX_ARGUMENT = 320  # characters of what a browser asks for: an address (RFC 5321, 4.5.3.1)
 
 
@@ -92,6 +93,11 @@ class WebQuery(Struct, frozen=True):
         text = self.text(name)
         value = int(text) if text.isascii() and text.isdecimal() and len(text) < 19 else usual
         return value if least <= value <= most else usual
+
+
+def rows_of(query: WebQuery, usual: int) -> int:
+    """How many rows of a list a browser asks for."""
+    return query.number("rows", usual, 1, MAX_ROWS)
 
 
 #: Makes a page.
