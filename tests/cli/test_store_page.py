@@ -193,7 +193,7 @@ def test_a_broker_and_a_consumer(world: World, broker: RabbitMq, postgresql: Pos
             consumer.terminate()
 
 
-@pytest.mark.parametrize("world", ["To forget somebody"], indirect=True)
+@pytest.mark.parametrize("world", ["To remove what is kept about a person"], indirect=True)
 def test_to_forget_somebody(world: World, capsys: pytest.CaptureFixture[str]) -> None:
     Path(world.places["/var/lib/assay"]).mkdir()
     world.toml = '[store]\ndirectory = "/var/lib/assay"\n'

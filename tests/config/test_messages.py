@@ -468,7 +468,7 @@ ROWS = {
     "no page": ("[web]\nlisten = '8891'\n", "web.listen: '8891' is not a socket address"),
     "a page without a login": (
         "[web]\nlisten = 'inet:8891@127.0.0.1'\n",
-        "web.listen: nobody could log in; set token_file, or user_header and trusted_proxies",
+        "web.listen: no user could log in; set token_file, or user_header and trusted_proxies",
     ),
     "no header field": (
         "[web]\nuser_header = 'Remote User'\n",
@@ -476,7 +476,7 @@ ROWS = {
     ),
     "a header that nobody may write": (
         "[web]\nuser_header = 'X-Remote-User'\n",
-        "web.user_header: nobody is believed; name the reverse proxy in trusted_proxies",
+        "web.user_header: no client is believed; name the reverse proxy in trusted_proxies",
     ),
     "no proxy": (
         "[web]\ntrusted_proxies = ['proxy']\n",

@@ -118,6 +118,6 @@ def test_srs_secrets_that_can_be_guessed(tmp_path: Path) -> None:
     assert comment == (
         f"srs.secrets_file: {file}: secret 1 begins with #, and comments count as secrets too; remove the line"
     )
-    assert short.startswith(f"srs.secrets_file: {file}: secret 2 has 9 octets, and whoever guesses it ")
+    assert short.startswith(f"srs.secrets_file: {file}: secret 2 has 9 octets, and anyone who guesses it ")
     file.write_text("")
     assert not warnings(values)  # an error, which is reported as such

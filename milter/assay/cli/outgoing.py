@@ -15,7 +15,7 @@ from assay.protocol.dkim.hazards import MEANING
 from assay.session import Settings, Verdict
 
 _NO_TABLE = "nothing is configured to sign; write a [[sign.domain]] with its keys"
-_INBOUND = "the message is from outside: the client is not in clients.internal, and nobody has logged in"
+_INBOUND = "the message is from outside: the client is not in clients.internal and has not logged in"
 
 
 class Explanation(Struct, frozen=True):

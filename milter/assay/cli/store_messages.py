@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""``assay store export`` and ``forget``: single messages of the database, and what it has about somebody."""
+"""``assay store export`` and ``forget``: single messages of the database, and what it has about a person."""
 
 from __future__ import annotations
 

@@ -66,7 +66,7 @@ class IncomingSection(Section, frozen=True):
             raise SettingError(
                 "listen",
                 f"{self.listen!r} is not an address that only this host reaches; write one such as "
-                "inet:8893@127.0.0.1: whoever connects is believed to be the MTA",
+                "inet:8893@127.0.0.1: each client is believed to be the MTA",
             )
         if not self.domains:
             raise SettingError("domains", "missing; write the domains that reports may be about")

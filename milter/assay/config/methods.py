@@ -320,8 +320,8 @@ class DmarcSection(Section, frozen=True):
     stricter_domains: Annotated[
         tuple[str, ...],
         Meta(
-            description="Author domains whose failures count as if they published p=reject, whatever they "
-            "publish, and all domains below them."
+            description="Author domains whose failures count as if they published p=reject, regardless of "
+            "what they publish, and all domains below them."
         ),
     ] = ()
     list_traffic: Annotated[

@@ -149,8 +149,7 @@ class ReportsSection(Section, frozen=True):
         int,
         Meta(
             ge=1,
-            description="How many of these go to one organizational domain, so that somebody with many domains gets "
-            "few.",
+            description="How many of these go to one organizational domain, so that an owner of many domains gets few.",
         ),
     ] = 10
     large_destinations: Annotated[

@@ -150,8 +150,8 @@ class RuleSection(Section, frozen=True):
         bool | None,
         Meta(
             description="Whether to treat the message as forwarded: to rewrite its sender ([srs]) and to seal it "
-            "([[arc.seal]]) whoever its recipients are, or to do neither. Such a rule does nothing else, and the first "
-            "that matches decides. If not set: the rule is not about forwarding."
+            "([[arc.seal]]) regardless of its recipients, or to do neither. Such a rule does nothing else, and the "
+            "first that matches decides. If not set: the rule is not about forwarding."
         ),
     ] = None
     reason: Annotated[str, Meta(description="The reason, for the log, the reply and Authentication-Results.")] = ""

@@ -96,8 +96,8 @@ def _risks_of_srs(configuration: Configuration) -> Iterator[str]:
             yield f"{place}: secret {number} begins with #, and comments count as secrets too; remove the line"
         elif len(secret) < ADVISED_SRS_SECRET:
             yield (
-                f"{place}: secret {number} has {len(secret)} octets, and whoever guesses it can send mail through this "
-                "host; write a longer one above it, such as: openssl rand -base64 18"
+                f"{place}: secret {number} has {len(secret)} octets, and anyone who guesses it can send mail through "
+                "this host; write a longer one above it, such as: openssl rand -base64 18"
             )
 
 

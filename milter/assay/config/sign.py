@@ -118,7 +118,7 @@ class SignDomainSection(Section, frozen=True):
 
 class SignSection(Section, frozen=True):
     """DKIM signatures for your mail: mail from internal networks, from authenticated users and through the services of
-    clients.daemon_names. Mail from outside is not signed, whatever its From field says. Nothing is signed until a
+    clients.daemon_names. Mail from outside is not signed, regardless of its From field. Nothing is signed until a
     domain or a table is configured. See docs/signing.md."""
 
     domain: tuple[SignDomainSection, ...] = ()
@@ -176,7 +176,7 @@ class SignSection(Section, frozen=True):
     oversigned_fields: Annotated[
         tuple[str, ...],
         Meta(
-            description="The header fields to sign once more than they occur, so that nobody can add one without "
+            description="The header fields to sign once more than they occur, so that none can be added without "
             "breaking the signature. A list server that adds Reply-To breaks it too; it breaks most signatures anyway."
         ),
     ] = dkim.OVERSIGNED_FIELDS

@@ -31,8 +31,8 @@ class MilterSection(Section, frozen=True):
         Meta(
             description="Where the MTA connects, in the notation of Sendmail: inet:PORT@HOST, inet6:PORT@HOST or "
             "unix:PATH, with an absolute path. (Postfix writes inet:HOST:PORT, and a path from its queue directory.) "
-            "A change requires a restart. A socket that the service manager passes (assay.socket) is used instead, "
-            "wherever it listens. The default is a unix socket, because any local user can bind a TCP port while the "
+            "A change requires a restart. If the service manager passes a socket (assay.socket), this key has no "
+            "effect. The default is a unix socket, because any local user can bind a TCP port while the "
             "daemon is down, and would receive the mail. For Postfix in a chroot, put it below /var/spool/postfix."
         ),
     ] = "unix:/run/assay/assay.sock"

@@ -15,7 +15,7 @@ from assay.config.sockets import check_endpoint
 from assay.model.name import Domain, InvalidNameError
 from assay.model.network import Networks
 
-#: In `trusted_proxies`: whoever connects to a unix socket.
+#: In `trusted_proxies`: any client that connects to a unix socket.
 LOCAL = "local"
 MIN_TOKEN = 20  # characters, our choice: 80 bits if they are drawn as hexadecimal digits
 _FIELD_NAME = re.compile(r"[A-Za-z0-9-]+")  # of HTTP, as proxies write them
@@ -37,7 +37,7 @@ class WebSection(Section, frozen=True):
         str,
         Meta(
             description="A file with the token that opens the page: at least 20 characters. Make one with: openssl "
-            "rand -hex 32. Only its owner and group may have access to it. Empty: nobody can log in by a token."
+            "rand -hex 32. Only its owner and group may have access to it. Empty: there is no login by a token."
         ),
     ] = ""
     user_header: Annotated[
@@ -50,7 +50,7 @@ class WebSection(Section, frozen=True):
     trusted_proxies: Annotated[
         tuple[str, ...],
         Meta(
-            description='The reverse proxies, as addresses or networks; "local" is whoever connects to a unix socket. '
+            description='The reverse proxies, as addresses or networks; "local" is any client of a unix socket. '
             "Each must remove user_header from what its clients send."
         ),
     ] = ()
@@ -66,14 +66,14 @@ class WebSection(Section, frozen=True):
         if self.listen:
             check_endpoint("listen", self.listen, "daemon/page.sock")
             if not self.token_file and not self.user_header:
-                raise SettingError("listen", "nobody could log in; set token_file, or user_header and trusted_proxies")
+                raise SettingError("listen", "no user could log in; set token_file, or user_header and trusted_proxies")
         if self.user_header and not _FIELD_NAME.fullmatch(self.user_header):
             raise SettingError(
                 "user_header",
                 f"{self.user_header!r} is not the name of a header field; write one such as X-Remote-User",
             )
         if self.user_header and not self.trusted_proxies:
-            raise SettingError("user_header", "nobody is believed; name the reverse proxy in trusted_proxies")
+            raise SettingError("user_header", "no client is believed; name the reverse proxy in trusted_proxies")
         try:
             Networks.parse(text for text in self.trusted_proxies if text != LOCAL)
         except ValueError as error:

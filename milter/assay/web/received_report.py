@@ -37,7 +37,9 @@ def page(site: Site, query: WebQuery) -> WebPage:
         case ReceivedTls() as report:
             parts += _tls(report)
     return WebPage(
-        f"Report of {found.summary.organization or 'nobody'}", tuple(parts), f"About {found.summary.domain}."
+        f"Report of {found.summary.organization or '(unnamed)'}",
+        tuple(parts),
+        f"About {found.summary.domain}.",
     )
 
 

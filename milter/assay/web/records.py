@@ -174,7 +174,7 @@ def _of_stranger(domain: Domain, expected: str, shown: str, found: spf.Evaluatio
                 f"a stranger gets neutral, which says nothing; end it in -all; {lookups}",
             )
         case _ if found.dns_terms > limit - _FEW_TERMS_LEFT:
-            state, why = RecordState.DOUBT, f"{lookups}: whoever it includes may add a term, and then it fails"
+            state, why = RecordState.DOUBT, f"{lookups}: a domain that it includes may add a term, and then it fails"
         case _:
             state, why = RecordState.GOOD, f"a stranger gets {found.result}; {lookups}"
     return Checked("SPF", domain.name, state, expected, shown, why, publish)
@@ -239,7 +239,7 @@ def author_policy(domain: Domain) -> Check:
         notes.append("t=y: receivers act one level below the policy")
         state = RecordState.DOUBT
     if not found.record.rua:
-        notes.append("no rua=: nobody reports to you")
+        notes.append("no rua=: you get no reports")
         state = RecordState.DOUBT
     checked = [Checked("DMARC", at, state, expected, found.record.text, "; ".join(notes))]
     for tag in Tag:
