@@ -71,7 +71,7 @@ def one_domain(site: Site, query: WebQuery) -> WebPage:
     columns = (
         Column("record", "record"),
         Column("state", "state"),
-        Column("name", "name"),
+        Column("name", "name", wide=True),
         Column("expected", "expected"),
         Column("found", "found", wide=True),
         Column("why", "why"),

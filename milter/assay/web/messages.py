@@ -25,7 +25,7 @@ _RESULTS = ("", "pass", "fail", "none", "temperror", "permerror")
 _GROUP = re.compile(r"-?[0-9]{1,19}")
 #: Criteria without a field in the form, and how they are told.
 _UNSEEN = {
-    "author": "author domain {0}", "host": "host {0}", "direction": "direction {0}", "disposition": "disposition {0}",
+    "host": "host {0}", "direction": "direction {0}", "disposition": "disposition {0}",
     "would": "dry run would {0}", "ours": "an author domain of ours", "reported": "in an aggregate report ({0})",
     "report": "in report {0}", "group": "in one record of it",
 }  # fmt: skip
