@@ -3,11 +3,15 @@
 
 from __future__ import annotations
 
+import gzip
 import logging
 import os
 import re
-from collections.abc import Iterable, Iterator
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from email import message_from_bytes, policy
+from email.message import EmailMessage
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -107,6 +111,25 @@ def independently_read(xml: bytes) -> Any:
         return parsedmarc.parse_aggregate_report_xml(
             xml, offline=True, always_use_local_files=True, normalize_timespan_threshold_hours=1e6
         )
+
+
+def mailed(octets: bytes, schema: Schema = Schema.RFC9990) -> tuple[EmailMessage, Mapping[str, Any]]:
+    """A mail with a report, and the report, which its schema accepts, as parsedmarc reads it."""
+    message = message_from_bytes(octets, policy=policy.default)
+    assert isinstance(message, EmailMessage)
+    (attachment,) = message.iter_attachments()
+    xml = gzip.decompress(attachment.get_payload(decode=True))  # type: ignore[arg-type]  # it is an attachment
+    validated(xml, schema)
+    return message, independently_read(xml)
+
+
+def counted(reports: list[Mapping[str, Any]]) -> Counter[str]:
+    """How many messages of each client some reports are about."""
+    found: Counter[str] = Counter()
+    for report in reports:
+        for each in report["records"]:
+            found[each["source"]["ip_address"]] += each["count"]
+    return found
 
 
 @contextmanager

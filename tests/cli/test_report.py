@@ -54,9 +54,9 @@ def test_why(shell: Shell) -> None:
 def test_why_of_several_destinations(shell: Shell) -> None:
     world = shell.reporting
     world.nameserver.rcodes["both.example._report._dmarc.reader.example"] = "SERVFAIL"
-    world.see(seen(5, "both.example", "mailto:d@both.example,mailto:d@reader.example"))
     with world.database.writing() as connection:
         connection.exec_driver_sql("DELETE FROM report_days WHERE dry_run = 0 AND planned > 0")
+    world.see(seen(5, "both.example", "mailto:d@both.example,mailto:d@reader.example"))
     world.turn(NEXT_DAY)
     world.turn(LATER)
     first, sent, waiting = shell("why", "both.example").splitlines()
@@ -94,9 +94,9 @@ def test_parts_and_error_reports_are_shown_as_such(shell: Shell) -> None:
         )
         for number in range(100, 1600)
     ]
-    world.see(*many)
     with world.database.writing() as connection:
         connection.exec_driver_sql("DELETE FROM report_days WHERE dry_run = 0 AND planned > 0")
+    world.see(*many)
     for now in (NEXT_DAY, LATER, LATER + 20):
         world.turn(now)
     (whole,) = [each for each in world.all_reports() if each.domain == "large.example" and each.form == "whole"]

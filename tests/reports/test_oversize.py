@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import gzip
 import re
 from collections import Counter
 from collections.abc import Iterator, Mapping
@@ -25,7 +24,7 @@ from nameserver import NameServer
 from postgresql import Postgresql
 from receiving import Killing, Receiver
 from report_world import LATER, NEXT_DAY, ROWS, Reporting, seen
-from reporting import independently_read, validated
+from reporting import counted, mailed
 
 CLIENTS = 1500
 MINUTES = [LATER + 20 * turn for turn in range(5)]
@@ -64,23 +63,6 @@ def run(world: Reporting) -> None:
         world.turn(now)
 
 
-def read(octets: bytes, schema: Schema = Schema.RFC9990) -> tuple[EmailMessage, Mapping[str, Any]]:
-    message = message_from_bytes(octets, policy=policy.default)
-    assert isinstance(message, EmailMessage)
-    (attachment,) = message.iter_attachments()
-    xml = gzip.decompress(attachment.get_payload(decode=True))  # type: ignore[arg-type]  # it is an attachment
-    validated(xml, schema)
-    return message, independently_read(xml)
-
-
-def counted(reports: list[Mapping[str, Any]]) -> Counter[str]:
-    found: Counter[str] = Counter()
-    for report in reports:
-        for each in report["records"]:
-            found[each["source"]["ip_address"]] += each["count"]
-    return found
-
-
 def whole(world: Reporting) -> outbox.OutgoingReport:
     (found,) = [each for each in world.all_reports() if each.form == "whole"]
     return found
@@ -98,7 +80,7 @@ class TestParts:
         assert sum(each.messages for each in parts) == whole(world).messages == sent.total()
         assert whole(world).state == "divided"
         assert f"its record wants at most 8192: it is sent in {len(parts)} parts" in whole(world).why
-        read_parts = [read(octets) for _, _, octets in world.receiver.taken]
+        read_parts = [mailed(octets) for _, _, octets in world.receiver.taken]
         assert counted([report for _, report in read_parts]) == sent
         assert all(len(octets) <= 8192 for _, _, octets in world.receiver.taken)
         assert sum(len(octets) > 7000 for _, _, octets in world.receiver.taken) >= len(parts) - 1, "they are full"
@@ -120,7 +102,7 @@ class TestParts:
         run(world)
         found: dict[str, list[Mapping[str, Any]]] = {}
         for _, recipient, octets in world.receiver.taken:
-            found.setdefault(recipient, []).append(read(octets)[1])
+            found.setdefault(recipient, []).append(mailed(octets)[1])
         assert {recipient: counted(reports) for recipient, reports in found.items()} == {
             f"{name}@example.com": sent for name in "abc"
         }
@@ -134,7 +116,7 @@ class TestParts:
         world.configuration = msgspec.structs.replace(world.configuration, reports=section)
         sent = fill(world, "mailto:d@example.com!8k")
         run(world)
-        reports = [read(octets, Schema.RFC7489)[1] for _, _, octets in world.receiver.taken]
+        reports = [mailed(octets, Schema.RFC7489)[1] for _, _, octets in world.receiver.taken]
         assert len(reports) > 1
         assert counted(reports) == sent
 
@@ -144,7 +126,7 @@ class TestParts:
         world.receiver.__enter__()
         sent = fill(world, "mailto:d@example.com")
         run(world)
-        assert counted([read(octets)[1] for _, _, octets in world.receiver.taken]) == sent
+        assert counted([mailed(octets)[1] for _, _, octets in world.receiver.taken]) == sent
         assert "the relay takes at most 9000" in whole(world).why
 
     @pytest.mark.parametrize("reply", ["552 5.3.4 too big", "552 too much", "554 5.2.3 too long"])
@@ -156,7 +138,7 @@ class TestParts:
             sent = fill(made, "mailto:d@example.com")
             run(made)
             assert len(receiver.taken) > 2
-            assert counted([read(octets)[1] for _, _, octets in receiver.taken]) == sent
+            assert counted([mailed(octets)[1] for _, _, octets in receiver.taken]) == sent
             assert f"it is refused: {reply}: it is sent in" in whole(made).why
             assert made.deliveries_of(whole(made).id)[0].state == "divided"
             made.database.close()
@@ -171,7 +153,7 @@ class TestParts:
             killing.kills = False
             for now in MINUTES[1:]:
                 world.turn(now)
-            assert counted([read(octets)[1] for _, _, octets in killing.taken]) == sent
+            assert counted([mailed(octets)[1] for _, _, octets in killing.taken]) == sent
         states = Counter(each.state for each in world.all_reports() if each.form == "part")
         assert states["given up"] == 1
         assert states["sent"] == states.total() - 1

@@ -87,8 +87,9 @@ def test_rows_of_an_older_assay_are_kept(where: str, revision: str) -> None:
         table = schema.messages.c
         found = connection.execute(select(table.report_group).order_by(table.time)).scalars()
         (group,) = connection.execute(select(schema.report_groups.c.id)).scalars()
-        before = None if revision < "0009" else group
-        assert list(found) == [*[before] * len(rows), group]
+        *before, last = found
+        assert [each is None for each in before] == [revision < "0009"] * len(rows)
+        assert last == group
     database.close()
 
 

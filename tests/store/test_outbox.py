@@ -11,7 +11,7 @@ import pytest
 from sqlalchemy import event
 
 from assay.model.name import InvalidNameError
-from assay.store import outbox, report_deliveries, suppressions
+from assay.store import outbox, report_days, report_deliveries, suppressions
 from assay.store.database import Database, open_database
 from assay.store.outbox import DAY_SECONDS, ReportKind, ReportState
 from assay.store.report_deliveries import ReportDelivery
@@ -164,7 +164,7 @@ def test_the_oldest_reports_come_first(database: Database) -> None:
     with database.reading() as connection:
         assert [report.id for report in outbox.due_reports(connection, NOW + 2, 9)] == ["b", "a"]
         assert [report.id for report in outbox.due_reports(connection, NOW + 2, 1)] == ["b"]
-        assert outbox.planned_days(connection) == {DAY: False}
+        assert {day: each.dry_run for day, each in report_days.known_days(connection).items()} == {DAY: False}
 
 
 def test_the_mail_of_a_destination_is_found_by_its_key(tmp_path: Path) -> None:

@@ -209,8 +209,10 @@ def _line(report: OutgoingReport) -> str:
     when = f", due {_time(report.due)}" if report.state == "waiting" else ""
     why = f": {report.why}" if report.why else ""
     kind = "failure report, " if report.kind == "failure" else ""
+    if report.supplement:
+        kind = f"supplement {report.supplement}, "
     if report.form == "part":
-        kind = f"part {report.part} of {report.parts} of {report.part_of}, "
+        kind += f"part {report.part} of {report.parts} of {report.part_of}, "
     elif report.form == "error report":
         return f"{day} {report.domain} {report.id} error report about {report.part_of}: {report.state}{when}{why}"
     messages = counted(report.messages, "message")

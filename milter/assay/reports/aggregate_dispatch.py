@@ -18,11 +18,11 @@ from assay.reports import aggregate_writing
 from assay.reports.correspondence import Correspondence, Way
 from assay.reports.delivering import MAX_OCTETS, Deliveries
 from assay.reports.oversize import Oversize
-from assay.reports.planning import days_to_plan, plan
+from assay.reports.planning import Closed, days_to_plan, plan, supplements_to_plan
 from assay.reports.quota import Quota
 from assay.reports.relay import Relay
 from assay.reports.signature import signed
-from assay.store import outbox
+from assay.store import outbox, report_days
 from assay.store.database import Database
 from assay.store.outbox import (
     DAY_SECONDS,
@@ -31,6 +31,7 @@ from assay.store.outbox import (
     ReportKind,
     ReportState,
 )
+from assay.store.report_days import ReportDay
 from assay.store.report_deliveries import ReportDelivery
 
 GIVE_UP_SECONDS = 28 * 3600  # after a report was planned, our choice: sending begins 20 hours later at most
@@ -67,27 +68,43 @@ class AggregateDispatch:
         :raises UnavailableError: the database cannot be used now.
         """
         with self._database.reading() as connection:
-            planned = outbox.planned_days(connection)
+            known = report_days.known_days(connection)
+        if new := days_to_plan(known, now):  # supplements are planned along with a new day: one a day at most
+            late = supplements_to_plan((day for day, each in known.items() if each.late), now)
+            for day in (*late, *new):
+                # What is seen on the first day is often a surprise, so nothing leaves then.
+                dry_run = known[day].dry_run if day in known else self._section.dry_run or not known
+                with self._database.writing() as connection:
+                    report_days.close(connection, day, now=now, dry_run=dry_run)
+                    known = report_days.known_days(connection)
         waiting = 0
-        for day in days_to_plan(planned, now):
-            # What is seen on the first day is often a surprise, so nothing leaves then.
-            dry_run = self._section.dry_run or not planned
-            with self._database.reading() as connection:  # this may take a while, and whoever writes does not wait
-                candidates = outbox.candidates(connection, day)
-            found = plan(
-                candidates,
-                self._section,
-                self._to.listed,
-                self._to.source,
-                day=day,
-                now=now,
-                figures=self.deliveries.figures,
-            )
-            with self._database.writing() as connection:
-                outbox.plan(connection, day, found, now=now, dry_run=dry_run)
-            planned[day] = dry_run
-            waiting += sum(each.state is ReportState.WAITING for each in found)
+        for each in sorted(known.values(), key=lambda each: each.day):
+            # More than one if an earlier sender ended in between.
+            for supplement in range(each.noted, each.closed):
+                waiting += self._plan(each, supplement, now)
         return waiting
+
+    def _plan(self, planned: ReportDay, supplement: int, now: int) -> int:
+        """Plan the reports about a day, or a supplement to them. Returns how many wait."""
+        day = planned.day
+        with self._database.reading() as connection:  # this may take a while, and whoever writes does not wait
+            candidates = outbox.candidates(connection, day, supplement)
+            messages = {candidate.published: candidate.messages for candidate in candidates}
+            if supplement:
+                all_of_day = outbox.candidates(connection, day, supplement, until=True)
+                candidates = [candidate for candidate in all_of_day if candidate.published in messages]
+        found = plan(
+            Closed(candidates, messages, supplement),
+            self._section,
+            self._to.listed,
+            self._to.source,
+            day=day,
+            now=now,
+            figures=self.deliveries.figures,
+        )
+        with self._database.writing() as connection:
+            outbox.plan(connection, day, found, now=now, dry_run=planned.dry_run, supplement=supplement)
+        return sum(each.state is ReportState.WAITING for each in found)
 
     def send_due(self, now: int, ending: Callable[[], bool] = lambda: False) -> int:
         """Send what is due. Returns how many reports were dealt with.
@@ -107,7 +124,8 @@ class AggregateDispatch:
         try:
             with self._database.reading() as connection:
                 described = aggregate_writing.describe(connection, planned, self._section)
-                dry_run = outbox.planned_days(connection).get(planned.day, True)
+                known = report_days.known_days(connection).get(planned.day)
+                dry_run = known is None or known.dry_run
                 _, text, _ = outbox.record_of(connection, planned.published[0])
             due = self.deliveries.due(planned, dmarc.parse(text.encode("ascii", "replace")), now)
             if dry_run and due:

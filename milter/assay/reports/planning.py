@@ -7,7 +7,7 @@ spam. So each candidate has to pass what is here, and what `assay.reports.aggreg
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 from msgspec import Struct
 
@@ -17,6 +17,7 @@ from assay.policy.addresses import Entries
 from assay.protocol import dmarc, report
 from assay.reports.figures import ReportFigures, Withheld
 from assay.store.outbox import DAY_SECONDS, Candidate, OutgoingReport, ReportState
+from assay.store.report_days import LATE_DAYS
 
 PLAN_SECONDS = 1800  # after midnight, before a day is planned: rows may still be in a spool
 
@@ -27,6 +28,19 @@ class ReportSubject(Struct, frozen=True):
     policy: report.PolicyPublished
     record: dmarc.DmarcRecord
     candidates: tuple[Candidate, ...]
+
+
+class Closed(Struct, frozen=True):
+    """What a day is planned from: all that came, or what came late.
+
+    :ivar candidates: the records that applied, with all mail of the day so far, which decides whether reports are sent.
+    :ivar messages: how many of a record's messages the reports are about, by its id.
+    :ivar supplement: which one to the report about the day; 0 for this.
+    """
+
+    candidates: Sequence[Candidate]
+    messages: Mapping[int, int]
+    supplement: int = 0
 
 
 def subjects(candidates: Iterable[Candidate]) -> list[ReportSubject]:
@@ -46,7 +60,7 @@ def _subject(policy: report.PolicyPublished, candidates: list[Candidate]) -> Rep
 
 
 def plan(
-    candidates: Sequence[Candidate],
+    closed: Closed,
     section: ReportsSection,
     listed: Entries,
     source: str,
@@ -55,7 +69,7 @@ def plan(
     now: int,
     figures: ReportFigures,
 ) -> list[OutgoingReport]:
-    """The reports about a day, those that are not sent included.
+    """The reports about a day, or the supplements to them, those that are not sent included.
 
     :param listed: domains and addresses that no report is about or goes to.
     :param source: see `report.report_id`.
@@ -63,10 +77,12 @@ def plan(
     :param figures: counts them.
     """
     planned = []
-    for subject in subjects(candidates):
+    for subject in subjects(closed.candidates):
         begin = day * DAY_SECONDS
         receiver = section.receiver_domain
         identifier = report.report_id(receiver, subject.policy, begin, begin + DAY_SECONDS - 1, source=source)
+        if closed.supplement:
+            identifier = report.derived_id(identifier, "supplement", closed.supplement)
         withheld = why_not(subject, section, listed)
         if withheld is None:
             figures.planned += 1
@@ -83,8 +99,9 @@ def plan(
                 now + delay(identifier, section.spread_hours),
                 now,
                 now,
-                sum(candidate.messages for candidate in subject.candidates),
+                sum(closed.messages[candidate.published] for candidate in subject.candidates),
                 0,
+                supplement=closed.supplement,
             )
         )
     return planned
@@ -129,3 +146,9 @@ def days_to_plan(planned: Iterable[int], now: int, most: int = 3) -> list[int]:
     done = {day for day in planned if day < today}  # others are of a clock that was wrong
     first = max(done, default=today - 2) + 1
     return [day for day in range(max(first, today - most), today) if day not in done]
+
+
+def supplements_to_plan(late: Iterable[int], now: int) -> list[int]:
+    """Of the days that messages came late of, those that still get a supplement."""
+    today = (now - PLAN_SECONDS) // DAY_SECONDS
+    return sorted(day for day in late if today - LATE_DAYS <= day < today)

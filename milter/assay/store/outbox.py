@@ -93,6 +93,7 @@ class OutgoingReport(Struct, frozen=True):
     :ivar part_of: the report in whose place it is sent; empty for a whole one.
     :ivar part: which of so many `parts` it is, from 1.
     :ivar first: of a part, its first record; `last` is the last.
+    :ivar supplement: which one to the report about its day, from 1; 0 for this.
     """
 
     id: str
@@ -113,6 +114,7 @@ class OutgoingReport(Struct, frozen=True):
     parts: int = 0
     first: GroupKey | None = None
     last: GroupKey | None = None
+    supplement: int = 0
 
 
 class Group(Struct, frozen=True):
@@ -132,14 +134,14 @@ class Group(Struct, frozen=True):
     key: GroupKey
 
 
-def planned_days(connection: Connection) -> dict[int, bool]:
-    """The days that reports were planned for, and whether that was a dry run."""
-    return {row.day: bool(row.dry_run) for row in connection.execute(select(report_days.c.day, report_days.c.dry_run))}
+def candidates(connection: Connection, day: int, supplement: int = 0, *, until: bool = False) -> list[Candidate]:
+    """The records that applied to mail of a day.
 
-
-def candidates(connection: Connection, day: int) -> list[Candidate]:
-    """The records that applied to mail of a day."""
+    :param supplement: of which report about it.
+    :param until: with the mail of those before.
+    """
     groups = report_groups.c
+    wanted = groups.supplement <= supplement if until else groups.supplement == supplement
     passed = or_(groups.dkim_aligned, groups.spf_aligned)
     found = connection.execute(
         select(
@@ -153,19 +155,29 @@ def candidates(connection: Connection, day: int) -> list[Candidate]:
             published.c.last_seen,
         )
         .join(published, published.c.id == groups.published)
-        .where(groups.day == day, groups.client != "")  # RFC 9990, 3.1.1.8: a record has an address
+        .where(groups.day == day, wanted, groups.client != "")  # RFC 9990, 3.1.1.8: a record has an address
         .group_by(groups.published, published.c.domain, published.c.record, published.c.method, published.c.last_seen)
     )
     return [Candidate(row[0], row[1], row[2], row[3], *map(int, row[4:])) for row in found]
 
 
-def plan(connection: Connection, day: int, planned: Iterable[OutgoingReport], *, now: int, dry_run: bool) -> None:
-    """Note the reports of a day. Those that are there already stay as they are."""
+def plan(
+    connection: Connection,
+    day: int,
+    planned: Iterable[OutgoingReport],
+    *,
+    now: int,
+    dry_run: bool,
+    supplement: int = 0,
+) -> None:
+    """Note the reports of a day, or a supplement to them. Those that are there already stay as they are."""
     rows = [_values(report) for report in planned]
     for start in range(0, len(rows), 500):
         connection.execute(insert(connection, reports).on_conflict_do_nothing(), rows[start : start + 500])
+    values = {"day": day, "planned": now, "dry_run": dry_run}
+    noted = {"noted": supplement + 1}
     connection.execute(
-        insert(connection, report_days).on_conflict_do_nothing(), {"day": day, "planned": now, "dry_run": dry_run}
+        insert(connection, report_days).on_conflict_do_update(index_elements=["day"], set_=noted), values
     )
 
 
@@ -216,6 +228,7 @@ def groups(connection: Connection, of: OutgoingReport) -> Iterator[Group]:
     key = tuple_(report_groups.c.published, report_groups.c.id)
     conditions = [report_groups.c.day == of.day, report_groups.c.published.in_(of.published)]
     conditions.append(report_groups.c.client != "")  # RFC 9990, 3.1.1.8: a record has an address
+    conditions.append(report_groups.c.supplement == of.supplement)
     if of.first is not None and of.last is not None:
         conditions.append(key.between(tuple_(*of.first), tuple_(*of.last)))
     found = connection.execution_options(stream_results=True, yield_per=1000).execute(

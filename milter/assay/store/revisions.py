@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-NEWEST = "0010"
+NEWEST = "0011"
 #: The oldest first; each can be migrated.
 OLDER: tuple[str, ...] = (
     "0001",
@@ -14,4 +14,5 @@ OLDER: tuple[str, ...] = (
     "0006",
     "0007",
     "0009",
+    "0010",
 )

@@ -23,6 +23,7 @@ from sqlalchemy import (
     SmallInteger,
     Table,
     Text,
+    false,
     text,
 )
 
@@ -171,17 +172,24 @@ report_groups = Table(
     Column("spf", Text, nullable=False),  # JSON: domain, result, reason of MAIL FROM; empty without it
     Column("count", BigInteger, nullable=False),
     Column("report_mail", BigInteger, nullable=False),  # how many of them are reports or bounces themselves
+    Column("supplement", Integer, nullable=False, server_default="0"),  # in which report about the day they are
     PrimaryKeyConstraint("day", "published", "id"),
     sqlite_with_rowid=False,
 )
 
-#: Which days reports were planned for.
+#: Which days reports were planned for. What is written after the first report about a day is closed is in a supplement:
+#: a further report about the same day.
 report_days = Table(
     "report_days",
     metadata,
     Column("day", Integer, primary_key=True, autoincrement=False),
     Column("planned", BigInteger, nullable=False),  # Unix seconds
     Column("dry_run", Boolean, nullable=False),
+    Column(
+        "closed", Integer, nullable=False, server_default="1"
+    ),  # the report and supplements that nothing is added to
+    Column("noted", Integer, nullable=False, server_default="1"),  # of these, those whose reports are in `reports`
+    Column("late", Boolean, nullable=False, server_default=false()),  # whether the next supplement has messages
 )
 
 #: The reports that were asked for, and what became of each: an aggregate report for each domain, policy and day; a
@@ -209,6 +217,7 @@ reports = Table(
         "first_group", Text, nullable=False, server_default=text("''")
     ),  # JSON: published and id of a part's first group
     Column("last_group", Text, nullable=False, server_default=text("''")),
+    Column("supplement", Integer, nullable=False, server_default="0"),  # to the report about the day; 0 for this
     Index("reports_part_of", "part_of"),
     Index("reports_due", "state", "due"),
     Index("reports_domain", "domain", "day"),

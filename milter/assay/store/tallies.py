@@ -8,7 +8,7 @@ each other in a circle.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from hashlib import blake2b
 from typing import Any
 
@@ -23,12 +23,18 @@ _FAIL = "fail"
 
 Values = tuple[Any, ...]
 
+NO_SUPPLEMENTS: Mapping[int, int] = {}
+
 
 class Tallies:
     """The sums of a batch. Each member is a list of rows for the table of its name."""
 
-    def __init__(self, rows: Sequence[MessageRow]) -> None:
-        """:raises UnicodeError: a text that cannot be stored."""
+    def __init__(self, rows: Sequence[MessageRow], supplements: Mapping[int, int] = NO_SUPPLEMENTS) -> None:
+        """
+        :param supplements: to which report its messages belong, of days whose report is closed.
+        :raises UnicodeError: a text that cannot be stored.
+        """
+        self._supplements = supplements
         self.counts = _counts(rows)
         #: The id of each record of the batch.
         self.identities: dict[PublishedRow, int] = {}
@@ -64,11 +70,13 @@ class Tallies:
         for group, count in groups.items():
             day, published, *parts, reasons, signatures, spf, report_mail = group
             values: Values = (*parts, as_json(reasons), as_json(signatures), as_json(spf))
-            identity = self._group_ids[group] = _digest(msgspec.json.encode(values))
+            supplement = self._supplements.get(day, 0)
+            of = (*values, supplement) if supplement else values
+            identity = self._group_ids[group] = _digest(msgspec.json.encode(of))
             key = (day, published, identity)
-            _, before, reports = found.get(key) or ((), 0, 0)
-            found[key] = (values, before + count, reports + count * report_mail)
-        return [(*key, *values, count, reports) for key, (values, count, reports) in sorted(found.items(), key=_key)]
+            _, before, reports, _ = found.get(key) or ((), 0, 0, 0)
+            found[key] = (values, before + count, reports + count * report_mail, supplement)
+        return [(*key, *values, *sums) for key, (values, *sums) in sorted(found.items(), key=_key)]
 
 
 def published_id(record: PublishedRow) -> int:

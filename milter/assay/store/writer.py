@@ -14,7 +14,7 @@ import msgspec
 from sqlalchemy import Connection
 
 from assay.model.printable import without_surrogates
-from assay.store import incidents, schema
+from assay.store import incidents, report_days, schema
 from assay.store.database import Database
 from assay.store.destination import UnwritableError
 from assay.store.rows import MessageRow
@@ -71,7 +71,8 @@ class Writer:
             return len(new)
 
     def _add(self, connection: Connection, rows: Sequence[MessageRow]) -> None:
-        tallies = Tallies(rows)
+        days = {row.time // DAY_MILLISECONDS for row in rows if row.dmarc is not None}
+        tallies = Tallies(rows, report_days.supplements(connection, days, self._clock()))
         samples = [row for row in rows if self._is_sampled(row)]
         insert = self._statements.insert
         insert(connection, schema.messages, [message_values(row, tallies) for row in samples])

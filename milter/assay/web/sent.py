@@ -167,9 +167,14 @@ def _row(report: OutgoingReport) -> tuple[Cell, ...]:
 
 
 def _kind(report: OutgoingReport) -> str:
+    words: list[str] = [report.kind]
+    if report.supplement:
+        words.append(f"supplement {report.supplement}")
     if report.form is ReportForm.PART:
-        return f"{report.kind}, part {report.part} of {report.parts}"
-    return f"{report.kind}, {report.form}" if report.form is ReportForm.ERROR else report.kind
+        words.append(f"part {report.part} of {report.parts}")
+    if report.form is ReportForm.ERROR:
+        words.append(report.form)
+    return ", ".join(words)
 
 
 def one_report(site: Site, query: WebQuery) -> WebPage:
@@ -276,10 +281,11 @@ def _records(report: OutgoingReport, groups: list[Group], further: str) -> DataT
 
 
 def _messages(report: OutgoingReport) -> Cell:
-    """How many messages a report is about. It is known which, if it is a whole aggregate report."""
+    """How many messages a report is about. It is known which, if it is the aggregate report about a day."""
     if (
         report.kind is not ReportKind.AGGREGATE
         or report.form is not ReportForm.WHOLE
+        or report.supplement
         or not report.published
         or not report.messages
     ):
