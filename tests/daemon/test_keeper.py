@@ -12,6 +12,7 @@ from assay.log import Log
 from assay.metrics import Page, read
 from assay.store.channel import RowChannel
 from assay.store.from_verdict import Keeping
+from assay.store.stand_in import StandIn
 
 
 def test_a_row_that_cannot_be_made_is_lost_and_counted(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -21,7 +22,8 @@ def test_a_row_that_cannot_be_made_is_lost_and_counted(monkeypatch: pytest.Monke
     monkeypatch.setattr(keepers, "message_row", bug)
     lines: list[str] = []
     channel, page = RowChannel(), Page.private()
-    keeper = Keeper(channel.sender(), Keeping("mx.example.net"), Log(lambda _, text: lines.append(text)))
+    stand_in = StandIn(channel, "", 0)
+    keeper = Keeper(channel, stand_in, Keeping("mx.example.net"), Log(lambda _, text: lines.append(text)))
     for _ in range(3):
         keeper.keep(None, 0.0, {})  # type: ignore[arg-type]  # it is not looked at
     keeper.tick(Copies(page))

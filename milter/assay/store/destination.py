@@ -20,7 +20,7 @@ from assay.store.spool import Reader, Spool
 #: At a time, our choice: one transaction of some 60 ms. The more rows, the fewer times is a page of an index written.
 BATCH_ROWS = 2000
 BATCH_OCTETS = 4 * 1024 * 1024  # our choice: usual rows are 2 MiB; those of hostile mail are a hundred times as long
-GATHER_SECONDS = 0.5  # from the first new row to the batch with it, so that light traffic makes few transactions
+GATHER_SECONDS = 2.0  # from the first new row to the batch with it, our choice: light traffic makes few transactions
 FIRST_WAIT_SECONDS = 0.5  # after a failure; doubled up to the longest
 LONGEST_WAIT_SECONDS = 15.0
 TIDY_SECONDS = 3600.0
