@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import stat
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from email import message_from_bytes, policy
 from email.message import EmailMessage
 from pathlib import Path
@@ -20,6 +20,8 @@ import dkim as dkimpy
 import msgspec
 import parsedmarc
 import pytest
+from aiosmtpd.smtp import SMTP, Envelope, Session
+from sqlalchemy import Engine, event
 
 from assay.config import Configuration, make_resolver, make_settings, make_trust
 from assay.config.correspondence import reports_redactor, reports_signing
@@ -177,6 +179,23 @@ def world(tmp_path: Path, nameserver: NameServer, receiver: Receiver) -> Iterato
     made = Failing(tmp_path, nameserver, receiver)
     yield made
     made.database.close()
+
+
+class Watching(Killing):
+    """One that first lets something else happen.
+
+    :ivar dealt_with: what that returned.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.meanwhile: Callable[[], int] = lambda: 0
+        self.dealt_with: list[int] = []
+
+    async def handle_DATA(self, server: SMTP, session: Session, envelope: Envelope) -> str:  # noqa: N802  # aiosmtpd's
+        if self.kills:
+            self.dealt_with.append(self.meanwhile())
+        return await super().handle_DATA(server, session, envelope)
 
 
 def parsed(octets: bytes) -> Mapping[str, Any]:
@@ -589,6 +608,40 @@ class TestNotSent:
         assert sum(words in report.why for report in world.failures()) == 3
         world.database.close()
 
+    def test_all_addresses_of_a_report_count(self, tmp_path: Path, nameserver: NameServer, receiver: Receiver) -> None:
+        world = Failing(tmp_path, nameserver, receiver, max_per_destination_an_hour=3)
+        ruf = "mailto:f@example.com,mailto:g@example.com"
+        world.write(*(with_failure(number, ruf=ruf, client=f"203.0.113.{number}") for number in range(2, 5)))
+        world.turn(DUE)
+        world.turn(DUE + 20)
+        assert len(receiver.taken) == 3
+        world.database.close()
+
+    def test_what_was_sent_is_counted_once_a_turn(
+        self, tmp_path: Path, nameserver: NameServer, receiver: Receiver
+    ) -> None:
+        """By indexes, however many reports there were before, and not for each report."""
+        world = Failing(tmp_path, nameserver, receiver)
+        world.write(*(with_failure(number, client=f"203.0.113.{number}") for number in range(2, 7)))
+        counted: list[tuple[str, Any]] = []
+
+        def note(_connection: object, _cursor: object, statement: str, parameters: Any, *_: object) -> None:
+            if statement.startswith("SELECT deliveries.organization"):
+                counted.append((statement, parameters))
+
+        event.listen(Engine, "before_cursor_execute", note)
+        try:
+            world.turn(DUE)
+        finally:
+            event.remove(Engine, "before_cursor_execute", note)
+        assert len(receiver.taken) == 5
+        assert len(counted) == 2
+        with world.database.reading() as connection:
+            for statement, parameters in counted:
+                plan = connection.exec_driver_sql(f"EXPLAIN QUERY PLAN {statement}", parameters).all()
+                assert not any("SCAN" in step[3] for step in plan), plan
+        world.database.close()
+
     def test_after_an_hour_there_may_be_more(self, tmp_path: Path, nameserver: NameServer, receiver: Receiver) -> None:
         world = Failing(tmp_path, nameserver, receiver, max_per_destination_an_hour=1)
         for hour in range(3):
@@ -678,6 +731,32 @@ class TestTrouble:
         world.nameserver.drop = False
         world.turn(DUE + 3600)
         assert world.failures()[0].state == "sent"
+
+    def test_of_two_hosts_one_sends_and_the_other_goes_on_when_it_is_killed(
+        self, tmp_path: Path, nameserver: NameServer, postgresql: Postgresql
+    ) -> None:
+        database = postgresql.create()
+        with Watching() as receiver:
+            hosts = []
+            for name in ("first", "second"):
+                (tmp_path / name).mkdir()
+                hosts.append(Failing(tmp_path / name, nameserver, receiver, database=database))
+            first, second = hosts
+            first.write(*(with_failure(number, client=f"203.0.113.{number}") for number in range(2, 7)))
+            receiver.meanwhile = lambda: second.turn(DUE)
+            assert receiver.killed_in(first.turn_in_child, DUE)
+            assert receiver.dealt_with == [0], "the other does nothing while the first sends"
+            receiver.kills = False
+            deadline = time.monotonic() + 20
+            while not (dealt_with := second.turn(DUE + 20)):  # the server has not noticed yet
+                assert time.monotonic() < deadline
+            assert dealt_with == 5  # one of which may have been taken
+            assert first.turn(DUE + 40) == 0
+            assert sorted(report.state for report in second.failures()) == ["given up", *["sent"] * 4]
+            sources = [parsed(octets)["source"]["ip_address"] for _, _, octets in receiver.taken]
+            assert sorted(sources) == [f"203.0.113.{number}" for number in range(2, 7)]
+            for host in hosts:
+                host.database.close()
 
     @pytest.mark.parametrize(("limit", "sent"), [(100, 3), (3, 1)])
     def test_a_sender_that_is_killed_sends_nothing_twice(

@@ -6,6 +6,7 @@ The message with a report is made again for each try, of the same values, and no
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Sequence
 
 from msgspec.structs import replace
@@ -66,6 +67,8 @@ class FailureDispatch:
             discard=self._discard,
         )
         self.deliveries = Deliveries(database, correspondence, way, tell)
+        self._large = Entries.parse(correspondence.section.large_destinations)
+        self._taken: dict[int, Counter[str]] = {}  #: in this hour or day, by the seconds that it has
 
     def send_due(self, now: int, ending: Callable[[], bool] = lambda: False) -> int:
         """Send what is due. Returns how many reports were dealt with.
@@ -74,6 +77,7 @@ class FailureDispatch:
         :param ending: whether to stop early.
         :raises UnavailableError: the database cannot be used now.
         """
+        self._taken.clear()  # since the last turn, another process may have sent
         return self.deliveries.send_due(self._deal_with, now, ending)
 
     def _deal_with(self, planned: OutgoingReport, relay: Relay, now: int) -> None:
@@ -164,23 +168,32 @@ class FailureDispatch:
         mail = report.failure_mail(described, letterhead, (recipient,), redactor)
         return signed(mail, self._to.signing, section.sender, now)
 
-    def _limit(self, connection: Connection, host: str, organization: str, ahead: Sequence[str], now: int) -> str:
-        """Why a limit forbids another report to an organizational domain (see `Way`); RFC 9991, 2 wants a limit."""
+    def _limit(self, connection: Connection, host: str, organization: str, _ahead: Sequence[str], now: int) -> str:
+        """Why a limit forbids another report to an organizational domain (see `Way`); RFC 9991, 2 wants a limit.
+
+        Otherwise it counts as taken, so those ahead in the same report are among them.
+        """
         failure = self._section.failure
 
-        def taken(seconds: int, of: str = "") -> int:
-            since = now - now % seconds
-            return report_deliveries.taken_since(connection, since, of, kind=ReportKind.FAILURE, states=_COUNTED)
-
-        if taken(DAY_SECONDS) + len(ahead) >= failure.max_a_day:
+        day, hour = (self._taken_in(connection, seconds, now) for seconds in (DAY_SECONDS, _HOUR_SECONDS))
+        if day.total() >= failure.max_a_day:
             return "reports.failure.max_a_day is reached"
-        if Entries.parse(self._section.large_destinations).hold(host):
-            return ""
-        if taken(DAY_SECONDS, organization) + ahead.count(organization) >= failure.max_per_destination_a_day:
-            return f"reports.failure.max_per_destination_a_day is reached for {organization}"
-        if taken(_HOUR_SECONDS, organization) + ahead.count(organization) >= failure.max_per_destination_an_hour:
-            return f"reports.failure.max_per_destination_an_hour is reached for {organization}"
+        if not self._large.hold(host):
+            if day[organization] >= failure.max_per_destination_a_day:
+                return f"reports.failure.max_per_destination_a_day is reached for {organization}"
+            if hour[organization] >= failure.max_per_destination_an_hour:
+                return f"reports.failure.max_per_destination_an_hour is reached for {organization}"
+        for taken in (day, hour):
+            taken[organization] += 1
         return ""
+
+    def _taken_in(self, connection: Connection, seconds: int, now: int) -> Counter[str]:
+        """How many deliveries there were in this hour or day, by organizational domain, with those of this turn."""
+        if seconds not in self._taken:
+            self._taken[seconds] = report_deliveries.taken_by_organization(
+                connection, now - now % seconds, ReportKind.FAILURE, _COUNTED
+            )
+        return self._taken[seconds]
 
     def _discard(self, planned: OutgoingReport) -> None:
         with self._database.writing() as connection:

@@ -8,9 +8,9 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from msgspec import Struct
-from sqlalchemy import Connection, delete, func, select, update
+from sqlalchemy import Connection, delete, select, update
 
-from assay.store.outbox import MAX_TEXT, ReportKind, ReportState, insert
+from assay.store.outbox import DAY_SECONDS, MAX_TEXT, ReportKind, ReportState, insert
 from assay.store.schema import deliveries, reports
 
 
@@ -117,46 +117,28 @@ def delivery_of(connection: Connection, token: str) -> ReportDelivery | None:
     return None if row is None else _delivery(row)
 
 
+#: After the day that it is about, no report is sent any more; what comes back later was sent before.
+_LONGEST_DAYS = 3
 _TAKEN = (ReportState.SENT, ReportState.HANDED_OVER, ReportState.WAITING, ReportState.BOUNCED)
 
 
-def taken_since(
+def taken_by_organization(
     connection: Connection,
     since: int,
-    organization: str = "",
-    *,
     kind: ReportKind = ReportKind.AGGREGATE,
     states: Sequence[ReportState] = _TAKEN,
-) -> int:
-    """How many deliveries of a kind were sent, or wait for another try, since a time.
+) -> Counter[str]:
+    """How many deliveries of a kind were sent, or wait for another try, since a time, for each organizational domain.
 
-    :param organization: of one organizational domain only.
     :param states: other states that count.
     """
-    conditions = [
-        deliveries.c.changed >= since,
-        deliveries.c.state.in_(states),
-        deliveries.c.organization != "",
-        reports.c.kind == kind,
-    ]
-    if organization:
-        conditions.append(deliveries.c.organization == organization)
-    of_kind = deliveries.join(reports, reports.c.id == deliveries.c.report)
-    return int(connection.execute(select(func.count()).select_from(of_kind).where(*conditions)).scalar() or 0)
-
-
-def taken_by_organization(connection: Connection, since: int, kind: ReportKind = ReportKind.AGGREGATE) -> Counter[str]:
-    """The same for all organizational domains at once."""
-    of_kind = deliveries.join(reports, reports.c.id == deliveries.c.report)
+    of_kind = select(reports.c.id).where(reports.c.day >= since // DAY_SECONDS - _LONGEST_DAYS, reports.c.kind == kind)
     found = connection.execute(
-        select(deliveries.c.organization, func.count())
-        .select_from(of_kind)
-        .where(
+        select(deliveries.c.organization).where(
+            deliveries.c.report.in_(of_kind),
             deliveries.c.changed >= since,
-            deliveries.c.state.in_(_TAKEN),
+            deliveries.c.state.in_(states),
             deliveries.c.organization != "",
-            reports.c.kind == kind,
         )
-        .group_by(deliveries.c.organization)
     )
-    return Counter({organization: int(count) for organization, count in found})
+    return Counter(found.scalars())  # grouped by the database, it would read all deliveries that there ever were

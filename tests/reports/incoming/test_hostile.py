@@ -101,6 +101,10 @@ NO_DOMAIN = GOOGLE.replace("<domain>example.org</domain>\n    <adkim>", "<domain
         (shapes.zipped(shapes.zipped(GOOGLE.encode())), "it is packed twice"),
         (gzip.compress(GOOGLE.encode())[:-20], "the gzip file is cut off"),
         (b"\x1f\x8b" + bytes(50), "the gzip file is broken: "),
+        (gzip.compress(GOOGLE.encode())[:-8] + bytes(8), "the gzip file is broken: "),
+        (gzip.compress(b"") * 101, "the gzip file has more than 100 members"),
+        (gzip.compress(bytes(MAX_REPORT_OCTETS)) * 3, "it is larger than 32 MiB when unpacked"),
+        (gzip.compress(GOOGLE.encode()[:500]) + gzip.compress(GOOGLE.encode()[500:])[:-20], "the gzip file is cut off"),
         (b"PK\x03\x04" + bytes(50), "the zip file is broken: "),
         (lying_zip(), "the zip file is broken: "),
         (shapes.zipped(b"x", "a", *[b"x"] * 10), "the zip file has more than 10 entries"),
@@ -116,7 +120,11 @@ NO_DOMAIN = GOOGLE.replace("<domain>example.org</domain>\n    <adkim>", "<domain
         (b"<a>" * 33, "the XML is nested more than 32 levels deep"),
         (b"<a>" + b"<b/>" * 2_000_000, "the XML has more than 2,000,000 elements"),
         (b"<feedback>" + b"<record/>" * 50_001, "it has more than 50,000 records"),
-        (b"<feedback></feedback>", "not a valid aggregate report: "),
+        (b"<feedback></feedback>", "report: what should be in an element is missing or has another form"),
+        (
+            shapes.tls().replace(b'"failure-details"', b'"failure-details": {"a":1}, "x"'),
+            "not a valid TLS report: what should be in an element is missing or has another form",
+        ),
         (GOOGLE.replace(">12<", ">-5<").replace(">3<", ">1e3<").encode(), "no record that can be used: the count of a"),
         (GOOGLE.replace("192.0.2.10", "host").replace("2001:DB8::25", "x").encode(), "is not an IP address"),
         (NO_DOMAIN.encode(), "the policy domain is not a domain name"),
@@ -162,6 +170,8 @@ def test_what_reporters_break_is_repaired() -> None:
         b"\xef\xbb\xbf" + GOOGLE.encode(),
         GOOGLE.replace("UTF-8", "utf-16").encode("utf-16"),
         b"\n\n" + GOOGLE.encode(),
+        gzip.compress(GOOGLE.encode()) + b"behind the end",
+        gzip.compress(GOOGLE.encode()[:500]) + gzip.compress(GOOGLE.encode()[500:]) + bytes(512),
     ):
         (arrival,) = read(octets)
         assert isinstance(arrival.report, ReceivedAggregate), (arrival, octets[:300])

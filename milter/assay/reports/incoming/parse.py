@@ -8,6 +8,7 @@ its databases of networks. It runs in a process that cannot open a socket or a f
 from __future__ import annotations
 
 import logging
+import re
 from datetime import UTC, datetime
 from typing import Any
 
@@ -40,6 +41,9 @@ MAX_POLICIES = 100  # of a TLS report, our choice: most have one
 MAX_TLS_FAILURES = 10_000  # of a policy, our choice: one for each address that failed
 
 _ALWAYS_HOURS = 1e9  # parsedmarc divides longer periods among days by guessing; the counts are to be the reporter's
+
+#: In a message of parsedmarc about something that it did not expect. Nobody else understands it.
+_OF_PYTHON = re.compile(r"Unexpected error|indices must be|object is not|object has no attribute")
 
 logging.getLogger("parsedmarc").disabled = True  # it warns of what strangers send
 
@@ -240,4 +244,7 @@ def _seconds(written: Any) -> int:
 def _unreadable(error: Exception, kind: str) -> UnreadableError:
     if isinstance(error.__cause__, MemoryError):
         raise MemoryError
-    return UnreadableError(f"not a valid {kind}: {marked(str(error).strip())[:MAX_TEXT]}")
+    said = marked(str(error).strip())[:MAX_TEXT]
+    if _OF_PYTHON.search(said):
+        said = "what should be in an element is missing or has another form"
+    return UnreadableError(f"not a valid {kind}: {said}")

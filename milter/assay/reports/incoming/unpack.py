@@ -12,6 +12,7 @@ from assay.reports.incoming.texts import UnreadableError
 MAX_REPORT_OCTETS = 32 * 1024 * 1024  # of an unpacked report, our choice: `scan.MAX_RECORDS` take 25 MB
 MAX_ENTRIES = 10  # of an archive, our choice: a report is alone in it, but some programs add files of their own
 
+MAX_MEMBERS = 100  # of a gzip file, our choice: a report is one, and some programs write one for each block
 _GZIP = b"\x1f\x8b"
 _ZIP = b"PK\x03\x04"
 _EMPTY_ZIP = b"PK\x05\x06"
@@ -53,14 +54,25 @@ def _start(octets: bytes) -> bytes:
 
 
 def _gunzip(octets: bytes) -> bytes:
-    stream = zlib.decompressobj(zlib.MAX_WBITS | 16)
-    try:
-        unpacked = stream.decompress(octets, MAX_REPORT_OCTETS + 1)
-    except zlib.error as error:
-        raise UnreadableError(f"the gzip file is broken: {error}") from None
-    if not stream.eof and len(unpacked) <= MAX_REPORT_OCTETS:
-        raise UnreadableError("the gzip file is cut off")
-    return unpacked
+    """A file has one or several members, which follow each other. Other octets behind them are left out, as gzip(1)
+    does."""
+    unpacked = bytearray()
+    for _ in range(MAX_MEMBERS):
+        stream = zlib.decompressobj(zlib.MAX_WBITS | 16)
+        try:
+            unpacked += stream.decompress(octets, MAX_REPORT_OCTETS + 1 - len(unpacked))
+        except zlib.error as error:
+            raise UnreadableError(f"the gzip file is broken: {error}") from None
+        if len(unpacked) > MAX_REPORT_OCTETS:
+            break
+        if not stream.eof:
+            raise UnreadableError("the gzip file is cut off")
+        octets = stream.unused_data
+        if not octets.startswith(_GZIP):
+            break
+    else:
+        raise UnreadableError(f"the gzip file has more than {MAX_MEMBERS} members")
+    return bytes(unpacked)
 
 
 def _unzip(octets: bytes) -> bytes:
