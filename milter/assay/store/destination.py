@@ -144,6 +144,7 @@ class Destination:
             self._tidy_at = time.monotonic() + TIDY_SECONDS
         if not self._spool.wait(self._reader, 0.0 if self._ending.is_set() else 1.0):
             self.oldest = 0.0
+            self._spool.collect()
             return self._ending.is_set()
         if not self._more:
             self._ending.wait(GATHER_SECONDS)

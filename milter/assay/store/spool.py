@@ -4,8 +4,10 @@
 A spool is a directory of segments, files with a growing number in their names. Rows are appended by one write of the
 length, the checksum and the octets of each, so they survive the death of the process that wrote them. Nobody waits for
 the disk, so a power failure takes the rows that the kernel had not written yet. Each destination has a file with its
-position, which it moves after it has taken rows. A segment that all destinations have passed is removed. After a crash
-the position may be old, so a destination can get rows again, and recognizes them by their id.
+position, which it moves after it has taken rows. A segment that all destinations have read is removed, also that which
+is being written, as soon as no rows come for a moment: what was written is personal data, and stays nowhere else than
+in the database. After a crash the position may be old, so a destination can get rows again, and recognizes them by
+their id.
 
 Only one process uses a spool. While an old daemon still drains, the next one takes another spool in the same directory,
 and later adopts what a dead one left behind.
@@ -78,18 +80,18 @@ class Spool:
         frames = b"".join([part for row in rows for part in (_FRAME.pack(len(row), zlib.crc32(row)), row)])
         if self.octets + len(frames) > self._most:
             raise SpoolFullError
-        if self._descriptor < 0 or self._segments[self._number] + len(frames) > SEGMENT_OCTETS:
-            self._next_segment()
-        end = self._segments[self._number]
-        try:
-            written = os.write(self._descriptor, frames)
-        except OSError:
-            os.ftruncate(self._descriptor, end)
-            raise
-        if written < len(frames):  # the disk is full, and has taken a part
-            os.ftruncate(self._descriptor, end)
-            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         with self._grown:
+            if self._descriptor < 0 or self._segments[self._number] + len(frames) > SEGMENT_OCTETS:
+                self._next_segment()
+            end = self._segments[self._number]
+            try:
+                written = os.write(self._descriptor, frames)
+            except OSError:
+                os.ftruncate(self._descriptor, end)
+                raise
+            if written < len(frames):  # the disk is full, and has taken a part
+                os.ftruncate(self._descriptor, end)
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
             self._segments[self._number] = end + len(frames)
             self._grown.notify_all()
 
@@ -100,10 +102,9 @@ class Spool:
         )
         if self._descriptor >= 0:
             os.close(self._descriptor)
-        with self._grown:
-            self._descriptor = descriptor
-            self._number += 1
-            self._segments[self._number] = 0
+        self._descriptor = descriptor
+        self._number += 1
+        self._segments[self._number] = 0
 
     def wait(self, reader: Reader, seconds: float) -> bool:
         """Wait until there is something that a reader has not read.
@@ -130,11 +131,16 @@ class Spool:
             )
 
     def collect(self) -> None:
-        """Remove the segments that all destinations have passed."""
-        passed = min((reader.position[0] for reader in self.readers), default=0)
-        for number in [number for number in self._segments.copy() if number < passed]:
-            self._path(number).unlink(missing_ok=True)
-            with self._grown:
+        """Remove the segments that all destinations have read."""
+        if not self.readers:
+            return
+        with self._grown:
+            read = min(reader.position for reader in self.readers)
+            for number in [each for each, octets in self._segments.items() if (each, octets) <= read]:
+                if number == self._number and self._descriptor >= 0:
+                    os.close(self._descriptor)
+                    self._descriptor = -1
+                self._path(number).unlink(missing_ok=True)
                 del self._segments[number]
 
     def adopt(self) -> int:
@@ -171,6 +177,7 @@ class Spool:
 
     def close(self) -> None:
         """Let another process use it."""
+        self.collect()
         if self._descriptor >= 0:
             os.close(self._descriptor)
             self._descriptor = -1
@@ -224,7 +231,8 @@ class Reader:
             found = self._spool.segment(number)
             if found is not None:
                 path, octets = found
-                for row, end in _rows(path, offset, octets):
+                # One that is read to its end may be gone at any moment.
+                for row, end in _rows(path, offset, octets) if offset < octets else ():
                     rows.append(row)
                     read += len(row)
                     offset = end
