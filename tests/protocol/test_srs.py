@@ -16,7 +16,7 @@ NOW = 1_577_836_860.0  # 2020-01-01
 OURS = Scheme("fwd.example", (b"new", b"old"))
 OLD = Scheme("fwd.example", (b"old",))
 TEXT = st.text(st.characters(exclude_characters="@", exclude_categories=["Cs"]), min_size=1, max_size=30)
-HOST = st.from_regex(r"\A[a-z0-9-]{1,9}(\.[a-z0-9-]{1,9}){0,3}\Z")
+HOST = st.from_regex(r"\A[a-z0-9-]{1,9}(\.[a-z0-9-]{1,9}){0,3}\Z").filter(lambda host: not host.isdecimal())
 
 
 def fault(address: str, scheme: Scheme = OURS, now: float = NOW) -> Fault:
@@ -230,5 +230,20 @@ def test_dates_around_the_end_of_their_cycle(days: int, cycles: int) -> None:
 def test_a_long_domain_and_a_long_local_part_are_written_whole() -> None:
     """Cut off, they would lead to somebody else. The log warns of what hosts may refuse."""
     host = ".".join(["a" * 63] * 3 + ["b" * 61])
-    address = forward(f"{'u' * 300}@{host}", OURS, NOW)
-    assert reverse(address, OURS, NOW) == f"{'u' * 300}@{host}"
+    address = forward(f"{'u' * 250}@{host}", OURS, NOW)
+    assert reverse(address, OURS, NOW) == f"{'u' * 250}@{host}"
+
+
+def test_no_address_that_no_host_takes_is_written() -> None:
+    longest = "test@" + "a" * (srs.MAX_ADDRESS_OCTETS - 9) + ".net"
+    assert reverse(forward(longest, OURS, NOW), OURS, NOW) == longest
+    with pytest.raises(SrsError) as caught:
+        forward(f"t{longest}", OURS, NOW)
+    assert caught.value.fault is Fault.FORM
+
+
+def test_an_entry_in_the_database_of_postsrsd_is_no_address() -> None:
+    """The hash is right, if its secret is ours now: the bounce would go to the host 1."""
+    with pytest.raises(SrsError, match="database") as caught:
+        reverse(forward("DCJGDE6N24LCRT41A4T0G1UIF0DTKKQJ@1", OURS, NOW), OURS, NOW)
+    assert caught.value.fault is Fault.FORM

@@ -77,6 +77,7 @@ def test_a_foreign_sender_is_rewritten_if_all_recipients_leave(sections: dict[st
         ("ann", ["bob@a.example"], "sender is not a mailbox"),
         ('""@a.example', ["bob@a.example"], "sender has an empty local part"),
         ("\udcff@author.example", ["bob@a.example"], "sender is not UTF-8"),
+        ("a" * 500 + "@author.example", ["bob@a.example"], "sender has more than 512 octets"),
         ("ann@author.example", ["bob@ours.example"], "recipient bob@ours.example is ours"),
         ("ann@author.example", ["bob@a.example", "eve@Ours.EXAMPLE"], "recipient eve@Ours.EXAMPLE is ours"),
         ("ann@author.example", ["Postmaster"], "recipient Postmaster is ours"),

@@ -106,6 +106,8 @@ class Rewriting(Struct, frozen=True):
             return "sender has an empty local part"  # "" in quotes (RFC 5321, 4.1.2)
         if not _is_utf_8(sender.local_part):
             return "sender is not UTF-8"  # RFC 6532, 3.1: no MTA could send a bounce to it
+        if srs.is_too_long(_plain(sender)):
+            return f"sender has more than {srs.MAX_ADDRESS_OCTETS} octets"
         if sender.domain.name == self.scheme.domain:
             return "sender is already rewritten"
         if self.own.hold(sender.domain.name):

@@ -30,6 +30,7 @@ MAX_HASH_LENGTH = 27
 #: Days. Dates repeat after 1024, and one that is nearly a cycle old must not count as new.
 MAX_AGE_DAYS = _SLOTS // 2
 SEPARATORS = ("=", "+", "-")
+MAX_ADDRESS_OCTETS = 512  # of one that is rewritten, as in postsrsd; a path has 256 (RFC 5321, 4.5.3.1.3)
 
 
 class Fault(StrEnum):
@@ -70,6 +71,11 @@ def is_srs(local_part: str) -> bool:
     return _TAG.match(local_part) is not None
 
 
+def is_too_long(address: str) -> bool:
+    """Whether an address is not rewritten because of its length."""
+    return len(address.encode("utf-8", "surrogateescape")) > MAX_ADDRESS_OCTETS
+
+
 def forward(address: str, scheme: Scheme, now: float) -> str:
     """Rewrite an envelope sender to one of ours.
 
@@ -78,9 +84,11 @@ def forward(address: str, scheme: Scheme, now: float) -> str:
     :param address: the sender, its local part not quoted.
     :param now: seconds since 1970.
     :returns: the new address, its local part not quoted.
-    :raises SrsError: without a domain there is nothing to go back to.
+    :raises SrsError: without a domain there is nothing to go back to, and no host takes a longer address.
     """
     user, host = _split(address)
+    if is_too_long(address):
+        raise SrsError(Fault.FORM, f"address of more than {MAX_ADDRESS_OCTETS} octets")
     first = _first_forwarder(user, host)
     if first is None:
         date = _date(now)
@@ -116,6 +124,8 @@ def reverse(address: str, scheme: Scheme, now: float) -> str:
     mark, date, host, user = _parts_of_srs0(user[tag.end() :])
     _verify(mark, scheme, date, host, user)
     _check_age(date, scheme, now)
+    if host.isdecimal():  # as postsrsd writes it if it keeps addresses in a database
+        raise SrsError(Fault.FORM, "it stands for an entry in the database of postsrsd, and has no address in it")
     return f"{user}@{host}"
 
 
