@@ -62,7 +62,7 @@ class Daemon:
 
     def configure(self, **sections: Any) -> None:
         """Write the configuration file; sections given here replace those of the constructor."""
-        milter = {"socket": self.socket, "workers": 2, "drain_seconds": 15.0}
+        milter = {"socket": self.socket, "workers": 2, "drain_seconds": 60.0}
         dns: dict[str, Any] = {"nameservers": "none"}
         if self._nameserver is not None:
             host, port = self._nameserver.address

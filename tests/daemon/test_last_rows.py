@@ -63,6 +63,15 @@ def runs(pid: int) -> bool:
         return False
 
 
+def sockets(pid: int) -> int:
+    """How many a process has open."""
+    count = 0
+    for entry in Path(f"/proc/{pid}/fd").iterdir():
+        with contextlib.suppress(FileNotFoundError):  # closed meanwhile
+            count += os.readlink(entry).startswith("socket:")
+    return count
+
+
 def until(happened: Callable[[], object]) -> None:
     deadline = time.monotonic() + PATIENCE
     while not happened():
@@ -157,6 +166,29 @@ class TestLentSocket:
                 os.kill(old, signal.SIGCONT)
                 until(lambda: not runs(old))
             submit(mta, AFTER[1:])
+        lent.wait_for_orphans()
+        until(lambda: not recorders(lent))
+        check_all_stored(lent, directory, [0, *AFTER])
+
+    def test_another_recorder_reads_while_the_old_one_still_writes(self, lent: Activated, directory: Path) -> None:
+        """An old one whose database is away ends late. What comes meanwhile is on disk, and not only in a socket."""
+        with lent.mta() as mta:
+            greet(mta)
+            submit(mta, [0])
+            until(lambda: stored(directory))
+            (old,) = recorders(lent)
+            before = sockets(old)
+            with contextlib.closing(sqlite3.connect(directory / "store.sqlite")) as other:
+                other.execute("BEGIN IMMEDIATE")
+                submit(mta, [1])
+                lent.signal(signal.SIGHUP)
+                until(lambda: sockets(old) < before)
+                os.kill(old, signal.SIGSTOP)
+            lent.wait_for_log(": reloaded")
+            lent.stop()
+            submit(mta, AFTER[1:])
+            until(lambda: any(path.stat().st_size for path in (directory / "spool" / "1").glob("*.rows")))
+            os.kill(old, signal.SIGCONT)
         lent.wait_for_orphans()
         until(lambda: not recorders(lent))
         check_all_stored(lent, directory, [0, *AFTER])
