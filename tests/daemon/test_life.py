@@ -447,6 +447,15 @@ class TestSocket:
         with pytest.raises(ConfigError, match=r"milter\.user: "):
             read_for_serving(tmp_path / "other.toml")
 
+    def test_what_a_child_needs_is_missing(self, tmp_path: Path) -> None:
+        store = f'[store]\ndirectory = "{tmp_path}/store"\n'
+        reports = '[reports]\norganization = "Example Ltd"\ncontact = "dmarc@example.org"\n'
+        ended = serve(tmp_path, f'[milter]\nsocket = "unix:{tmp_path}/s"\n{store}{reports}')
+        assert ended.returncode == 78
+        assert "other.toml: reports.contact: nothing signs as example.org" in ended.stderr
+        assert "Traceback" not in ended.stderr
+        assert not (tmp_path / "s").exists()
+
     def test_an_address_of_another_host(self, tmp_path: Path) -> None:
         ended = serve(tmp_path, '[milter]\nsocket = "inet:8899@192.0.2.1"\n')
         assert ended.returncode == 69

@@ -24,6 +24,7 @@ from assay.config import (
     make_trust,
 )
 from assay.config.endpoint import Endpoint
+from assay.config.section import SettingError
 from assay.daemon.capacity import capacity, granted, warning
 from assay.daemon.journal import check_facts
 from assay.daemon.listener import ListenerError, check_group, open_listener
@@ -62,9 +63,13 @@ def run(options: argparse.Namespace) -> int:
         listener = open_listener(
             Endpoint.parse(milter.socket), mode=int(milter.socket_mode, 8), group=milter.socket_group, user=user
         )
-        supervisor = Supervisor(
-            listener, configuration, lambda: read_for_serving(options.config), log, name(options.config), manager
-        )
+        try:
+            supervisor = Supervisor(
+                listener, configuration, lambda: read_for_serving(options.config), log, name(options.config), manager
+            )
+        except SettingError as error:  # what one of the children needs, such as a key for the reports
+            listener.remove()
+            raise ConfigError(f"{name(options.config)}: {error}") from error
         if user is not None:
             become(user)
     except PrivilegesError as error:
