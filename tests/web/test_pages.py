@@ -25,7 +25,7 @@ from asking import Browser
 from assay.config.store import StoreSection
 from assay.daemon.status import Period
 from assay.model.printable import escaped
-from assay.store import folding, overview, received, reporting, search
+from assay.store import folding, outbox, overview, received, reporting, search
 from assay.store.database import Database, open_database
 from assay.store.destination import UnavailableError
 from assay.store.folding import Folding
@@ -129,6 +129,38 @@ def test_what_was_not_taken_can_be_listed(tmp_path: Path) -> None:
         for link in links:
             found = json.loads(browser.get(html.unescape(link).replace("/messages", "/messages.json")).body)
             assert sorted(each["queue"] for each in found) == [rows[0].queue, rows[1].queue]
+
+
+def test_a_report_that_was_divided_leads_to_its_parts(tmp_path: Path) -> None:
+    today = int(time.time()) // outbox.DAY_SECONDS
+    whole = outbox.OutgoingReport(
+        "w", today, "example.org", (1,), outbox.ReportState.DIVIDED, "it is large", 0, 0, 0, 5, 9
+    )
+    sent = replace(whole, state=outbox.ReportState.SENT, part_of="w", why="", supplement=1)
+    part = replace(sent, form=outbox.ReportForm.PART, part=1, parts=2, first=(1, 1), last=(1, 9))
+    error = replace(sent, id="e", form=outbox.ReportForm.ERROR, messages=0)
+    parts = [replace(part, id=f"p{number}", part=number) for number in (1, 2)]
+    section = StoreSection(directory=str(tmp_path))
+    with (
+        contextlib.closing(open_database(section.location)) as database,
+        database.writing() as connection,
+    ):
+        outbox.plan(connection, today, [whole, *parts, error], now=0, dry_run=False)
+    with serving(tmp_path, section) as app:
+        browser = Browser(app)
+        browser.log_in()
+        listed = json.loads(browser.get("/reports/w.json?table=parts").body)
+        assert [(each["report"], each["kind"]) for each in listed] == [
+            ("e", "aggregate, supplement 1, error report"),
+            ("p1", "aggregate, supplement 1, part 1 of 2"),
+            ("p2", "aggregate, supplement 1, part 2 of 2"),
+        ]
+        for each in listed:
+            assert 'href="/reports/w"' in browser.get(f"/reports/{each['report']}").text
+        # It is counted as its parts, and the error report is none.
+        days = json.loads(browser.get("/reports.json?table=days").body)
+        assert sum(each["sent"] for each in days) == 2
+        assert not any("divided" in each for each in days)
 
 
 def _fast_and_valid(browser: Browser, path: str) -> None:
