@@ -29,7 +29,9 @@ from assay.config.toml import toml
 from nameserver import NameServer
 from zone import Rows
 
-PATIENCE = 20.0  # seconds for the daemon to come up, go away or log something
+PATIENCE = (
+    60.0  # seconds for the daemon to come up, go away or log something: a bound for a busy machine, never waited out
+)
 
 
 class Daemon:

@@ -281,7 +281,7 @@ def test_stalled_messages_of_an_mta_do_not_stop_those_of_others(tmp_path: Path) 
             greet(mta)
             began = time.monotonic()
             assert "dmarc=pass" in results(send(mta))
-            assert time.monotonic() - began < PATIENCE / 2
+            assert time.monotonic() - began < 10
         for mta in stalled:
             mta.header(HeaderField(b"From", b" joe@example.org"))
             mta.command(b"N", b"", {})  # the end of the header

@@ -97,9 +97,13 @@ def test_whoever_lost_its_session_is_told_and_may_have_a_successor(postgresql: P
 
 
 def test_the_server_looks_soon_whether_the_host_is_still_there(postgresql: Postgresql, tmp_path: Path) -> None:
-    database = connect(postgresql.create(), PASSWORD)
+    where = postgresql.create()
+    database = connect(where, PASSWORD)
     leadership = Leadership(database, tmp_path)
     assert leadership.held()
+    holder = "SELECT state FROM pg_stat_activity WHERE pid IN (SELECT pid FROM pg_locks WHERE locktype = 'advisory')"
+    state = postgresql.execute(holder, where.rpartition("/")[2])
+    assert state == "idle", "a transaction that stays open for years keeps the server from cleaning up"
     assert leadership._connection is not None
     shown = [
         leadership._connection.execute(text(f"SHOW tcp_keepalives_{name}")).scalar()
