@@ -14,7 +14,7 @@ import time
 from sqlalchemy import create_engine
 
 from assay.store.database import open_database
-from assay.store.destination import UnavailableError
+from assay.store.feeding import UnavailableError
 from assay.store.writer import Writer
 from postgresql import PASSWORD
 from store_rows import row

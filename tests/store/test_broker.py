@@ -14,7 +14,7 @@ import pytest
 
 import rabbitmq
 from assay.store.broker import RowPublisher, open_consumer
-from assay.store.destination import UnavailableError
+from assay.store.feeding import UnavailableError
 from rabbitmq import declare, received
 from store_rows import row
 
@@ -117,7 +117,7 @@ def test_a_broker_that_is_away_is_reported_by_nobody_else() -> None:
     """The libraries have a log of their own, which would go to standard error. In a process that keeps no log."""
     text = (
         "from assay.store.broker import RowPublisher\n"
-        "from assay.store.destination import UnavailableError\n"
+        "from assay.store.feeding import UnavailableError\n"
         "try:\n"
         "    RowPublisher('amqp://u@127.0.0.1:1/', 'hidden', 'assay')\n"
         "except UnavailableError as error:\n"

@@ -18,7 +18,7 @@ from sqlalchemy import Column, MetaData, Table, inspect, select, text
 
 from assay.store import revisions, schema
 from assay.store.database import Database, connect, open_database
-from assay.store.destination import UnavailableError
+from assay.store.feeding import UnavailableError
 from assay.store.migrations import configuration, upgrade
 from assay.store.rows import FindingRow, MessageRow
 from assay.store.schema import metadata

@@ -22,7 +22,7 @@ from sqlalchemy import func, insert, select, text
 from assay.store import database as module
 from assay.store import schema
 from assay.store.database import Database, open_database
-from assay.store.destination import UnavailableError
+from assay.store.feeding import UnavailableError
 from assay.store.writer import Writer
 from postgresql import PASSWORD, Postgresql
 from store_rows import row

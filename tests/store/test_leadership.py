@@ -13,7 +13,7 @@ import pytest
 from sqlalchemy import text
 
 from assay.store.database import Database, connect, open_database
-from assay.store.destination import UnavailableError
+from assay.store.feeding import UnavailableError
 from assay.store.leadership import Leadership
 from postgresql import PASSWORD, Postgresql
 

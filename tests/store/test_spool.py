@@ -75,7 +75,7 @@ class TestReading:
         assert (len(reader.read(99).rows), reader.read(99).full) == (50, False)
 
     @pytest.mark.usefixtures("small_segments")
-    def test_a_destination_goes_on_where_it_was(self, tmp_path: Path) -> None:
+    def test_a_backend_goes_on_where_it_was(self, tmp_path: Path) -> None:
         spool = Spool(tmp_path, PLENTY, ["database"])
         fill(spool, 50)
         batch = spool.readers[0].read(20)
@@ -85,7 +85,7 @@ class TestReading:
         assert rows_of(again.readers[0]) == numbered(30, 20)
 
     @pytest.mark.usefixtures("small_segments")
-    def test_each_destination_has_its_pace(self, tmp_path: Path) -> None:
+    def test_each_backend_has_its_pace(self, tmp_path: Path) -> None:
         spool = Spool(tmp_path, PLENTY, ["database", "broker"])
         database, broker = spool.readers
         fill(spool, 50)

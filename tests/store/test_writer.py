@@ -11,7 +11,7 @@ from sqlalchemy import Table, func, select
 
 from assay.store import schema
 from assay.store.database import Database
-from assay.store.destination import UnwritableError
+from assay.store.feeding import UnwritableError
 from assay.store.rows import DmarcRow, FindingRow, PublishedRow
 from assay.store.tallies import Tallies
 from assay.store.writer import Writer

@@ -27,7 +27,7 @@ from assay.daemon.status import Period
 from assay.model.printable import escaped
 from assay.store import folding, outbox, overview, received, reporting, search
 from assay.store.database import Database, open_database
-from assay.store.destination import UnavailableError
+from assay.store.feeding import UnavailableError
 from assay.store.folding import Folding
 from assay.store.rows import DmarcRow, PublishedRow
 from assay.store.search import Criteria, Cursor

@@ -15,7 +15,7 @@ from assay.cli import check, config, keys, policy, probe, report, serve, spfquer
 from assay.cli.options import UsageError
 from assay.config import ConfigError
 from assay.model.printable import escaped
-from assay.store.destination import UnavailableError
+from assay.store.feeding import UnavailableError
 
 _EXIT_CODES = """\
 exit codes, those of sysexits(3):

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from assay import secrets
 from assay.config.configuration import Configuration
 from assay.config.store import StoreSection
-from assay.store.destination import UnavailableError
+from assay.store.feeding import UnavailableError
 from assay.store.rows import MessageRow
 
 if TYPE_CHECKING:
@@ -28,7 +28,7 @@ def open_store(section: StoreSection, *, may_write: bool = True) -> Database:
 
 
 class StoreBackend:
-    """The database, as whoever fills it needs it (`assay.store.destination.Backend`)."""
+    """The database, as whoever fills it needs it (`assay.store.feeding.Backend`)."""
 
     def __init__(self, configuration: Configuration) -> None:
         """:raises UnavailableError: it cannot be used now."""

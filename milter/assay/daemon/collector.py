@@ -32,7 +32,7 @@ from assay.log import Log
 from assay.metrics.page import name_of
 from assay.model.name import ReversePath
 from assay.model.printable import marked
-from assay.store.destination import UnavailableError
+from assay.store.feeding import UnavailableError
 
 if TYPE_CHECKING:  # the libraries for it are loaded in the process of the collector only
     from assay.reports.incoming.delivery import DeliveredMail

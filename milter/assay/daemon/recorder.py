@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """The child that keeps results: takes rows from the workers, spools them, and writes them to the database and broker.
 
-The main thread only moves rows from the socket to the spool, and each destination has a thread. Nothing here can delay
+The main thread only moves rows from the socket to the spool, and each backend has a thread. Nothing here can delay
 mail: workers do not wait for this process, and it may die at any time.
 """
 
@@ -23,7 +23,7 @@ from assay.daemon.worker import spare_the_collector
 from assay.log import Log
 from assay.metrics.page import name_of
 from assay.store.channel import MAX_LOOK, Receiver, RowChannel
-from assay.store.destination import Backend, Destination
+from assay.store.feeding import Backend, Feeder
 from assay.store.spool import Spool, SpoolFullError, take
 
 _PAUSE_SECONDS = 0.02  # between two looks under load, so that rows are taken by the dozen
@@ -71,25 +71,25 @@ def run(tether: Tether, configuration: Configuration, channel: RowChannel, log: 
         why = f"{error.strerror}{_FIXES.get(error.errno or 0, '')}"
         log.error(f"store.directory: {section.directory}/spool: {why}; results are lost if this lasts")
         return os.EX_CANTCREAT
-    destinations = [Destination(reader, spool, connects[reader.name], log) for reader in spool.readers]
-    for destination in destinations:
-        destination.start()
+    feeders = [Feeder(reader, spool, connects[reader.name], log) for reader in spool.readers]
+    for feeder in feeders:
+        feeder.start()
     intake = Intake(receiver, spool, log)
     spare_the_collector()  # rows make no cycles either
-    publish = _publisher(tether, intake, spool, destinations, log)
+    publish = _publisher(tether, intake, spool, feeders, log)
     drain = _Drain(tether, publish)
     tether.ready()
     intake.run(drain)
     receiver.close()
-    for destination in destinations:
-        destination.end()
+    for feeder in feeders:
+        feeder.end()
     publish()
     log.flush(1.0)
     return os.EX_OK
 
 
 def backends(configuration: Configuration) -> Mapping[str, Callable[[], Backend]]:
-    """What opens each destination of rows, by name. The libraries are loaded in this process only."""
+    """What opens each backend, by name. The libraries are loaded in this process only."""
     section = configuration.store
     found: dict[str, Callable[[], Backend]] = {}
     if section.database:
@@ -118,9 +118,7 @@ class _Drain:
         self.ordered.set()
 
 
-def _publisher(
-    tether: Tether, intake: Intake, spool: Spool, destinations: Sequence[Destination], log: Log
-) -> Callable[[], None]:
+def _publisher(tether: Tether, intake: Intake, spool: Spool, feeders: Sequence[Feeder], log: Log) -> Callable[[], None]:
     """What counts in the page of this process, once a second."""
     page, copies, log_meter = tether.page, Copies(tether.page), LogMeter(tether.page, "recorder", log)
 
@@ -128,12 +126,12 @@ def _publisher(
         copies.copy(name_of("store_rows", "spooled"), intake.spooled)
         copies.copy(name_of("store_rows", "dropped"), intake.dropped)
         page.set("store_spool_octets", spool.octets)
-        waiting = [destination.oldest for destination in destinations if destination.oldest]
+        waiting = [feeder.oldest for feeder in feeders if feeder.oldest]
         page.set("store_spool_seconds", max(0, int(time.time() - min(waiting))) if waiting else 0)
-        for destination in destinations:
-            copies.copy(name_of("store_rows_taken", destination.name), destination.taken)
-            copies.copy(name_of("store_rows_refused", destination.name), destination.refused)
-            page.set(name_of("store_up", destination.name), int(destination.up))
+        for feeder in feeders:
+            copies.copy(name_of("store_rows_taken", feeder.name), feeder.taken)
+            copies.copy(name_of("store_rows_refused", feeder.name), feeder.refused)
+            page.set(name_of("store_up", feeder.name), int(feeder.up))
         log_meter.publish()
 
     return publish

@@ -24,7 +24,7 @@ from assay.metrics.page import name_of
 from assay.policy.addresses import Entries
 from assay.protocol.report import Redactor
 from assay.resolver import Resolver
-from assay.store.destination import UnavailableError
+from assay.store.feeding import UnavailableError
 
 if TYPE_CHECKING:  # the libraries for it are loaded in the process of the reporter only
     from assay.reports.aggregate_dispatch import AggregateDispatch

@@ -108,12 +108,10 @@ FAMILIES = (
         "store_rows_taken",
         Type.COUNTER,
         "Verdicts that the database or the broker has taken; some twice, if a process died.",
-        ("destination",),
+        ("backend",),
     ),
-    Family(
-        "store_rows_refused", Type.COUNTER, "Verdicts that can never be written and are left out.", ("destination",)
-    ),
-    Family("store_up", Type.GAUGE, "1 if the database or the broker takes verdicts.", ("destination",)),
+    Family("store_rows_refused", Type.COUNTER, "Verdicts that can never be written and are left out.", ("backend",)),
+    Family("store_up", Type.GAUGE, "1 if the database or the broker takes verdicts.", ("backend",)),
     Family("store_spool_octets", Type.GAUGE, "The size of the spool."),
     Family("store_spool_seconds", Type.GAUGE, "How long the oldest verdict in the spool has waited; 0 for none."),
     Family("reports_sender", Type.GAUGE, "1 if this host is the one that sends DMARC reports now."),

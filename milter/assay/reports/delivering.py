@@ -30,7 +30,7 @@ from assay.reports.relay import Relay, RelayError, RelayOutcome
 from assay.reports.signature import UnsignedError
 from assay.store import outbox, report_deliveries, suppressions
 from assay.store.database import Database
-from assay.store.destination import UnavailableError, described
+from assay.store.feeding import UnavailableError, described
 from assay.store.outbox import (
     DAY_SECONDS,
     OutgoingReport,

@@ -21,7 +21,7 @@ from typing import Any, TypeVar
 import aio_pika
 from aio_pika.abc import AbstractChannel, AbstractConnection, AbstractExchange, AbstractIncomingMessage, AbstractQueue
 
-from assay.store.destination import UnavailableError
+from assay.store.feeding import UnavailableError
 from assay.store.json_form import to_json
 from assay.store.rows import MessageRow
 

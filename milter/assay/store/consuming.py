@@ -15,7 +15,7 @@ from aio_pika.abc import AbstractIncomingMessage
 
 from assay.log import Log
 from assay.store.broker import open_consumer
-from assay.store.destination import GATHER_SECONDS, TIDY_SECONDS, Backend, UnavailableError, write_all
+from assay.store.feeding import GATHER_SECONDS, TIDY_SECONDS, Backend, UnavailableError, write_all
 from assay.store.json_form import from_json
 from assay.store.rows import MessageRow
 

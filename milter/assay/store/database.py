@@ -19,8 +19,8 @@ from typing import Any
 from sqlalchemy import Connection, Engine, Table, create_engine, event, exc, inspect, text
 from sqlalchemy.engine import make_url
 
-from assay.store.destination import UnavailableError
 from assay.store.failures import translated
+from assay.store.feeding import UnavailableError
 from assay.store.revisions import NEWEST, OLDER
 
 BUSY_SECONDS = 5.0  # to wait for another writer, our choice: a batch takes some 30 ms

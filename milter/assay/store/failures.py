@@ -11,7 +11,7 @@ from collections.abc import Iterator
 
 from sqlalchemy import exc
 
-from assay.store.destination import UnavailableError, UnwritableError
+from assay.store.feeding import UnavailableError, UnwritableError
 
 #: Classes of SQLSTATE that are the fault of the values: data exceptions, violated constraints.
 _FAULTS_OF_VALUES = ("22", "23")

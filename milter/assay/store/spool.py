@@ -1,12 +1,12 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Rows on disk between the workers and the database: written once, read by each destination at its own pace.
+"""Rows on disk between the workers and the database: written once, read by each backend at its own pace.
 
 A spool is a directory of segments, files with a growing number in their names. Rows are appended by one write of the
 length, the checksum and the octets of each, so they survive the death of the process that wrote them. Nobody waits for
-the disk, so a power failure takes the rows that the kernel had not written yet. Each destination has a file with its
-position, which it moves after it has taken rows. A segment that all destinations have read is removed, also that which
+the disk, so a power failure takes the rows that the kernel had not written yet. Each backend has a file with its
+position, which it moves after it has taken rows. A segment that all backends have read is removed, also that which
 is being written, as soon as no rows come for a moment: what was written is personal data, and stays nowhere else than
-in the database. After a crash the position may be old, so a destination can get rows again, and recognizes them by
+in the database. After a crash the position may be old, so a backend can get rows again, and recognizes them by
 their id.
 
 Only one process uses a spool. While an old daemon still drains, the next one takes another spool in the same directory,
@@ -44,11 +44,11 @@ class SpoolFullError(Exception):
 class Spool:
     """One spool. `append` may be called by one thread, everything else by any."""
 
-    def __init__(self, directory: Path, most: int, destinations: Sequence[str]) -> None:
+    def __init__(self, directory: Path, most: int, backends: Sequence[str]) -> None:
         """Take a directory, which must not be in use.
 
         :param most: the bound of all segments in octets.
-        :param destinations: the names of those who read.
+        :param backends: the names of those who read.
         :raises BlockingIOError: another process uses it.
         :raises OSError: it cannot be used.
         """
@@ -60,7 +60,7 @@ class Spool:
         #: Octets of each segment, by number; the last one is being written.
         self._segments = {number: path.stat().st_size for number, path in _segments(directory)}
         self._descriptor = -1
-        self.readers = tuple(Reader(self, name) for name in destinations)
+        self.readers = tuple(Reader(self, name) for name in backends)
         # Numbers never come again: a position would otherwise be ahead of what is written.
         positions = [_position(path)[0] for path in directory.glob(f"*{_POSITION}")]
         self._number = max([*self._segments, *positions], default=0)
@@ -131,7 +131,7 @@ class Spool:
             )
 
     def collect(self) -> None:
-        """Remove the segments that all destinations have read."""
+        """Remove the segments that all backends have read."""
         if not self.readers:
             return
         with self._grown:
@@ -208,7 +208,7 @@ class Batch(Struct, frozen=True):
 
 
 class Reader:
-    """The position of one destination."""
+    """The position of one backend."""
 
     def __init__(self, spool: Spool, name: str) -> None:
         self.name = name
@@ -261,7 +261,7 @@ class Reader:
 
 
 def _position(path: Path) -> tuple[int, int]:
-    """As it was written last; the beginning for a new destination, or if the file is damaged."""
+    """As it was written last; the beginning for a new backend, or if the file is damaged."""
     try:
         segment, offset = map(int, path.read_text().split())
     except (OSError, ValueError):
@@ -286,7 +286,7 @@ class _Lock:
         os.close(self._descriptor)
 
 
-def take(root: Path, most: int, destinations: Sequence[str]) -> Spool:
+def take(root: Path, most: int, backends: Sequence[str]) -> Spool:
     """The first spool below a directory that no process uses.
 
     :param most: see `Spool`.
@@ -295,7 +295,7 @@ def take(root: Path, most: int, destinations: Sequence[str]) -> Spool:
     root.mkdir(mode=0o750, exist_ok=True)
     for number in range(MAX_SPOOLS):
         with contextlib.suppress(BlockingIOError):
-            return Spool(root / str(number), most, destinations)
+            return Spool(root / str(number), most, backends)
     raise OSError(errno.EBUSY, f"{MAX_SPOOLS} other processes use it")
 
 

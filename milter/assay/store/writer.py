@@ -16,7 +16,7 @@ from sqlalchemy import Connection
 from assay.model.printable import without_surrogates
 from assay.store import incidents, report_days, schema
 from assay.store.database import Database
-from assay.store.destination import UnwritableError
+from assay.store.feeding import UnwritableError
 from assay.store.rows import MessageRow
 from assay.store.statements import statements_of
 from assay.store.tallies import DAY_MILLISECONDS, Tallies, Values, as_json, result_of

@@ -26,7 +26,7 @@ from assay import __version__
 from assay.log import Log
 from assay.log.text import quote as quoted
 from assay.model.smtp import parse_address
-from assay.store.destination import UnavailableError
+from assay.store.feeding import UnavailableError
 from assay.web import export, suppressing
 from assay.web.access import COOKIE, SESSION_SECONDS, Access, Login, Peer
 from assay.web.headers import SafeHeaders

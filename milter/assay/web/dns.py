@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from assay.daemon.status import Period, status
 from assay.metrics import Figures, read
 from assay.store import overview
-from assay.store.destination import UnavailableError
+from assay.store.feeding import UnavailableError
 from assay.store.overview import Sum
 from assay.web.parts import Cell, Column, DataTable, Part, Remark, Tone, WebPage, Word
 from assay.web.periods import last_days, link, today

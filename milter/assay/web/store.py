@@ -9,7 +9,7 @@ import time
 from assay.config.database import open_store
 from assay.config.store import StoreSection
 from assay.store.database import Database
-from assay.store.destination import UnavailableError
+from assay.store.feeding import UnavailableError
 
 _AGAIN_SECONDS = 2.0  # after a failure, our choice: a page that waits for a dead server helps nobody
 

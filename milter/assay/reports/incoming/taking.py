@@ -23,7 +23,7 @@ from assay.reports.incoming.read import read
 from assay.reports.incoming.screen import screen
 from assay.store import received
 from assay.store.database import Database
-from assay.store.destination import UnwritableError
+from assay.store.feeding import UnwritableError
 from assay.store.received import ReportOutcome
 
 _KINDS = {ReceivedAggregate: "aggregate", ReceivedFailure: "failure", ReceivedTls: "TLS"}

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""One reader of the spool: takes rows in batches to a database or a broker, and waits while that is away.
+"""The way of rows from the spool to a backend: takes them in batches to it, and waits while it is away.
 
 Whatever fails, the rows stay in the spool until they are taken. Only a row that can never be taken is left out: it is
 logged and counted.
@@ -79,12 +79,12 @@ def write_all(backend: RowTaker, rows: Sequence[MessageRow], refuse: Callable[[s
     return len(rows)
 
 
-class Destination:
-    """A thread that reads the spool."""
+class Feeder:
+    """A thread that takes rows from the spool to one backend."""
 
     def __init__(self, reader: Reader, spool: Spool, connect: Callable[[], Backend], log: Log) -> None:
         """
-        :param reader: its position; the reader's name is the destination's.
+        :param reader: its position; the reader's name is the backend's.
         :param connect: opens the backend; may raise UnavailableError.
         """
         self.name = reader.name

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""A destination takes every row in the end, whatever its backend raises, and says what it waits for."""
+"""A feeder takes every row in the end, whatever its backend raises, and says what it waits for."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 
 from assay.log import Level, Log
-from assay.store import destination as destinations
-from assay.store.destination import Destination, UnavailableError, UnwritableError
+from assay.store import feeding
+from assay.store.feeding import Feeder, UnavailableError, UnwritableError
 from assay.store.rows import MessageRow, encode
 from assay.store.spool import Spool
 from store_rows import row
@@ -57,12 +57,12 @@ def said() -> list[str]:
 @pytest.fixture
 def start(
     spool: Spool, said: list[str], monkeypatch: pytest.MonkeyPatch
-) -> Iterator[Callable[[Callable[[], Faulty]], Destination]]:
-    monkeypatch.setattr(destinations, "FIRST_WAIT_SECONDS", 0.01)
-    started: list[Destination] = []
+) -> Iterator[Callable[[Callable[[], Faulty]], Feeder]]:
+    monkeypatch.setattr(feeding, "FIRST_WAIT_SECONDS", 0.01)
+    started: list[Feeder] = []
 
-    def begin(connect: Callable[[], Faulty]) -> Destination:
-        found = Destination(spool.readers[0], spool, connect, Log(lambda _, text: said.append(text), Level.INFO))
+    def begin(connect: Callable[[], Faulty]) -> Feeder:
+        found = Feeder(spool.readers[0], spool, connect, Log(lambda _, text: said.append(text), Level.INFO))
         started.append(found)
         found.start()
         return found
@@ -79,15 +79,15 @@ def wait_until(holds: Callable[[], bool]) -> None:
         time.sleep(0.01)
 
 
-Start = Callable[[Callable[[], Faulty]], Destination]
+Start = Callable[[Callable[[], Faulty]], Feeder]
 
 
 @pytest.mark.parametrize("error", [UnavailableError("away"), OSError(5, "I/O"), UnwritableError("x"), ValueError("s3")])
 def test_rows_outlast_every_exception(spool: Spool, said: list[str], start: Start, error: Exception) -> None:
     spool.append(encode(row(1)))
     backend = Faulty(of_write=[error] * 2 if not isinstance(error, UnwritableError) else (), of_tidy=[error] * 2)
-    destination = start(lambda: backend)
-    wait_until(lambda: destination.taken == 1)
+    feeder = start(lambda: backend)
+    wait_until(lambda: feeder.taken == 1)
     assert backend.taken == [row(1)]
     wait_until(lambda: any("results wait in" in line for line in said))
     assert "s3" not in str(said)  # the text of an unforeseen exception may have anything
@@ -99,34 +99,34 @@ def test_only_rows_that_cannot_be_written_are_left_out(spool: Spool, said: list[
     spool.append(b"not a row")
     backend = Faulty()
     backend.unwritable = {row(3).id, row(7).id}
-    destination = start(lambda: backend)
-    wait_until(lambda: destination.refused == 3 and not spool.behind(spool.readers[0]))
+    feeder = start(lambda: backend)
+    wait_until(lambda: feeder.refused == 3 and not spool.behind(spool.readers[0]))
     assert [each.queue for each in backend.taken] == [row(number).queue for number in (0, 1, 2, 4, 5, 6, 8)]
     assert sum("is left out" in line for line in said) == 3
 
 
 def test_what_has_piled_up_is_not_gathered(spool: Spool, start: Start, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(destinations, "BATCH_ROWS", 2)
-    monkeypatch.setattr(destinations, "GATHER_SECONDS", 1.0)
+    monkeypatch.setattr(feeding, "BATCH_ROWS", 2)
+    monkeypatch.setattr(feeding, "GATHER_SECONDS", 1.0)
     for number in range(40):
         spool.append(encode(row(number)))
     begun = time.monotonic()
-    destination = start(Faulty)
-    wait_until(lambda: destination.taken == 40)
+    feeder = start(Faulty)
+    wait_until(lambda: feeder.taken == 40)
     assert time.monotonic() - begun < 10
 
 
 def test_the_end_does_not_wait_for_a_backend_that_is_away(
     spool: Spool, start: Start, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(destinations, "LAST_SECONDS", 0.5)
+    monkeypatch.setattr(feeding, "LAST_SECONDS", 0.5)
     spool.append(encode(row(1)))
 
     def away() -> Faulty:
         raise UnavailableError("away")
 
-    destination = start(away)
-    wait_until(lambda: not destination.up)
-    destination.end()
-    assert destination.name not in {thread.name for thread in threading.enumerate()}
+    feeder = start(away)
+    wait_until(lambda: not feeder.up)
+    feeder.end()
+    assert feeder.name not in {thread.name for thread in threading.enumerate()}
     assert spool.behind(spool.readers[0])  # for the next process
