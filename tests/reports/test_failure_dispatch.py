@@ -362,6 +362,12 @@ class TestOptions:
             ("fo=s", OTHERS_SPF_FAILS, "spf"),
             ("fo=0:d:s", {"message": BROKEN, "address": BAD}, "dmarc"),  # one report, though all three are asked for
             ("fo=d:s", {"message": BROKEN, "address": BAD}, "bodyhash"),
+            (
+                "fo=d",
+                {"message": b"DKIM-Signature: v=1; a=b\r\n" + MESSAGE, "address": GOOD},
+                None,
+            ),  # whose is not said
+            ("fo=d:s", {"message": b"DKIM-Signature: v=1; a=b\r\n" + MESSAGE, "address": BAD}, "spf"),
         ],
     )
     def test_what_a_record_asks_for(

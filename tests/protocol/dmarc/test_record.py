@@ -75,6 +75,10 @@ READ: dict[str, tuple[str, dict[str, Any]]] = {
     "URI twice": ("p=none; rua=mailto:a@example.com,mailto:a@example.com!5", {"rua": RUA}),
     "URI with parameters": ("p=none; rua=mailto:a@example.com?subject=x", {"rua": ("mailto:a@example.com?subject=x",)}),
     "failure options": ("p=none; ruf=mailto:a@b; fo=1:d:s", {"fo": ("1", "d", "s")}),
+    "failure options with white space, in any case and order": (
+        "p=none; ruf=mailto:a@b; fo= S : d : 1",
+        {"fo": ("s", "d", "1")},
+    ),
     "failure options without ruf": ("p=none; fo=1:d:s", {"fo": ("0",)}),
     "missing p with rua": ("rua=mailto:a@example.com", {"p": NONE, "malformed": False, "rua": RUA}),
     "missing p with rua forgets sp": ("sp=reject; rua=mailto:a@example.com", {"p": NONE, "sp": None}),
