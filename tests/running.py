@@ -29,9 +29,7 @@ from assay.config.toml import toml
 from nameserver import NameServer
 from zone import Rows
 
-PATIENCE = (
-    60.0  # seconds for the daemon to come up, go away or log something: a bound for a busy machine, never waited out
-)
+PATIENCE = 60.0  # seconds for the daemon to come up, go away or log something; a busy machine takes twenty
 
 
 class Daemon:

@@ -285,6 +285,18 @@ class TestReload:
                 assert "dmarc=pass" in results(send(mta))
             until(lambda: workers(daemon) == old, "the old worker and no other")
 
+    def test_a_worker_that_dies_later_is_replaced_by_one_of_the_new_configuration(self, daemon: Daemon) -> None:
+        daemon.configure(identity={"authserv_id": "new.example.net"})
+        daemon.signal(signal.SIGHUP)
+        daemon.wait_for_log(": reloaded")
+        until(lambda: len(workers(daemon)) == 2, "drained workers are gone")
+        for pid in workers(daemon):
+            os.kill(pid, signal.SIGKILL)
+        daemon.wait_for_log("died (signal 9)", 2)
+        with daemon.mta() as mta:
+            greet(mta)
+            assert results(send(mta)).startswith("new.example.net;")
+
     def test_a_second_reload_while_old_workers_drain(self, daemon: Daemon) -> None:
         with daemon.mta() as first, daemon.mta() as second:
             half_a_message(first)
