@@ -11,7 +11,7 @@ The first store has the messages of ``tests/store_generator.py``, folded once as
 days. The second has each message, each count and each report that came in so many times more, with ids of their own.
 Each figure is the median of nine requests after a first, in this process, without a browser: of SQLite the CPU time,
 which other work of the machine changes little, of PostgreSQL the time until the page is there. Each ratio is that of
-the least. The stores take 1.6 GB and 16 GB in SQLite, and half as much again in PostgreSQL, below ``TMPDIR``; they are
+the least. The stores take 1.5 GB and 15 GB in SQLite, and half as much again in PostgreSQL, below ``TMPDIR``; they are
 removed at the end.
 """
 
