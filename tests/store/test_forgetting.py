@@ -69,7 +69,7 @@ def test_messages_go_whole(database: Database, subject: Whom, members: dict[str,
     assert forget(database, subject)[0].count == 1
     assert left(database) == others
     with database.reading() as connection:
-        for table in (schema.addresses, schema.answers):
+        for table in (schema.findings, schema.addresses, schema.answers):
             of = connection.execute(select(table.c.message)).scalars()
             assert row(4).id not in {bytes(identity) for identity in of}
     assert {each.count for each in count(database, subject)} == {0}

@@ -20,7 +20,7 @@ from store_rows import DAY, NOON, row
 
 TODAY = NOON / 1000
 KEPT = Retention(messages_days=30, counts_days=400, received_days=100)
-TABLES = ("messages", "addresses", "answers", "counts", "report_groups", "published", "seen")
+TABLES = ("messages", "findings", "addresses", "answers", "counts", "report_groups", "published", "seen")
 
 
 def aged(number: int, days: int) -> MessageRow:
@@ -59,9 +59,9 @@ def left(database: Database) -> dict[str, int]:
         (GROUP_DAYS, {"seen"}),
         (GROUP_DAYS + 1, {"seen", "report_groups"}),
         (30, {"seen", "report_groups"}),
-        (31, {"seen", "report_groups", "messages", "addresses", "answers"}),
-        (32, {"seen", "report_groups", "messages", "addresses", "answers", "published"}),
-        (400, {"seen", "report_groups", "messages", "addresses", "answers", "published"}),
+        (31, {"seen", "report_groups", "messages", "findings", "addresses", "answers"}),
+        (32, {"seen", "report_groups", "messages", "findings", "addresses", "answers", "published"}),
+        (400, {"seen", "report_groups", "messages", "findings", "addresses", "answers", "published"}),
         (401, set(TABLES)),
     ],
 )
@@ -95,6 +95,7 @@ def test_steps_are_small(database: Database, monkeypatch: pytest.MonkeyPatch) ->
     clock = itertools.count(0.0, 1.0)
     prune(database, KEPT, TODAY, seconds=3.0, clock=lambda: next(clock))
     assert left(database)["messages"] == 30 - 2 * 7  # then the time is over
+    assert left(database)["findings"] == 4 * left(database)["messages"]
     prune(database, KEPT, TODAY)
     assert left(database)["messages"] == 0
 

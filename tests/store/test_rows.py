@@ -144,11 +144,6 @@ class TestFindings:
             "dmarc": "pass",
         }
 
-    def test_each_key_has_its_method(self) -> None:
-        """By which the search finds it."""
-        row = kept(verdicts(message=sign_rsa(MESSAGE), senderid={"enabled": True})[-1])
-        assert {finding.key: finding.method for finding in row.findings} == rows.METHODS
-
     def test_which_identifier_and_whether_it_is_aligned(self) -> None:
         row = kept(verdicts(message=sign_rsa(MESSAGE))[-1])
         found = {finding.key: finding for finding in row.findings}

@@ -52,6 +52,7 @@ class TestOnce:
             Writer(database, sample).write(rows)
         kept = total(database, schema.messages)
         assert kept == pytest.approx(400 * sample, abs=0 if sample in (0, 1) else 40)
+        assert total(database, schema.findings) == 4 * kept
         assert counts(database, "host") == {("mx.example.net", "", "inbound"): 400}
         assert [group["count"] for group in content(database, schema.report_groups)] == [400]
 

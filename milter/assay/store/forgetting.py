@@ -127,7 +127,8 @@ _WAITING_HEADERS = _Place("headers that wait for failure reports, all of them", 
 
 
 def _messages(condition: ColumnElement[bool]) -> _Place:
-    return _Place("messages", schema.messages, condition, (schema.addresses.c.message, schema.answers.c.message))
+    owned = (schema.findings.c.message, schema.addresses.c.message, schema.answers.c.message)
+    return _Place("messages", schema.messages, condition, owned)
 
 
 def _of_address(address: str) -> tuple[_Place, ...]:
@@ -197,11 +198,7 @@ def _of_domain(domain: str) -> tuple[_Place, ...]:
             for mark in ('"', ".")  # JSON
         )
     )
-    # In a finding, only the domain has a text before it and after it, and in JSON no text has such a quote in it.
-    of_findings = or_(
-        messages.findings.contains(f'","{domain}","', autoescape=True),
-        messages.findings.contains(f'.{domain}","', autoescape=True),
-    )
+    of_findings = exists().where(schema.findings.c.message == messages.id, is_it(schema.findings.c.domain))
     return (
         _messages(
             or_(

@@ -96,7 +96,7 @@ def _steps(retention: Retention, now: int) -> tuple[_Step, ...]:
             schema.messages,
             schema.messages.c.time < message_day * DAY_MILLISECONDS,
             (schema.messages.c.time,),
-            (schema.addresses.c.message, schema.answers.c.message),
+            (schema.findings.c.message, schema.addresses.c.message, schema.answers.c.message),
         ),
         _by_day(schema.counts, count_day),
         _by_day(schema.report_groups, today - GROUP_DAYS),

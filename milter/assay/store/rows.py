@@ -28,22 +28,10 @@ MAX_ANSWERS_TEXT = 16_000  # characters of all names, records and reasons of a m
 _FEW = 20  # findings and recipients of a message whose row would be longer
 
 
-#: The method of each key of a finding.
-METHODS = {
-    "iprev": "iprev",
-    "spf.helo": "spf",
-    "spf.mailfrom": "spf",
-    "dkim": "dkim",
-    "arc": "arc",
-    "senderid": "sender-id",
-    "dmarc": "dmarc",
-}
-
-
 class FindingRow(Struct, frozen=True, array_like=True, gc=False):
     """One finding.
 
-    `key` is the log's word for what was checked, of `METHODS`. `domain` is
+    `key` is the log's word for what was checked: iprev, spf.helo, spf.mailfrom, dkim, arc, senderid, dmarc. `domain` is
     what the result is about, as an A-label, empty if there is none; `selector` is a signature's. `aligned` is
     whether this identifier passed and is aligned with the author domain.
     """

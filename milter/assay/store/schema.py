@@ -83,7 +83,6 @@ messages = Table(
     Column("author", Text, nullable=False),
     Column("login", Text, nullable=False),
     Column("subject", Text, nullable=False),
-    Column("findings", Text, nullable=False, server_default=text("''")),  # JSON: `FindingRow` each
     Column("report_group", BigInteger),  # in `report_groups`; none if it is in no report
     Index("messages_time", "time"),
     Index("messages_queue", "queue"),
@@ -91,6 +90,23 @@ messages = Table(
     Index("messages_author_domain", "author_domain", "time"),
     Index("messages_sender_domain", "sender_domain", "time"),
     Index("messages_client", "client", "time"),
+)
+
+#: `FindingRow`, a row each.
+findings = Table(
+    "findings",
+    metadata,
+    Column("message", LargeBinary(16), nullable=False),
+    Column("number", SmallInteger, nullable=False),
+    Column("method", Text, nullable=False),
+    Column("key", Text, nullable=False),
+    Column("result", Text, nullable=False),
+    Column("domain", Text, nullable=False),
+    Column("selector", Text, nullable=False),
+    Column("aligned", Boolean, nullable=False),
+    Column("reason", Text, nullable=False),
+    PrimaryKeyConstraint("message", "number"),
+    sqlite_with_rowid=False,
 )
 
 #: What the DNS answered while a message was judged, only if the operator keeps it: a row for each message.

@@ -13,12 +13,12 @@ from typing import Any
 
 import msgspec
 from msgspec import Struct
-from sqlalchemy import ColumnElement, Select, and_, false, not_, or_, select, tuple_, union
+from sqlalchemy import ColumnElement, Select, and_, exists, not_, or_, select, tuple_, union
 
 from assay.store.database import Database
 from assay.store.overview import MAX_SUBJECTS
-from assay.store.rows import METHODS, AnswerRow, FindingRow
-from assay.store.schema import addresses, answers, messages, published
+from assay.store.rows import AnswerRow, FindingRow
+from assay.store.schema import addresses, answers, findings, messages, published
 from assay.store.writer import folded
 
 MAX_LOOKED_AT = 20_000  # messages without an index for what is asked, our choice: some 50 ms
@@ -189,6 +189,8 @@ def message(database: Database, identity: bytes) -> StoredMessage | None:
         values = {name: value for name, value in row.items() if name != "id"}
         record = connection.execute(select(published.c.record).where(published.c.id == values.pop("published")))
         values["record"] = record.scalar() or ""
+        of_findings = select(findings).where(findings.c.message == identity).order_by(findings.c.number)
+        found = tuple(FindingRow(*tuple(each)[2:]) for each in connection.execute(of_findings))
         of_addresses = (
             select(addresses.c.role, addresses.c.address)
             .where(addresses.c.message == identity)
@@ -196,7 +198,6 @@ def message(database: Database, identity: bytes) -> StoredMessage | None:
         )
         asked = connection.execute(select(answers).where(answers.c.message == identity)).first()
         people = tuple((role, address) for role, address in connection.execute(of_addresses))
-    found = findings_of(values.pop("findings"))
     lists = {name: _tuples(values.pop(name)) for name in ("watched", "waits", "reasons", "recipient_domains")}
     if asked is not None:
         lists |= {"answers": answers_of(asked.answers), "further_answers": asked.further_answers}
@@ -206,11 +207,6 @@ def message(database: Database, identity: bytes) -> StoredMessage | None:
 def answers_of(text: str) -> tuple[AnswerRow, ...]:
     """The answers in a row of the table `answers`."""
     return msgspec.json.decode(text, type=tuple[AnswerRow, ...]) if text else ()
-
-
-def findings_of(text: str) -> tuple[FindingRow, ...]:
-    """The findings in a row of the table `messages`."""
-    return msgspec.json.decode(text, type=tuple[FindingRow, ...]) if text else ()
 
 
 def identity_of(text: str) -> bytes | None:
@@ -296,8 +292,12 @@ def _rest(criteria: Criteria) -> list[ColumnElement[bool]]:
     if criteria.disposition == NOT_TAKEN:
         conditions.append(messages.c.disposition == "")
     if criteria.finding or criteria.result:
-        keys = [key for key in METHODS if criteria.finding in ("", key)]
-        conditions.append(or_(false(), *(_has_finding(key, criteria.result) for key in keys)))
+        of = [findings.c.message == messages.c.id]
+        if criteria.finding:
+            of.append(findings.c.key == criteria.finding)
+        if criteria.result:
+            of.append(findings.c.result == criteria.result)
+        conditions.append(exists().where(*of))
     if criteria.watched or criteria.would:
         # Of pairs of action and key in JSON: a whole one, or its end, or its beginning.
         would, watched = (msgspec.json.encode(text).decode() for text in (criteria.would, criteria.watched))
@@ -305,13 +305,6 @@ def _rest(criteria: Criteria) -> list[ColumnElement[bool]]:
         pair = f"{beginning}{watched}]" if criteria.watched else beginning
         conditions.append(messages.c.watched.contains(pair, autoescape=True))
     return [*conditions, *_of_reports(criteria)]
-
-
-def _has_finding(key: str, result: str) -> ColumnElement[bool]:
-    """A finding with a key, and with a result if that is not empty. No text in JSON has a quote in it that is not
-    escaped, so what a stranger wrote cannot look like the beginning of a finding."""
-    beginning = [METHODS[key], key, result] if result else [METHODS[key], key]
-    return messages.c.findings.contains(msgspec.json.encode(beginning).decode()[:-1] + ",", autoescape=True)
 
 
 def _of_reports(criteria: Criteria) -> Iterator[ColumnElement[bool]]:

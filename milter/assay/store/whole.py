@@ -11,9 +11,9 @@ import msgspec
 from sqlalchemy import Connection, select
 
 from assay.store.database import Database
-from assay.store.rows import DmarcRow, MessageRow, PublishedRow
-from assay.store.schema import addresses, answers, messages, published
-from assay.store.search import MAX_ROWS, Criteria, answers_of, find, findings_of
+from assay.store.rows import DmarcRow, FindingRow, MessageRow, PublishedRow
+from assay.store.schema import addresses, answers, findings, messages, published
+from assay.store.search import MAX_ROWS, Criteria, answers_of, find
 
 
 def exported(database: Database, criteria: Criteria) -> Iterator[MessageRow]:
@@ -34,6 +34,11 @@ def rows(connection: Connection, identities: Sequence[bytes]) -> list[MessageRow
     """The rows with these ids, in this order. Those that are gone are left out."""
     if not identities:
         return []
+    of_findings: dict[bytes, list[FindingRow]] = defaultdict(list)
+    for identity, _, *values in connection.execute(
+        select(findings).where(findings.c.message.in_(identities)).order_by(findings.c.message, findings.c.number)
+    ):
+        of_findings[bytes(identity)].append(FindingRow(*values))
     recipients: dict[bytes, list[str]] = defaultdict(list)
     for identity, address in connection.execute(
         select(addresses.c.message, addresses.c.address)
@@ -54,11 +59,11 @@ def rows(connection: Connection, identities: Sequence[bytes]) -> list[MessageRow
         identity = bytes(row["id"])
         of_dns, left_out = asked.get(identity, ((), 0))
         columns = {**row, "answers": of_dns, "further_answers": left_out}
-        found[identity] = _row(columns, tuple(recipients[identity]))
+        found[identity] = _row(columns, tuple(of_findings[identity]), tuple(recipients[identity]))
     return [found[identity] for identity in identities if identity in found]
 
 
-def _row(values: dict[str, Any], recipients: tuple[str, ...]) -> MessageRow:
+def _row(values: dict[str, Any], of_findings: tuple[FindingRow, ...], recipients: tuple[str, ...]) -> MessageRow:
     dmarc = None
     if values["published"] is not None:
         record = [values[f"published_{name}"] or "" for name in ("domain", "record", "method")]
@@ -73,7 +78,7 @@ def _row(values: dict[str, Any], recipients: tuple[str, ...]) -> MessageRow:
     values |= {
         "id": bytes(values["id"]),
         "by": values["decided_by"],
-        "findings": findings_of(values["findings"]),
+        "findings": of_findings,
         "recipients": recipients,
         "dmarc": dmarc,
         "watched": _pairs(values["watched"]),

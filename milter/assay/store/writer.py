@@ -76,6 +76,7 @@ class Writer:
         samples = [row for row in rows if self._is_sampled(row)]
         insert = self._statements.insert
         insert(connection, schema.messages, [message_values(row, tallies) for row in samples])
+        insert(connection, schema.findings, [finding for row in samples for finding in finding_values(row)])
         insert(connection, schema.addresses, [address for row in samples for address in _addresses(row)])
         insert(connection, schema.answers, [answers for row in samples for answers in _answers(row)])
         self._statements.merge_published(connection, tallies.published)
@@ -141,9 +142,25 @@ def message_values(row: MessageRow, tallies: Tallies) -> Values:
         row.author,
         row.login,
         row.subject,
-        as_json(row.findings),
         tallies.group_of(row),
     )
+
+
+def finding_values(row: MessageRow) -> Iterable[Values]:
+    """Its rows of the table `findings`."""
+    identity = row.id
+    for number, found in enumerate(row.findings):
+        yield (
+            identity,
+            number,
+            found.method,
+            found.key,
+            found.result,
+            found.domain,
+            found.selector,
+            found.aligned,
+            found.reason,
+        )
 
 
 def _addresses(row: MessageRow) -> Iterable[Values]:

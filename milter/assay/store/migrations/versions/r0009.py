@@ -10,7 +10,7 @@ import sqlalchemy
 from alembic import op
 
 revision = "0009"
-down_revision = "0007"
+down_revision = "0006"
 
 
 def upgrade() -> None:
