@@ -3,15 +3,6 @@
 
 from __future__ import annotations
 
-NEWEST = "0011"
+NEWEST = "0009"
 #: The oldest first; each can be migrated.
-OLDER: tuple[str, ...] = (
-    "0001",
-    "0002",
-    "0003",
-    "0004",
-    "0005",
-    "0006",
-    "0009",
-    "0010",
-)
+OLDER: tuple[str, ...] = ("0001", "0002", "0003", "0004", "0005", "0006", "0007", "0008")
