@@ -58,6 +58,8 @@ def failing(name: str, fault: Path) -> Any:
     def call(*arguments: Any) -> Any:
         if os.getpid() == supervisor_pid and fault.exists() and fault.read_text() == name:
             raise OSError(number, os.strerror(number))
+        if os.getpid() == supervisor_pid and fault.exists() and fault.read_text() == f"second {name}":
+            fault.write_text(name)
         return real(*arguments)
 
     return call

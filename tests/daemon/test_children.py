@@ -114,6 +114,19 @@ class TestHelper:
         assert served(daemon)
 
 
+def test_a_reload_that_can_start_only_some_workers_ends_them_and_leaves_the_socket_open(daemon: Daemon) -> None:
+    before = workers(daemon)
+    (daemon.folder / "fault").write_text("second fork")
+    daemon.signal(signal.SIGHUP)
+    daemon.wait_for_log("not reloaded, the old configuration stays: cannot start a worker: fork")
+    (daemon.folder / "fault").unlink()
+    deadline = time.monotonic() + PATIENCE
+    while workers(daemon) != before:
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+    assert served(daemon)
+
+
 @pytest.mark.parametrize(
     ("what", "reason"),
     [("fork", "fork: Resource temporarily unavailable"), ("pipe", "pipe: Too many open files")],
