@@ -63,7 +63,7 @@ def of(text: str) -> WebPage:
             DataTable("empty", text, columns, [], empty=text),
             Pairs("p", text, ((text, text), (text, Code(text))), note=text),
             Remark(text, text),
-            Bars("bars", text, (text, "2"), (Series(text, (1, 2), 3), Series(text, (0, 3), Link(text, text))),
+            Bars("bars", text, (text, "2"), (Series(text, (1, 2), 3, 0), Series(text, (0, 3), Link(text, text), 1)),
                  DataTable("b", text, columns, [cells])),
             SearchForm("/x", text, fields, "Search"),
             ChangeForm("change", text, "/x", text, fields[:1], ((text, text),), "Do"),

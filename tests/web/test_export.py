@@ -13,6 +13,7 @@ import pytest
 from assay.web import plot
 from assay.web.export import as_csv, as_json
 from assay.web.parts import Bars, Code, Column, DataTable, Link, Moment, Series, Several, Word
+from assay.web.periods import bars
 
 TABLE = DataTable(
     "t",
@@ -58,7 +59,7 @@ def test_json_has_values_of_their_types() -> None:
     ("figures", "top"), [((0, 0), 4), ((1, 3), 8), ((7, 90), 200), ((1000, 1), 2000), ((10**9, 0), 2 * 10**9)]
 )
 def test_a_plot_fits_and_is_escaped(figures: tuple[int, ...], top: int) -> None:
-    series = (Series("<b>", figures, 0), Series("none", (0, *figures[1:]), 0))
+    series = (Series("<b>", figures, 0, 5), Series("none", (0, *figures[1:]), 0, 3))
     drawn = Bars("p", "<i>&", ("1 <b>", "2"), series, TABLE)
     assert plot.nice(max(map(sum, zip(*(each.figures for each in series), strict=True)))) <= top
     root = ElementTree.fromstring(str(plot.bars(drawn)))  # noqa: S314 - ours
@@ -68,3 +69,24 @@ def test_a_plot_fits_and_is_escaped(figures: tuple[int, ...], top: int) -> None:
         assert float(rect.attrib["y"]) + float(rect.attrib["height"]) <= plot.HEIGHT
         assert 0 <= float(rect.attrib["x"]) <= plot.WIDTH
     assert "<b>" not in str(plot.bars(drawn))
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("reject", "fail", "temperror", "none", "pass", "neutral"),
+        ("softfail", "tempfail", "quarantine", "tag", "policy", "pass"),
+        ("pass", "neutral", "nxdomain", "", "fail"),
+        ("fail",),
+    ],
+)
+def test_the_words_of_a_plot_have_colours_that_suit_them_and_differ(words: tuple[str, ...]) -> None:
+    figures = {(20_000, text): 1 for text in words}
+    drawn = bars("p", "P", [20_000], figures, lambda count, _days, _text: count)
+    styles = {series.word: series.style for series in drawn.series}
+    assert sorted(set(styles.values())) == sorted(styles.values())
+    assert all(styles[text] == 5 for text in ("pass",) if text in styles)  # green
+    assert all(styles[text] in (0, 2) for text in ("reject", "fail") if text in styles)  # red, purple
+    document = ElementTree.fromstring(str(plot.bars(drawn)))  # noqa: S314 - ours
+    used = {rect.attrib["class"] for rect in document.iter("rect") if "class" in rect.attrib}
+    assert used == {f"s{style}" for style in styles.values()}

@@ -138,11 +138,15 @@ class Remark(Struct, frozen=True):
 
 
 class Series(Struct, frozen=True):
-    """One word of a plot: its figure for each place on the axis, and their sum, which may be a link."""
+    """One word of a plot: its figure for each place on the axis, and their sum, which may be a link.
+
+    :ivar style: which colour and pattern it has, below `MAX_SERIES`. No other of the plot has the same.
+    """
 
     word: str
     figures: tuple[int, ...]
     total: Cell
+    style: int
 
 
 class Bars(Struct, frozen=True):

@@ -25,6 +25,8 @@ _TONES = {
     **dict.fromkeys(("fail", "reject", "discard", "permerror", "refused", "given up", "bounced"), Tone.BAD),
     **dict.fromkeys(("softfail", "quarantine", "tag", "tempfail", "temperror", "policy", "not sent"), Tone.DOUBT),
 }
+#: The colours of the style sheet that suit each: red and purple, amber, green, grey and blue.
+_STYLES = {Tone.BAD: (0, 2), Tone.DOUBT: (1,), Tone.GOOD: (5,), Tone.PLAIN: (3, 4)}
 #: From the bottom of a plot to its top, so that what is rare is seen: all else comes after.
 _ORDER = (
     "reject", "fail", "failed", "discard", "tempfail", "temperror", "quarantine", "tag", "waiting", "none", "accept",
@@ -103,7 +105,10 @@ def bars(
     """
     words = sorted({text for _, text in figures}, key=_rank)
     of_words = {text: tuple(figures.get((day, text), 0) for day in days) for text in words}
-    series = tuple(Series(text or "none", each, cell(sum(each), days, text)) for text, each in of_words.items())
+    styles = _styles(words)
+    series = tuple(
+        Series(text or "none", each, cell(sum(each), days, text), styles[text]) for text, each in of_words.items()
+    )
     rows: list[tuple[Cell, ...]] = []
     for day in reversed(days):
         cells = [cell(figures.get((day, text), 0), (day,), text) for text in words]
@@ -111,6 +116,20 @@ def bars(
     columns = (Column("day", "day (UTC)"), *(Column(text or "none", text or "none", numeric=True) for text in words))
     table = DataTable(name, caption, columns, rows)
     return Bars(name, caption, tuple(f"{of_day(day):%d %b}" for day in days), series, table)
+
+
+def _styles(words: Sequence[str]) -> dict[str, int]:
+    """A style for each of at most six words: a colour of its tone, if that is free."""
+    free = list(range(MAX_SERIES))
+    styles: dict[str, int] = {}
+    for any_colour in (False, True):
+        for text in words:
+            choices = free if any_colour else _STYLES[_TONES.get(text, Tone.PLAIN)]
+            style = next((each for each in choices if each in free), None)
+            if text not in styles and style is not None:
+                styles[text] = style
+                free.remove(style)
+    return styles
 
 
 def _rank(text: str) -> tuple[int, str]:

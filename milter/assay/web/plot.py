@@ -13,13 +13,13 @@ from collections.abc import Iterator
 from markupsafe import Markup
 
 from assay.model.printable import escaped
-from assay.web.parts import MAX_SERIES, Bars
+from assay.web.parts import Bars
 
 WIDTH, HEIGHT = 720, 190
 _LEFT, _RIGHT, _TOP, _BOTTOM = 48, 14, 10, 22
 _GAP = 0.25  # of a bar's place
 _LABEL_WIDTH = 44  # that one label of the axis needs
-#: What is drawn over the colour of a series, in a square of 8 by 8.
+#: What is drawn over the colour of a series, by its style, in a square of 8 by 8.
 _PATTERNS = (
     "M-2,2 l4,-4 M0,8 l8,-8 M6,10 l4,-4",
     "M0,4 h8",
@@ -35,7 +35,7 @@ def bars(plot: Bars) -> Markup:
     totals = [sum(series.figures[place] for series in plot.series) for place in range(len(plot.places))]
     top = nice(max(totals, default=0))
     drawn = Markup().join((*_axis(plot, top), *_stacks(plot, top)))
-    patterns = Markup().join(_pattern(plot.name, number) for number in range(len(plot.series)))
+    patterns = Markup().join(_pattern(plot.name, series.style) for series in plot.series)
     return Markup(
         '<svg viewBox="0 0 {w} {h}" role="img" aria-labelledby="{n}-title"><title id="{n}-title">{title}</title>'
         "<defs>{patterns}</defs>{drawn}</svg>"
@@ -47,7 +47,7 @@ def swatch(plot: Bars, number: int) -> Markup:
     return Markup(
         '<svg class="swatch" viewBox="0 0 16 16" aria-hidden="true" focusable="false">'
         '<rect class="s{k}" width="16" height="16"/><rect fill="url(#{n}-p{k})" width="16" height="16"/></svg>'
-    ).format(n=plot.name, k=number)
+    ).format(n=plot.name, k=plot.series[number].style)
 
 
 def nice(most: int) -> int:
@@ -73,11 +73,11 @@ def _summary(plot: Bars, totals: list[int]) -> str:
     return f"{plot.caption}: {sum(totals):,} in all; {words}. The table below has all figures."
 
 
-def _pattern(name: str, number: int) -> Markup:
+def _pattern(name: str, style: int) -> Markup:
     return Markup(
         '<pattern id="{n}-p{k}" width="8" height="8" patternUnits="userSpaceOnUse">'
         '<path class="hatch" d="{d}"/></pattern>'
-    ).format(n=name, k=number, d=_PATTERNS[number % MAX_SERIES])
+    ).format(n=name, k=style, d=_PATTERNS[style])
 
 
 def _axis(plot: Bars, top: int) -> Iterator[Markup]:
@@ -105,10 +105,10 @@ def _stacks(plot: Bars, top: int) -> Iterator[Markup]:
     for place, label in enumerate(plot.places):
         below = 0
         parts = []
-        for number, series in enumerate(plot.series):
+        for series in plot.series:
             figure = series.figures[place]
             if figure:
-                parts.append(_segment(plot, place, number, below, figure, top))
+                parts.append(_segment(plot, place, series.style, below, figure, top))
             below += figure
         if parts:
             words = ", ".join(f"{series.word} {series.figures[place]:,}" for series in plot.series)
@@ -117,13 +117,13 @@ def _stacks(plot: Bars, top: int) -> Iterator[Markup]:
             )
 
 
-def _segment(plot: Bars, place: int, number: int, below: int, figure: int, top: int) -> Markup:
+def _segment(plot: Bars, place: int, style: int, below: int, figure: int, top: int) -> Markup:
     x, width = _x(place + _GAP / 2, plot), _x(1 - _GAP, plot) - _LEFT
     y = _y(below + figure, top)
     return Markup(
         '<rect class="s{k}" x="{x}" y="{y}" width="{w}" height="{h}"/>'
         '<rect fill="url(#{n}-p{k})" x="{x}" y="{y}" width="{w}" height="{h}"/>'
-    ).format(k=number, n=plot.name, x=round(x, 1), y=y, w=round(width, 1), h=max(1.0, round(_y(below, top) - y, 1)))
+    ).format(k=style, n=plot.name, x=round(x, 1), y=y, w=round(width, 1), h=max(1.0, round(_y(below, top) - y, 1)))
 
 
 def _x(place: float, plot: Bars) -> float:
