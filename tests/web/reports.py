@@ -89,7 +89,7 @@ def _planned(candidate: Candidate, number: int, day: int, now: int) -> OutgoingR
     state, why = _ENDS[number % len(_ENDS)]
     if not candidate.passing:
         state = ReportState.NOT_SENT
-        why = f"none of its messages passed DMARC, and {candidate.messages} is less than reports.min_messages (10)"
+        why = f"none of its messages passed DMARC, and {candidate.messages} is less than reports.min_messages (100)"
     identifier = f"{day:x}{number:08x}"
     of = (candidate.published,)
     return OutgoingReport(identifier, day, candidate.domain, of, state, why, now, now, now, candidate.messages, 2000)

@@ -22,7 +22,7 @@ RARE = "rare ones, together"
 #: Words of results, actions and dispositions that a postmaster looks for.
 _TONES = {
     **dict.fromkeys(("pass", "accept", "sent"), Tone.GOOD),
-    **dict.fromkeys(("fail", "reject", "discard", "permerror", "refused", "given up", "bounced"), Tone.BAD),
+    **dict.fromkeys(("fail", "failed", "reject", "discard", "permerror", "refused", "given up", "bounced"), Tone.BAD),
     **dict.fromkeys(("softfail", "quarantine", "tag", "tempfail", "temperror", "policy", "not sent"), Tone.DOUBT),
 }
 #: The colours of the style sheet that suit each: red and purple, amber, green, grey and blue.
