@@ -136,10 +136,13 @@ class Measured:
             time.sleep(0.2)
 
     def _written(self) -> int:
-        if not (self._store / "store.sqlite").exists():
+        try:
+            with contextlib.closing(
+                sqlite3.connect(f"file:{self._store}/store.sqlite?mode=ro", uri=True)
+            ) as connection:
+                (count,) = connection.execute("SELECT sum(count) FROM counts WHERE kind = 'host'").fetchone()
+        except sqlite3.OperationalError:  # the recorder has not made the file or its tables yet
             return 0
-        with contextlib.closing(sqlite3.connect(f"file:{self._store}/store.sqlite?mode=ro", uri=True)) as connection:
-            (count,) = connection.execute("SELECT sum(count) FROM counts WHERE kind = 'host'").fetchone()
         return count or 0
 
 
