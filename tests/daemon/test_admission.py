@@ -139,6 +139,25 @@ class TestStalledMessages:
             claim.leave()
         assert list(admission._holders) == [late, *others]
 
+    def test_those_behind_in_the_queue_do_not_look_for_them(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Dozens of threads that wake every 50 ms would take the core from the messages that have a place."""
+        looked = []
+        end_long_holds = Admission._end_long_holds
+
+        def look(admission: Admission) -> None:
+            looked.append(time.monotonic())
+            end_long_holds(admission)
+
+        monkeypatch.setattr(Admission, "_end_long_holds", look)
+        admission = Admission(1, 0.2)
+        claims(admission, 1)
+        newcomers = Newcomers(admission)
+        for _ in range(10):
+            newcomers.come()
+        newcomers.await_them()
+        assert newcomers.admitted == list(range(10))
+        assert len(looked) < 35  # 55 if each looked every 200 ms
+
     def test_a_short_hold_is_not_ended(self) -> None:
         now = 0.0
         admission = Admission(2, 0.01, lambda: now)

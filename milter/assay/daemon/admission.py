@@ -78,9 +78,13 @@ class Admission:
                 return 0.0
             admitted = Lock()
             admitted.acquire()
+            # Each of these times admits a message for every place, if need be. Before its time has come, a message
+            # has nothing to look for, and its thread takes no time of the core.
+            seconds = self._hold_seconds * (1 + len(self._queue) // self._places)
             self._queue.append((claim, admitted))
-        while not admitted.acquire(timeout=self._hold_seconds):
+        while not admitted.acquire(timeout=seconds):
             self._end_long_holds()
+            seconds = self._hold_seconds
         return self._clock() - began
 
     def leave(self, claim: Claim) -> None:
