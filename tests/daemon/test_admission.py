@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The messages that a worker evaluates at a time: the others come in order, and nobody holds them up for long."""
+"""The messages that a worker evaluates at a time: the others come in order, and none holds them up for long."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ from nameserver import NameServer
 from running import PATIENCE, Daemon
 from sending import ROWS, greet, results, send
 
-LONG = 3600.0  # seconds: nobody loses a place
+LONG = 3600.0  # seconds: no message loses its place
 
 
 def claims(admission: Admission, count: int) -> list[Claim]:
@@ -168,6 +168,26 @@ class TestStalledMessages:
         newcomers.come()
         newcomers.await_them()
         assert list(admission._holders) == [short, *newcomers.claims]
+
+
+class TestNoMemory:
+    def test_no_message_waits_for_ever(self) -> None:
+        short = False
+
+        def clock() -> float:
+            if short and threading.current_thread() is threading.main_thread():
+                raise MemoryError
+            return 0.0  # so that no hold is long
+
+        admission = Admission(1, 0.01, clock)
+        (holder,) = claims(admission, 1)
+        newcomers = Newcomers(admission)
+        newcomers.come()
+        newcomers.come()
+        short = True
+        with pytest.raises(MemoryError):
+            holder.leave()
+        newcomers.await_them()
 
 
 def never(_context: object) -> None:

@@ -6,7 +6,7 @@ dozens of threads compete for the interpreter, and chance decides which one gets
 long as others. So a message needs a place from its first header field to its end. MTAs send header and body in one go
 when they have all of it, so a slow SMTP client never holds a place.
 
-Nobody holds up the others for long. A message that waits for the DNS gives its place to the next, and so does one that
+No message holds up the others for long. One that waits for the DNS gives its place to the next, and so does one that
 has held it for `HOLD_SECONDS`, if another message waits. Both go on without a place.
 """
 
@@ -91,16 +91,21 @@ class Admission:
         """Give its place to the claim that has waited longest. Does nothing for one without a place."""
         if claim in self._holders:
             with self._lock:
-                self._pass_on(claim)
+                self._holders.pop(claim, None)
+                self._admit()
 
     def _end_long_holds(self) -> None:
         with self._lock:
             now = self._clock()
             for claim in [claim for claim, since in self._holders.items() if now - since >= self._hold_seconds]:
-                self._pass_on(claim)
+                del self._holders[claim]
+            self._admit()
 
-    def _pass_on(self, claim: Claim) -> None:
-        if self._holders.pop(claim, None) is not None and self._queue:
+    def _admit(self) -> None:
+        """Give the places that are free to the claims that have waited longest."""
+        while self._queue and len(self._holders) < self._places:
             following, admitted = self._queue.popleft()
-            self._holders[following] = self._clock()
-            admitted.release()
+            try:
+                self._holders[following] = self._clock()
+            finally:  # also if there is no memory for it: it must not wait for ever
+                admitted.release()
