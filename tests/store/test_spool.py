@@ -10,7 +10,7 @@ import stat
 import subprocess
 import sys
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pytest
@@ -25,9 +25,9 @@ PLENTY = 1 << 30
 def rows_of(reader: Reader, most: int = 1000) -> list[bytes]:
     """All rows that a reader has not read, in batches."""
     found: list[bytes] = []
-    while batch := reader.read(most).rows:
-        found += batch
-        reader.move(reader.read(most).position)
+    while (batch := reader.read(most)).rows:
+        found += batch.rows
+        reader.move(batch.position)
     return found
 
 
@@ -58,6 +58,24 @@ class TestReading:
         spool.append(b"first")
         (reader,) = spool.readers
         assert reader.read(9).rows == reader.read(9).rows == (b"first",)
+
+    def test_no_row_is_passed_over_that_comes_while_the_segment_is_read_and_another_begins(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        spool = Spool(tmp_path, PLENTY, ["database"])
+        spool.append(b"first")
+        (reader,) = spool.readers
+        rows = spools._rows
+
+        def meanwhile(path: Path, offset: int, end: int) -> Iterator[tuple[bytes, int]]:
+            monkeypatch.setattr(spools, "_rows", rows)
+            spool.append(b"second")
+            monkeypatch.setattr(spools, "SEGMENT_OCTETS", 0)
+            spool.append(b"third")
+            yield from rows(path, offset, end)
+
+        monkeypatch.setattr(spools, "_rows", meanwhile)
+        assert rows_of(reader) == [b"first", b"second", b"third"]
 
     def test_rows_that_are_appended_together_are_read_one_by_one(self, tmp_path: Path) -> None:
         spool = Spool(tmp_path, PLENTY, ["database"])

@@ -228,6 +228,8 @@ class Reader:
         torn = ""
         read = 0
         while True:
+            # In this order: only one that has a successor grows no more.
+            following = self._spool.segment_after(number)
             found = self._spool.segment(number)
             if found is not None:
                 path, octets = found
@@ -238,7 +240,6 @@ class Reader:
                     offset = end
                     if len(rows) == most or read >= octets_enough:
                         return Batch(tuple(rows), (number, offset), torn, full=True)
-            following = self._spool.segment_after(number)
             if following is None:
                 break
             if found is not None and offset < found[1]:
