@@ -143,6 +143,23 @@ class TestParts:
             assert made.deliveries_of(whole(made).id)[0].state == "divided"
             made.database.close()
 
+    def test_what_is_refused_for_its_size_was_not_taken(
+        self, tmp_path: Path, nameserver: NameServer, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """If it cannot be divided at once, the report waits, and is not given up."""
+        with Choosy(6000, "552 5.3.4 too big") as receiver:
+            made = Reporting(tmp_path, nameserver, receiver, {"spread_hours": 0.0, "max_per_destination": 100})
+            sent = fill(made, "mailto:d@example.com")
+            with monkeypatch.context() as patch:
+                patch.setattr(oversize.Oversize, "settle", _fails)
+                made.turn(NEXT_DAY)
+                made.turn(MINUTES[0])
+            assert made.deliveries_of(whole(made).id)[0].state == "waiting"
+            for turn in range(1, 6):
+                made.turn(MINUTES[0] + turn * 3600)
+            assert counted([mailed(octets)[1] for _, _, octets in receiver.taken]) == sent
+            made.database.close()
+
     def test_a_sender_that_is_killed_between_them_sends_none_twice(self, world: Reporting) -> None:
         sent = fill(world, "mailto:d@example.com!8k")
         with Killing() as killing:
@@ -217,6 +234,10 @@ class TestErrorReport:
         run(world)
         assert "it would have more than 3 parts" in whole(world).why
         assert len(world.receiver.taken) == 1
+
+
+def _fails(*_: object) -> None:
+    raise ValueError("a bug")
 
 
 class Choosy(Receiver):

@@ -150,7 +150,8 @@ class Deliveries:
             case RelayOutcome.REFUSED:
                 self._note(replace(delivery, state=ReportState.REFUSED, why=reply.text, tries=tries, changed=now))
                 self._cool_down(delivery, f"it refused a report: {reply.text}", now)
-            case RelayOutcome.TOO_LARGE:  # nobody says how much would be taken
+            case RelayOutcome.TOO_LARGE:  # and how much would be taken is not known
+                self._exchange(handed_over, delivery)  # it was not taken, whatever happens before it is divided
                 return TooLarge(size, size // 2, f"it is refused: {reply.text}")
         return None
 
