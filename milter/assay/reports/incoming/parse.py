@@ -42,8 +42,15 @@ MAX_TLS_FAILURES = 10_000  # of a policy, our choice: one for each address that 
 
 _ALWAYS_HOURS = 1e9  # parsedmarc divides longer periods among days by guessing; the counts are to be the reporter's
 
-#: In a message of parsedmarc about something that it did not expect. Nobody else understands it.
-_OF_PYTHON = re.compile(r"Unexpected error|indices must be|object is not|object has no attribute")
+#: What parsedmarc says, and how it is worded here. Its other messages are those of Python, for programmers.
+_WORDS = (
+    (re.compile(r"Missing [a-z ]+: '?([\w-]+)'?\]?"), r"\1 is missing"),
+    (re.compile(r"Invalid policy type (.*)"), r"the policy type is \1"),
+    (re.compile(r".*: line (\d+) column (\d+) \(char \d+\)"), r"the JSON is broken at line \1, column \2"),
+    (re.compile(r"maximum recursion depth exceeded.*"), "it is nested too deeply"),
+    (re.compile(r"Aggregate reports must not contain a DOCTYPE.*"), "the XML has a DOCTYPE, which no report has"),
+)
+_OTHERWISE = "a field is missing or has another form"
 
 logging.getLogger("parsedmarc").disabled = True  # it warns of what strangers send
 
@@ -245,6 +252,6 @@ def _unreadable(error: Exception, kind: str) -> UnreadableError:
     if isinstance(error.__cause__, MemoryError):
         raise MemoryError
     said = marked(str(error).strip())[:MAX_TEXT]
-    if _OF_PYTHON.search(said):
-        said = "what should be in an element is missing or has another form"
-    return UnreadableError(f"not a valid {kind}: {said}")
+    matches = ((pattern.fullmatch(said), words) for pattern, words in _WORDS)
+    why = next((match.expand(words) for match, words in matches if match), _OTHERWISE)
+    return UnreadableError(f"not a valid {kind}: {why}")

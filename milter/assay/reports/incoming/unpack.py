@@ -61,8 +61,8 @@ def _gunzip(octets: bytes) -> bytes:
         stream = zlib.decompressobj(zlib.MAX_WBITS | 16)
         try:
             unpacked += stream.decompress(octets, MAX_REPORT_OCTETS + 1 - len(unpacked))
-        except zlib.error as error:
-            raise UnreadableError(f"the gzip file is broken: {error}") from None
+        except zlib.error:
+            raise UnreadableError("the gzip file is broken") from None
         if len(unpacked) > MAX_REPORT_OCTETS:
             break
         if not stream.eof:
@@ -95,5 +95,5 @@ def _unzip(octets: bytes) -> bytes:
     except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, OSError, ValueError) as error:
         if isinstance(error, UnreadableError):
             raise
-        raise UnreadableError(f"the zip file is broken: {error}") from None
+        raise UnreadableError("the zip file is broken") from None
     raise UnreadableError("the zip file has no report")
