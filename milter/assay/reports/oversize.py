@@ -9,6 +9,7 @@ destination gets an error report (RFC 7489, 7.2.2), and the log has a line.
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import closing
 
 from msgspec.structs import replace
 
@@ -115,20 +116,21 @@ class Oversize:
             metadata = replace(described.metadata, report_id=identifier(1))
             divider = report.Divider(replace(described, metadata=metadata), schema, room)
             found: list[OutgoingReport] = []
-            for group in outbox.groups(connection, planned):
-                try:
-                    begins = divider.begins_part(aggregate_writing.record(group))
-                except report.RecordTooLargeError as error:
-                    raise UndividedError(str(error)) from error
-                if begins:
-                    if len(found) == MAX_PARTS:
-                        raise UndividedError(f"it would have more than {MAX_PARTS} parts")
-                    number = len(found) + 1
-                    part = replace(
-                        planned, id=identifier(number), form=ReportForm.PART, part_of=planned.id, part=number
-                    )
-                    found.append(replace(part, why="", due=now, changed=now, messages=0, octets=0, first=group.key))
-                found[-1] = replace(found[-1], last=group.key, messages=found[-1].messages + group.count)
+            with closing(outbox.groups(connection, planned)) as groups:
+                for group in groups:
+                    try:
+                        begins = divider.begins_part(aggregate_writing.record(group))
+                    except report.RecordTooLargeError as error:
+                        raise UndividedError(str(error)) from error
+                    if begins:
+                        if len(found) == MAX_PARTS:
+                            raise UndividedError(f"it would have more than {MAX_PARTS} parts")
+                        number = len(found) + 1
+                        part = replace(
+                            planned, id=identifier(number), form=ReportForm.PART, part_of=planned.id, part=number
+                        )
+                        found.append(replace(part, why="", due=now, changed=now, messages=0, octets=0, first=group.key))
+                    found[-1] = replace(found[-1], last=group.key, messages=found[-1].messages + group.count)
         if len(found) < 2:
             raise UndividedError("it is a single part")
         return [replace(part, parts=len(found)) for part in found]

@@ -8,7 +8,7 @@ sender that dies in the middle is followed by another that knows what is left.
 from __future__ import annotations
 
 import json
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Collection, Generator, Iterable, Iterator, Sequence
 from enum import StrEnum
 from typing import Any
 
@@ -223,32 +223,34 @@ def insert(connection: Connection, table: Any) -> Any:
     return (sqlite if connection.dialect.name == "sqlite" else postgresql).insert(table)
 
 
-def groups(connection: Connection, of: OutgoingReport) -> Iterator[Group]:
-    """The records of a report, each as it is stored, in an order that is always the same."""
+def groups(connection: Connection, of: OutgoingReport) -> Generator[Group]:
+    """The records of a report, each as it is stored, in an order that is always the same.
+
+    Close it before the connection if not all are read: the server's cursor stays open until then.
+    """
     key = tuple_(report_groups.c.published, report_groups.c.id)
     conditions = [report_groups.c.day == of.day, report_groups.c.published.in_(of.published)]
     conditions.append(report_groups.c.client != "")  # RFC 9990, 3.1.1.8: a record has an address
     conditions.append(report_groups.c.supplement == of.supplement)
     if of.first is not None and of.last is not None:
         conditions.append(key.between(tuple_(*of.first), tuple_(*of.last)))
-    found = connection.execution_options(stream_results=True, yield_per=1000).execute(
-        select(report_groups).where(*conditions).order_by(report_groups.c.published, report_groups.c.id)
-    )
-    for row in found.mappings():
-        yield Group(
-            row["client"],
-            row["author_domain"],
-            bool(row["null_sender"]),
-            row["sender_domain"],
-            row["disposition"],
-            bool(row["dkim_aligned"]),
-            bool(row["spf_aligned"]),
-            tuple(map(tuple, json.loads(row["reasons"] or "[]"))),
-            tuple(map(tuple, json.loads(row["dkim"] or "[]"))),
-            tuple(json.loads(row["spf"])) if row["spf"] else None,
-            row["count"],
-            (row["published"], row["id"]),
-        )
+    asked = select(report_groups).where(*conditions).order_by(report_groups.c.published, report_groups.c.id)
+    with connection.execution_options(stream_results=True, yield_per=1000).execute(asked) as found:
+        for row in found.mappings():
+            yield Group(
+                row["client"],
+                row["author_domain"],
+                bool(row["null_sender"]),
+                row["sender_domain"],
+                row["disposition"],
+                bool(row["dkim_aligned"]),
+                bool(row["spf_aligned"]),
+                tuple(map(tuple, json.loads(row["reasons"] or "[]"))),
+                tuple(map(tuple, json.loads(row["dkim"] or "[]"))),
+                tuple(json.loads(row["spf"])) if row["spf"] else None,
+                row["count"],
+                (row["published"], row["id"]),
+            )
 
 
 def record_of(connection: Connection, published_id: int) -> tuple[str, str, str]:
