@@ -41,11 +41,12 @@ from assay.reports import failure_dispatch
 from assay.session import Verdict
 from assay.session.delivery import Delivery, deliver
 from assay.store import incidents, outbox, suppressions
-from assay.store.channel import Sender
+from assay.store.channel import RowChannel
 from assay.store.from_verdict import Keeping, message_row
 from assay.store.incident_from_verdict import with_incident
 from assay.store.outbox import DAY_SECONDS, OutgoingReport, ReportKind
 from assay.store.rows import MAX_ROW_OCTETS, MessageRow, decode, encode
+from assay.store.stand_in import StandIn
 from assay.store.writer import Writer
 from nameserver import NameServer
 from postgresql import Postgresql
@@ -393,10 +394,9 @@ class TestHandedOver:
     @pytest.mark.parametrize("octets", [0, 16_384])
     def test_no_header_leaves_a_worker_unless_reports_are_made(self, nameserver: NameServer, octets: int) -> None:
         taken: list[bytes] = []
-        sender = SimpleNamespace(send=lambda row: taken.append(row) is None)
-        keeper = Keeper(
-            cast(Sender, sender), Keeping("mx.receiver.example", failure_octets=octets), Log(lambda *_: None)
-        )
+        channel = cast(RowChannel, SimpleNamespace(sender=lambda: SimpleNamespace(send=taken.append)))
+        keeping = Keeping("mx.receiver.example", failure_octets=octets)
+        keeper = Keeper(channel, StandIn(channel, "", 0), keeping, Log(lambda *_: None))
         keeper.keep(verdict_of(asking(nameserver)), NOW, {})
         (row,) = taken
         assert (decode(row).incident is not None) == (b"Your parcel" in row) == bool(octets)
