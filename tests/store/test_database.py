@@ -14,12 +14,16 @@ import pytest
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
+from msgspec.structs import asdict
 from sqlalchemy import Column, MetaData, Table, select, text
 
-from assay.store import revisions, schema
+from assay.store import outbox, revisions, schema
 from assay.store.database import Database, connect, open_database
 from assay.store.feeding import UnavailableError
 from assay.store.migrations import configuration, upgrade
+from assay.store.outbox import OutgoingReport, ReportState
+from assay.store.report_days import ReportDay, known_days
+from assay.store.report_deliveries import ReportDelivery, deliveries_of
 from assay.store.rows import FindingRow, MessageRow
 from assay.store.schema import metadata
 from assay.store.search import Criteria
@@ -79,6 +83,38 @@ def test_rows_of_an_older_assay_are_kept(where: str, revision: str) -> None:
         tallies = Tallies(rows)
         before = [None if revision < "0007" else tallies.group_of(each) for each in rows]
         assert list(found) == [*before, group]
+    database.close()
+
+
+@pytest.mark.parametrize("revision", [each for each in revisions.OLDER if each >= "0002"])
+def test_reports_of_an_older_assay_are_kept(where: str, revision: str) -> None:
+    """All that is in no column of before has the value that says what was true then."""
+    day = DAY - 1
+    report = OutgoingReport("r", day, "example.com", (7,), ReportState.SENT, "", 1, 2, 3, 4, 5)
+    delivery = ReportDelivery("r", "mailto:d@example.com", "example.com", ReportState.SENT, "250 taken", 1, 2, 3, "t")
+    older = connect(where, PASSWORD)
+    with older.writing() as connection:
+        upgrade(connection, revision)
+        metadata_of_before = MetaData()
+        metadata_of_before.reflect(connection)
+        for name, values in {
+            "reports": {**asdict(report), "published": "[7]"},
+            "deliveries": asdict(delivery),
+            "report_days": {"day": day, "planned": 2, "dry_run": False},
+        }.items():
+            table = metadata_of_before.tables[name]
+            by_default = {"form", "kind", "part_of", "part", "parts", "supplement"}
+            kept = {key: each for key, each in values.items() if key in table.columns and key not in by_default}
+            connection.execute(table.insert(), kept)
+    if not older.is_sqlite:
+        older.migrate()
+    older.close()
+    database = open_database(where, PASSWORD)
+    with database.reading() as connection:
+        assert outbox.report(connection, "r") == report
+        assert deliveries_of(connection, "r") == [delivery]
+        # Or the same reports would be planned, and sent, once more.
+        assert known_days(connection) == {day: ReportDay(day, dry_run=False, closed=1, noted=1, late=False)}
     database.close()
 
 
