@@ -11,7 +11,7 @@ The first store has the messages of ``tests/store_generator.py``, folded once as
 days. The second has each message, each count and each report that came in so many times more, with ids of their own.
 Each figure is the median of nine requests after a first, in this process, without a browser: of SQLite the CPU time,
 which other work of the machine changes little, of PostgreSQL the time until the page is there. Each ratio is that of
-the least. The stores take 1.5 GB and 15 GB in SQLite, and half as much again in PostgreSQL, below ``TMPDIR``; they are
+the least. The stores take up to 2 GB and 20 GB in SQLite, and twice as much in PostgreSQL, below ``TMPDIR``; they are
 removed at the end.
 """
 
@@ -104,6 +104,7 @@ def multiply(database: Database, times: int) -> None:
         changed = "overlay({0} placing set_byte('\\x003f23'::bytea, 0, n.k) from 8 for 3)"
     for table, identity, order in (
         (schema.messages, "id", "time"),
+        (schema.findings, "message", "message"),
         (schema.addresses, "message", "message"),
         (schema.received_reports, "id", "received"),
         (schema.received_rows, "report", "report"),
