@@ -81,7 +81,7 @@ class Newcomers:
 
 
 class TestOrder:
-    def test_who_waits_gets_a_place_in_the_order_of_arrival(self) -> None:
+    def test_messages_get_a_place_in_the_order_of_arrival(self) -> None:
         admission = Admission(1, LONG)
         (holder,) = claims(admission, 1)
         newcomers = Newcomers(admission)
@@ -107,7 +107,7 @@ class TestOrder:
         holders[1].leave()
         newcomers.await_them()
 
-    def test_nobody_waits_while_there_are_places(self) -> None:
+    def test_no_message_waits_while_there_are_places(self) -> None:
         admission = Admission()
         for _ in range(3):
             for claim in claims(admission, AT_A_TIME):

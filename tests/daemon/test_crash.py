@@ -59,7 +59,7 @@ def test_a_crash_ends_the_sessions_of_its_worker_and_nothing_else(tmp_path: Path
             assert "dmarc=pass" in results(send(mta, queue="Qlast"))
         dead = set(map(int, re.findall(r"worker (\d+) died \(signal 11\); starting another", daemon.log())))
         assert before - daemon.workers() == dead
-    # Whoever got a reply has a row, in the worker that crashed too.
+    # Each message that got a reply has a row, in the worker that crashed too.
     with contextlib.closing(sqlite3.connect(directory / "store.sqlite")) as connection:
         stored = [queue for (queue,) in connection.execute("SELECT queue FROM messages") if queue]
     answered = {f"Q{number}" for number in range(2 * OTHERS) if number not in cut} | {"Qlast"}

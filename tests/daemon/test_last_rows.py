@@ -150,7 +150,7 @@ class TestLentSocket:
     def test_the_recorder_of_an_old_configuration_still_drains(
         self, lent: Activated, directory: Path, *, killing: bool
     ) -> None:
-        """It was told to end, so it takes nothing that comes from here on."""
+        """It has the order to drain, so it takes nothing that comes from here on."""
         with lent.mta() as mta:
             greet(mta)
             submit(mta, [0])

@@ -73,7 +73,7 @@ class Admission:
         """
         began = self._clock()
         with self._lock:
-            if len(self._holders) < self._places:  # then nobody waits
+            if len(self._holders) < self._places:  # then no message waits
                 self._holders[claim] = began
                 return 0.0
             admitted = Lock()

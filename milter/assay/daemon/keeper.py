@@ -73,7 +73,7 @@ class Keeper:
             self._log.error(f"store: {loss}")
 
     def _flush(self) -> bool:
-        """Offer again what waits, and if nobody will ever start a recorder, take it as one.
+        """Offer again what waits, and if no process is left to start a recorder, spool in its place.
 
         :returns: whether nothing waits in this process.
         """

@@ -29,7 +29,7 @@ from assay.store.spool import Spool, SpoolFullError, take
 _PAUSE_SECONDS = 0.02  # between two looks under load, so that rows are taken by the dozen
 _IDLE_SECONDS = 1.0
 _FULL_SECONDS = 0.5  # between attempts while the disk takes nothing
-_LAST_SECONDS = 10.0  # for such a disk, when nobody but us has the rows
+_LAST_SECONDS = 10.0  # for such a disk, when no other process has the rows
 _ADOPT_SECONDS = 60.0
 _REMIND_SECONDS = 600.0
 
