@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable
 from concurrent.futures import CancelledError
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import Milter
@@ -276,14 +277,15 @@ class TestEnds:
         END_OF_HEADER(context)
         assert len(context.admission._holders) == 1
 
-    def test_a_message_that_waits_for_the_dns_leaves_its_place(self) -> None:
+    @pytest.mark.parametrize("client", ["192.0.2.1", "192.0.2.2"], ids=["same client", "another client"])
+    def test_a_message_that_waits_for_the_dns_leaves_its_place(self, client: str) -> None:
         with NameServer(ROWS, drop=True) as server, Resolver(configured([server.text])) as resolver:
             configuration = Configuration()
             admission = Admission(1, LONG)
             new_session = session_maker(make_settings(configuration), make_trust(configuration), resolver, 60.0)
             one = connection.Connection(service_of(new_session, admission))
-            context: Any = _Macros()
-            one.connect(context, "mail.example.org", 2, ("192.0.2.1", 25))
+            one.connect(_Macros("192.0.2.1"), "mail.example.org", 2, ("192.0.2.1", 25))
+            context: Any = _Macros(client)
             one.mail(context, b"<joe@example.org>")
             one.header(context, "From", b"joe@example.org")
             one.end_of_header(context)
@@ -299,9 +301,29 @@ class TestEnds:
             waiting.join(PATIENCE)
 
 
+def test_the_wait_for_a_place_is_part_of_the_wait_for_the_verdict() -> None:
+    waited: list[float] = []
+    verdict: Any = SimpleNamespace(action=policy.Action.ACCEPT, edits=())
+    session: Any = SimpleNamespace(end_of_message=lambda **_: verdict)
+    meter = SimpleNamespace(waited=lambda *_: None, message_waited=waited.append)
+    journal: Any = SimpleNamespace(enter=lambda _, waits: waited.append(waits["eom"]), meter=meter)
+    action = policy.OnError.TEMPFAIL
+    one = connection.Connection(
+        connection.Service(lambda _: session, 0, 0, action, action, journal, connection.SessionCount())
+    )
+    one.connected = True
+    one.claim.waited = 5.0
+    one.end_of_message(_Macros("192.0.2.1"))
+    assert len(waited) == 2
+    assert min(waited) >= 5.0
+
+
 class _Macros:
+    def __init__(self, client: str) -> None:
+        self.client = client
+
     def getsymval(self, name: str) -> str:
-        return {"{client_addr}": "192.0.2.1", "i": "4ABC"}.get(name, "")
+        return {"{client_addr}": self.client, "i": "4ABC"}.get(name, "")
 
 
 def test_stalled_messages_of_an_mta_do_not_stop_those_of_others(tmp_path: Path) -> None:
