@@ -120,10 +120,19 @@ def _text(node: ast.expr) -> str | None:
         case ast.Constant(str(text)):
             return text
         case ast.JoinedStr(values):
-            return "".join(str(one.value) if isinstance(one, ast.Constant) else "..." for one in values)
+            return "".join(map(_part, values))
         case ast.BinOp(left, ast.Add(), right):
             return f"{_text(left) or '...'}{_text(right) or '...'}"
     return None
+
+
+def _part(node: ast.expr) -> str:
+    match node:
+        case ast.Constant(text):
+            return str(text)
+        case ast.FormattedValue(ast.Call(ast.Name("counted"), [_, ast.Constant(noun)])):
+            return f"... {noun}s"
+    return "..."
 
 
 def _name(node: ast.expr) -> str:

@@ -28,7 +28,7 @@ ROWS = {
     ),
     "a selector without a key": (
         ROW + "selectors = ['s', 't']\nkey_files = ['DIR/good']\n",
-        "sign.domain 1.key_files: 1 files for 2 selectors; write one for each",
+        "sign.domain 1.key_files: 1 file for 2 selectors; write one for each",
     ),
     "a domain that is none": (
         "[[sign.domain]]\ndomain = 'a..b'\nselectors = ['s']\nkey_files = ['DIR/good']\n",

@@ -59,7 +59,7 @@ class TestSessions:
             waiting = Endpoint.parse(daemon.socket).connect(WAITS_SECONDS)
             with pytest.raises(MilterError, match="no answer within"):
                 Mta(waiting)
-            log = daemon.wait_for_log("new sessions wait: 3 sessions are open, the most by milter.max_sessions")
+            log = daemon.wait_for_log("new sessions wait: 3 sessions open, the most by milter.max_sessions")
             assert log.count("new sessions wait") == 1
             waiting.close()
             began = time.monotonic()

@@ -156,7 +156,7 @@ class TestEnd:
             half_a_message(mta)
             daemon.signal(signal.SIGTERM)
             assert daemon.wait() == 0
-            assert "closing 1 sessions that were still open after 1 s" in daemon.log()
+            assert "closing 1 session still open after 1 s" in daemon.log()
 
     def test_where_pinning_to_a_core_is_forbidden_a_worker_continues_and_logs_it(self) -> None:
         logged: list[tuple[Level, str]] = []

@@ -160,7 +160,7 @@ def test_a_recorder_that_hangs_does_not_delay_mail(tmp_path: Path, broker: rabbi
         found: set[str] = set()
         while len(found) < 2000:
             found |= queues(received(broker, name, 1))
-        assert "results are lost" not in daemon.log()
+        assert not re.search("results? lost", daemon.log())
 
 
 def test_a_broker_that_is_away_delays_nothing_but_rows(
@@ -212,7 +212,7 @@ def test_the_end_soon_after_a_reload_loses_nothing(tmp_path: Path, broker: rabbi
             time.sleep(0.01)
         os.kill(old, signal.SIGKILL)
         assert queues(received(broker, name, 5)) == names(range(5))
-    assert "results are lost" not in daemon.log()
+    assert not re.search("results? lost", daemon.log())
 
 
 def test_a_directory_that_is_missing_is_named_and_mail_goes_on(
@@ -224,7 +224,7 @@ def test_a_directory_that_is_missing_is_named_and_mail_goes_on(
         submit(daemon, range(5))
         daemon.wait_for_log(f"store.directory: {tmp_path}/store")
         assert "No such file or directory; create the directory, writable for the daemon's user" in daemon.log()
-    assert f"store: 5 results are lost: {tmp_path}/store/spool: No such file or directory" in daemon.log()
+    assert f"store: 5 results lost: {tmp_path}/store/spool: No such file or directory" in daemon.log()
 
 
 def test_a_worker_hands_over_its_last_rows_before_it_ends(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -50,7 +50,7 @@ def test_a_day(night: Night, capsys: pytest.CaptureFixture[str]) -> None:
 
     # The relay is dead.
     night.report()
-    night.wait(lambda: any("50 reports wait" in daemon.log() for daemon in night.daemons), "no report was planned")
+    night.wait(lambda: any("50 reports waiting" in daemon.log() for daemon in night.daemons), "no report was planned")
     relay = night.relay()
     night.sql("UPDATE reports SET due = 0")
     night.kill_reporters()

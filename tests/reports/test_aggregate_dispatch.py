@@ -320,7 +320,7 @@ class TestTrouble:
         world.receiver.__exit__()
         world.run(until=LATER)
         assert world.reports()["example.com"].state == "waiting"
-        assert any("1 reports wait" in line for line in world.lines)
+        assert any("1 report waiting" in line for line in world.lines)
         assert len(world.lines) < 10
         with Receiver() as again:
             section = msgspec.structs.replace(world.configuration.reports, relay=again.url)
@@ -343,14 +343,14 @@ class TestTrouble:
         world.turn(LATER)
         world.turn(LATER + 20)
         (line,) = world.lines
-        assert line.endswith("5 reports wait")
+        assert line.endswith("5 reports waiting")
 
     def test_a_relay_that_refuses_our_address_costs_no_destination_its_reports(self, world: Reporting) -> None:
         world.see(seen(1))
         world.receiver.at_mail = "550 5.7.1 not from you"
         world.run()
         assert world.reports()["example.com"].state == "waiting"
-        assert any("550 5.7.1 not from you; 1 reports wait" in line for line in world.lines)
+        assert any("550 5.7.1 not from you; 1 report waiting" in line for line in world.lines)
         with world.database.reading() as connection:
             assert suppressions.all_suppressions(connection) == []
         world.receiver.at_mail = ""

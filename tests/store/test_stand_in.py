@@ -124,19 +124,19 @@ def test_what_cannot_be_spooled_is_counted_and_the_place_named(channel: RowChann
     send(channel, b"first", b"second")
     with pytest.raises(NotTakenError):
         stand_in.read()
-    assert stand_in.settle(0.1) == f"2 results are lost: {tmp_path}/none/spool: No such file or directory"
+    assert stand_in.settle(0.1) == f"2 results lost: {tmp_path}/none/spool: No such file or directory"
 
 
 def test_a_spool_at_its_bound(channel: RowChannel, tmp_path: Path) -> None:
     send(channel, b"first", b"second")
-    fault = f"1 results are lost: {tmp_path}/spool has reached store.spool_octets"
+    fault = f"1 result lost: {tmp_path}/spool has reached store.spool_octets"
     assert StandIn(channel, str(tmp_path), spools._FRAME.size + 5).settle(0.1) == fault
     assert spooled(tmp_path) == [b"first"]
 
 
 def test_a_directory_that_is_no_longer_set(channel: RowChannel) -> None:
     send(channel, b"row")
-    assert StandIn(channel, "", MOST).settle(0.1) == "1 results are lost: store.directory is no longer set"
+    assert StandIn(channel, "", MOST).settle(0.1) == "1 result lost: store.directory is no longer set"
 
 
 def test_a_disk_that_takes_rows_again_in_time(channel: RowChannel, tmp_path: Path) -> None:

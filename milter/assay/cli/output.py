@@ -19,8 +19,3 @@ def say(lines: Iterable[str]) -> None:
 def say_object(value: object) -> None:
     """Print a value as one JSON object, in ASCII, so that nothing in it controls a terminal."""
     print(json.dumps(plain(value), indent=2))
-
-
-def counted(number: int, noun: str) -> str:
-    """A number of things: "1 message", "2 messages"."""
-    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"

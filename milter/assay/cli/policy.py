@@ -20,6 +20,7 @@ from assay.cli.options import open_input
 from assay.cli.replay import BrokenLineError, Ending, Judge, Logged, read_line
 from assay.cli.serve import read_configuration
 from assay.config import ConfigError
+from assay.model.wording import counted
 from assay.policy import Stage
 
 MAX_LINE_OCTETS = 4 * 1024 * 1024  # our choice: fits a thousand recipients and many header fields
@@ -129,7 +130,7 @@ class Trial:
         different = sum(self.differing.values())
         if different:
             yield ""
-        yield f"{output.counted(self.messages, 'message')}, {different or 'none'} would have ended differently"
+        yield f"{counted(self.messages, 'message')}, {different or 'none'} would have ended differently"
         for (old, new), number in self.differing.most_common():
             keys = ", ".join(
                 f"{n} {by}" for (was, now, by), n in self.deciding.most_common() if (was, now) == (old, new)
@@ -138,7 +139,7 @@ class Trial:
         if self.otherwise:
             yield f"{self.otherwise} more with the same outcome, decided by another key or rule"
         if self.skipped:
-            yield f"{output.counted(self.skipped, 'line')} skipped"
+            yield f"{counted(self.skipped, 'line')} skipped"
 
     def summary(self) -> dict[str, Any]:
         """All of it as plain values."""

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from assay.cli.options import UsageError, add_configuration
-from assay.cli.output import counted, say
+from assay.cli.output import say
 from assay.cli.report_read import read_reports
 from assay.cli.store_messages import store_configuration
 from assay.config import ConfigError, Configuration, make_resolver
@@ -23,6 +23,7 @@ from assay.config.database import open_store
 from assay.config.section import SettingError
 from assay.log import Level, Log
 from assay.model.name import Domain, InvalidNameError
+from assay.model.wording import counted
 
 if TYPE_CHECKING:  # the library is loaded by these commands only
     from assay.store.database import Database

@@ -19,6 +19,7 @@ from assay.config.section import SettingError
 from assay.model.name import InvalidNameError, ReversePath, parse_mailbox
 from assay.model.printable import as_prose, escaped
 from assay.model.smtp import Client, Envelope
+from assay.model.wording import counted
 from assay.policy import Rewriting, Rewritten
 from assay.policy.addresses import Entries
 from assay.protocol import srs
@@ -114,7 +115,7 @@ def _test(options: argparse.Namespace) -> int:
     rewriting = _rewriting(options, load(options.config))
     scheme = rewriting.scheme
     number = len(scheme.secrets)
-    say([f"domain   {scheme.domain}, {number} secret{'s' if number > 1 else ''}, valid for {scheme.max_age_days} days"])
+    say([f"domain   {scheme.domain}, {counted(number, 'secret')}, valid for {counted(scheme.max_age_days, 'day')}"])
     every = replace(rewriting, networks=None, daemon_names=frozenset(), logins=frozenset())
     sender, rewritten = _forwarded(every, options.address, Client())
     comment = f"{rewritten.why}, so it is not rewritten" if rewritten.why else rewritten.doubt

@@ -20,6 +20,7 @@ from assay.config import ConfigError, load
 from assay.config.endpoint import Endpoint
 from assay.daemon.status import Period, Status
 from assay.log import Level
+from assay.model.wording import counted
 
 _PATIENCE_SECONDS = 45.0  # longer than a reload may take
 _WATCH_SECONDS = 2.0
@@ -149,10 +150,11 @@ def table(status: Status) -> Iterator[str]:
     yield f"configuration  {status.configuration}, generation {status.generation}"
     if status.fault:
         yield f"NOT RELOADED   {status.fault}"
-    yield f"workers        {status.workers} serving, {status.sessions} sessions, {status.deaths} deaths"
+    sessions, deaths = counted(status.sessions, "session"), counted(status.deaths, "death")
+    yield f"workers        {status.workers} serving, {sessions}, {deaths}"
     for process in status.processes:
         if process.kind == "worker":
-            yield f"  pid {process.pid:<10} {process.sessions} sessions"
+            yield f"  pid {process.pid:<10} {counted(process.sessions, 'session')}"
     for number, what in ((status.exceptions, "bugs in assay"), (status.log_lines_lost, "log lines lost")):
         if number:
             yield f"{number} {what}; see the log"
@@ -172,7 +174,8 @@ def table(status: Status) -> Iterator[str]:
     if status.nameservers:
         yield ""
         for server, up in sorted(status.nameservers.items()):
-            yield f"nameserver {server}  {f'answers {up} workers' if up else 'DOES NOT ANSWER'}"
+            answers = f"answers {counted(up, 'worker')}" if up else "DOES NOT ANSWER"
+            yield f"nameserver {server}  {answers}"
     if status.slowest:
         yield ""
         yield "slowest names of a minute"

@@ -19,11 +19,12 @@ from typing import Any
 
 from assay.cli import store_messages
 from assay.cli.options import add_configuration
-from assay.cli.output import counted, say
+from assay.cli.output import say
 from assay.cli.store_messages import store_configuration
 from assay.config import ConfigError
 from assay.config.database import StoreBackend, open_store, read_password
 from assay.log import Level, Log
+from assay.model.wording import counted
 
 QUEUE = "assay.store"
 
@@ -88,7 +89,7 @@ def _consume(options: argparse.Namespace) -> int:
     with contextlib.closing(StoreBackend(configuration)) as backend:
         consuming = Consuming(section.broker, password, section.exchange, options.queue, backend, log)
         asyncio.run(_until_ended(consuming.run()))
-    log.info(f"store: ending; {consuming.written} results were written")
+    log.info(f"store: ending; {counted(consuming.written, 'result')} written")
     return os.EX_OK
 
 

@@ -12,6 +12,7 @@ from assay.config.section import Section, SettingError
 from assay.keys import OnSignError, Unpublished
 from assay.keys.table import signer_of
 from assay.model.name import Domain, InvalidNameError, Mailbox
+from assay.model.wording import counted
 from assay.protocol import dkim
 
 _FIELD_NAME = re.compile(r"[!-9<-~]+")  # RFC 5322, 2.2, without the semicolon, which ends a tag (RFC 6376, 3.5)
@@ -112,7 +113,9 @@ class SignDomainSection(Section, frozen=True):
             )
         if not self.key_directory and len(self.key_files) != len(self.selectors):
             raise SettingError(
-                "key_files", f"{len(self.key_files)} files for {len(self.selectors)} selectors; write one for each"
+                "key_files",
+                f"{counted(len(self.key_files), 'file')} for {counted(len(self.selectors), 'selector')}; "
+                "write one for each",
             )
 
 

@@ -17,6 +17,7 @@ from pathlib import Path
 
 from msgspec import Struct
 
+from assay.model.wording import counted
 from assay.resolver.datagrams import MAX_SOCKETS
 from assay.resolver.turns import STREAMS
 
@@ -92,7 +93,9 @@ def warning(configured: int, found: Capacity) -> str:
     wanted = configured or FEW
     if found.sessions >= wanted or found.by == "milter.max_sessions":
         return ""
-    return f"a worker serves {found.sessions} sessions at a time, not {wanted}, because of {found.by}; raise it"
+    return (
+        f"a worker serves {counted(found.sessions, 'session')} at a time, not {wanted}, because of {found.by}; raise it"
+    )
 
 
 def kept_descriptors(limit: int) -> int:

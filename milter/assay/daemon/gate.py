@@ -23,6 +23,7 @@ from assay.daemon.capacity import Capacity
 from assay.daemon.connection import SessionCount
 from assay.daemon.listener import deaf_socket, prepare_to_wake, refuse, wake
 from assay.log import Log
+from assay.model.wording import counted
 
 _LOOK_SECONDS = 0.2  # between two looks: while descriptors are used up, libmilter runs at full speed for this long
 _SELDOM_SECONDS = 60.0  # between two warnings
@@ -59,7 +60,7 @@ class Gate(SessionCount):
         with self._lock:
             self.value += by
             if self.value >= self._capacity.sessions:
-                self._close(f"{self.value} sessions are open, the most by {self._capacity.by}")
+                self._close(f"{counted(self.value, 'session')} open, the most by {self._capacity.by}")
             elif self._kept:
                 self._open()
 

@@ -27,6 +27,7 @@ from assay.log.appended import AppendedFile
 from assay.metrics import Page
 from assay.model.edits import Remove
 from assay.model.printable import marked, without_claims
+from assay.model.wording import counted
 from assay.policy import ACCEPTED, Action, Decision, Stage
 from assay.policy.vocabulary import sound
 from assay.session import Verdict
@@ -54,7 +55,7 @@ class FactsLog:
                 self._log.warning(f"log.facts: {error.strerror}; the facts of messages are lost")
             return
         if self._lost:
-            self._log.warning(f"log.facts: written again; the facts of {self._lost} messages were lost")
+            self._log.warning(f"log.facts: written again; the facts of {counted(self._lost, 'message')} were lost")
             self._lost = 0
 
 

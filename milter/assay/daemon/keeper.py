@@ -11,6 +11,7 @@ from assay.daemon.meter import Copies
 from assay.daemon.seldom import Seldom
 from assay.log import Log
 from assay.metrics.page import name_of
+from assay.model.wording import counted
 from assay.session import Settings, Verdict
 from assay.store.channel import RowChannel
 from assay.store.from_verdict import Keeping, message_row
@@ -68,7 +69,7 @@ class Keeper:
             time.sleep(_PAUSE_SECONDS)
         self._ended = True
         if lost := self._sender.end():
-            self._log.error(f"store: {lost} results are lost: the recorder took nothing before the end")
+            self._log.error(f"store: {counted(lost, 'result')} lost: the recorder took nothing before the end")
         if loss := self._stand_in.settle(_LAST_SECONDS):
             self._log.error(f"store: {loss}")
 

@@ -22,6 +22,7 @@ from assay.daemon.meter import Copies, LogMeter
 from assay.daemon.worker import spare_the_collector
 from assay.log import Log
 from assay.metrics.page import name_of
+from assay.model.wording import counted
 from assay.store.channel import MAX_LOOK, Receiver, RowChannel
 from assay.store.feeding import Backend, Feeder
 from assay.store.spool import Spool, SpoolFullError, take
@@ -172,7 +173,7 @@ class Intake:
         while self._receiver.look(1) and time.monotonic() < deadline:
             self._take_all()
         if lost := self._receiver.discard():
-            self._log.error(f"store: {lost} results are lost: {self._fault}")
+            self._log.error(f"store: {counted(lost, 'result')} lost: {self._fault}")
 
     def _take_all(self) -> int:
         """Take what is there. Returns how many rows that were."""
@@ -206,7 +207,7 @@ class Intake:
             self._remind(f"spools of ended processes: {error.strerror}")
             return
         if adopted:
-            self._log.info(f"store: took over {adopted} files of rows from processes that have ended")
+            self._log.info(f"store: took over {counted(adopted, 'file')} of rows from processes that have ended")
 
     def _remind(self, line: str) -> None:
         now = time.monotonic()

@@ -32,6 +32,7 @@ from assay.daemon.meter import Copies, LogMeter, Meter
 from assay.inquiry import Driver
 from assay.log import Log
 from assay.memory import Memory
+from assay.model.wording import counted
 from assay.resolver import Allowance, Resolver
 from assay.session import Publications, Session, Settings
 from assay.store.channel import RowChannel
@@ -251,9 +252,9 @@ def _control(
         replaced = _wait(tether, sessions, log, tick)
         signal.alarm(math.ceil(patience + _GRACE_SECONDS))  # the kernel ends us if we cannot, and no supervisor is left
         sessions.end(refusing=not replaced and not listener.lent)
-        log.debug(f"draining {sessions.value} sessions")
+        log.debug(f"draining {counted(sessions.value, 'session')}")
         if still_open := _drain(sessions, patience, tick):
-            log.warning(f"closing {still_open} sessions that were still open after {patience:g} s")
+            log.warning(f"closing {counted(still_open, 'session')} still open after {patience:g} s")
         if keeper is not None:
             keeper.end()
         tick()

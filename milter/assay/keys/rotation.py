@@ -27,6 +27,7 @@ from msgspec.structs import replace
 
 from assay.keys.published import Sight
 from assay.model.name import Domain, InvalidNameError
+from assay.model.wording import counted
 
 DAY = 86_400
 #: Our choice: a clock that is put right by NTP may go back a little between two runs.
@@ -295,7 +296,7 @@ def _why_create(ring: KeyRing, kind: KeyType, schedule: Schedule, now: int) -> s
         return f"no active {kind} key"
     newest = max(key.since for key in active)
     if schedule.rotate_after and now >= newest + schedule.rotate_after:
-        return f"the {kind} key has signed for {(now - newest) // DAY} days"
+        return f"the {kind} key has signed for {counted((now - newest) // DAY, 'day')}"
     return ""
 
 

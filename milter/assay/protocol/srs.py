@@ -20,6 +20,8 @@ from enum import StrEnum
 
 from msgspec import Struct
 
+from assay.model.wording import counted
+
 _SECONDS_A_DAY = 86_400
 _BASE32 = "ABCDEFGHIJKLMNOPQRSTUVWXYZ234567"  # RFC 4648, 6
 _SLOTS = 32 * 32  # days that two letters can tell apart; then they start again
@@ -209,5 +211,6 @@ def _check_age(date: str, scheme: Scheme, now: float) -> None:
     if age > scheme.max_age_days:
         # In a cycle of dates, what is from the future cannot be told from what is very old.
         raise SrsError(
-            Fault.AGE, f"address is {age} days old or from the future; it was valid for {scheme.max_age_days}"
+            Fault.AGE,
+            f"address is {counted(age, 'day')} old or from the future; it was valid for {scheme.max_age_days}",
         )

@@ -15,6 +15,7 @@ from collections.abc import Callable, Mapping, Sequence
 from msgspec.structs import replace
 
 from assay.model.name import parse_mailbox
+from assay.model.wording import counted
 from assay.protocol import dmarc
 from assay.reports.correspondence import (
     FIRST_WAIT_SECONDS,
@@ -86,7 +87,7 @@ class Deliveries:
                 except EndingError:
                     break
                 except (RelayError, UnsignedError) as error:  # nothing else will get through now either
-                    self._tell(f"reports: {error}; {len(due) - done} reports wait")
+                    self._tell(f"reports: {error}; {counted(len(due) - done, 'report')} waiting")
                     for left in due[done:]:
                         self.postpone(left, str(error), now)
                     break

@@ -27,6 +27,7 @@ from pathlib import Path
 
 from msgspec import Struct
 
+from assay.model.wording import counted
 from assay.store.rows import MAX_ROW_OCTETS
 
 MAX_SPOOLS = 16  # of one directory, our choice: a daemon and those that drain after restarts
@@ -243,7 +244,7 @@ class Reader:
             if following is None:
                 break
             if found is not None and offset < found[1]:
-                torn = f"{found[0]}: {found[1] - offset} octets after octet {offset} are not rows"
+                torn = f"{found[0]}: {counted(found[1] - offset, 'octet')} after octet {offset} are not rows"
             number, offset = following, 0
         return Batch(tuple(rows), (number, offset), torn)
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import time
 from pathlib import Path
 
+from assay.model.wording import counted
 from assay.store.channel import Receiver, RowChannel
 from assay.store.spool import Spool, SpoolFullError, take
 
@@ -78,4 +79,4 @@ class StandIn:
         if self._spool is not None:
             self._spool.close()
         lost = self._receiver.discard() if self._receiver is not None else 0
-        return f"{lost} results are lost: {fault}" if lost else ""
+        return f"{counted(lost, 'result')} lost: {fault}" if lost else ""

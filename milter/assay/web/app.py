@@ -26,6 +26,7 @@ from assay import __version__
 from assay.log import Log
 from assay.log.text import quote as quoted
 from assay.model.smtp import parse_address
+from assay.model.wording import counted
 from assay.store.feeding import UnavailableError
 from assay.web import export, suppressing
 from assay.web.access import COOKIE, SESSION_SECONDS, Access, Login, Peer
@@ -108,7 +109,7 @@ class Door(Struct, frozen=True):
         match self.access.log_in(token, client):
             case Login.TOO_MANY:
                 wait = self.access.wait(client)
-                response = self._login_page(request, f"Too many attempts. Wait {wait} seconds.", 429)
+                response = self._login_page(request, f"Too many attempts. Wait {counted(wait, 'second')}.", 429)
                 response.headers["retry-after"] = str(wait)
                 return response
             case Login.WRONG:

@@ -7,6 +7,7 @@ import shlex
 from collections.abc import Iterator
 
 from assay.model.printable import escaped
+from assay.model.wording import counted
 from assay.store import search
 from assay.store.rows import FindingRow
 from assay.store.search import StoredMessage
@@ -22,7 +23,7 @@ def page(site: Site, query: WebQuery) -> WebPage:
     stored = None if identity is None else search.message(site.store.database, identity)
     if stored is None:
         days = site.configuration.store.messages_days
-        raise NotFoundError(f"there is no such message; they are kept for {days} days")
+        raise NotFoundError(f"there is no such message; they are kept for {counted(days, 'day')}")
     values = stored.values
     parts: list[Part] = [_decision(stored), _findings(stored.findings)]
     if values["further_findings"]:

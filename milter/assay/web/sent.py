@@ -6,6 +6,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from itertools import islice
 
+from assay.model.wording import counted
 from assay.store import incidents, outbox, report_deliveries, reporting
 from assay.store.database import Database
 from assay.store.incidents import Incident
@@ -184,7 +185,7 @@ def one_report(site: Site, query: WebQuery) -> WebPage:
         found = outbox.report(connection, query.item)
         if found is None:
             raise NotFoundError(
-                f"there is no such report; they are kept for {site.configuration.store.counts_days} days"
+                f"there is no such report; they are kept for {counted(site.configuration.store.counts_days, 'day')}"
             )
         deliveries = report_deliveries.deliveries_of(connection, found.id)
         _, record, _ = outbox.record_of(connection, found.published[0]) if found.published else ("", "", "")

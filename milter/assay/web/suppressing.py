@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping
 
 from assay.config.database import open_store
 from assay.model.name import InvalidNameError
+from assay.model.wording import counted
 from assay.store import schema, suppressions
 from assay.store.outbox import DAY_SECONDS
 from assay.store.suppressions import MAX_DAYS, Suppression
@@ -107,7 +108,7 @@ def change(site: Site, form: Mapping[str, str], user: str) -> str:
             now = int(site.now())
             until = now + days * DAY_SECONDS if days else 0
             _write(site, Suppression(subject, until, f"by the operator ({user})", now))
-            return f"no reports go to {subject}" + (f" for {days} days" if days else "")
+            return f"no reports go to {subject}" + (f" for {counted(days, 'day')}" if days else "")
         case "lift":
             return f"reports go to {subject} again" if _write(site, subject) else f"{subject} was not suppressed"
         case _:

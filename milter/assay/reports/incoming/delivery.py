@@ -11,6 +11,7 @@ from msgspec import Struct
 from assay.config import Configuration
 from assay.config.database import open_store
 from assay.model.name import ReversePath
+from assay.model.wording import counted
 from assay.reports.incoming.bounce import bounce_token, why_no_bounce
 from assay.reports.incoming.set_aside import set_aside
 from assay.reports.incoming.taking import Taken, Taker
@@ -72,4 +73,4 @@ def _bounce(configuration: Configuration, database: Database, token: str, now: i
         stopped = note_bounce(connection, token, days, now=now)
     if stopped is None:
         return DeliveredMail(bounce="unknown", about=f"{token or 'no token'}: there is no such report")
-    return DeliveredMail(bounce="stopped", about=f"{stopped.address} gets no more for {days} days")
+    return DeliveredMail(bounce="stopped", about=f"{stopped.address} gets no more for {counted(days, 'day')}")

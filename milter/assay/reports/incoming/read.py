@@ -8,6 +8,7 @@ from collections.abc import Iterator
 
 import msgspec
 
+from assay.model.wording import counted
 from assay.protocol.report.received import Arrival, Received, ReportSender, Unreadable
 from assay.reports.incoming import parse
 from assay.reports.incoming.confine import confined
@@ -63,7 +64,9 @@ def arrivals(octets: bytes, authserv_id: str) -> Iterator[Arrival]:
     for attachment in mail.attachments:
         yield Arrival(mail.sender, _try(attachment))
     if mail.further:
-        yield Arrival(mail.sender, Unreadable(f"{mail.further} reports beyond the first {MAX_REPORTS} in one mail"))
+        yield Arrival(
+            mail.sender, Unreadable(f"{counted(mail.further, 'report')} beyond the first {MAX_REPORTS} in one mail")
+        )
 
 
 def _try(octets: bytes) -> Received | Unreadable:
