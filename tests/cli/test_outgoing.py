@@ -122,7 +122,7 @@ def test_a_rule(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
 def test_a_client_that_is_not_ours(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     check(folder, "--ip", "192.0.2.1")
     said = capsys.readouterr().out
-    assert said.startswith("sign     none: the message is from outside: the client is not in clients.internal, and")
+    assert said.startswith("sign     none: the message is from outside: the client is not in clients.internal and")
     check(folder, "--ip", "192.0.2.1", "--login", "joe")
     assert capsys.readouterr().out.startswith("sign     example.org/r2026\n")
 
