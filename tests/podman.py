@@ -25,6 +25,8 @@ PROGRAMS = Path(os.environ.get("ASSAY_PODMAN") or PROJECT / ".cache" / "podman")
 MISSING = f"no podman in {PROGRAMS}: run sh contrib/fetch.sh podman"
 USER = 65534  #: who runs podman: nobody
 FIRST = 200_000  #: the number outside of user 1 in a container
+#: The project and its Python, as far as they are not in ``/usr``.
+_OURS = sorted({str(PROJECT), sys.base_prefix, sys.prefix} - {"/usr"})
 _SUBORDINATE = ("/etc/subuid", "/etc/subgid")
 
 _PREPARE = """\
@@ -37,9 +39,9 @@ umount -R /sys/fs/cgroup
 mount -t cgroup2 none /sys/fs/cgroup
 for file in /etc/subuid /etc/subgid; do mount --bind "$folder/subordinate" $file; done
 while [ "$1" != -- ]; do
-    mkdir -p "$folder/root$1"
-    mount --bind "$1" "$folder/root$1"
-    shift
+    mkdir -p "$folder/$2"
+    mount --bind "$1" "$folder/$2"
+    shift 2
 done
 shift
 exec setpriv --reuid=65534 --regid=65534 --clear-groups -- env -i "$@"
@@ -66,7 +68,7 @@ class Podman:
     """A user's podman, with a container root at `root`.
 
     :ivar folder: a directory that any user may enter.
-    :ivar root: the argument of ``--rootfs``.
+    :ivar root: the root of each container.
     """
 
     def __init__(self) -> None:
@@ -104,8 +106,9 @@ class Podman:
 
     def prefix(self) -> list[str]:
         """What comes before the arguments of podman, to run it as the user."""
-        shown = [path for path in ("/usr", "/bin", "/sbin", "/lib", "/lib64") if not os.path.islink(path)]
-        shown += [str(PROJECT), *({sys.base_prefix, sys.prefix} - {"/usr"})]
+        system = [path for path in ("/usr", "/bin", "/sbin", "/lib", "/lib64") if not os.path.islink(path)]
+        shown = [word for path in system for word in (path, f"root{path}")]
+        shown += [word for number, path in enumerate(_OURS) for word in (path, f"shown/{number}")]
         environment = {
             "HOME": self.folder / "home",
             "XDG_RUNTIME_DIR": self.folder / "run",
@@ -116,6 +119,14 @@ class Podman:
         }
         before = ["unshare", "--mount", "sh", "-c", _PREPARE, "sh", str(self.folder), str(PROGRAMS.resolve()), *shown]
         return [*before, "--", *(f"{name}={value}" for name, value in environment.items()), "podman"]
+
+    def program(self) -> list[str]:
+        """The arguments for a container with Python and the project, in place of an image.
+
+        The project is a volume, since it may be below a directory over which podman mounts an empty one, as /var/tmp.
+        """
+        volumes = [f"--volume={self.folder}/shown/{number}:{path}:ro" for number, path in enumerate(_OURS)]
+        return [*volumes, "--rootfs", str(self.root)]
 
     def run(self, *arguments: str) -> subprocess.CompletedProcess[str]:
         """Run podman and wait for its end."""

@@ -49,7 +49,7 @@ class Contained(Daemon):
             *self.podman.prefix(),
             *given,
             *("--rm", "--network=host", f"--pidfile={self.podman.folder}/run/pid"),
-            *("--rootfs", str(self.podman.root)),
+            *self.podman.program(),
             **options,
         )
         self.socket = f"unix:{self.podman.volume('assay-run')}/assay.sock"
@@ -69,7 +69,7 @@ def daemon() -> Iterator[Contained]:
     if reason := podman.why_not():
         pytest.skip(reason)
     with Podman() as program:
-        tried = program.run("run", "--rm", "--network=host", "--rootfs", str(program.root), "true")
+        tried = program.run("run", "--rm", "--network=host", *program.program(), "true")
         if tried.returncode != 0:
             pytest.skip(f"podman runs no container here: {(tried.stderr.splitlines() or ['no reason given'])[-1]}")
         with Contained(program, program.folder) as daemon:
@@ -114,7 +114,7 @@ def test_an_mta_in_another_container_reaches_the_socket_by_its_group(daemon: Con
         done = daemon.podman.run(
             *("run", "--rm", "--read-only", "--cap-drop=all", "--user", user, "--network=none"),
             *("--volume", "assay-run:/run/assay", "--volume", f"{message}:/message:ro"),
-            *("--rootfs", str(daemon.podman.root), sys.executable, "-m", "assay"),
+            *(*daemon.podman.program(), sys.executable, "-m", "assay"),
             *("probe", "unix:/run/assay/assay.sock", "/message", "--ip", "192.0.2.1", "--helo", "mail.example.org"),
             *("--mail-from", "joe@example.org"),
         )
