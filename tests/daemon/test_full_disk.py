@@ -32,10 +32,10 @@ def directory(tmp_path: Path) -> Path:
     return directory
 
 
-@pytest.fixture(params=["both", "spool"])
+@pytest.fixture
 def disk(request: pytest.FixtureRequest, directory: Path) -> Iterator[SmallDisk]:
-    """What has the small disk."""
-    with SmallDisk(directory if request.param == "both" else directory / "spool") as disk:
+    """Below all of ``store.directory``, or the directory in it that is the parameter of the test."""
+    with SmallDisk(directory / getattr(request, "param", ".")) as disk:
         yield disk
 
 
@@ -89,7 +89,7 @@ def test_nothing_is_lost_if_there_is_room_again(tmp_path: Path, disk: SmallDisk,
     assert not lost(daemon.log())
 
 
-@pytest.mark.parametrize("count", [FEW, MANY])
+@pytest.mark.parametrize(("disk", "count"), [("spool", FEW), (".", MANY)], indirect=["disk"])
 def test_what_is_lost_at_the_end_is_counted_and_the_place_named(
     tmp_path: Path, disk: SmallDisk, directory: Path, count: int
 ) -> None:
