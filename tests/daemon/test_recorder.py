@@ -213,6 +213,7 @@ def test_the_end_soon_after_a_reload_loses_nothing(tmp_path: Path, broker: rabbi
         os.kill(old, signal.SIGKILL)
         assert queues(received(broker, name, 5)) == names(range(5))
     assert not re.search("results? lost", daemon.log())
+    assert len(re.findall(r"recorder \d+ started", daemon.log())) == 2
 
 
 def test_a_directory_that_is_missing_is_named_and_mail_goes_on(

@@ -31,7 +31,7 @@ _PAUSE_SECONDS = 0.02  # between two looks under load, so that rows are taken by
 _IDLE_SECONDS = 1.0
 _FULL_SECONDS = 0.5  # between attempts while the disk takes nothing
 _LAST_SECONDS = 10.0  # for such a disk, when no other process has the rows
-_ADOPT_SECONDS = 60.0
+_ADOPT_SECONDS = 5.0
 _REMIND_SECONDS = 600.0
 
 

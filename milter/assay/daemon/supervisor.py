@@ -112,7 +112,8 @@ class Supervisor:
             if not (self._last or any(each.kind.lingers and each.draining_until for each in self._children.values())):
                 self._last = True
                 self._start_what_lingers()  # what the workers left behind has to be taken
-            self._drain(list(self._children.values()))
+            # Until then its successor waits for the one that still drains.
+            self._drain([child for child in self._children.values() if self._last or not child.kind.lingers])
         if self._stopping and not (self._children and self._served):
             return
         self._keep_children()
