@@ -48,6 +48,7 @@ from assay.log import Level, Log, forms, sinks
 from assay.log.sinks import Journald, StandardError, Syslog
 from assay.metrics import Pages
 from assay.model.message import split_message
+from assay.model.name import ReversePath
 from assay.model.smtp import parse_address
 from assay.policy import Action
 from assay.protocol import srs
@@ -386,9 +387,9 @@ def keys_made(world: World) -> object:
     configuration = msgspec.structs.replace(world.configuration, keys=settings)
     seen: list[object] = []
 
-    def run(arguments: list[str], **_: object) -> SimpleNamespace:
+    def run(arguments: list[str]) -> tuple[int, bytes]:
         seen.append(arguments[:-1])  # without the record
-        return SimpleNamespace(returncode=0)
+        return 0, b""
 
     def add(self: Updater, name: str, _strings: object, ttl: int) -> None:
         seen.append((self._server, self._zone, self._key.name, ttl))
@@ -403,7 +404,7 @@ def keys_made(world: World) -> object:
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("assay.cli.key_command.load", lambda _: configuration)
-        patch.setattr("assay.keyring.publisher.subprocess.run", run)
+        patch.setattr("assay.keyring.publisher._run_to_its_end", run)
         patch.setattr("assay.keyring.run.make", make)
         patch.setattr(Updater, "add", add)
         patch.setattr(Authority, "texts", texts)
@@ -713,7 +714,7 @@ def collecting(world: World) -> object:
 
 def set_aside(world: World) -> object:
     """What becomes of a mail that is no report."""
-    delivered = deliver(world.configuration, "dmarc@example.org", b"lunch?", now=NOW)
+    delivered = deliver(world.configuration, ReversePath(""), "dmarc@example.org", b"lunch?", now=NOW)
     assert (delivered.trouble, delivered.bugs) == ("", ())
     return sorted(path.name for path in Path(world.configuration.reports.incoming.keep_unreadable).glob("*.eml"))
 
