@@ -18,7 +18,7 @@ from collections.abc import Callable
 from threading import Lock
 
 #: Messages that a worker evaluates at a time. More than one, so that the core has work while one of them is read.
-AT_A_TIME = 6
+AT_A_TIME = 4
 #: Seconds after which a message loses its place if another one waits. Most need a hundredth of it.
 HOLD_SECONDS = 0.05
 
