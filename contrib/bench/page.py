@@ -37,12 +37,12 @@ from sqlalchemy import text
 from asking import Browser
 from assay.config.store import StoreSection
 from assay.store import schema
-from assay.store.database import Database, connect, open_database
+from assay.store.database import Database
 from assay.store.folding import Folding
-from postgresql import PASSWORD, Postgresql
+from postgresql import Postgresql
 from store_generator import OURS, fill, generated
 from web.judged import judged
-from web.pages import serving
+from web.pages import opened, section_of, serving
 from web.reports import fill_reports
 
 TURNS = 9
@@ -176,20 +176,9 @@ def told(what: str, began: float) -> None:
 @contextlib.contextmanager
 def stores(kind: str, folder: Path) -> Iterator[tuple[StoreSection, Database]]:
     """An empty store."""
-    if kind == "sqlite":
-        section = StoreSection(directory=str(folder), addresses=True, subjects=True)
-        with contextlib.closing(open_database(section.location)) as database:
-            yield section, database
-        return
-    with Postgresql() as server:
-        password = folder / "password"
-        password.touch(0o600)
-        password.write_text(f"{PASSWORD}\n")
-        section = StoreSection(
-            directory=str(folder), database=server.create(), password_file=str(password), addresses=True, subjects=True
-        )
-        with contextlib.closing(connect(section.location, PASSWORD)) as database:
-            database.migrate()
+    with contextlib.nullcontext() if kind == "sqlite" else Postgresql() as server:
+        section = section_of(folder, server)
+        with opened(section) as database:
             yield section, database
 
 

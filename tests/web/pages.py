@@ -18,7 +18,7 @@ from assay.config.web import WebSection
 from assay.daemon.status import History
 from assay.log import Log
 from assay.metrics import Pages
-from assay.store.database import Database, connect, open_database
+from assay.store.database import Database, connect
 from assay.store.folding import Folding
 from assay.store.rows import AnswerRow, FindingRow, MessageRow
 from assay.web.access import Access, Proxies
@@ -77,26 +77,31 @@ def attacks(end: int) -> Iterator[MessageRow]:
         )  # fmt: skip
 
 
-def filled(folder: Path, count: int) -> StoreSection:
+def filled(folder: Path, count: int, server: Postgresql | None = None) -> StoreSection:
     """A store with so many generated messages, the last of them now, and those of strangers."""
-    section = StoreSection(directory=str(folder), addresses=True, subjects=True)
-    with contextlib.closing(open_database(section.location)) as database:
+    section = section_of(folder, server)
+    with opened(section) as database:
         _fill(database, count)
     return section
 
 
-def filled_postgresql(folder: Path, server: Postgresql, count: int) -> StoreSection:
-    """The same in PostgreSQL."""
+def section_of(folder: Path, server: Postgresql | None = None) -> StoreSection:
+    """The section of a new store: in SQLite, or in a database of a server."""
+    section = StoreSection(directory=str(folder), addresses=True, subjects=True)
+    if server is None:
+        return section
     password = folder / "password"
     password.touch(0o600)
     password.write_text(f"{PASSWORD}\n")
-    section = StoreSection(
-        directory=str(folder), database=server.create(), password_file=str(password), addresses=True, subjects=True
-    )
+    return replace(section, database=server.create(), password_file=str(password))
+
+
+@contextlib.contextmanager
+def opened(section: StoreSection) -> Iterator[Database]:
+    """Its database, with tables."""
     with contextlib.closing(connect(section.location, PASSWORD)) as database:
         database.migrate()
-        _fill(database, count)
-    return section
+        yield database
 
 
 def _fill(database: Database, count: int) -> None:

@@ -14,7 +14,7 @@ from asking import Browser
 from assay.config.store import StoreSection
 from assay.web import store as reading
 from postgresql import PASSWORD, Postgresql
-from web.pages import ATTACKS, filled, filled_postgresql, serving
+from web.pages import ATTACKS, filled, serving
 from web.test_pages import PATHS
 
 COUNT = 2000
@@ -22,7 +22,7 @@ COUNT = 2000
 
 @pytest.fixture(scope="module")
 def store(tmp_path_factory: pytest.TempPathFactory, postgresql: Postgresql) -> StoreSection:
-    return filled_postgresql(tmp_path_factory.mktemp("store"), postgresql, COUNT)
+    return filled(tmp_path_factory.mktemp("store"), COUNT, postgresql)
 
 
 @pytest.fixture(scope="module")
