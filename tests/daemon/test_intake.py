@@ -105,3 +105,23 @@ def test_the_last_row_of_the_last_worker_is_taken(
     order: Any = SimpleNamespace(ordered=Ordered(), alone=False)
     intake.run(order)
     assert intake.spooled == 1
+
+
+def test_rows_of_an_ended_process_are_taken_over_while_others_come_without_a_pause(
+    tmp_path: Path, ends: tuple[Sender, Receiver], said: list[str]
+) -> None:
+    class Ordered:
+        looks = 0
+
+        def is_set(self) -> bool:
+            self.looks += 1
+            return self.looks > 3 or not ends[0].send(b"row")  # a row at each look until the order
+
+    ended = Spool(tmp_path / "1", 1 << 20, ["database"])
+    ended.append(b"of an ended process")
+    ended.close()
+    order: Any = SimpleNamespace(ordered=Ordered(), alone=False)
+    intake = intake_of(ends, Spool(tmp_path / "0", 1 << 20, ["database"]), said)
+    intake.run(order)
+    assert said == ["store: took over 1 file of rows from processes that have ended"]
+    assert intake.spooled == 3

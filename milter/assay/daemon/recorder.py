@@ -157,12 +157,13 @@ class Intake:
             # Before the look: a row that comes after it stays.
             ended = self._receiver.ended
             last = ended or (drain.ordered.is_set() and not drain.alone)
+            if not last:
+                self._adopt()  # also under load, when rows come without a pause
             if self._take_all():
                 time.sleep(_PAUSE_SECONDS)
                 continue
             if last:
                 break
-            self._adopt()
             self._receiver.wait(_IDLE_SECONDS)
         if ended:
             self._take_last()
