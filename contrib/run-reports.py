@@ -6,7 +6,7 @@
 This is the large form of tests/mta/test_reports.py. While the reports go out, for the given time at least, one of
 these happens every few seconds: the relay, the processes that send or the database are killed. Of twenty domains, the
 report to one is refused, one is deferred until it is given up, and one comes back. The end says whether each report
-arrived once, with what was sent, or was told as given up. Needs root and what contrib/fetch.sh unpacks.
+arrived once, with what was sent, or is listed as given up. Needs root and what contrib/fetch.sh unpacks.
 """
 
 from __future__ import annotations
@@ -112,14 +112,15 @@ def run(options: argparse.Namespace) -> bool:
         states = {state: night.domains(state) for state in ("sent", "given up", "refused", "bounced")}
         relay.wait_until(lambda: states["sent"] <= set(said(relay.messages())[1]), PATIENCE)
         found, times = said(relay.messages())
-    told = states["given up"]
+    given_up = states["given up"]
     print(f"faults: {dict(faults.happened)}")
     print(f"reports: { {state: len(domains) for state, domains in states.items()} }")
-    print(f"arrived: {times.total()} reports about {found.total()} messages, {len(set(times) & told)} though given up")
+    both = len(set(times) & given_up)
+    print(f"arrived: {times.total()} reports about {found.total()} messages, {both} though given up")
     wrong = {
         "came twice": {domain for domain, number in times.items() if number > 1},
-        "neither arrived nor told": set(day.names) - set(times) - told - states["refused"] - states["bounced"],
-        "arrived though it was refused or came back": set(times) - states["sent"] - told,
+        "neither arrived nor listed": set(day.names) - set(times) - given_up - states["refused"] - states["bounced"],
+        "arrived though it was refused or came back": set(times) - states["sent"] - given_up,
         "does not say what was sent": {
             key[0] for key in found.keys() | expected.keys() if key[0] in times and found[key] != expected[key]
         },

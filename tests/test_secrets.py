@@ -91,9 +91,7 @@ def test_a_pipe_of_the_shell_is_read(folder: Path) -> None:
     os.close(reader)
 
 
-def test_a_pipe_into_which_nobody_writes_is_not_waited_for_without_end(
-    folder: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_pipe_without_a_writer_is_not_waited_for_without_end(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(files, "PIPE_SECONDS", 0.1)
     path = folder / "pipe"
     os.mkfifo(path, 0o600)

@@ -84,10 +84,10 @@ def fill_store(database: Database, rows: int, end: int) -> None:
     began = time.monotonic()
     fill(database, generated(rows, days=DAYS, end=end))
     fill(database, [judged(end)])
-    told(f"{rows:,} messages written", began)
+    print_time(f"{rows:,} messages written", began)
     began = time.monotonic()
     Folding(database, OURS).fold(time.time())
-    told("folded", began)
+    print_time("folded", began)
     fill_reports(database, end, OURS, ())
     analyze(database)
 
@@ -118,12 +118,12 @@ def multiply(database: Database, times: int) -> None:
                     f"FROM {table.name} t CROSS JOIN {numbers} ORDER BY t.{order}".replace("::", "\\:\\:")
                 )
             )
-        told(f"{table.name} multiplied", began)
+        print_time(f"{table.name} multiplied", began)
     with database.writing() as connection:
         for table in (schema.counts, schema.report_groups):
             connection.execute(text(f'UPDATE {table.name} SET "count" = "count" * {times}'))  # noqa: S608  # ours
     analyze(database)
-    told("all of it", began)
+    print_time("all of it", began)
 
 
 def analyze(database: Database) -> None:
@@ -168,7 +168,7 @@ def items_of(browser: Browser) -> dict[str, str]:
     }
 
 
-def told(what: str, began: float) -> None:
+def print_time(what: str, began: float) -> None:
     """Say how long something took."""
     print(f"  {what}: {time.monotonic() - began:.0f} s", file=sys.stderr, flush=True)
 

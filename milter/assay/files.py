@@ -2,8 +2,8 @@
 """Read a named file, up to a bound: a wrong path such as /dev/zero must not exhaust the machine's memory. Replace one
 whole, so that a reader or a crash never finds half of it.
 
-Pipes are read like files, so that a shell's ``<(command)`` can be used for a file. But a named pipe into which nobody
-writes must not stop a reload for ever.
+Pipes are read like files, so that a shell's ``<(command)`` can be used for a file. But a named pipe without a
+writer must not stop a reload for ever.
 """
 
 from __future__ import annotations

@@ -86,7 +86,7 @@ def spf_lines(steps: Sequence[spf.Step], asked: Container[Question]) -> Iterator
             yield line
         text = step.text
         if step.question is not None and step.answer is not None:
-            # That a name cannot be carried is true, but nobody signed it.
+            # That the DNS cannot carry a name is true, but not proved by DNSSEC.
             answer = step.answer if step.question in asked else replace(step.answer, secure=False)
             # The record found follows on its own line.
             text = lookup(step.question, answer, count=not step.term and answer.outcome is Outcome.FOUND)

@@ -108,7 +108,7 @@ ROWS: dict[Leaf, list[tuple[str, int]]] = {
 
 @pytest.fixture
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The current directory, with a configuration, a file that is nothing and a pipe into which nobody writes."""
+    """The current directory, with a configuration, a file that is nothing and a pipe without a writer."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(files, "PIPE_SECONDS", 0)
     (tmp_path / "junk").write_text("junk\n")

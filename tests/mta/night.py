@@ -38,7 +38,7 @@ from running import Daemon
 from signing import pem, record, rsa_key
 
 PATIENCE = 60.0  # seconds; a reporter looks every 20
-OWN, OTHER = "127.0.0.2", "127.0.0.3"  # the address of every domain, and one that is nobody's
+OWN, OTHER = "127.0.0.2", "127.0.0.3"  # the address of every domain, and one of no domain
 POLICIES = ("none", "quarantine", "reject")
 READER = "reader.example"  # to which five of the first fifty domains want their reports
 

@@ -76,16 +76,16 @@ def test_a_day(night: Night, capsys: pytest.CaptureFixture[str]) -> None:
         night.assay("report", "why", domain)
         assert words in capsys.readouterr().out
 
-    # What came adds up to what was sent: each report once, or it was told as given up.
-    told = night.domains("given up")
-    certain = set(DAY.names) - DAY.lost - told
+    # What came adds up to what was sent: each report once, or it is listed as given up.
+    given_up = night.domains("given up")
+    certain = set(DAY.names) - DAY.lost - given_up
     relay.wait_until(lambda: certain <= set(said(relay.messages())[1]))
     found, times = said(relay.messages())
-    assert set(times) - certain <= told - DAY.lost
+    assert set(times) - certain <= given_up - DAY.lost
     assert found == Counter(key for *_, key in mail if key[0] in times)
     assert set(times.values()) == {1}
 
-    # Nobody reports about reports: neither who received them, nor who sent them and got a bounce.
+    # No site reports about reports: neither who received them, nor who sent them and got a bounce.
     night.receiver_reports()
     night.assay("report", "why", "receiver.example", at=night.relay_daemon)
     assert "not sent: all its messages were reports or bounces" in capsys.readouterr().out

@@ -131,7 +131,7 @@ def test_what_comes_a_week_later_is_in_none() -> None:
 
 
 def test_no_message_is_written_into_a_report_that_is_being_closed(tmp_path: Path, postgresql: Postgresql) -> None:
-    """Whoever closes waits for those who are writing, and these then see it."""
+    """The process that closes a report waits for those that are writing, and these then see it."""
     with NameServer(ROWS) as nameserver, Receiver() as receiver:
         world = Reporting(tmp_path, nameserver, receiver, database=postgresql.create())
     closing = threading.Event()

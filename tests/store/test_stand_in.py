@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Rows that no recorder takes: whoever ends last leaves none behind, or says how many are lost and where."""
+"""Rows that no recorder takes: the process that ends last leaves none behind, or says how many are lost and where."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def spooled(root: Path) -> list[bytes]:
 
 
 def other_process(act: Callable[[], None]) -> int:
-    """Fork; the child tells when it has acted, and then waits to be killed."""
+    """Fork; the child reports when it has acted, and then waits to be killed."""
     told, tell = os.pipe()
     pid = os.fork()
     if pid == 0:

@@ -11,5 +11,5 @@ from web.pages import COUNT, filled
 
 @pytest.fixture(scope="session")
 def large_store(tmp_path_factory: pytest.TempPathFactory) -> StoreSection:
-    """The store. Whoever changes something in it changes it back."""
+    """The store. A test that changes something in it changes it back."""
     return filled(tmp_path_factory.mktemp("large"), COUNT)

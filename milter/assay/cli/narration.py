@@ -43,7 +43,7 @@ def narrate(check: Check) -> Iterator[str]:
     :returns: lines that may have a stranger's octets.
     """
     asked = {each.question: each for each in check.asked}
-    told: set[Question] = set()
+    printed: set[Question] = set()
     known = 0.0
     for line in spf_lines(check.steps, asked):
         text = line.text
@@ -52,13 +52,13 @@ def narrate(check: Check) -> Iterator[str]:
             if made is None:
                 took = "not asked: the DNS cannot carry this name"
             else:
-                took = "as above" if line.question in told else f"{made.seconds * 1000:.1f} ms"
+                took = "as above" if line.question in printed else f"{made.seconds * 1000:.1f} ms"
                 known = max(known, made.at)
             text += f" ({took})"
-            told.add(line.question)
+            printed.add(line.question)
         yield f"{_milliseconds(known)}  {'  ' * line.level}{text}{line.limits}"
     for question, made in asked.items():
-        if question not in told:
+        if question not in printed:
             text = f"{lookup(question, made.answer)} ({made.seconds * 1000:.1f} ms)"
             yield f"{_milliseconds(made.at)}  asked in advance, not needed: {text}"
     evaluation = check.evaluation

@@ -28,7 +28,7 @@ def open_store(section: StoreSection, *, may_write: bool = True) -> Database:
 
 
 class StoreBackend:
-    """The database, as whoever fills it needs it (`assay.store.feeding.Backend`)."""
+    """The database, for the process that fills it (`assay.store.feeding.Backend`)."""
 
     def __init__(self, configuration: Configuration) -> None:
         """:raises UnavailableError: it cannot be used now."""

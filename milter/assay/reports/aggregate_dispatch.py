@@ -87,7 +87,7 @@ class AggregateDispatch:
     def _plan(self, planned: ReportDay, supplement: int, now: int) -> int:
         """Plan the reports about a day, or a supplement to them. Returns how many wait."""
         day = planned.day
-        with self._database.reading() as connection:  # this may take a while, and whoever writes does not wait
+        with self._database.reading() as connection:  # this may take a while, and writers do not wait for it
             candidates = outbox.candidates(connection, day, supplement)
             messages = {candidate.published: candidate.messages for candidate in candidates}
             if supplement:

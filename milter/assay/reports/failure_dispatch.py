@@ -169,7 +169,7 @@ class FailureDispatch:
         return signed(mail, self._to.signing, section.sender, now)
 
     def _limit(self, connection: Connection, host: str, organization: str, _ahead: Sequence[str], now: int) -> str:
-        """Why a limit forbids another report to an organizational domain (see `Way`); RFC 9991, 2 wants a limit.
+        """Why a limit forbids another report to an organizational domain (see `Way`); RFC 9991, 2 requires a limit.
 
         Otherwise it counts as taken, so those ahead in the same report are among them.
         """

@@ -25,7 +25,7 @@ from assay.store.database import Database
 from assay.store.outbox import Connection, OutgoingReport, ReportForm, ReportState
 from assay.store.report_deliveries import ReportDelivery
 
-MAX_PARTS = 20  # of a report for a destination, our choice: with "!1k", anybody would get a mail for each record
+MAX_PARTS = 20  # of a report for a destination, our choice: with "!1k", a message would go out for each record
 MAX_DIVISIONS = 3  # one within the other, our choice: of what is refused although no limit was known
 _MARGIN = 200  # octets: what is around the file of a part may be longer than around the whole one
 
@@ -138,7 +138,7 @@ class Oversize:
     def _put_error_report(
         self, planned: OutgoingReport, delivery: ReportDelivery, too_large: TooLarge, why: str, now: int
     ) -> None:
-        """Tell the destination, and the operator."""
+        """Report it to the destination and to the operator."""
         why = f"{too_large}; {why}"
         error_report = OutgoingReport(
             report.derived_id(planned.id, ReportForm.ERROR, delivery.address),
@@ -159,8 +159,8 @@ class Oversize:
         with self._database.writing() as connection:
             report_deliveries.change_delivery(connection, not_sent)
             if outbox.insert_report(connection, error_report):
-                told = replace(_first_try(delivery, error_report.id, now), max_octets=None)
-                report_deliveries.replace_deliveries(connection, error_report.id, (), (told,))
+                notice = replace(_first_try(delivery, error_report.id, now), max_octets=None)
+                report_deliveries.replace_deliveries(connection, error_report.id, (), (notice,))
         self._figures.withheld[Withheld.SIZE] += 1
         self._tell(f"reports: {planned.domain} to {delivery.address}: not sent: {why}")
 

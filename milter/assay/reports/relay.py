@@ -17,7 +17,7 @@ from assay.config.reports import Tls
 from assay.model.printable import escaped
 
 TIMEOUT_SECONDS = 60.0  # for each reply; RFC 5321, 4.5.3.2 allows minutes, but this is our own relay
-#: For the reply to a whole message: whoever does not wait so long makes duplicates (RFC 5321, 4.5.3.2.6).
+#: For the reply to a whole message: a client that waits less causes duplicates (RFC 5321, 4.5.3.2.6).
 LAST_REPLY_SECONDS = 600.0
 MAX_REPLY = 300  # characters that are kept
 

@@ -3,8 +3,8 @@
 
 The supervisor makes the pair before its first fork and keeps it. What a worker has sent waits in the kernel, so neither
 the death of the worker nor that of the recorder loses it. The recorder looks at some rows, writes them to its spool,
-and only then takes them from the socket. Whoever reads has a lock on the socket, which ends with its process, so that
-workers that have outlived the supervisor see when nobody reads any more (`assay.store.stand_in`).
+and only then takes them from the socket. The process that reads has a lock on the socket, which ends with it, so that
+workers that have outlived the supervisor see when none reads (`assay.store.stand_in`).
 
 A worker never waits: what the socket does not take is kept in memory up to a bound, and offered again with the next row
 and once a second. Beyond the bound rows are lost and counted.

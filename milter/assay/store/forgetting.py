@@ -2,7 +2,7 @@
 """Find and remove all that the database has about a person or a domain.
 
 A message goes whole, with what it says about others. What is only counted of it stays: a count of a client or of an
-outcome names nobody.
+outcome identifies no person.
 """
 
 from __future__ import annotations

@@ -193,7 +193,7 @@ def _findings(verdict: Verdict) -> tuple[FindingRow, ...]:
                 of_mail_from = key == "spf.mailfrom"
                 aligned = of_mail_from and judged is not None and judged.spf_aligned
                 evaluation = assessment.spf_mail_from if of_mail_from else assessment.spf_helo
-                if evaluation is not None and evaluation.guessed:  # nobody published it, and the domain reads reports
+                if evaluation is not None and evaluation.guessed:  # the domain did not publish it, and reads reports
                     result = spf.Result.NONE
         rows.append(
             FindingRow(method, key, result, domain[:MAX_TEXT], selector[:MAX_TEXT], aligned, finding.reason[:MAX_TEXT])

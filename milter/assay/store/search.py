@@ -26,7 +26,7 @@ _SORTED = 2_000  # messages of one address, which has no index by time
 MAX_ROWS = 500  # of one page
 NOT_TAKEN = "deferred"  # in place of a disposition, of messages that have none
 ANY = "*"  # in place of an author domain, of messages that have one
-NOBODY = "none"  # in place of a key or rule, of messages that none decided about
+UNDECIDED = "none"  # in place of a key or rule, of messages that none decided on
 
 _MESSAGE = (
     messages.c.id, messages.c.time, messages.c.host, messages.c.queue, messages.c.stage, messages.c.direction,
@@ -275,7 +275,7 @@ def _rest(criteria: Criteria) -> list[ColumnElement[bool]]:
             ("host", criteria.host),
             ("direction", criteria.direction),
             ("action", criteria.action),
-            ("decided_by", "" if criteria.by == NOBODY else criteria.by),
+            ("decided_by", "" if criteria.by == UNDECIDED else criteria.by),
             ("disposition", "" if criteria.disposition == NOT_TAKEN else criteria.disposition),
             ("dmarc_result", "" if criteria.dmarc == "none" else criteria.dmarc),
         )
@@ -283,7 +283,7 @@ def _rest(criteria: Criteria) -> list[ColumnElement[bool]]:
     ]
     if criteria.dmarc == "none":  # as in the counts: also mail without a finding of it
         conditions.append(messages.c.dmarc_result.in_(("", "none")))
-    if criteria.by == NOBODY:
+    if criteria.by == UNDECIDED:
         conditions.append(messages.c.decided_by == "")
     if criteria.author_domain == ANY:
         conditions.append(messages.c.author_domain != "")

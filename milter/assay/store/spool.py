@@ -2,8 +2,8 @@
 """Rows on disk between the workers and the database: written once, read by each backend at its own pace.
 
 A spool is a directory of segments, files with a growing number in their names. Rows are appended by one write of the
-length, the checksum and the octets of each, so they survive the death of the process that wrote them. Nobody waits for
-the disk, so a power failure takes the rows that the kernel had not written yet. Each backend has a file with its
+length, the checksum and the octets of each, so they survive the death of the process that wrote them. No process waits
+for the disk, so a power failure takes the rows that the kernel had not written yet. Each backend has a file with its
 position, which it moves after it has taken rows. A segment that all backends have read is removed, also that which
 is being written, as soon as no rows come for a moment: what was written is personal data, and stays nowhere else than
 in the database. After a crash the position may be old, so a backend can get rows again, and recognizes them by

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What reads rows in place of the recorder, when it has died and nobody starts another.
+"""What reads rows in place of the recorder, when it has died and no process starts another.
 
 That is so once the supervisor has ended: workers may outlive it, for minutes. It only spools. The recorder of the next
 daemon takes over what it finds in a spool that no process uses.
@@ -26,7 +26,7 @@ class StandIn:
 
     def __init__(self, channel: RowChannel, directory: str, most: int) -> None:
         """
-        :param directory: ``store.directory``; empty if nothing is kept any more.
+        :param directory: ``store.directory``; empty if results are no longer kept.
         :param most: see `Spool`.
         """
         self._channel = channel

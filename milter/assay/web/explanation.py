@@ -2,7 +2,7 @@
 """One message in the words of ``assay check --explain``, with each DNS answer that was kept at what asked for it.
 
 Evaluators ask the same questions again when they get the same answers. So the checks of the client, of SPF and of DMARC
-are made again, with the answers as they were kept: what one asks belongs to its finding. The steps of SPF are told if
+are made again, with the answers as they were kept: what one asks belongs to its finding. The steps of SPF are shown if
 it comes to the same result for the same reason. It may not if answers were left out, or if the limits are others now.
 """
 
@@ -49,7 +49,7 @@ _Kept = Mapping[Question, AnswerRow]
 
 
 class _Replay(Struct, frozen=True):
-    """What a check asks, and its steps if it tells any."""
+    """What a check asks, and its steps if it reports any."""
 
     asked: tuple[Question, ...] = ()
     lines: tuple[Line, ...] = ()
@@ -79,7 +79,7 @@ class _Table:
     def __init__(self, kept: _Kept) -> None:
         self.kept = kept
         self.rows: list[tuple[Cell, ...]] = []
-        self._told: set[Question] = set()
+        self._shown: set[Question] = set()
 
     def add(self, finding: FindingRow, replay: _Replay) -> None:
         """A finding, the steps of its check, and the answers that it asked for."""
@@ -96,14 +96,14 @@ class _Table:
                 self._say(finding.key, line.level + 1, line.text + line.limits)
             else:
                 self._answer(finding.key, line.level + 1, line.question, answer, line.text, line.limits)
-        told = {line.question for line in replay.lines}
+        shown = {line.question for line in replay.lines}
         for question in replay.asked:
-            if question in self.kept and question not in told:
+            if question in self.kept and question not in shown:
                 self._answer(finding.key, 1, question, self.kept[question], "")
 
     def add_rest(self) -> None:
         """The answers that no finding asked for."""
-        rest = [question for question in self.kept if question not in self._told]
+        rest = [question for question in self.kept if question not in self._shown]
         if rest:
             self._say("", 0, "asked in advance, or for what has no finding")
         for question in rest:
@@ -127,8 +127,8 @@ class _Table:
 
     def _answer(self, method: str, level: int, question: Question, row: AnswerRow, text: str, limits: str = "") -> None:
         text = text or lookup(question, _answer(row))
-        again = question in self._told
-        self._told.add(question)
+        again = question in self._shown
+        self._shown.add(question)
         marks = ", ".join(mark for mark, holds in (("secure", row.secure), ("expired", row.stale)) if holds)
         cells: tuple[Cell, ...] = (
             Indented(level, f"{text}{' (as above)' if again else ''}{limits}"),

@@ -23,7 +23,7 @@ _NAMES = (
 _ACTIONS = ("", "accept", "tag", "quarantine", "tempfail", "discard", "reject")
 _RESULTS = ("", "pass", "fail", "none", "temperror", "permerror")
 _GROUP = re.compile(r"-?[0-9]{1,19}")
-#: Criteria without a field in the form, and how they are told.
+#: Criteria without a field in the form, and how they are worded.
 _UNSEEN = {
     "host": "host {0}", "direction": "direction {0}", "disposition": "disposition {0}",
     "would": "dry run would {0}", "ours": "an author domain of ours", "reported": "in an aggregate report ({0})",

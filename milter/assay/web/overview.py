@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 from assay.store import overview
-from assay.store.search import ANY, NOBODY
+from assay.store.search import ANY, UNDECIDED
 from assay.web.parts import Cell, Column, DataTable, Link, Part, Several, WebPage
 from assay.web.periods import INBOUND, RARE, last_days, link, of_day, stacked, today, word
 from assay.web.site import Site, WebQuery, address
@@ -50,8 +50,8 @@ def _decisions(site: Site, now: int, days: range) -> DataTable:
         (
             each.subject or "no key or rule",
             word(each.word),
-            link(day.get((each.subject, each.word), 0), (now,), by=each.subject or NOBODY, action=each.word),
-            link(each.count, days, by=each.subject or NOBODY, action=each.word),
+            link(day.get((each.subject, each.word), 0), (now,), by=each.subject or UNDECIDED, action=each.word),
+            link(each.count, days, by=each.subject or UNDECIDED, action=each.word),
         )
         for each in month
     ]

@@ -410,7 +410,7 @@ _names = st.sampled_from(["Received", "Subject", "DKIM-Signature", "Content-Type
     st.sampled_from(["Received", "Subject", "DKIM-Signature", "Content-Type"]), _junk, _local_parts, _before_at, _junk
 )
 def test_no_local_part_survives(name: str, before: str, local_part: str, gap: str, after: str) -> None:
-    """Whatever is around an address, nothing of its local part is left."""
+    """Nothing of a local part is left, regardless of the text around the address."""
     text = f"{before} {local_part}{gap}@a.example{after}"
     (field,), _ = REDACTOR.header(Header((HeaderField(name.encode(), f" {text}".encode()),)))
     shown = field.raw.decode().lower()

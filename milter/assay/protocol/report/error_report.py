@@ -2,7 +2,7 @@
 """A short message in place of an aggregate report that is too large for its destination (RFC 7489, 7.2.2).
 
 RFC 9990 no longer has it, as it no longer has the size limits of URIs; but records still have these, and without it
-nobody at the destination learns that there was a report.
+the destination does not learn that there was a report.
 """
 
 from __future__ import annotations
@@ -44,8 +44,8 @@ def error_mail(error: ErrorReport, letterhead: Letterhead, recipient: Mailbox, i
     :raises ValueError: the policy domain is not a host name.
     """
     domain = Domain.parse_host(error.domain)
-    # It has the words of a report's Subject, so that whoever reports about mail knows that it is no ordinary mail, but
-    # does not begin with them, so that nobody looks for a report in it.
+    # It has the words of a report's Subject, so that other reporters see that it is not ordinary mail. It does not
+    # begin with them, so that no receiver looks for a report in it.
     subject = (
         f"Not sent: Report Domain: {domain}\r\n Submitter: {letterhead.receiver}\r\n Report-ID: <{error.report_id}>"
     )

@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterator
 AT = re.compile("[@\ufe6b\uff20]")
 
 #: A word is a run of what is neither white space nor a special (RFC 5322, 3.2.3). Controls and spaces of Unicode are in
-#: a local part that somebody wrote wrongly, and so is a backslash, if nothing special follows it.
+#: a malformed local part, and so is a backslash, if nothing special follows it.
 _TOKEN = re.compile(
     r"""(?P<space>[ \t\r\n]++)
     |(?P<quoted>"(?>(?:[^"\\]++|\\.)*)")

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """The header of a reported message without what identifies people (RFC 6590; RFC 9991, 7).
 
-Local parts become a keyed hash, so that whoever gets several reports sees which concern the same person, and not whom.
+Local parts become a keyed hash, so that a receiver of several reports sees which concern the same person, and not whom.
 Only fields that help to find out why authentication failed keep their values: any other may hold a name, a token or a
 link that acts for the recipient. Display names and comments in addresses go too, and the copy of the header that a
 signature may hold (z=). A value that two programs may read in two ways is not shown. The Message-ID stays, by which the

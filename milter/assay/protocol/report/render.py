@@ -57,7 +57,7 @@ def render(
     """Write a report, in UTF-8.
 
     :param records: what was seen, at least one; read once.
-    :raises ValueError: there are no records. RFC 9990, 3.1.1.2 wants one, and a report about nothing helps nobody.
+    :raises ValueError: there are no records. RFC 9990, 3.1.1.2 requires one.
     """
     pieces: list[str] = []
     length = 0

@@ -41,7 +41,7 @@ def derived_id(identifier: str, *parts: object) -> str:
     """The identifier of something that is made in place of a report, such as a part of it.
 
     :param identifier: the Report-ID.
-    :param parts: what tells it from others that are made in place of the same report.
+    :param parts: what distinguishes it from others that are made in place of the same report.
     """
     return sha256("\n".join([identifier, *map(str, parts)]).encode()).hexdigest()[:_ID_LENGTH]
 

@@ -2,8 +2,8 @@
 """Mail to the bounce addresses of our reports.
 
 Not all of it says that a report came back: people reply, programs answer, and a relay warns that a report is late. Only
-a notification in the form of RFC 3464, from the null reverse-path, with a delivery that failed, is a bounce. Whatever
-else comes must not stop a destination.
+a notification in the form of RFC 3464, from the null reverse-path, with a delivery that failed, is a bounce. Other
+mail must not stop a destination.
 """
 
 from __future__ import annotations
@@ -101,7 +101,7 @@ def _media_type(content_type: bytes) -> bytes:
 
 
 def _decoded(content: bytes, encoding: bytes) -> bytes:
-    """RFC 3464, 2.1 wants 7bit, which not all programs know. What cannot be decoded is as if it were not there."""
+    """RFC 3464, 2.1 requires 7bit, which not all programs obey. What cannot be decoded is as if it were not there."""
     try:
         if encoding == b"base64":
             content = a2b_base64(content)

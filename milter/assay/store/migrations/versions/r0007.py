@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """The record of an aggregate report that each message is in, so that the page shows which messages are behind it.
 
-Messages of before have none: their records lead to no messages, until they are older than reports are made of.
+Messages that were written before have none, so the records of their reports lead to no messages.
 """
 
 from __future__ import annotations
