@@ -6,6 +6,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import select
 import shutil
 import subprocess
 import time
@@ -535,8 +536,9 @@ class TestCommand:
         script = f"exec 9>{tmp_path}/fifo; sleep 60; echo"
         with pytest.raises(PublishError, match="not finished"):
             CommandPublisher(["/bin/sh", "-c", script], 60).publish("a.example", "x")
-        os.set_blocking(held, True)
-        assert os.read(held, 1) == b"", "the sleep has gone too, so nobody has the other end"
+        ready, _, _ = select.select([held], [], [], 15)
+        assert ready, "the sleep has gone too, so nobody has the other end"
+        assert os.read(held, 1) == b""
         os.close(held)
 
     def test_what_a_program_leaves_in_the_background_is_not_waited_for(self) -> None:

@@ -235,6 +235,22 @@ class TestErrorReport:
         assert "it would have more than 3 parts" in whole(world).why
         assert len(world.receiver.taken) == 1
 
+    def test_parts_that_are_refused_again_and_again_are_not_divided_for_ever(
+        self, tmp_path: Path, nameserver: NameServer, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(oversize, "MAX_DIVISIONS", 1)
+        with Choosy(2600, "552 5.3.4 too big") as receiver:
+            made = Reporting(tmp_path, nameserver, receiver, {"spread_hours": 0.0, "max_per_destination": 100})
+            fill(made, "mailto:d@example.com")
+            run(made)
+            parts = [each for each in made.all_reports() if each.form == "part"]
+            assert len(parts) > 1
+            assert {each.part_of for each in parts} == {whole(made).id}
+            assert {(each.state, each.why.rpartition("; ")[2]) for each in parts} == {
+                ("not sent", "it was divided before")
+            }
+            made.database.close()
+
 
 def _fails(*_: object) -> None:
     raise ValueError("a bug")

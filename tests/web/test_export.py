@@ -12,7 +12,7 @@ import pytest
 
 from assay.web import plot
 from assay.web.export import as_csv, as_json
-from assay.web.parts import Bars, Code, Column, DataTable, Link, Moment, Series, Several, Word
+from assay.web.parts import Bars, Code, Column, DataTable, Indented, Link, Moment, Series, Several, Word
 from assay.web.periods import bars
 
 TABLE = DataTable(
@@ -22,6 +22,7 @@ TABLE = DataTable(
     [
         (Link("=1+1", "/x"), Moment(1_700_000_000_123), 5, Several(("x", Word("fail")))),
         ("\u202e\x00\udcff", None, True, Code("+a")),
+        (Indented(2, "-a"), "", 0, Several(())),
     ],
 )
 
@@ -32,6 +33,7 @@ def test_csv_has_values_and_no_formula() -> None:
         ["a", "b", "c", "d"],
         ["'=1+1", "2023-11-14T22:13:20Z", "5", "x fail"],
         ["\\u202e\\x00\\xff", "", "True", "'+a"],
+        ["'-a", "", "0", ""],
     ]
 
 
@@ -52,6 +54,7 @@ def test_json_has_values_of_their_types() -> None:
     assert json.loads(octets) == [
         {"a": "=1+1", "b": 1_700_000_000_123, "c": 5, "d": ["x", "fail"]},
         {"a": "\u202e\x00\\xff", "b": None, "c": True, "d": "+a"},
+        {"a": "-a", "b": "", "c": 0, "d": []},
     ]
 
 

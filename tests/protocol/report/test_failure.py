@@ -377,6 +377,13 @@ def test_what_mtas_write_stays_but_for_the_local_parts(text: str) -> None:
         '("joe(x"@a ) )',
         "<joe>@a.example",
         '(HELO "joe)doe". x@a.example"@b.example',
+        '"joe.(", ") doe@a.example"',
+        '"x"joe " "@a.example',
+        'joe"x@a.example"',
+        '(x "joe) doe" "@a.example',
+        "joe)@a.example",
+        "[joe]@a.example",
+        "(joe, .doe@a.example)",
     ],
 )
 def test_what_is_not_clear_is_not_shown(text: str) -> None:
