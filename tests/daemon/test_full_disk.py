@@ -73,16 +73,21 @@ def wait_for_rows(disk: SmallDisk, directory: Path, numbers: range) -> None:
     assert stored(disk, directory) == queues(numbers)
 
 
+def fill_behind_few(daemon: Daemon, disk: SmallDisk, directory: Path, count: int) -> None:
+    """Submit so many messages. The disk is full as soon as a few of them are stored."""
+    submit(daemon, range(FEW))
+    wait_for_rows(disk, directory, range(FEW))
+    disk.fill()
+    submit(daemon, range(FEW, count))
+
+
 def lost(log: str) -> int:
     return sum(map(int, re.findall(r"store: (\d+) results? lost", log)))
 
 
 def test_nothing_is_lost_if_there_is_room_again(tmp_path: Path, disk: SmallDisk, directory: Path) -> None:
     with Daemon(tmp_path, before=disk.enter, store={"directory": str(directory)}) as daemon:
-        submit(daemon, range(FEW))
-        wait_for_rows(disk, directory, range(FEW))
-        disk.fill()
-        submit(daemon, range(FEW, MANY))
+        fill_behind_few(daemon, disk, directory, MANY)
         daemon.wait_for_log(f"store: {directory}/spool/0: No space left on device; results wait with the workers")
         disk.free()
         wait_for_rows(disk, directory, range(MANY))
@@ -94,10 +99,7 @@ def test_what_is_lost_at_the_end_is_counted_and_the_place_named(
     tmp_path: Path, disk: SmallDisk, directory: Path, count: int
 ) -> None:
     with Daemon(tmp_path, before=disk.enter, store={"directory": str(directory)}) as daemon:
-        submit(daemon, range(FEW))
-        wait_for_rows(disk, directory, range(FEW))
-        disk.fill()
-        submit(daemon, range(FEW, FEW + count))
+        fill_behind_few(daemon, disk, directory, FEW + count)
     assert daemon.wait() == 0
     log = daemon.log()
     assert re.search(rf"ERROR: store: \d+ results? lost: {directory}/spool: No space left on device", log)
@@ -105,9 +107,8 @@ def test_what_is_lost_at_the_end_is_counted_and_the_place_named(
     disk.free()
     kept = FEW + count - lost(log)  # the spool's last page took some
     assert kept < 2 * FEW
-    with Daemon(
-        tmp_path, before=disk.enter, store={"directory": str(directory)}
-    ):  # it finds nothing that stands in its way
+    # The next daemon finds nothing that stands in its way.
+    with Daemon(tmp_path, before=disk.enter, store={"directory": str(directory)}):
         wait_for_rows(disk, directory, range(kept))
 
 
@@ -130,10 +131,7 @@ def test_a_recorder_that_outlives_the_supervisor_counts_what_it_could_not_keep(
     tmp_path: Path, disk: SmallDisk, directory: Path
 ) -> None:
     with Activated(tmp_path, before=disk.enter, store={"directory": str(directory)}) as daemon:
-        submit(daemon, range(FEW))
-        wait_for_rows(disk, directory, range(FEW))
-        disk.fill()
-        submit(daemon, range(FEW, MANY))
+        fill_behind_few(daemon, disk, directory, MANY)
         assert daemon.stop() == 0
         daemon.wait_for_orphans()
         assert re.search(rf"ERROR: store: \d+ results? lost: {directory}/spool/0: No space left on", daemon.log())
@@ -156,10 +154,7 @@ class TestDatabaseAlone:
 
     def test_rows_wait_in_the_spool(self, tmp_path: Path, disk: SmallDisk, directory: Path) -> None:
         with Daemon(tmp_path, before=disk.enter, store={"directory": str(directory)}) as daemon:
-            submit(daemon, range(FEW))
-            wait_for_rows(disk, directory, range(FEW))
-            disk.fill()
-            submit(daemon, range(FEW, MANY))
+            fill_behind_few(daemon, disk, directory, MANY)
             daemon.wait_for_log("database or disk is full")
             disk.free()
             wait_for_rows(disk, directory, range(MANY))
@@ -168,10 +163,7 @@ class TestDatabaseAlone:
 
     def test_to_the_next_daemon(self, tmp_path: Path, disk: SmallDisk, directory: Path) -> None:
         with Daemon(tmp_path, before=disk.enter, store={"directory": str(directory)}) as daemon:
-            submit(daemon, range(FEW))
-            wait_for_rows(disk, directory, range(FEW))
-            disk.fill()
-            submit(daemon, range(FEW, MANY))
+            fill_behind_few(daemon, disk, directory, MANY)
         assert daemon.wait() == 0
         assert not lost(daemon.log())
         disk.free()
