@@ -7,6 +7,7 @@ import contextlib
 import sys
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable
 from concurrent.futures import CancelledError
 from pathlib import Path
@@ -158,6 +159,24 @@ class TestStalledMessages:
         newcomers.await_them()
         assert newcomers.admitted == list(range(10))
         assert len(looked) < 35  # 55 if each looked every 200 ms
+
+    def test_once_its_time_has_come_a_message_looks_as_often_as_the_first(
+        self, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """However many were ahead of it when it came, it does not wait as long again for one that stalls."""
+        looked: Counter[threading.Thread] = Counter()
+        monkeypatch.setattr(Admission, "_end_long_holds", lambda _: looked.update([threading.current_thread()]))
+        admission = Admission(1, 0.02)
+        (holder,) = claims(admission, 1)
+        newcomers = Newcomers(admission)
+        for _ in range(10):
+            newcomers.come()
+        first, last = newcomers.threads[0], newcomers.threads[-1]
+        wait_until(lambda: looked[last] == 10)
+        assert looked[first] < 50  # 20, or 100 if the last one waited for ten times as long between two looks
+        for claim in (holder, *newcomers.claims):
+            claim.leave()
+        newcomers.await_them()
 
     def test_a_short_hold_is_not_ended(self) -> None:
         now = 0.0

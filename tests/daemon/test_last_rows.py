@@ -119,6 +119,20 @@ class TestLentSocket:
         lent.wait_for_orphans()
         check_all_stored(lent, directory, [0, *AFTER])
 
+    def test_all_that_are_left_die(self, lent: Activated, directory: Path) -> None:
+        """Old workers spool what comes while they live, and not only at their end."""
+        with lent.mta() as mta:
+            greet(mta)
+            submit(mta, [0])
+            left = lent.workers()
+            lent.stop()
+            kill(*recorders(lent))
+            submit(mta, AFTER)
+            last = f"Q{AFTER[-1]}".encode()
+            until(lambda: any(last in path.read_bytes() for path in directory.glob("spool/*/*.rows")))
+            kill(*left)
+        check_all_stored(lent, directory, [0, *AFTER])
+
     def test_the_recorder_hangs_and_dies_with_rows_that_it_did_not_take(self, lent: Activated, directory: Path) -> None:
         with lent.mta() as mta:
             greet(mta)

@@ -77,6 +77,28 @@ class TestReading:
         monkeypatch.setattr(spools, "_rows", meanwhile)
         assert rows_of(reader) == [b"first", b"second", b"third"]
 
+    @pytest.mark.parametrize("step", ["segment", "segment_after"])
+    def test_no_row_is_passed_over_that_comes_between_two_looks_at_the_segments(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: str
+    ) -> None:
+        spool = Spool(tmp_path, PLENTY, ["database"])
+        spool.append(b"first")
+        (reader,) = spool.readers
+        look = getattr(Spool, step)
+
+        def meanwhile(of: Spool, number: int) -> object:
+            seen = look(of, number)
+            if number == 1:
+                monkeypatch.setattr(Spool, step, look)
+                spool.append(b"second")
+                with monkeypatch.context() as patch:
+                    patch.setattr(spools, "SEGMENT_OCTETS", 0)
+                    spool.append(b"third")
+            return seen
+
+        monkeypatch.setattr(Spool, step, meanwhile)
+        assert rows_of(reader) == [b"first", b"second", b"third"]
+
     def test_rows_that_are_appended_together_are_read_one_by_one(self, tmp_path: Path) -> None:
         spool = Spool(tmp_path, PLENTY, ["database"])
         spool.append(*numbered(20))
