@@ -15,7 +15,6 @@ import argparse
 import random
 import sys
 import tempfile
-import threading
 import time
 from collections import Counter
 from contextlib import ExitStack
@@ -24,7 +23,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests"))
 
 from mta import night as nights
-from mta.night import Day, Night, messages, reads_elsewhere, said, send
+from mta.night import Day, Night, messages, reads_elsewhere, said
 from mta.postfix import Postfix
 from mta.sendmail import Sendmail
 from postgresql import Postgresql
@@ -81,14 +80,7 @@ def run(options: argparse.Namespace) -> bool:
         mail = list(messages(day))
         expected = Counter(key for *_, key in mail)
         chance.shuffle(mail)
-        refused: Counter[str] = Counter()
-        senders = [threading.Thread(target=send, args=(mta, mail[at::2], refused)) for at, mta in enumerate(night.mtas)]
-        for sender in senders:
-            sender.start()
-        for sender in senders:
-            sender.join()
-        counted = "SELECT coalesce(sum(count), 0) FROM report_groups"
-        night.wait(lambda: night.sql(counted) == str(len(mail)), "not all of it is counted")
+        refused = night.send(mail)
         print(f"{len(mail)} messages of {day.domains} domains: {refused.total()} were refused", flush=True)
         night.end_the_day()
         night.sql("INSERT INTO report_days VALUES (:yesterday - 1, 0, false)")

@@ -15,6 +15,7 @@ import re
 import signal
 import smtplib
 import sqlite3
+import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -106,7 +107,7 @@ def messages(day: Day) -> Iterator[tuple[str, str, bytes, Key]]:
                 yield domain, source, octets, (domain, source, disposition, dkim, spf)
 
 
-def send(mta: MTA, mail: list[tuple[str, str, bytes, Key]], refused: Counter[str]) -> None:
+def _send(mta: MTA, mail: list[tuple[str, str, bytes, Key]], refused: Counter[str]) -> None:
     """Send messages over one session for each source."""
     for source in (OWN, OTHER):
         with mta.connect(client=source) as session:
@@ -226,6 +227,19 @@ class Night:
             for pid in map(int, re.findall(r"reporter (\d+) started", daemon.log())):
                 if pid in daemon.workers():
                     os.kill(pid, signal.SIGKILL)
+
+    def send(self, mail: list[tuple[str, str, bytes, Key]]) -> Counter[str]:
+        """Send messages through both MTAs at once, until all are counted. Returns how many of each domain were
+        refused."""
+        refused: Counter[str] = Counter()
+        both = [threading.Thread(target=_send, args=(mta, mail[at::2], refused)) for at, mta in enumerate(self.mtas)]
+        for thread in both:
+            thread.start()
+        for thread in both:
+            thread.join()
+        counted = "SELECT coalesce(sum(count), 0) FROM report_groups"
+        self.wait(lambda: self.sql(counted) == str(len(mail)), "not all of it is counted")
+        return refused
 
     def end_the_day(self) -> None:
         """What came today came yesterday."""

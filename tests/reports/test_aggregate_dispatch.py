@@ -6,7 +6,7 @@ from __future__ import annotations
 import gzip
 import os
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from email import message_from_bytes, policy
 from email.message import EmailMessage
 from pathlib import Path
@@ -35,27 +35,8 @@ from assay.store.rows import PublishedRow
 from nameserver import NameServer
 from postgresql import Postgresql
 from receiving import Killing, Receiver
-from report_world import LATER, NEXT_DAY, ROWS, Reporting, failed, seen
+from report_world import LATER, NEXT_DAY, Reporting, failed, seen
 from signing import record, rsa_key
-
-
-@pytest.fixture
-def nameserver() -> Iterator[NameServer]:
-    with NameServer(ROWS) as running:
-        yield running
-
-
-@pytest.fixture(params=["sqlite", "postgresql"])
-def world(
-    request: pytest.FixtureRequest, tmp_path: Path, nameserver: NameServer, receiver: Receiver
-) -> Iterator[Reporting]:
-    database = "sqlite"
-    if request.param == "postgresql":
-        server: Postgresql = request.getfixturevalue("postgresql")
-        database = server.create()
-    made = Reporting(tmp_path, nameserver, receiver, database=database)
-    yield made
-    made.database.close()
 
 
 def parsed(octets: bytes) -> tuple[EmailMessage, Mapping[str, Any]]:

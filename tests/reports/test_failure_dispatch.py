@@ -83,18 +83,12 @@ MESSAGE = (
 BAD, GOOD = "203.0.113.9", "192.0.2.1"
 
 
-def judged(
-    configuration: Configuration,
-    message: bytes = MESSAGE,
-    *,
-    address: str = BAD,
-    mail_from: str = "<joe.doe@example.com>",
-    at: int = NOW,
-) -> MessageRow:
-    """What a worker hands over of a message."""
-    return handed_over(
-        verdict_of(configuration, message, address=address, mail_from=mail_from, at=at), configuration, at
-    )
+def judged(configuration: Configuration, message: bytes = MESSAGE, *, at: int = NOW, **envelope: Any) -> MessageRow:
+    """What a worker hands over of a message.
+
+    :param envelope: see `verdict_of`.
+    """
+    return handed_over(verdict_of(configuration, message, at=at, **envelope), configuration, at)
 
 
 def handed_over(verdict: Verdict, configuration: Configuration, at: int = NOW) -> MessageRow:
@@ -230,15 +224,10 @@ def test_it_is_counted(world: Failing) -> None:
 
 
 class TestOneReport:
-    @pytest.mark.parametrize("server", ["sqlite", "postgresql"])
     def test_it_says_why_a_message_failed(
-        self, server: str, request: pytest.FixtureRequest, tmp_path: Path, nameserver: NameServer, receiver: Receiver
+        self, location: str, tmp_path: Path, nameserver: NameServer, receiver: Receiver
     ) -> None:
-        database = "sqlite"
-        if server == "postgresql":
-            postgresql: Postgresql = request.getfixturevalue("postgresql")
-            database = postgresql.create()
-        world = Failing(tmp_path, nameserver, receiver, database)
+        world = Failing(tmp_path, nameserver, receiver, location)
         broken = sign_rsa(MESSAGE, domain="example.com").replace(b"the body", b"another body")
         world.receive(broken)
         world.turn(DUE - 1)

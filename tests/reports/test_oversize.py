@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from email import message_from_bytes, policy
 from email.message import EmailMessage
 from pathlib import Path
@@ -21,9 +21,8 @@ from assay.protocol.report import Schema, report_mail
 from assay.reports import oversize
 from assay.store import outbox
 from nameserver import NameServer
-from postgresql import Postgresql
 from receiving import Killing, Receiver
-from report_world import LATER, NEXT_DAY, ROWS, Reporting, seen
+from report_world import LATER, NEXT_DAY, Reporting, seen
 from reporting import counted, mailed
 
 CLIENTS = 1500
@@ -31,22 +30,8 @@ MINUTES = [LATER + 20 * turn for turn in range(5)]
 
 
 @pytest.fixture
-def nameserver() -> Iterator[NameServer]:
-    with NameServer(ROWS) as running:
-        yield running
-
-
-@pytest.fixture(params=["sqlite", "postgresql"])
-def world(
-    request: pytest.FixtureRequest, tmp_path: Path, nameserver: NameServer, receiver: Receiver
-) -> Iterator[Reporting]:
-    database = "sqlite"
-    if request.param == "postgresql":
-        server: Postgresql = request.getfixturevalue("postgresql")
-        database = server.create()
-    made = Reporting(tmp_path, nameserver, receiver, {"spread_hours": 0.0}, database=database)
-    yield made
-    made.database.close()
+def section() -> Mapping[str, Any]:
+    return {"spread_hours": 0.0}
 
 
 def fill(world: Reporting, rua: str, clients: int = CLIENTS) -> Counter[str]:

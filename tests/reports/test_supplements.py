@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import threading
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -24,22 +24,8 @@ from store_rows import DAY
 
 
 @pytest.fixture
-def nameserver() -> Iterator[NameServer]:
-    with NameServer(ROWS) as running:
-        yield running
-
-
-@pytest.fixture(params=["sqlite", "postgresql"])
-def world(
-    request: pytest.FixtureRequest, tmp_path: Path, nameserver: NameServer, receiver: Receiver
-) -> Iterator[Reporting]:
-    database = "sqlite"
-    if request.param == "postgresql":
-        server: Postgresql = request.getfixturevalue("postgresql")
-        database = server.create()
-    made = Reporting(tmp_path, nameserver, receiver, {"spread_hours": 0.0}, database=database)
-    yield made
-    made.database.close()
+def section() -> Mapping[str, Any]:
+    return {"spread_hours": 0.0}
 
 
 def reports(world: Reporting) -> list[Mapping[str, Any]]:
