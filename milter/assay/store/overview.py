@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from msgspec import Struct
-from sqlalchemy import ColumnElement, case, desc, func, select
+from sqlalchemy import Column, ColumnElement, case, desc, func, select
 
 from assay.store.database import Database
 from assay.store.schema import counts
@@ -74,14 +74,7 @@ def daily(database: Database, kind: str, days: Sequence[int]) -> tuple[DaySum, .
 
     :raises UnavailableError: the database cannot be used now.
     """
-    query = (
-        select(counts.c.day, counts.c.word, func.sum(counts.c.count))
-        .where(_of(kind, days))
-        .group_by(counts.c.day, counts.c.word)
-        .order_by(counts.c.day, counts.c.word)
-    )
-    with database.reading() as connection:
-        return tuple(DaySum(day, word, int(number)) for day, word, number in connection.execute(query))
+    return _daily(database, kind, days, counts.c.word)
 
 
 def daily_by_subject(database: Database, kind: str, days: Sequence[int]) -> tuple[DaySum, ...]:
@@ -89,14 +82,18 @@ def daily_by_subject(database: Database, kind: str, days: Sequence[int]) -> tupl
 
     :raises UnavailableError: the database cannot be used now.
     """
+    return _daily(database, kind, days, counts.c.subject)
+
+
+def _daily(database: Database, kind: str, days: Sequence[int], by: Column[str]) -> tuple[DaySum, ...]:
     query = (
-        select(counts.c.day, counts.c.subject, func.sum(counts.c.count))
+        select(counts.c.day, by, func.sum(counts.c.count))
         .where(_of(kind, days))
-        .group_by(counts.c.day, counts.c.subject)
-        .order_by(counts.c.day, counts.c.subject)
+        .group_by(counts.c.day, by)
+        .order_by(counts.c.day, by)
     )
     with database.reading() as connection:
-        return tuple(DaySum(day, subject, int(number)) for day, subject, number in connection.execute(query))
+        return tuple(DaySum(day, word, int(number)) for day, word, number in connection.execute(query))
 
 
 def totals(database: Database, kind: str, subjects: Sequence[str], days: Sequence[int]) -> dict[str, int]:
