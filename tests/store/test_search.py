@@ -93,6 +93,7 @@ CRITERIA: dict[str, tuple[Criteria, Wanted]] = {
         Criteria(watched="rule 'bulk'"),
         lambda row: any(by == "rule 'bulk'" for _, by in row.watched),
     ),
+    "a word that is no word here": (Criteria(queue=search.ANY), lambda row: False),
     "nothing": (Criteria(action="discard"), lambda row: False),
 }
 

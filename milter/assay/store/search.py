@@ -237,7 +237,7 @@ def _window(criteria: Criteria, after: Cursor | None, most: int, *columns: Any) 
     if criteria.until:
         conditions.append(messages.c.time < criteria.until)
     for name in ("queue", "message_id", "sender_domain", "author_domain", "client"):
-        if (value := getattr(criteria, name)) and value != ANY:
+        if (value := getattr(criteria, name)) and (name, value) != ("author_domain", ANY):
             conditions.append(messages.c[name] == value)
     if criteria.address:
         # One address may have several roles in a message.
