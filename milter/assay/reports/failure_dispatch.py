@@ -100,8 +100,8 @@ class FailureDispatch:
                 return
             incident = looked_up
         described = describe(incident, planned.messages)
-        size = sum(map(len, self._message(planned, described, self._redactor, self._section.sender, now)))
         if planned.octets == _CLOSED:
+            size = sum(map(len, self._message(planned, described, self._redactor, self._section.sender, now)))
             with self._database.writing() as connection:
                 outbox.change_report(connection, planned.id, now, octets=size)
         due = self.deliveries.due(planned, dmarc.parse(text.encode("ascii", "replace")), now)
