@@ -208,12 +208,34 @@ class TestHandingOver:
             with pytest.raises(RelayError, match="going down"):
                 sent(made)
 
+    def test_a_refusal_holds_though_the_relay_hangs_up_after_it(self) -> None:
+        receiver = HangingUp()
+        with relay(receiver, Tls.NEVER) as made:
+            assert made.send("", "gone@example.com", MESSAGE).outcome is RelayOutcome.REFUSED
+            assert sent(made) is RelayOutcome.TAKEN  # over another connection
+        assert receiver.connections == 2
+
     def test_a_full_stop_at_the_beginning_of_a_line(self) -> None:
         receiver = Receiver()
         with relay(receiver, Tls.NEVER) as made:
             made.send("", "d@example.com", [b".Subject: x\r\n", b"\r\n.\r\n..\r\n"])
         ((_, _, octets),) = receiver.taken
         assert octets == b".Subject: x\r\n\r\n.\r\n..\r\n"
+
+
+class HangingUp(Receiver):
+    """It refuses one address, and closes the connection instead of the reply to the next command."""
+
+    async def handle_RCPT(  # noqa: N802  # aiosmtpd's name
+        self, server: SMTP, session: Session, envelope: Envelope, address: str, options: list[Any]
+    ) -> str:
+        if address == "gone@example.com":
+            return "550 5.1.1 no such user"
+        return await super().handle_RCPT(server, session, envelope, address, options)
+
+    async def handle_RSET(self, server: SMTP, session: Session, envelope: Envelope) -> str:  # noqa: N802  # likewise
+        server.transport.abort()
+        return "250 2.0.0 Ok"
 
 
 class Slow(Receiver):

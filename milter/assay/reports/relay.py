@@ -154,7 +154,7 @@ class Relay:
             self._connection = None
 
     def _connected(self) -> smtplib.SMTP:
-        if self._connection is None:
+        if self._connection is None or self._connection.sock is None:
             try:
                 self._connection = self._connect()
             except (OSError, smtplib.SMTPException) as error:
@@ -193,7 +193,8 @@ def _refusal(connection: smtplib.SMTP, code: int, text: bytes) -> RelayReply:
     """What a reply means that is not the one that was hoped for."""
     if code == 421 or code // 100 not in (4, 5):  # RFC 5321, 3.8: after 421 it closes the connection
         raise smtplib.SMTPResponseException(code, text)
-    connection.docmd("RSET")
+    with contextlib.suppress(OSError, smtplib.SMTPException):  # a relay that hangs up after its answer has answered
+        connection.docmd("RSET")
     if _is_too_large(code, text):
         outcome = RelayOutcome.TOO_LARGE
     else:
