@@ -548,6 +548,19 @@ class TestCommand:
             CommandPublisher(["/bin/sh", "-c", "sleep 20 & echo no zone; exit 1"], 60).publish("a.example", "x")
         assert time.monotonic() - began < 15
 
+    def test_a_program_that_closes_its_output_and_goes_on_takes_no_time(self) -> None:
+        began = time.process_time()
+        assert CommandPublisher(["/bin/sh", "-c", "exec >&- 2>&-; sleep 2"], 60).publish("a.example", "x")
+        assert time.process_time() - began < 0.2
+
+    def test_no_descriptor_stays_open(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr("assay.keyring.publisher._SECONDS", 0.2)
+        before = os.listdir("/proc/self/fd")
+        for command in ("exit 0", "exit 1", "sleep 5"):
+            with contextlib.suppress(PublishError):
+                CommandPublisher(["/bin/sh", "-c", command], 60).publish("a.example", "x")
+        assert os.listdir("/proc/self/fd") == before
+
     def test_a_program_that_prints_without_end_takes_no_memory(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr("assay.keyring.publisher._SECONDS", 1.0)
         tracemalloc.start()

@@ -368,6 +368,32 @@ class TestOptions:
         assert (row.incident.failure if row.incident is not None else None) == failure
 
     @pytest.mark.parametrize(
+        ("fo", "signature", "spf_domain"),
+        [
+            ("fo=0", ("example.com", "sel", "ann@example.com"), "example.com"),
+            ("fo=d", ("example.com", "sel", "ann@example.com"), ""),
+            ("fo=s", None, "example.com"),
+        ],
+    )
+    def test_what_a_report_names(
+        self, nameserver: NameServer, fo: str, signature: tuple[str, str, str] | None, spf_domain: str
+    ) -> None:
+        """What is aligned with the author domain may be above the policy domain."""
+        nameserver.serve({**ZONE, "_dmarc.news.example.com": [["TXT", [f"{RUF}; {fo}"]]]})
+        message = MESSAGE.replace(b"joe.doe@example.com", b"joe.doe@news.example.com")
+        broken = sign_rsa(message, domain="example.com").replace(b"the body", b"another body")
+        incident = judged(asking(nameserver), broken).incident
+        assert incident is not None
+        assert (incident.signature, incident.spf_domain) == (signature, spf_domain)
+
+    @pytest.mark.parametrize("alignment", ["", "; adkim=s; aspf=s"])  # strict, nobody looks for what is above
+    def test_what_belongs_to_another_is_not_named(self, nameserver: NameServer, alignment: str) -> None:
+        publish(nameserver, RUF + alignment)
+        incident = judged(asking(nameserver), BROKEN_OF_ANOTHER, mail_from="<x@other.example>").incident
+        assert incident is not None
+        assert (incident.signature, incident.spf_domain) == (None, "")
+
+    @pytest.mark.parametrize(
         "text",
         [
             "v=DMARC1; p=reject; fo=1:d:s",  # RFC 9989, 4.7: fo= without ruf= is ignored
