@@ -178,7 +178,7 @@ def test_without_a_daemon(tmp_path: Path, configuration: str, code: int, said: s
 def test_another_daemon_on_the_same_socket(daemon: Daemon, tmp_path: Path) -> None:
     (tmp_path / "two").mkdir()
     with Daemon(tmp_path / "two", control={"socket": f"unix:{tmp_path}/control"}) as other:
-        other.wait_for_log(f"endpoint: unix:{tmp_path}/control: another daemon serves on it")
+        other.wait_for_log(f"endpoint: control.socket: unix:{tmp_path}/control: another daemon serves on it")
         assert status(daemon)["configuration"] == str(daemon.configuration)
 
 

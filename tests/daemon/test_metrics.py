@@ -183,7 +183,9 @@ def test_a_port_in_use_does_not_affect_mail(tmp_path: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         listen = f"inet:{taken.getsockname()[1]}@127.0.0.1"
         with Daemon(tmp_path, ROWS, metrics={"listen": listen}) as daemon:
-            daemon.wait_for_log(f"endpoint: {listen}: Address already in use; find the program that has the port with")
+            daemon.wait_for_log(
+                f"endpoint: metrics.listen: {listen}: Address already in use; find the program that has the port"
+            )
             with daemon.mta() as mta:
                 greet(mta)
                 assert send(mta).edits

@@ -169,6 +169,15 @@ def test_a_reader_makes_no_file(path: Path) -> None:
     assert not path.exists()
 
 
+@pytest.mark.parametrize("may_write", [True, False])
+def test_a_directory_that_is_not_there(tmp_path: Path, may_write: bool) -> None:
+    with pytest.raises(UnavailableError, match=r"No such file or directory; create the directory, writable for"):
+        open_database(f"{tmp_path}/none/store.sqlite", may_write=may_write)
+    (tmp_path / "file").touch()
+    with pytest.raises(UnavailableError, match=r"Not a directory; write the path of a directory as store.directory"):
+        open_database(f"{tmp_path}/file/store.sqlite", may_write=may_write)
+
+
 def test_a_reader_cannot_write(path: Path) -> None:
     open_database(str(path)).close()
     with pytest.raises(UnavailableError, match="readonly"):

@@ -21,6 +21,7 @@ from sqlalchemy import func, insert, select, text
 
 from assay.store import database as module
 from assay.store import schema
+from assay.store.condition import condition
 from assay.store.database import Database, open_database
 from assay.store.feeding import UnavailableError
 from assay.store.writer import Writer
@@ -189,6 +190,13 @@ class TestSqlite:
         path.write_text("not a database\n" * 1000)
         with pytest.raises(UnavailableError, match=r"file is not a database; move the file away; a new one is made"):
             open_database(str(path))
+
+    def test_tables_that_somebody_has_changed(self, path: Path) -> None:
+        open_database(str(path)).close()
+        with contextlib.closing(sqlite3.connect(path)) as connection:
+            connection.execute("DROP TABLE messages")
+        with pytest.raises(UnavailableError, match=r"no such table: messages; stop the daemon, and restore the file"):
+            condition(open_database(str(path)))
 
     def test_a_damaged_file(self, path: Path) -> None:
         with contextlib.closing(open_database(str(path))) as database:

@@ -98,7 +98,7 @@ def test_an_address_that_is_taken_is_named_with_the_fix(tmp_path: Path) -> None:
         listen = f"inet:{taken.getsockname()[1]}@127.0.0.1"
         with serving(tmp_path, listen) as daemon:
             log = daemon.wait_for_log("died (exit code 69)")
-    assert f"page: {listen}: Address already in use; find the program that has the port with: ss -ltnp" in log
+    assert f"page: web.listen: {listen}: Address already in use; find the program that has the port with: ss" in log
     assert "Traceback" not in log
 
 

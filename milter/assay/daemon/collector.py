@@ -67,7 +67,7 @@ def run(tether: Tether, configuration: Configuration, log: Log) -> int:
     try:
         listening = listen(endpoint, int(section.socket_mode, 8), _BACKLOG)
     except OSError as error:
-        log.error(f"collector: {section.listen}: {endpoint.explain(error)}")
+        log.error(f"collector: reports.incoming.listen: {section.listen}: {endpoint.explain(error)}")
         return os.EX_UNAVAILABLE
     asyncio.run(_serve(tether, listening, configuration, log))
     if endpoint.path:

@@ -36,15 +36,17 @@ def run(tether: Tether, configuration: Configuration, log: Log) -> int:
     """
     servers = []
     history = History(tether.pages)
-    key = ""
+    key = text = ""
     try:
-        if key := configuration.metrics.listen:
-            servers.append(HttpServer(Endpoint.parse(key), _MODE, public(tether.pages.all, configuration)))
-        if key := configuration.control.socket:
+        if text := configuration.metrics.listen:
+            key = "metrics.listen"
+            servers.append(HttpServer(Endpoint.parse(text), _MODE, public(tether.pages.all, configuration)))
+        if text := configuration.control.socket:
+            key = "control.socket"
             mode = int(configuration.control.socket_mode, 8)
-            servers.append(HttpServer(Endpoint.parse(key), mode, commands(tether.pages, history, log)))
+            servers.append(HttpServer(Endpoint.parse(text), mode, commands(tether.pages, history, log)))
     except OSError as error:
-        log.error(f"endpoint: {key}: {Endpoint.parse(key).explain(error)}")
+        log.error(f"endpoint: {key}: {text}: {Endpoint.parse(text).explain(error)}")
         return os.EX_UNAVAILABLE
     tether.ready()
     tether.wait(history.tick)

@@ -68,19 +68,19 @@ def run(tether: Tether, configuration: Configuration, rewriting: Rewriting, log:
     found = lookups(rewriting)
     crowd = _Crowd(log)
     servers = []
-    text = ""
+    key = text = ""
     try:
-        for text, handler in (
-            (section.socketmap, socketmap(found)),
-            (section.forward_table, table(found["forward"])),
-            (section.reverse_table, table(found["reverse"])),
+        for key, text, handler in (  # noqa: B007  # the message below names it
+            ("srs.socketmap", section.socketmap, socketmap(found)),
+            ("srs.forward_table", section.forward_table, table(found["forward"])),
+            ("srs.reverse_table", section.reverse_table, table(found["reverse"])),
         ):
             if text:
                 endpoint = Endpoint.parse(text)
                 share = MAX_OF_ONE_CLIENT
                 servers.append(BoundedServer(endpoint, _MODE, handler, MAX_CLIENTS, share=share, over=crowd.warn))
     except OSError as error:
-        log.error(f"map server: {text}: {Endpoint.parse(text).explain(error)}")
+        log.error(f"map server: {key}: {text}: {Endpoint.parse(text).explain(error)}")
         return os.EX_UNAVAILABLE
     tether.ready()
     tether.wait()

@@ -156,7 +156,7 @@ async def open_consumer(url: str, password: str, exchange: str, queue: str, most
         found = await channel.declare_queue(queue, durable=True)
         await found.bind(await declared(channel, exchange), "#")
     except _FAULTS as error:
-        raise UnavailableError(_why(error)) from error
+        raise UnavailableError(f"broker: {_why(error)}") from error
     return Consumer(connection, found)
 
 

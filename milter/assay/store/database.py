@@ -179,8 +179,8 @@ def connect(where: str, password: str = "", *, may_write: bool = True) -> Databa
     with translated(where):
         if may_write:
             make_file(path)
-        elif not path.exists():
-            raise UnavailableError(f"{path}: there is no database yet; it is made when the daemon starts")
+        else:
+            _must_exist(path)
     return Database(_sqlite(path, may_write=may_write), where, may_write=may_write)
 
 
@@ -222,6 +222,19 @@ def _sqlite(path: Path, *, may_write: bool) -> Engine:
         connection.exec_driver_sql("BEGIN IMMEDIATE" if writes else "BEGIN")
 
     return engine
+
+
+def _must_exist(path: Path) -> None:
+    """
+    :raises UnavailableError: there is no file yet.
+    :raises OSError: there cannot be one, such as in a directory that does not exist.
+    """
+    try:
+        path.stat()
+    except FileNotFoundError:
+        if not path.parent.is_dir():
+            raise
+        raise UnavailableError(f"{path}: there is no database yet; it is made when the daemon starts") from None
 
 
 def make_file(path: Path) -> None:

@@ -7,6 +7,7 @@ When in doubt, it is later: the rows wait in the spool until the operator has do
 from __future__ import annotations
 
 import contextlib
+import errno
 from collections.abc import Iterator
 
 from sqlalchemy import exc
@@ -21,18 +22,29 @@ _POSTGRESQL_FIXES = {
     "42P01": "run: assay store migrate",
     "53100": "the disk of the server is full",
 }
+_MAY_WRITE = "the daemon's user must be able to write the file and its directory"
 #: What an operator does about a message without one: SQLite's, and those of a connection that PostgreSQL refuses.
 _FIXES_OF_MESSAGES = {
+    "Connection refused": "start the server, or correct store.database",
     "authentication failed": "check the user, pg_hba.conf and store.password_file",
     "no password supplied": "check the user, pg_hba.conf and store.password_file",
     "no pg_hba.conf entry": "allow this host in the pg_hba.conf of the server",
     "does not exist": "create the role and the database as docs/store.md describes, then run: assay store migrate",
     "database or disk is full": "make room on the disk",
-    "attempt to write a readonly database": "the daemon's user must be able to write the file and its directory",
-    "unable to open database file": "the daemon's user must be able to write the file and its directory",
+    "attempt to write a readonly database": _MAY_WRITE,
+    "unable to open database file": _MAY_WRITE,
     "file is not a database": "move the file away; a new one is made",
     "malformed": "stop the daemon, rescue what is left with: sqlite3 FILE .recover, and move the file away",
+    "no such table": "stop the daemon, and restore the file from a backup or move it away",
     "database is locked": "another program writes to it; end that",
+}
+#: What an operator does when the file of SQLite cannot be made or reached.
+_FIXES_OF_FILES = {
+    errno.ENOENT: "create the directory, writable for the daemon's user",
+    errno.ENOTDIR: "write the path of a directory as store.directory",
+    errno.EACCES: _MAY_WRITE,
+    errno.EROFS: _MAY_WRITE,
+    errno.ENOSPC: "make room on the disk",
 }
 
 
@@ -49,7 +61,7 @@ def translated(name: str) -> Iterator[None]:
     except exc.SQLAlchemyError as error:
         raise UnavailableError(f"{name}: {_first_line(error)}") from None
     except OSError as error:
-        raise UnavailableError(f"{name}: {error.strerror or error}") from error
+        raise _unavailable(name, error.strerror or str(error), _FIXES_OF_FILES.get(error.errno or 0, "")) from error
     except (UnicodeError, OverflowError) as error:
         raise UnwritableError(str(error)) from error
 
@@ -67,6 +79,10 @@ def _meaning(error: BaseException | None, name: str) -> Exception:
         fix = _POSTGRESQL_FIXES.get(state, "")
     else:
         fix = next((fix for part, fix in _FIXES_OF_MESSAGES.items() if part in why), "")
+    return _unavailable(name, why, fix)
+
+
+def _unavailable(name: str, why: str, fix: str) -> UnavailableError:
     return UnavailableError(f"{name}: {why}; {fix}" if fix else f"{name}: {why}")
 
 

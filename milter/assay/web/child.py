@@ -48,7 +48,7 @@ def run(tether: Tether, configuration: Configuration, access: Access, keys: tupl
     try:
         server = WebServer(endpoint, _MODE, make_app(site, access, log), log)
     except OSError as error:
-        log.error(f"page: {configuration.web.listen}: {endpoint.explain(error)}")
+        log.error(f"page: web.listen: {configuration.web.listen}: {endpoint.explain(error)}")
         return os.EX_UNAVAILABLE
     tether.ready()
     tether.wait(history.tick)
