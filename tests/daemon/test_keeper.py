@@ -3,6 +3,9 @@
 
 from __future__ import annotations
 
+import threading
+from pathlib import Path
+
 import pytest
 
 from assay.daemon import keeper as keepers
@@ -30,3 +33,22 @@ def test_a_row_that_cannot_be_made_is_lost_and_counted(monkeypatch: pytest.Monke
     channel.close()
     assert lines == ["store: a result cannot be made into a row and is lost: KeyError('a bug')"]
     assert read([page]).of("store_rows") == {("lost",): 3}
+
+
+def test_what_is_left_at_the_end_is_counted_and_no_tick_waits_for_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Rows that had their place in the socket are lost too, if no process is left that could take them."""
+    monkeypatch.setattr(keepers, "_LAST_SECONDS", 0.1)
+    lines: list[str] = []
+    channel, page = RowChannel(), Page.private()
+    stand_in = StandIn(channel, str(tmp_path / "none"), 1_000_000)
+    keeper = Keeper(channel, stand_in, Keeping("mx.example.net"), Log(lambda _, text: lines.append(text)))
+    assert channel.sender().send(b"row")
+    keeper.end()
+    assert lines[-1] == f"store: 1 result lost: {tmp_path}/none/spool: No such file or directory"
+    tick = threading.Thread(target=keeper.tick, args=(Copies(page),), daemon=True)
+    tick.start()
+    tick.join(10)
+    assert not tick.is_alive()
+    channel.close()

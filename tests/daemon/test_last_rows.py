@@ -219,6 +219,7 @@ class TestLentSocket:
                 greet(other)
                 submit(other, [100])
         lent.wait_for_orphans()
+        until(lambda: stored(directory).total() == len(AFTER) + 2)  # it looks again and again for what they left
         lent.stop()
         until(lambda: not recorders(lent))
         check_all_stored(lent, directory, [0, *AFTER, 100])
@@ -252,6 +253,40 @@ class TestDeathOfTheSupervisor:
             submit(mta, AFTER)
         until(lambda: not any(map(runs, left)))
         check_all_stored(own, directory, [0, *AFTER])
+
+
+def test_a_reload_ends_the_old_recorder_though_sessions_are_open(own: Daemon, directory: Path) -> None:
+    """Helpers are not replaced as workers are: until the old one has ended, the new one takes nothing."""
+    with own.mta() as mta:
+        greet(mta)
+        submit(mta, [0])
+        (old,) = recorders(own)
+        own.signal(signal.SIGHUP)
+        until(lambda: not runs(old))
+        submit(mta, [1])
+        until(lambda: stored(directory).total() == 2)
+
+
+def test_a_recorder_that_dies_while_it_waits_for_the_old_one_is_replaced(own: Daemon, directory: Path) -> None:
+    """The rows are in the database when the daemon has ended, and not only in a spool."""
+    with own.mta() as mta:
+        greet(mta)
+        submit(mta, [0])
+        until(lambda: stored(directory))
+        left, (old,) = own.workers(), recorders(own)
+        os.kill(old, signal.SIGSTOP)
+        own.signal(signal.SIGHUP)
+        own.wait_for_log(": reloaded")
+        submit(mta, [1])
+        own.signal(signal.SIGTERM)
+        until(lambda: len(recorders(own)) == 2)
+    until(lambda: not any(map(runs, (own.workers() | left) - set(recorders(own)))))
+    (waiting,) = {*recorders(own)} - {old}
+    kill(waiting)
+    own.wait_for_log(f"recorder {waiting} died")
+    kill(old)
+    own.wait()
+    assert stored(directory) == Counter(["Q0", "Q1"])
 
 
 def test_recorders_that_die_until_the_end_leave_the_rows_to_the_supervisor(own: Daemon, directory: Path) -> None:

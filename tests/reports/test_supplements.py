@@ -84,6 +84,13 @@ def test_a_sender_that_ended_before_it_had_planned(world: Reporting) -> None:
     assert [counted([report]).total() for report in reports(world)] == [1, 1, 1]
 
 
+def test_a_host_whose_clock_is_slow_sees_that_the_day_is_closed(world: Reporting) -> None:
+    with world.database.writing() as connection:
+        report_days.close(connection, DAY, now=NEXT_DAY, dry_run=False)
+        midnight = (DAY + 1) * DAY_SECONDS
+        assert report_days.supplements(connection, {DAY}, midnight - 1800) == {DAY: 1}
+
+
 def test_all_mail_of_the_day_decides_whether_there_is_one(world: Reporting) -> None:
     world.see(seen(1), *(failed(number, "few.example") for number in range(100, 108)))
     world.turn(NEXT_DAY)

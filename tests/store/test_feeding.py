@@ -25,6 +25,7 @@ class Faulty:
 
     def __init__(self, *, of_write: Sequence[Exception] = (), of_tidy: Sequence[Exception] = ()) -> None:
         self.taken: list[MessageRow] = []
+        self.batches: list[int] = []  #: how many rows each had
         self.unwritable: set[bytes] = set()
         self._of_write, self._of_tidy = list(of_write), list(of_tidy)
 
@@ -34,6 +35,7 @@ class Faulty:
         if self.unwritable & {each.id for each in rows}:
             raise UnwritableError("a value")
         self.taken += rows
+        self.batches.append(len(rows))
 
     def tidy(self, now: float) -> None:
         assert abs(now - time.time()) < PATIENCE
@@ -114,6 +116,26 @@ def test_what_has_piled_up_is_not_gathered(spool: Spool, start: Start, monkeypat
     feeder = start(Faulty)
     wait_until(lambda: feeder.taken == 40)
     assert time.monotonic() - begun < 10
+
+
+def test_a_batch_is_bounded_by_octets_too(spool: Spool, start: Start, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Rows of hostile mail are long, and a batch of the usual number of them would be hundreds of megabytes."""
+    octets = [encode(row(number)) for number in range(9)]
+    monkeypatch.setattr(feeding, "BATCH_OCTETS", len(octets[0]) + 1)
+    monkeypatch.setattr(feeding, "GATHER_SECONDS", 0.0)
+    spool.append(*octets)
+    backend = Faulty()
+    feeder = start(lambda: backend)
+    wait_until(lambda: feeder.taken == 9)
+    assert max(backend.batches) == 2
+
+
+def test_what_was_taken_does_not_stay_in_the_spool(spool: Spool, start: Start, tmp_path: Path) -> None:
+    """It is personal data, and nobody knows when the next row comes."""
+    spool.append(encode(row(1)))
+    feeder = start(Faulty)
+    wait_until(lambda: feeder.taken == 1)
+    wait_until(lambda: not list(tmp_path.glob("*.rows")))
 
 
 def test_the_end_does_not_wait_for_a_backend_that_is_away(

@@ -198,9 +198,7 @@ class Supervisor:
         """Start helpers that are missing, wait or not, and whether or not a predecessor still drains: it does not take
         what workers send it from here on."""
         for kind in self._kinds:
-            if kind.lingers and not any(
-                child.kind is kind and not child.draining_until for child in self._children.values()
-            ):
+            if kind.lingers and not any(child.kind is kind for child in self._children.values()):
                 with contextlib.suppress(OSError):  # no process left: nobody can do anything about it
                     self._spawn(kind)
 
