@@ -13,6 +13,7 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from assay.inquiry import MX, Answer, Grounds, Outcome, Question, Record, grounds
+from assay.model.wording import counted
 from assay.protocol import spf
 
 MAX_LISTED = 20  # records shown of one answer; our choice: --json has all
@@ -51,7 +52,7 @@ def lookup(question: Question, answer: Answer, *, count: bool = False) -> str:
             return f"{asked}: no answer, {answer.reason or 'no reason known'}"
     number = len(answer.records)
     if count:
-        return f"{asked}: {number} record{'s' * (number != 1)}"
+        return f"{asked}: {counted(number, 'record')}"
     listed = ", ".join(_record(record) for record in answer.records[:MAX_LISTED])
     return f"{asked}: {listed}" + (f" and {number - MAX_LISTED} more" if number > MAX_LISTED else "")
 

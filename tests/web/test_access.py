@@ -109,10 +109,10 @@ def test_many_clients_together_wait_too(clock: Clock) -> None:
 
 def test_what_is_remembered_of_attempts_is_bounded(clock: Clock) -> None:
     throttle = Throttle(clock)
-    for number in range(3 * access.MAX_CLIENTS):
+    for number in range(3 * access.MAX_FAILING_CLIENTS):
         throttle.failed(str(number))
-    assert len(throttle._by_client) == access.MAX_CLIENTS
-    for number in range(2 * access.MAX_CLIENTS):
+    assert len(throttle._by_client) == access.MAX_FAILING_CLIENTS
+    for number in range(2 * access.MAX_FAILING_CLIENTS):
         throttle.failed(str(number))
         throttle.failed("busy")
     assert len(throttle._by_client["busy"]) == access.MAX_FAILURES, "whoever goes on is not forgotten"

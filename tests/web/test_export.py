@@ -12,7 +12,7 @@ import pytest
 
 from assay.web import plot
 from assay.web.export import as_csv, as_json
-from assay.web.parts import Bars, Code, Column, DataTable, Indented, Link, Moment, Series, Several, Word
+from assay.web.parts import MAX_SERIES, Bars, Code, Column, DataTable, Indented, Link, Moment, Series, Several, Word
 from assay.web.periods import bars
 
 TABLE = DataTable(
@@ -93,3 +93,17 @@ def test_the_words_of_a_plot_have_colours_that_suit_them_and_differ(words: tuple
     document = ElementTree.fromstring(str(plot.bars(drawn)))  # noqa: S314 - ours
     used = {rect.attrib["class"] for rect in document.iter("rect") if "class" in rect.attrib}
     assert used == {f"s{style}" for style in styles.values()}
+
+
+def test_the_rarest_of_too_many_words_are_together_and_lead_nowhere() -> None:
+    """Whoever fills the store may write other words than ours."""
+    figures = {(20_000 + day, f"w{number}"): number for number in range(9) for day in range(2)}
+    drawn = bars("p", "P", [20_000, 20_001], figures, lambda count, _, text: Link(count, f"/{text}"))
+    assert len(drawn.series) == MAX_SERIES
+    assert {series.word: series.total for series in drawn.series} == {
+        "all others": 2 * (0 + 1 + 2 + 3),
+        **{f"w{number}": Link(2 * number, f"/w{number}") for number in range(4, 9)},
+    }
+    assert len({series.style for series in drawn.series}) == MAX_SERIES
+    assert [column.name for column in drawn.table.columns][1:] == [series.word for series in drawn.series]
+    assert drawn.table.rows[0][1 + [series.word for series in drawn.series].index("all others")] == 6

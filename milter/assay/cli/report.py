@@ -195,9 +195,8 @@ def _bounced(options: argparse.Namespace, configuration: Configuration) -> int:
 
     with _database(configuration) as database, database.writing() as connection:
         days = configuration.reports.cool_down_days
-        stopped = note_bounce(
-            connection, options.token.lower(), days, now=int(time.time())
-        )  # some MTAs change the case
+        token = options.token.lower()  # some MTAs change the case
+        stopped = note_bounce(connection, token, days, now=int(time.time()))
     if stopped is None:
         say([f"{options.token}: there is no such report"])
         return os.EX_DATAERR

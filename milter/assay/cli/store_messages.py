@@ -8,7 +8,7 @@ import contextlib
 import os
 import sys
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from assay.cli.options import add_configuration
 from assay.cli.options import address as client_address
@@ -17,9 +17,6 @@ from assay.config import ConfigError, Configuration, check_store, load
 from assay.config.database import open_store
 from assay.config.section import SettingError
 from assay.model.name import Domain, InvalidNameError
-
-if TYPE_CHECKING:  # the libraries are loaded by these commands only
-    pass
 
 #: What ``forget`` cannot reach.
 _STAYS = (

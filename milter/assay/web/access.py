@@ -30,7 +30,7 @@ MAX_USER = 100  # characters of a name from a proxy
 WINDOW_SECONDS = 60.0
 MAX_FAILURES = 5  # of one client in the window
 MAX_ALL_FAILURES = 100  # of all clients in the window
-MAX_CLIENTS = 1000  # whose failures are remembered
+MAX_FAILING_CLIENTS = 1000  # whose failures are remembered
 _PREFIX = 64  # bits of an IPv6 address that are one client's
 
 #: Who connects: an address, or None over a unix socket.
@@ -66,7 +66,7 @@ class Throttle:
         self._all.append(now)
         self._by_client.setdefault(client, deque(maxlen=MAX_FAILURES)).append(now)
         self._by_client.move_to_end(client)
-        if len(self._by_client) > MAX_CLIENTS:
+        if len(self._by_client) > MAX_FAILING_CLIENTS:
             self._by_client.popitem(last=False)
 
 

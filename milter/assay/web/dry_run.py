@@ -3,14 +3,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 from assay.store import overview
 from assay.web.parts import Cell, Column, DataTable, Remark, Tone, WebPage
-from assay.web.periods import bars, largest, last_days, link, today, word
+from assay.web.periods import last_days, link, stacked, today, word
 from assay.web.site import Site, WebQuery
-
-_OTHERS = "all others"
 
 
 def page(site: Site, _: WebQuery) -> WebPage:
@@ -35,13 +31,9 @@ def page(site: Site, _: WebQuery) -> WebPage:
     )
     table = DataTable("watched", "By key and rule", columns, rows, empty="Nothing was in dry run, or nothing matched.")
     by_day = {(each.day, each.word): each.count for each in overview.daily_by_subject(database, "watched", days)}
-    plot = (bars("days", "By day, key and rule", days, largest(by_day, _OTHERS), _cell),) if by_day else ()
+    plot = (stacked("days", "By day, key and rule", days, by_day, "watched"),) if by_day else ()
     whole = site.configuration.milter.dry_run
     parts = (
         (Remark("Everything is in dry run (milter.dry_run): nothing is refused.", tone=Tone.DOUBT),) if whole else ()
     )
     return WebPage("Dry run", (*parts, table, *plot), "What would have been done, had it not been a dry run.")
-
-
-def _cell(count: int, days: Sequence[int], key: str) -> Cell:
-    return count if key == _OTHERS else link(count, days, watched=key)

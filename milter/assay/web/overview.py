@@ -10,7 +10,6 @@ from assay.web.periods import INBOUND, RARE, last_days, link, of_day, stacked, t
 from assay.web.site import Site, WebQuery, address
 
 _TOP = 15
-_BY_DMARC = "Inbound mail with an author domain by DMARC result, last 30 days"
 _RESULTS = ("pass", "fail", "softfail", "neutral", "none", "temperror", "permerror", "policy")
 _DMARC = ("pass", "fail", "none", "temperror", "permerror")
 

@@ -13,11 +13,11 @@ from assay.web.site import Site, address
 
 DAY_MILLISECONDS = 86_400_000
 DAYS = 30
-_MOST = MAX_SERIES  # words of a plot
 #: Most counts are of such mail alone.
 INBOUND = {"direction": "inbound"}
 #: The heading of what is not counted by name (`assay.store.folding`).
 RARE = "rare ones, together"
+_OTHERS = "all others"  # of a plot
 
 #: Words of results, actions and dispositions that a postmaster looks for.
 _TONES = {
@@ -100,26 +100,46 @@ def bars(
 ) -> Bars:
     """The same with other links.
 
-    :param figures: of at most six words.
+    :param figures: by day and word. Of more than `MAX_SERIES` words, the rarest are one series, without links.
     :param cell: by figure, days and word.
     """
+    figures = _largest(figures)
     words = sorted({text for _, text in figures}, key=_rank)
     of_words = {text: tuple(figures.get((day, text), 0) for day in days) for text in words}
     styles = _styles(words)
     series = tuple(
-        Series(text or "none", each, cell(sum(each), days, text), styles[text]) for text, each in of_words.items()
+        Series(text or "none", each, _cell(cell, sum(each), days, text), styles[text])
+        for text, each in of_words.items()
     )
     rows: list[tuple[Cell, ...]] = []
     for day in reversed(days):
-        cells = [cell(figures.get((day, text), 0), (day,), text) for text in words]
+        cells = [_cell(cell, figures.get((day, text), 0), (day,), text) for text in words]
         rows.append((str(of_day(day)), *cells))
     columns = (Column("day", "day (UTC)"), *(Column(text or "none", text or "none", numeric=True) for text in words))
     table = DataTable(name, caption, columns, rows)
     return Bars(name, caption, tuple(f"{of_day(day):%d %b}" for day in days), series, table)
 
 
+def _cell(cell: Callable[[int, Sequence[int], str], Cell], count: int, days: Sequence[int], text: str) -> Cell:
+    return count if text == _OTHERS else cell(count, days, text)
+
+
+def _largest(figures: Mapping[tuple[int, str], int]) -> Mapping[tuple[int, str], int]:
+    """Figures by day and word, of at most `MAX_SERIES` words, of which the last may be all others together."""
+    sums: Counter[str] = Counter()
+    for (_, text), count in figures.items():
+        sums[text] += count
+    if len(sums) <= MAX_SERIES:
+        return figures
+    few = {text for text, _ in sums.most_common(MAX_SERIES - 1)}
+    found: Counter[tuple[int, str]] = Counter()
+    for (day, text), count in figures.items():
+        found[day, text if text in few else _OTHERS] += count
+    return found
+
+
 def _styles(words: Sequence[str]) -> dict[str, int]:
-    """A style for each of at most six words: a colour of its tone, if that is free."""
+    """A style for each of at most `MAX_SERIES` words: a colour of its tone, if that is free."""
     free = list(range(MAX_SERIES))
     styles: dict[str, int] = {}
     for any_colour in (False, True):
@@ -134,15 +154,3 @@ def _styles(words: Sequence[str]) -> dict[str, int]:
 
 def _rank(text: str) -> tuple[int, str]:
     return (_ORDER.index(text) if text in _ORDER else len(_ORDER), text)
-
-
-def largest(figures: Mapping[tuple[int, str], int], others: str) -> dict[tuple[int, str], int]:
-    """Figures by day and word, of at most six words: the five largest, and all others together."""
-    sums: Counter[str] = Counter()
-    for (_, text), count in figures.items():
-        sums[text] += count
-    few = {text for text, _ in sums.most_common(_MOST if len(sums) <= _MOST else _MOST - 1)}
-    found: Counter[tuple[int, str]] = Counter()
-    for (day, text), count in figures.items():
-        found[day, text if text in few else others] += count
-    return dict(found)

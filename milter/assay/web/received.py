@@ -150,7 +150,7 @@ def _reports(site: Site, query: WebQuery, days: Sequence[int]) -> DataTable:
     kind, domain, client, author, text, from_text = map(query.text, names)
     day, first = periods.day_of(text), periods.day_of(from_text)
     wrong = next((each for each, number in ((text, day), (from_text, first)) if each and number is None), "")
-    span = (max(first or days[0], days[-1] - MAX_DAYS), days[-1] + 1) if day is None else (day, day)
+    span = (max(days[0] if first is None else first, days[-1] - MAX_DAYS), days[-1] + 1) if day is None else (day, day)
     found: list[ReportSummary] = []
     if not wrong:
         domains = (periods.domain_of(domain),) if domain else site.domains if author else ()
