@@ -23,10 +23,11 @@ from assay.web import server
 from assay.web.access import Access, Proxies
 from assay.web.app import make_app
 from assay.web.render import STATIC
-from assay.web.server import _IDLE_SECONDS, MAX_CLIENTS, MAX_HEADER, WebServer
+from assay.web.server import _IDLE_SECONDS, MAX_HEADER, WebServer
 from assay.web.site import open_site
 from running import PATIENCE
 
+CLIENTS = 8
 STYLE = b"GET /static/style.css HTTP/1.1\r\nHost: page.example\r\n\r\n"
 Connect = Callable[[bytes], socket.socket]
 WHOLE = b"GET /login HTTP/1.1\r\nHost: page.example\r\n\r\n"
@@ -42,6 +43,7 @@ def logged() -> list[tuple[Level, str]]:
 def connect(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, logged: list[tuple[Level, str]]) -> Iterator[Connect]:
     """Connects, and sends some octets."""
     monkeypatch.setattr(server, "MAX_REQUEST_SECONDS", 0.3)
+    monkeypatch.setattr(server, "MAX_CLIENTS", CLIENTS)
     figures = Pages(1)
     log = Log(lambda level, text: logged.append((level, text)))
     configuration = Configuration(store=StoreSection(directory=str(tmp_path)))
@@ -138,13 +140,37 @@ def test_a_response_that_is_read_in_time_is_whole(connect: Connect, monkeypatch:
     assert client.recv(15) == b"HTTP/1.1 200 OK"
 
 
-def test_silent_clients_keep_nobody_out_for_long(connect: Connect) -> None:
-    silent = [connect(b"") for _ in range(MAX_CLIENTS)]
-    assert b"HTTP/1.1 503" in everything(connect(WHOLE))
-    for client in silent:
-        assert not everything(client)
-    client = connect(WHOLE)
-    assert client.recv(15) == b"HTTP/1.1 200 OK"
+@pytest.mark.parametrize("sent", [b"", WHOLE[:-2], FORM, WHOLE], ids=["nothing", "head", "form", "whole"])
+def test_idle_clients_keep_nobody_out(connect: Connect, monkeypatch: pytest.MonkeyPatch, sent: bytes) -> None:
+    """Those that have been idle longest make room."""
+    monkeypatch.setattr(server, "MAX_REQUEST_SECONDS", PATIENCE)
+    idle = [connect(sent) for _ in range(CLIENTS - 1)]
+    if sent is WHOLE:
+        for client in idle:
+            assert client.recv(15) == b"HTTP/1.1 200 OK"
+    last = []
+    for _ in range(3):
+        last.append(connect(WHOLE))
+        assert last[-1].recv(15) == b"HTTP/1.1 200 OK"
+    assert list(map(has_ended, idle + last)) == 3 * [True] + (CLIENTS - 1) * [False]
+
+
+def has_ended(client: socket.socket) -> bool:
+    """Whether the server has ended the connection."""
+    ended = select.poll()
+    ended.register(client, 0)
+    return bool(ended.poll(0))
+
+
+def test_a_response_that_is_under_way_makes_no_room(connect: Connect, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("MAX_REQUEST_SECONDS", "MAX_UNREAD_SECONDS"):
+        monkeypatch.setattr(server, name, PATIENCE)
+    busy = connect(STYLE * 400)
+    assert busy.recv(15) == b"HTTP/1.1 200 OK"
+    idle = [connect(b"") for _ in range(CLIENTS - 2)]
+    last = connect(WHOLE)
+    assert last.recv(15) == b"HTTP/1.1 200 OK"
+    assert list(map(has_ended, [busy, *idle, last])) == [False, True, *(CLIENTS - 2) * [False]]
 
 
 def test_a_client_that_goes_within_its_form_is_no_error(connect: Connect, logged: list[tuple[Level, str]]) -> None:

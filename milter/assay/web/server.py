@@ -19,7 +19,7 @@ from assay.daemon.bounded import listen
 from assay.log import Log
 from assay.web.headers import SafeHeaders
 
-MAX_CLIENTS = 64  # connections at a time, our choice: a browser opens six. More get 503.
+MAX_CLIENTS = 64  # connections at a time, our choice: a browser opens six. More get 503, if none of them is idle.
 MAX_HEADER = 16 * 1024  # octets of a request's head
 MAX_REQUEST_SECONDS = 10  # until a whole request has arrived, our choice. Then the connection ends.
 MAX_UNREAD_SECONDS = 30  # that a client leaves some of a response unread, our choice. Then the connection ends.
@@ -84,9 +84,11 @@ class _BoundedProtocol(H11Protocol):
     """Ends connections whose requests do not arrive in time, or whose responses are not read in time.
 
     The library waits for both without end. It also closes an idle connection only after all that it has written was
-    read, so a client that reads nothing would stay.
+    read, so a client that reads nothing would stay. At `MAX_CLIENTS` the connection that has been idle longest makes
+    room for a new one, so that idle clients keep nobody out.
     """
 
+    _heard = 0.0  # when the client last sent something
     _late: asyncio.TimerHandle | None = None
     _look: asyncio.TimerHandle | None = None
     _unread_since: float | None = None
@@ -94,11 +96,14 @@ class _BoundedProtocol(H11Protocol):
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # the subclass
         """Wait for the first request."""
         super().connection_made(transport)
+        self._heard = self.loop.time()
         self._watch()
+        self._make_room()
 
     def data_received(self, data: bytes) -> None:
         """Go on waiting, unless the request is whole."""
         super().data_received(data)
+        self._heard = self.loop.time()
         self._watch()
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -108,8 +113,22 @@ class _BoundedProtocol(H11Protocol):
         if self._look is not None:
             self._look.cancel()
 
+    def _make_room(self) -> None:
+        """At the bound, end the connection that has been idle longest."""
+        if len(self.connections) < MAX_CLIENTS:
+            return
+        others = [each for each in self.connections if isinstance(each, _BoundedProtocol) and each is not self]
+        stay = [each for each in others if not each.transport.is_closing()]
+        idle = [each for each in stay if each._owes_request() and not each.transport.get_write_buffer_size()]
+        if idle and len(stay) + 1 >= MAX_CLIENTS:
+            min(idle, key=lambda each: each._heard).transport.abort()
+
+    def _owes_request(self) -> bool:
+        """Whether there is no whole request to answer."""
+        return self.conn.their_state in (h11.IDLE, h11.SEND_BODY)
+
     def _watch(self) -> None:
-        if self.conn.their_state not in (h11.IDLE, h11.SEND_BODY):
+        if not self._owes_request():
             self._stop()
             if self._look is None:
                 self._look_at_response()
