@@ -53,9 +53,7 @@ class AggregateDispatch:
             ReportKind.AGGREGATE,
             report.Tag.RUA,
             GIVE_UP_SECONDS,
-            limit=lambda connection, host, organization, _, now: self._quota.take(
-                connection, host, organization, 1, now
-            ),
+            limit=lambda connection, host, organization, now: self._quota.take(connection, host, organization, 1, now),
             discard=self._discard,
         )
         self.deliveries = Deliveries(database, correspondence, way, tell)

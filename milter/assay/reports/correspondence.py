@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 
 from msgspec import Struct
@@ -45,16 +45,15 @@ class Way(Struct, frozen=True):
 
     :ivar tag: names its destinations in a record.
     :ivar give_up_seconds: after a report was planned.
-    :ivar limit: why a limit forbids another report to an organizational domain, in one clause; empty if none does. It
-        gets the host, the organizational domain, those of the other addresses that the same report goes to, and the
-        time.
+    :ivar limit: why a limit forbids another report to an organizational domain, in one clause; empty if none does, and
+        then the report is counted. It gets the host, the organizational domain and the time.
     :ivar discard: removes what a report is made of, when it has come to its end.
     """
 
     kind: ReportKind
     tag: report.Tag
     give_up_seconds: int
-    limit: Callable[[Connection, str, str, Sequence[str], int], str]
+    limit: Callable[[Connection, str, str, int], str]
     discard: Callable[[OutgoingReport], None]
 
     def gives_up_at(self, planned: OutgoingReport) -> int:

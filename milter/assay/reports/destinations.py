@@ -9,7 +9,7 @@ sent.
 from __future__ import annotations
 
 import secrets
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 
 from msgspec.structs import replace
 
@@ -62,7 +62,7 @@ class DestinationCheck:
         # One more than are used, which says that there are too many.
         for each in found.uris[: report.MAX_DESTINATIONS + 1]:
             tries = due[each.uri[:MAX_TEXT]].tries + 1 if each.uri[:MAX_TEXT] in due else 1
-            for delivery in self._of_uri(planned, each, organizations, added, tries, now):
+            for delivery in self._of_uri(planned, each, organizations, tries, now):
                 if all(delivery.address != other.address for other in (*kept, *added)):
                     added.append(delivery)
         with self._database.writing() as connection:
@@ -90,14 +90,10 @@ class DestinationCheck:
         planned: OutgoingReport,
         uri: report.ReportUri,
         organizations: dict[Domain, Domain | None],
-        ahead: Sequence[ReportDelivery],
         tries: int,
         now: int,
     ) -> Iterator[ReportDelivery]:
-        """The deliveries in place of a URI.
-
-        :param ahead: those of the same report that are new too.
-        """
+        """The deliveries in place of a URI."""
         reason, unknown = uri.reason, uri.usability is report.Usability.UNKNOWN
         for recipient in uri.recipients:
             if organizations[recipient.mailbox.domain] is None:  # whose share of the reports it counts to
@@ -115,7 +111,7 @@ class DestinationCheck:
         for recipient in uri.recipients:
             mailbox = recipient.mailbox
             organization = (organizations[mailbox.domain] or mailbox.domain).name
-            withheld = self._why_not(planned, recipient, organization, ahead, now)
+            withheld = self._why_not(planned, recipient, organization, now)
             if withheld is not None:
                 self._figures.withheld[withheld[0]] += 1
             state = ReportState.NOT_SENT if withheld else ReportState.WAITING
@@ -128,7 +124,6 @@ class DestinationCheck:
         planned: OutgoingReport,
         recipient: report.Recipient,
         organization: str,
-        ahead: Sequence[ReportDelivery],
         now: int,
     ) -> tuple[Withheld, str] | None:
         """Why nothing is sent to an address, as figures have it and in one clause; None if something may be."""
@@ -140,8 +135,7 @@ class DestinationCheck:
             days = range(today - FAILING_DAYS, today + 1)
             if any(outbox.only_failed(connection, domain, days) for domain in {host, organization}):
                 return Withheld.FAILING, f"all mail from {host} failed DMARC itself"
-            waiting = [each.organization for each in ahead if each.state is ReportState.WAITING and each.organization]
-            limited = self._way.limit(connection, host, organization, waiting, now)
+            limited = self._way.limit(connection, host, organization, now)
             return (Withheld.LIMIT, limited) if limited else None
 
     def why_suppressed(self, planned: OutgoingReport, mailbox: Mailbox, now: int) -> str:

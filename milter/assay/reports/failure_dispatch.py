@@ -7,7 +7,7 @@ The message with a report is made again for each try, of the same values, and no
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 
 from msgspec.structs import replace
 
@@ -168,13 +168,12 @@ class FailureDispatch:
         mail = report.failure_mail(described, letterhead, (recipient,), redactor)
         return signed(mail, self._to.signing, section.sender, now)
 
-    def _limit(self, connection: Connection, host: str, organization: str, _ahead: Sequence[str], now: int) -> str:
+    def _limit(self, connection: Connection, host: str, organization: str, now: int) -> str:
         """Why a limit forbids another report to an organizational domain (see `Way`); RFC 9991, 2 requires a limit.
 
-        Otherwise it counts as taken, so those ahead in the same report are among them.
+        Otherwise it counts as taken.
         """
         failure = self._section.failure
-
         day, hour = (self._taken_in(connection, seconds, now) for seconds in (DAY_SECONDS, _HOUR_SECONDS))
         if day.total() >= failure.max_a_day:
             return "reports.failure.max_a_day is reached"

@@ -23,7 +23,7 @@ from assay.store.failures import translated
 from assay.store.feeding import UnavailableError
 from assay.store.revisions import NEWEST, OLDER
 
-BUSY_SECONDS = 5.0  # to wait for another writer, our choice: a batch takes some 30 ms
+BUSY_SECONDS = 5.0  # to wait for another writer, our choice: a batch takes some 60 ms
 CONNECT_SECONDS = 10
 _CACHE_KIB = 16 * 1024  # of SQLite's pages, for inserts into the indexes; our choice
 #: Pages in the write-ahead log before they are moved to the file, our choice: 16 MiB. What several batches change is
