@@ -172,7 +172,7 @@ def test_a_bounce_stops_the_destination_and_no_other_mail_does(
     daemon.deliver(shapes.notification(), "bounces+unknown@example.org")
     about = "mail to a bounce address: 3f0c6a2b91d4e857: "
     assert f"{about}it does not say that the delivery failed" in daemon.log()
-    assert daemon.log().count(f"{about}it has a sender, so it is a reply and no bounce") == 2
+    assert daemon.log().count(f"{about}it has a sender, so it is a reply, not a bounce") == 2
     assert "mail to a bounce address: unknown: there is no such report" in daemon.log()
     with daemon.database() as database:
         with database.reading() as connection:

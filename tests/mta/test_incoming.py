@@ -188,7 +188,7 @@ def test_a_bounce_stops_its_destination(site: Site) -> None:
         report_deliveries.replace_deliveries(connection, "r1", (), [delivery])
     address = f"dmarc-bounces+{TOKEN}@example.org"
     site.mta.submit(b"Subject: Re: report\r\n\r\nThank you!\r\n", sender="ann@reporter.example", recipients=[address])
-    site.wait_for_log(f"mail to a bounce address: {TOKEN}: it has a sender, so it is a reply and no bounce")
+    site.wait_for_log(f"mail to a bounce address: {TOKEN}: it has a sender, so it is a reply, not a bounce")
     site.mta.submit(shapes.notification(), sender="", recipients=[address])
     site.wait_for_log("report came back: d@example.com gets no more for 30 days")
     with site.database() as database, database.reading() as connection:

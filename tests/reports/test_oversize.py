@@ -64,7 +64,7 @@ class TestParts:
         ]
         assert sum(each.messages for each in parts) == whole(world).messages == sent.total()
         assert whole(world).state == "divided"
-        assert f"its record wants at most 8192: it is sent in {len(parts)} parts" in whole(world).why
+        assert f"its record allows at most 8192: it is sent in {len(parts)} parts" in whole(world).why
         read_parts = [mailed(octets) for _, _, octets in world.receiver.taken]
         assert counted([report for _, report in read_parts]) == sent
         assert all(len(octets) <= 8192 for _, _, octets in world.receiver.taken)

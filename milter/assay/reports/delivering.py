@@ -163,7 +163,7 @@ class Deliveries:
         """
         limits = [(MAX_OCTETS, f"at most {MAX_OCTETS} are sent")]
         if delivery.max_octets is not None:
-            limits.append((delivery.max_octets, f"its record wants at most {delivery.max_octets}"))
+            limits.append((delivery.max_octets, f"its record allows at most {delivery.max_octets}"))
         if (taken := relay.max_size) is not None:
             limits.append((taken, f"the relay takes at most {taken}"))
         most, why = min(limits)

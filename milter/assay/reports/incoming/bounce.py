@@ -51,7 +51,7 @@ def why_no_bounce(sender: ReversePath, mail: bytes) -> str:
     :param mail: the whole of it. Only the first `MAX_NOTIFICATION_OCTETS` are read.
     """
     if not sender.is_null:  # RFC 3464, 2
-        return "it has a sender, so it is a reply and no bounce"
+        return "it has a sender, so it is a reply, not a bounce"
     status = _delivery_status(mail[:MAX_NOTIFICATION_OCTETS])
     if status is None:
         return "it is not a delivery status notification"
