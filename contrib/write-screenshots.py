@@ -162,8 +162,7 @@ def main() -> None:
                     send(mta, message(author))
             browser.open(f"http://127.0.0.1:{port}/login")
             browser.type("#token", TOKEN)
-            browser.click("form.login button")
-            browser.arrive(f"http://127.0.0.1:{port}/overview")
+            browser.follow("form.login button", f"http://127.0.0.1:{port}/overview")
             take(browser, f"http://127.0.0.1:{port}", target)
 
 

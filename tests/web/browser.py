@@ -98,10 +98,12 @@ class Chromium:
         """Of the page."""
         return str(self._command("GET", "/url"))
 
-    def arrive(self, url: str) -> None:
-        """Wait until a page is there, after a click that leads to it."""
+    def follow(self, selector: str, url: str) -> None:
+        """Click on an element and wait for the page that it leads to, which may have the URL of this page."""
+        self.run("window.left = true")
+        self.click(selector)
         deadline = time.monotonic() + START
-        while self.url != url or self.run("return document.readyState") != "complete":
+        while self.url != url or not self.run("return !window.left && document.readyState == 'complete'"):
             assert time.monotonic() < deadline, f"{self.url} instead of {url}"
             time.sleep(0.02)
 

@@ -65,8 +65,7 @@ def chromium(base: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ch
         browser.open(f"{base}/messages?dmarc=fail")
         assert browser.url == f"{base}/login?next=%2Fmessages%3Fdmarc%3Dfail"
         browser.type("#token", TOKEN)
-        browser.click("form.login button")
-        browser.arrive(f"{base}/messages?dmarc=fail")
+        browser.follow("form.login button", f"{base}/messages?dmarc=fail")
         browser.requests()
         browser.complaints()
         yield browser
@@ -163,12 +162,10 @@ def test_a_button_suppresses_a_destination_and_another_lifts_it(chromium: Chromi
     chromium.look()
     chromium.open(f"{base}/reports?state=refused")
     chromium.type("#change-subject", "nobody@reports.example")
-    chromium.click("form.ask[method=post] button")
-    chromium.arrive(f"{base}/reports?state=refused")
+    chromium.follow("form.ask[method=post] button", f"{base}/reports?state=refused")
     row = "return [...document.querySelectorAll('tbody tr')].filter(r => r.innerText.includes('nobody@')).length"
     assert chromium.run(row) == 1
-    chromium.click("input[value='nobody@reports.example'] ~ button")
-    chromium.arrive(f"{base}/reports?state=refused")
+    chromium.follow("input[value='nobody@reports.example'] ~ button", f"{base}/reports?state=refused")
     assert chromium.run(row) == 0
     check(chromium, base)
 
@@ -185,7 +182,6 @@ def test_the_keyboard_reaches_the_content_first(chromium: Chromium, base: str) -
 
 def test_the_logout_ends_the_session(chromium: Chromium, base: str) -> None:
     chromium.open(f"{base}/overview")
-    chromium.click("header form button")
-    chromium.arrive(f"{base}/login")
+    chromium.follow("header form button", f"{base}/login")
     chromium.open(f"{base}/overview")
     assert chromium.url.startswith(f"{base}/login")
