@@ -209,13 +209,13 @@ class TestNotSent:
         world.turn(LATER)
         assert "listed in reports.suppress" in world.reports()["example.com"].why
 
-    def test_its_record_wants_none_so_large(self, world: Reporting) -> None:
+    def test_its_record_allows_none_so_large(self, world: Reporting) -> None:
         world.see(seen(1, rua="mailto:d@example.com!100"))
         world.turn(NEXT_DAY)
         world.turn(LATER)
         (found,) = [each for each in world.all_reports() if each.form == "whole"]
         assert found.state == "not sent"
-        assert "wants at most 100; it would have more than 20 parts" in found.why
+        assert "allows at most 100; it would have more than 20 parts" in found.why
 
     def test_the_destination_sends_nothing_but_forgeries(self, world: Reporting) -> None:
         world.see(seen(1, rua="mailto:d@reader.example"), *(failed(number, "reader.example") for number in range(2, 9)))
