@@ -56,7 +56,7 @@ def test_the_examples_print_what_the_page_shows(placed: Path, capsys: pytest.Cap
         if arguments[1] == "reverse":  # of an address that has been made with this secret
             main(["srs", "forward", *arguments[2:4], "ann@a.example"])
             arguments[-1] = capsys.readouterr().out.strip()
-        assert main(arguments) == ("so it is not rewritten" in shown)  # 1, as the help promises
+        assert main(arguments) == ("so it is not rewritten" in shown)  # 1, as the page says
         printed = capsys.readouterr()
         expected = shown.replace("\n    ", "\n").removeprefix("    ")
         assert CHANGING.sub("", printed.out + printed.err) == CHANGING.sub("", expected)

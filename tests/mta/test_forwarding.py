@@ -11,7 +11,7 @@ import shutil
 import subprocess
 import time
 from collections.abc import Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -117,7 +117,10 @@ def of_snippet(place: str) -> dict[str, str]:
     """The settings of contrib/postfix/main.cf.srs for the map server at `place`."""
     lines = (PROJECT / "contrib/postfix/main.cf.srs").read_text().splitlines()
     settings = dict(line.split(" = ", 1) for line in lines if line and not line.startswith("#"))
-    return {name: value.replace("127.0.0.1:8892", place) for name, value in settings.items()}
+    return {
+        name: value.replace("127.0.0.1:8892", place).replace("srs.example.org", "srs.example")
+        for name, value in settings.items()
+    }
 
 
 @pytest.mark.parametrize("by", ["socketmap", "proxymap", "tcp_table"])
@@ -127,15 +130,8 @@ def test_postfix_asks_the_map_server(tmp_path: Path, by: str) -> None:
         Postfix.check()
     except UnavailableError as missing:
         pytest.skip(str(missing))
-    (tmp_path / "secrets").touch(0o600)
-    (tmp_path / "secrets").write_bytes(SECRET)
     ports = {name: free_port() for name in ("socketmap", "forward_table", "reverse_table")}
-    section = {
-        "domain": "srs.example",
-        "secrets_file": str(tmp_path / "secrets"),
-        "own_domains": ("ours.example",),
-        **{name: f"inet:{port}@{HOST}" for name, port in ports.items()},
-    }
+    section = srs_section(tmp_path, **{name: f"inet:{port}@{HOST}" for name, port in ports.items()})
     extra = of_snippet(f"{HOST}:{ports['socketmap']}")
     if by == "proxymap":
         extra = {name: value.replace("socketmap:", "proxy:socketmap:") for name, value in extra.items()}
@@ -166,6 +162,71 @@ def test_postfix_asks_the_map_server(tmp_path: Path, by: str) -> None:
         assert re.fullmatch("SRS0=[^=]{4}=[A-Z2-7]{2}=author.example=eve@srs.example", sender)
 
 
+def srs_section(folder: Path, **more: str) -> dict[str, Any]:
+    """``[srs]`` for the domain of the tests."""
+    (folder / "secrets").touch(0o600)
+    (folder / "secrets").write_bytes(SECRET)
+    return {
+        "domain": "srs.example",
+        "secrets_file": str(folder / "secrets"),
+        "own_domains": ("ours.example",),
+        **more,
+    }
+
+
+def of_page(folder: Path) -> dict[str, str]:
+    """The settings of Postfix in step 4 of docs/forwarding.md, for the domain of the tests."""
+    page = (PROJECT / "docs/forwarding.md").read_text().replace("srs.example.org", "srs.example")
+    page = page.replace(r"srs\.example\.org", r"srs\.example")
+    main, access = re.findall(r"^   ```text\n   # /etc/postfix/\S+\n(.*?)^   ```$", page, re.MULTILINE | re.DOTALL)
+    (folder / "access").write_text(re.sub("^ +", "", access, flags=re.MULTILINE))
+    settings = dict(line.strip().split(" = ", 1) for line in main.splitlines())
+    return {name: value.replace("/etc/postfix/srs", f"{folder}/access") for name, value in settings.items()}
+
+
+@contextmanager
+def accepting(kind: Any, by: str, folder: Path) -> Iterator[Any]:
+    """An MTA that accepts mail to the SRS domain and its own, and to nothing else."""
+    try:
+        kind.check()
+    except UnavailableError as missing:
+        pytest.skip(str(missing))
+    folder.chmod(0o755)
+    milter, port = free_port(), free_port()
+    section = srs_section(folder, socketmap=f"inet:{port}@{HOST}")
+    extra: Any
+    if kind is Postfix:
+        own = {"virtual_mailbox_domains": "ours.example author.example", "mynetworks": "127.0.0.9/32"}
+        extra = own | (of_page(folder) if by == "milter" else of_snippet(f"{HOST}:{port}"))
+    else:
+        settings = (PROJECT / "contrib/sendmail/srs-milter.mc").read_text().replace("srs.example.org", "srs.example")
+        extra = f"undefine(`_PROMISCUOUS_RELAY_')dnl\n{settings}"
+    with (
+        Daemon(folder, ROWS, socket=f"inet:{milter}@{HOST}", srs=section),
+        kind(f"inet:{HOST}:{milter}" if by == "milter" else None, extra=extra) as mta,
+    ):
+        yield mta
+
+
+@pytest.mark.parametrize(("kind", "by"), [(Postfix, "milter"), (Postfix, "map server"), (Sendmail, "milter")])
+def test_of_the_srs_domain_only_valid_addresses_are_accepted(kind: Any, by: str, tmp_path: Path) -> None:
+    """With the documented settings nothing is accepted that the MTA could only bounce."""
+    valid = srs.forward("ann@author.example", SCHEME, time.time())
+    quoted = '"{}"@srs.example'.format(srs.forward("ann smith@author.example", SCHEME, time.time()).rpartition("@")[0])
+    with accepting(kind, by, tmp_path) as mta:
+        with mta.connect(client="127.0.0.2") as session:
+            session.mail("")
+            for address in ("SRS0=aaaa=2W=author.example=ann@srs.example", "joe@srs.example", "Joe@SRS.example"):
+                code, text = session.rcpt(address)
+                assert code == 550
+                assert text.startswith(b"5.1.1 ")
+            for address in (valid.replace("SRS0=", "srs0+"), quoted):
+                assert session.rcpt(address)[0] == 250
+            session.data(MESSAGE)
+        for address in ("ann@author.example", '"ann smith"@author.example'):
+            delivered(mta, address)
+
+
 def sendmail_settings(place: str) -> str:
     """The lines of contrib/sendmail/srs.mc for the map server at `place`."""
     text = (PROJECT / "contrib/sendmail/srs.mc").read_text()
@@ -180,15 +241,8 @@ def asking(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
     except UnavailableError as missing:
         pytest.skip(str(missing))
     folder = tmp_path_factory.mktemp("asking")
-    (folder / "secrets").touch(0o600)
-    (folder / "secrets").write_bytes(SECRET)
     (folder / "aliases").write_text("bob bob@last.example\n")
-    section = {
-        "domain": "srs.example",
-        "secrets_file": str(folder / "secrets"),
-        "own_domains": ("ours.example",),
-        "socketmap": f"unix:{folder}/daemon/srs.sock",
-    }
+    section = srs_section(folder, socketmap=f"unix:{folder}/daemon/srs.sock")
     (folder / "daemon").mkdir(mode=0o755)
     shutil.chown(folder / "daemon", "nobody")  # the unit makes it for the user of the daemon
     with Daemon(folder, ROWS, srs=section), Sendmail() as last:
