@@ -202,7 +202,9 @@ class TestProbe:
 
     def test_other_envelope_options(self, daemon: Daemon) -> None:
         rcpt = ("--rcpt", "<a@example.net>", "--rcpt", "b@example.net")
-        ended = assay("probe", daemon.socket, "-", *ENVELOPE, *rcpt, "--auth", "joe", stdin=message("a@reject.example"))
+        ended = assay(
+            "probe", daemon.socket, "-", *ENVELOPE, *rcpt, "--login", "joe", stdin=message("a@reject.example")
+        )
         assert ended.returncode == 0
         assert b"Authentication-Results" not in ended.stdout
         assert "rcpts=2 exempt=authenticated" in daemon.wait_for_log("exempt=authenticated")
@@ -221,6 +223,22 @@ class TestProbe:
                 0,
                 f"recipient removed: <{address}>\nrecipient added: <joe@example.org>\n",
             )
+
+    def test_a_changed_field_takes_the_place_of_the_old_one(self, tmp_path: Path) -> None:
+        rule = {"name": "tag", "when": "true", "tag_subject": "[x] ", "remove_fields": ("X-Old",)}
+        with Daemon(tmp_path, ROWS, rule=[rule]) as tagging:
+            octets = message("joe@example.org", "X-Old: 1", "X-Kept: 1")
+            ended = assay("probe", tagging.socket, "-", *ENVELOPE, stdin=octets)
+        kept = ended.stdout.partition(b"X-Kept: 1\n")[2]
+        assert kept == b"From: joe@example.org\nSubject: [x] x\n\nhello\n"
+        assert b"X-Old" not in ended.stdout
+
+    def test_a_discarded_message_is_not_printed(self, tmp_path: Path, saved: str) -> None:
+        rule = {"name": "all", "when": "true", "action": "discard"}
+        with Daemon(tmp_path, ROWS, rule=[rule]) as discarding:
+            ended = assay("probe", discarding.socket, saved, *ENVELOPE)
+        assert (ended.returncode, ended.stdout) == (0, b"")
+        assert ended.stderr.startswith(b"discarded: ")
 
     @pytest.mark.parametrize("octets", [b"", b"\xff\0\xfe", b"no header\n"])
     def test_garbage(self, daemon: Daemon, octets: bytes) -> None:

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -108,3 +109,16 @@ def test_json_has_the_stages_too(tmp_path: Path) -> None:
     (earlier,) = found["earlier"]
     assert (earlier["stage"], earlier["action"], earlier["decision"]["by"]) == ("rcpt", "reject", "rule ann")
     assert found["assessment"]["dmarc"]["result"] == "fail"
+
+
+def test_all_changes_of_a_message_are_printed(tmp_path: Path) -> None:
+    (tmp_path / "secrets").touch(0o600)
+    (tmp_path / "secrets").write_text("a secret for the tests")
+    srs = f'[srs]\ndomain = "srs.example"\nsecrets_file = "{tmp_path}/secrets"\n'
+    rule = '[[rule]]\nname = "a"\nwhen = "true"\ntag_subject = "[x] "\nadd_recipients = ["copy@example.net"]\n'
+    lines = explain(tmp_path, srs + rule, "--rcpt", "ann@b.example")
+    assert "changed: Subject, number 1: [x] x" in lines
+    assert "recipient added: <copy@example.net>" in lines
+    (sender,) = [line for line in lines if line.startswith("sender changed to: ")]
+    (address,) = re.findall("<(SRS0=.*)>", sender)
+    assert f"recipient removed: <{address}>" in explain(tmp_path, srs, "--rcpt", address)

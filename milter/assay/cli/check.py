@@ -18,7 +18,7 @@ from assay.cli.serve import read_configuration
 from assay.config import Configuration, make_resolver, make_settings, make_trust
 from assay.findings import Finding
 from assay.inquiry import Answer, Question
-from assay.model.edits import Insert, Remove
+from assay.model.edits import AddRecipient, Change, ChangeSender, Edit, Insert, Remove, RemoveRecipient
 from assay.model.message import split_message
 from assay.narration import decided, found, lookup
 from assay.policy import Action, Decision, Stage
@@ -43,8 +43,6 @@ def add_to(commands: Any) -> None:
         help="the message is yours: print what signs it, or why nothing does, and what an MTA may change afterwards; "
         "without --ip it comes from this host",
     )
-    parser.add_argument("--login", default="", metavar="NAME", help="the login name, if the client authenticated")
-    parser.add_argument("--rcpt", action="append", default=[], metavar="PATH", help="recipient; may be repeated")
     add_configuration(parser)
     parser.add_argument(
         "--explain",
@@ -92,9 +90,8 @@ def run(options: argparse.Namespace) -> int:
         output.say(
             ("", *(comparison.line for comparison in comparisons)) if comparisons else ("", "nothing to compare")
         )
-    if (
-        ruling.assessment.exempt and not options.explain and explanation is None
-    ):  # otherwise the output does not show the reason
+    # Otherwise the output shows the reason already.
+    if ruling.assessment.exempt and not options.explain and explanation is None:
         print(f"assay check: not judged: {ruling.assessment.exempt}", file=sys.stderr)
     return os.EX_OK
 
@@ -192,7 +189,7 @@ _ENDS = {Action.QUARANTINE: "quarantined", Action.DISCARD: "discarded"}
 
 
 def _edits(verdict: Verdict) -> Iterator[str]:
-    """The edits for people: removed fields, then new ones from top to bottom."""
+    """The edits for people: those of fields and of the envelope that are there, then new fields from top to bottom."""
     if verdict.reply is not None:
         where = f" at {verdict.stage}" if verdict.stage is not Stage.EOM else ""
         yield f"refused{where}: {verdict.reply}"
@@ -200,11 +197,28 @@ def _edits(verdict: Verdict) -> Iterator[str]:
     if verdict.action not in (Action.ACCEPT, Action.TAG):
         yield f"{_ENDS[verdict.action]}: {verdict.decision.by}: {verdict.decision.reason}"
     for edit in verdict.edits:
-        if isinstance(edit, Remove):
-            yield f"removed: {edit.name}, number {edit.occurrence}"
+        yield from _changed(edit)
     for edit in reversed(verdict.edits):
         if isinstance(edit, Insert):
             yield from f"{edit.name}: {edit.value}".split("\r\n")
+
+
+def _changed(edit: Edit) -> Iterator[str]:
+    """An edit of what is there already; nothing for a new field."""
+    match edit:
+        case Remove(name, occurrence):
+            yield f"removed: {name}, number {occurrence}"
+        case Change(name, occurrence, octets):
+            text = octets.decode("utf-8", "surrogateescape")
+            yield from f"changed: {name}, number {occurrence}: {text}".split("\r\n")
+        case ChangeSender(path):
+            yield f"sender changed to: <{path}>"
+        case RemoveRecipient(path):
+            yield f"recipient removed: <{path}>"
+        case AddRecipient(path):
+            yield f"recipient added: <{path}>"
+        case Insert():
+            pass
 
 
 def _object(verdicts: list[Verdict], ruling: Verdict, asked: list[tuple[Question, Answer, float]]) -> dict[str, Any]:

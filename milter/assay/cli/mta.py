@@ -52,14 +52,18 @@ class MilterError(Exception):
     """The milter violates the protocol, or closed the connection. The message gives the cause."""
 
 
+class Occurrence(int):
+    """Which field of a name a milter changes or removes, counted from 1."""
+
+
 @dataclass(slots=True)
 class FilterOutcome:
     """The milter's response to one command, or to the whole message.
 
-    `reply` is the SMTP reply the client would get. `edits` are (index, name, value) for an insertion, with `value`
-    None for the removal of the index-th field of that name. `quarantine` is the reason, empty for none. `recipients`
-    are those that the milter added, `removed_recipients` those that it removed, `sender` is the new sender, or empty;
-    all verbatim.
+    `reply` is the SMTP reply the client would get. `edits` are (index, name, value). For an insertion the index is the
+    place among all fields; for a change it is an `Occurrence`; for a removal `value` is None as well. `quarantine` is
+    the reason, empty for none. `recipients` are those that the milter added, `removed_recipients` those that it
+    removed, `sender` is the new sender, or empty; all verbatim.
     """
 
     reply: str = _FINAL[b"c"]
@@ -74,6 +78,11 @@ class FilterOutcome:
     def code(self) -> int:
         """The reply's first three digits."""
         return int(self.reply[:3])
+
+    @property
+    def discarded(self) -> bool:
+        """Whether the MTA deletes the message, although the client is told that it is accepted."""
+        return self.reply == _FINAL[b"d"]
 
 
 class Mta:
@@ -171,7 +180,7 @@ class Mta:
                     outcome.edits.append(_edit(data))
                 case b"m":
                     index, name, value = _edit(data)
-                    outcome.edits.append((index, name, value or None))
+                    outcome.edits.append((Occurrence(index), name, value or None))
                 case b"+":
                     outcome.recipients.append(_path(data))
                 case b"-":
@@ -252,12 +261,13 @@ def apply(edits: list[tuple[int, bytes, bytes | None]], header: Header, received
     """
     fields = [received, *header]
     for index, name, value in edits:
-        if value is None:
-            same = [each for each in fields if each is not received and each.key == name.lower()]
-            if 1 <= index <= len(same):
-                fields = [other for other in fields if other is not same[index - 1]]
+        new = [] if value is None else [HeaderField(name, value.replace(b"\n", b"\r\n"))]
+        if isinstance(index, Occurrence):
+            places = [at for at, each in enumerate(fields) if each is not received and each.key == name.lower()]
+            place = places[index - 1] if 1 <= index <= len(places) else len(fields)
+            fields[place : place + 1] = new
         else:
-            fields.insert(index, HeaderField(name, value.replace(b"\n", b"\r\n")))
+            fields[index:index] = new
     return Header(tuple(fields))
 
 

@@ -33,6 +33,8 @@ def add_envelope(parser: argparse.ArgumentParser, *, ip_required: bool = True) -
     parser.add_argument("--ip", type=address, required=ip_required, help="address of the SMTP client")
     parser.add_argument("--helo", default="", help="argument of HELO or EHLO")
     parser.add_argument("--mail-from", default="", metavar="PATH", help="reverse-path of MAIL (default: the null one)")
+    parser.add_argument("--login", default="", metavar="NAME", help="the login name, if the client authenticated")
+    parser.add_argument("--rcpt", action="append", default=[], metavar="PATH", help="recipient; may be repeated")
 
 
 def address(text: str) -> Address:

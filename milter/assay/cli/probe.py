@@ -19,7 +19,7 @@ from assay.model.printable import escaped
 
 #: To connect and to negotiate. A milter answers at once; other servers send nothing until they get a line.
 _GREETING_SECONDS = 5.0
-_NOTICE_SECONDS = 1.0  # until the user is told what takes so long
+_NOTICE_SECONDS = 1.0  # until a line says what takes so long
 _TIMEOUT_SECONDS = 300.0  # Postfix's milter_content_timeout
 _MTA_NAME = "probe.invalid"  # RFC 6761, 6.4: a name that never exists
 _QUEUE_ID = "PROBE"
@@ -37,8 +37,6 @@ def add_to(commands: Any) -> None:
     )
     parser.add_argument("socket", metavar="SOCKET", help="inet:PORT@HOST, inet6:PORT@HOST or unix:PATH")
     add_envelope(parser)
-    parser.add_argument("--rcpt", action="append", metavar="PATH", help="recipient; may be repeated")
-    parser.add_argument("--auth", default="", metavar="NAME", help="pretend that the client authenticated as NAME")
     parser.add_argument("--mta-name", default=_MTA_NAME, metavar="NAME", help="the MTA's own name (macro j)")
     parser.set_defaults(run=run)
 
@@ -85,6 +83,9 @@ def _converse(mta: Mta, options: argparse.Namespace, header: Header, body: bytes
     if outcome.code != 250:
         say([outcome.reply])
         return EX_REFUSED if outcome.code >= 500 else os.EX_TEMPFAIL
+    if outcome.discarded:
+        print("discarded: the client gets 250, and the MTA deletes the message", file=sys.stderr)
+        return os.EX_OK
     if outcome.quarantine:
         print(escaped(f"quarantined: {outcome.quarantine}"), file=sys.stderr)
     for what, paths in (
@@ -104,7 +105,7 @@ def _converse(mta: Mta, options: argparse.Namespace, header: Header, body: bytes
 
 def _send(mta: Mta, options: argparse.Namespace, header: Header, body: bytes) -> FilterOutcome:
     """Send all stages up to the first refusal."""
-    login = {"auth_authen": options.auth, "auth_type": "PLAIN"} if options.auth else {}
+    login = {"auth_authen": options.login, "auth_type": "PLAIN"} if options.login else {}
     outcome = mta.connect("unknown", options.ip, j=options.mta_name, client_addr=str(options.ip))
     if outcome.code == 250:
         outcome = mta.helo(options.helo)
