@@ -238,6 +238,26 @@ class HangingUp(Receiver):
         return "250 2.0.0 Ok"
 
 
+class Sparing(Receiver):
+    """It takes one message over a connection, and ends it at the next."""
+
+    def __init__(self, reply: str) -> None:
+        """:param reply: before it closes the connection; none if it is empty."""
+        super().__init__()
+        self._reply = reply
+        self._served: set[int] = set()
+
+    async def handle_MAIL(  # noqa: N802  # aiosmtpd's name
+        self, server: SMTP, session: Session, envelope: Envelope, address: str, options: list[Any]
+    ) -> str:
+        if self.connections in self._served:
+            if not self._reply:
+                server.transport.abort()
+            return self._reply or "250 2.1.0 Ok"
+        self._served.add(self.connections)
+        return await super().handle_MAIL(server, session, envelope, address, options)
+
+
 class Slow(Receiver):
     """It takes a second for the answer to a message, or to RCPT of one address."""
 
@@ -261,3 +281,25 @@ def test_one_connection_for_several_messages() -> None:
         assert made.send("", "gone@example.com", MESSAGE).outcome is RelayOutcome.REFUSED
         assert sent(made) is RelayOutcome.TAKEN
     assert receiver.connections == 1
+
+
+@pytest.mark.parametrize("reply", ["421 4.7.0 too many messages", ""])
+def test_a_relay_that_ends_a_connection_after_a_message_gets_the_next_over_another(reply: str) -> None:
+    receiver = Sparing(reply)
+    with relay(receiver, Tls.NEVER) as made:
+        assert [sent(made) for _ in range(3)] == [RelayOutcome.TAKEN] * 3
+    assert receiver.connections == len(receiver.taken) == 3
+
+
+def test_a_relay_that_takes_nothing_is_not_asked_for_ever() -> None:
+    receiver = Receiver()
+    with relay(receiver, Tls.NEVER) as made:
+        assert sent(made) is RelayOutcome.TAKEN
+        receiver.at_mail = "421 4.3.2 going down"
+        with pytest.raises(RelayError, match="going down"):
+            sent(made)
+        assert receiver.connections == 2
+        with pytest.raises(RelayError, match="going down"):  # without a message before
+            sent(made)
+        assert receiver.connections == 3
+    assert len(receiver.taken) == 1

@@ -62,6 +62,7 @@ class Relay:
         self._host, self._port, self._implicit, self._tls = host, port, implicit_tls, tls
         self._user, self._password, self._name = user, password, name
         self._connection: smtplib.SMTP | None = None
+        self._is_kept = False  # the connection has had a message before
 
     def __enter__(self) -> Relay:
         return self
@@ -96,21 +97,17 @@ class Relay:
             raises, the end is not sent, and nothing is taken.
         :raises RelayError: it cannot be used now; the message was not taken.
         """
-        connection = self._connected()
         with contextlib.ExitStack() as unless_answered:
             unless_answered.callback(self._abort)
             try:
-                reply = self._transaction(connection, sender, recipient, b"".join(message), hand_over)
+                reply = self._transaction(sender, recipient, b"".join(message), hand_over)
             except (OSError, smtplib.SMTPException) as error:
                 raise RelayError(f"{self._host}: {_why(error)}") from error
             unless_answered.pop_all()
         return reply
 
-    def _transaction(
-        self, connection: smtplib.SMTP, sender: str, recipient: str, message: bytes, hand_over: Callable[[], None]
-    ) -> RelayReply:
-        size = [f"SIZE={len(message)}"] if connection.has_extn("size") else []  # RFC 1870
-        code, text = connection.mail(sender, size)
+    def _transaction(self, sender: str, recipient: str, message: bytes, hand_over: Callable[[], None]) -> RelayReply:
+        connection, code, text = self._begun(sender, len(message))
         if _is_too_large(code, text):
             return _refusal(connection, code, text)
         if code // 100 != 2:  # it is our address or our host that it does not want
@@ -124,6 +121,26 @@ class Relay:
                 connection.send(b".\r\n")
                 return self._last_reply(connection)
         return _refusal(connection, code, text)
+
+    def _begun(self, sender: str, octets: int) -> tuple[smtplib.SMTP, int, bytes]:
+        """The reply to MAIL, and the connection that it came over.
+
+        A relay ends a connection after so many messages, or when nothing came for so long (RFC 5321, 3.8). Then there
+        is a new one, and only if that fails too, it is the relay.
+        """
+        if self._is_kept:
+            with contextlib.suppress(OSError, smtplib.SMTPException):
+                connection, code, text = self._mail(sender, octets)
+                if code != 421:
+                    return connection, code, text
+            self._abort()
+        return self._mail(sender, octets)
+
+    def _mail(self, sender: str, octets: int) -> tuple[smtplib.SMTP, int, bytes]:
+        connection = self._connected()
+        self._is_kept = True
+        code, text = connection.mail(sender, [f"SIZE={octets}"] if connection.has_extn("size") else [])  # RFC 1870
+        return connection, code, text
 
     def _last_reply(self, connection: smtplib.SMTP) -> RelayReply:
         """The reply to a whole message.
@@ -149,6 +166,7 @@ class Relay:
 
     def _abort(self) -> None:
         """End the connection without a word, which could be taken for a line of a message."""
+        self._is_kept = False
         if self._connection is not None:
             self._connection.close()
             self._connection = None
