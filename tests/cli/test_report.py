@@ -141,7 +141,11 @@ def test_a_bounce(shell: Shell) -> None:
     token = path.partition("+")[2].partition("@")[0]
     assert "d@example.com: gets no reports until" in shell("bounced", token.upper())
     assert shell.reporting.deliveries()["d@example.com"].state == "bounced"
+    assert "1 message: bounced: d@example.com: it came back" in shell("list", "--state", "bounced")
     assert "a report came back" in shell("suppress")
+    shell("suppress", "d@example.com")
+    assert shell("bounced", token) == "d@example.com: gets no reports any more\n"
+    assert "d@example.com for ever: by the operator" in shell("suppress")
     assert "there is no such report" in shell("bounced", "unknown", code=65)
 
 

@@ -7,11 +7,13 @@ import contextlib
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 from sqlalchemy import event
 
 from assay.model.name import InvalidNameError
 from assay.store import outbox, report_days, report_deliveries, suppressions
+from assay.store.bounced import note_bounce
 from assay.store.database import Database, open_database
 from assay.store.outbox import DAY_SECONDS, ReportKind, ReportState
 from assay.store.report_deliveries import ReportDelivery
@@ -80,6 +82,44 @@ def test_a_suppression_ends(database: Database) -> None:
         assert suppressions.suppressed(connection, ["d@example.com", "example.com"], NOW - 1) is not None
         assert suppressions.suppressed(connection, ["d@example.com", "example.com"], NOW) is None
         assert suppressions.suppressed(connection, ["d@example.net", "example.net"], NOW) is not None
+
+
+@pytest.mark.parametrize(
+    ("until", "holds"), [(0, 0), (NOW + 31 * DAY_SECONDS, NOW + 31 * DAY_SECONDS), (NOW + 1, None), (NOW - 1, None)]
+)
+def test_a_report_that_comes_back_ends_no_suppression_early(database: Database, until: int, holds: int | None) -> None:
+    """What the operator has forbidden for longer stays so."""
+    expected = NOW + 30 * DAY_SECONDS if holds is None else holds
+    with database.writing() as connection:
+        suppressions.suppress(connection, Suppression("d@example.com", until, "by the operator", 1))
+        report_deliveries.replace_deliveries(connection, "", (), [delivery(1, ReportState.SENT)])
+        stopped = note_bounce(connection, "1", 30, now=NOW)
+        (found,) = suppressions.all_suppressions(connection)
+    assert stopped is not None
+    assert (stopped.address, stopped.until) == ("d@example.com", expected)
+    assert (found.until, found.why) == (expected, "a report came back" if holds is None else "by the operator")
+
+
+@pytest.mark.parametrize(
+    ("state", "other", "expected"),
+    [
+        (ReportState.SENT, ReportState.REFUSED, ReportState.BOUNCED),
+        (ReportState.SENT, ReportState.SENT, ReportState.SENT),
+        (ReportState.WAITING, ReportState.WAITING, ReportState.WAITING),
+    ],
+)
+def test_a_report_that_came_back_from_all_who_took_it_is_not_one_that_was_sent(
+    database: Database, state: ReportState, other: ReportState, expected: ReportState
+) -> None:
+    report = outbox.OutgoingReport("report1", DAY, "example.com", (1,), state, "as before", NOW, NOW, NOW, 1, 0)
+    also = msgspec.structs.replace(delivery(1, other), address="e@example.com", token="2")
+    with database.writing() as connection:
+        outbox.plan(connection, DAY, [report], now=NOW, dry_run=False)
+        report_deliveries.replace_deliveries(connection, "", (), [delivery(1, ReportState.SENT), also])
+        note_bounce(connection, "1", 30, now=NOW)
+        (found,) = outbox.find_reports(connection)
+    why = "d@example.com: it came back" if expected is ReportState.BOUNCED else "as before"
+    assert (found.state, found.why) == (expected, why)
 
 
 @pytest.mark.parametrize(

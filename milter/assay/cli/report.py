@@ -200,7 +200,8 @@ def _bounced(options: argparse.Namespace, configuration: Configuration) -> int:
     if stopped is None:
         say([f"{options.token}: there is no such report"])
         return os.EX_DATAERR
-    say([f"{stopped.address}: gets no reports until {_time(stopped.until)}"])
+    until = f"until {_time(stopped.until)}" if stopped.until else "any more"
+    say([f"{stopped.address}: gets no reports {until}"])
     return os.EX_OK
 
 

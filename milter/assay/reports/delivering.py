@@ -200,7 +200,7 @@ class Deliveries:
     def _cool_down(self, delivery: ReportDelivery, why: str, now: int) -> None:
         until = now + self._section.cool_down_days * DAY_SECONDS
         with self._database.writing() as connection:
-            suppressions.suppress(connection, suppressions.Suppression(delivery.address.lower(), until, why, now))
+            suppressions.cool_down(connection, suppressions.Suppression(delivery.address.lower(), until, why, now))
 
     def written(self, planned: OutgoingReport, now: int) -> None:
         """In a dry run, the file is there, and nothing leaves."""

@@ -8,15 +8,14 @@ from msgspec.structs import replace
 from sqlalchemy import Connection
 
 from assay.store import outbox, report_deliveries, suppressions
+from assay.store.outbox import DAY_SECONDS, ReportState
 from assay.store.suppressions import Suppression
-
-_DAY_SECONDS = 86_400
 
 
 class StoppedDestination(Struct, frozen=True):
     """Who gets no more reports.
 
-    :ivar until: Unix seconds.
+    :ivar until: Unix seconds; 0 for ever, if the operator has said so.
     """
 
     address: str
@@ -33,9 +32,13 @@ def note_bounce(connection: Connection, token: str, cool_down_days: int, *, now:
     found = report_deliveries.delivery_of(connection, token)
     if found is None:
         return None
-    report_deliveries.change_delivery(connection, replace(found, state=outbox.ReportState.BOUNCED, changed=now))
-    outbox.change_report(connection, found.report, now, why=f"{found.address}: it came back")
-    stopped = StoppedDestination(found.address.lower(), now + cool_down_days * _DAY_SECONDS)
-    suppressed = Suppression(stopped.address, stopped.until, "a report came back", now)
-    suppressions.suppress(connection, suppressed)
-    return stopped
+    report_deliveries.change_delivery(connection, replace(found, state=ReportState.BOUNCED, changed=now))
+    planned = outbox.report(connection, found.report)
+    states = {each.state for each in report_deliveries.deliveries_of(connection, found.report)}
+    if planned is not None and planned.state is ReportState.SENT and ReportState.SENT not in states:
+        why = f"{found.address}: it came back"
+        outbox.change_report(connection, planned.id, now, state=ReportState.BOUNCED, why=why)
+    until = now + cool_down_days * DAY_SECONDS
+    added = Suppression(found.address.lower(), until, "a report came back", now)
+    holds = suppressions.cool_down(connection, added)
+    return StoppedDestination(holds.subject, holds.until)

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator
 from typing import Any
 
 from msgspec import Struct
-from sqlalchemy import Connection, delete, or_, select
+from sqlalchemy import Connection, and_, delete, or_, select
 from sqlalchemy.dialects import postgresql, sqlite
 
 from assay.model.name import Domain, InvalidNameError, parse_mailbox
@@ -47,11 +47,27 @@ def subject_of(text: str) -> str:
 
 
 def suppress(connection: Connection, added: Suppression) -> None:
-    """Add a suppression, or replace that of the same subject."""
-    values = {name: getattr(added, name) for name in added.__struct_fields__}
-    values["why"] = added.why[:MAX_TEXT]
+    """Add a suppression, or replace that of the same subject: the operator has the last word."""
+    values = _values(added)
     statement = _insert(connection, suppressions)
     connection.execute(statement.on_conflict_do_update(index_elements=["subject"], set_={**values}), values)
+
+
+def cool_down(connection: Connection, added: Suppression) -> Suppression:
+    """Add a suppression that has an end, unless its subject is suppressed for longer. Returns the one that holds."""
+    values, table = _values(added), suppressions.c
+    statement = _insert(connection, suppressions)
+    is_shorter = and_(table.until != 0, table.until < added.until)
+    connection.execute(
+        statement.on_conflict_do_update(index_elements=["subject"], set_={**values}, where=is_shorter), values
+    )
+    row = connection.execute(select(suppressions).where(table.subject == added.subject)).mappings().one()
+    return Suppression(**row)
+
+
+def _values(suppression: Suppression) -> dict[str, Any]:
+    values = {name: getattr(suppression, name) for name in suppression.__struct_fields__}
+    return {**values, "why": suppression.why[:MAX_TEXT]}
 
 
 def unsuppress(connection: Connection, subject: str) -> bool:
