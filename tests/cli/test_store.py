@@ -68,6 +68,13 @@ def test_without_a_broker(configuration: Path, capsys: pytest.CaptureFixture[str
     assert "store.broker: not set" in said(capsys, "consume", "-c", str(configuration), code=78)
 
 
+@pytest.mark.parametrize("queue", ["", "a[1]", "\u00e4", "a" * 256])
+def test_a_queue_that_no_broker_can_have(configuration: Path, capsys: pytest.CaptureFixture[str], queue: str) -> None:
+    with pytest.raises(SystemExit):
+        main(["store", "consume", "-c", str(configuration), "--queue", queue])
+    assert "is not a name of a queue; write one such as assay.store" in capsys.readouterr().err
+
+
 @contextlib.contextmanager
 def consumer(configuration: Path, queue: str) -> Iterator[subprocess.Popen[str]]:
     command = [sys.executable, "-m", "assay", "store", "consume", "-c", str(configuration), "--queue", queue]

@@ -460,6 +460,14 @@ ROWS = {
         "[store]\nbroker = 'amqps://assay:secret@mq.example.org/'\n",
         "store.broker: it contains a password, which everyone who reads this file sees; use broker_password_file",
     ),
+    "an exchange without a name": (
+        "[store]\nexchange = ''\n",
+        "store.exchange: '' is not a name of an exchange; write one such as assay",
+    ),
+    "an exchange that no broker can have": (
+        "[store]\nexchange = 'ass\u00e4y'\n",
+        "store.exchange: 'ass\u00e4y' is not a name of an exchange; write one such as assay",
+    ),
     "a password for nothing": (
         "[store]\npassword_file = 'DIR/password'\n",
         "store.password_file: database is not a URL, so nothing asks for a password; remove this key",

@@ -30,7 +30,7 @@ def broker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[rabbitmq.Rabbit
 @pytest.fixture
 def name(request: pytest.FixtureRequest) -> str:
     """Of an exchange and a queue of the test's own."""
-    return f"assay.{request.node.name}"
+    return f"assay.{request.node.name}".translate(dict.fromkeys(b"[]", "."))
 
 
 @pytest.fixture
@@ -72,6 +72,41 @@ def test_a_message_says_what_it_is(broker: rabbitmq.RabbitMq, publisher: RowPubl
 def test_what_is_not_acknowledged_comes_again(broker: rabbitmq.RabbitMq, publisher: RowPublisher, name: str) -> None:
     publisher.write([row(1)])
     assert received(broker, name, 1, acknowledge=False) == received(broker, name, 1) == [row(1)]
+
+
+@pytest.mark.parametrize("what", ["queue", "channel"])
+def test_a_consumer_notices_that_nothing_is_delivered_any_more(
+    broker: rabbitmq.RabbitMq, publisher: RowPublisher, name: str, what: str
+) -> None:
+    """The connection stays. An operator deletes a queue; a broker ends a channel on which it waits too long for the
+    acknowledgement."""
+
+    async def end() -> None:
+        consumer = await open_consumer(broker.url, broker.password, name, name, 10)
+        try:
+            async with asyncio.timeout(30):
+                async for (message,) in consumer.batches(1, 0.1):
+                    if what == "channel":
+                        await message.channel.basic_ack(1_000_000)  # an unknown message is an error of the channel
+                    else:
+                        await message.channel.queue_delete(name)
+        finally:
+            await consumer.close()
+
+    publisher.write([row(1)])
+    with pytest.raises(UnavailableError, match=rf"{what}\b"):
+        asyncio.run(end())
+
+
+def test_a_consumer_that_cannot_begin_leaves_no_connection(broker: rabbitmq.RabbitMq, name: str) -> None:
+    """It is tried again, for as long as it takes."""
+
+    async def begin() -> set[asyncio.Task[object]]:
+        with pytest.raises(UnavailableError, match="direct"):
+            await open_consumer(broker.url, broker.password, "amq.direct", name, 1)
+        return asyncio.all_tasks() - {asyncio.current_task()}  # type: ignore[arg-type]  # there is one
+
+    assert not asyncio.run(begin())
 
 
 def test_without_a_queue_nothing_counts_as_taken(broker: rabbitmq.RabbitMq, name: str) -> None:

@@ -23,6 +23,7 @@ from assay.cli.output import say
 from assay.cli.store_messages import store_configuration
 from assay.config import ConfigError
 from assay.config.database import StoreBackend, open_store, read_password
+from assay.config.store import is_amqp_name
 from assay.log import Level, Log
 from assay.model.wording import counted
 
@@ -42,7 +43,9 @@ def add_to(commands: Any) -> None:
         add_configuration(verb)
         verb.set_defaults(run=run)
         if run is _consume:
-            verb.add_argument("--queue", default=QUEUE, help="the queue; made if needed (default: %(default)s)")
+            verb.add_argument(
+                "--queue", type=_queue, default=QUEUE, help="the queue; made if needed (default: %(default)s)"
+            )
     store_messages.add_to(verbs)
 
 
@@ -100,6 +103,12 @@ async def _until_ended(work: Coroutine[Any, Any, None]) -> None:
         asyncio.get_running_loop().add_signal_handler(number, task.cancel)
     with contextlib.suppress(asyncio.CancelledError):
         await task
+
+
+def _queue(text: str) -> str:
+    if not is_amqp_name(text):
+        raise argparse.ArgumentTypeError(f"{text!r} is not a name of a queue; write one such as {QUEUE}")
+    return text
 
 
 def _day(number: int) -> str:

@@ -13,6 +13,8 @@ from msgspec import Meta
 from assay.config.section import Section, SettingError
 
 _BROKERS = ("amqp", "amqps")
+#: A name of an exchange or a queue; AMQP 0-9-1 has them within 255 octets, our library with these characters.
+_AMQP_NAME = re.compile(r"[a-zA-Z0-9\-_.:@#,/+ ]{1,255}")
 _PASSWORDS = {"password", "sslpassword"}  # parameters of libpq
 
 
@@ -106,11 +108,18 @@ class StoreSection(Section, frozen=True):
             _check_url("database", self.database, ("postgresql",), "postgresql://assay@db.example.org/assay")
         if self.broker:
             _check_url("broker", self.broker, _BROKERS, "amqps://assay@mq.example.org/")
+        if not is_amqp_name(self.exchange):
+            raise SettingError("exchange", f"{self.exchange!r} is not a name of an exchange; write one such as assay")
         if self.directory and not self.database and not self.broker:
             raise SettingError("database", 'empty, and there is no broker; write "sqlite" or the URL of a database')
         for key, owner in (("password_file", "database"), ("broker_password_file", "broker")):
             if getattr(self, key) and "://" not in getattr(self, owner):
                 raise SettingError(key, f"{owner} is not a URL, so nothing asks for a password; remove this key")
+
+
+def is_amqp_name(text: str) -> bool:
+    """Whether an exchange or a queue can have this name. An empty one is the broker's own."""
+    return _AMQP_NAME.fullmatch(text) is not None
 
 
 def _check_url(key: str, text: str, schemes: tuple[str, ...], example: str) -> None:

@@ -112,8 +112,9 @@ def _message(row: MessageRow) -> aio_pika.Message:
 class Consumer:
     """A connection that receives, in batches."""
 
-    def __init__(self, connection: AbstractConnection, queue: AbstractQueue) -> None:
+    def __init__(self, connection: AbstractConnection, channel: AbstractChannel, queue: AbstractQueue) -> None:
         self._connection = connection
+        self._channel = channel
         self._queue = queue
 
     async def batches(self, most: int, gather: float) -> AsyncIterator[list[AbstractIncomingMessage]]:
@@ -121,26 +122,31 @@ class Consumer:
 
         :param most: how many at a time.
         :param gather: seconds from the first to the end of a batch.
-        :raises UnavailableError: the connection has ended; what is not acknowledged comes again.
+        :raises UnavailableError: the broker delivers no more; what is not acknowledged comes again.
         """
-        waiting: asyncio.Queue[AbstractIncomingMessage | None] = asyncio.Queue()
-        self._connection.close_callbacks.add(lambda *_: waiting.put_nowait(None))
+        waiting: asyncio.Queue[AbstractIncomingMessage | str] = asyncio.Queue()  # a text says why there is no more
+        self._connection.close_callbacks.add(lambda *_: waiting.put_nowait("the broker has closed the connection"))
+        self._channel.close_callbacks.add(lambda *_: waiting.put_nowait("the broker has closed the channel"))
+        # When a queue is deleted, the connection and the channel stay.
+        deliveries = await self._channel.get_underlay_channel()
+        deliveries.on_consumer_cancel_callbacks.add(
+            lambda _: waiting.put_nowait(f"the queue {self._queue.name!r} is no longer there")
+        )
         await self._queue.consume(waiting.put)
-        while (message := await waiting.get()) is not None:
+        while not isinstance(message := await waiting.get(), str):
             batch = [message]
             with contextlib.suppress(asyncio.TimeoutError):
                 async with asyncio.timeout(gather):
-                    while len(batch) < most and (message := await waiting.get()) is not None:
+                    while len(batch) < most and not isinstance(message := await waiting.get(), str):
                         batch.append(message)
-            if message is None:
+            if isinstance(message, str):
                 break
             yield batch
-        raise UnavailableError("the broker has closed the connection")
+        raise UnavailableError(message)
 
     async def close(self) -> None:
         """End the connection; what is not acknowledged is delivered again."""
-        with contextlib.suppress(*_FAULTS):
-            await asyncio.wait_for(self._connection.close(), CONNECT_SECONDS)
+        await _close(self._connection)
 
 
 async def open_consumer(url: str, password: str, exchange: str, queue: str, most: int) -> Consumer:
@@ -149,6 +155,7 @@ async def open_consumer(url: str, password: str, exchange: str, queue: str, most
     :param most: how many may be delivered that are not acknowledged.
     :raises UnavailableError: the broker cannot be used now.
     """
+    connection = None
     try:
         connection = await connect(url, password)
         channel = await connection.channel()
@@ -156,8 +163,10 @@ async def open_consumer(url: str, password: str, exchange: str, queue: str, most
         found = await channel.declare_queue(queue, durable=True)
         await found.bind(await declared(channel, exchange), "#")
     except _FAULTS as error:
+        if connection is not None:
+            await _close(connection)
         raise UnavailableError(f"broker: {_why(error)}") from error
-    return Consumer(connection, found)
+    return Consumer(connection, channel, found)
 
 
 async def connect(url: str, password: str, *, heartbeat: int = 60) -> AbstractConnection:
@@ -174,6 +183,11 @@ async def connect(url: str, password: str, *, heartbeat: int = 60) -> AbstractCo
 async def declared(channel: AbstractChannel, exchange: str) -> AbstractExchange:
     """The durable topic exchange."""
     return await channel.declare_exchange(exchange, aio_pika.ExchangeType.TOPIC, durable=True)
+
+
+async def _close(connection: AbstractConnection) -> None:
+    with contextlib.suppress(*_FAULTS):
+        await asyncio.wait_for(connection.close(), CONNECT_SECONDS)
 
 
 def _why(error: BaseException) -> str:
