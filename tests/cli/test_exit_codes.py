@@ -7,6 +7,7 @@ import argparse
 import os
 import re
 import socket
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -159,6 +160,23 @@ def test_what_is_the_same_for_all(folder: Path, leaf: Leaf) -> None:
         }  # fmt: skip
         for unusable in ("missing.toml", "pipe", ".", "junk"):
             assert code(leaf, *required.get(leaf, ()), "-c", unusable) == 78, unusable
+
+
+@pytest.mark.parametrize(
+    "command",
+    ["keys list", "keys check", "report suppress", "report read junk", "store check", "srs test a@b.example"],
+)
+def test_output_that_takes_no_more_is_not_blamed_on_what_was_read(
+    folder: Path, command: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    code(("keys", "create"), "a.example")
+    code(("report", "suppress"), "a.example")
+    capsys.readouterr()
+    with open("/dev/full", "w", buffering=1) as full:  # by lines, as a terminal: it fails within the command
+        monkeypatch.setattr(sys, "stdout", full)
+        ended = main([*command.split(), "-c", "assay.toml"])
+        monkeypatch.undo()
+    assert (ended, capsys.readouterr().err) == (74, "assay: output: No space left on device\n")
 
 
 def explained() -> tuple[dict[int, str], dict[int, str]]:

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import re
 from base64 import b64encode
 from pathlib import Path
 from types import SimpleNamespace
@@ -235,6 +236,22 @@ class TestSeveralDomains:
         assert world.run("check") == 66
         assert f"{NAME} (active): every authoritative server answers with it" in capsys.readouterr().out
         assert world.run("list") == 66
+
+    @pytest.mark.parametrize("unseen", ["keys", "keys/example.org"])
+    @pytest.mark.parametrize("verb", ["list", "check", "rotate --due", "check example.org", "list example.org"])
+    def test_keys_that_cannot_be_seen_are_not_missing_keys(
+        self, world: World, capsys: pytest.CaptureFixture[str], unseen: str, verb: str
+    ) -> None:
+        """Otherwise a run as the wrong user looks as if nothing were due. The loop fails for root too."""
+        world.run("create", "example.org")
+        path = world.folder / unseen
+        path.rename(world.folder / "elsewhere")
+        path.symlink_to(path)
+        capsys.readouterr()
+        assert world.run(*verb.split()) == 66
+        said = capsys.readouterr()
+        assert re.fullmatch(rf"assay keys: {path}\S*: cannot be \w+: Too many levels of symbolic links\n", said.err)
+        assert said.out == ""
 
     def test_a_disk_that_is_full_is_reported_for_each(
         self, world: World, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch

@@ -29,7 +29,8 @@ class Shell:
     def __call__(self, verb: str, *arguments: str, code: int = 0) -> str:
         self._capsys.readouterr()
         assert main(["report", verb, "-c", str(self._path), *arguments]) == code
-        return self._capsys.readouterr().out
+        said = self._capsys.readouterr()
+        return said.err if code == 65 else said.out
 
 
 @pytest.fixture
@@ -61,8 +62,8 @@ def test_why_of_several_destinations(shell: Shell) -> None:
     world.turn(LATER)
     first, sent, waiting = shell("why", "both.example").splitlines()
     assert "1 message: waiting, due 2023-11-16 08:0" in first
-    assert sent.startswith("  d@both.example: sent, 1 tries")
-    assert waiting.startswith("  mailto:d@reader.example: waiting, 1 tries")
+    assert sent.startswith("  d@both.example: sent, tried 1 time, last at")
+    assert waiting.startswith("  mailto:d@reader.example: waiting, tried 1 time, last at")
     assert "TXT lookup of both.example._report._dmarc.reader.example failed" in waiting
 
 
@@ -106,8 +107,8 @@ def test_parts_and_error_reports_are_shown_as_such(shell: Shell) -> None:
     assert "messages: sent: d@large.example: 250" in parts[0]
     (error,) = [line for line in lines if f"error report about {whole.id}: sent: e@large.example: 250" in line]
     assert lines[0].endswith("1500 messages: divided: d@large.example: " + lines[1].partition("UTC: ")[2])
-    assert "d@large.example: divided, 1 tries" in lines[1]
-    assert "e@large.example: not sent, 1 tries" in lines[2]
+    assert "d@large.example: divided, tried 1 time, last at" in lines[1]
+    assert "e@large.example: not sent, tried 1 time, last at" in lines[2]
     assert {*parts, error} <= set(shell("list").splitlines())
 
 
@@ -122,9 +123,9 @@ def test_list_of_an_unknown_state(tmp_path: Path, capsys: pytest.CaptureFixture[
 def test_show(shell: Shell) -> None:
     identifier = shell.reporting.reports()["refusing.example"].id
     text = shell("show", identifier)
-    assert "d@refusing.example: refused, 1 tries" in text
+    assert "d@refusing.example: refused, tried 1 time, last at" in text
     assert "550 5.1.1 no such user" in text
-    assert "there is no such report" in shell("show", "unknown", code=65)
+    assert "unknown: there is no such report; assay report list prints their ids" in shell("show", "unknown", code=65)
 
 
 def test_suppress(shell: Shell) -> None:
@@ -132,7 +133,7 @@ def test_suppress(shell: Shell) -> None:
     assert "other.example for ever: by the operator" in shell("suppress", "Other.Example")
     assert "other.example for ever" in shell("suppress")
     assert "are sent again" in shell("suppress", "other.example", "--remove")
-    assert "was not suppressed" in shell("suppress", "other.example", "--remove", code=65)
+    assert "other.example: is not suppressed" in shell("suppress", "other.example", "--remove", code=65)
     assert " until " in shell("suppress", "d@other.example", "--days", "3")
 
 
@@ -146,7 +147,7 @@ def test_a_bounce(shell: Shell) -> None:
     shell("suppress", "d@example.com")
     assert shell("bounced", token) == "d@example.com: gets no reports any more\n"
     assert "d@example.com for ever: by the operator" in shell("suppress")
-    assert "there is no such report" in shell("bounced", "unknown", code=65)
+    assert "unknown: no report has this token" in shell("bounced", "unknown", code=65)
 
 
 def test_send(shell: Shell) -> None:

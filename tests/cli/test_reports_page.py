@@ -118,7 +118,7 @@ def test_reports_that_go_out(world: World, capsys: pytest.CaptureFixture[str]) -
     identifier = world.reports()["example.com"].id
     why, _, show_, suppress, send = world.run_commands("What became of a report", capsys, REPORT_ID=identifier)
     assert "1 message: sent: d@example.com: 250" in why
-    assert "d@example.com: sent, 1 tries" in show_
+    assert "d@example.com: sent, tried 1 time, last at" in show_
     assert suppress == "d@example.com for ever: by the operator\n"
     assert send == "reports dealt with: 0\n"
 

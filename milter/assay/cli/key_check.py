@@ -45,8 +45,10 @@ def check(keys: KeyCommand) -> int:
         return code
 
     only = keys.options.domains
-    keys.options.domains = [domain for domain in only if keys.directory(domain).state.exists()]
-    code = keys.each(check_ring) if keys.options.domains or not only else os.EX_OK
+    kept = [domain for domain in only if keys.directory(domain).exists]
+    keys.options.domains = kept
+    code = keys.each(check_ring) if kept or not only else os.EX_OK
+    unread = kept if code == os.EX_NOINPUT else []  # what is wrong with them has been reported
     for known, key in listed.items():
         if known not in asked and (not only or key.domain in only):
             asked.add(known)
@@ -55,10 +57,10 @@ def check(keys: KeyCommand) -> int:
             say(key_report.publication(at, key.place, found))
             code = max(code, _code(found))
     for domain in only:
-        if domain.name not in {known for known, _ in asked}:
+        if domain not in unread and domain.name not in {known for known, _ in asked}:
             complain(f"{domain}: it has no keys; make some with: assay keys create {domain}")
             code = max(code, os.EX_NOINPUT)
-    if not asked and not only:
+    if not asked and not only and code == os.EX_OK:
         print("no keys; make some with: assay keys create DOMAIN")
     return code
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import argparse
 import os
-import sys
 import time
 from collections.abc import Callable
 from functools import cached_property
@@ -13,7 +12,7 @@ from pathlib import Path
 
 from msgspec.structs import replace
 
-from assay.cli import key_report
+from assay.cli import key_report, output
 from assay.cli.output import say
 from assay.config import Configuration, load
 from assay.config.publishing import make_authority, make_publisher
@@ -22,7 +21,6 @@ from assay.keyring import Directory, KeyringError, directories
 from assay.keyring.run import First, advance, no_steps
 from assay.keys.rotation import Schedule
 from assay.model.name import Domain
-from assay.model.printable import escaped
 from assay.resolver.authority import Authority
 
 
@@ -92,4 +90,4 @@ class KeyCommand:
 
 def complain(text: str) -> None:
     """Report an error, which may quote a file, a program or a server."""
-    print(f"assay keys: {escaped(text)}", file=sys.stderr)
+    output.complain("keys", text)

@@ -13,6 +13,7 @@ from typing import NoReturn, TextIO
 from assay import __version__
 from assay.cli import check, config, keys, policy, probe, report, serve, spfquery, srs, status, store
 from assay.cli.options import UsageError
+from assay.cli.output import OutputError
 from assay.config import ConfigError
 from assay.model.printable import escaped
 from assay.store.feeding import UnavailableError
@@ -89,13 +90,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except UnavailableError as error:
         _complain(f"assay: {error}")
         return os.EX_UNAVAILABLE
-    except BrokenPipeError:  # "assay check ... | head" is not an error
-        _drop_output()
-        return os.EX_OK
+    except OutputError as error:
+        return _not_written(error.cause)
     except OSError as error:
-        _drop_output()
-        _complain(f"assay: {error.filename or 'output'}: {error.strerror or error}")
-        return os.EX_IOERR
+        return _not_written(error)
+
+
+def _not_written(error: OSError) -> int:
+    """Report that the output or a file cannot be written; the exit code."""
+    _drop_output()
+    if isinstance(error, BrokenPipeError):  # "assay check ... | head" is not an error
+        return os.EX_OK
+    _complain(f"assay: {error.filename or 'output'}: {error.strerror or error}")
+    return os.EX_IOERR
 
 
 def _open_what_is_closed() -> None:

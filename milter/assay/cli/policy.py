@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import argparse
 import os
-import sys
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import ExitStack
@@ -190,4 +189,4 @@ def _object(logged: Logged, ending: Ending) -> dict[str, Any]:
 
 
 def _warn(text: str) -> None:
-    print(f"assay policy try: {text}", file=sys.stderr)
+    output.complain("policy try", text)

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from assay.cli.options import UsageError, add_configuration
-from assay.cli.output import say
+from assay.cli.output import complain, say
 from assay.cli.report_read import read_reports
 from assay.cli.store_messages import store_configuration
 from assay.config import ConfigError, Configuration, make_resolver
@@ -127,7 +127,7 @@ def _show(options: argparse.Namespace, configuration: Configuration) -> int:
         deliveries = report_deliveries.deliveries_of(connection, options.report)
         parts = outbox.parts_of(connection, options.report)
     if found is None:
-        say([f"{options.report}: there is no such report"])
+        complain("report show", f"{options.report}: there is no such report; assay report list prints their ids")
         return os.EX_DATAERR
     say([_line(found)])
     say(map(_delivery, deliveries))
@@ -181,8 +181,11 @@ def _suppress(options: argparse.Namespace, configuration: Configuration) -> int:
         with database.writing() as connection:
             if options.remove:
                 found = suppressions.unsuppress(connection, subject)
-                say([f"{subject}: reports are sent again" if found else f"{subject}: was not suppressed"])
-                return os.EX_OK if found else os.EX_DATAERR
+                if not found:
+                    complain("report suppress", f"{subject}: is not suppressed; assay report suppress lists what is")
+                    return os.EX_DATAERR
+                say([f"{subject}: reports are sent again"])
+                return os.EX_OK
             until = now + options.days * _DAY_SECONDS if options.days else 0
             added = suppressions.Suppression(subject, until, "by the operator", now)
             suppressions.suppress(connection, added)
@@ -198,7 +201,7 @@ def _bounced(options: argparse.Namespace, configuration: Configuration) -> int:
         token = options.token.lower()  # some MTAs change the case
         stopped = note_bounce(connection, token, days, now=int(time.time()))
     if stopped is None:
-        say([f"{options.token}: there is no such report"])
+        complain("report bounced", f"{options.token}: no report has this token")
         return os.EX_DATAERR
     until = f"until {_time(stopped.until)}" if stopped.until else "any more"
     say([f"{stopped.address}: gets no reports {until}"])
@@ -221,10 +224,8 @@ def _line(report: OutgoingReport) -> str:
 
 
 def _delivery(delivery: ReportDelivery) -> str:
-    return (
-        f"  {delivery.address}: {delivery.state}, {delivery.tries} tries, last at {_time(delivery.changed)}: "
-        f"{delivery.why}"
-    )
+    tried = f"tried {counted(delivery.tries, 'time')}, last at {_time(delivery.changed)}"
+    return f"  {delivery.address}: {delivery.state}, {tried}: {delivery.why}"
 
 
 def _suppression(suppression: Suppression) -> str:

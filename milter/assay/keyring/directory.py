@@ -48,6 +48,17 @@ class Directory:
         """The file with the states."""
         return self.path / STATE_FILE
 
+    @property
+    def exists(self) -> bool:
+        """Whether the domain has keys. True if that cannot be seen: whoever loads them then reports the reason."""
+        try:
+            self.state.stat()
+        except (FileNotFoundError, NotADirectoryError):
+            return False
+        except OSError:
+            return True
+        return True
+
     def key_file(self, selector: str) -> Path:
         """The file with the private key of a selector."""
         return self.path / f"{selector}{_PEM}"
@@ -180,12 +191,14 @@ def _locked(folder: Path) -> Iterator[None]:
 
 
 def directories(above: Path) -> tuple[Directory, ...]:
-    """The directories of keys below one, by name; none if it does not exist.
+    """The directories of keys below one, by name; none if it does not exist. One that may not be entered is among them.
 
     :raises KeyringError: it cannot be listed.
     """
     try:
-        found = sorted(path.parent for path in above.glob(f"*/{STATE_FILE}"))
+        names = sorted(os.listdir(above))
+    except FileNotFoundError:
+        return ()
     except OSError as error:
-        raise KeyringError(f"{above}: {error.strerror}") from error
-    return tuple(map(Directory, found))
+        raise KeyringError(f"{above}: cannot be listed: {error.strerror}") from error
+    return tuple(found for name in names if (found := Directory(above / name)).exists)
