@@ -231,3 +231,12 @@ def test_a_daemon_that_ends_does_not_wait_for_the_dns(world: Reporting) -> None:
     assert world.lines == []
     os.close(control)
     os.close(told)
+
+
+def test_the_uris_are_tried_in_the_order_of_the_record(world: Reporting) -> None:
+    """RFC 9990, 3.5. The limits of the day are kept in the same order."""
+    section = msgspec.structs.replace(world.configuration.reports, max_per_destination=3)
+    world.configuration = msgspec.structs.replace(world.configuration, reports=section)
+    world.see(seen(1, rua=",".join(f"mailto:{name}@example.com" for name in "zamb")))
+    world.run()
+    assert [recipient for _, recipient, _ in world.receiver.taken] == [f"{name}@example.com" for name in "zam"]

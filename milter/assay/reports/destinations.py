@@ -67,7 +67,7 @@ class DestinationCheck:
                     added.append(delivery)
         with self._database.writing() as connection:
             report_deliveries.replace_deliveries(connection, planned.id, due, added)
-            return report_deliveries.deliveries_of(connection, planned.id)
+        return [*kept, *added]  # RFC 9990, 3.5: those that are new in the order of the record
 
     def _ask(
         self, policy_domain: Domain, record: dmarc.DmarcRecord, ending: Callable[[], bool]
