@@ -171,10 +171,9 @@ def test_wrong_arguments(arguments: tuple[str, ...], words: str, capsys: pytest.
 
 
 def test_without_a_store(capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["report", "list"]) == 78
-    assert "there is no database; set store.directory" in capsys.readouterr().err
-    assert main(["report", "send"]) == 78
-    assert "there is no database; set store.directory" in capsys.readouterr().err
+    for verb in (["list"], ["send"], ["read", "report.xml.gz"]):
+        assert main(["report", *verb]) == 78
+        assert "no configuration file, so there is no database; name one with -c FILE" in capsys.readouterr().err
 
 
 def test_without_reports(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

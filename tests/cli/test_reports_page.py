@@ -53,6 +53,7 @@ class World(Reporting):
         super().__init__(folder, nameserver, receiver)
         self.around = self.configuration  # what the page takes as given
         self.places = {
+            "/etc/assay.toml": str(folder / "assay.toml"),
             "/var/lib/assay": str(folder / "store"),
             "/etc/assay/keys/r2026.pem": str(folder / "key.pem"),
             "/etc/assay/redaction.key": str(folder / "redaction.key"),
@@ -89,9 +90,7 @@ class World(Reporting):
         for line in [line for block in blocks(section) for line in block.splitlines() if line.startswith("assay ")]:
             program, group, verb, *rest = shlex.split(self.here(line))
             assert (program, group) == ("assay", "report")
-            code = main(
-                ["report", verb, "-c", str(self.file), *(words.get(each.replace("-", "_"), each) for each in rest)]
-            )
+            code = main(["report", verb, *(words.get(each.replace("-", "_"), each) for each in rest)])
             assert code == os.EX_OK, line
             printed.append(capsys.readouterr().out)
         assert printed

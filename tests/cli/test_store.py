@@ -61,7 +61,7 @@ def test_check(
 
 
 def test_without_a_store(capsys: pytest.CaptureFixture[str]) -> None:
-    assert "there is no database; set store.directory" in said(capsys, "check", code=78)
+    assert "so there is no database; name one with -c FILE" in said(capsys, "check", code=78)
 
 
 def test_without_a_broker(configuration: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -61,10 +61,11 @@ def store_configuration(options: argparse.Namespace) -> Configuration:
         check_store(configuration)
     except SettingError as error:
         raise ConfigError(str(error)) from error
+    if options.config is None:
+        raise ConfigError("no configuration file, so there is no database; name one with -c FILE")
     if not configuration.store.location:
         key = "store.database" if configuration.store.directory else "store.directory"
-        where = options.config or "no configuration file (-c)"
-        raise ConfigError(f"{where}: there is no database; set {key}")
+        raise ConfigError(f"{options.config}: there is no database; set {key}")
     return configuration
 
 
