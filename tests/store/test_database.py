@@ -9,13 +9,14 @@ import stat
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from msgspec.structs import asdict
-from sqlalchemy import Column, MetaData, Table, select, text
+from sqlalchemy import Column, Connection, MetaData, Table, column, select, table, text
 
 from assay.store import outbox, revisions, schema
 from assay.store.database import Database, connect, open_database
@@ -116,6 +117,38 @@ def test_reports_of_an_older_assay_are_kept(where: str, revision: str) -> None:
         # Or the same reports would be planned, and sent, once more.
         assert known_days(connection) == {day: ReportDay(day, dry_run=False, closed=1, noted=1, late=False)}
     database.close()
+
+
+_VALUES: dict[type, list[Any]] = {int: [3, 7], str: ["[3]", "[7]"], bytes: [b"3" * 16, b"7" * 16], bool: [False, True]}
+
+
+@pytest.mark.parametrize("revision", revisions.OLDER)
+def test_each_column_of_an_older_assay_is_kept(where: str, revision: str) -> None:
+    """Rows of all tables, of which the columns differ from row to row, whatever they mean."""
+    older = connect(where, PASSWORD)
+    with older.writing() as connection:
+        upgrade(connection, revision)
+        before = _reflected(connection)
+        rows = {
+            name: [{column.name: _VALUES[column.type.python_type][number] for column in columns} for number in (0, 1)]
+            for name, columns in before.items()
+        }
+        for name, values in rows.items():
+            connection.execute(table(name, *map(column, values[0])).insert(), values)
+    older.migrate()
+    older.close()
+    with contextlib.closing(open_database(where, PASSWORD)) as database, database.reading() as connection:
+        assert before.keys() <= _reflected(connection).keys()
+        for name, values in rows.items():
+            query = select(*map(column, values[0])).select_from(table(name)).order_by(*map(column, values[0]))
+            assert [dict(found) for found in connection.execute(query).mappings()] == values, name
+
+
+def _reflected(connection: Connection) -> dict[str, list[Column[Any]]]:
+    """The columns of all tables but Alembic's own."""
+    found = MetaData()
+    found.reflect(connection)
+    return {name: list(each.columns) for name, each in found.tables.items() if name != "alembic_version"}
 
 
 def test_a_database_without_tables_says_what_to_run(postgresql: Postgresql) -> None:
