@@ -220,20 +220,27 @@ class TestErrorReport:
         assert "it would have more than 3 parts" in whole(world).why
         assert len(world.receiver.taken) == 1
 
+    @pytest.mark.parametrize("divisions", [1, 2])
     def test_parts_that_are_refused_again_and_again_are_not_divided_for_ever(
-        self, tmp_path: Path, nameserver: NameServer, monkeypatch: pytest.MonkeyPatch
+        self, tmp_path: Path, nameserver: NameServer, monkeypatch: pytest.MonkeyPatch, divisions: int
     ) -> None:
-        monkeypatch.setattr(oversize, "MAX_DIVISIONS", 1)
+        monkeypatch.setattr(oversize, "MAX_DIVISIONS", divisions)
         with Choosy(2600, "552 5.3.4 too big") as receiver:
             made = Reporting(tmp_path, nameserver, receiver, {"spread_hours": 0.0, "max_per_destination": 100})
             fill(made, "mailto:d@example.com")
             run(made)
-            parts = [each for each in made.all_reports() if each.form == "part"]
-            assert len(parts) > 1
-            assert {each.part_of for each in parts} == {whole(made).id}
-            assert {(each.state, each.why.rpartition("; ")[2]) for each in parts} == {
-                ("not sent", "it was divided before")
-            }
+            found = {each.id: each for each in made.all_reports()}
+            parts = [each for each in found.values() if each.form == "part"]
+            innermost = [each for each in parts if each.state == "not sent"]
+            assert len(innermost) > 1
+            assert {each.why.rpartition("; ")[2] for each in innermost} == {"it was divided before"}
+            for part in innermost:
+                above = part
+                for _ in range(divisions):
+                    above = found[above.part_of]
+                    assert above.state == "divided"
+                assert above == whole(made)
+            assert {each.state for each in parts} == ({"not sent"} if divisions == 1 else {"not sent", "divided"})
             made.database.close()
 
 
