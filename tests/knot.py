@@ -13,6 +13,7 @@ loopback address, and is told of each change.
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import socket
 import subprocess
@@ -29,7 +30,12 @@ ROOT = Path(__file__).parents[1]
 KNOT = Path(os.environ.get("ASSAY_KNOT") or ROOT / ".cache" / "knot")
 PROGRAM = KNOT / "usr/sbin/knotd"
 SECRET = "c2VjcmV0IG9mIHRoZSB0ZXN0cyBvZiBhc3NheQ=="
-TSIG = f'key "assay" {{\n\talgorithm hmac-sha256;\n\tsecret "{SECRET}";\n}};\n'
+#: What docs/keys.md says about DNS UPDATE: the file with the key, and what the server lets it change.
+TSIG, _OF_PAGE = re.search(
+    r"### Publish by DNS UPDATE\n.*?```text\n(.*?)```\n.*?```yaml\n(.*?)```\n",
+    (ROOT / "docs/keys.md").read_text("utf-8"),
+    re.DOTALL,
+).groups()
 PATIENCE = 20.0  # seconds
 
 needs_knot = pytest.mark.skipif(not PROGRAM.exists(), reason=f"no knotd in {KNOT}: run sh contrib/fetch.sh knot")
@@ -127,7 +133,9 @@ class Knot:
     def _configuration(self) -> str:
         other = "127.0.0.2" if self.primary is None else "127.0.0.1"
         role = (
-            "notify: other\n    acl: [ update, transfer ]" if self.primary is None else "master: other\n    acl: notify"
+            "notify: other\n    acl: [ assay, unlimited, transfer ]"
+            if self.primary is None
+            else "master: other\n    acl: notify"
         )
         zones = "".join(f'  - domain: {name}\n    file: "{name}.zone"\n    {role}\n' for name in self.zones)
         return f"""\
@@ -146,6 +154,9 @@ key:
   - id: assay
     algorithm: hmac-sha256
     secret: {SECRET}
+  - id: unlimited
+    algorithm: hmac-sha256
+    secret: {SECRET}
   - id: powerless
     algorithm: hmac-sha256
     secret: {SECRET}
@@ -153,9 +164,9 @@ remote:
   - id: other
     address: {other}@{self.port}
     via: {self.address}
-acl:
-  - id: update
-    key: assay
+{_OF_PAGE}\
+  - id: unlimited
+    key: unlimited
     action: update
   - id: transfer
     address: 127.0.0.2

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -184,8 +185,9 @@ class TestUpdate:
             assert authority.texts(self.NAME)[0].outcome is Outcome.NXDOMAIN
 
     def test_a_record_that_assay_did_not_make_stays(self, updater: Updater, authority: Authority) -> None:
-        with pytest.raises(UpdateError, match="has another TXT record; remove it, or use another selector"):
-            updater.add("r1._domainkey.example.org", self.LONG, 300)
+        for name in ("r1._domainkey.example.org", "alias._domainkey.example.org"):
+            with pytest.raises(UpdateError, match="has another TXT record or a CNAME; remove it, or use another"):
+                updater.add(name, self.LONG, 300)
         updater.remove("r1._domainkey.example.org", self.LONG)
         assert authority.texts("r1._domainkey.example.org")[0].texts == (b"v=DKIM1; k=rsa; p=AAAA",)
 
@@ -206,7 +208,14 @@ class TestUpdate:
         with pytest.raises(UpdateError, match=why):
             Updater(Nameserver(primary.address, primary.port), "example.org", key).add(self.NAME, ("x",), 300)
 
-    def test_a_name_of_another_zone(self, updater: Updater) -> None:
+    def test_the_key_changes_nothing_else(self, updater: Updater) -> None:
+        """With the settings of docs/keys.md."""
+        with pytest.raises(UpdateError, match="does not let the key change this record"):
+            updater.add("www.example.org", ("v=spf1 -all",), 300)
+
+    def test_a_name_of_another_zone(self, primary: Knot, tmp_path: Path) -> None:
+        key = read_tsig(tsig_file(tmp_path, TSIG.replace('"assay"', '"unlimited"')))
+        updater = Updater(Nameserver(primary.address, primary.port), "example.org", key)
         with pytest.raises(
             UpdateError, match=r"NOTZONE to the update of r1\.example\.net in example\.org; the name is not"
         ):
@@ -282,6 +291,22 @@ class TestRotation:
         assert "".join(capsys.readouterr()) == "", "a timer's run says nothing if all is well"
         for kind in "re":
             assert self.keys(configuration, "retire", "example.org", f"{kind}20270320", "--at-once") == 0
+
+    def test_a_zone_that_is_not_found_keeps_only_the_dns_from_being_changed(
+        self, configuration: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        """The resolver is down, and the authoritative servers are not."""
+        text = configuration.read_text()
+        configuration.write_text(re.sub(r"(\[dns\]\nnameservers = ).*", r'\1["127.0.0.1:9"]', text))
+        assert self.keys(configuration, "create", "example.org", "--type", "rsa") == 69
+        assert (
+            "example.org: the zone of r20260921._domainkey.example.org is not found (nameserver 127.0.0.1:9: "
+            in capsys.readouterr().err
+        )
+        assert self.states(configuration) == {"r20260921": "pending"}
+        configuration.write_text(text)
+        assert self.keys(configuration, "rotate", "--due") == 0
+        assert self.keys(configuration, "retire", "example.org", "r20260921") == 0
 
     def test_a_wrong_tsig_key_changes_nothing_and_says_so(
         self, configuration: Path, capsys: pytest.CaptureFixture[str]

@@ -11,7 +11,7 @@ from assay.config.section import SettingError
 from assay.config.site import DnsSection
 from assay.keyring.publisher import CommandPublisher, NoPublisher, Publisher, UpdatePublisher
 from assay.model.name import Domain
-from assay.resolver.authority import Authority, UnknownZoneError
+from assay.resolver.authority import Authority
 from assay.resolver.update import Updater, read_tsig
 
 
@@ -32,7 +32,7 @@ def make_authority(keys: KeysSection, dns: DnsSection) -> Authority:
 def make_publisher(keys: KeysSection, authority: Authority, domain: Domain) -> Publisher:
     """What publishes the records of a domain.
 
-    :raises SettingError: the TSIG key cannot be used, or the zone cannot be found.
+    :raises SettingError: the TSIG key cannot be used.
     """
     if keys.publish_command:
         return CommandPublisher(keys.publish_command, keys.ttl_seconds)
@@ -42,9 +42,10 @@ def make_publisher(keys: KeysSection, authority: Authority, domain: Domain) -> P
         tsig = read_tsig(Path(keys.tsig_file))
     except ValueError as error:
         raise SettingError("keys.tsig_file", str(error)) from error
-    try:
-        zone = keys.update_zone or authority.zone(f"_domainkey.{domain}")  # which may be a zone of its own
-    except UnknownZoneError as error:
-        raise SettingError("keys.update_zone", f"is not set, and the zone of {domain} is not found: {error}") from error
     server = resolver.parse_nameserver(keys.update_server)
-    return UpdatePublisher(Updater(server, zone, tsig), keys.ttl_seconds)
+
+    def find() -> Updater:
+        # _domainkey may be a zone of its own.
+        return Updater(server, keys.update_zone or authority.zone(f"_domainkey.{domain}"), tsig)
+
+    return UpdatePublisher(find, keys.ttl_seconds)

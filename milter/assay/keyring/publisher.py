@@ -8,11 +8,12 @@ import selectors
 import signal
 import subprocess
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import IO, Protocol, cast
 
 from assay.model.printable import escaped
 from assay.protocol import dkim
+from assay.resolver.authority import UnknownZoneError
 from assay.resolver.update import UpdateError, Updater
 
 _SECONDS = 120.0  # our choice: a provider's interface may take a minute
@@ -84,22 +85,29 @@ class CommandPublisher:
 class UpdatePublisher:
     """DNS UPDATE at the primary server of the zone (RFC 2136)."""
 
-    def __init__(self, updater: Updater, ttl: int) -> None:
-        self._updater = updater
+    def __init__(self, find: Callable[[], Updater], ttl: int) -> None:
+        """
+        :param find: makes the updater once something is to be changed. It may raise `UnknownZoneError`: a DNS that does
+            not answer is no reason to leave undone what needs no DNS.
+        """
+        self._find = find
         self._ttl = ttl
 
     def publish(self, name: str, record: str) -> bool:
         """See `Publisher`."""
-        try:
-            self._updater.add(name, dkim.split_strings(record), self._ttl)
-        except UpdateError as error:
-            raise PublishError(str(error)) from error
-        return True
+        return self._change(name, lambda updater: updater.add(name, dkim.split_strings(record), self._ttl))
 
     def withdraw(self, name: str, record: str) -> bool:
         """See `Publisher`."""
+        return self._change(name, lambda updater: updater.remove(name, dkim.split_strings(record)))
+
+    def _change(self, name: str, change: Callable[[Updater], None]) -> bool:
         try:
-            self._updater.remove(name, dkim.split_strings(record))
+            change(self._find())
+        except UnknownZoneError as error:
+            raise PublishError(
+                f"the zone of {name} is not found ({error}); if it stays so, name it in keys.update_zone"
+            ) from error
         except UpdateError as error:
             raise PublishError(str(error)) from error
         return True

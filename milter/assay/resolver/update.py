@@ -36,7 +36,7 @@ _COMMENT = re.compile(r"(?://|#)[^\n]*|/\*.*?\*/", re.DOTALL)
 _CLAUSE = re.compile(r'(algorithm|secret)\s+"?([^\s";]+)"?\s*;', re.IGNORECASE)
 #: RFC 8945, 5.2: why a server does not accept a key.
 _PEER_ERRORS = (
-    (dns.tsig.PeerBadKey, "it does not know the name, or does not let the key change this zone"),
+    (dns.tsig.PeerBadKey, "it does not know the name, or does not let the key change this record"),
     (dns.tsig.PeerBadSignature, "its secret is another one"),
     (dns.tsig.PeerBadTime, "its clock and ours differ"),
 )
@@ -96,16 +96,19 @@ class Updater:
     def add(self, name: str, strings: tuple[str, ...], ttl: int) -> None:
         """Add a TXT record to a name that has none.
 
-        :raises UpdateError: refused, no answer, or the name has another TXT record.
+        :raises UpdateError: refused, no answer, or the name has another TXT record or is an alias.
         """
         update = self._update()
         update.absent(_absolute(name), "TXT")
+        update.absent(_absolute(name), "CNAME")  # a server would ignore the change and say nothing (RFC 2136, 3.4.2.2)
         update.add(_absolute(name), ttl, _text(strings))
         rcode = self._send(update)
         if rcode == dns.rcode.YXRRSET and self._has(name, strings):
             return
         if rcode == dns.rcode.YXRRSET:
-            raise UpdateError(f"{self._server}: {name} has another TXT record; remove it, or use another selector")
+            raise UpdateError(
+                f"{self._server}: {name} has another TXT record or a CNAME; remove it, or use another selector"
+            )
         self._check(rcode, name)
 
     def remove(self, name: str, strings: tuple[str, ...]) -> None:
