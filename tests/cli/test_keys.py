@@ -429,7 +429,7 @@ class TestCheck:
         world.run("create", "example.org")
         self.sign_with(world, f'key_directory = "{world.folder}/keys/example.org"')
         capsys.readouterr()
-        assert world.run("check") == 0
+        assert world.run("check") == 78
         printed = capsys.readouterr()
         assert "has no active key, so mail of example.org would be unsigned" in printed.err
         assert f"{NAME} (pending): NOT PUBLISHED" in printed.out

@@ -33,6 +33,7 @@ from assay.cli import serve
 from assay.cli.main import main
 from assay.config import Configuration, make_policy, make_resolver, make_settings, show
 from assay.config.database import open_store
+from assay.config.endpoint import Endpoint
 from assay.config.responses import RuleSection
 from assay.config.web import read_token
 from assay.daemon import collector, connection, endpoint, recorder, reporter, worker
@@ -489,8 +490,13 @@ def listening(world: World) -> object:
     path = world.folder / "serve.toml"
     path.write_text(show(world.configuration), "utf-8")
     found: list[object] = []
+
+    def opened(endpoint: Endpoint, **more: object) -> Listener:
+        found.append((endpoint, more))
+        return Listener(endpoint, -1, lent=True)
+
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(serve, "open_listener", lambda endpoint, **more: found.append((endpoint, more)))
+        patch.setattr(serve, "open_listener", opened)
         patch.setattr(serve, "Supervisor", lambda *_: SimpleNamespace(run=lambda: 0))
         patch.setattr(serve, "_raise_descriptor_limit", lambda: None)
         patch.setattr(serve, "become", lambda _: None)

@@ -63,6 +63,14 @@ def test_an_empty_file_means_the_defaults(tmp_path: Path) -> None:
     assert load(None) == load(tmp_path / "empty") == Configuration()
 
 
+def test_our_own_domains_are_those_of_signing_and_forwarding(tmp_path: Path) -> None:
+    (tmp_path / "c").write_text(
+        "[srs]\nown_domains = ['b.example', '*.c.example', '@D.example', '.e.example', 'a.example']\n"
+        "[[sign.domain]]\ndomain = 'A.example'\nkey_directory = '/keys'\n"
+    )
+    assert load(tmp_path / "c").own_domains == ("a.example", "b.example", "d.example", "e.example")
+
+
 def test_the_defaults_reject_nothing() -> None:
     settings = make_settings(Configuration())
     assert settings.policy.methods == ()

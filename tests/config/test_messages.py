@@ -13,7 +13,7 @@ import pytest
 
 import assay
 from assay.cli.serve import read_for_serving
-from assay.config import ConfigError, build
+from assay.config import ConfigError, section
 from signing import pem, rsa_key
 
 PACKAGE = Path(assay.__file__).parent
@@ -21,6 +21,7 @@ PACKAGE = Path(assay.__file__).parent
 READERS = (
     *("config/build.py", "config/endpoint.py", "config/load.py", "config/methods.py", "config/responses.py"),
     *(
+        "config/section.py",
         "config/site.py",
         "config/sockets.py",
         "config/store.py",
@@ -38,9 +39,7 @@ NOT_FROM_A_FILE = {
     "matches": "a rule fails on a message; see test_rules.py",
     "_cel": "the library is not installed",
     "public_suffix": "the library is not installed; see test_a_missing_package",
-    "check_metrics": "likewise",
-    "check_store": "likewise",
-    "_check_web_libraries": "likewise",
+    "require": "likewise",
 }
 
 SOCKET = "is not a socket address; write inet:PORT@HOST, inet6:PORT@HOST or unix:PATH"
@@ -605,27 +604,27 @@ def test_a_missing_package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
 
 
 def test_a_missing_package_for_metrics(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(build, "find_spec", lambda _: None)
+    monkeypatch.setattr(section, "find_spec", lambda _: None)
     said = str(fails(tmp_path, "[metrics]\nlisten = 'inet:9810@127.0.0.1'\n"))
     assert "metrics.listen: this needs a Python package; install prometheus_client" in said
 
 
 def test_missing_packages_for_the_store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(build, "find_spec", lambda _: None)
+    monkeypatch.setattr(section, "find_spec", lambda _: None)
     said = str(fails(tmp_path, "[store]\ndirectory = 'DIR'\n"))
     assert "store.database: this needs Python packages; install SQLAlchemy and alembic" in said
-    monkeypatch.setattr(build, "find_spec", lambda name: None if name == "psycopg" else name)
+    monkeypatch.setattr(section, "find_spec", lambda name: None if name == "psycopg" else name)
     said = str(fails(tmp_path, "[store]\ndirectory = 'DIR'\ndatabase = 'postgresql://db.example.org/assay'\n"))
-    assert "store.database: this needs Python packages; install psycopg[binary]" in said
+    assert "store.database: this needs a Python package; install psycopg[binary]" in said
 
 
 def test_a_missing_package_for_the_broker(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(build, "find_spec", lambda name: None if name == "aio_pika" else name)
+    monkeypatch.setattr(section, "find_spec", lambda name: None if name == "aio_pika" else name)
     said = str(fails(tmp_path, "[store]\ndirectory = 'DIR'\ndatabase = ''\nbroker = 'amqp://mq.example.org/'\n"))
     assert "store.broker: this needs a Python package; install aio-pika" in said
 
 
 def test_missing_packages_for_the_page(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(build, "find_spec", lambda name: None if name == "jinja2" else name)
+    monkeypatch.setattr(section, "find_spec", lambda name: None if name == "jinja2" else name)
     said = str(fails(tmp_path, "[web]\nlisten = 'inet:8891@127.0.0.1'\ntoken_file = 'DIR/token'\n"))
-    assert "web.listen: this needs Python packages; install jinja2" in said
+    assert "web.listen: this needs a Python package; install jinja2" in said

@@ -61,6 +61,10 @@ ROWS = {
         ROW + "selectors = ['s']\nkey_directory = 'DIR'\n",
         "sign.domain 1.key_directory: DIR has no s.pem and no s.private",
     ),
+    "a directory that cannot be looked at": (
+        ROW + f"selectors = ['s']\nkey_directory = '/{'d' * 300}'\n",
+        f"sign.domain 1.key_directory: /{'d' * 300}: cannot be read: File name too long",
+    ),
     "the directory of another domain": (
         ROW + "key_directory = 'DIR'\n",
         "sign.domain 1.key_directory: DIR has the keys of example.com; name the directory of example.org",

@@ -36,6 +36,8 @@ ROWS = {
     "no key in the file": (SEAL, "arc.seal 1.key_file: DIR/good: not a private key in PEM"),
     "networks": (ONE + "networks = ['here']\n", "srs.networks: 'here' is not an IP address or a network"),
     "own domains": (ONE + "own_domains = ['ann@a.example']\n", "srs.own_domains: 'ann@a.example' is not a domain"),
+    "own domains without SRS": ("[srs]\nown_domains = ['a b']\n", "srs.own_domains: 'a b' is not an address, a domain"),
+    "recipient domains": (ONE + "recipient_domains = ['::1']\n", "srs.recipient_domains: '::1' is not a domain; write"),
     "sender domains": (ONE + "sender_domains = ['a b']\n", "srs.sender_domains: 'a b' is not an address, a domain"),
 }
 

@@ -92,6 +92,20 @@ class TestUser:
             Daemon(folder, ROWS, milter={"user": user}).__enter__()
 
 
+def test_no_socket_is_left_if_the_process_cannot_become_the_user(tmp_path: Path) -> None:
+    user = pwd.getpwuid(os.geteuid()).pw_name if os.geteuid() else USER
+    (tmp_path / "c.toml").write_text(f'[milter]\nsocket = "unix:{tmp_path}/socket"\nuser = "{user}"\n')
+    code = (
+        "import sys\nfrom assay.cli import main, serve\nfrom assay.daemon.privileges import PrivilegesError\n"
+        "def become(user): raise PrivilegesError('milter.user: in a container without CAP_SETUID')\n"
+        f"serve.become = become\nsys.exit(main.main(['serve', '-c', '{tmp_path}/c.toml']))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False, timeout=PATIENCE)
+    assert done.returncode == os.EX_NOPERM
+    assert "c.toml: milter.user: in a container without CAP_SETUID" in done.stderr
+    assert [path.name for path in tmp_path.iterdir()] == ["c.toml"]
+
+
 class TestBecome:
     """In a process of its own, whose identity is changed first."""
 

@@ -9,12 +9,13 @@ import os
 import re
 import signal
 import socket
+import threading
 import time
 from pathlib import Path
 
 from asking import TOKEN
 from running import PATIENCE, Daemon
-from sending import ROWS, greet, send
+from sending import ROWS, greet, results, send
 from zone import Rows
 
 
@@ -91,6 +92,35 @@ def test_the_page_over_a_unix_socket_which_a_reload_opens_again(tmp_path: Path) 
         assert status(OverUnix(path)) == 200
     assert not path.exists()
     assert "Traceback" not in daemon.log()
+
+
+def test_a_token_that_changes_while_it_is_read_ends_no_session(tmp_path: Path) -> None:
+    good, read_twice = f"{TOKEN}\n", 2  # by each start and each reload: to check it, and for the page
+    token = tmp_path / "pipe"
+    os.mkfifo(token, 0o600)
+
+    def write(*texts: str) -> threading.Thread:
+        def work() -> None:
+            for text in texts:
+                with token.open("w") as pipe:
+                    pipe.write(text)
+                time.sleep(0.5)  # until the reader has seen the end
+
+        thread = threading.Thread(target=work, daemon=True)
+        thread.start()
+        return thread
+
+    writer = write(*[good] * read_twice)
+    web = {"listen": f"unix:{tmp_path}/page.sock", "token_file": str(token)}
+    with Daemon(tmp_path, ROWS, store={"directory": str(tmp_path)}, web=web) as daemon:
+        writer.join()
+        writer = write(good, "short\n")
+        daemon.signal(signal.SIGHUP)
+        daemon.wait_for_log("not reloaded, the old configuration stays: web.token_file: ")
+        writer.join()
+        with daemon.mta() as mta:
+            greet(mta)
+            assert "dmarc=pass" in results(send(mta))
 
 
 def test_an_address_that_is_taken_is_named_with_the_fix(tmp_path: Path) -> None:

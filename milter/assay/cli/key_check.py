@@ -23,11 +23,12 @@ EX_DIFFERENT = 1
 def check(keys: KeyCommand) -> int:
     """Compare all keys that sign with the DNS; the exit code."""
     authority = keys.authority
+    unusable = os.EX_OK
     try:
         signing = make_signing(keys.configuration)
     except ValueError as error:  # a domain whose first key is not published yet, for instance: check that one
         complain(f"{name(keys.options.config)}: {error}")
-        signing = None
+        signing, unusable = None, os.EX_CONFIG
     listed = {(key.domain.name, key.selector.name): key for key in configured(signing)}
     asked: set[tuple[str, str]] = set()
 
@@ -62,7 +63,7 @@ def check(keys: KeyCommand) -> int:
             code = max(code, os.EX_NOINPUT)
     if not asked and not only and code == os.EX_OK:
         print("no keys; make some with: assay keys create DOMAIN")
-    return code
+    return max(code, unusable)
 
 
 def _code(publication: Publication) -> int:

@@ -24,7 +24,6 @@ from assay.config import (
     make_trust,
 )
 from assay.config.endpoint import Endpoint
-from assay.config.section import SettingError
 from assay.daemon.capacity import capacity, granted, warning
 from assay.daemon.journal import check_facts
 from assay.daemon.listener import ListenerError, check_group, open_listener
@@ -58,31 +57,28 @@ def run(options: argparse.Namespace) -> int:
     milter = configuration.milter
     if text := warning(milter.max_sessions, capacity(milter.max_sessions, milter.worker_count, granted())):
         log.warning(text)
-    try:
-        user = find_user(milter.user) if milter.user else None
-        listener = open_listener(
-            Endpoint.parse(milter.socket), mode=int(milter.socket_mode, 8), group=milter.socket_group, user=user
-        )
+    with contextlib.ExitStack() as stack:
         try:
+            user = find_user(milter.user) if milter.user else None
+            listener = open_listener(
+                Endpoint.parse(milter.socket), mode=int(milter.socket_mode, 8), group=milter.socket_group, user=user
+            )
+            stack.callback(listener.remove)  # unless it serves
             supervisor = Supervisor(
                 listener, configuration, lambda: read_for_serving(options.config), log, name(options.config), manager
             )
-        except SettingError as error:  # what one of the children needs, such as a key for the reports
-            listener.remove()
+            if user is not None:
+                become(user)
+        except PrivilegesError as error:
+            log.error(f"{name(options.config)}: {error}")
+            return os.EX_NOPERM
+        except ListenerError as error:
+            log.error(f"{name(options.config)}: {error}")
+            return os.EX_UNAVAILABLE
+        except ValueError as error:  # what one of the children needs, such as a key for the reports
             raise ConfigError(f"{name(options.config)}: {error}") from error
-        if user is not None:
-            become(user)
-    except PrivilegesError as error:
-        log.error(f"{name(options.config)}: {error}")
-        return os.EX_NOPERM
-    except ListenerError as error:
-        log.error(f"{name(options.config)}: {error}")
-        return os.EX_UNAVAILABLE
-    try:
         check_outputs(options.config, configuration)
-    except ConfigError:
-        listener.remove()
-        raise
+        stack.pop_all()
     if user is not None:
         _check_reload(options.config, user, log)
     elif os.geteuid() == 0:

@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import socket
 from collections.abc import Callable, Iterable
-from importlib.util import find_spec
 from pathlib import Path
 
 import msgspec
@@ -15,7 +14,7 @@ from assay.config.configuration import Configuration
 from assay.config.forwarding import make_rewriting, make_sealing
 from assay.config.methods import SenderidSection, SpfSection
 from assay.config.responses import RuleSection, split_field
-from assay.config.section import SettingError
+from assay.config.section import SettingError, parse_domain, parse_domain_entries, parse_entries, require
 from assay.config.signing import make_signing
 from assay.config.site import Addresses
 from assay.config.web import read_token
@@ -83,8 +82,8 @@ def check_metrics(configuration: Configuration) -> None:
 
     :raises ValueError: the library for it is not installed.
     """
-    if configuration.metrics.listen and find_spec("prometheus_client") is None:
-        raise SettingError("metrics.listen", "this needs a Python package; install prometheus_client")
+    if configuration.metrics.listen:
+        require("metrics.listen", {"prometheus_client": "prometheus_client"})
 
 
 def check_store(configuration: Configuration) -> None:
@@ -99,10 +98,9 @@ def check_store(configuration: Configuration) -> None:
         packages = {"sqlalchemy": "SQLAlchemy", "alembic": "alembic"}
         if section.database != "sqlite":
             packages["psycopg"] = "psycopg[binary]"
-        if missing := [name for module, name in packages.items() if find_spec(module) is None]:
-            raise SettingError("store.database", f"this needs Python packages; install {' and '.join(missing)}")
-    if section.broker and find_spec("aio_pika") is None:
-        raise SettingError("store.broker", "this needs a Python package; install aio-pika")
+        require("store.database", packages)
+    if section.broker:
+        require("store.broker", {"aio_pika": "aio-pika"})
 
 
 def check_web(configuration: Configuration) -> None:
@@ -112,16 +110,10 @@ def check_web(configuration: Configuration) -> None:
     """
     if not configuration.web.listen:
         return
-    _check_web_libraries()
-    if not configuration.store.directory or not configuration.store.database:
+    require("web.listen", {"starlette": "starlette", "jinja2": "jinja2", "uvicorn": "uvicorn"})
+    if not configuration.store.location:
         raise SettingError("web.listen", "it shows what the store has, and there is no database; set store.directory")
     read_token(configuration.web)
-
-
-def _check_web_libraries() -> None:
-    missing = [name for name in ("starlette", "jinja2", "uvicorn") if find_spec(name) is None]
-    if missing:
-        raise SettingError("web.listen", f"this needs Python packages; install {', '.join(missing)}")
 
 
 def make_trust(configuration: Configuration) -> policy.Trust:
@@ -213,8 +205,8 @@ def make_policy(configuration: Configuration) -> policy.Policy:
     lists = {name: _read_list(name, Path(path), addresses) for name, path in configuration.lists.items()}
     forwarders = Networks.parse(configuration.clients.trusted_forwarders)
     settings = outcomes.OutcomeSettings(
-        strict_spf_domains=_domain_entries("spf.strict_domains", configuration.spf.strict_domains, addresses),
-        stricter_dmarc=_domain_entries("dmarc.stricter_domains", configuration.dmarc.stricter_domains, addresses),
+        strict_spf_domains=parse_domain_entries("spf.strict_domains", configuration.spf.strict_domains),
+        stricter_dmarc=parse_domain_entries("dmarc.stricter_domains", configuration.dmarc.stricter_domains),
         required_fields=_lower(configuration.dkim.required_fields),
         iprev_names=configuration.iprev.names_in_mail_from,
         list_traffic=configuration.dmarc.list_traffic,
@@ -242,7 +234,9 @@ def make_policy(configuration: Configuration) -> policy.Policy:
         lists=lists,
         exact_local_parts=addresses.exact_local_parts,
         tag=_tag(configuration),
-        trusted_sealers=frozenset(map(Domain, _domains("arc.trusted_sealers", configuration.arc.trusted_sealers))),
+        trusted_sealers=frozenset(
+            parse_domain("arc.trusted_sealers", text.lstrip(".")) for text in configuration.arc.trusted_sealers
+        ),
         logs_facts=configuration.log.facts != "",
     )
 
@@ -331,29 +325,8 @@ def _mailboxes(key: str, texts: tuple[str, ...], addresses: Addresses) -> Entrie
     return entries
 
 
-def _domain_entries(key: str, texts: tuple[str, ...], addresses: Addresses) -> Entries:
-    """Domains alone."""
-    entries = _entries(key, texts, addresses)
-    if entries.addresses:
-        raise SettingError(key, f"{min(entries.addresses)!r} is not a domain; write one such as example.org")
-    return entries
-
-
 def _entries(key: str, texts: Iterable[str], addresses: Addresses) -> Entries:
-    try:
-        return Entries.parse(texts, exact=addresses.exact_local_parts, delimiters=addresses.subaddress_delimiters)
-    except ValueError as error:
-        raise SettingError(key, str(error)) from error
-
-
-def _domains(key: str, texts: tuple[str, ...]) -> frozenset[str]:
-    names = set()
-    for text in texts:
-        try:
-            names.add(Domain.parse_host(text.lstrip(".")).name)
-        except InvalidNameError as error:
-            raise SettingError(key, f"{text!r} is not a domain: {error}") from error
-    return frozenset(names)
+    return parse_entries(key, texts, exact=addresses.exact_local_parts, delimiters=addresses.subaddress_delimiters)
 
 
 def _lower(texts: tuple[str, ...]) -> frozenset[str]:

@@ -27,6 +27,7 @@ from assay.config.store import StoreSection
 from assay.config.watching import ControlSection, LogSection, MetricsSection
 from assay.config.web import WebSection
 from assay.model.name import Domain
+from assay.policy.addresses import Entries
 
 
 class Configuration(Section, frozen=True):
@@ -59,6 +60,11 @@ class Configuration(Section, frozen=True):
 
     @property
     def own_domains(self) -> tuple[str, ...]:
-        """Our own domains, as A-labels: those that the page is told, or else those that sign and of SRS."""
-        named = self.web.domains or (*(row.domain for row in self.sign.domain), *self.srs.own_domains)
-        return tuple(dict.fromkeys(Domain.parse_host(name).name for name in named))
+        """Our own domains, as A-labels: `web.domains`, or else those that sign and those of SRS."""
+        if self.web.domains:
+            return tuple(dict.fromkeys(Domain.parse_host(name).name for name in self.web.domains))
+        names = [Domain.parse_host(row.domain).name for row in self.sign.domain]
+        for text in self.srs.own_domains:
+            entry = Entries.parse((text,))
+            names += entry.domains | entry.alone  # *.example.org names none
+        return tuple(dict.fromkeys(names))

@@ -3,13 +3,12 @@
 
 from __future__ import annotations
 
-from importlib.util import find_spec
 from pathlib import Path
 
 from assay import files, secrets
 from assay.config.configuration import Configuration
 from assay.config.reports import FailureSection
-from assay.config.section import SettingError
+from assay.config.section import SettingError, require
 from assay.config.signing import make_signing
 from assay.keys import Signing
 from assay.policy.addresses import Entries
@@ -30,9 +29,7 @@ def check_reports(configuration: Configuration) -> None:
 
 
 def _check_incoming(configuration: Configuration) -> None:
-    packages = {"aiosmtpd": "aiosmtpd", "parsedmarc": "parsedmarc"}
-    if missing := [name for module, name in packages.items() if find_spec(module) is None]:
-        raise SettingError("reports.incoming.listen", f"this needs Python packages; install {' and '.join(missing)}")
+    require("reports.incoming.listen", {"aiosmtpd": "aiosmtpd", "parsedmarc": "parsedmarc"})
     if not configuration.store.location:
         raise SettingError(
             "reports.incoming.listen", "reports are kept in the store, and there is no database; set store.directory"
@@ -45,7 +42,7 @@ def reports_signing(configuration: Configuration) -> Signing:
     :raises SettingError: nothing does, or there is nothing to report from.
     """
     section = configuration.reports
-    if not configuration.store.directory or not configuration.store.database:
+    if not configuration.store.location:
         raise SettingError("reports.organization", "reports are made from the store; set store.directory")
     signing = make_signing(configuration)
     domain = section.sender.domain

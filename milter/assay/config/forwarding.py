@@ -7,13 +7,12 @@ from pathlib import Path
 
 from assay import secrets
 from assay.config.methods import ArcSection
-from assay.config.section import SettingError
+from assay.config.section import SettingError, parse_domain_entries
 from assay.config.signing import Keys
 from assay.config.srs import SrsSection
 from assay.model.name import Domain
 from assay.model.network import Networks
 from assay.policy import Rewriting, Sealing, SealingKey
-from assay.policy.addresses import Entries
 from assay.protocol import dkim, srs
 
 
@@ -35,12 +34,12 @@ def make_rewriting(section: SrsSection) -> Rewriting | None:
             section.min_hash_length,
             section.max_age_days,
         ),
-        _domains("srs.own_domains", (*section.own_domains, domain.name)),
+        parse_domain_entries("srs.own_domains", (*section.own_domains, domain.name)),
         networks=Networks.parse(section.networks) if section.networks else None,
         daemon_names=frozenset(section.daemon_names),
         logins=frozenset(section.logins),
-        senders=_domains("srs.sender_domains", section.sender_domains),
-        recipients=_domains("srs.recipient_domains", section.recipient_domains),
+        senders=parse_domain_entries("srs.sender_domains", section.sender_domains),
+        recipients=parse_domain_entries("srs.recipient_domains", section.recipient_domains),
     )
 
 
@@ -59,10 +58,10 @@ def make_sealing(section: ArcSection) -> Sealing | None:
             SealingKey(
                 Domain.parse_host(row.domain),
                 dkim.SigningKey(Domain.parse_host(row.selector), private),
-                _domains(f"{place}.recipient_domains", row.recipient_domains),
+                parse_domain_entries(f"{place}.recipient_domains", row.recipient_domains),
             )
         )
-    return Sealing(tuple(found), _domains("arc.own_domains", section.own_domains))
+    return Sealing(tuple(found), parse_domain_entries("arc.own_domains", section.own_domains))
 
 
 def _secrets(name: str) -> tuple[bytes, ...]:
@@ -72,13 +71,3 @@ def _secrets(name: str) -> tuple[bytes, ...]:
         return tuple(dict.fromkeys(filter(None, lines)))  # each once, in order
     except secrets.SecretError as error:
         raise SettingError("srs.secrets_file", str(error)) from error
-
-
-def _domains(key: str, texts: tuple[str, ...]) -> Entries:
-    try:
-        entries = Entries.parse(texts)
-    except ValueError as error:
-        raise SettingError(key, str(error)) from error
-    if entries.addresses:
-        raise SettingError(key, f"{min(entries.addresses)!r} is not a domain; write one such as example.org")
-    return entries

@@ -9,9 +9,9 @@ from typing import Annotated
 
 from msgspec import Meta
 
-from assay.config.section import Section, SettingError
+from assay.config.section import Section, SettingError, parse_domain
 from assay.config.sockets import check_endpoint, check_mode
-from assay.model.name import Domain, InvalidNameError
+from assay.model.name import Domain
 from assay.model.smtp import parse_address
 
 
@@ -46,10 +46,7 @@ class IncomingSection(Section, frozen=True):
 
     def __post_init__(self) -> None:
         for name in self.domains:
-            try:
-                Domain.parse_host(name)
-            except InvalidNameError as error:
-                raise SettingError("domains", f"{name!r} is not a domain: {error}") from error
+            parse_domain("domains", name)
         if self.listen:
             self._check_listen()
         check_mode(self.socket_mode)

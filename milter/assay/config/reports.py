@@ -10,9 +10,8 @@ from urllib.parse import urlsplit
 from msgspec import Meta
 
 from assay.config.incoming import IncomingSection
-from assay.config.section import Section, SettingError
+from assay.config.section import Section, SettingError, parse_domain, parse_domain_entries
 from assay.model.name import Domain, InvalidNameError, Mailbox, parse_mailbox
-from assay.policy.addresses import Entries
 
 _RELAYS = {"smtp": 25, "smtps": 465}
 
@@ -179,12 +178,9 @@ class ReportsSection(Section, frozen=True):
             if text := getattr(self, key):
                 _check_address(key, text)
         if self.receiver:
-            try:
-                Domain.parse_host(self.receiver)
-            except InvalidNameError as error:
-                raise SettingError("receiver", f"{self.receiver!r} is not a domain: {error}") from error
+            parse_domain("receiver", self.receiver)
         for key in ("older_schema", "large_destinations"):
-            _check_domains(key, getattr(self, key))
+            parse_domain_entries(key, getattr(self, key))
         if self.failure.enabled and not self.enabled:
             raise SettingError("failure.enabled", "failure reports need reports.organization and reports.contact")
         self._check_relay()
@@ -241,12 +237,3 @@ def _check_address(key: str, text: str) -> None:
         raise SettingError(key, f"{text!r} is not a mail address: {error}") from error
     if not mailbox.local_part.isascii() or len(mailbox.local_part) > 30:
         raise SettingError(key, f"{text!r} is too long or not ASCII before the @; write a plain address")
-
-
-def _check_domains(key: str, texts: tuple[str, ...]) -> None:
-    try:
-        entries = Entries.parse(texts)
-    except ValueError as error:
-        raise SettingError(key, str(error)) from error
-    if entries.addresses:
-        raise SettingError(key, f"{min(entries.addresses)!r} is not a domain; write one such as example.org")

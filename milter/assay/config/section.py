@@ -3,9 +3,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
+from importlib.util import find_spec
 from typing import Any, get_args, get_origin
 
 import msgspec
+
+from assay.model.name import Domain, InvalidNameError
+from assay.policy.addresses import Entries
 
 
 class SettingError(ValueError):
@@ -30,3 +35,52 @@ def row_type(hint: Any) -> type[Section] | None:
         return None
     row = get_args(hint)[0]
     return row if isinstance(row, type) and issubclass(row, Section) else None
+
+
+def parse_domain(key: str, text: str) -> Domain:
+    """A domain.
+
+    :param key: of the configuration, for the message.
+    :raises SettingError: it is not one.
+    """
+    try:
+        return Domain.parse_host(text)
+    except InvalidNameError as error:
+        raise SettingError(key, f"{text!r} is not a domain: {error}") from error
+
+
+def parse_entries(key: str, texts: Iterable[str], *, exact: bool = False, delimiters: str = "") -> Entries:
+    """A list of addresses and domains.
+
+    :param key: of the configuration, for the message.
+    :param exact: as in `Entries.parse`, likewise `delimiters`.
+    :raises SettingError: an entry could never match.
+    """
+    try:
+        return Entries.parse(texts, exact=exact, delimiters=delimiters)
+    except ValueError as error:
+        raise SettingError(key, str(error)) from error
+
+
+def parse_domain_entries(key: str, texts: Iterable[str]) -> Entries:
+    """A list of domains.
+
+    :param key: of the configuration, for the message.
+    :raises SettingError: an entry is an address, or could never match.
+    """
+    entries = parse_entries(key, texts)
+    if entries.addresses:
+        raise SettingError(key, f"{min(entries.addresses)!r} is not a domain; write one such as example.org")
+    return entries
+
+
+def require(key: str, packages: Mapping[str, str]) -> None:
+    """Check that Python packages are installed.
+
+    :param key: of the configuration, which needs them.
+    :param packages: the names under which they are installed, by module.
+    :raises SettingError: some are not.
+    """
+    if missing := [name for module, name in packages.items() if find_spec(module) is None]:
+        what = "a Python package" if len(missing) == 1 else "Python packages"
+        raise SettingError(key, f"this needs {what}; install {' and '.join(missing)}")

@@ -137,7 +137,10 @@ def _paths(place: str, section: SignDomainSection) -> Iterator[tuple[str, Path]]
         yield "key_files", Path(path)
     for selector in section.selectors if section.key_directory else ():
         folder = Path(section.key_directory)
-        found = [path for path in (folder / f"{selector}{suffix}" for suffix in _SUFFIXES) if path.exists()]
+        try:
+            found = [path for path in (folder / f"{selector}{suffix}" for suffix in _SUFFIXES) if path.exists()]
+        except OSError as error:
+            raise SettingError(f"{place}.key_directory", f"{folder}: cannot be read: {error.strerror}") from error
         if not found:
             raise SettingError(f"{place}.key_directory", f"{folder} has no {selector}.pem and no {selector}.private")
         yield "key_directory", found[0]

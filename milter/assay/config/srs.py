@@ -7,9 +7,8 @@ from typing import Annotated
 
 from msgspec import Meta
 
-from assay.config.section import Section, SettingError
+from assay.config.section import Section, SettingError, parse_domain, parse_domain_entries
 from assay.config.sockets import check_endpoint
-from assay.model.name import Domain, InvalidNameError
 from assay.model.network import Networks
 from assay.protocol import srs
 
@@ -127,12 +126,11 @@ class SrsSection(Section, frozen=True):
                 check_endpoint(key, text, "daemon/srs.sock")
                 if not self.domain:
                     raise SettingError("domain", f"missing; srs.{key} requires it")
+        for key in ("own_domains", "sender_domains", "recipient_domains"):
+            parse_domain_entries(key, getattr(self, key))
         if not self.domain:
             return
-        try:
-            Domain.parse_host(self.domain)
-        except InvalidNameError as error:
-            raise SettingError("domain", f"{self.domain!r} is not a domain: {error}") from error
+        parse_domain("domain", self.domain)
         if not self.secrets_file:
             raise SettingError("secrets_file", "missing; name a file with one secret per line")
         if self.separator not in srs.SEPARATORS:

@@ -10,9 +10,8 @@ from typing import Annotated
 from msgspec import Meta
 
 from assay import secrets
-from assay.config.section import Section, SettingError
+from assay.config.section import Section, SettingError, parse_domain
 from assay.config.sockets import check_endpoint
-from assay.model.name import Domain, InvalidNameError
 from assay.model.network import Networks
 
 #: In `trusted_proxies`: any client that connects to a unix socket.
@@ -79,14 +78,11 @@ class WebSection(Section, frozen=True):
         except ValueError as error:
             raise SettingError("trusted_proxies", str(error)) from error
         for name in self.domains:
-            try:
-                Domain.parse_host(name)
-            except InvalidNameError as error:
-                raise SettingError("domains", f"{name!r} is not a domain: {error}") from error
+            parse_domain("domains", name)
 
 
 def read_token(section: WebSection) -> str:
-    """The token; empty if nobody can log in by one.
+    """The token; empty if there is no login by one.
 
     :raises SettingError: its file cannot be used.
     """

@@ -63,7 +63,8 @@ class Supervisor:
     def __post_init__(self) -> None:
         """Read what the children need, before the process becomes another user.
 
-        :raises ConfigError: a file changed since the configuration was checked.
+        :raises ConfigError, ValueError: a file cannot be used: it changed since the configuration was checked, or only
+            a child needs it.
         """
         self._kinds = kinds.kinds(self.configuration, self.listener, self._channel, self.log)
 
@@ -214,7 +215,7 @@ class Supervisor:
         try:
             configuration, log = self.reload()
             new = kinds.kinds(configuration, self.listener, self._channel, log)
-        except (ConfigError, OSError) as error:
+        except (ConfigError, ValueError, OSError) as error:  # as in __post_init__
             self._meter.reloaded(str(error))
             self.log.error(f"not reloaded, the old configuration stays: {error}")
             return
