@@ -33,6 +33,7 @@ from assay.store.rows import DmarcRow, PublishedRow
 from assay.store.search import Criteria, Cursor
 from assay.store.writer import Writer
 from assay.web import dns, messages
+from assay.web.parts import DataTable
 from assay.web.periods import RARE
 from assay.web.site import MAX_ARGUMENT, WebQuery
 from assay.web.store import ReadStore
@@ -481,6 +482,26 @@ def test_the_page_of_the_dns_says_what_is_wrong() -> None:
     assert told[1].startswith("10 of 100 queries of the last hour had no usable answer.")
     quiet = replace(nothing, queries={"noerror": 99, "timeout": 1})
     assert list(dns._worries({"192.0.2.54": 1}, quiet)) == []
+
+
+@pytest.mark.parametrize(
+    ("seconds", "headings", "silence"),
+    [
+        (5.0, ["", "last minute"], "minute"),
+        (61.0, ["", "last minute"], "minute"),
+        (125.0, ["last minute", "last 2 min"], "2 min"),
+        (3600.0, ["last minute", "last hour"], "hour"),
+    ],
+)
+def test_the_page_of_the_dns_says_how_long_it_has_looked(seconds: float, headings: list[str], silence: str) -> None:
+    """In its first minute, the last hour is the last minute."""
+    minute = Period(min(seconds, 60.0), 0, {}, {}, {}, 0.0, 0.0, {"noerror": 1}, {"asked": 1})
+    for table in dns._periods(minute, replace(minute, seconds=seconds)):
+        assert isinstance(table, DataTable)
+        assert sorted(column.title for column in table.columns[1:]) == sorted(headings)
+        assert [column.name for column in table.columns[1:]] == ["minute", "hour"]
+    told = [remark.text for remark in dns._worries({}, replace(minute, seconds=seconds, queries={}))]
+    assert told == [f"No query in the last {silence}."]
 
 
 def test_the_senders_of_others_are_not_shown(browser: Browser, monkeypatch: pytest.MonkeyPatch) -> None:

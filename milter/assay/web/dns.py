@@ -17,6 +17,7 @@ from assay.web.site import Site, WebQuery
 #: Outcomes of queries after which nothing is known.
 _FAILURES = ("tempfail", "timeout", "unreachable", "other")
 _WORRYING = 0.05  # of all queries of an hour, our choice
+_MINUTE = "minute"
 _SOURCES = {
     "local": "local zone",
     "cache": "cache",
@@ -57,7 +58,7 @@ def _worries(servers: dict[str, int], hour: Period) -> Iterator[Part]:
             tone=Tone.DOUBT,
         )
     if not queries:
-        yield Remark("No query in the last hour.")
+        yield Remark(f"No query in the last {_minutes(hour.seconds)}.")
 
 
 def _servers(figures: Figures, up: dict[str, int]) -> DataTable:
@@ -94,13 +95,18 @@ def _servers(figures: Figures, up: dict[str, int]) -> DataTable:
 
 def _periods(minute: Period, hour: Period) -> Iterator[Part]:
     words = sorted({*minute.queries, *hour.queries})
+    longer = _minutes(hour.seconds)
+    columns = (
+        Column("minute", "last minute", numeric=True),
+        # Of a young daemon it is the same minute: in CSV and JSON alone.
+        Column("hour", "" if longer == _MINUTE else f"last {longer}", numeric=True),
+    )
     yield DataTable(
         "queries",
         "Queries by outcome",
         (
             Column("outcome", "outcome"),
-            Column("minute", "last minute", numeric=True),
-            Column("hour", f"last {_minutes(hour.seconds)}", numeric=True),
+            *columns,
         ),
         [
             (
@@ -117,8 +123,7 @@ def _periods(minute: Period, hour: Period) -> Iterator[Part]:
         "Questions by where the answer came from",
         (
             Column("source", "source"),
-            Column("minute", "last minute", numeric=True),
-            Column("hour", f"last {_minutes(hour.seconds)}", numeric=True),
+            *columns,
         ),
         [
             (text, minute.questions.get(source, 0), hour.questions.get(source, 0))
@@ -170,4 +175,7 @@ def _failed(each: Sum) -> bool:
 
 
 def _minutes(seconds: float) -> str:
-    return "hour" if seconds >= 3500 else f"{max(1, round(seconds / 60))} min"
+    if seconds >= 3500:
+        return "hour"
+    minutes = round(seconds / 60)
+    return _MINUTE if minutes <= 1 else f"{minutes} min"
