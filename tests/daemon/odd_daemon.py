@@ -4,7 +4,7 @@
     python odd_daemon.py FAULT serve -c FILE
 
 FAULT is a path. While that file exists, the system call that it names fails in the supervisor, such as "fork" in a
-container that has reached its limit.
+container that has reached its limit, or has no memory ("memory for select").
 """
 
 from __future__ import annotations
@@ -58,6 +58,8 @@ def failing(name: str, fault: Path) -> Any:
     def call(*arguments: Any) -> Any:
         if os.getpid() == supervisor_pid and fault.exists() and fault.read_text() == name:
             raise OSError(number, os.strerror(number))
+        if os.getpid() == supervisor_pid and fault.exists() and fault.read_text() == f"memory for {name}":
+            raise MemoryError
         if os.getpid() == supervisor_pid and fault.exists() and fault.read_text() == f"second {name}":
             fault.write_text(name)
         return real(*arguments)

@@ -179,7 +179,7 @@ class TestExhaustedSystem:
         assert daemon.wait() == 0
 
 
-@pytest.mark.parametrize("what", ["waitpid", "read", "select"])
+@pytest.mark.parametrize("what", ["waitpid", "read", "select", "memory for select"])
 def test_a_failing_system_call_of_the_supervisor_ends_nothing(daemon: Daemon, what: str) -> None:
     kept, victim = sorted(workers(daemon))
     (daemon.folder / "fault").write_text(what)

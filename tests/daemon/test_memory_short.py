@@ -1,9 +1,11 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """A worker without memory: no message is judged by a part of its events, none is accepted unjudged, and another worker
-takes its place."""
+takes its place. A main process without memory keeps its workers."""
 
 from __future__ import annotations
 
+import resource
+import signal
 import threading
 import time
 from collections import Counter
@@ -81,6 +83,25 @@ def test_a_genuine_message_is_not_refused_for_lack_of_its_body(daemon: Daemon) -
     exhaust(*daemon.workers())
     found = outcomes(daemon, "joe@example.org", "192.0.2.1", 3.0, (b"y" * 998 + b"\r\n") * 200)
     assert set(found) <= {"closed", (250, True), (451, False)}
+
+
+def test_a_reload_for_which_the_main_process_has_no_memory_changes_nothing(daemon: Daemon) -> None:
+    before = daemon.workers()
+    listed = daemon.folder / "listed"
+    listed.write_text("".join(f"a{number}.example.org\n" for number in range(300_000)))
+    daemon.configure(lists={"listed": str(listed)})
+    granted = resource.prlimit(daemon.pid, resource.RLIMIT_DATA)
+    exhaust(daemon.pid)
+    daemon.signal(signal.SIGHUP)
+    daemon.wait_for_log("not reloaded, the old configuration stays: no memory is left")
+    with daemon.mta() as mta:
+        greet(mta)
+        assert "dmarc=pass" in results(send(mta))
+    assert daemon.workers() == before
+    resource.prlimit(daemon.pid, resource.RLIMIT_DATA, granted)
+    daemon.signal(signal.SIGHUP)
+    daemon.wait_for_log(": reloaded")
+    assert "Traceback" not in daemon.log()
 
 
 class TestFitness:

@@ -3,8 +3,8 @@
 
 `kinds` lists its children, and `child` defines a kind. Signals: TERM and INT drain and end; a second one ends at once.
 HUP reads the configuration. If it is valid, new workers start with it, and once they serve, the old ones drain. CHLD
-replaces a child that died. Handlers only note the signal; the loop acts. No system error ends the supervisor while
-children serve: it logs the error and tries again.
+replaces a child that died. Handlers only note the signal; the loop acts. No system error and no lack of memory ends the
+supervisor while children serve: it logs the error and tries again.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ from assay.daemon.meter import DaemonMeter
 from assay.daemon.notify import Manager
 from assay.daemon.pulse import HANGS, LOOK, Pulse
 from assay.log import Log
+from assay.model.wording import counted
 from assay.store.channel import RowChannel
 from assay.store.stand_in import StandIn
 
@@ -99,8 +100,8 @@ class Supervisor:
         while self._children or not self._stopping:
             try:
                 self._turn(wake)
-            except OSError as error:  # any system error: the children serve, and need us
-                self.log.error(f"supervisor: {error}; continuing")
+            except (OSError, MemoryError) as error:  # the children serve, and need us
+                self.log.error(f"supervisor: {_why(error)}; continuing")
                 time.sleep(_PAUSE_SECONDS)
             if self._stopping and not self._served:
                 return os.EX_SOFTWARE
@@ -215,9 +216,10 @@ class Supervisor:
         try:
             configuration, log = self.reload()
             new = kinds.kinds(configuration, self.listener, self._channel, log)
-        except (ConfigError, ValueError, OSError) as error:  # as in __post_init__
-            self._meter.reloaded(str(error))
-            self.log.error(f"not reloaded, the old configuration stays: {error}")
+        except Exception as error:  # a bug and a lack of memory included: what serves goes on
+            fault = _why(error)
+            self._meter.reloaded(fault)
+            self.log.error(f"not reloaded, the old configuration stays: {fault}")
             return
         if configuration.milter.socket != self.configuration.milter.socket:
             self.log.warning("milter.socket has changed: this needs a restart, the old socket stays")
@@ -350,10 +352,7 @@ class Supervisor:
         if child.serving and child.kind.serves_mail and not self._served:
             self._served = True
             self.manager.ready()
-            count = child.kind.count
-            self.log.info(
-                f"serving on {self.listener.endpoint} with {count} {child.kind.name}{'s' if count > 1 else ''}"
-            )
+            self.log.info(f"serving on {self.listener.endpoint} with {counted(child.kind.count, child.kind.name)}")
 
     def _reap(self) -> None:
         """Collect all dead children before handling any: the wait depends on whether one is left."""
@@ -392,3 +391,10 @@ class Supervisor:
     def _kill_all(self) -> None:
         for child in self._children.values():
             child.kill()
+
+
+def _why(error: Exception) -> str:
+    """An error in words; one that nobody has foreseen as Python shows it."""
+    if isinstance(error, MemoryError):
+        return "no memory is left"
+    return str(error) if isinstance(error, (ConfigError, ValueError, OSError)) else repr(error)
