@@ -4,10 +4,12 @@
 from __future__ import annotations
 
 import re
+import socket
+from pathlib import Path
 
 import pytest
 
-from assay.log import MAX_VALUE_LENGTH, Level, Log, open_log, pairs, quote
+from assay.log import MAX_TEXT_LENGTH, MAX_VALUE_LENGTH, Level, Log, open_log, pairs, quote, sinks
 
 
 @pytest.mark.parametrize(
@@ -70,6 +72,23 @@ def test_levels(level: str, heard: int) -> None:
     log.debug("d")
     assert [text for _, text in lines] == ["e", "w", "i", "d"][:heard]
     assert [at for at, _ in lines] == [Level.ERROR, Level.WARNING, Level.INFO, Level.DEBUG][:heard]
+
+
+@pytest.mark.parametrize("to", ["syslog", "journald"])
+def test_no_line_is_too_long_for_a_datagram(to: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One that is never taken would keep back all lines behind it."""
+    path = str(tmp_path / "log")
+    monkeypatch.setattr(sinks, to.upper(), path)
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as reader:
+        reader.bind(path)
+        reader.settimeout(5.0)
+        log = open_log(to, "mail", "info")
+        log.error("\udcff" * 1_000_000, [(f"name{number}", "\udcff" * 10_000) for number in range(40)])
+        log.info("next")
+        assert log.flush()
+        log.replace_by(log)
+        assert len(reader.recv(1 << 20)) > MAX_TEXT_LENGTH
+        assert b"next" in reader.recv(1 << 20)
 
 
 def test_standard_error_gets_whole_lines(capfd: pytest.CaptureFixture[str]) -> None:

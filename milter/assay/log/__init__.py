@@ -21,13 +21,18 @@ from assay.log.outlet import LOST, Outlet
 from assay.log.sinks import Journald, Sink, StandardError, Syslog
 from assay.log.text import MAX_VALUE_LENGTH, pairs, quote
 
+#: Characters of a text. With all fields, a line stays below the 208 KiB that a datagram may have by default
+#: (net.core.wmem_default): one too long for syslog or the journal would never be taken, and all behind it would wait.
+MAX_TEXT_LENGTH = 4096
+
 __all__ = ["MAX_VALUE_LENGTH", "Field", "Level", "Log", "open_log", "pairs", "quote"]
 
 
 class Log(Struct, frozen=True):
     """A log that drops lines less severe than `level` and passes the rest to `write`.
 
-    Each line has a text, fields or both. The values of fields are escaped and bounded; a text is ours.
+    Each line has a text, fields or both. The values of fields are escaped and bounded; a text is ours, but may quote a
+    file of the operator's, so it is cut.
 
     :ivar write: takes a line in its final form, and never blocks.
     :ivar form: makes that form.
@@ -77,6 +82,8 @@ class Log(Struct, frozen=True):
 
     def _log(self, level: Level, text: str, fields: Sequence[Field]) -> None:
         if level <= (self.level if self.shared is None else self.shared[0] or self.level):
+            if len(text) > MAX_TEXT_LENGTH:
+                text = f"{text[:MAX_TEXT_LENGTH]}..."
             self.write(level, self.form(level, text, fields))
 
 
