@@ -172,6 +172,24 @@ def test_notes() -> None:
     assert page.noted == b"three"
 
 
+def test_a_note_that_a_killed_process_began_is_replaced() -> None:
+    class Killed(bytes):
+        def __len__(self) -> int:
+            if page.turns % 2:
+                raise InterruptedError
+            return super().__len__()
+
+    page = Page.private()
+    page.note(b"whole")
+    with pytest.raises(InterruptedError):
+        page.note(Killed(b"half"))
+    assert page.noted == b""
+    before = page.turns
+    page.note(b"next")
+    assert page.noted == b"next"
+    assert page.turns != before
+
+
 def test_a_copied_counter_never_goes_back() -> None:
     page = Page.private()
     copies = Copies(page)

@@ -99,7 +99,7 @@ class Page:
         """Replace the note. One too long is dropped."""
         if len(octets) > NOTE_OCTETS:
             return
-        self._head[_NOTE_TURN] += 1  # odd: being written
+        self._head[_NOTE_TURN] |= 1  # odd: being written; a process that was killed meanwhile has left it so
         self._note[: len(octets)] = octets
         self._head[_NOTE_SIZE] = len(octets)
         self._head[_NOTE_TURN] += 1
