@@ -526,7 +526,11 @@ def control(world: World) -> object:
     modes: list[int] = []
     tether = SimpleNamespace(pages=Pages(1), ready=lambda: None)
     tether.wait = lambda _: modes.append((world.folder / "control").stat().st_mode)
-    endpoint.run(tether, msgspec.structs.replace(world.configuration, control=section), Log(lambda *_: None))  # type: ignore[arg-type]  # a stand-in
+    configuration, served = (
+        msgspec.structs.replace(world.configuration, control=section),
+        Endpoint.parse("unix:/nowhere"),
+    )
+    endpoint.run(tether, configuration, served, Log(lambda *_: None))  # type: ignore[arg-type]  # a stand-in
     return modes
 
 

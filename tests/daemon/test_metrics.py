@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import http.client
 import os
+import shutil
 import signal
 import socket
 import time
@@ -15,7 +16,7 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from assay.daemon.http import MAX_CLIENTS
-from running import PATIENCE, Daemon
+from running import PATIENCE, Activated, Daemon
 from sending import BAD, ROWS, greet, message, send
 
 Figures = dict[tuple[str, frozenset[tuple[str, str]]], float]
@@ -154,11 +155,25 @@ def test_ready_and_not(daemon: Daemon) -> None:
     path = daemon.folder / "assay.sock"
     path.rename(path.with_suffix(".away"))
     status, text = get(daemon, "/readyz")
-    assert (status, text) == (503, f"milter.socket unix:{path}: No such file or directory\n")
+    assert (status, text) == (503, f"the socket unix:{path}: No such file or directory\n")
     path.with_suffix(".away").rename(path)
     assert get(daemon, "/readyz")[0] == 200
     assert get(daemon, "/healthz") == (200, "alive\n")
     assert get(daemon, "/other")[0] == 404
+
+
+def test_it_is_ready_on_the_socket_of_the_service_manager_that_only_the_mta_may_use(
+    tmp_path: Path, free_port: int
+) -> None:
+    """As with assay.socket: neither at the place of milter.socket, nor for the daemon's user."""
+    sections = {"milter": {"socket": "unix:/nowhere/s"}, "metrics": {"listen": f"inet6:{free_port}@::1"}}
+    unprivileged = [str(shutil.which("setpriv")), "--bounding-set", "-dac_override"] if os.geteuid() == 0 else []
+    with Activated(tmp_path, ROWS, socket=f"unix:{tmp_path}/s", before=unprivileged, **sections) as daemon:
+        until(lambda: get(daemon, "/readyz") == (200, "ready\n"))
+        (tmp_path / "s").chmod(0)
+        assert get(daemon, "/readyz") == (200, "ready\n")
+        (tmp_path / "s").unlink()
+        assert get(daemon, "/readyz")[0] == 503
 
 
 def test_without_a_nameserver_it_is_not_ready(tmp_path: Path, free_port: int) -> None:

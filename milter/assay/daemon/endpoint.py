@@ -22,14 +22,17 @@ from assay.metrics import Page, read
 _MODE = 0o660  # of a unix socket, as for the MTA's
 
 
-def kind(configuration: Configuration, log: Log) -> tuple[Kind, ...]:
-    """The endpoint, if the configuration asks for one."""
+def kind(configuration: Configuration, served: Endpoint, log: Log) -> tuple[Kind, ...]:
+    """The endpoint, if the configuration asks for one.
+
+    :param served: the socket on which workers serve; a service manager may have opened another than ``milter.socket``.
+    """
     if not configuration.metrics.listen and not configuration.control.socket:
         return ()
-    return (Kind("endpoint", lambda tether: run(tether, configuration, log)),)
+    return (Kind("endpoint", lambda tether: run(tether, configuration, served, log)),)
 
 
-def run(tether: Tether, configuration: Configuration, log: Log) -> int:
+def run(tether: Tether, configuration: Configuration, served: Endpoint, log: Log) -> int:
     """Serve until the order to drain. Call it in a new child process.
 
     :returns: the exit code.
@@ -40,7 +43,7 @@ def run(tether: Tether, configuration: Configuration, log: Log) -> int:
     try:
         if text := configuration.metrics.listen:
             key = "metrics.listen"
-            servers.append(HttpServer(Endpoint.parse(text), _MODE, public(tether.pages.all, configuration)))
+            servers.append(HttpServer(Endpoint.parse(text), _MODE, public(tether.pages.all, served)))
         if text := configuration.control.socket:
             key = "control.socket"
             mode = int(configuration.control.socket_mode, 8)
@@ -56,7 +59,7 @@ def run(tether: Tether, configuration: Configuration, log: Log) -> int:
     return os.EX_OK
 
 
-def public(pages: tuple[Page, ...], configuration: Configuration) -> Mapping[str, Responder]:
+def public(pages: tuple[Page, ...], served: Endpoint) -> Mapping[str, Responder]:
     """What is public."""
     from assay.daemon.exposition import exposition  # the library for it is loaded in this process only
 
@@ -64,7 +67,7 @@ def public(pages: tuple[Page, ...], configuration: Configuration) -> Mapping[str
         return HttpResponse(HTTPStatus.OK, *exposition(read(pages), accept))
 
     def ready(_: str) -> HttpResponse:
-        faults = tuple(why_not_ready(pages, configuration))
+        faults = tuple(why_not_ready(pages, served))
         if faults:
             return HttpResponse(HTTPStatus.SERVICE_UNAVAILABLE, "".join(f"{fault}\n" for fault in faults).encode())
         return HttpResponse(HTTPStatus.OK, b"ready\n")
@@ -76,13 +79,15 @@ def public(pages: tuple[Page, ...], configuration: Configuration) -> Mapping[str
     }
 
 
-def why_not_ready(pages: tuple[Page, ...], configuration: Configuration) -> list[str]:
+def why_not_ready(pages: tuple[Page, ...], served: Endpoint) -> list[str]:
     """Why no mail would be judged now, one clause each; none if all is well."""
     faults = []
     try:
-        Endpoint.parse(configuration.milter.socket).connect(1.0).close()
+        served.connect(1.0).close()
+    except PermissionError:
+        pass  # open to the MTA and not to us, as assay.socket has it; the workers below have it
     except OSError as error:
-        faults.append(f"milter.socket {configuration.milter.socket}: {error.strerror or error}")
+        faults.append(f"the socket {served}: {error.strerror or error}")
     reading = read(pages)
     if not reading.total("workers"):
         faults.append("no worker serves")

@@ -17,7 +17,7 @@ def kinds(configuration: Configuration, listener: Listener, channel: RowChannel,
     return (
         worker.kind(configuration, listener, channel, log),
         *recorder.kind(configuration, channel, log),
-        *endpoint.kind(configuration, log),
+        *endpoint.kind(configuration, listener.endpoint, log),
         *maps.kind(configuration, log),
         *page.kind(configuration, log),
         *reporter.kind(configuration, log),
