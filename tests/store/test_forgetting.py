@@ -12,9 +12,11 @@ from typing import Any
 import pytest
 from sqlalchemy import Text, func, insert, select
 
-from assay.store import forgetting, schema
+from assay.store import forgetting, report_deliveries, schema
 from assay.store.database import Database, open_database
 from assay.store.forgetting import Whom, count, forget
+from assay.store.outbox import ReportState
+from assay.store.report_deliveries import ReportDelivery
 from assay.store.rows import AnswerRow, DmarcRow, FindingRow, MessageRow, PublishedRow
 from assay.store.search import Criteria
 from assay.store.whole import exported
@@ -87,6 +89,7 @@ def test_counts_groups_and_records_of_a_domain_go(database: Database) -> None:
         "headers that wait for failure reports, all of them": 0,
         "reports that came in": 0,
         "reports that came in and could not be read": 0,
+        "destinations that no report waits for": 0,
     }
     with database.reading() as connection:
         for table in (schema.counts, schema.report_groups, schema.published):
@@ -137,6 +140,41 @@ def test_a_login_name_is_not_searched_in_reports(database: Database) -> None:
     assert left(database) == OTHERS
 
 
+OF_ANN = {"Ann@gone.example", "mailto:ann@gone.example"}
+OF_GONE = {"joann@gone.example", "mailto:d@mx.gone.example", "https://x.example/"}  # the last by its organization
+
+
+@pytest.mark.parametrize(
+    ("whom", "gone"),
+    [
+        (ADDRESS, OF_ANN),
+        (DOMAIN, OF_ANN | OF_GONE),
+        (Whom(address="ann"), set()),
+    ],
+    ids=["address", "domain", "login"],
+)
+def test_destinations_of_reports_go_unless_a_report_has_to_go_there(
+    database: Database, whom: Whom, gone: set[str]
+) -> None:
+    every = OF_ANN | OF_GONE | {"ann@gone.example.org", "ann@notgone.example"}
+    stay = every - gone
+    states = tuple(ReportState)
+    with database.writing() as connection:
+        for state in states:
+            added = [
+                ReportDelivery(state, each, "gone.example" if "//" in each else "", state, "", 0, 0, 0, "")
+                for each in every
+            ]
+            report_deliveries.replace_deliveries(connection, state, (), added)
+    needed = (ReportState.WAITING, ReportState.HANDED_OVER)
+    kinds = {each.kind: each.count for each in forget(database, whom)}
+    assert kinds.get("destinations that no report waits for", 0) == len(gone) * (len(states) - len(needed))
+    with database.reading() as connection:
+        for state in states:
+            kept = {each.address for each in report_deliveries.deliveries_of(connection, state)}
+            assert kept == (every if state in needed else stay)
+
+
 HAS_ANN = (
     "To: bob@x.example\nann@gone.example",  # a line break is an escape in JSON
     "smtp.mailfrom=ANN@Gone.Example;",
@@ -166,8 +204,8 @@ def test_failure_reports_with_the_address_go_and_none_with_a_longer_one(
             }
             values |= {"id": bytes([number]), "kind": "failure", "report": json.dumps({"header": [text]})}
             connection.execute(insert(schema.received_reports).values(values))
-    assert [each.count for each in count(database, ADDRESS)] == [0, len(HAS_ANN), 0, 0]
-    assert [each.count for each in forget(database, ADDRESS)] == [0, len(HAS_ANN), 0, 0]
+    assert [each.count for each in count(database, ADDRESS)] == [0, len(HAS_ANN), 0, 0, 0]
+    assert [each.count for each in forget(database, ADDRESS)] == [0, len(HAS_ANN), 0, 0, 0]
     with database.reading() as connection:
         kept = connection.execute(select(schema.received_reports.c.report).order_by(schema.received_reports.c.id))
         assert [json.loads(text)["header"][0] for text in kept.scalars()] == list(HAS_NOT)

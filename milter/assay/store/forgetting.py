@@ -16,6 +16,7 @@ from sqlalchemy import Column, ColumnElement, Connection, Table, delete, exists,
 
 from assay.store import schema
 from assay.store.database import Database
+from assay.store.outbox import ReportState
 from assay.store.writer import folded
 
 STEP_ROWS = 500  # messages of one transaction, our choice: as many as a batch writes
@@ -131,6 +132,12 @@ def _messages(condition: ColumnElement[bool]) -> _Place:
     return _Place("messages", schema.messages, condition, owned)
 
 
+def _destinations(condition: ColumnElement[bool]) -> _Place:
+    """Those that a report still has to go to are needed until then; the DNS says in public that they want it."""
+    ended = schema.deliveries.c.state.not_in((ReportState.WAITING, ReportState.HANDED_OVER))
+    return _Place("destinations that no report waits for", schema.deliveries, condition & ended)
+
+
 def _of_address(address: str) -> tuple[_Place, ...]:
     messages, reports, unreadable = schema.messages.c, schema.received_reports.c, schema.unreadable_reports.c
     has_it = exists().where(schema.addresses.c.message == messages.id, schema.addresses.c.folded == address)
@@ -154,6 +161,7 @@ def _of_address(address: str) -> tuple[_Place, ...]:
             unreadable.sender == domain,
         ),
         _WAITING_HEADERS,
+        _destinations(func.lower(schema.deliveries.c.address).in_((address, f"mailto:{address}"))),
     )
 
 
@@ -190,6 +198,9 @@ def _of_domain(domain: str) -> tuple[_Place, ...]:
                 for condition in (column == domain, column.endswith(f".{domain}", autoescape=True))
             )
         )
+
+    def is_at(address: Column[str]) -> ColumnElement[bool]:
+        return or_(*(func.lower(address).endswith(mark + domain, autoescape=True) for mark in ("@", ".")))
 
     messages, groups = schema.messages.c, schema.report_groups.c
     recipients = or_(
@@ -236,4 +247,5 @@ def _of_domain(domain: str) -> tuple[_Place, ...]:
             schema.unreadable_reports,
             is_it(schema.unreadable_reports.c.sender),
         ),
+        _destinations(or_(is_it(schema.deliveries.c.organization), is_at(schema.deliveries.c.address))),
     )
