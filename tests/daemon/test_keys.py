@@ -6,8 +6,10 @@ from __future__ import annotations
 import os
 import re
 import signal
+import threading
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -98,6 +100,29 @@ def test_the_active_key_signs_and_a_rotation_counts_from_the_reload(daemon: Daem
         assert found == ["r1 pass"]
         assert time.monotonic() < deadline
     assert keys.load().keys[0].state is KeyState.RETIRING
+
+
+def test_messages_that_come_during_rotations_verify_with_the_key_of_their_selector(
+    daemon: Daemon, keys: Directory
+) -> None:
+    over = threading.Event()
+
+    def load() -> set[str]:
+        found: set[str] = set()
+        while not over.is_set():
+            found.update(selectors(submit(daemon)))
+        return found
+
+    with ThreadPoolExecutor(2) as pool:
+        loads = [pool.submit(load) for _ in range(2)]
+        try:
+            for times, selector in enumerate(("r2", "r1", "r2"), 1):
+                keys.save(take(keys.load(), KeyStep(Act.ACTIVATE, KeyType.RSA, selector), 1_700_000_000))
+                daemon.signal(signal.SIGHUP)
+                daemon.wait_for_log("reloaded", times)
+        finally:
+            over.set()
+    assert {found for each in loads for found in each.result()} == {"r1 pass", "r2 pass"}
 
 
 def test_a_worker_that_is_replaced_signs_as_its_siblings_do(daemon: Daemon, keys: Directory) -> None:
