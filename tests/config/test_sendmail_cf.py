@@ -22,9 +22,15 @@ from assay.config.sendmail import SendmailError, differences, parse
 INET = {"milter": {"socket": "inet:8890@127.0.0.1"}}
 LISTED = "O InputMailFilters=assay\n"
 LINE = "Xassay, S=inet:8890@127.0.0.1, F=T, T=C:30s;S:30s;R:60s;E:5m\n"
+SIGNS = {"sign": {"domain": [{"domain": "example.org", "selectors": ["r"], "key_files": ["/r.pem"]}]}}
+NO_TO = {"sign": SIGNS["sign"] | {"oversigned_fields": ["From"]}}
+ADDS_TO = "O NoRecipientAction=add-to\n"
 EARLY = {"rule": [{"name": "x", "stage": "mail", "when": "true", "action": "reject"}]}
 
 FITTING: dict[str, tuple[dict[str, Any], str]] = {
+    "To is added to mail that nothing signs": (INET, LISTED + LINE + ADDS_TO),
+    "To is added, and the signature allows it": (INET | NO_TO, LISTED + LINE + ADDS_TO),
+    "Bcc is added": (INET | SIGNS, LISTED + LINE + "O NoRecipientAction=add-bcc\n"),
     "the snippet": (INET, LISTED + LINE),
     "a list that is continued": (INET, "O InputMailFilters=assay,\n\tother\nXother, S=unix:/x\n" + LINE),
     "F=4": (INET, LISTED + LINE.replace("F=T", "F=4")),
@@ -38,6 +44,11 @@ FITTING: dict[str, tuple[dict[str, Any], str]] = {
     ),
 }
 DIFFERING: dict[str, tuple[dict[str, Any], str, str]] = {
+    "To is added after the signature": (
+        INET | SIGNS,
+        LISTED + LINE + ADDS_TO,
+        "NoRecipientAction = add-to: a message without recipients in its header gets To after it is signed",
+    ),
     "nothing": (INET, "O QueueLA=8\n", "sendmail.cf: no filter has the socket of this configuration; write INPUT_MAIL"),
     "another socket": (INET, LISTED + LINE.replace("8890", "9"), "sendmail.cf: no filter has the socket of this"),
     "any host": (

@@ -167,6 +167,13 @@ OF_SENDMAIL = {
     "an address without a domain": ("", PLAIN.replace(b"reader@example.org", b"joe"), False),
     "8-bit text": ("", EIGHT, False),
     "8-bit text, as the page says": ("define(`SMTP_MAILER_FLAGS', `8')dnl", EIGHT, True),
+    "no recipients": ("", MESSAGES["without To"], True),
+    "no recipients, and To is added": (
+        "define(`confNO_RCPT_ACTION', `add-to-undisclosed')",
+        MESSAGES["without To"],
+        False,
+    ),
+    "no recipients, and Bcc is added": ("define(`confNO_RCPT_ACTION', `add-bcc')", MESSAGES["without To"], True),
     "another domain": ("MASQUERADE_AS(`example.net')dnl\nMASQUERADE_DOMAIN(`example.com')dnl", PLAIN, False),
 }
 

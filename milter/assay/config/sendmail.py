@@ -22,6 +22,9 @@ _TIME = re.compile(r"(?:[0-9]{1,9}[smhdw])*[0-9]{1,9}[smhdw]?")  # more digits t
 _SECONDS = {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86400, "w": 604800}
 _GOOD_FLAGS = "T4"  # a temporary error, for the command or for the session
 
+#: Values of NoRecipientAction. The others add nothing, or a field that is not signed.
+_ADDING_TO = ("add-to", "add-to-undisclosed")
+
 _USUAL = "/run/assay"  # the directory of the socket in the documentation
 _SHARED = ("/tmp", "/var/tmp", "/dev/shm")  # noqa: S108 - directories that every user must be able to write to
 
@@ -100,6 +103,18 @@ def differences(configuration: Configuration, cf: SendmailCf) -> Iterator[str]:
         yield from _out_of_reach(cf, assay, ours)
     yield from _differing_flags(assay)
     yield from _differing_times(configuration, assay)
+    if configuration.sign.domain or configuration.sign.signing_table:
+        yield from _altering(configuration, cf)
+
+
+def _altering(configuration: Configuration, cf: SendmailCf) -> Iterator[str]:
+    """Options that change a message after it is signed."""
+    action = cf.options.get("norecipientaction", "").lower()
+    if action in _ADDING_TO and "to" in map(str.lower, configuration.sign.oversigned_fields):
+        yield (
+            f"NoRecipientAction = {action}: a message without recipients in its header gets To after it is signed, "
+            "which breaks the signature; write define(`confNO_RCPT_ACTION', `add-bcc')"
+        )
 
 
 def _unused(cf: SendmailCf, found: list[Filter]) -> Iterator[str]:
