@@ -56,9 +56,11 @@ class TestOnce:
         assert counts(database, "host") == {("mx.example.net", "", "inbound"): 400}
         assert [group["count"] for group in content(database, schema.report_groups)] == [400]
 
-    def test_all_or_nothing(self, database: Database) -> None:
+    @pytest.mark.parametrize("before", [1, 60])
+    def test_all_or_nothing(self, database: Database, before: int) -> None:
+        rows = [row(number) for number in range(before)]
         with pytest.raises(UnwritableError):
-            Writer(database).write([row(1), row(2, recipient_count=1 << 70)])
+            Writer(database).write([*rows, row(before, recipient_count=1 << 70)])
         assert all(total(database, table) == 0 for table in schema.metadata.sorted_tables)
 
 

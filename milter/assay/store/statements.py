@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
+from itertools import chain
 from typing import Any
 
 from sqlalchemy import BigInteger, Boolean, Connection, Integer, LargeBinary, SmallInteger, Table, Text, exc
@@ -18,7 +19,7 @@ from assay.store import schema
 from assay.store.database import Database
 from assay.store.tallies import Values
 
-_IDS_AT_A_TIME = 500  # SQLite has a bound of parameters in a statement
+_MAX_PARAMETERS = 999  # of one statement, whatever SQLite's version (https://sqlite.org/limits.html)
 _POSTGRESQL_TYPES = {
     BigInteger: "bigint",
     Boolean: "boolean",
@@ -81,8 +82,8 @@ class SqliteStatements(Statements):
 
     def see(self, connection: Connection, identities: Sequence[bytes], day: int) -> set[bytes]:
         known = set()
-        for start in range(0, len(identities), _IDS_AT_A_TIME):
-            some = tuple(identities[start : start + _IDS_AT_A_TIME])
+        for start in range(0, len(identities), _MAX_PARAMETERS):
+            some = tuple(identities[start : start + _MAX_PARAMETERS])
             places = ",".join("?" * len(some))
             known |= {
                 identity
@@ -99,10 +100,21 @@ class SqliteStatements(Statements):
         self._upsert(connection, table, rows, "")
 
     def _upsert(self, connection: Connection, table: Table, rows: Sequence[Values], conflict: str) -> None:
+        # As many rows in one statement as it takes, since to run one costs as much as to insert a short row. The rest
+        # one by one: the driver keeps two statements for each table, and not one for each number of rows.
+        many = _MAX_PARAMETERS // len(table.columns)
+        whole = len(rows) - len(rows) % many
+        joined = [tuple(chain.from_iterable(rows[at : at + many])) for at in range(0, whole, many)]
+        self._run(connection, table, many, joined, conflict)
+        self._run(connection, table, 1, rows[whole:], conflict)
+
+    def _run(self, connection: Connection, table: Table, many: int, rows: Sequence[Values], conflict: str) -> None:
+        """Run a statement, each time with the values of so many rows."""
         if rows:
-            places = ",".join("?" * len(table.columns))
+            places = ",".join([f"({','.join('?' * len(table.columns))})"] * many)
+            # OR FAIL: SQLite need not be able to undo a statement alone, since the whole transaction is rolled back.
             connection.exec_driver_sql(
-                f"INSERT INTO {table.name} VALUES ({places}) {conflict}",  # noqa: S608  # names of ours
+                f"INSERT OR FAIL INTO {table.name} VALUES {places} {conflict}",  # noqa: S608  # names of ours
                 list(rows),
             )
 

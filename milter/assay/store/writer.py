@@ -92,7 +92,10 @@ class Writer:
 
 
 def message_values(row: MessageRow, tallies: Tallies) -> Values:
-    """A row of the table `messages`, in the order of its columns."""
+    """A row of the table `messages`, in the order of its columns.
+
+    Truth values are numbers, since Python's driver for SQLite looks long for how to write a bool.
+    """
     dmarc = row.dmarc
     return (
         row.id,
@@ -104,7 +107,7 @@ def message_values(row: MessageRow, tallies: Tallies) -> Values:
         row.client,
         row.client_name,
         row.helo,
-        row.null_sender,
+        1 if row.null_sender else 0,
         row.sender_domain,
         row.author_domain,
         row.organizational_domain,
@@ -126,18 +129,18 @@ def message_values(row: MessageRow, tallies: Tallies) -> Values:
         row.further_findings,
         result_of(row, "dmarc"),
         *(
-            (None, "", "", False, False, "")
+            (None, "", "", 0, 0, "")
             if dmarc is None
             else (
                 tallies.identities[dmarc.published],
                 dmarc.policy,
                 dmarc.disposition,
-                dmarc.dkim_aligned,
-                dmarc.spf_aligned,
+                1 if dmarc.dkim_aligned else 0,
+                1 if dmarc.spf_aligned else 0,
                 as_json(dmarc.reasons),
             )
         ),
-        row.report_mail,
+        1 if row.report_mail else 0,
         row.sender,
         row.author,
         row.login,
@@ -158,7 +161,7 @@ def finding_values(row: MessageRow) -> Iterable[Values]:
             found.result,
             found.domain,
             found.selector,
-            found.aligned,
+            1 if found.aligned else 0,
             found.reason,
         )
 
