@@ -7,9 +7,10 @@
     python contrib/bench/store.py                          # some minutes, with SQLite
     python contrib/bench/store.py --turns 11 --only signed
 
-Two daemons with one worker each take turns: one has a store. Every answer of the DNS is cached. The ratio of the
-workers is the median of the turns, with the quartiles. That of all processes adds the recorder's time, from the first
-turn until the last row is in the database.
+Two daemons with one worker each take turns: one has a store. Every answer of the DNS is cached, but for the messages of
+the last case, each of which has a domain and a client of its own. The ratio of the workers is the median of the turns,
+with the quartiles. That of all processes adds the recorder's time, from the first turn until the last row is in the
+database.
 """
 
 from __future__ import annotations
@@ -23,8 +24,10 @@ import statistics
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from ipaddress import ip_address
 from pathlib import Path
+from typing import NamedTuple
 
 ROOT = Path(__file__).resolve().parents[2]
 sys.path[:0] = [str(ROOT / "milter"), str(ROOT / "tests")]
@@ -32,76 +35,122 @@ sys.path[:0] = [str(ROOT / "milter"), str(ROOT / "tests")]
 from assay.cli.mta import Mta
 from running import Daemon
 from sending import greet, send
-from signing import SELECTOR, record, rsa_key, sign_rsa
+from signing import SELECTOR, ed25519_key, record, rsa_key, sign_ed25519, sign_rsa
 from zone import Rows
 
 SENDERS = 50
+USUAL_OCTETS = 40_000
 _PATIENCE = 60.0
 
-#: What a domain sends: the address of its client, its name, and the octets of a message.
-Sent = tuple[str, str, bytes]
+
+class Sent(NamedTuple):
+    """What a domain sends."""
+
+    address: str  #: of its client
+    domain: str
+    octets: bytes  #: of the message
 
 
-def zone() -> Rows:
-    """What the senders publish."""
+def zone(senders: Iterable[int] = range(SENDERS)) -> Rows:
+    """What the senders publish, and the providers that sign for them."""
     rows: dict[str, list[list[object]]] = {}
-    for number in range(SENDERS):
+    for number in senders:
         domain, address = _sender(number)
         rows |= {
             domain: [["TXT", [f"v=spf1 ip4:{address} -all"]]],
             f"_dmarc.{domain}": [["TXT", [f"v=DMARC1; p=reject; rua=mailto:dmarc@{domain}"]]],
             f"{SELECTOR}._domainkey.{domain}": [["TXT", [record(rsa_key())]]],
+            f"{SELECTOR}._domainkey.{_provider(number)}": [["TXT", [record(ed25519_key())]]],
             f"mail.{domain}": [["A", address], ["TXT", ["v=spf1 a -all"]]],
-            ".".join(reversed(address.split("."))) + ".in-addr.arpa": [["PTR", f"mail.{domain}"]],
+            ip_address(address).reverse_pointer: [["PTR", f"mail.{domain}"]],
         }
     return rows
 
 
 def _sender(number: int) -> tuple[str, str]:
-    return f"sender{number}.example", f"192.0.2.{number + 1}"
+    return f"sender{number}.example", str(ip_address("198.18.0.1") + number)
 
 
-def messages(count: int, octets: int) -> Iterator[Sent]:
-    """Messages of all senders in turn, each with a Message-ID of its own.
+def _provider(number: int) -> str:
+    return f"provider{number}.example"
 
-    :param octets: of the body, which is then signed; 0 for a line that is not.
-    """
+
+def _message(number: int, domain: str, octets: int) -> bytes:
+    """A message with a Message-ID of its own, and a body of some octets in lines."""
     line = b"A line of a letter that is about as long as the lines in letters tend to be.\r\n"
-    for number in range(count):
+    header = (
+        f"From: Sales <sales@{domain}>\r\nTo: <ann@example.net>\r\nSubject: Your order {number}\r\n"
+        f"Date: Thu, 26 Nov 2026 10:00:00 +0000\r\nMessage-ID: <{hash((number, octets)):016x}@{domain}>\r\n"
+        "MIME-Version: 1.0\r\nContent-Type: text/plain; charset=utf-8\r\n\r\n"
+    ).encode()
+    return header + (line * (octets // len(line) + 1))[: max(octets, len(line)) - 2] + b"\r\n"
+
+
+def short(numbers: Iterable[int]) -> Iterator[Sent]:
+    """Messages of all senders in turn, not signed."""
+    for number in numbers:
         domain, address = _sender(number % SENDERS)
-        header = (
-            f"From: Sales <sales@{domain}>\r\nTo: <ann@example.net>\r\nSubject: Your order {number}\r\n"
-            f"Date: Thu, 26 Nov 2026 10:00:00 +0000\r\nMessage-ID: <{hash((number, octets)):016x}@{domain}>\r\n"
-            "MIME-Version: 1.0\r\nContent-Type: text/plain; charset=utf-8\r\n\r\n"
-        ).encode()
-        body = (line * (octets // len(line) + 1))[: max(octets, len(line)) - 2] + b"\r\n"
-        yield address, domain, sign_rsa(header + body, domain=domain) if octets else header + body
+        yield Sent(address, domain, _message(number, domain, 0))
+
+
+def signed(numbers: Iterable[int]) -> Iterator[Sent]:
+    """The same, with 4 KiB that are signed."""
+    for number in numbers:
+        domain, address = _sender(number % SENDERS)
+        yield Sent(address, domain, sign_rsa(_message(number, domain, 4096), domain=domain))
+
+
+def usual(numbers: Iterable[int]) -> Iterator[Sent]:
+    """Each of a domain of its own, signed by it and by its provider."""
+    for number in numbers:
+        domain, address = _sender(number)
+        message = sign_rsa(_message(number, domain, USUAL_OCTETS), domain=domain)
+        yield Sent(address, domain, sign_ed25519(message, domain=_provider(number)))
 
 
 def over_one_connection(daemon: Daemon, some: Sequence[Sent]) -> None:
     """Send messages as one client, whose domain each of them is said to be from."""
     with daemon.mta() as mta:
-        _greet(mta, *some[0][:2])
-        for number, (_, domain, octets) in enumerate(some):
-            send(mta, octets, path=f"sales@{domain}", queue=f"4{number:08X}")
+        _greet(mta, some[0])
+        for number, sent in enumerate(some):
+            _send(mta, sent, number)
 
 
 def over_one_each(daemon: Daemon, some: Sequence[Sent]) -> None:
     """Send each message over a connection of its own, as its domain does."""
-    for number, (address, domain, octets) in enumerate(some):
+    for number, sent in enumerate(some):
         with daemon.mta() as mta:
-            _greet(mta, address, domain)
-            send(mta, octets, path=f"sales@{domain}", queue=f"4{number:08X}")
+            _greet(mta, sent)
+            _send(mta, sent, number)
 
 
-def _greet(mta: Mta, address: str, domain: str) -> None:
-    greet(mta, address, f"mail.{domain}")
+def _greet(mta: Mta, sent: Sent) -> None:
+    greet(mta, sent.address, f"mail.{sent.domain}")
 
 
-_CASES: dict[str, tuple[str, int, Callable[[Daemon, Sequence[Sent]], None]]] = {
-    "short": ("a few lines, not signed; all over one connection", 0, over_one_connection),
-    "signed": ("4 KiB with one RSA-2048 signature; all over one connection", 4096, over_one_connection),
-    "each": ("the same, each over a connection of its own", 4096, over_one_each),
+def _send(mta: Mta, sent: Sent, number: int) -> None:
+    send(mta, sent.octets, path=f"sales@{sent.domain}", queue=f"4{number:08X}")
+
+
+class Case(NamedTuple):
+    """What is measured."""
+
+    words: str
+    messages: Callable[[Iterable[int]], Iterator[Sent]]
+    act: Callable[[Daemon, Sequence[Sent]], None]
+    known: bool = True  #: whether the messages of each turn are the same, so that all answers are cached
+
+
+_CASES = {
+    "short": Case("a few lines, not signed; all over one connection", short, over_one_connection),
+    "signed": Case("4 KiB with one RSA-2048 signature; all over one connection", signed, over_one_connection),
+    "each": Case("the same, each over a connection of its own", signed, over_one_each),
+    "usual": Case(
+        "40 KiB with an RSA-2048 and an Ed25519 signature, each over a connection of its own, nothing cached",
+        usual,
+        over_one_each,
+        known=False,
+    ),
 }
 
 
@@ -151,32 +200,41 @@ def _seconds(pid: int) -> float:
     return time.clock_gettime(~pid << 3 | 2)
 
 
-def measure(case: str, turns: int, count: int) -> str:
+def measure(case: Case, turns: int, count: int) -> str:
     """The row of the table."""
-    words, octets, act = _CASES[case]
-    some = tuple(messages(count, octets))
-    first = some[: 2 * SENDERS]
+    warm_up = 2 * SENDERS
+    first = tuple(case.messages(range(warm_up)))
+    some = tuple(case.messages(range(count))) if case.known else ()
     seconds: dict[Measured, list[float]] = {}
+    asked: list[int] = []
     with contextlib.ExitStack() as stack:
         without, with_store = (Measured(stack, store=store) for store in (False, True))
         for each in (without, with_store):
-            act(each.daemon, first)  # the answers, and the memory of evaluations
+            each.daemon.nameserver.serve(zone(range(warm_up)))
+            case.act(each.daemon, first)  # the answers, and the memory of evaluations
             seconds[each] = []
         with_store.wait_for_rows(len(first))
         others = [each.other_seconds() for each in (without, with_store)]
         for turn in range(turns):
+            if not case.known:
+                numbers = range(warm_up + turn * count, warm_up + (turn + 1) * count)
+                some = tuple(case.messages(numbers))
+                for each in (without, with_store):
+                    each.daemon.nameserver.serve(zone(numbers))
             for each in (without, with_store)[:: 1 if turn % 2 else -1]:
-                before = each.worker_seconds()
-                act(each.daemon, some)
+                before, queries = each.worker_seconds(), each.daemon.nameserver.count()
+                case.act(each.daemon, some)
                 seconds[each].append(each.worker_seconds() - before)
+                asked.append(each.daemon.nameserver.count() - queries)
         with_store.wait_for_rows(len(first) + turns * count)
         others = [each.other_seconds() - before for each, before in zip((without, with_store), others, strict=True)]
+    print(f"queries a message: {min(asked) / count:.1f} to {max(asked) / count:.1f}", file=sys.stderr)
     ratios = [mine / alone for mine, alone in zip(seconds[with_store], seconds[without], strict=True)]
     alone = statistics.median(seconds[without])
     low, middle, high = statistics.quantiles(ratios, n=4)
     recorder = (others[1] - others[0]) / turns / alone
     return (
-        f"| {words}: {alone / count * 1000:.2f} ms without a store | {middle:.3f} ({low:.3f} to {high:.3f}) "
+        f"| {case.words}: {alone / count * 1000:.2f} ms without a store | {middle:.3f} ({low:.3f} to {high:.3f}) "
         f"| {middle + recorder:.3f} |"
     )
 
@@ -191,7 +249,7 @@ def main() -> None:
     print("| message | worker | all processes |")
     print("|---|--:|--:|")
     for case in options.only.split(","):
-        print(measure(case, options.turns, options.messages), flush=True)
+        print(measure(_CASES[case], options.turns, options.messages), flush=True)
 
 
 if __name__ == "__main__":
