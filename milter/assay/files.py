@@ -34,6 +34,17 @@ def read_text(path: Path) -> str:
         return read(file, MAX_TEXT_OCTETS).decode("utf-8-sig").replace("\r\n", "\n")
 
 
+def not_text(error: UnicodeDecodeError) -> str:
+    """Why `read_text` raised this, and what an operator does about it."""
+    line = error.object.count(b"\n", 0, error.start) + 1
+    return f"line {line} is not UTF-8 text; save the file as UTF-8"
+
+
+def fault(error: OSError) -> str:
+    """What the system says about a file, for a message: its name and the reason."""
+    return f"{error.filename}: {error.strerror}" if error.filename else error.strerror or str(error)
+
+
 @contextlib.contextmanager
 def open_to_read(path: Path) -> Iterator[BinaryIO]:
     """Open a file, or a pipe from which something comes within `PIPE_SECONDS`.

@@ -531,7 +531,7 @@ def test_without_the_libraries_of_the_store(tmp_path: Path) -> None:
     )
     done = subprocess.run([sys.executable, "-c", program_text], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
-    said = "store.database: this needs Python packages; install SQLAlchemy and alembic"
+    said = f"store.database: this needs Python packages; run: {sys.executable} -m pip install SQLAlchemy alembic"
     assert done.stderr.count(said) == len(commands)
 
 

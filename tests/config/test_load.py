@@ -24,8 +24,8 @@ def fault(path: Path) -> str:
 
 def test_a_file_that_is_not_utf_8(tmp_path: Path) -> None:
     path = tmp_path / "assay.toml"
-    path.write_bytes(b"# caf\xe9\n")
-    assert fault(path) == f"{path}: not UTF-8 text (octet 5)"
+    path.write_bytes(b"# a comment\n# caf\xe9\n")
+    assert fault(path) == f"{path}: line 2 is not UTF-8 text; save the file as UTF-8"
 
 
 def test_a_byte_order_mark_and_other_line_ends_are_accepted(tmp_path: Path) -> None:

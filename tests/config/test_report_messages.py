@@ -76,7 +76,7 @@ ROWS = {
         f"{INCOMING}listen = 'inet:8893@127.0.0.1'\n",
         "reports.incoming.listen: reports are kept in the store, and there is no database; set store.directory",
     ),
-    "not text": (WHOLE + "suppress = 'DIR/octets'\n", "reports.suppress: DIR/octets: not UTF-8 text (octet 0)"),
+    "not text": (WHOLE + "suppress = 'DIR/octets'\n", "reports.suppress: DIR/octets: line 1 is not UTF-8 text"),
 }
 
 

@@ -110,7 +110,7 @@ ROWS = {
     ),
     "a table in Latin-1": (
         TABLES.replace("DIR/KeyTable", "DIR/Latin-1"),
-        "sign.key_table: DIR/Latin-1: not UTF-8 text (octet 0)",
+        "sign.key_table: DIR/Latin-1: line 1 is not UTF-8 text",
     ),
     "a data set of another kind": (
         TABLES.replace("file:DIR/KeyTable", "ldap://x"),

@@ -129,7 +129,7 @@ def test_encrypted_nameservers_need_a_library_or_certificates(tmp_path: Path, mo
         contexts([over_tls], str(tmp_path / "junk"))
     assert contexts(configured(["192.0.2.1"]), str(tmp_path / "absent")) == {}, "they are not read for nothing"
     monkeypatch.setitem(sys.modules, "h2", None)
-    with pytest.raises(NameserverError, match=r"needs a Python package; install h2"):
+    with pytest.raises(NameserverError, match=r"needs Python packages; run: .+ -m pip install h2"):
         contexts([over_tls, over_https], "")
 
 

@@ -220,7 +220,7 @@ class TestSqlite:
             ):
                 path.chmod(mode)
                 with host(str(path), 100, 101, _NOBODY) as process:
-                    assert f"{what}; the daemon's user must be able to write the file and its dir" in ended(process)
+                    assert f"{what}; the user who runs this must be able to write the file and" in ended(process)
         finally:
             for folder in folders:
                 folder.chmod(before[folder])

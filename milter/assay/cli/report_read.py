@@ -8,7 +8,6 @@ import contextlib
 import os
 import time
 from collections.abc import Iterator, Sequence
-from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -16,6 +15,7 @@ from assay import files
 from assay.cli.output import say
 from assay.config import ConfigError, Configuration
 from assay.config.database import open_store
+from assay.packages import installing
 
 if TYPE_CHECKING:  # the libraries are loaded by this command only
     from assay.reports.incoming.taking import Taken, Taker
@@ -32,8 +32,8 @@ def read_reports(options: argparse.Namespace, configuration: Configuration) -> i
     """
     if not configuration.reports.incoming.domains:
         raise ConfigError("reports.incoming.domains: not set; write the domains that reports may be about")
-    if find_spec("parsedmarc") is None:
-        raise ConfigError("reading reports needs a Python package; install parsedmarc")
+    if command := installing(parsedmarc="parsedmarc"):
+        raise ConfigError(f"reading reports needs Python packages; run: {command}")
     from assay.reports.incoming.taking import Taker
 
     taker = Taker.of(configuration, lambda bug: say([f"a bug: {bug}"]))

@@ -22,6 +22,7 @@ from assay.keys import Signing
 from assay.model.name import Domain, InvalidNameError
 from assay.model.network import Networks
 from assay.model.smtp import parse_address
+from assay.packages import installing
 from assay.policy import Action, Edits, Stage, outcomes
 from assay.policy.addresses import Entries
 from assay.policy.vocabulary import known_from
@@ -303,7 +304,7 @@ def _read_list(name: str, path: Path, addresses: Addresses) -> Entries:
     except OSError as error:
         raise SettingError(f"lists.{name}", f"{path}: cannot be read: {error.strerror}") from error
     except UnicodeDecodeError as error:
-        raise SettingError(f"lists.{name}", f"{path}: not UTF-8 text (octet {error.start})") from error
+        raise SettingError(f"lists.{name}", f"{path}: {files.not_text(error)}") from error
     lines = [(number, line.partition("#")[0].strip()) for number, line in enumerate(text.splitlines(), 1)]
     entries: dict[str, int] = {}
     for number, line in lines:
@@ -354,11 +355,9 @@ def public_suffix(method: dmarc.DiscoveryMethod) -> dmarc.PublicSuffix | None:
     """
     if method is dmarc.DiscoveryMethod.TREEWALK:
         return None
-    try:
-        from publicsuffixlist import PublicSuffixList  # few need it, and it is large
-    except ImportError as error:
-        raise SettingError(
-            "dmarc.organizational_domain", "'psl' needs a Python package; install publicsuffixlist"
-        ) from error
+    if command := installing(publicsuffixlist="publicsuffixlist"):
+        raise SettingError("dmarc.organizational_domain", f"'psl' needs Python packages; run: {command}")
+    from publicsuffixlist import PublicSuffixList  # few need it, and it is large
+
     suffixes = PublicSuffixList()
     return lambda name: suffixes.publicsuffix(name)

@@ -81,7 +81,7 @@ def reports_suppressed(name: str) -> Entries:
     except OSError as error:
         raise SettingError("reports.suppress", f"{name}: cannot be read: {error.strerror}") from error
     except UnicodeDecodeError as error:
-        raise SettingError("reports.suppress", f"{name}: not UTF-8 text (octet {error.start})") from error
+        raise SettingError("reports.suppress", f"{name}: {files.not_text(error)}") from error
     found = []
     for number, line in enumerate(lines, 1):
         if entry := line.partition("#")[0].strip():

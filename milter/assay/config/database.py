@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from assay import secrets
+from assay import files, secrets
 from assay.config.configuration import Configuration
 from assay.config.store import StoreSection
 from assay.store.feeding import UnavailableError
@@ -72,4 +72,4 @@ def read_password(name: str) -> str:
     except secrets.SecretError as error:
         raise UnavailableError(str(error)) from error
     except UnicodeDecodeError as error:
-        raise UnavailableError(f"{name}: not UTF-8 text (octet {error.start})") from error
+        raise UnavailableError(f"{name}: {files.not_text(error)}") from error

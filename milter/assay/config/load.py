@@ -38,7 +38,7 @@ def load(path: Path | None) -> Configuration:
     except OSError as error:
         raise ConfigError(f"{path}: cannot be read: {error.strerror}") from error
     except UnicodeDecodeError as error:
-        raise ConfigError(f"{path}: not UTF-8 text (octet {error.start})") from error
+        raise ConfigError(f"{path}: {files.not_text(error)}") from error
     except tomllib.TOMLDecodeError as error:
         raise ConfigError(f"{path}: not valid TOML: {error}{_hint(str(error))}") from error
     except ValueError as error:  # sys.get_int_max_str_digits()

@@ -4,12 +4,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from importlib.util import find_spec
 from typing import Any, get_args, get_origin
 
 import msgspec
 
 from assay.model.name import Domain, InvalidNameError
+from assay.packages import installing
 from assay.policy.addresses import Entries
 
 
@@ -81,6 +81,5 @@ def require(key: str, packages: Mapping[str, str]) -> None:
     :param packages: the names under which they are installed, by module.
     :raises SettingError: some are not.
     """
-    if missing := [name for module, name in packages.items() if find_spec(module) is None]:
-        what = "a Python package" if len(missing) == 1 else "Python packages"
-        raise SettingError(key, f"this needs {what}; install {' and '.join(missing)}")
+    if command := installing(**packages):
+        raise SettingError(key, f"this needs Python packages; run: {command}")

@@ -204,4 +204,4 @@ def _read(key: str, path: Path) -> str:
     except OSError as error:
         raise SettingError(key, f"{path}: cannot be read: {error.strerror}") from error
     except UnicodeDecodeError as error:
-        raise SettingError(key, f"{path}: not UTF-8 text (octet {error.start})") from error
+        raise SettingError(key, f"{path}: {files.not_text(error)}") from error

@@ -11,6 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from assay import files
 from assay.config import Configuration, make_resolver
 from assay.config.build import public_suffix
 from assay.config.correspondence import reports_redactor, reports_signing, reports_suppressed
@@ -206,7 +207,8 @@ class ReportTurns:
             self._meter.rests(now)
             if time.monotonic() >= self._remind_at:
                 self._remind_at = time.monotonic() + _REMIND_SECONDS
-                self._log.warning(f"reports: {error}; trying again")
+                why = files.fault(error) if isinstance(error, OSError) else error
+                self._log.warning(f"reports: {why}; trying again")
             self.close()
             return 0
 

@@ -15,9 +15,9 @@ import os
 import socket
 import ssl
 from collections.abc import Mapping, Sequence
-from importlib.util import find_spec
 from typing import Protocol
 
+from assay.packages import installing
 from assay.resolver.nameservers import Nameserver, NameserverError
 from assay.resolver.transport import Cause, ExchangeFault, MakeRoom, fault, no_room, open_socket, words
 
@@ -45,8 +45,8 @@ def contexts(nameservers: Sequence[Nameserver], ca_file: str) -> Contexts:
     for server in nameservers:
         if not server.scheme or server.scheme in made:
             continue
-        if server.scheme == "https" and find_spec("h2") is None:
-            raise NameserverError(f"'{server}' needs a Python package; install h2")
+        if server.scheme == "https" and (command := installing(h2="h2")):
+            raise NameserverError(f"'{server}' needs Python packages; run: {command}")
         made[server.scheme] = _context(ca_file)
         if server.scheme == "https":
             made[server.scheme].set_alpn_protocols(["h2"])  # RFC 9113, 3.2

@@ -19,6 +19,7 @@ from typing import Any
 from sqlalchemy import Connection, Engine, Table, create_engine, event, exc, inspect, text
 from sqlalchemy.engine import make_url
 
+from assay.packages import command
 from assay.store.failures import translated
 from assay.store.feeding import UnavailableError
 from assay.store.revisions import NEWEST, OLDER
@@ -187,8 +188,8 @@ def connect(where: str, password: str = "", *, may_write: bool = True) -> Databa
 def _postgresql(url: str, password: str) -> Engine:
     try:
         import psycopg  # only those who have a PostgreSQL need it
-    except ImportError as error:
-        raise UnavailableError("PostgreSQL needs a Python package; install psycopg[binary]") from error
+    except ImportError as error:  # or it is there, and finds no libpq
+        raise UnavailableError(f"PostgreSQL needs Python packages; run: {command('psycopg[binary]')}") from error
     location = make_url(url).set(drivername="postgresql+psycopg")
     if password:
         location = location.set(password=password)

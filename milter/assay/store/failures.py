@@ -22,7 +22,7 @@ _POSTGRESQL_FIXES = {
     "42P01": "run: assay store migrate",
     "53100": "the disk of the server is full",
 }
-_MAY_WRITE = "the daemon's user must be able to write the file and its directory"
+_MAY_WRITE = "the user who runs this must be able to write the file and its directory"
 #: What an operator does about a message without one: SQLite's, and those of a connection that PostgreSQL refuses.
 _FIXES_OF_MESSAGES = {
     "Connection refused": "start the server, or correct store.database",
