@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""A real smtpd, in a chroot, that cannot reach the socket: what Postfix logs, what ``config check --postconf`` says,
-and that following it helps."""
+"""A real Postfix, its smtpd in a chroot, that cannot reach the socket or does not use it: what it logs, what
+``config check --postconf`` says, and that following it helps."""
 
 from __future__ import annotations
 
@@ -9,9 +9,12 @@ import os
 import pwd
 import re
 import smtplib
+import socketserver
 import subprocess
+import threading
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import pytest
@@ -22,20 +25,23 @@ from mta.base import MTAS, PROJECT, UnavailableError, fields, free_port, library
 from mta.postfix import OWNER, Postfix
 from running import Daemon
 from sending import ROWS
+from signing import pem, rsa_key
 
 TROUBLE = (PROJECT / "docs" / "trouble.md").read_text()
 MESSAGE = b"From: joe@example.org\nSubject: x\n\nhello\n"
 
 
 class Chrooted(Postfix):
-    """Its smtpd is in a chroot, as Debian has it."""
+    """Its smtpd is in a chroot, as Debian has it, and it takes mail of the sendmail command."""
+
+    services = "pickup unix n - n 60 1 pickup\n"
 
     def configure(self) -> None:
         super().configure()
         master = self.directory / "etc" / "master.cf"
         master.write_text(re.sub(r" n - n - - smtpd$", " n - y - - smtpd", master.read_text(), flags=re.MULTILINE))
 
-    def said(self, socket: str) -> list[str]:
+    def said(self, socket: str, **sections: Any) -> list[str]:
         """What `differences` says of its configuration, as its own postconf prints it."""
         printed = "".join(
             subprocess.run(
@@ -47,12 +53,23 @@ class Chrooted(Postfix):
             ).stdout
             for arguments in ([], ["-F", "*/inet/chroot"])
         )
-        return list(differences(msgspec.convert({"milter": {"socket": socket}}, Configuration), parse(printed)))
+        configuration = msgspec.convert({"milter": {"socket": socket}, **sections}, Configuration)
+        return list(differences(configuration, parse(printed)))
 
-    def reload(self, milters: str) -> None:
-        """Write ``smtpd_milters``, and start again as ``postfix reload`` does for smtpd."""
+    def post(self, message: bytes) -> None:
+        """Send a message with the sendmail command."""
+        command = MTAS / "postfix/usr/sbin/sendmail"
+        subprocess.run(
+            [command, "-C", self.directory / "etc", "-f", "joe@example.org", "reader@example.org"],
+            input=message,
+            check=True,
+            env=self.environment(),
+        )
+
+    def reload(self, milters: str, name: str = "smtpd_milters") -> None:
+        """Write ``smtpd_milters``, or another parameter, and start again as ``postfix reload`` does for smtpd."""
         self._stop()
-        self.extra = {**(self.extra or {}), "smtpd_milters": milters}  # type: ignore[dict-item]  # it is a mapping
+        self.extra = {**(self.extra or {}), name: milters}  # type: ignore[dict-item]  # it is a mapping
         self._start()
 
 
@@ -62,7 +79,8 @@ def mta() -> Iterator[Chrooted]:
         Chrooted.check()
     except UnavailableError as missing:
         pytest.skip(str(missing))
-    with Chrooted("unix:/nowhere", extra={"smtpd_sasl_auth_enable": "no"}) as one:
+    extra = {"smtpd_sasl_auth_enable": "no", "export_environment": "TZ LANG=C MAIL_CONFIG LD_LIBRARY_PATH"}
+    with Chrooted("unix:/nowhere", extra=extra) as one:
         folder = one.directory / "queue" / "assay"
         folder.mkdir()
         os.chown(folder, 0, pwd.getpwnam(OWNER).pw_gid)
@@ -136,3 +154,61 @@ def test_a_wrong_notation(tmp_path: Path, mta: Chrooted, written: str, words: st
         mta.submit(MESSAGE, sender="joe@example.org")
         (stored,) = mta.wait_for(1)
         assert fields(stored)[0][0] == "Authentication-Results"
+
+
+class Mute(socketserver.BaseRequestHandler):
+    """A program that says nothing and closes."""
+
+    greeting = b""
+
+    def handle(self) -> None:
+        self.request.sendall(self.greeting)
+
+
+class Talkative(Mute):
+    """One that speaks first, and another protocol."""
+
+    greeting = b"220 mx.example.org ESMTP\r\n"
+
+
+@pytest.mark.parametrize(
+    ("program", "words"),
+    [(Mute, "read error in initial handshake"), (Talkative, "unexpected reply ... in initial handshake")],
+)
+def test_another_program_has_the_port(tmp_path: Path, mta: Chrooted, program: type[Mute], words: str) -> None:
+    with socketserver.TCPServer(("127.0.0.1", 0), program) as other:
+        threading.Thread(target=other.serve_forever).start()
+        port = other.server_address[1]
+        try:
+            mta.reload(f"inet:127.0.0.1:{port}")
+            with pytest.raises(smtplib.SMTPResponseException) as refused:
+                mta.submit(MESSAGE, sender="joe@example.org")
+            with pytest.raises(AssertionError, match=f"Address already in use; find .* 'sport = :{port}'"):
+                Daemon(tmp_path, ROWS, socket=f"inet:{port}@127.0.0.1").__enter__()
+        finally:
+            other.shutdown()
+    assert refused.value.smtp_code == 451
+    assert re.search(words.replace("...", '"."'), mta.log())
+    assert f"`{words}`" in TROUBLE
+
+
+def test_mail_of_the_sendmail_command_is_signed_only_by_non_smtpd_milters(tmp_path: Path, mta: Chrooted) -> None:
+    (tmp_path / "key.pem").touch(0o600)
+    (tmp_path / "key.pem").write_bytes(pem(rsa_key()))
+    row = {"domain": "example.org", "selectors": ("key",), "key_directory": str(tmp_path)}
+    sign = {"domain": (row,), "unpublished": "sign"}
+    path = mta.directory / "queue" / "assay" / "assay.sock"
+    usual = {"milter": {"socket_mode": "0666"}, "clients": {"internal": ("127.0.0.0/8",)}}
+    with Daemon(tmp_path, ROWS, socket=f"unix:{path}", sign=sign, **usual):
+        mta.reload("unix:assay/assay.sock")
+        mta.post(MESSAGE)
+        (stored,) = mta.wait_for(1)
+        assert "DKIM-Signature" not in dict(fields(stored))
+
+        (text,) = (text for text in mta.said(f"unix:{path}", sign=sign) if "non_smtpd_milters" in text)
+        (fix,) = re.findall(r"is not signed; write non_smtpd_milters = (\S+),", text)
+        mta.reload(fix, "non_smtpd_milters")
+        assert not any("non_smtpd_milters" in text for text in mta.said(f"unix:{path}", sign=sign))
+        mta.post(MESSAGE)
+        _, stored = mta.wait_for(2)
+        assert "DKIM-Signature" in dict(fields(stored))
