@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """One worker process: libmilter's threads, one DNS loop thread, and one control thread that reads a pipe.
 
-libmilter handles HUP, TERM and INT in its own thread, and Python's handlers never run under ``milter.main()``. So the
-supervisor controls a worker by a pipe (`Tether`), which a separate thread reads.
+HUP, TERM and INT end it at once, by libmilter's own thread or the kernel, and Python's handlers never run under
+``milter.main()``. So the supervisor controls a worker by a pipe (`Tether`), which a separate thread reads.
 """
 
 from __future__ import annotations
