@@ -196,6 +196,52 @@ def test_tables_of_a_newer_assay_are_left_alone(path: Path) -> None:
             open_database(str(path), may_write=may_write)
 
 
+@pytest.mark.parametrize("how", ["moved away", "removed", "replaced"])
+def test_a_file_that_an_operator_changes_is_followed(path: Path, tmp_path: Path, how: str) -> None:
+    """A connection that is open stays with the old file."""
+    other = tmp_path / "other"
+    other.mkdir()
+    with contextlib.closing(open_database(str(other / "store.sqlite"))) as backup:
+        Writer(backup).write([row(7)])
+    with (
+        contextlib.closing(open_database(str(path))) as database,
+        contextlib.closing(open_database(str(path), may_write=False)) as reader,
+    ):
+        writer, mode = Writer(database), path.stat().st_mode
+        writer.write([row(1)])
+        assert list(exported(reader, Criteria())) == [row(1)]
+        for file in path.parent.glob("store.sqlite*"):
+            file.rename(tmp_path / f"old{file.name}") if how == "moved away" else file.unlink()
+        if how == "replaced":
+            (other / "store.sqlite").rename(path)
+        else:
+            with pytest.raises(UnavailableError, match="there is no database yet"):
+                list(exported(reader, Criteria()))
+        writer.write([row(2)])
+        expected = [row(2), row(7)] if how == "replaced" else [row(2)]
+        assert sorted(exported(reader, Criteria()), key=lambda each: each.id) == expected
+        assert how == "replaced" or path.stat().st_mode == mode
+    assert sorted(exported(open_database(str(path)), Criteria()), key=lambda each: each.id) == expected
+    if how == "moved away":
+        assert list(exported(open_database(str(tmp_path / "oldstore.sqlite")), Criteria())) == [row(1)]
+
+
+def test_a_file_of_a_newer_assay_in_its_place_is_not_touched(path: Path, tmp_path: Path) -> None:
+    newer = tmp_path / "newer.sqlite"
+    with contextlib.closing(open_database(str(newer))) as database, database.writing() as connection:
+        connection.execute(text("UPDATE alembic_version SET version_num = '9999'"))
+    with contextlib.closing(open_database(str(path))) as database:
+        for file in path.parent.glob("store.sqlite*"):
+            file.unlink()
+        newer.rename(path)
+        for _ in range(2):
+            with pytest.raises(UnavailableError, match="upgrade assay on this host"):
+                Writer(database).write([row(1)])
+        path.unlink()
+        Writer(database).write([row(1)])
+    assert list(exported(open_database(str(path)), Criteria())) == [row(1)]
+
+
 def test_a_reader_makes_no_file(path: Path) -> None:
     with pytest.raises(UnavailableError, match="there is no database yet"):
         open_database(str(path), may_write=False)

@@ -12,6 +12,7 @@ import contextlib
 import logging
 import os
 import stat
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -48,6 +49,8 @@ class Database:
         self.engine = engine
         self.name = name  #: the file, or the URL without a password; for messages
         self.may_write = may_write
+        self._lock = threading.RLock()
+        self._file = _identity(name) if self.is_sqlite else None  #: that is open
 
     @property
     def is_sqlite(self) -> bool:
@@ -60,6 +63,7 @@ class Database:
 
         :raises UnavailableError: the database cannot be used now.
         """
+        self._follow()
         with translated(self.name), self.engine.connect() as connection:
             if not self.is_sqlite:
                 connection.execution_options(isolation_level="REPEATABLE READ", postgresql_readonly=True)
@@ -73,10 +77,39 @@ class Database:
         :raises UnavailableError: the database cannot be used now; nothing was written.
         :raises UnwritableError: the values cannot be stored; nothing was written.
         """
+        self._follow()
         with translated(self.name), self.engine.connect() as connection:
             connection.execution_options(assay_writes=True)
             with connection.begin():
                 yield connection
+
+    def _follow(self) -> None:
+        """Open the file anew if an operator has moved it away or put another in its place.
+
+        A connection stays with the old file: what is written there is lost with it, and nobody is told.
+        """
+        if not self.is_sqlite or _identity(self.name) == self._file:
+            return
+        with self._lock:
+            if _identity(self.name) == self._file:
+                return  # another thread has done it
+            self.engine.dispose()
+            _ensure_file(self.name, may_write=self.may_write)
+            before, self._file = self._file, _identity(self.name)
+            try:
+                self.bring_up()
+            except UnavailableError:
+                self._file = before  # the next transaction looks again
+                raise
+
+    def bring_up(self) -> None:
+        """Check the tables. Those of SQLite are made or migrated if they may be written.
+
+        :raises UnavailableError: they cannot be used; the message says why, and what to do.
+        """
+        if self.is_sqlite and self.may_write and self.revision() != NEWEST:
+            self.migrate()
+        self.check()
 
     def revision(self) -> str:
         """The revision of the tables; empty if there are none.
@@ -162,9 +195,7 @@ def open_database(where: str, password: str = "", *, may_write: bool = True) -> 
     with contextlib.ExitStack() as unless_checked:
         database = connect(where, password, may_write=may_write)
         unless_checked.callback(database.close)
-        if database.is_sqlite and may_write and database.revision() != NEWEST:
-            database.migrate()
-        database.check()
+        database.bring_up()
         unless_checked.pop_all()
     return database
 
@@ -176,13 +207,8 @@ def connect(where: str, password: str = "", *, may_write: bool = True) -> Databa
     """
     if "://" in where:
         return Database(_postgresql(where, password), where, may_write=may_write)
-    path = Path(where)
-    with translated(where):
-        if may_write:
-            make_file(path)
-        else:
-            _must_exist(path)
-    return Database(_sqlite(path, may_write=may_write), where, may_write=may_write)
+    _ensure_file(where, may_write=may_write)
+    return Database(_sqlite(Path(where), may_write=may_write), where, may_write=may_write)
 
 
 def _postgresql(url: str, password: str) -> Engine:
@@ -223,6 +249,24 @@ def _sqlite(path: Path, *, may_write: bool) -> Engine:
         connection.exec_driver_sql("BEGIN IMMEDIATE" if writes else "BEGIN")
 
     return engine
+
+
+def _identity(where: str) -> tuple[int, int] | None:
+    """Which file has this name now; None if there is none, or it cannot be reached."""
+    try:
+        found = os.stat(where)
+    except OSError:
+        return None
+    return found.st_dev, found.st_ino
+
+
+def _ensure_file(where: str, *, may_write: bool) -> None:
+    """:raises UnavailableError: there is no file, and none can be made."""
+    with translated(where):
+        if may_write:
+            make_file(Path(where))
+        else:
+            _must_exist(Path(where))
 
 
 def _must_exist(path: Path) -> None:
