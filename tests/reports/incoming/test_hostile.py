@@ -313,6 +313,7 @@ def test_a_report_is_kept_if_it_can_be_true_and_is_about_our_domains() -> None:
         (_changed(report, begin=report.end + 1), ours, "the period ends before it begins"),
         (_changed(report, end=int(NOW) + 90_000), ours, "the period ends in the future, on 2025-11-27"),
         (_changed(report, begin=0), ours, "the period is longer than 40 days"),
+        (_counting(report, 10**12), ours, "it counts more than 1,000,000,000,000 in all"),
     ):
         assert screen(changed, domains, now=NOW) == Unreadable(expected)
     (arrival,) = read(shapes.tls())
@@ -320,6 +321,15 @@ def test_a_report_is_kept_if_it_can_be_true_and_is_about_our_domains() -> None:
     other = _changed(arrival.report.policies[0], domain="other.example")
     report = _changed(arrival.report, policies=(*arrival.report.policies, other))
     assert screen(report, ours, now=NOW) == Unreadable("it is about other.example, which is none of our domains")
+    many = _changed(arrival.report.policies[0], failed=10**12)
+    report = _changed(arrival.report, policies=(many,))
+    assert screen(report, ours, now=NOW) == Unreadable("it counts more than 1,000,000,000,000 in all")
+
+
+def _counting(report: ReceivedAggregate, first: int) -> ReceivedAggregate:
+    """With another count of the first record."""
+    found: ReceivedAggregate = _changed(report, rows=(_changed(report.rows[0], count=first), *report.rows[1:]))
+    return found
 
 
 def _changed(value: Any, **changes: Any) -> Any:

@@ -34,7 +34,7 @@ from assay.reports.incoming.mail import Feedback
 from assay.reports.incoming.scan import Scan
 from assay.reports.incoming.texts import MAX_TEXT, UnreadableError, domain, text
 
-MAX_COUNT = 10**12  # messages or sessions in one row, our choice: a day of the largest provider
+MAX_COUNT = 10**12  # messages or sessions in one row, our choice: as many as in all of a report (`screen`)
 MAX_SIGNATURES = 100  # of a row (RFC 9990, 3.1.3)
 MAX_REASONS = 10  # of a row, and of SPF results, words and errors; our choice: most have one or none
 MAX_POLICIES = 100  # of a TLS report, our choice: most have one
