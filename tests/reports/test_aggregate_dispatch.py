@@ -355,6 +355,18 @@ class TestTrouble:
         with world.database.reading() as connection:
             (suppression,) = suppressions.all_suppressions(connection)
         assert suppression.subject == "d@example.com"
+        assert world.lines == ["reports: example.com to d@example.com: refused: 550 5.1.1 no such user"]
+
+    def test_a_relay_that_does_not_let_us_send_costs_no_destination_its_reports(self, world: Reporting) -> None:
+        """As one in front of whose mynetworks nobody thought of this host."""
+        world.see(*(seen(number, f"d{number}.example") for number in range(3)))
+        denial = "554 5.7.1 Relay access denied"
+        world.receiver.replies |= {f"d@d{number}.example": denial for number in range(3)}
+        world.run()
+        assert {each.state for each in world.reports().values()} == {"refused"}
+        assert sorted(world.lines) == [f"reports: d{n}.example to d@d{n}.example: refused: {denial}" for n in range(3)]
+        with world.database.reading() as connection:
+            assert suppressions.all_suppressions(connection) == []
 
     def test_a_destination_that_defers_is_tried_again(self, world: Reporting) -> None:
         world.see(seen(1))

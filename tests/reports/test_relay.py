@@ -208,6 +208,26 @@ class TestHandingOver:
             with pytest.raises(RelayError, match="going down"):
                 sent(made)
 
+    @pytest.mark.parametrize(
+        ("reply", "outcome"),
+        [
+            ("554 5.7.1 <d@example.com>: Relay access denied", "denied"),
+            ("530 5.7.0 Authentication required", "denied"),
+            ("530 Authentication required", "denied"),
+            ("550 5.1.1 no such user", "refused"),
+            ("550 no", "refused"),
+            ("450 4.7.1 greylisted", "deferred"),
+        ],
+    )
+    def test_who_refuses_an_address(self, reply: str, outcome: str) -> None:
+        receiver = Receiver()
+        receiver.replies["d@example.com"] = reply
+        with relay(receiver, Tls.NEVER) as made:
+            assert sent(made) == outcome
+            receiver.replies.clear()
+            assert sent(made) is RelayOutcome.TAKEN
+        assert receiver.connections == 1
+
     def test_a_refusal_holds_though_the_relay_hangs_up_after_it(self) -> None:
         receiver = HangingUp()
         with relay(receiver, Tls.NEVER) as made:

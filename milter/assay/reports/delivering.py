@@ -148,9 +148,11 @@ class Deliveries:
                 due = self._way.next_try(planned, tries, now)
                 later = replace(delivery, why=reply.text, tries=tries, due=due, changed=now)
                 self._exchange(handed_over, later) or self._exchange(delivery, later)
-            case RelayOutcome.REFUSED:
+            case RelayOutcome.REFUSED | RelayOutcome.DENIED:
                 self._note(replace(delivery, state=ReportState.REFUSED, why=reply.text, tries=tries, changed=now))
-                self._cool_down(delivery, f"it refused a report: {reply.text}", now)
+                if reply.outcome is RelayOutcome.REFUSED:
+                    self._cool_down(delivery, f"it refused a report: {reply.text}", now)
+                self._tell(f"reports: {planned.domain} to {delivery.address}: refused: {reply.text}")
             case RelayOutcome.TOO_LARGE:  # and how much would be taken is not known
                 self._exchange(handed_over, delivery)  # it was not taken, whatever happens before it is divided
                 return TooLarge(size, size // 2, f"it is refused: {reply.text}")
@@ -267,6 +269,7 @@ _TRIED = {
     RelayOutcome.TAKEN: Tried.SENT,
     RelayOutcome.DEFERRED: Tried.DEFERRED,
     RelayOutcome.REFUSED: Tried.REFUSED,
+    RelayOutcome.DENIED: Tried.REFUSED,
     RelayOutcome.TOO_LARGE: Tried.REFUSED,
     RelayOutcome.UNANSWERED: Tried.GIVEN_UP,
 }

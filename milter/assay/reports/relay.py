@@ -12,6 +12,7 @@ from enum import StrEnum
 from types import TracebackType
 
 from msgspec import Struct
+from msgspec.structs import replace
 
 from assay.config.reports import Tls
 from assay.model.printable import escaped
@@ -23,6 +24,8 @@ MAX_REPLY = 300  # characters that are kept
 
 #: RFC 3463, 3.3 and 3.4: longer than an administrative limit, too big for the system.
 _TOO_LARGE = re.compile(rb"5\.(?:2\.3|3\.4)\b")
+#: RFC 3463, 3.8: the policy of who answers, which is the relay if it says so before the message.
+_DENIED = re.compile(rb"5\.7\.\d")
 _ENHANCED = re.compile(rb"5\.\d{1,3}\.\d{1,3}\b")
 _FULL_STOP = re.compile(rb"^\.", re.MULTILINE)
 
@@ -33,6 +36,7 @@ class RelayOutcome(StrEnum):
     TAKEN = "taken"
     DEFERRED = "deferred"  #: 4yz: again later
     REFUSED = "refused"  #: 5yz
+    DENIED = "denied"  #: 5yz: it does not let us send to this address, which says nothing about the address
     TOO_LARGE = "too large"  #: 5yz because of the size of the message
     UNANSWERED = "unanswered"  #: it got the whole message and did not answer: it may have taken it
 
@@ -113,6 +117,8 @@ class Relay:
         if code // 100 != 2:  # it is our address or our host that it does not want
             raise smtplib.SMTPSenderRefused(code, text, sender)
         code, text = connection.rcpt(recipient)
+        if code // 100 == 5 and (code == 530 or _DENIED.match(text)):  # RFC 4954, 6: 530
+            return replace(_refusal(connection, code, text), outcome=RelayOutcome.DENIED)
         if code // 100 == 2:
             code, text = connection.docmd("DATA")
             if code // 100 == 3:
