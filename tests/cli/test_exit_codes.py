@@ -68,7 +68,12 @@ ROWS: dict[Leaf, list[tuple[str, int]]] = {
     ("store", "check"): [("-c missing.toml", 78), ("-c no-store.toml", 69)],
     ("store", "migrate"): [("-c no-store.toml", 69)],
     ("store", "consume"): [("", 78)],
-    ("store", "export"): [("-c no-store.toml", 69), ("--since yesterday", 64)],
+    ("store", "export"): [
+        ("-c no-store.toml", 69),
+        ("--since yesterday", 64),
+        ("--action rejected", 64),
+        ("--dmarc failed", 64),
+    ],
     ("store", "forget"): [("", 64), ("-c no-store.toml --domain a.example", 69)],
     ("report", "list"): [("--state send", 64), ("--day yesterday", 64), ("-c no-store.toml", 69)],
     ("report", "show"): [("unknown", 65), ("", 64), ("unknown -c no-store.toml", 69)],
@@ -150,6 +155,7 @@ def test_what_is_the_same_for_all(folder: Path, leaf: Leaf) -> None:
     assert leaf in ROWS, "write a row"
     assert code(leaf, "--bogus") == 64
     assert code(leaf, "--help") == 0
+    assert LEAVES[leaf].description, "the help says what it is for"
     if "-c" in LEAVES[leaf]._option_string_actions:
         required = {
             ("log-level",): ("debug",), ("check",): ("junk", "--ip", "192.0.2.1"), ("policy", "try"): ("junk",),

@@ -442,6 +442,8 @@ class TestCheck:
 def test_list_says_how_to_begin(world: World, capsys: pytest.CaptureFixture[str]) -> None:
     assert world.run("list") == 0
     assert f"no keys in {world.folder}/keys; make some with: assay keys create DOMAIN" in capsys.readouterr().out
+    assert world.run("rotate", "--due") == 0
+    assert capsys.readouterr().out == f"no keys in {world.folder}/keys; make some with: assay keys create DOMAIN\n"
 
 
 def test_list_shows_a_broken_key(world: World, capsys: pytest.CaptureFixture[str]) -> None:

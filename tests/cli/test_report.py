@@ -180,4 +180,4 @@ def test_without_reports(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> 
     path = tmp_path / "assay.toml"
     path.write_text(f"[store]\ndirectory = '{tmp_path}'\n")
     assert main(["report", "send", "-c", str(path)]) == 78
-    assert "reports.organization: not set" in capsys.readouterr().err
+    assert ".toml: reports.organization: not set" in capsys.readouterr().err

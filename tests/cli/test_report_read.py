@@ -165,4 +165,4 @@ def test_while_the_database_is_away_a_maildir_stays_as_it_is(shell: Shell) -> No
 
 def test_without_domains(shell: Shell) -> None:
     shell.configure("")
-    assert "reports.incoming.domains: not set; write the domains" in shell(shell.folder, code=78)
+    assert "assay.toml: reports.incoming.domains: not set; write the domains" in shell(shell.folder, code=78)

@@ -120,9 +120,13 @@ def _list(keys: KeyCommand) -> int:
                 directory.private(key)  # says what is wrong with a file
         return os.EX_OK
 
+    _tell_if_none(keys)
+    return keys.each(show)
+
+
+def _tell_if_none(keys: KeyCommand) -> None:
     if not keys.options.domains and not directories(Path(keys.settings.directory)):
         print(f"no keys in {keys.settings.directory}; make some with: assay keys create DOMAIN")
-    return keys.each(show)
 
 
 def _rotate(keys: KeyCommand) -> int:
@@ -131,6 +135,7 @@ def _rotate(keys: KeyCommand) -> int:
     def first(ring: KeyRing) -> list[KeyStep]:  # what is under way is only continued
         return [begin(ring, kind) for kind in schedule.types if not ring.of(kind, KeyState.PENDING)]
 
+    _tell_if_none(keys)  # a run without -c, for instance, has another directory
     return keys.each(lambda directory: keys.advance(directory, schedule, no_steps if keys.options.due else first))
 
 

@@ -26,13 +26,14 @@ exit codes, those of sysexits(3):
       srs: the address is not rewritten or not turned back;
       spfquery has its own codes, one for each result
   64  wrong arguments; keys: a step that would do harm
-  65  policy try: the log has no usable line; config check: the file is none
-      of that MTA; report: there is no such report, destination or token;
-      report read: something cannot be used
+  65  policy try: the log has no usable line; config check: the file is not
+      a configuration of that MTA; report: there is no such report,
+      destination or token; report read: something cannot be used
   66  unreadable file
   69  nothing listens there, the daemon cannot be asked, the socket cannot
       be opened, or the database cannot be used now; config check: a
-      nameserver is none; keys: the DNS was not changed
+      nameserver is not a resolver for this host; keys: the DNS was not
+      changed
   70  an internal error
   74  a file or the output cannot be written
   75  probe: the message was deferred; report send: something has to wait,

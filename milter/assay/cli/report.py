@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 from assay.cli.options import UsageError, add_configuration
 from assay.cli.output import complain, say
 from assay.cli.report_read import read_reports
+from assay.cli.serve import name
 from assay.cli.store_messages import store_configuration
 from assay.config import ConfigError, Configuration, make_resolver
 from assay.config.correspondence import reports_redactor, reports_signing, reports_suppressed
@@ -137,7 +138,8 @@ def _show(options: argparse.Namespace, configuration: Configuration) -> int:
 
 def _send(options: argparse.Namespace, configuration: Configuration) -> int:
     if not configuration.reports.enabled:
-        raise ConfigError("reports.organization: not set, so no reports are made; see docs/reports.md")
+        where = name(options.config)
+        raise ConfigError(f"{where}: reports.organization: not set, so no reports are made; see docs/reports.md")
     from assay.daemon.reporter import ReportTurns
 
     lines: list[str] = []
@@ -146,7 +148,7 @@ def _send(options: argparse.Namespace, configuration: Configuration) -> int:
         listed = reports_suppressed(configuration.reports.suppress)
         redactor = reports_redactor(configuration.reports.failure)
     except SettingError as error:
-        raise ConfigError(str(error)) from error
+        raise ConfigError(f"{name(options.config)}: {error}") from error
     with make_resolver(configuration) as resolver:
         log = Log(lambda _, text: lines.append(text), Level.WARNING)
         turns = ReportTurns(configuration, signing, listed, resolver, log, redactor=redactor)

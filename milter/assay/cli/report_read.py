@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 from assay import files
 from assay.cli.output import say
+from assay.cli.serve import name
 from assay.config import ConfigError, Configuration
 from assay.config.database import open_store
 from assay.packages import installing
@@ -31,7 +32,8 @@ def read_reports(options: argparse.Namespace, configuration: Configuration) -> i
     :raises UnavailableError: it cannot be done now; what was read before is kept.
     """
     if not configuration.reports.incoming.domains:
-        raise ConfigError("reports.incoming.domains: not set; write the domains that reports may be about")
+        where = name(options.config)
+        raise ConfigError(f"{where}: reports.incoming.domains: not set; write the domains that reports may be about")
     if command := installing(parsedmarc="parsedmarc"):
         raise ConfigError(f"reading reports needs Python packages; run: {command}")
     from assay.reports.incoming.taking import Taker

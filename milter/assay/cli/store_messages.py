@@ -13,10 +13,13 @@ from typing import Any
 from assay.cli.options import add_configuration
 from assay.cli.options import address as client_address
 from assay.cli.output import say
+from assay.cli.serve import name
 from assay.config import ConfigError, Configuration, check_store, load
 from assay.config.database import open_store
 from assay.config.section import SettingError
 from assay.model.name import Domain, InvalidNameError
+from assay.policy import Action
+from assay.protocol import dmarc
 
 #: What ``forget`` cannot reach.
 _STAYS = (
@@ -28,8 +31,13 @@ _SPAN = "YYYY-MM-DD[THH:MM]"
 
 def add_to(verbs: Any) -> None:
     """Add the subcommands to the parser of ``assay store``."""
-    export = verbs.add_parser("export", help="print messages, the newest first, as JSON lines or CSV")
-    forgetting = verbs.add_parser("forget", help="find and remove what is kept about a domain or an address")
+    export, forgetting = (
+        verbs.add_parser(verb, help=text, description=text[0].upper() + text[1:] + ".")
+        for verb, text in (
+            ("export", "print messages, the newest first, as JSON lines or CSV"),
+            ("forget", "find and remove what is kept about a domain or an address"),
+        )
+    )
     for command, run in ((export, _export), (forgetting, _forget)):
         add_configuration(command)
         command.set_defaults(run=run)
@@ -43,8 +51,10 @@ def add_to(verbs: Any) -> None:
     export.add_argument("--author-domain", type=_domain, metavar="DOMAIN")
     export.add_argument("--address", default="", help="of a sender, author, recipient or user, if addresses are kept")
     export.add_argument("--client", type=client_address, metavar="IP", help="address of the SMTP client")
-    export.add_argument("--action", default="", help="such as reject")
-    export.add_argument("--dmarc", default="", metavar="RESULT", help="such as fail")
+    export.add_argument("--action", choices=list(map(str, Action)), default="", metavar="ACTION", help="such as reject")
+    export.add_argument(
+        "--dmarc", choices=list(map(str, dmarc.Result)), default="", metavar="RESULT", help="such as fail"
+    )
     whom = forgetting.add_mutually_exclusive_group(required=True)
     whom.add_argument("--domain", type=_domain, help="the domain and all below it")
     whom.add_argument("--address", type=_person, help="a whole address, or a login name")
@@ -60,7 +70,7 @@ def store_configuration(options: argparse.Namespace) -> Configuration:
     try:
         check_store(configuration)
     except SettingError as error:
-        raise ConfigError(str(error)) from error
+        raise ConfigError(f"{name(options.config)}: {error}") from error
     if options.config is None:
         raise ConfigError("no configuration file, so there is no database; name one with -c FILE")
     if not configuration.store.location:
