@@ -175,6 +175,35 @@ def test_without_a_daemon(tmp_path: Path, configuration: str, code: int, said: s
     assert len(found.stderr.splitlines()) == 1
 
 
+@pytest.mark.parametrize(
+    ("command", "answer", "code", "said"),
+    [
+        ("status", "200 OK", os.EX_UNAVAILABLE, "the daemon is of another version; restart it"),
+        ("status", "400 Bad Request", os.EX_UNAVAILABLE, "400 Bad Request; is this the socket of assay?"),
+        ("reload", "404 Not Found", os.EX_UNAVAILABLE, "404 Not Found; is this the socket of assay?"),
+        ("reload", "504 Gateway Timeout", os.EX_UNAVAILABLE, 'assay reload: {"some": 1}'),
+        ("reload", "409 Conflict", os.EX_CONFIG, 'the old configuration stays: {"some": 1}'),
+    ],
+)
+def test_another_answer_than_expected(tmp_path: Path, command: str, answer: str, code: int, said: str) -> None:
+    """Of a daemon of another version, of another program, and of one that still reloads."""
+    path = tmp_path / "assay.toml"
+    path.write_text(f'[control]\nsocket = "unix:{tmp_path}/control"\n')
+    line = [sys.executable, "-m", "assay", command, "-c", str(path)]
+    with socket.socket(socket.AF_UNIX) as listening:
+        listening.bind(str(tmp_path / "control"))
+        listening.listen()
+        with subprocess.Popen(line, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as asking:
+            client, _ = listening.accept()
+            with client:
+                client.recv(65536)
+                client.sendall(f'HTTP/1.0 {answer}\r\n\r\n{{"some": 1}}\n'.encode())
+            _, found = asking.communicate(timeout=PATIENCE)
+    assert asking.returncode == code
+    assert said in found
+    assert len(found.splitlines()) == 1
+
+
 def test_another_daemon_on_the_same_socket(daemon: Daemon, tmp_path: Path) -> None:
     (tmp_path / "two").mkdir()
     with Daemon(tmp_path / "two", control={"socket": f"unix:{tmp_path}/control"}) as other:

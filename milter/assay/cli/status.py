@@ -24,6 +24,7 @@ from assay.model.wording import counted
 
 _PATIENCE_SECONDS = 45.0  # longer than a reload may take
 _WATCH_SECONDS = 2.0
+_ANSWERS = (http.HTTPStatus.OK, http.HTTPStatus.CONFLICT, http.HTTPStatus.GATEWAY_TIMEOUT)
 _CLEAR = "\x1b[H\x1b[2J"  # a terminal's: home, and clear
 _MAX_ROWS = 12  # of one table
 
@@ -67,9 +68,11 @@ def _status(options: argparse.Namespace) -> int:
     while True:
         try:
             _, body = _ask(options, "GET", "/status")
+            found = msgspec.json.decode(body, type=Status)
         except DaemonError as error:
             return _complain("status", error)
-        found = msgspec.json.decode(body, type=Status)
+        except msgspec.MsgspecError:
+            return _complain("status", DaemonError("the daemon is of another version; restart it"))
         if options.watch:
             print(_CLEAR, end="")
         if options.json:
@@ -90,7 +93,10 @@ def _reload(options: argparse.Namespace) -> int:
     if status == http.HTTPStatus.OK:
         print("reloaded")
         return os.EX_OK
-    print(f"assay reload: not reloaded, the old configuration stays: {body.decode().strip()}", file=sys.stderr)
+    text = body.decode().strip()
+    if status != http.HTTPStatus.CONFLICT:
+        return _complain("reload", DaemonError(text))
+    print(f"assay reload: not reloaded, the old configuration stays: {text}", file=sys.stderr)
     return os.EX_CONFIG
 
 
@@ -123,7 +129,10 @@ def _ask(options: argparse.Namespace, method: str, path: str) -> tuple[int, byte
     try:
         connection.request(method, path)
         response = connection.getresponse()
-        return response.status, response.read()
+        body = response.read()
+        if response.status not in _ANSWERS:
+            raise DaemonError(f"{text}: {response.status} {response.reason}; is this the socket of assay?")
+        return response.status, body
     except PermissionError as error:
         raise DaemonError(f"{text}: {error.strerror}; run it as root or as the daemon's user") from error
     except (OSError, http.client.HTTPException) as error:
