@@ -27,6 +27,11 @@ import rabbitmq
 from assay.cli.main import main
 from assay.config.database import open_store
 from assay.config.store import StoreSection
+from assay.store.database import connect
+from assay.store.feeding import UnavailableError
+from assay.store.forgetting import Whom, forget
+from assay.store.retention import Retention, prune
+from assay.store.schema import metadata
 from assay.store.search import Criteria, find
 from assay.store.writer import Writer
 from postgresql import Postgresql
@@ -41,7 +46,7 @@ SECTIONS = {text.partition("\n")[0]: text for text in re.split(r"^##? ", PAGE, f
 CONFIGURATION, CONSUMER = "/etc/assay.toml", "/etc/assay-consumer.toml"
 DATABASE, BROKER = "postgresql://assay@db.example.org/assay", "amqps://assay@mq.example.org/"
 #: Our name in the recipes, for a user of the database; the tests have one with this name.
-NAME = "recipe"
+NAME, OWNER = "recipe", "recipe_owner"
 
 
 class World:
@@ -61,15 +66,16 @@ class World:
             )
         }
         blocks = re.findall(r"^```(\w*)\n(.*?)^```$", SECTIONS[section], re.MULTILINE | re.DOTALL)
-        self.toml = "".join(block for language, block in blocks if language)
+        self.toml, self.sql = ("".join(block for of, block in blocks if of == kind) for kind in ("toml", "sql"))
         self.commands = [line for language, block in blocks if not language for line in block.splitlines()]
         assert self.commands
 
     def use(self, server: Postgresql) -> None:
         """Have this PostgreSQL."""
         self.server = server
-        for kind in ("DATABASE", "ROLE"):
-            server.execute(f"DROP {kind} IF EXISTS {NAME}")
+        server.execute(f"DROP DATABASE IF EXISTS {NAME}")
+        for role in (NAME, OWNER):
+            server.execute(f"DROP ROLE IF EXISTS {role}")
         self.places[DATABASE] = f"postgresql://{NAME}@/{NAME}?host={server.folder}&port={server.port}"
         self.secret("/etc/assay/database-password", "unused")
 
@@ -159,6 +165,28 @@ def test_postgresql(world: World, postgresql: Postgresql, capsys: pytest.Capture
     assert "(was empty)" in capsys.readouterr().out
     world.keep()
     assert world.queues() == ["4QRECIPE"]
+
+
+@pytest.mark.parametrize("world", ["SQLite or PostgreSQL"], indirect=True)
+def test_a_user_with_no_more_rights_than_it_needs(world: World, postgresql: Postgresql) -> None:
+    world.use(postgresql)
+    Path(world.places["/var/lib/assay"]).mkdir()
+    for role in (NAME, OWNER):
+        postgresql.execute(f"CREATE ROLE {role} LOGIN")
+    postgresql.execute(f"CREATE DATABASE {NAME} OWNER {OWNER}")
+    section = StoreSection(**world.section)
+    with contextlib.closing(connect(section.location.replace(f"{NAME}@", f"{OWNER}@"))) as database:
+        database.migrate()
+    with pytest.raises(UnavailableError, match="permission denied"):
+        open_store(section)
+    postgresql.execute(world.sql.replace("TO assay;", f"TO {NAME};"), NAME)
+    world.keep()
+    assert world.queues() == ["4QRECIPE"]
+    with contextlib.closing(open_store(section)) as database:
+        retention = Retention(1, 2, 1)
+        assert prune(database, retention, time.time() + 30 * 86_400)
+        assert all(database.can_change(table) for table in metadata.sorted_tables)
+        assert forget(database, Whom(domain="example.org"))
 
 
 @pytest.fixture
