@@ -6,6 +6,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from msgspec.structs import replace
 from sqlalchemy import func, select
 
 from assay.protocol.report.received import Received, ReportSender
@@ -68,6 +69,37 @@ def test_what_is_summed_up(database: Database) -> None:
     assert sums["aggregate", "google.com"] == (12, 3)
     assert sums["tls", "Google Inc."] == (5326, 303)
     assert sums["failure", "reporter.example"] == (0, 2)
+
+
+def test_reports_are_listed_by_what_is_in_them(database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
+    report = parsed(shapes.GOOGLE.encode())
+    first, second = report.rows
+    for number in range(6):
+        rows = (first,) if number % 2 else (first, second)
+        begin = report.begin + DAY_SECONDS * (number // 3)
+        about = "other.example" if number == 5 else report.domain
+        keep(database, replace(report, report_id=f"n{number}", begin=begin, domain=about, rows=rows), NOW + number)
+    keep(database, parsed(shapes.tls()))
+
+    def listed(**criteria: Any) -> str:
+        with database.reading() as connection:
+            found = received.summaries(connection, DAY, DAY + 9, **criteria)
+        return "".join(each.report_id[1] for each in found if each.report_id.startswith("n"))
+
+    rare, common = {"client": second.source}, {"client": first.source}
+    assert listed() == listed(**common) == listed(author=first.author_domain) == "543210"
+    assert listed(**rare) == listed(author=second.author_domain) == "420"
+    assert listed(**rare, author=second.author_domain) == "420"
+    assert listed(**rare, author=first.author_domain) == ""
+    assert listed(**common, kind="tls") == listed(author=first.author_domain, kind="tls") == ""
+    for domains, found in ((("example.org",), "43210"), (("other.example",), "5")):
+        for criteria in ({}, common, {"author": first.author_domain}, {**common, "author": first.author_domain}):
+            assert listed(domains=domains, **criteria) == found
+    assert listed(kind="aggregate", start=1, most=2) == "43"
+    monkeypatch.setattr(received, "MAX_REPORTS", 4)
+    assert listed(kind="aggregate", start=2, most=9) == "32"
+    assert listed(start=5, most=9) == ""
+    assert listed(**common, most=3) == "543"
 
 
 def test_what_cannot_be_used_is_kept_aside(database: Database, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -8,7 +8,7 @@ from msgspec.structs import replace
 
 from assay.protocol.report.received import ReceivedAggregate, ReportSender
 from assay.reports.incoming import read
-from assay.store import outbox, received, reporting
+from assay.store import outbox, received, received_counts, reporting
 from assay.store.database import Database
 from assay.store.outbox import DAY_SECONDS, OutgoingReport, ReportState
 from assay.store.overview import DaySum
@@ -111,6 +111,27 @@ def test_domains_and_records_are_bounded(both: Database, monkeypatch: pytest.Mon
     assert of_others() == [SeenBeside("other.example", "", passing=1)]
     monkeypatch.setattr(reporting, "MAX_DOMAINS", 1)
     assert of_others() == [], "the domain of which fewer messages were reported"
+
+
+@pytest.mark.parametrize("by_source", [False, True])
+def test_rare_names_are_counted_together_and_come_last(
+    database: Database, monkeypatch: pytest.MonkeyPatch, by_source: bool
+) -> None:
+    for name, value in (("MAX_NAMES", 3), ("KEPT_NAMES", 1), ("KEPT_AUTHORS", 1)):
+        monkeypatch.setattr(received_counts, name, value)
+    report = aggregate()
+    rows = [
+        replace(report.rows[0], source=f"192.0.2.{count}", count=count, author_domain=domain)
+        for count, domain in ((1, "a.example.org"), (2, OURS), (5, OURS), (3, "b.example.org"))
+    ]
+    with database.writing() as connection:
+        received.keep(connection, SENDER, replace(report, rows=tuple(rows)), now=shapes.END)
+    with database.reading() as connection:
+        found = reporting.beside(connection, DAYS, (OURS,), by_source=by_source, most=1)
+    if by_source:
+        assert found == [SeenBeside(OURS, "192.0.2.5", passing=5), SeenBeside("", "", passing=6)]
+    else:
+        assert found == [SeenBeside(OURS, "", passing=7), SeenBeside("", "", passing=4)]
 
 
 def test_what_reports_say_about_each_day(both: Database) -> None:

@@ -13,6 +13,7 @@ import time
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import html5lib
 import markupsafe
@@ -29,10 +30,12 @@ from assay.store import folding, outbox, overview, received, reporting, search
 from assay.store.database import Database, open_database
 from assay.store.feeding import UnavailableError
 from assay.store.folding import Folding
+from assay.store.reporting import SeenBeside
 from assay.store.rows import DmarcRow, PublishedRow
 from assay.store.search import Criteria, Cursor
 from assay.store.writer import Writer
 from assay.web import dns, messages
+from assay.web import received as received_page
 from assay.web.parts import DataTable
 from assay.web.periods import RARE
 from assay.web.site import MAX_ARGUMENT, WebQuery
@@ -257,6 +260,14 @@ def test_what_others_saw_is_beside_what_we_saw(browser: Browser) -> None:
             assert browser.get(html.unescape(href[1])).text.count('href="/messages/') == min(50, row["own_failed"])
 
 
+def test_rare_names_in_reports_are_one_row_without_links() -> None:
+    """There is no list of exactly these."""
+    seen = [SeenBeside("example.org", "192.0.2.1", 4, 3, 2, 1), SeenBeside("", "", 6, 5)]
+    of_names, of_clients = received_page._by_domain(seen, [1]), received_page._by_source(seen, [1])
+    assert list(of_names.rows)[1:] == [(RARE, 6, 5, None, None)]
+    assert list(of_clients.rows)[1:] == [(RARE, None, 6, 5, None, None)]
+
+
 def test_a_client_leads_to_the_reports_with_it(browser: Browser) -> None:
     page = browser.get("/received").text
     sources = json.loads(browser.get("/received.json?table=sources").body)
@@ -368,24 +379,63 @@ def test_no_overview_reads_more_than_the_counts_of_its_kind(store: StoreSection)
             assert "messages" not in plan
 
 
-def test_sums_of_reports_are_read_from_an_index_alone(store: StoreSection) -> None:
-    days = range(20_000, 20_030)
-    for index, ask in (
-        ("reports_day", reporting.sent_daily),
-        ("received_reports_begin", lambda connection, days: reporting.received_daily(connection, days, "tls")),
-    ):
-        for plan in _plans(store, lambda database, ask=ask: _read(database, ask, days)):  # type: ignore[misc]  # a lambda
-            assert f"USING COVERING INDEX {index} " in plan
+def test_sums_of_reports_that_went_out_are_read_from_an_index_alone(store: StoreSection) -> None:
+    for plan in _plans(store, lambda database: _read(database, reporting.sent_daily, range(20_000, 20_030))):
+        assert "USING COVERING INDEX reports_day " in plan
 
 
-def test_reports_with_a_client_are_found_by_an_index(store: StoreSection) -> None:
-    """Those about domains that are not ours, too, of which anyone may send any number."""
+@pytest.mark.parametrize("by_source", [False, True])
+@pytest.mark.parametrize("domains", [(), OURS])
+def test_no_page_adds_up_reports_that_came_in(store: StoreSection, by_source: bool, domains: tuple[str, ...]) -> None:
+    def ask(connection: Connection, days: range) -> None:
+        reporting.received_daily(connection, days, "tls")
+        reporting.beside(connection, days, domains, by_source=by_source)
 
-    def ask(connection: Connection, days: range) -> object:
-        return received.summaries(connection, days[0], days[-1], client="192.0.2.1")
+    of_sums = 0
+    for plan in _plans(store, lambda database: _read(database, ask, range(20_000, 20_014))):
+        assert "received_reports" not in plan
+        assert "received_rows" not in plan
+        assert not re.search("SCAN (received|report|published)", plan), plan
+        of_sums += "SEARCH received_" in plan
+    assert of_sums >= 3
+
+
+@pytest.mark.parametrize(
+    ("criteria", "by"),
+    [
+        ({}, "received_reports USING INDEX received_reports_begin (begin>? AND begin<?)"),
+        ({"kind": "tls"}, "received_reports USING INDEX received_reports_kind (kind=? AND begin>? AND begin<?)"),
+        (
+            {"domains": ("example.org",)},
+            "received_reports USING INDEX received_reports_domain (domain=? AND begin>? AND begin<?)",
+        ),
+        (
+            {"client": "192.0.2.1"},
+            "received_rows USING COVERING INDEX received_rows_source (source=? AND day>? AND day<?)",
+        ),
+        (
+            {"author": "example.org"},
+            "received_rows USING COVERING INDEX received_rows_author (author_domain=? AND report=?)",
+        ),
+        (
+            {"author": "example.org", "domains": OURS},
+            "received_rows USING COVERING INDEX received_rows_author (author_domain=? AND report=?)",
+        ),
+    ],
+    ids=str,
+)
+def test_reports_that_came_in_are_listed_in_the_order_of_an_index(
+    store: StoreSection, criteria: dict[str, Any], by: str
+) -> None:
+    """Anyone may send any number of them."""
+
+    def ask(connection: Connection, days: range) -> None:
+        received.summaries(connection, days[0], days[-1], **criteria)
 
     (plan,) = _plans(store, lambda database: _read(database, ask, range(20_000, 20_030)))
-    assert "received_rows USING COVERING INDEX received_rows_source (source=? AND day=?)" in plan
+    assert by in plan
+    # Only those with a client are sorted, after they were counted off.
+    assert ("USE TEMP B-TREE FOR ORDER BY" in plan) is ("client" in criteria), plan
 
 
 def _read(database: Database, ask: Callable[[Connection, range], object], days: range) -> None:

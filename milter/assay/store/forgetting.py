@@ -8,13 +8,13 @@ outcome identifies no person.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 
 import msgspec
 from msgspec import Struct
 from sqlalchemy import Column, ColumnElement, Connection, Table, delete, exists, func, literal, or_, select, true
 
-from assay.store import schema
+from assay.store import received_counts, schema
 from assay.store.database import Database
 from assay.store.outbox import ReportState
 from assay.store.writer import folded
@@ -47,6 +47,7 @@ class _Place(Struct, frozen=True):
     """Rows of a table, and those of other tables that are theirs: columns with the id of a row.
 
     :ivar named: whom each row must also name in a column with JSON: what SQL alone cannot say.
+    :ivar take_back: takes back what was added up of rows, by their ids, while they are there.
     """
 
     kind: str
@@ -54,6 +55,7 @@ class _Place(Struct, frozen=True):
     condition: ColumnElement[bool]
     owned: tuple[Column[object], ...] = ()
     named: _Named | None = None
+    take_back: Callable[[Connection, Sequence[bytes]], None] | None = None
 
 
 class _Named(Struct, frozen=True):
@@ -111,6 +113,8 @@ def _remove(database: Database, place: _Place) -> int:
             if rows:
                 last = rows[-1][0]
             if found:
+                if place.take_back is not None:
+                    place.take_back(connection, found)
                 for column in place.owned:
                     connection.execute(delete(column.table).where(column.in_(found)))
                 connection.execute(delete(place.table).where(key.in_(found)))
@@ -138,6 +142,11 @@ def _destinations(condition: ColumnElement[bool]) -> _Place:
     return _Place("destinations that no report waits for", schema.deliveries, condition & ended)
 
 
+def _received(kind: str, condition: ColumnElement[bool], named: _Named | None = None) -> _Place:
+    of_rows = (schema.received_rows.c.report,)
+    return _Place(kind, schema.received_reports, condition, of_rows, named, received_counts.take_back)
+
+
 def _of_address(address: str) -> tuple[_Place, ...]:
     messages, reports, unreadable = schema.messages.c, schema.received_reports.c, schema.unreadable_reports.c
     has_it = exists().where(schema.addresses.c.message == messages.id, schema.addresses.c.folded == address)
@@ -147,11 +156,9 @@ def _of_address(address: str) -> tuple[_Place, ...]:
         return of_messages, _WAITING_HEADERS
     return (
         of_messages,
-        _Place(
+        _received(
             "failure reports that came in and contain the address",
-            schema.received_reports,
             (reports.kind == "failure") & func.lower(reports.report).contains(_ascii(domain), autoescape=True),
-            (schema.received_rows.c.report,),
             _Named(reports.report, _pattern(address)),
         ),
         # Their content is octets, in any encoding: what cannot be read cannot be searched, so all of a sender's go.
@@ -236,12 +243,7 @@ def _of_domain(domain: str) -> tuple[_Place, ...]:
         _Place("DMARC records", schema.published, is_it(schema.published.c.domain)),
         _Place("reports that were sent", schema.reports, is_it(schema.reports.c.domain), (schema.deliveries.c.report,)),
         _WAITING_HEADERS,
-        _Place(
-            "reports that came in",
-            schema.received_reports,
-            is_it(schema.received_reports.c.domain),
-            (schema.received_rows.c.report,),
-        ),
+        _received("reports that came in", is_it(schema.received_reports.c.domain)),
         _Place(
             "reports that came in and could not be read",
             schema.unreadable_reports,

@@ -24,6 +24,7 @@ from assay.protocol.report.received import (
     Unreadable,
     digest,
 )
+from assay.store import received_counts
 from assay.store.schema import received_reports, received_rows, unreadable_reports
 
 MAX_UNREADABLE = 1000  # that are kept, our choice: the newest
@@ -97,6 +98,7 @@ def keep(connection: Connection, sender: ReportSender, report: Received, *, now:
     :param now: Unix time.
     :returns: whether it is new. One that was kept before stays as it is.
     """
+    received_counts.lock(connection)
     identity = report.id
     good, bad = sums(report)
     result = connection.execute(
@@ -124,11 +126,13 @@ def keep(connection: Connection, sender: ReportSender, report: Received, *, now:
     if isinstance(report, ReceivedAggregate):
         for start in range(0, len(report.rows), _ROWS_AT_A_TIME):
             connection.execute(received_rows.insert(), list(_rows(report, identity, start)))
+    received_counts.add(connection, report, good, bad)
     return True
 
 
 def keep_unreadable(connection: Connection, sender: ReportSender, reason: str, content: bytes, *, now: float) -> None:
     """Keep what cannot be used, so that nothing is lost; the same content once. The oldest beyond a bound go."""
+    received_counts.lock(connection)  # of the other reports in the mail
     connection.execute(
         _insert(connection, unreadable_reports).on_conflict_do_nothing(),
         {
@@ -154,31 +158,42 @@ def summaries(
     kind: str = "",
     client: str = "",
     author: str = "",
+    *,
+    start: int = 0,
+    most: int = MAX_REPORTS,
 ) -> list[ReportSummary]:
     """The reports about periods that begin on the days from `first` to `last`, the newest first.
 
     :param domains: only about these; all if empty.
     :param kind: aggregate, failure or tls; all if empty.
-    :param client: only aggregate reports with rows of this address; all if empty.
+    :param client: only aggregate reports with rows of this address, the newest `MAX_REPORTS`; all if empty.
     :param author: only aggregate reports with rows of this author domain, and of the client; all if empty.
+    :param start: how many to pass over; there are none beyond `MAX_REPORTS`.
     """
-    table = received_reports.c
+    table, rows = received_reports.c, received_rows.c
     query = (
         select_summaries()
         .where(table.begin.between(*_milliseconds(first, last)))
-        .order_by(table.begin.desc(), table.received.desc(), table.id)
-        .limit(MAX_REPORTS)
+        .order_by(table.begin.desc(), table.received.desc(), table.id.desc())
+        .limit(max(0, min(most, MAX_REPORTS - start)))
+        .offset(start)
     )
-    if domains:
-        query = query.where(table.domain.in_(domains))
     if kind:
         query = query.where(table.kind == kind)
-    if client or author:
-        rows = received_rows.c
-        of_rows = select(rows.report).where(rows.day.in_(range(first, last + 1)))
-        for column, value in ((rows.source, client), (rows.author_domain, author)):
-            of_rows = of_rows.where(column == value) if value else of_rows
-        query = query.where(table.id.in_(of_rows.where(rows.domain.in_(domains)) if domains else of_rows))
+    if client:
+        of_client = select(rows.report).where(rows.source == client, rows.day.between(first, last))
+        if author:
+            of_client = of_client.where(rows.author_domain == author)
+        if domains:
+            of_client = of_client.where(rows.domain.in_(domains))
+        newest = of_client.group_by(rows.day, rows.report).order_by(rows.day.desc(), rows.report.desc())
+        query = query.where(table.id.in_(newest.limit(MAX_REPORTS)))
+    else:
+        if author:  # with a column named, SQLite finds it in an index alone
+            of_author = select(rows.report).where(rows.author_domain == author, rows.report == table.id)
+            query = query.where(table.kind == "aggregate", of_author.exists())
+        if domains:
+            query = query.where(table.domain.in_(domains))
     return [ReportSummary(*tuple(row)) for row in connection.execute(query)]
 
 

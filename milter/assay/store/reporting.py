@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """What pages show about reports: sums of those that went out and came in, and what others saw beside what we saw.
 
-Nothing here reads a whole report of others, which may have 50,000 records.
+Nothing here reads a whole report of others, which may have 50,000 records. What they say is added up by day
+(`assay.store.received_counts`).
 """
 
 from __future__ import annotations
@@ -19,9 +20,16 @@ from assay.protocol.report.received import AggregateRow, Received, ReceivedAggre
 from assay.store.outbox import ReportForm, ReportState
 from assay.store.overview import DaySum
 from assay.store.received import ReportSummary, row_values, select_summaries
-from assay.store.schema import published, received_reports, received_rows, report_groups, reports
+from assay.store.schema import (
+    published,
+    received_counts,
+    received_days,
+    received_reports,
+    received_rows,
+    report_groups,
+    reports,
+)
 
-DAY_MILLISECONDS = 86_400_000
 MAX_DOMAINS = 1000  # that others report about, our choice: without domains of ours, they may be any
 MAX_RECORDS = 10_000  # of DMARC, our choice: the newest of these domains
 MAX_REASONS = 30  # our choice: whys have numbers and addresses in them, so there may be one for each report
@@ -86,16 +94,11 @@ def reasons(connection: Connection, days: Sequence[int], states: Collection[str]
 
 def received_daily(connection: Connection, days: Sequence[int], kind: str) -> list[DaySum]:
     """What reports of a kind say about each day, on which their period begins: the words are pass and fail."""
-    table = received_reports.c
-    day = table.begin // DAY_MILLISECONDS
-    query = (
-        select(day, func.sum(table.good), func.sum(table.bad))
-        .where(table.kind == kind, table.begin.between(*_milliseconds(days)))
-        .group_by(day)
-    )
+    table = received_days.c
+    query = select(table.day, table.good, table.bad).where(table.day.in_(tuple(days)), table.kind == kind)
     found = []
-    for number, good, bad in connection.execute(query):
-        found += [DaySum(int(number), "pass", int(good)), DaySum(int(number), "fail", int(bad))]
+    for day, good, bad in connection.execute(query.order_by(table.day)):
+        found += [DaySum(day, "pass", good), DaySum(day, "fail", bad)]
     return found
 
 
@@ -106,19 +109,25 @@ def beside(
 
     :param domains: with the policies; if empty, those that most messages were reported of, at most `MAX_DOMAINS`.
     :param most: how many of what others saw, and as many of what we saw.
+    :returns: the last without a name: the sum of the rare ones that others saw, if there are any.
     """
-    theirs, ours = received_rows.c, report_groups.c
-    reported = select(theirs.domain).where(_between(theirs.day, days)).group_by(theirs.domain)
-    most_reported = reported.order_by(func.sum(theirs.count).desc(), theirs.domain).limit(MAX_DOMAINS)
+    theirs, ours = received_counts.c, report_groups.c
+    messages = theirs.passed + theirs.failed
+    reported = select(theirs.domain).where(theirs.day.in_(tuple(days))).group_by(theirs.domain)
+    most_reported = reported.order_by(func.sum(messages).desc(), theirs.domain).limit(MAX_DOMAINS)
     wanted = tuple(domains) or tuple(connection.execute(most_reported).scalars())
     of_wanted = select(published.c.id).where(published.c.domain.in_(wanted))
     newest = of_wanted.order_by(published.c.last_seen.desc(), published.c.id).limit(MAX_RECORDS)
     policies = tuple(connection.execute(newest).scalars())
     of_others = (theirs.author_domain, theirs.source)[: 1 + by_source]
     of_ours = (ours.author_domain, ours.client)[: 1 + by_source]
+    chosen = (theirs.day.in_(tuple(days)), theirs.domain.in_(wanted))
+    passed = or_(ours.dkim_aligned, ours.spf_aligned)
     queries = (
-        _sums(theirs, of_others).where(_between(theirs.day, days), theirs.domain.in_(wanted)),
-        _sums(ours, of_ours).where(ours.day.in_(tuple(days)), ours.published.in_(policies)),
+        _sums(of_others, theirs.passed, theirs.failed).where(*chosen, of_others[-1] != ""),
+        _sums(of_ours, case((passed, ours.count), else_=0), case((passed, 0), else_=ours.count)).where(
+            ours.day.in_(tuple(days)), ours.published.in_(policies)
+        ),
     )
     found = [_figures(connection.execute(query.limit(most))) for query in queries]
     keys = tuple(dict.fromkeys((*found[0], *found[1])))
@@ -132,7 +141,9 @@ def beside(
         for key in keys
     ]
     both.sort(key=lambda seen: (-sum(astuple(seen)[2:]), seen.domain, seen.source))
-    return both
+    rare = select(func.sum(theirs.passed), func.sum(theirs.failed)).where(*chosen, of_others[-1] == "")
+    figures = [int(figure or 0) for figure in connection.execute(rare).one()]
+    return [*both, SeenBeside("", "", *figures)] if any(figures) else both
 
 
 def received_report(connection: Connection, identity: bytes, *, start: int = 0, most: int = 200) -> FoundReport | None:
@@ -154,13 +165,10 @@ def received_report(connection: Connection, identity: bytes, *, start: int = 0, 
     )
 
 
-def _sums(table: Any, key: Sequence[Any]) -> Select[Any]:
-    passed = or_(table.dkim_aligned, table.spf_aligned)
-    total = func.sum(table.count)
-    query: Select[Any] = select(
-        *key, func.sum(case((passed, table.count), else_=0)), func.sum(case((passed, 0), else_=table.count))
-    )
-    return query.group_by(*key).order_by(total.desc(), *key)
+def _sums(key: Sequence[Any], passed: Any, failed: Any) -> Select[Any]:
+    sums = (func.sum(passed), func.sum(failed))
+    query: Select[Any] = select(*key, *sums)
+    return query.group_by(*key).order_by((sums[0] + sums[1]).desc(), *key)
 
 
 def _figures(rows: Iterable[Any]) -> dict[tuple[str, ...], tuple[int, int]]:
@@ -169,7 +177,3 @@ def _figures(rows: Iterable[Any]) -> dict[tuple[str, ...], tuple[int, int]]:
 
 def _between(column: Any, days: Sequence[int]) -> Any:
     return column.between(days[0], days[-1])
-
-
-def _milliseconds(days: Sequence[int]) -> tuple[int, int]:
-    return days[0] * DAY_MILLISECONDS, (days[-1] + 1) * DAY_MILLISECONDS - 1

@@ -7,13 +7,13 @@ Every host that shares a PostgreSQL tries once an hour; the one that gets the lo
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from msgspec import Struct
-from sqlalchemy import Column, ColumnElement, Table, delete, select, text, tuple_
+from sqlalchemy import Column, ColumnElement, Connection, Table, delete, select, text, tuple_
 
-from assay.store import schema
+from assay.store import received_counts, schema
 from assay.store.database import Database
 from assay.store.incidents import KEPT_SECONDS
 from assay.store.tallies import DAY_MILLISECONDS
@@ -73,6 +73,7 @@ class _Step(Struct, frozen=True):
 
     :ivar order: which come first; an index leads to them.
     :ivar owned: columns of other tables that have the id of a row.
+    :ivar take_back: takes back what was added up of rows, by their ids, while they are there.
     :ivar most: how many rows in one transaction; 0 for `STEP_ROWS`.
     """
 
@@ -80,6 +81,7 @@ class _Step(Struct, frozen=True):
     condition: ColumnElement[bool]
     order: tuple[Column[Any], ...]
     owned: tuple[Column[Any], ...] = ()
+    take_back: Callable[[Connection, Sequence[bytes]], None] | None = None
     most: int = 0
 
 
@@ -119,8 +121,19 @@ def _steps(retention: Retention, now: int) -> tuple[_Step, ...]:
             schema.published.c.last_seen < record_day * DAY_MILLISECONDS,
             (schema.published.c.id,),
         ),
-        _by_arrival(schema.received_reports, received_day, (schema.received_rows.c.report,), STEP_REPORTS),
-        _by_arrival(schema.unreadable_reports, received_day),
+        _Step(
+            schema.received_reports,
+            schema.received_reports.c.received < received_day * DAY_MILLISECONDS,
+            (schema.received_reports.c.received,),
+            (schema.received_rows.c.report,),
+            received_counts.take_back,
+            STEP_REPORTS,
+        ),
+        _Step(
+            schema.unreadable_reports,
+            schema.unreadable_reports.c.received < received_day * DAY_MILLISECONDS,
+            (schema.unreadable_reports.c.received,),
+        ),
         # An id begins with the time at which its row was made, and that is before it was written: so the search ends
         # where the first younger row is, without an index of the days.
         _Step(
@@ -133,11 +146,6 @@ def _steps(retention: Retention, now: int) -> tuple[_Step, ...]:
 
 def _by_day(table: Table, day: int) -> _Step:
     return _Step(table, table.c.day < day, tuple(table.primary_key.columns))
-
-
-def _by_arrival(table: Table, day: int, owned: tuple[Column[Any], ...] = (), most: int = 0) -> _Step:
-    """What came in before a day."""
-    return _Step(table, table.c.received < day * DAY_MILLISECONDS, (table.c.received,), owned, most)
 
 
 def _run(database: Database, step: _Step) -> tuple[bool, int]:
@@ -153,6 +161,8 @@ def _run(database: Database, step: _Step) -> tuple[bool, int]:
         found = [tuple(row) for row in connection.execute(chosen)]
         if found:
             first = [key[0] for key in found]
+            if step.take_back is not None:
+                step.take_back(connection, first)
             for column in step.owned:
                 connection.execute(delete(column.table).where(column.in_(first)))
             connection.execute(

@@ -3,6 +3,6 @@
 
 from __future__ import annotations
 
-NEWEST = "0009"
+NEWEST = "0010"
 #: The oldest first; each can be migrated.
-OLDER: tuple[str, ...] = ("0001", "0002", "0003", "0004", "0005", "0006", "0007", "0008")
+OLDER: tuple[str, ...] = ("0001", "0002", "0003", "0004", "0005", "0006", "0007", "0008", "0009")

@@ -298,8 +298,10 @@ received_reports = Table(
     Column("bad", BigInteger, nullable=False),
     Column("report", Text, nullable=False),  # JSON: all it says, but the rows of an aggregate report
     Index("received_reports_received", "received"),
-    Index("received_reports_domain", "domain", "begin"),
-    Index("received_reports_begin", "begin", "kind", "good", "bad"),  # what the page adds up
+    # In the order of lists, the newest first.
+    Index("received_reports_begin", "begin", "received", "id"),
+    Index("received_reports_kind", "kind", "begin", "received", "id"),
+    Index("received_reports_domain", "domain", "begin", "received", "id"),
 )
 
 #: The rows of aggregate reports that came in.
@@ -322,8 +324,36 @@ received_rows = Table(
     Column("dkim", Text, nullable=False),  # JSON: domain, selector, result of each signature
     Column("spf", Text, nullable=False),  # JSON: domain, scope, result
     PrimaryKeyConstraint("report", "number"),
-    Index("received_rows_day", "day", "domain", "source"),
-    Index("received_rows_source", "source", "day"),
+    Index("received_rows_source", "source", "day", "report"),
+    Index("received_rows_author", "author_domain", "report"),
+    sqlite_with_rowid=False,
+)
+
+#: What the reports of a kind say, by the day on which their period begins. The columns are those of `received_reports`.
+received_days = Table(
+    "received_days",
+    metadata,
+    Column("day", Integer, nullable=False),
+    Column("kind", Text, nullable=False),
+    Column("good", BigInteger, nullable=False),
+    Column("bad", BigInteger, nullable=False),
+    PrimaryKeyConstraint("day", "kind"),
+    sqlite_with_rowid=False,
+)
+
+#: What the rows of aggregate reports say, by day and domain of the report. Names that are rare there are counted
+#: together: those of an author domain under the empty source, and rare author domains under the empty name, too
+#: (`assay.store.received_counts`).
+received_counts = Table(
+    "received_counts",
+    metadata,
+    Column("day", Integer, nullable=False),
+    Column("domain", Text, nullable=False),
+    Column("author_domain", Text, nullable=False),
+    Column("source", Text, nullable=False),
+    Column("passed", BigInteger, nullable=False),  # messages, by DMARC
+    Column("failed", BigInteger, nullable=False),
+    PrimaryKeyConstraint("day", "domain", "author_domain", "source"),
     sqlite_with_rowid=False,
 )
 

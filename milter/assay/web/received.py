@@ -26,7 +26,7 @@ from assay.web.parts import (
     WebPage,
     Word,
 )
-from assay.web.periods import last_days, link, of_day, word
+from assay.web.periods import RARE, last_days, link, of_day, word
 from assay.web.site import Site, WebQuery, address, rows_of
 
 ROWS = 50
@@ -90,7 +90,9 @@ def _by_domain(found: Sequence[SeenBeside], days: Sequence[int]) -> DataTable:
             link(each.own_failing, days, author=each.domain, reported="fail"),
         )
         for each in found
+        if each.domain
     ]
+    rows += [(RARE, each.passing, each.failing, None, None) for each in found if not each.domain]
     return DataTable(
         "names",
         f"Seen by others and by us, last {GROUP_DAYS} days, by author domain",
@@ -112,7 +114,9 @@ def _by_source(found: Sequence[SeenBeside], days: Sequence[int]) -> DataTable:
             link(each.own_failing, days, client=each.source, author=each.domain, reported="fail"),
         )
         for each in found
+        if each.source
     ]
+    rows += [(RARE, None, each.passing, each.failing, None, None) for each in found if not each.source]
     return DataTable(
         "sources",
         f"Seen by others and by us, last {GROUP_DAYS} days, by client",
@@ -162,13 +166,15 @@ def _reports(site: Site, query: WebQuery, days: Sequence[int]) -> DataTable:
                 kind=kind,
                 client=str(parse_address(client) or client),
                 author=periods.domain_of(author),
+                start=start,
+                most=most + 1,
             )
-    rows = [_row(each) for each in found[start : start + most]]
+    rows = [_row(each) for each in found[:most]]
     criteria: dict[str, str | int] = {
         "kind": kind, "domain": domain, "client": client, "author": author, "day": text, "since": from_text,
         "rows": query.text("rows"), "from": start + most,
     }  # fmt: skip
-    further = address("/received", **criteria) if len(found) > start + most else ""
+    further = address("/received", **criteria) if len(found) > most else ""
     columns = (
         Column("begin", "begins (UTC)"),
         Column("kind", "kind"),
