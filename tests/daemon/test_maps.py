@@ -329,6 +329,43 @@ def test_a_full_server_closes_though_clients_wait(tmp_path: Path) -> None:
         assert not closing.is_alive()
 
 
+def test_an_idle_client_does_not_hold_up_the_successor(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Postfix keeps its connections, and the next server opens the same socket."""
+    monkeypatch.setattr("assay.daemon.bounded._LAST_SECONDS", PATIENCE)
+    endpoint = Endpoint.parse(f"unix:{tmp_path / 'idle.sock'}")
+    server = BoundedServer(endpoint, 0o600, maps.socketmap(FOUND), 3)
+    with connected(endpoint) as idle:
+        assert served(idle)
+        closing = threading.Thread(target=server.close, daemon=True)
+        closing.start()
+        assert idle.recv(100) == b""
+        closing.join(5)
+        assert not closing.is_alive()
+
+
+def test_a_request_that_is_under_way_is_answered(tmp_path: Path) -> None:
+    endpoint = Endpoint.parse(f"unix:{tmp_path / 'busy.sock'}")
+    asked, go_on = threading.Event(), threading.Event()
+
+    def look_up(address: str) -> str:
+        asked.set()
+        go_on.wait(5)
+        return address
+
+    server = BoundedServer(endpoint, 0o600, maps.socketmap({"forward": look_up}), 3)
+    with endpoint.connect(5) as client:
+        client.sendall(netstring("forward ann"))
+        assert asked.wait(5)
+        closing = threading.Thread(target=server.close, daemon=True)
+        closing.start()
+        closing.join(0.7)  # it waits for this answer
+        assert closing.is_alive()
+        go_on.set()
+        assert client.recv(100) == netstring("OK ann")
+        closing.join(5)
+        assert not closing.is_alive()
+
+
 @pytest.mark.parametrize(
     ("handler", "start"), [(maps.socketmap(FOUND), b"4000:"), (maps.table(FOUND["forward"]), b"get ")]
 )

@@ -227,6 +227,20 @@ def test_of_the_srs_domain_only_valid_addresses_are_accepted(kind: Any, by: str,
             delivered(mta, address)
 
 
+def test_postfix_defers_what_needs_a_map_server_that_is_away() -> None:
+    try:
+        Postfix.check()
+    except UnavailableError as missing:
+        pytest.skip(str(missing))
+    with Postfix(extra=of_snippet(f"{HOST}:{free_port()}")) as mta:
+        with mta.connect() as session:
+            for sender in ("ann@author.example", ""):
+                session.mail(sender)
+                assert session.rcpt("bob@last.example")[0] == 451
+                session.rset()
+        assert not mta.stored()
+
+
 def sendmail_settings(place: str) -> str:
     """The lines of contrib/sendmail/srs.mc for the map server at `place`."""
     text = (PROJECT / "contrib/sendmail/srs.mc").read_text()

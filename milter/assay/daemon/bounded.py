@@ -58,7 +58,7 @@ class BoundedServer(socketserver.ThreadingMixIn, socketserver.TCPServer):
         self._over = over
         self._held: Counter[str] = Counter()  # connections by client
         self._lock = threading.Lock()
-        self._requests: set[object] = set()  # under way
+        self._requests: set[socket.socket] = set()  # connections that are served
         self._closing = False
         if endpoint.family == socket.AF_UNIX:
             remove_stale(endpoint)
@@ -73,13 +73,23 @@ class BoundedServer(socketserver.ThreadingMixIn, socketserver.TCPServer):
         threading.Thread(target=self.serve_forever, name="server", daemon=True).start()
 
     def close(self) -> None:
-        """Stop, let requests that are under way end, and remove the socket."""
+        """Stop, let requests that are under way end, and remove the socket.
+
+        A client that keeps an idle connection sees its end at once. It could otherwise hold up the successor, which
+        opens the same socket, for all this time.
+        """
         self._closing = True
         self.shutdown()
+        self.timeout = 0
+        for _ in range(self.request_queue_size):  # those that came while the loop ended
+            self.handle_request()
+        self.server_close()
+        for connection in tuple(self._requests):
+            with contextlib.suppress(OSError):  # the client has left
+                connection.shutdown(socket.SHUT_RD)  # what has arrived is still read, and answered
         deadline = time.monotonic() + _LAST_SECONDS
         while self._requests and time.monotonic() < deadline:
             time.sleep(_LOOK_SECONDS)
-        self.server_close()
         if self._path:
             with contextlib.suppress(OSError):
                 os.unlink(self._path)
@@ -117,7 +127,7 @@ class BoundedServer(socketserver.ThreadingMixIn, socketserver.TCPServer):
             self._held[client] += 1
         return True
 
-    def _leave(self, request: object, client: str) -> None:
+    def _leave(self, request: socket.socket, client: str) -> None:
         self._requests.discard(request)
         self._places.release()
         with self._lock:
