@@ -50,6 +50,9 @@ def test_why(shell: Shell) -> None:
     assert "1 message: sent: d@example.com: 250" in shell("why", "example.com")
     assert "not sent: none of its messages passed DMARC, and 1 is less than" in shell("why", "FEW.example.")
     assert "no report was planned" in shell("why", "unknown.example")
+    below = shell("why", "a.mail.example.com").splitlines()
+    assert below[0].startswith("a.mail.example.com: no report was planned")
+    assert below[1:] == ["its mail may be in the reports about example.com: ask for that domain"]
 
 
 def test_why_of_several_destinations(shell: Shell) -> None:

@@ -115,9 +115,19 @@ def _why(options: argparse.Namespace, configuration: Configuration) -> int:
             deliveries = report_deliveries.deliveries_of(connection, each.id)
             if len(deliveries) > 1:  # each may have met with something else
                 say(map(_delivery, deliveries))
+        # A domain without a record of its own is in the reports about the domain whose record applies to it.
+        above = () if found else _above(options.domain)
+        others = [name for name in above if outbox.find_reports(connection, domain=name, most=1)]
     if not found:
         say([f"{options.domain}: no report was planned: the store had no mail to which its DMARC record applied"])
+    say(f"its mail may be in the reports about {name}: ask for that domain" for name in others)
     return os.EX_OK
+
+
+def _above(domain: str) -> Iterator[str]:
+    """The domains above a domain, the next one first."""
+    while domain := domain.partition(".")[2]:
+        yield domain
 
 
 def _show(options: argparse.Namespace, configuration: Configuration) -> int:
