@@ -11,7 +11,7 @@ import pytest
 from assay.daemon.meter import Copies, Meter
 from assay.findings import Finding
 from assay.metrics import FAMILIES, Figures, Histogram, Page, Pages, read
-from assay.metrics.page import MAX_ENTRIES, NAME_OCTETS, NOTE_OCTETS, name_of
+from assay.metrics.page import _PAGE_OCTETS, MAX_ENTRIES, NAME_OCTETS, NOTE_OCTETS, name_of
 from assay.policy import Action, Decision, Stage
 from assay.resolver.client import State
 from assay.resolver.statistics import Statistics
@@ -134,7 +134,23 @@ def test_any_label(label: str) -> None:
     assert all(len(name.encode()) <= NAME_OCTETS for name, _ in page.entries())
     reading = read([page])
     assert reading.total("verdicts") == 1
-    assert all(len(labels) == 2 for labels in reading.of("decisions"))
+    assert [action for _, action in reading.of("decisions")] == ([] if label == "\x1f" else ["reject"])
+
+
+@pytest.mark.parametrize("length", range(60, 130))
+def test_a_long_name_of_a_nameserver(length: int) -> None:
+    """Whatever is cut, all figures are there, also those of another one with the same beginning."""
+    first = name_of("dns_query_seconds", "ü" + "a" * length + "1")
+    second = name_of("dns_query_seconds", "ü" + "a" * length + "2")
+    memory = memoryview(bytearray(_PAGE_OCTETS))
+    for _ in range(2):  # the second time as the next process with this page
+        page = Page(memory)
+        for name in (first, second):
+            Histogram(page, name).observe(60.0)
+    found = read([page]).waits("dns_query_seconds")
+    assert [waits.counts[-1] for waits in found.values()] == [2, 2]
+    assert [waits.seconds for waits in found.values()] == [120.0, 120.0]
+    assert len(list(page.entries())) == 2 * len(found[next(iter(found))].counts) + 2
 
 
 def test_a_histogram() -> None:

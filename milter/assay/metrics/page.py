@@ -16,12 +16,14 @@ import mmap
 from bisect import bisect_left
 from collections.abc import Iterator
 from threading import Lock
+from zlib import crc32
 
 from assay.metrics.families import BY_NAME, SECONDS, Type
 
 #: Entries of one process. Some 400 are the rule; more come from many rules and nameservers. Those beyond share one.
 MAX_ENTRIES = 1500
-NAME_OCTETS = 120  # a longer name is cut: a method or key has at most 40
+NAME_OCTETS = 120  # a family, and its labels
+MAX_LABEL_OCTETS = 80  # a longer one is cut: only rules and nameservers may have one
 NOTE_OCTETS = 16 * 1024  # the last warnings and the slowest names, as JSON
 ARCHIVE_OCTETS = 4 * 1024 * 1024  # the figures of an hour; memory is taken as it is used
 SEPARATOR = "\x1f"  # between the family and the values of its labels, in a name
@@ -69,14 +71,15 @@ class Page:
         with self._lock:
             if not self._cells:
                 self._cells = {known: cell for cell, (known, _) in enumerate(self.entries())}
-            found = self._cells.get(name)
+            octets = _fitting(name)
+            found = self._cells.get(octets.decode("utf-8", "ignore"))
             if found is not None:
+                self._cells[name] = found
                 return found
             cell = self._head[_ENTRIES]
             if cell >= MAX_ENTRIES - 1 and name != _OVERFLOW:
-                name, cell = _OVERFLOW, MAX_ENTRIES - 1
-            octets = name.encode("utf-8", "replace")[:NAME_OCTETS].ljust(NAME_OCTETS, b"\0")
-            self._names[cell * NAME_OCTETS : (cell + 1) * NAME_OCTETS] = octets
+                name, octets, cell = _OVERFLOW, _OVERFLOW.encode(), MAX_ENTRIES - 1
+            self._names[cell * NAME_OCTETS : (cell + 1) * NAME_OCTETS] = octets.ljust(NAME_OCTETS, b"\0")
             self._head[_ENTRIES] = cell + 1  # last: a reader looks at complete entries only
             self._cells[name] = cell
             return cell
@@ -118,6 +121,19 @@ class Page:
             if turn % 2 == 0 and turn == self._head[_NOTE_TURN]:
                 return octets
         return b""
+
+
+def _fitting(name: str) -> bytes:
+    """The octets of a name. A long label is cut, whatever is beside it, and ends in a checksum of it: others that begin
+    alike are counted apart."""
+    parts = name.encode("utf-8", "replace").split(SEPARATOR.encode())
+    for number, part in enumerate(parts):
+        if len(part) > MAX_LABEL_OCTETS:
+            mark = b"~%08x" % crc32(part)
+            # A character that would be cut in two is left out, as when the entry is read.
+            kept = part[: MAX_LABEL_OCTETS - len(mark)].decode("utf-8", "ignore").encode()
+            parts[number] = kept + mark
+    return SEPARATOR.encode().join(parts)[:NAME_OCTETS]
 
 
 class Histogram:
