@@ -14,6 +14,7 @@ import signal
 import socket
 import subprocess
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from types import TracebackType
 
@@ -127,6 +128,16 @@ class RabbitMq:
             if self._process.poll() is not None or time.monotonic() > deadline:
                 raise AssertionError(f"RabbitMQ does not run: {(self.folder / 'output').read_text()}")
             time.sleep(0.1)
+
+    @contextlib.contextmanager
+    def stopped(self) -> Iterator[None]:
+        """It hangs while the context lasts: connections stay, and nothing is answered."""
+        assert self._process is not None
+        os.killpg(self._process.pid, signal.SIGSTOP)
+        try:
+            yield
+        finally:
+            os.killpg(self._process.pid, signal.SIGCONT)
 
     def kill(self) -> None:
         """End it at once, as a crash does."""

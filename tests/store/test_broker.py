@@ -13,6 +13,7 @@ from collections.abc import Iterator
 import pytest
 
 import rabbitmq
+from assay.store import broker as module
 from assay.store.broker import RowPublisher, open_consumer
 from assay.store.feeding import UnavailableError
 from rabbitmq import declare, received
@@ -133,6 +134,29 @@ def test_a_killed_broker_keeps_what_it_confirmed(broker: rabbitmq.RabbitMq, publ
     again.write([row(100)])
     again.close()
     assert {found.id for found in received(broker, name, 101)} == {row(number).id for number in range(101)}
+
+
+def test_a_broker_that_confirms_late_loses_nothing(
+    broker: rabbitmq.RabbitMq, publisher: RowPublisher, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nobody knows what it has taken: all of the batch is published again. Whoever writes it knows what came twice."""
+    monkeypatch.setattr(module, "CONFIRM_SECONDS", 0.5)
+    monkeypatch.setattr(module, "CONNECT_SECONDS", 0.5)
+    rows = [row(number) for number in range(50)]
+    publisher.write(rows[:1])
+    with broker.stopped():
+        with pytest.raises(UnavailableError, match=r"^it does not answer in time$"):
+            publisher.write(rows[1:])
+        with pytest.raises(UnavailableError, match=r"^it does not answer in time$"):
+            RowPublisher(broker.url, broker.password, name)
+    monkeypatch.undo()
+    again = RowPublisher(broker.url, broker.password, name)
+    again.write([*rows[1:], row(50)])
+    again.close()
+    found: set[bytes] = set()
+    while row(50).id not in found:
+        found |= {each.id for each in received(broker, name, 1)}
+    assert found == {each.id for each in (*rows, row(50))}
 
 
 @pytest.mark.parametrize("password", ["wrong", ""])

@@ -192,4 +192,6 @@ async def _close(connection: AbstractConnection) -> None:
 
 def _why(error: BaseException) -> str:
     """What a library reports, on one line. It never contains the URL, and so no password."""
+    if isinstance(error, TimeoutError):
+        return "it does not answer in time"
     return " ".join(str(error).split()) or type(error).__name__
