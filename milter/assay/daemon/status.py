@@ -112,6 +112,8 @@ class History:
         """Take the snapshots that are due. Call it once a second."""
         now = time.time()
         for snapshots, seconds in ((self._fine, _FINE_SECONDS), (self._coarse, _COARSE_SECONDS)):
+            if snapshots and now < snapshots[-1].time:  # the clock was put back: their times say nothing
+                snapshots.clear()
             if not snapshots or now - snapshots[-1].time >= seconds:
                 snapshots.append(_Snapshot(now, _kept(read(self._pages.all))))
                 if snapshots is self._coarse:

@@ -78,7 +78,8 @@ class DomainLookups:
         """Have a domain looked up if that is due; what tells the end, None if nothing is due."""
         with self._lock:
             report = self._reports.get(domain)
-            if report is not None and self._clock() - report.at < FRESH_SECONDS:
+            # One of the future is from before the clock was put back.
+            if report is not None and 0 <= self._clock() - report.at < FRESH_SECONDS:
                 return None
             if domain not in self._under_way:
                 self._under_way[domain] = threading.Event()
