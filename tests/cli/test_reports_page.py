@@ -140,7 +140,8 @@ def test_a_bounce_address(world: World, capsys: pytest.CaptureFixture[str]) -> N
 
 
 def test_failure_reports(world: World) -> None:
-    make_key, give_key = (line for block in blocks(FAILURE) for line in block.splitlines())
+    make_folder, make_key, give_key = (line for block in blocks(FAILURE) for line in block.splitlines())
+    assert make_folder == "install -d /etc/assay"
     subprocess.run(["sh", "-c", world.here(make_key)], check=True)
     assert give_key == "chown assay /etc/assay/redaction.key"
     key = world.folder / "redaction.key"
