@@ -44,7 +44,7 @@ from assay.store import incidents, outbox, suppressions
 from assay.store.channel import RowChannel
 from assay.store.from_verdict import Keeping, message_row
 from assay.store.incident_from_verdict import with_incident
-from assay.store.outbox import DAY_SECONDS, OutgoingReport, ReportKind
+from assay.store.outbox import DAY_SECONDS, OutgoingReport, ReportKind, ReportState
 from assay.store.rows import MAX_ROW_OCTETS, MessageRow, decode, encode
 from assay.store.stand_in import StandIn
 from assay.store.writer import Writer
@@ -800,3 +800,32 @@ class TestTrouble:
             assert len(sources) == len(set(sources))
             assert world.headers() == 0
             world.database.close()
+
+
+@pytest.mark.parametrize(("is_enabled", "state"), [(True, "given up"), (False, "not sent")])
+@pytest.mark.parametrize("is_deferred", [False, True])
+def test_what_was_sent_stays_so_if_the_rest_cannot_be_made_any_more(
+    world: Failing, is_enabled: bool, state: str, is_deferred: bool
+) -> None:
+    """The header is gone before the end was noted, or failure reports have been switched off."""
+    other = "g@example.com"
+    at = NOON // 1000
+    world.write(with_failure(9, ruf=f"mailto:f@example.com,mailto:{other}"), at=at)
+    if is_deferred:
+        world.receiver.at_data[other] = "451 4.7.1 later"
+    world.turn(at + incidents.COLLECT_SECONDS)
+    (found,) = world.failures()
+    assert found.state == ("waiting" if is_deferred else "sent")
+    with world.database.writing() as connection:
+        connection.exec_driver_sql("DELETE FROM incidents")
+        outbox.change_report(connection, found.id, at, state=ReportState.WAITING, due=at)
+    failure = msgspec.structs.replace(world.configuration.reports.failure, enabled=is_enabled)
+    section = msgspec.structs.replace(world.configuration.reports, failure=failure)
+    world.configuration = msgspec.structs.replace(world.configuration, reports=section)
+    world.turn(at + 2 * incidents.COLLECT_SECONDS)
+    (found,) = world.failures()
+    assert found.state == "sent"
+    assert {each.address: each.state for each in world.deliveries_of(found.id)} == {
+        "f@example.com": "sent",
+        other: state if is_deferred else "sent",
+    }

@@ -132,7 +132,7 @@ class AggregateDispatch:
             for delivery in due:
                 self._send(planned, described, delivery, relay, now)
         except aggregate_writing.VanishedError:
-            self.deliveries.settle(planned, ReportState.NOT_SENT, "the store has no mail of it any more", now)
+            self.deliveries.end(planned, ReportState.NOT_SENT, "the store has no mail of it any more", now)
             return
         self.deliveries.conclude(planned, now)
 

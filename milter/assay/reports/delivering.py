@@ -258,6 +258,22 @@ class Deliveries:
             self.figures.tried[Tried.GIVEN_UP] += 1
             self.settle(planned, ReportState.GIVEN_UP, why, now)
 
+    def end(self, planned: OutgoingReport, state: ReportState, why: str, now: int) -> None:
+        """No delivery of a report can be made any more. Those that were made count all the same.
+
+        :param state: of the others, and of a report without deliveries.
+        """
+        with self._database.writing() as connection:
+            known = report_deliveries.deliveries_of(connection, planned.id)
+            for delivery in known:
+                if delivery.state is ReportState.WAITING:
+                    ended = replace(delivery, state=state, why=why, changed=now)
+                    report_deliveries.change_delivery(connection, ended)
+        if known:
+            self.conclude(planned, now)
+        else:
+            self.settle(planned, state, why, now)
+
     def settle(self, planned: OutgoingReport, state: ReportState, why: str, now: int) -> None:
         """Note the end of a report, and remove what it was made of."""
         self._way.discard(planned)

@@ -91,7 +91,7 @@ class FailureDispatch:
         if incident is None or self._redactor is None or why:
             gone = "the header that it is about was removed after a day"
             state = ReportState.NOT_SENT if why else ReportState.GIVEN_UP
-            self.deliveries.settle(planned, state, why or gone, now)
+            self.deliveries.end(planned, state, why or gone, now)
             return
         if incident.row.spf_domain and incident.spf_text is None:
             looked_up = self._with_spf(planned, incident)
