@@ -313,6 +313,18 @@ def test_a_sender_with_an_empty_local_part_is_not_found(serve: Any) -> None:
     assert serve(maps.socketmap(FOUND)).ask(netstring('forward ""@a.example')) == netstring("NOTFOUND ")
 
 
+def test_an_error_of_ours_is_reported(tmp_path: Path) -> None:
+    def broken(_: str) -> str:
+        raise ValueError("a bug")
+
+    reported: list[BaseException | None] = []
+    endpoint = Endpoint.parse(f"unix:{tmp_path / 'broken.sock'}")
+    with closing(BoundedServer(endpoint, 0o600, maps.table(broken), 1, failed=reported.append)):
+        assert Client(tmp_path / "broken.sock").ask(b"get ann@a.example\n") == b""
+        Client(tmp_path / "broken.sock").ask(b"")  # the first is over
+    assert [str(error) for error in reported] == ["a bug"]
+
+
 def test_a_full_server_closes_though_clients_wait(tmp_path: Path) -> None:
     endpoint = Endpoint.parse(f"unix:{tmp_path / 'full.sock'}")
     server = BoundedServer(endpoint, 0o600, maps.socketmap(FOUND), 1)

@@ -5,11 +5,13 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import io
 import os
 import socket
 import socketserver
 import stat
 import struct
+import sys
 import threading
 import time
 from collections import Counter
@@ -40,6 +42,7 @@ class BoundedServer(socketserver.ThreadingMixIn, socketserver.TCPServer):
         *,
         share: int | None = None,
         over: Callable[[str], None] = lambda client: None,
+        failed: Callable[[BaseException | None], None] = lambda error: None,
     ) -> None:
         """Open the socket and answer.
 
@@ -49,6 +52,7 @@ class BoundedServer(socketserver.ThreadingMixIn, socketserver.TCPServer):
         :param share: how many of one client: an address, or a user at a unix socket. Further ones are closed, since
             others would wait behind them. None: no such bound.
         :param over: called with the client in words for each connection that is closed for this reason.
+        :param failed: called with the error if a client gets no answer because of a bug, or of no memory or thread.
         :raises OSError: the socket cannot be opened.
         """
         self.address_family = endpoint.family
@@ -56,6 +60,7 @@ class BoundedServer(socketserver.ThreadingMixIn, socketserver.TCPServer):
         self._places = threading.BoundedSemaphore(most)
         self._share = inf if share is None else share
         self._over = over
+        self._failed = failed
         self._held: Counter[str] = Counter()  # connections by client
         self._lock = threading.Lock()
         self._requests: set[socket.socket] = set()  # connections that are served
@@ -136,7 +141,37 @@ class BoundedServer(socketserver.ThreadingMixIn, socketserver.TCPServer):
                 del self._held[client]
 
     def handle_error(self, request: Any, client_address: Any) -> None:
-        """A client that left: nothing."""
+        """A client that leaves or takes too long is not an error."""
+        error = sys.exc_info()[1]
+        if not isinstance(error, OSError):
+            self._failed(error)
+
+
+class DeadlineStream(io.RawIOBase):
+    """What a client sends, up to a deadline. The timeout of a socket alone starts again with each octet."""
+
+    def __init__(self, connection: socket.socket) -> None:
+        self._connection = connection
+        self._deadline = 0.0
+
+    def wait(self, seconds: float) -> None:
+        """Set the deadline."""
+        self._deadline = time.monotonic() + seconds
+
+    def readable(self) -> bool:
+        """Yes, as the base class asks."""
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        """Wait for octets.
+
+        :raises TimeoutError: the deadline has passed.
+        """
+        left = self._deadline - time.monotonic()
+        if left <= 0:
+            raise TimeoutError
+        self._connection.settimeout(left)
+        return self._connection.recv_into(buffer)
 
 
 def _client(connection: socket.socket, address: Any) -> str:

@@ -185,7 +185,7 @@ class Connection:
         It ignores SMFIC_QUIT_NC ("another client follows") and the CONNECT after it, except after a complete or an
         aborted message. Only the macro shows that the client is another one.
 
-        :returns: whether the client is known; if not, nobody is judged.
+        :returns: whether the client is known; if not, its mail is not judged.
         """
         told = macro(context, "{client_addr}")
         if told and told != self.client:
@@ -267,7 +267,7 @@ class Connection:
         return self._after_failure(action)
 
     def not_named(self, queue_id: str) -> int:
-        """The MTA did not name the client, or is not an MTA: nobody can be judged. That is not a bug of ours."""
+        """The MTA did not name the client, or is not an MTA: its mail cannot be judged. That is not a bug of ours."""
         action = self.service.on_no_client
         self.service.log.warning(
             "", (("queue", queue_id or "-"), ("action", action), ("problem", "the MTA did not name the client"))

@@ -43,11 +43,11 @@ def run(tether: Tether, configuration: Configuration, served: Endpoint, log: Log
     try:
         if text := configuration.metrics.listen:
             key = "metrics.listen"
-            servers.append(HttpServer(Endpoint.parse(text), _MODE, public(tether.pages.all, served)))
+            servers.append(HttpServer(Endpoint.parse(text), _MODE, public(tether.pages.all, served), log))
         if text := configuration.control.socket:
             key = "control.socket"
             mode = int(configuration.control.socket_mode, 8)
-            servers.append(HttpServer(Endpoint.parse(text), mode, commands(tether.pages, history, log)))
+            servers.append(HttpServer(Endpoint.parse(text), mode, commands(tether.pages, history, log), log))
     except OSError as error:
         log.error(f"endpoint: {key}: {text}: {Endpoint.parse(text).explain(error)}")
         return os.EX_UNAVAILABLE

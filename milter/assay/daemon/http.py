@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Callable, Mapping
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler
@@ -10,10 +11,11 @@ from http.server import BaseHTTPRequestHandler
 from msgspec import Struct
 
 from assay.config.endpoint import Endpoint
-from assay.daemon.bounded import BoundedServer
+from assay.daemon.bounded import BoundedServer, DeadlineStream
+from assay.log import Log
 
 MAX_CLIENTS = 8  # at a time; Prometheus is one. Others wait in the backlog.
-_PATIENCE_SECONDS = 5.0  # for a client to send its request and take the answer
+_PATIENCE_SECONDS = 5.0  # for a client to send its whole request, and then to take the answer
 
 
 class HttpResponse(Struct, frozen=True):
@@ -32,12 +34,19 @@ class _Handler(BaseHTTPRequestHandler):
     timeout = _PATIENCE_SECONDS
     server: HttpServer
 
+    def setup(self) -> None:
+        super().setup()
+        stream = DeadlineStream(self.connection)
+        stream.wait(_PATIENCE_SECONDS)
+        self.rfile = io.BufferedReader(stream)
+
     def do_GET(self) -> None:
         responder = self.server.responders.get(f"{self.command} {self.path.partition('?')[0]}")
         if responder is None:
             self.send_error(HTTPStatus.NOT_FOUND)
             return
         response = responder(self.headers.get("Accept", ""))
+        self.connection.settimeout(_PATIENCE_SECONDS)
         self.send_response(response.status)
         self.send_header("Content-Type", response.content_type)
         self.send_header("Content-Length", str(len(response.body)))
@@ -53,7 +62,7 @@ class _Handler(BaseHTTPRequestHandler):
 class HttpServer(BoundedServer):
     """Answers requests."""
 
-    def __init__(self, endpoint: Endpoint, mode: int, responders: Mapping[str, Responder]) -> None:
+    def __init__(self, endpoint: Endpoint, mode: int, responders: Mapping[str, Responder], log: Log) -> None:
         """Open the socket and answer.
 
         :param mode: permissions of a unix socket.
@@ -61,4 +70,10 @@ class HttpServer(BoundedServer):
         :raises OSError: the socket cannot be opened.
         """
         self.responders = responders
-        super().__init__(endpoint, mode, _Handler, MAX_CLIENTS)
+        super().__init__(
+            endpoint,
+            mode,
+            _Handler,
+            MAX_CLIENTS,
+            failed=lambda error: log.error(f"endpoint: a client got no answer: {error!r}"),
+        )

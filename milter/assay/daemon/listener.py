@@ -3,8 +3,8 @@
 
 Or the service manager has opened it and passed it on (`assay.daemon.activation`). Then it outlives the daemon.
 
-libmilter opens the socket itself and does not return the descriptor, so we search for it. Six facts about libmilter
-8.17 shape this file:
+libmilter opens the socket itself and does not return the descriptor, so we search for it. Facts about libmilter 8.17
+that shape this file:
 
 - Workers that share a blocking socket hang in ``accept()`` when they lose a race. We make it non-blocking before the
   first fork.

@@ -15,17 +15,16 @@ from __future__ import annotations
 import io
 import os
 import re
-import socket
 import socketserver
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping
-from typing import Any, ClassVar
+from typing import ClassVar
 from urllib.parse import quote_from_bytes, unquote_to_bytes
 
 from assay.config import Configuration, make_rewriting
 from assay.config.endpoint import Endpoint
-from assay.daemon.bounded import BoundedServer
+from assay.daemon.bounded import BoundedServer, DeadlineStream
 from assay.daemon.child import Kind, Tether
 from assay.log import Log
 from assay.policy import Rewriting
@@ -77,8 +76,17 @@ def run(tether: Tether, configuration: Configuration, rewriting: Rewriting, log:
         ):
             if text:
                 endpoint = Endpoint.parse(text)
-                share = MAX_OF_ONE_CLIENT
-                servers.append(BoundedServer(endpoint, _MODE, handler, MAX_CLIENTS, share=share, over=crowd.warn))
+                servers.append(
+                    BoundedServer(
+                        endpoint,
+                        _MODE,
+                        handler,
+                        MAX_CLIENTS,
+                        share=MAX_OF_ONE_CLIENT,
+                        over=crowd.warn,
+                        failed=lambda error: log.error(f"map server: a client got no answer: {error!r}"),
+                    )
+                )
     except OSError as error:
         log.error(f"map server: {key}: {text}: {Endpoint.parse(text).explain(error)}")
         return os.EX_UNAVAILABLE
@@ -187,7 +195,7 @@ class _Handler(socketserver.StreamRequestHandler, ABC):
 
     def setup(self) -> None:
         super().setup()
-        self._stream = _Stream(self.connection)
+        self._stream = DeadlineStream(self.connection)
         self.rfile = io.BufferedReader(self._stream)
 
     def handle(self) -> None:
@@ -200,26 +208,3 @@ class _Handler(socketserver.StreamRequestHandler, ABC):
     @abstractmethod
     def answers(self) -> Iterator[bytes]:
         """The answers to the requests, until the client leaves or sends nonsense."""
-
-
-class _Stream(io.RawIOBase):
-    """What a client sends, up to a deadline. The timeout of a socket alone starts again with each octet."""
-
-    def __init__(self, connection: socket.socket) -> None:
-        self._connection = connection
-        self._deadline = 0.0
-
-    def wait(self, seconds: float) -> None:
-        """Set the deadline."""
-        self._deadline = time.monotonic() + seconds
-
-    def readable(self) -> bool:
-        return True
-
-    def readinto(self, buffer: Any) -> int:
-        """Wait for octets. Raises TimeoutError at the deadline."""
-        left = self._deadline - time.monotonic()
-        if left <= 0:
-            raise TimeoutError
-        self._connection.settimeout(left)
-        return self._connection.recv_into(buffer)

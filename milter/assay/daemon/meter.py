@@ -19,9 +19,9 @@ from assay.policy import Stage
 from assay.resolver import Resolver
 from assay.session import Verdict
 
-#: Stages at which a refusal ends a message, and not only one recipient.
 MIN_PAGES = 32  # of the daemon's processes, at 210 KB of address space; memory is taken as they are used
 SETS_OF_WORKERS = 6  # that count at the same time: one serves, the others drain. Further ones are not counted.
+#: Stages at which a refusal ends a message, and not only one recipient.
 _ENDS = frozenset((Stage.CONNECT, Stage.HELO, Stage.MAIL))
 
 

@@ -23,7 +23,7 @@ class Manager:
         period, process = os.environ.pop("WATCHDOG_USEC", ""), os.environ.pop("WATCHDOG_PID", "")
         self._path = "\0" + path[1:] if path.startswith("@") else path
         self._status = ""
-        #: Seconds between two reports that the daemon works; 0 if nobody waits for them.
+        #: Seconds between two reports that the daemon works; 0 if the service manager asks for none.
         self.period = 0.0
         if period.isdigit() and process in ("", str(os.getpid())):
             self.period = int(period) / 1_000_000 / _REPORTS
@@ -56,6 +56,6 @@ class Manager:
     def _send(self, text: str) -> None:
         if not self._path:
             return
-        with contextlib.suppress(OSError), socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as one:
-            one.setblocking(False)
-            one.sendto(text.encode(), self._path)
+        with contextlib.suppress(OSError), socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sending:
+            sending.setblocking(False)
+            sending.sendto(text.encode(), self._path)

@@ -21,7 +21,7 @@ class PrivilegesError(Exception):
 
 
 class Account(Struct, frozen=True):
-    """Whom to become."""
+    """The user to become."""
 
     name: str
     uid: int
@@ -47,7 +47,7 @@ def find(name: str) -> Account:
 def become(user: Account) -> None:
     """Become the user, for good: all identities, no supplementary group, no way back.
 
-    :raises PrivilegesError: the process has not the right to.
+    :raises PrivilegesError: the process may not.
     """
     if os.getresuid() == (user.uid,) * 3:
         _renounce()

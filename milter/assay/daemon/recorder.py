@@ -19,7 +19,7 @@ from assay.config.database import StoreBackend, read_password
 from assay.config.store import StoreSection
 from assay.daemon.child import Kind, Order, Tether
 from assay.daemon.meter import Copies, LogMeter
-from assay.daemon.worker import spare_the_collector
+from assay.daemon.worker import collect_garbage_seldom
 from assay.log import Log
 from assay.metrics.page import name_of
 from assay.model.wording import counted
@@ -76,7 +76,7 @@ def run(tether: Tether, configuration: Configuration, channel: RowChannel, log: 
     for feeder in feeders:
         feeder.start()
     intake = Intake(receiver, spool, log)
-    spare_the_collector()  # rows make no cycles either
+    collect_garbage_seldom()  # rows make no cycles either
     publish = _publisher(tether, intake, spool, feeders, log)
     drain = _Drain(tether, publish)
     tether.ready()

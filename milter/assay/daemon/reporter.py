@@ -74,7 +74,7 @@ def run(
         def wait() -> None:
             tether.wait(log_meter.publish)
             ending.set()
-            resolver.close()  # nobody waits for the DNS any more
+            resolver.close()  # no report waits for the DNS any more
 
         threading.Thread(target=wait, name="control", daemon=True).start()
         tether.ready()
@@ -119,7 +119,7 @@ class ReportMeter:
         self._set(now, 1, waiting, max(0, now - oldest) if waiting else 0)
 
     def rests(self, now: int) -> None:
-        """Another host sends, or nobody can now."""
+        """Another host sends, or none can now."""
         self._set(now, 0, 0, 0)
 
     def _set(self, now: int, leads: int, waiting: int, seconds: int) -> None:
@@ -145,7 +145,7 @@ class ReportTurns:
     ) -> None:
         """
         :param ending: whether to stop early.
-        :param meter: counts what is done; by default, nobody does.
+        :param meter: counts what is done; by default, in a page that no other process reads.
         :param redactor: of failure reports; None if there are none.
         """
         from assay.reports.correspondence import Correspondence
@@ -189,7 +189,7 @@ class ReportTurns:
                 self._meter.rests(now)
                 return 0
 
-            # Asked before each report: whoever lost the connection to the database may have a successor.
+            # Asked before each report: a process that lost its connection to the database may have a successor.
             def ending() -> bool:
                 return self._ending() or not leadership.held()
 
@@ -226,7 +226,7 @@ class ReportTurns:
         return self._open
 
     def _make_directory(self) -> None:
-        """If root does so, the owner of the directory above gets it, who is the daemon's user."""
+        """Make the directory. If root does so, it gets the owner of the directory above, the daemon's user."""
         if not self._directory.is_dir():
             self._directory.mkdir(mode=_DIRECTORY_MODE)
             above = self._directory.parent.stat()

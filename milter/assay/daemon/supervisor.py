@@ -34,7 +34,7 @@ _STOPS = (signal.SIGTERM, signal.SIGINT)  # counted: a second one means end at o
 _START_SECONDS = 30.0  # how long a worker may take to start; it needs less than one
 _GRACE_SECONDS = 5.0  # beyond drain_seconds, before a child that should have ended is killed
 _LOG_SECONDS = 1.0  # between attempts to write what waits for a reader of the log
-_LAST_LINES_SECONDS = 1.0  # at most, for lines that nobody has read at the end
+_LAST_LINES_SECONDS = 1.0  # at most, for lines that the log has not taken at the end
 _LAST_ROWS_SECONDS = 1.0  # at most, for results that a recorder takes at this moment
 _KILLED_SECONDS = 1.0  # at most, for children to end
 _PAUSE_SECONDS = 1.0  # after a system error in the loop itself
@@ -201,7 +201,7 @@ class Supervisor:
         what workers send it from here on."""
         for kind in self._kinds:
             if kind.lingers and not any(child.kind is kind for child in self._children.values()):
-                with contextlib.suppress(OSError):  # no process left: nobody can do anything about it
+                with contextlib.suppress(OSError):  # no process left: nothing can be done about it
                     self._spawn(kind)
 
     def _on_reload(self) -> None:
@@ -335,7 +335,7 @@ class Supervisor:
                 child.close()
             for end in ours:
                 os.close(end)
-            if not kind.serves_mail:  # if it stayed open, sessions would wait here for nobody
+            if not kind.serves_mail:  # if it stayed open, sessions would wait here in vain
                 if not self._stopping:  # else it is closed, and another descriptor may have its number
                     os.close(self.listener.descriptor)
                 if not kind.lingers:

@@ -37,8 +37,8 @@ from assay.resolver import Allowance, Resolver
 from assay.session import Publications, Session, Settings
 from assay.store.channel import RowChannel
 
-#: When the collector looks for cycles (``gc.set_threshold``). A message makes about two thousand objects and no cycle,
-#: so the default of 700 objects is wasted work. Twenty thousand objects are a few megabytes.
+#: When the garbage collector looks for cycles (``gc.set_threshold``). A message makes about two thousand objects and no
+#: cycle, so the default of 700 objects is wasted work. Twenty thousand objects are a few megabytes.
 COLLECT = (20_000, 20, 50)
 _M_ARENA_MAX = -8  # <malloc.h>, mallopt(3)
 #: The depth at which a recursion ends with an error; we use a tenth. A level takes less than 2 KiB of stack, so that
@@ -129,7 +129,7 @@ def run(
     _begin("control", _control, tether, listener, sessions, configuration.milter.drain_seconds, log, tick, keeper)
     if settings.signing is not None:
         publications.prepare(settings.signing, int(time.time()))
-    spare_the_collector()
+    collect_garbage_seldom()
     tether.ready()
     return callbacks.serve(log)
 
@@ -200,8 +200,8 @@ def keep_to(core: int, log: Log) -> None:
         log.debug(f"threads are not kept to one core: {error}")
 
 
-def spare_the_collector() -> None:
-    """Let it skip the objects that were loaded by now, which live as long as the process, and look seldom."""
+def collect_garbage_seldom() -> None:
+    """Let the garbage collector skip the objects that there are by now, which live as long as the process."""
     gc.freeze()
     gc.set_threshold(*COLLECT)
 
@@ -260,7 +260,7 @@ def _control(
         tick()
         log.flush(_LAST_LINES_SECONDS)
         code = os.EX_SOFTWARE if sessions.given_up else os.EX_OK
-    except Exception as error:  # a bug, or no memory: without this thread nobody could end the process
+    except Exception as error:  # a bug, or no memory: only this thread can end the process
         log.error(f"this worker cannot go on: {error!r}")
     finally:
         os._exit(code)  # a thread cannot make libmilter's main() return

@@ -49,7 +49,7 @@ class Page:
 
     @classmethod
     def private(cls) -> Page:
-        """A page that nobody else reads."""
+        """A page that no other process reads."""
         return cls(memoryview(bytearray(_PAGE_OCTETS)))
 
     def add(self, name: str, amount: int = 1) -> None:
@@ -99,17 +99,16 @@ class Page:
         self.note(b"")
 
     def note(self, octets: bytes) -> None:
-        """Replace the note. One too long is dropped."""
-        if len(octets) > NOTE_OCTETS:
-            return
+        """Replace the note. One too long is dropped, and the old one stays."""
         self._head[_NOTE_TURN] |= 1  # odd: being written; a process that was killed meanwhile has left it so
-        self._note[: len(octets)] = octets
-        self._head[_NOTE_SIZE] = len(octets)
+        if len(octets) <= NOTE_OCTETS:
+            self._note[: len(octets)] = octets
+            self._head[_NOTE_SIZE] = len(octets)
         self._head[_NOTE_TURN] += 1
 
     @property
     def turns(self) -> int:
-        """A number that changes whenever the note is replaced."""
+        """A number that changes with each `note`: a sign of life."""
         return self._head[_NOTE_TURN]
 
     @property
@@ -163,7 +162,7 @@ class Pages:
         self._archive = memoryview(mmap.mmap(-1, 8 + ARCHIVE_OCTETS))
 
     def take(self) -> Page:
-        """A page for a new process. If none is left, one that nobody reads."""
+        """A page for a new process. If none is left, one that no other process reads."""
         page = next((page for page in self.all if not page.taken), None)
         if page is None:
             return Page.private()
