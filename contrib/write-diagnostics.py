@@ -92,6 +92,9 @@ def messages() -> list[str]:
                 _prints(node) or ("cli" in path.parts and _name(node.func) == "_tell")
             ):
                 found |= {text for one in node.args[:1] if (text := _text(one))}
+            elif isinstance(node, ast.Call) and _name(node.func) == "complain":
+                *command, text_of = map(_text, node.args)
+                found |= {f"assay {command[0] or '...'}: {text_of or '...'}" if command else text_of or ""}
             elif isinstance(node, ast.Yield) and path.name in ("risks.py", "online.py") and node.value is not None:
                 found |= {text for one in [node.value] if (text := _text(one))}
     return sorted((text for text in found if " " in text and _said(text)), key=lambda text: (text.lstrip(". :'"), text))

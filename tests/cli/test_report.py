@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from assay.cli import report
 from assay.cli.main import main
 from assay.config import show
 from assay.store.incidents import COLLECT_SECONDS
@@ -26,11 +27,11 @@ class Shell:
         self._path = path
         self._capsys = capsys
 
-    def __call__(self, verb: str, *arguments: str, code: int = 0) -> str:
+    def __call__(self, verb: str, *arguments: str, code: int = 0, err: bool = False) -> str:
         self._capsys.readouterr()
         assert main(["report", verb, "-c", str(self._path), *arguments]) == code
         said = self._capsys.readouterr()
-        return said.err if code == 65 else said.out
+        return said.err if err or code == 65 else said.out
 
 
 @pytest.fixture
@@ -76,6 +77,15 @@ def test_list(shell: Shell) -> None:
     assert line.startswith("2023-11-15 refusing.example ")
     assert len(shell("list", "--day", "2023-11-15").splitlines()) == 3
     assert shell("list", "--day", "2023-11-16") == ""
+
+
+def test_a_list_that_is_cut_says_so(shell: Shell, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(report, "_MAX_LISTED", 2)
+    lines = shell("list", err=True).splitlines()
+    assert lines == ["assay report: only the newest 2 are listed; narrow it with --day or --state"]
+    assert len(shell("list").splitlines()) == 2
+    monkeypatch.setattr(report, "_MAX_LISTED", 3)
+    assert shell("list", err=True) == ""
 
 
 def test_failure_reports_are_there_too(shell: Shell) -> None:
@@ -162,6 +172,7 @@ def test_send(shell: Shell) -> None:
     [
         (("why", "a..b"), "'a..b' is not a domain"),
         (("suppress", "d@example.com", "--days", "-5"), "'-5' is not a number of days"),
+        (("suppress", "d@example.com", "--days", "0000000019999999"), "is not a number of days from 1 to 36,500"),
         (("suppress", "d@example.com", "--days", "99999999999"), "is not a number of days from 1 to 36,500"),
         (("list", "--day", "yesterday"), "'yesterday' is not a day; write one such as"),
     ],

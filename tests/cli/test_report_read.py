@@ -113,7 +113,7 @@ def test_what_is_unreadable_is_named_with_the_reason(shell: Shell) -> None:
     assert "cut.gz: unreadable: the gzip file is cut off\n" in text
     assert "other.xml: unreadable: it is about other.example, which is none of our domains\n" in text
     assert "missing.xml: cannot be read: No such file or directory\n" in text
-    assert "it is a directory, and no maildir: it has no new/ and cur/\n" in text
+    assert "a directory, but not a maildir: it has no new/ and cur/\n" in text
     assert "large: unreadable: it is larger than 32 MiB\n" in text
     assert "google.xml: new: " in text
     found, reasons = shell.stored()

@@ -17,6 +17,7 @@ import pytest
 
 import rabbitmq
 from assay.cli.main import main
+from assay.config import load
 from assay.store import condition
 from assay.store.broker import RowPublisher
 from assay.store.database import open_database
@@ -58,6 +59,16 @@ def test_check(
     assert "counts of 2023-11-15 to 2023-11-15" in text
     monkeypatch.setattr(condition, "MOST_COUNTED", 9)
     assert "more than 9 messages" in said(capsys, "check", "-c", str(configuration))
+
+
+def test_a_file_of_the_spool_that_is_removed_meanwhile(configuration: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["store", "migrate", "-c", str(configuration)]) == 0
+    spool = Path(load(configuration).store.directory) / "spool" / "0"
+    spool.mkdir(parents=True)
+    (spool / "1.rows").symlink_to("removed")
+    (spool / "2.rows").write_bytes(b"12345")
+    assert main(["store", "check", "-c", str(configuration)]) == 0
+    assert "spool: 5 octets" in capsys.readouterr().out
 
 
 def test_without_a_store(capsys: pytest.CaptureFixture[str]) -> None:

@@ -95,13 +95,22 @@ class TestExport:
         assert [from_json(line.encode()).queue for line in out.splitlines()] == ["4Q000007"]
 
     def test_csv_starts_no_formula(self, configuration: Path, capsys: pytest.CaptureFixture[str]) -> None:
-        filled(configuration, 1, helo='=cmd|"/c calc"!A1', subject="a\nb\x1b[2J")
+        filled(configuration, 1, helo='=cmd|"/c calc"!A1', subject="a\nb\x1b[2J", reason="a; =1+1")
         _, out, _ = run(capsys, "export", configuration, "--format", "csv")
         (found,) = csv.DictReader(io.StringIO(out))
         assert found["time"] == "2023-11-15T12:00:00.001+00:00"
         assert found["helo"] == '\'=cmd|"/c calc"!A1'
+        assert found["reason"] == "a;' =1+1", "also where a semicolon separates cells"
         assert found["subject"] == "a\\x0ab\\x1b[2J"
         assert found["watched"] == '[["reject", "rule strict"]]'
+
+    @pytest.mark.parametrize("arguments", [("--action", "rejct"), ("--dmarc", "failed")])
+    def test_a_word_that_is_none(
+        self, configuration: Path, capsys: pytest.CaptureFixture[str], arguments: tuple[str, ...]
+    ) -> None:
+        with pytest.raises(SystemExit):
+            run(capsys, "export", configuration, *arguments)
+        assert f"invalid choice: '{arguments[1]}'" in capsys.readouterr().err
 
     def test_a_time_that_is_none(self, configuration: Path, capsys: pytest.CaptureFixture[str]) -> None:
         with pytest.raises(SystemExit):

@@ -204,6 +204,15 @@ def test_another_answer_than_expected(tmp_path: Path, command: str, answer: str,
     assert len(found.splitlines()) == 1
 
 
+def test_json_that_is_watched_is_json(daemon: Daemon) -> None:
+    line = [sys.executable, "-m", "assay", "status", "--watch", "--json", "-c", str(daemon.configuration)]
+    with subprocess.Popen(line, stdout=subprocess.PIPE) as watching:
+        assert watching.stdout is not None
+        assert json.loads(watching.stdout.readline())["workers"]
+        watching.send_signal(signal.SIGINT)
+        watching.wait(PATIENCE)
+
+
 def test_another_daemon_on_the_same_socket(daemon: Daemon, tmp_path: Path) -> None:
     (tmp_path / "two").mkdir()
     with Daemon(tmp_path / "two", control={"socket": f"unix:{tmp_path}/control"}) as other:

@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import argparse
 import os
-import sys
 import time
 from collections.abc import Iterator
 from typing import Any
@@ -67,7 +66,7 @@ def run(options: argparse.Namespace) -> int:
     try:
         message = read_message(options.message)
     except OSError as error:
-        print(f"assay check: {options.message}: {error.strerror}", file=sys.stderr)
+        output.complain("check", f"{options.message}: {error.strerror}")
         return os.EX_NOINPUT
     asked: list[tuple[Question, Answer, float]] = []
     verdicts, comparisons = _evaluate(configuration, options, message, asked)
@@ -92,7 +91,7 @@ def run(options: argparse.Namespace) -> int:
         )
     # Otherwise the output shows the reason already.
     if ruling.assessment.exempt and not options.explain and explanation is None:
-        print(f"assay check: not judged: {ruling.assessment.exempt}", file=sys.stderr)
+        output.complain("check", f"not judged: {ruling.assessment.exempt}")
     return os.EX_OK
 
 

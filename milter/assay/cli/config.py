@@ -5,13 +5,13 @@ from __future__ import annotations
 
 import argparse
 import os
-import sys
 from collections.abc import Iterator
 from typing import Any
 
 from assay import files
 from assay.cli.online import faults
 from assay.cli.options import add_configuration, open_input
+from assay.cli.output import complain
 from assay.cli.serve import read_for_serving
 from assay.config import Configuration, load, postconf, risks, sample, sendmail, show
 from assay.config.postconf import PostconfError
@@ -60,18 +60,18 @@ def _check(options: argparse.Namespace) -> int:
         try:
             different = list(compare(configuration, _read(file))) if file else []
         except (PostconfError, SendmailError) as error:
-            print(f"assay config check: {file}: {error}", file=sys.stderr)
+            complain("config check", f"{file}: {error}")
             return os.EX_DATAERR
         except OSError as error:
-            print(f"assay config check: {file}: {error.strerror}", file=sys.stderr)
+            complain("config check", f"{file}: {error.strerror}")
             return os.EX_NOINPUT
         for difference in different:
-            print(f"assay config check: warning: {difference}", file=sys.stderr)
+            complain("config check", f"warning: {difference}")
     for risk in risks(configuration):
-        print(f"assay config check: warning: {risk}", file=sys.stderr)
+        complain("config check", f"warning: {risk}")
     wrong = list(faults(configuration)) if options.online else []
     for fault in wrong:
-        print(f"assay config check: {fault}", file=sys.stderr)
+        complain("config check", fault)
     if wrong:
         return os.EX_UNAVAILABLE
     print(f"OK: {options.config or 'no configuration file, built-in defaults'}")

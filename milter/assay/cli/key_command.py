@@ -35,7 +35,7 @@ class KeyCommand:
 
     @cached_property
     def authority(self) -> Authority:
-        """Whom to ask what is published."""
+        """Asks the authoritative servers what is published."""
         return make_authority(self.settings, self.configuration.dns)
 
     @property
@@ -81,7 +81,7 @@ class KeyCommand:
             bits=bits or self.settings.rsa_bits,
             first=first,
         )
-        routine = not getattr(self.options, "due", False)  # a timer's run says only what somebody has to read
+        routine = not getattr(self.options, "due", False)  # a timer's run prints only what the operator has to do
         say(key_report.describe(report, self.options.form, self.settings.ttl_seconds, routine=routine))
         for failure in report.failed:
             complain(f"{report.ring.domain}: {failure}")

@@ -15,7 +15,7 @@ from assay.cli import key_report
 from assay.cli.key_check import check
 from assay.cli.key_command import KeyCommand, complain
 from assay.cli.key_import import take_over
-from assay.cli.options import add_configuration
+from assay.cli.options import add_configuration, domain
 from assay.cli.output import say
 from assay.cli.serve import name
 from assay.config import ConfigError
@@ -32,7 +32,6 @@ from assay.keys.rotation import (
     check_selector,
     retire,
 )
-from assay.model.name import Domain, InvalidNameError
 from assay.protocol import dkim
 
 
@@ -54,9 +53,9 @@ def add_to(commands: Any) -> None:
     retirement = verb("retire", _retire, "stop signing with a key")
     taking = verb("import", take_over, "take over a private key of another program, with its selector")
     for command in (create, retirement):
-        command.add_argument("domain", metavar="DOMAIN", type=_domain)
+        command.add_argument("domain", metavar="DOMAIN", type=domain)
     for command in (listing, checking, rotate):
-        command.add_argument("domains", metavar="DOMAIN", type=_domain, nargs="*", help="default: all")
+        command.add_argument("domains", metavar="DOMAIN", type=domain, nargs="*", help="default: all")
     retirement.add_argument("selector", metavar="SELECTOR", type=_selector)
     create.add_argument("--type", type=KeyType, choices=list(KeyType), help="default: those of keys.types")
     create.add_argument("--bits", type=int, help="of an RSA key, 1024 to 4096 (default: keys.rsa_bits)")
@@ -65,7 +64,7 @@ def add_to(commands: Any) -> None:
     retirement.add_argument(
         "--at-once", action="store_true", help="without the overlap, for a stolen key: mail in transit fails"
     )
-    taking.add_argument("domain", metavar="DOMAIN", type=_domain, nargs="?")
+    taking.add_argument("domain", metavar="DOMAIN", type=domain, nargs="?")
     taking.add_argument("selector", metavar="SELECTOR", type=_selector, nargs="?")
     taking.add_argument("file", metavar="FILE", type=Path, nargs="?")
     taking.add_argument("--key-table", metavar="TABLE", help="take over all keys of OpenDKIM's KeyTable instead")
@@ -89,7 +88,7 @@ def _run(verb: Callable[[KeyCommand], int], options: argparse.Namespace) -> int:
 def _create(keys: KeyCommand) -> int:
     options = keys.options
     kinds = (options.type,) if options.type else keys.settings.schedule.types
-    bits = options.bits or keys.settings.rsa_bits
+    bits = keys.settings.rsa_bits if options.bits is None else options.bits
     if not dkim.MIN_RSA_BITS <= bits <= dkim.MAX_RSA_BITS:
         raise RefusedStepError(f"--bits {bits}: {dkim.MIN_RSA_BITS} to {dkim.MAX_RSA_BITS} are accepted everywhere")
     if options.selector and len(kinds) > 1:
@@ -146,13 +145,6 @@ def _retire(keys: KeyCommand) -> int:
         directory.save(ring)
         directory.clean(ring)
     return keys.advance(directory, keys.without_new)
-
-
-def _domain(text: str) -> Domain:
-    try:
-        return Domain.parse_host(text)
-    except InvalidNameError as error:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a domain: {error}") from error
 
 
 def _selector(text: str) -> str:

@@ -14,6 +14,7 @@ from msgspec.structs import replace
 from assay.assessment import Assessment
 from assay.inquiry import Answer, Driver, Inquiry, Outcome, Question, RecordType
 from assay.model.name import Domain, InvalidNameError
+from assay.model.wording import counted
 from assay.protocol import arc, authres, dkim
 from assay.protocol.arc import second as second_arc
 from assay.protocol.authres.second import second_reading
@@ -134,5 +135,4 @@ def _essence(result: authres.MethodResult) -> authres.MethodResult:
 
 
 def _count(read: authres.AuthenticationResults) -> str:
-    number = len(read.results)
-    return f"{number} result{'' if number == 1 else 's'} of {read.authserv_id.lower()}"
+    return f"{counted(len(read.results), 'result')} of {read.authserv_id.lower()}"

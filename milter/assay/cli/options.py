@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from assay import files
+from assay.model.name import Domain, InvalidNameError
 from assay.model.smtp import Address, parse_address
 
 MAX_MESSAGE_OCTETS = 512 * 1024 * 1024  # our choice: MTAs accept 10 to 100 MiB
@@ -43,6 +44,14 @@ def address(text: str) -> Address:
     if found is None:
         raise argparse.ArgumentTypeError(f"{text!r} is not an IP address")
     return found
+
+
+def domain(text: str) -> Domain:
+    """A domain, for argparse."""
+    try:
+        return Domain.parse_host(text)
+    except InvalidNameError as error:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a domain: {error}") from error
 
 
 @contextlib.contextmanager

@@ -16,7 +16,7 @@ _MEANS = frozenset(("public_suffix", "program"))
 
 
 def plain(value: object) -> Any:
-    """Values of ours as objects, enums as their words, bytes as text with ``\\xNN`` for what is no UTF-8.
+    """Values of ours as objects, enums as their words, bytes as text with ``\\xNN`` for what is not UTF-8.
 
     Header fields are left out of the objects that hold them, for they are the message's and not the evaluation's, and
     so is what is not evidence but a means to find it.

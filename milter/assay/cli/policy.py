@@ -23,7 +23,7 @@ from assay.model.wording import counted
 from assay.policy import Stage
 
 MAX_LINE_OCTETS = 4 * 1024 * 1024  # our choice: fits a thousand recipients and many header fields
-MAX_TOLD = 20  # broken lines reported one by one, our choice: in a file of another kind all are broken
+MAX_REPORTED = 20  # broken lines reported one by one, our choice: in a file of another kind all are broken
 
 EX_DIFFERENT = 1
 
@@ -64,7 +64,7 @@ def run(options: argparse.Namespace) -> int:
                 trial.found.append(_object(logged, ending))
             else:
                 output.say([_line(logged, ending)])
-    trial.tell_what_is_missing()
+    trial.warn_of_gaps()
     if options.json:
         output.say_object(trial.summary())
     else:
@@ -112,12 +112,12 @@ class Trial:
 
     def _skip(self, number: int, why: str) -> None:
         self.skipped += 1
-        if self.skipped <= MAX_TOLD:
+        if self.skipped <= MAX_REPORTED:
             _warn(f"{self.name}:{number}: {why}; skipped")
-        elif self.skipped == MAX_TOLD + 1:
+        elif self.skipped == MAX_REPORTED + 1:
             _warn(f"{self.name}:{number}: broken too; further broken lines are only counted")
 
-    def tell_what_is_missing(self) -> None:
+    def warn_of_gaps(self) -> None:
         """Report each fact that the log lacks, and each rule that cannot be evaluated, once."""
         for name, number in sorted(self.judge.missing.items()):
             _warn(f"{name} is not in the log for {number} of {self.messages} messages; treated {_absent(name)}")

@@ -11,7 +11,7 @@ from typing import Any
 
 from assay.cli.mta import FilterOutcome, MilterError, Mta, apply
 from assay.cli.options import add_envelope, read_message
-from assay.cli.output import say
+from assay.cli.output import complain, say
 from assay.config.endpoint import Endpoint, EndpointError
 from assay.config.reach import refusal
 from assay.model.message import Header, HeaderField, split_message
@@ -47,21 +47,21 @@ def run(options: argparse.Namespace) -> int:
         endpoint = Endpoint.parse(options.socket)
         header, body = split_message(read_message(options.message))
     except EndpointError as error:
-        _tell(str(error))
+        complain("probe", str(error))
         return os.EX_USAGE
     except OSError as error:
-        _tell(f"{options.message}: {error.strerror}")
+        complain("probe", f"{options.message}: {error.strerror}")
         return os.EX_NOINPUT
-    notice = threading.Timer(_NOTICE_SECONDS, _tell, [f"waiting for {endpoint} to answer as a milter"])
+    notice = threading.Timer(_NOTICE_SECONDS, complain, ["probe", f"waiting for {endpoint} to answer as a milter"])
     notice.start()
     try:
         connection = endpoint.connect(_GREETING_SECONDS)
         mta = Mta(connection)
     except OSError as error:
-        _tell(f"{endpoint}: {refusal(endpoint, error)}")
+        complain("probe", f"{endpoint}: {refusal(endpoint, error)}")
         return os.EX_UNAVAILABLE
     except MilterError as error:
-        _tell(f"{endpoint} does not answer as a milter: {error}; write the value of milter.socket")
+        complain("probe", f"{endpoint} does not answer as a milter: {error}; write the value of milter.socket")
         return os.EX_UNAVAILABLE
     finally:
         notice.cancel()
@@ -70,12 +70,8 @@ def run(options: argparse.Namespace) -> int:
             connection.settimeout(_TIMEOUT_SECONDS)
             return _converse(mta, options, header, body)
     except MilterError as error:
-        _tell(f"{endpoint}: {error}")
+        complain("probe", f"{endpoint}: {error}")
         return os.EX_UNAVAILABLE
-
-
-def _tell(text: str) -> None:
-    print(f"assay probe: {text}", file=sys.stderr, flush=True)
 
 
 def _converse(mta: Mta, options: argparse.Namespace, header: Header, body: bytes) -> int:

@@ -13,7 +13,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from assay.cli.options import UsageError, add_configuration
+from assay.cli.options import UsageError, add_configuration, domain
 from assay.cli.output import complain, say
 from assay.cli.report_read import read_reports
 from assay.cli.serve import name
@@ -23,7 +23,7 @@ from assay.config.correspondence import reports_redactor, reports_signing, repor
 from assay.config.database import open_store
 from assay.config.section import SettingError
 from assay.log import Level, Log
-from assay.model.name import Domain, InvalidNameError
+from assay.model.name import InvalidNameError
 from assay.model.wording import counted
 
 if TYPE_CHECKING:  # the library is loaded by these commands only
@@ -63,7 +63,7 @@ def add_to(commands: Any) -> None:
         elif run is _show:
             verb.add_argument("report", metavar="REPORT-ID")
         elif run is _why:
-            verb.add_argument("domain", type=_domain, metavar="DOMAIN")
+            verb.add_argument("domain", type=domain, metavar="DOMAIN")
         elif run is _suppress:
             verb.add_argument(
                 "subject",
@@ -100,16 +100,23 @@ def _list(options: argparse.Namespace, configuration: Configuration) -> int:
         raise UsageError(f"{options.state!r} is not the state of a report; write one of: {', '.join(known)}")
     states = (options.state,) if options.state else ()
     with _database(configuration) as database, database.reading() as connection:
-        found = outbox.find_reports(connection, day=options.day, states=states, most=_MAX_LISTED)
-    say(_line(each) for each in found)
+        found = outbox.find_reports(connection, day=options.day, states=states, most=_MAX_LISTED + 1)
+    say(_line(each) for each in _cut(found, "; narrow it with --day or --state"))
     return os.EX_OK
+
+
+def _cut(found: list[OutgoingReport], fix: str) -> list[OutgoingReport]:
+    """At most `_MAX_LISTED` reports; says if there are more."""
+    if len(found) > _MAX_LISTED:
+        complain("report", f"only the newest {_MAX_LISTED:,} are listed{fix}")
+    return found[:_MAX_LISTED]
 
 
 def _why(options: argparse.Namespace, configuration: Configuration) -> int:
     from assay.store import outbox, report_deliveries
 
     with _database(configuration) as database, database.reading() as connection:
-        found = outbox.find_reports(connection, domain=options.domain, most=_MAX_LISTED)
+        found = _cut(outbox.find_reports(connection, domain=options.domain.name, most=_MAX_LISTED + 1), "")
         for each in found:
             say([_line(each)])
             deliveries = report_deliveries.deliveries_of(connection, each.id)
@@ -161,10 +168,9 @@ def _send(options: argparse.Namespace, configuration: Configuration) -> int:
         raise ConfigError(f"{name(options.config)}: {error}") from error
     with make_resolver(configuration) as resolver:
         log = Log(lambda _, text: lines.append(text), Level.WARNING)
-        turns = ReportTurns(configuration, signing, listed, resolver, log, redactor=redactor)
-        done = turns.turn(int(time.time()))
-        leads = turns.leads
-        turns.close()
+        with closing(ReportTurns(configuration, signing, listed, resolver, log, redactor=redactor)) as turns:
+            done = turns.turn(int(time.time()))
+            leads = turns.leads
     say(lines)
     if not leads and not lines:
         say(["another process sends reports from this database; nothing was done"])
@@ -257,13 +263,6 @@ def _day(text: str) -> int:
 
 
 def _days(text: str) -> int:
-    if not (text.isascii() and text.isdecimal() and 1 <= int(text[:9]) <= _MAX_DAYS):
+    if not (text.isascii() and text.isdecimal() and len(text) < 10 and 1 <= int(text) <= _MAX_DAYS):
         raise argparse.ArgumentTypeError(f"{text!r} is not a number of days from 1 to {_MAX_DAYS:,}")
     return int(text)
-
-
-def _domain(text: str) -> str:
-    try:
-        return Domain.parse_host(text).name
-    except InvalidNameError as error:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a domain: {error}") from None

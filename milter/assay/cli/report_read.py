@@ -63,7 +63,7 @@ class _Reading:
                 self._take(path, delivered=False)
                 return
             if not is_maildir(path):
-                self._tell(path, "it is a directory, and no maildir: it has no new/ and cur/")
+                self._tell(path, "a directory, but not a maildir: it has no new/ and cur/")
                 return
             for mail in new_mails(path):
                 with self._telling(mail):

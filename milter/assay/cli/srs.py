@@ -5,19 +5,18 @@ from __future__ import annotations
 
 import argparse
 import os
-import sys
 import time
 from typing import Any
 
 from msgspec.structs import replace
 
 from assay.cli.options import add_configuration, address
-from assay.cli.output import say
+from assay.cli.output import complain, say
 from assay.cli.serve import name
 from assay.config import ConfigError, Configuration, load, make_rewriting
 from assay.config.section import SettingError
 from assay.model.name import InvalidNameError, ReversePath, parse_mailbox
-from assay.model.printable import as_prose, escaped
+from assay.model.printable import as_prose
 from assay.model.smtp import Client, Envelope
 from assay.model.wording import counted
 from assay.policy import Rewriting, Rewritten
@@ -73,12 +72,12 @@ def _forward(options: argparse.Namespace) -> int:
     )
     say([sender or "<>"])
     if rewritten.why:
-        print(f"assay srs: {escaped(rewritten.why)}, so it is not rewritten", file=sys.stderr)
+        complain("srs", f"{rewritten.why}, so it is not rewritten")
         return EX_NOT_REWRITTEN
     if conditions:
-        print(f"assay srs: provided that {escaped(', '.join(conditions))}", file=sys.stderr)
+        complain("srs", f"provided that {', '.join(conditions)}")
     if rewritten.doubt:
-        print(f"assay srs: warning: {rewritten.doubt}", file=sys.stderr)
+        complain("srs", f"warning: {rewritten.doubt}")
     return os.EX_OK
 
 
@@ -105,7 +104,7 @@ def _reverse(options: argparse.Namespace) -> int:
     try:
         say([_reversed(_rewriting(options, load(options.config)), options.address)])
     except srs.SrsError as error:
-        print(f"assay srs: {error.fault}: {as_prose(str(error))}", file=sys.stderr)
+        complain("srs", f"{error.fault}: {as_prose(str(error))}")
         return EX_NOT_REWRITTEN
     return os.EX_OK
 

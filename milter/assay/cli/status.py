@@ -15,7 +15,7 @@ from typing import Any
 import msgspec
 
 from assay.cli.options import add_configuration
-from assay.cli.output import say
+from assay.cli.output import complain, say
 from assay.config import ConfigError, load
 from assay.config.endpoint import Endpoint
 from assay.daemon.status import Period, Status
@@ -73,11 +73,11 @@ def _status(options: argparse.Namespace) -> int:
             return _complain("status", error)
         except msgspec.MsgspecError:
             return _complain("status", DaemonError("the daemon is of another version; restart it"))
-        if options.watch:
-            print(_CLEAR, end="")
         if options.json:
             print(body.decode().strip())
         else:
+            if options.watch:
+                print(_CLEAR, end="")
             say(table(found))
         if not options.watch:
             return os.EX_OK
@@ -96,7 +96,7 @@ def _reload(options: argparse.Namespace) -> int:
     text = body.decode().strip()
     if status != http.HTTPStatus.CONFLICT:
         return _complain("reload", DaemonError(text))
-    print(f"assay reload: not reloaded, the old configuration stays: {text}", file=sys.stderr)
+    complain("reload", f"not reloaded, the old configuration stays: {text}")
     return os.EX_CONFIG
 
 
@@ -110,7 +110,7 @@ def _set_level(options: argparse.Namespace) -> int:
 
 
 def _complain(command: str, error: DaemonError) -> int:
-    print(f"assay {command}: {error}", file=sys.stderr)
+    complain(command, str(error))
     return os.EX_UNAVAILABLE
 
 

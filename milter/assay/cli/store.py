@@ -75,7 +75,10 @@ def _check(options: argparse.Namespace) -> int:
         say([f"the oldest message is of {_time(found.oldest)}, the newest of {_time(found.newest)}"])
     if found.last_day:
         say([f"counts of {_day(found.first_day)} to {_day(found.last_day)}"])
-    waiting = sum(path.stat().st_size for path in Path(section.directory).glob("spool/*/*.rows"))
+    waiting = 0
+    for path in Path(section.directory).glob("spool/*/*.rows"):
+        with contextlib.suppress(FileNotFoundError):  # the recorder has just removed it
+            waiting += path.stat().st_size
     say([f"{section.directory}/spool: {waiting} octets"])
     return os.EX_OK
 

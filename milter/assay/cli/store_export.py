@@ -9,12 +9,9 @@ from collections.abc import Iterable
 from datetime import UTC, datetime
 from typing import Any, TextIO
 
-from assay.model.printable import escaped
+from assay.model.printable import for_spreadsheet
 from assay.store.json_form import MEMBERS, as_object, to_json
 from assay.store.rows import MessageRow
-
-#: How a spreadsheet recognizes a formula. Strangers write many of the texts.
-_FORMULAS = ("=", "+", "-", "@")
 
 
 def write(rows: Iterable[MessageRow], form: str, output: TextIO) -> None:
@@ -39,14 +36,14 @@ def _time(milliseconds: int) -> str:
 
 
 def _cell(value: Any) -> str | int:
-    """Lists and objects are JSON in ASCII. What does not print is escaped, and a formula gets an apostrophe."""
+    """Lists and objects are JSON in ASCII. Strangers write many of the texts."""
     match value:
         case bool() | None:
             return "" if value is None else str(value).lower()
         case int():
             return value
         case str():
-            text = escaped(value)
+            text = value
         case _:
             text = json.dumps(value) if value else ""
-    return f"'{text}" if text.startswith(_FORMULAS) else text
+    return for_spreadsheet(text)

@@ -10,14 +10,13 @@ import sys
 from datetime import UTC, datetime
 from typing import Any
 
+from assay.cli import options as given
 from assay.cli.options import add_configuration
-from assay.cli.options import address as client_address
 from assay.cli.output import say
 from assay.cli.serve import name
 from assay.config import ConfigError, Configuration, check_store, load
 from assay.config.database import open_store
 from assay.config.section import SettingError
-from assay.model.name import Domain, InvalidNameError
 from assay.policy import Action
 from assay.protocol import dmarc
 
@@ -46,17 +45,17 @@ def add_to(verbs: Any) -> None:
     export.add_argument("--until", type=_time, default=0, metavar=_SPAN, help="in UTC; not itself")
     export.add_argument("--queue", default="", metavar="ID", help="queue id")
     export.add_argument("--message-id", default="", metavar="ID", help="the Message-ID, with its angle brackets")
-    export.add_argument("--domain", type=_domain, help="of the sender or of the author")
-    export.add_argument("--sender-domain", type=_domain, metavar="DOMAIN")
-    export.add_argument("--author-domain", type=_domain, metavar="DOMAIN")
+    export.add_argument("--domain", type=given.domain, help="of the sender or of the author")
+    export.add_argument("--sender-domain", type=given.domain, metavar="DOMAIN")
+    export.add_argument("--author-domain", type=given.domain, metavar="DOMAIN")
     export.add_argument("--address", default="", help="of a sender, author, recipient or user, if addresses are kept")
-    export.add_argument("--client", type=client_address, metavar="IP", help="address of the SMTP client")
+    export.add_argument("--client", type=given.address, metavar="IP", help="address of the SMTP client")
     export.add_argument("--action", choices=list(map(str, Action)), default="", metavar="ACTION", help="such as reject")
     export.add_argument(
         "--dmarc", choices=list(map(str, dmarc.Result)), default="", metavar="RESULT", help="such as fail"
     )
     whom = forgetting.add_mutually_exclusive_group(required=True)
-    whom.add_argument("--domain", type=_domain, help="the domain and all below it")
+    whom.add_argument("--domain", type=given.domain, help="the domain and all below it")
     whom.add_argument("--address", type=_person, help="a whole address, or a login name")
     forgetting.add_argument("--yes", action="store_true", help="remove it; without this, it is only counted")
 
@@ -101,7 +100,7 @@ def _forget(options: argparse.Namespace) -> int:
     section = store_configuration(options).store
     from assay.store.forgetting import Whom, count, forget
 
-    whom = Whom(options.address or "", options.domain or "")
+    whom = Whom(options.address or "", str(options.domain or ""))
     with contextlib.closing(open_store(section)) as database:
         found = forget(database, whom) if options.yes else count(database, whom)
     say(f"{'removed' if options.yes else 'would be removed'}: {each.kind}: {each.count}" for each in found)
@@ -127,10 +126,3 @@ def _person(text: str) -> str:
     if not all(words):
         raise argparse.ArgumentTypeError(f"{text!r} is not an address; write one such as ann@example.org")
     return text
-
-
-def _domain(text: str) -> str:
-    try:
-        return Domain.parse_host(text).name
-    except InvalidNameError as error:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a domain: {error}") from error

@@ -16,7 +16,7 @@ from assay.config.methods import SenderidSection, SpfSection
 from assay.config.responses import RuleSection, split_field
 from assay.config.section import SettingError, parse_domain, parse_domain_entries, parse_entries, require
 from assay.config.signing import make_signing
-from assay.config.site import Addresses
+from assay.config.site import AddressesSection
 from assay.config.web import read_token
 from assay.keys import Signing
 from assay.model.name import Domain, InvalidNameError
@@ -297,7 +297,7 @@ def _signer(sign: bool | str | None) -> bool | Domain | None:
         raise SettingError("sign", f"{sign!r} is not a domain: {error}; write one, or true or false") from error
 
 
-def _read_list(name: str, path: Path, addresses: Addresses) -> Entries:
+def _read_list(name: str, path: Path, addresses: AddressesSection) -> Entries:
     """Read a list file: one entry per line; ``#`` begins a comment."""
     try:
         text = files.read_text(path)
@@ -318,7 +318,7 @@ def _read_list(name: str, path: Path, addresses: Addresses) -> Entries:
         raise
 
 
-def _mailboxes(key: str, texts: tuple[str, ...], addresses: Addresses) -> Entries:
+def _mailboxes(key: str, texts: tuple[str, ...], addresses: AddressesSection) -> Entries:
     """Addresses and domains of senders or recipients."""
     entries = _entries(key, texts, addresses)
     if odd := [entry for entry in entries.addresses if "@" not in entry]:
@@ -326,7 +326,7 @@ def _mailboxes(key: str, texts: tuple[str, ...], addresses: Addresses) -> Entrie
     return entries
 
 
-def _entries(key: str, texts: Iterable[str], addresses: Addresses) -> Entries:
+def _entries(key: str, texts: Iterable[str], addresses: AddressesSection) -> Entries:
     return parse_entries(key, texts, exact=addresses.exact_local_parts, delimiters=addresses.subaddress_delimiters)
 
 

@@ -16,7 +16,7 @@ from assay.config.responses import HeadersSection, RepliesSection, RuleSection
 from assay.config.section import Section
 from assay.config.sign import SignSection
 from assay.config.site import (
-    Addresses,
+    AddressesSection,
     ClientsSection,
     DnsSection,
     IdentitySection,
@@ -36,7 +36,7 @@ class Configuration(Section, frozen=True):
     milter: MilterSection = MilterSection()
     identity: IdentitySection = IdentitySection()
     clients: ClientsSection = ClientsSection()
-    addresses: Addresses = Addresses()
+    addresses: AddressesSection = AddressesSection()
     dns: DnsSection = DnsSection()
     iprev: IprevSection = IprevSection()
     spf: SpfSection = SpfSection()

@@ -121,5 +121,5 @@ class KeysSection(Section, frozen=True):
 
     @property
     def schedule(self) -> Schedule:
-        """When what is due."""
+        """When keys are made, replaced and removed."""
         return Schedule(tuple(dict.fromkeys(self.types)), self.rotate_days * DAY, self.overlap_days * DAY)

@@ -16,7 +16,7 @@ from assay.resolver.update import Updater, read_tsig
 
 
 def make_authority(keys: KeysSection, dns: DnsSection) -> Authority:
-    """Whom to ask what is published.
+    """What asks the authoritative servers what is published.
 
     :raises SettingError: an encrypted nameserver lacks certificates or a library.
     """

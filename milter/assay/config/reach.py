@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Why nobody answers at a milter socket: permissions, directories that are unsafe, and the system's errors."""
+"""Why a connection to a milter socket fails: permissions, directories that are unsafe, and the system's errors."""
 
 from __future__ import annotations
 

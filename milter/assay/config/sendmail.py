@@ -83,13 +83,13 @@ def parse(text: str) -> SendmailCf:
 def differences(configuration: Configuration, cf: SendmailCf) -> Iterator[str]:
     """Describe what in Sendmail's configuration does not fit ours, in one sentence each: the place and the fix."""
     ours = Endpoint.parse(configuration.milter.socket)
-    for one in cf.filters:
-        if why := _unreadable(one.socket):
-            yield f"X{one.name}, S={one.socket}: Sendmail cannot use it: {why}"
-    names = [one.name for one in cf.filters]
+    for each in cf.filters:
+        if why := _unreadable(each.socket):
+            yield f"X{each.name}, S={each.socket}: Sendmail cannot use it: {why}"
+    names = [each.name for each in cf.filters]
     for name in dict.fromkeys(name for name in names if names.count(name) > 1):
         yield f"X{name} is defined twice, so Sendmail does not start; remove all but one INPUT_MAIL_FILTER of it"
-    found = [one for one in cf.filters if _endpoint(one.socket) == ours]
+    found = [each for each in cf.filters if _endpoint(each.socket) == ours]
     if not found:
         yield (
             "sendmail.cf: no filter has the socket of this configuration; write "
@@ -98,7 +98,7 @@ def differences(configuration: Configuration, cf: SendmailCf) -> Iterator[str]:
         )
         return
     yield from _unused(cf, found)
-    assay = next((one for one in found if one.name in cf.used), found[0])
+    assay = next((each for each in found if each.name in cf.used), found[0])
     if ours.family == socket.AF_UNIX:
         yield from _out_of_reach(cf, assay, ours)
     yield from _differing_flags(assay)
@@ -119,7 +119,7 @@ def _altering(configuration: Configuration, cf: SendmailCf) -> Iterator[str]:
 
 def _unused(cf: SendmailCf, found: list[Filter]) -> Iterator[str]:
     """Filters that are defined are used only if they are listed, and in the order of the list."""
-    used = list(dict.fromkeys(one.name for one in found if one.name in cf.used))
+    used = list(dict.fromkeys(each.name for each in found if each.name in cf.used))
     if not used:
         yield (
             f"X{found[0].name} is not in InputMailFilters, so no message goes through it; write INPUT_MAIL_FILTER in "
@@ -135,7 +135,7 @@ def _unused(cf: SendmailCf, found: list[Filter]) -> Iterator[str]:
     for options in cf.of_daemons:
         if match := re.search(r"(?i)\bInput\w*\s*=\s*([^,]*)", options):
             names = [name.strip() for name in match[1].split(";")]
-            if not {one.name for one in found} & {*names}:
+            if not {each.name for each in found} & {*names}:
                 yield (
                     f"DaemonPortOptions = {options}: {match[0].strip()} replaces InputMailFilters for this port; "
                     f"write {found[0].name} there too, unless its mail is not to be judged"

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The sections about the MTA, the clients, the DNS and the log: everything around the evaluation of a message."""
+"""The sections about the MTA, addresses, the clients and the DNS: what is around the evaluation of a message."""
 
 from __future__ import annotations
 
@@ -138,7 +138,7 @@ class IdentitySection(Section, frozen=True):
                 raise SettingError(key, f"{name!r} is not a host name; write a name such as mx.example.org")
 
 
-class Addresses(Section, frozen=True):
+class AddressesSection(Section, frozen=True):
     """How addresses are compared in rules, in lists, and in the exempt keys of [clients]. Different spellings of the
     same domain are equal. An entry is joe@example.org; example.org, for the domain and all domains below it;
     @example.org, for the domain alone; or *.example.org, for the domains below it."""

@@ -26,6 +26,12 @@ _CLAIM = re.compile(
 #: Text that cannot be misread anywhere: printable ASCII that neither structures a field nor makes a claim. Most text.
 _HARMLESS = re.compile(r"[ !#-'*-:<>-\[\]-~]*")
 _SURROGATE = re.compile("[\ud800-\udfff]")
+#: Before what a spreadsheet would take for a formula, where a cell begins: in many countries also after a semicolon.
+#: Some spreadsheets take the wide forms of these characters, too.
+_FORMULA = re.compile(
+    '(?:^|(?<=;))[ "]*(?=[=+@\N{FULLWIDTH EQUALS SIGN}\N{FULLWIDTH PLUS SIGN}\N{FULLWIDTH COMMERCIAL AT}'
+    "\N{FULLWIDTH HYPHEN-MINUS}-])"
+)
 _AS_VALUE = str.maketrans(dict.fromkeys('"\\;()', "?"))
 _AS_PROSE = str.maketrans('"\\;()', "'/,[]")
 
@@ -43,6 +49,11 @@ def escaped(text: str, keep: str = "") -> str:
     if text.isprintable():
         return text
     return "".join(char if char.isprintable() or char in keep else escape(char) for char in text)
+
+
+def for_spreadsheet(text: str) -> str:
+    """The text with `escape` for what does not print, and an apostrophe before what would be a formula."""
+    return _FORMULA.sub(r"'\g<0>", escaped(text))
 
 
 def without_surrogates(text: str) -> str:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Who may see the page: whoever knows the token, and whomever a trusted reverse proxy names.
+"""Who may see the page: users with the token, and users that a trusted reverse proxy names.
 
 After a login by token the browser has a session: an expiry and a random number, signed with a key that is derived from
 the token. So sessions survive a restart, and a new token ends them all.
@@ -120,7 +120,7 @@ class Access:
         clock: Callable[[], float] = time.time,
     ) -> None:
         """
-        :param token: empty if nobody can log in by one.
+        :param token: empty if there is no login by one.
         :param user_header: in which a trusted proxy names the user; empty for none.
         """
         self.by_token = bool(token)
@@ -128,14 +128,14 @@ class Access:
         self._user_header = user_header.lower()
         self._digest = _digest(token)
         self._key = hmac.digest(token.encode(), b"assay page session", "sha256")
-        # Whom a proxy names has no session: without a token nobody else may know the key.
+        # A user that a proxy names has no session: without a token the key must not be known outside.
         self._form_key = hmac.digest(token.encode() or secrets.token_bytes(32), b"assay page form", "sha256")
         self._throttle = throttle or Throttle()
         self._clock = clock
         self._ended: OrderedDict[str, int] = OrderedDict()
 
     def user(self, peer: Peer, headers: Mapping[str, str], cookie: str) -> str:
-        """Who asks, as the page names it; empty if it is nobody who may see it.
+        """The user who asks, as the page names it; empty if it may not see the page.
 
         :param headers: of the request, names in lower case.
         :param cookie: of the session.

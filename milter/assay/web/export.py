@@ -6,20 +6,12 @@ from __future__ import annotations
 import csv
 import io
 import json
-import re
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from typing import Any
 
-from assay.model.printable import escaped, without_surrogates
+from assay.model.printable import for_spreadsheet, without_surrogates
 from assay.web.parts import Cell, Code, DataTable, Indented, Link, Moment, Press, Several, Share, Word
-
-#: Before what a spreadsheet would take for a formula, where a cell begins: in many countries also after a semicolon.
-#: Strangers write many of the texts. Some spreadsheets take the wide forms of these characters, too.
-_FORMULA = re.compile(
-    '(?:^|(?<=;))[ "]*(?=[=+@\N{FULLWIDTH EQUALS SIGN}\N{FULLWIDTH PLUS SIGN}\N{FULLWIDTH COMMERCIAL AT}'
-    "\N{FULLWIDTH HYPHEN-MINUS}-])"
-)
 
 
 def as_csv(table: DataTable) -> bytes:
@@ -60,7 +52,7 @@ def _csv(cell: Cell) -> str | int | float | None:
         value = " ".join(map(str, value))
     if isinstance(value, int | float | None):
         return value
-    return _FORMULA.sub(r"'\g<0>", escaped(str(value)))
+    return for_spreadsheet(str(value))
 
 
 def _json(cell: Cell) -> Any:

@@ -16,7 +16,7 @@ from assay.log import Log
 from assay.model.name import Domain
 from assay.web.records import Checked, OurKey, checks
 
-FRESH_SECONDS = 300.0  # our choice: whoever corrects a record wants to see it, and resolvers keep it longer anyway
+FRESH_SECONDS = 300.0  # our choice: a corrected record is seen soon, and resolvers keep it longer anyway
 MAX_REPORTS = 1000  # domains whose records are kept
 _AT_A_TIME = 4  # domains
 
@@ -94,7 +94,7 @@ class DomainLookups:
                 self._reports[domain] = report
                 if len(self._reports) > MAX_REPORTS:
                     del self._reports[next(iter(self._reports))]
-        except Exception as error:  # nobody asks the pool for it, and the page says "being looked up"
+        except Exception as error:  # no caller asks the pool for it, and the page says "being looked up"
             self._log.error(f"page: the records of {domain} cannot be looked up: {error!r}")
         finally:
             with self._lock:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What a page consists of, as values. No text in it is markup: whoever writes it out escapes it."""
+"""What a page consists of, as values. No text in it is markup: `render` and `export` escape it."""
 
 from __future__ import annotations
 

@@ -11,7 +11,7 @@ from assay.config.store import StoreSection
 from assay.store.database import Database
 from assay.store.feeding import UnavailableError
 
-_AGAIN_SECONDS = 2.0  # after a failure, our choice: a page that waits for a dead server helps nobody
+_AGAIN_SECONDS = 2.0  # after a failure, our choice: a page that waits for a dead server is of no use
 
 
 class ReadStore:
