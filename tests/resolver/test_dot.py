@@ -4,6 +4,8 @@
 from __future__ import annotations
 
 import asyncio
+import errno
+import os
 import socket
 import ssl
 import threading
@@ -314,6 +316,22 @@ def test_a_server_that_never_answers_is_not_given_ever_more_queries_on_one_conne
         asker.ask(*(f"n{number}.example" for number in range(100)), patience=1.0)
         assert server.connections >= 4
     assert max(seen.values()) <= 32
+
+
+def test_a_connection_that_is_reset_before_the_handshake(
+    authority: CertificateAuthority, pair: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The ssl module has the descriptor by then, and looks whether the connection is still there."""
+
+    def reset(self: ssl.SSLSocket) -> None:
+        self.close()
+        raise ConnectionResetError(errno.ECONNRESET, os.strerror(errno.ECONNRESET))
+
+    with Server(pair, honest) as server, client(server, authority) as asker:
+        monkeypatch.setattr(ssl.SSLSocket, "getpeername", reset)
+        (outcome,) = asker.ask("a.example", patience=2.0)
+    assert isinstance(outcome, ExchangeFault)
+    assert outcome.cause is not Cause.TIMEOUT, "it is not waited for"
 
 
 def test_a_tls_port_that_speaks_no_http_is_reported_as_such(

@@ -160,7 +160,9 @@ class Channel:
                 server_hostname=self.server.identity,
                 session=self._session,
             )
-        except OSError as error:
+        except OSError as error:  # it was reset a moment ago
+            plain.close()
+            self._socket = None  # its descriptor has been taken, and cannot be removed from the loop
             self._fail(fault(error))
             return
         self._shake()
