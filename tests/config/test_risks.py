@@ -15,6 +15,14 @@ from signing import ed25519_key, pem, rsa_key
 #: Settings, and the beginning of their only warning.
 RISKS: dict[str, tuple[dict[str, Any], str]] = {
     "a dry run that keeps forged fields": ({"milter": {"dry_run": True}}, "milter.dry_run: "),
+    "no password of the database": (
+        {"store": {"directory": "/", "database": "postgresql://db.example/assay", "password_file": "/none"}},
+        "store.password_file: /none: cannot be read: No such file or directory; ",
+    ),
+    "no password of the broker": (
+        {"store": {"directory": "/", "broker": "amqp://mq.example/", "broker_password_file": "/none"}},
+        "store.broker_password_file: /none: cannot be read: No such file or directory; ",
+    ),
     "figures for anybody": ({"metrics": {"listen": "inet:9810@192.0.2.1"}}, "metrics.listen = 'inet:9810@192.0.2.1': "),
     "figures on all addresses": ({"metrics": {"listen": "inet6:9810@::"}}, "metrics.listen = 'inet6:9810@::': "),
     "a page for anybody": (

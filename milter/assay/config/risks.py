@@ -9,15 +9,18 @@ from itertools import chain
 
 from assay import resolver
 from assay.config.configuration import Configuration
+from assay.config.database import read_password
 from assay.config.endpoint import Endpoint
 from assay.config.forwarding import make_rewriting
 from assay.config.methods import DmarcSection
 from assay.config.signing import make_signing
 from assay.config.site import DnsSection
+from assay.config.store import StoreSection
 from assay.keys.rotation import KeyType
 from assay.model.smtp import parse_address
 from assay.policy import Action
 from assay.protocol import dkim, spf
+from assay.store.feeding import UnavailableError
 
 ADVISED_RSA_BITS = 2048  # RFC 8301, 3.2
 #: Octets of an SRS secret, our choice: anyone with one address of ours can try secrets at home, and eight octets as
@@ -59,6 +62,7 @@ def risks(configuration: Configuration) -> Iterator[str]:
             f"forbids accepting them; write {dkim.STANDARD_MIN_RSA_BITS} or more"
         )
     yield from _risks_of_keys(configuration)
+    yield from _risks_of_store(configuration.store)
     for key, action in _temporary(configuration):
         if action in (Action.REJECT, Action.DISCARD):
             yield f"{key} = '{action}': mail is lost when the DNS does not answer; write tempfail or accept"
@@ -105,6 +109,15 @@ def _on_loopback(endpoint: Endpoint) -> bool:
     """Whether only this host reaches it. Without a host it is localhost."""
     address = parse_address(endpoint.host)
     return endpoint.host in ("", "localhost") if address is None else address.is_loopback
+
+
+def _risks_of_store(section: StoreSection) -> Iterator[str]:
+    """A start does not depend on these files: mail is judged while the store is away."""
+    for key in ("password_file", "broker_password_file"):
+        try:
+            read_password(getattr(section, key) if section.directory else "")
+        except UnavailableError as error:
+            yield f"store.{key}: {error}; until that is mended, results wait in the spool"
 
 
 def _risks_of_dns(section: DnsSection) -> Iterator[str]:
