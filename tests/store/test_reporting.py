@@ -14,6 +14,7 @@ from assay.store.outbox import DAY_SECONDS, OutgoingReport, ReportState
 from assay.store.overview import DaySum
 from assay.store.reporting import NotSentSum, SeenBeside
 from assay.store.rows import DmarcRow, PublishedRow
+from assay.store.tallies import published_id
 from assay.store.writer import Writer
 from reports.incoming import shapes
 from store_rows import row
@@ -155,6 +156,28 @@ def test_a_report_is_read_in_parts(both: Database) -> None:
     assert (*first.rows, *second.rows) == report.rows
     assert first.report == replace(report, rows=())
     assert (first.summary.sender, first.summary.good, first.summary.bad) == ("reporter.example", 12, 3)
+
+
+def test_the_author_domain_of_a_report(database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
+    policy = PublishedRow(OURS, "v=DMARC1; p=reject", "treewalk")
+    failed = DmarcRow(policy, "reject", "reject", False, False)
+    base = {"time": shapes.BEGIN * 1000, "dmarc": failed}
+    report = OutgoingReport("r", DAY, OURS, (published_id(policy),), ReportState.SENT, "", 0, 0, 0, 5, 0)
+
+    def found() -> str:
+        with database.reading() as connection:
+            return reporting.author_domain(connection, report)
+
+    assert found() == ""
+    Writer(database).write([row(number, **base, author_domain=OURS, client=f"192.0.2.{number}") for number in (1, 2)])
+    assert found() == OURS
+    monkeypatch.setattr(reporting, "MAX_GROUPS", 1)
+    assert found() == ""
+    monkeypatch.undo()
+    Writer(database).write([row(3, **base | {"time": shapes.END * 1000 + 1000}, author_domain="a.example.org")])
+    assert found() == OURS, "that is of the next day"
+    Writer(database).write([row(4, **base, author_domain="a.example.org")])
+    assert found() == ""
 
 
 def test_why_reports_were_not_sent(database: Database) -> None:

@@ -268,6 +268,29 @@ def test_rare_names_in_reports_are_one_row_without_links() -> None:
     assert list(of_clients.rows)[1:] == [(RARE, None, 6, 5, None, None)]
 
 
+def test_the_messages_of_a_report_are_found_by_their_author_domain(
+    browser: Browser, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Or those of the whole day would be looked at."""
+    asked: list[Criteria] = []
+    monkeypatch.setattr(search, "find", _noted(search.find, asked))
+    listed = browser.get("/reports?kind=aggregate&domain=example.org").text
+    report = re.search(r'href="/reports/([^"]+)"', listed)
+    assert report is not None
+    path = f"/messages.json?report={report[1]}"
+    assert {row["author"].rpartition("@")[2] for row in json.loads(browser.get(path).body)} == {"example.org"}
+    assert json.loads(browser.get(f"{path}&author=other.example").body) == []
+    assert [criteria.author_domain for criteria in asked] == ["example.org", "other.example"]
+
+
+def _noted(find: Callable[..., object], asked: list[Criteria]) -> Callable[..., object]:
+    def noting(database: Database, criteria: Criteria, **options: Any) -> object:
+        asked.append(criteria)
+        return find(database, criteria, **options)
+
+    return noting
+
+
 def test_a_client_leads_to_the_reports_with_it(browser: Browser) -> None:
     page = browser.get("/received").text
     sources = json.loads(browser.get("/received.json?table=sources").body)

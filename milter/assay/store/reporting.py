@@ -17,7 +17,7 @@ from msgspec.structs import astuple
 from sqlalchemy import Connection, Select, case, func, or_, select
 
 from assay.protocol.report.received import AggregateRow, Received, ReceivedAggregate, ReceivedFailure, ReceivedTls
-from assay.store.outbox import ReportForm, ReportState
+from assay.store.outbox import OutgoingReport, ReportForm, ReportState
 from assay.store.overview import DaySum
 from assay.store.received import ReportSummary, row_values, select_summaries
 from assay.store.schema import (
@@ -32,6 +32,7 @@ from assay.store.schema import (
 
 MAX_DOMAINS = 1000  # that others report about, our choice: without domains of ours, they may be any
 MAX_RECORDS = 10_000  # of DMARC, our choice: the newest of these domains
+MAX_GROUPS = 1000  # of one report, our choice: the messages of a longer one are found soon among all of its day
 MAX_REASONS = 30  # our choice: whys have numbers and addresses in them, so there may be one for each report
 
 
@@ -90,6 +91,18 @@ def reasons(connection: Connection, days: Sequence[int], states: Collection[str]
         .limit(MAX_REASONS)
     )
     return [NotSentSum(state, why, int(number), int(total)) for state, why, number, total in connection.execute(query)]
+
+
+def author_domain(connection: Connection, report: OutgoingReport) -> str:
+    """The author domain of all messages of an aggregate report, by which an index leads to them.
+
+    :returns: empty if there are several, if the report has more records than `MAX_GROUPS`, or if they are removed.
+    """
+    table = report_groups.c
+    query = select(table.author_domain).where(table.day == report.day, table.published.in_(report.published))
+    found = connection.execute(query.limit(MAX_GROUPS + 1)).scalars().all()
+    names = set(found)
+    return names.pop() if len(found) <= MAX_GROUPS and len(names) == 1 else ""
 
 
 def received_daily(connection: Connection, days: Sequence[int], kind: str) -> list[DaySum]:

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 
 from assay.model.smtp import parse_address
-from assay.store import outbox, search
+from assay.store import outbox, reporting, search
 from assay.store.outbox import ReportKind
 from assay.store.search import Criteria, Cursor, FoundMessages
 from assay.web.parts import Cell, Choice, Column, DataTable, Link, Moment, Part, Remark, SearchForm, Tone, WebPage
@@ -83,11 +83,13 @@ def _criteria(site: Site, query: WebQuery) -> Criteria:
         queue = asked
     since, until = _moment(query.text("since"), end=False), _moment(query.text("until"), end=True)
     published: tuple[int, ...] = ()
+    author = domain_of(query.text("author"))
     if query.text("report"):
         with site.store.database.reading() as connection:
             report = outbox.report(connection, query.text("report"))
-        if report is None or report.kind is not ReportKind.AGGREGATE or not report.published:
-            raise NotFoundError("there is no such aggregate report")
+            if report is None or report.kind is not ReportKind.AGGREGATE or not report.published:
+                raise NotFoundError("there is no such aggregate report")
+            author = author or reporting.author_domain(connection, report)
         published = report.published
         since = max(since, report.day * DAY_MILLISECONDS)
         until = min(until or since + DAY_MILLISECONDS, (report.day + 1) * DAY_MILLISECONDS)
@@ -99,7 +101,7 @@ def _criteria(site: Site, query: WebQuery) -> Criteria:
         message_id=message_id,
         address=person,
         domain=domain,
-        author_domain=domain_of(query.text("author")),
+        author_domain=author,
         client=query.text("client") or client,
         host=query.text("host"),
         direction=query.text("direction"),
