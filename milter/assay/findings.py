@@ -172,8 +172,8 @@ def _arc(assessment: Assessment) -> Iterable[Finding]:
     properties = []
     if evaluation.oldest_pass is not None:
         properties.append(Property("header", "oldest-pass", str(evaluation.oldest_pass)))  # RFC 8617, 10.2
-    if assessment.client.address is not None:
-        properties.append(Property("smtp", "remote-ip", str(assessment.client.address)))
+    if assessment.client.text:
+        properties.append(Property("smtp", "remote-ip", assessment.client.text))
     return (
         Finding(
             "arc",

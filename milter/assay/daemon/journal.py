@@ -134,7 +134,7 @@ def message_fields(verdict: Verdict, *, waited: float) -> tuple[log.Field, ...]:
     return (
         ("queue", assessment.envelope.queue_id or "-"),
         ("stage", verdict.stage if verdict.stage is not Stage.EOM else None),
-        ("client", assessment.client.address or "-"),
+        ("client", assessment.client.text or "-"),
         ("helo", assessment.client.helo or "-"),
         ("from", f"<{assessment.envelope.reverse_path.text}>"),
         ("rcpts", len(assessment.envelope.recipients) + assessment.envelope.further_recipients),
@@ -201,7 +201,7 @@ def event(verdict: Verdict, enterprise: int) -> str:
     """A refusal as an RFC 5424 structured data element (6.3). Values are escaped as 6.3.3 requires."""
     assessment = verdict.assessment
     parameters = (
-        ("client", assessment.client.address or ""),
+        ("client", assessment.client.text),
         ("helo", assessment.client.helo),
         ("from", assessment.envelope.reverse_path.text),
         ("stage", verdict.stage),

@@ -52,7 +52,7 @@ def facts(
     client, envelope, header = assessment.client, assessment.envelope, assessment.header
     lists = header.all("List-Id")
     return Facts(
-        ClientFacts(str(client.address or ""), client.name[:MAX_TEXT], client.daemon),
+        ClientFacts(client.text, client.name[:MAX_TEXT], client.daemon),
         _OUTBOUND if assessment.exempt or envelope.authenticated else _INBOUND,
         client.helo[:MAX_TEXT],
         _sender(envelope.reverse_path, envelope.authenticated, exact),

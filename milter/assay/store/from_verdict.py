@@ -6,8 +6,8 @@ Addresses of people are left out unless the operator wants them.
 
 from __future__ import annotations
 
+import random
 import re
-import secrets
 from collections.abc import Mapping, Sequence
 
 from msgspec import Struct
@@ -36,7 +36,6 @@ from assay.store.rows import (
     most_telling,
 )
 
-_DRAWN_OCTETS = 10
 _VERSION_7 = 0x7 << 76 | 0b10 << 62  # and the variant, as bits of the whole
 _DRAWN_BITS = (1 << 80) - 1 ^ (0xF << 76 | 0b11 << 62)
 
@@ -63,7 +62,7 @@ def new_id(milliseconds: int) -> bytes:
 
     :param milliseconds: Unix time.
     """
-    drawn = int.from_bytes(secrets.token_bytes(_DRAWN_OCTETS), "big") & _DRAWN_BITS
+    drawn = random.getrandbits(80) & _DRAWN_BITS  # ids are no secrets, and each process has a seed of its own
     return ((milliseconds & 0xFFFFFFFFFFFF) << 80 | _VERSION_7 | drawn).to_bytes(16, "big")
 
 
@@ -90,7 +89,7 @@ def message_row(verdict: Verdict, keeping: Keeping, *, now: float, waits: Mappin
         envelope.queue_id[:MAX_TEXT],
         verdict.stage,
         _OUTBOUND if assessment.exempt or envelope.authenticated else _INBOUND,  # logged in: judged or not, as in facts
-        str(client.address or ""),
+        client.text,
         _client_name(verdict),
         client.helo[:MAX_TEXT],
         path.is_null,
@@ -179,26 +178,31 @@ def _findings(verdict: Verdict) -> tuple[FindingRow, ...]:
     judged = assessment.dmarc
     rows: list[FindingRow] = []
     for finding in verdict.findings:
-        method, key, result, about = finding.method, finding.key, finding.result, finding.about
-        selector, aligned = "", False
+        method, result, about, reason = finding.method, finding.result, finding.about, finding.reason
+        domain = selector = ""
+        aligned = False
         if method == "dkim":
-            domain, _, selector = about.partition("/") if "/" in about else ("", "", "")
-            if judged is not None and result == dkim.Result.PASS:
+            if "/" in about:
+                domain, _, selector = about.partition("/")
+            if judged is not None and result == _PASS:
                 # SPF's identifier comes first. One that is aligned by aspf= may not be aligned by adkim=.
                 for identifier in judged.aligned[judged.spf_aligned :]:
                     aligned = aligned or identifier.domain.name == domain
-        else:
-            domain = about.rpartition(" ")[2] if about else ""
+        elif about:
+            domain = about.rpartition(" ")[2]
             if method == "spf":
-                of_mail_from = key == "spf.mailfrom"
+                of_mail_from = finding.key == "spf.mailfrom"
                 aligned = of_mail_from and judged is not None and judged.spf_aligned
                 evaluation = assessment.spf_mail_from if of_mail_from else assessment.spf_helo
                 if evaluation is not None and evaluation.guessed:  # the domain did not publish it, and reads reports
                     result = spf.Result.NONE
-        rows.append(
-            FindingRow(method, key, result, domain[:MAX_TEXT], selector[:MAX_TEXT], aligned, finding.reason[:MAX_TEXT])
-        )
+        if len(about) + len(reason) > MAX_TEXT:
+            domain, selector, reason = domain[:MAX_TEXT], selector[:MAX_TEXT], reason[:MAX_TEXT]
+        rows.append(FindingRow(method, finding.key, result, domain, selector, aligned, reason))
     return tuple(rows)
+
+
+_PASS = dkim.Result.PASS
 
 
 def _answers(verdict: Verdict, keeping: Keeping) -> tuple[tuple[AnswerRow, ...], int]:

@@ -58,7 +58,7 @@ def report_mail(envelope: Envelope, header: Header, ours: Collection[str] = ()) 
     # Each message comes here, and nearly none matches: a character that is missing is found out at once.
     types = header.all("Content-Type")
     for field in types:
-        if _REPORT.match(_read(field)):
+        if _REPORT.match(field.value[:_MAX_READ]):
             return ReportMail.MULTIPART_REPORT
     for field in header.all("Subject"):
         if field.value.count(b":") > 1 and _SUBJECT.search(_read(field)):
