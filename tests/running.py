@@ -18,6 +18,7 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -30,6 +31,20 @@ from nameserver import NameServer
 from zone import Rows
 
 PATIENCE = 60.0  # seconds for the daemon to come up, go away or log something; a busy machine takes twenty
+
+
+def fill(pipe: Path, *texts: str) -> threading.Thread:
+    """Have a named pipe give each text to one reader: a file that differs each time it is read."""
+
+    def work() -> None:
+        for text in texts:
+            with pipe.open("w") as end:
+                end.write(text)
+            time.sleep(0.5)  # until the reader has seen the end
+
+    thread = threading.Thread(target=work, daemon=True)
+    thread.start()
+    return thread
 
 
 class Daemon:

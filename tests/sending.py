@@ -63,6 +63,22 @@ def results(outcome: FilterOutcome) -> str:
     return ""
 
 
+def half_a_message(mta: Mta) -> None:
+    """A message up to its header, on a connection of its own."""
+    greet(mta)
+    mta.mail("joe@example.org", j=OUR_ID)
+    mta.rcpt("ann@example.net")
+    for one in split_message(MESSAGE)[0]:
+        mta.header(one)
+
+
+def other_half(mta: Mta, queue: str = "4L1") -> str:
+    """The rest of it; the Authentication-Results field."""
+    mta.command(b"N", b"", {})
+    mta.command(b"B", b"hello\r\n", {})
+    return results(mta.end_of_message(i=queue))
+
+
 def written(outcome: FilterOutcome, octets: bytes) -> list[tuple[bytes, bytes]]:
     """The fields as the MTA would write them, its own Received included."""
     header, _ = split_message(octets)

@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 import socket
+from pathlib import Path
 
 import pytest
 
@@ -12,3 +13,11 @@ def free_port() -> int:
     with socket.socket(socket.AF_INET6) as one:
         one.bind(("::1", 0))
         return int(one.getsockname()[1])
+
+
+@pytest.fixture
+def directory(tmp_path: Path) -> Path:
+    """``store.directory``."""
+    directory = tmp_path / "store"
+    directory.mkdir()
+    return directory

@@ -25,14 +25,6 @@ MANY = 600  #: more rows than the socket holds
 
 
 @pytest.fixture
-def directory(tmp_path: Path) -> Path:
-    """``store.directory``."""
-    directory = tmp_path / "store"
-    directory.mkdir()
-    return directory
-
-
-@pytest.fixture
 def disk(request: pytest.FixtureRequest, directory: Path) -> Iterator[SmallDisk]:
     """Below all of ``store.directory``, or the directory in it that is the parameter of the test."""
     with SmallDisk(directory / getattr(request, "param", ".")) as disk:

@@ -26,13 +26,6 @@ AFTER = range(1, 60)  #: messages of a session that is open while everything els
 
 
 @pytest.fixture
-def directory(tmp_path: Path) -> Path:
-    directory = tmp_path / "store"
-    directory.mkdir()
-    return directory
-
-
-@pytest.fixture
 def lent(tmp_path: Path, directory: Path) -> Iterator[Activated]:
     """A daemon whose socket the service manager keeps."""
     with Activated(tmp_path, store={"directory": str(directory)}, **OPTIONS) as daemon:

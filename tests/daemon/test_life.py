@@ -17,15 +17,14 @@ from pathlib import Path
 
 import pytest
 
-from assay.cli.mta import MilterError, Mta
+from assay.cli.mta import MilterError
 from assay.cli.serve import read_for_serving
 from assay.config import ConfigError
 from assay.config.endpoint import Endpoint
 from assay.daemon.worker import keep_to
 from assay.log import Level, Log
-from assay.model.message import split_message
-from running import PATIENCE, Daemon
-from sending import MESSAGE, OUR_ID, ROWS, greet, message, results, send
+from running import PATIENCE, Daemon, fill
+from sending import OUR_ID, ROWS, greet, half_a_message, message, other_half, results, send
 
 QUICK = 5.0  # seconds that "soon" may take on a busy machine
 AT_ONCE = 3.0  # seconds; less than the 5 s that libmilter may sleep in poll() with the old socket
@@ -55,20 +54,6 @@ def alive(pid: int) -> bool:
         return "Z" not in Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
     except FileNotFoundError:
         return False
-
-
-def half_a_message(mta: Mta) -> None:
-    greet(mta)
-    mta.mail("joe@example.org", j=OUR_ID)
-    mta.rcpt("ann@example.net")
-    for one in split_message(MESSAGE)[0]:
-        mta.header(one)
-
-
-def other_half(mta: Mta, queue: str = "4L1") -> str:
-    mta.command(b"N", b"", {})
-    mta.command(b"B", b"hello\r\n", {})
-    return results(mta.end_of_message(i=queue))
 
 
 def serve(folder: Path, text: str, *, name: str = "other.toml") -> subprocess.CompletedProcess[str]:
@@ -259,23 +244,12 @@ class TestReload:
         zone = tmp_path / "zone"
         os.mkfifo(zone)
 
-        def write(*texts: str) -> threading.Thread:
-            def work() -> None:
-                for text in texts:
-                    with zone.open("w") as pipe:
-                        pipe.write(text)
-                    time.sleep(0.5)  # until the reader has seen the end
-
-            thread = threading.Thread(target=work, daemon=True)
-            thread.start()
-            return thread
-
         good = "nothing.example. A 192.0.2.1\n"
-        writer = write(good, good)
+        writer = fill(zone, good, good)
         with Daemon(tmp_path, ROWS, dns={"zone": str(zone)}, milter={"workers": 1}) as daemon:
             writer.join()
             old = workers(daemon)
-            writer = write(good, "broken\n")
+            writer = fill(zone, good, "broken\n")
             daemon.signal(signal.SIGHUP)
             daemon.wait_for_log("a worker with the new configuration cannot serve")
             writer.join()

@@ -17,9 +17,8 @@ import pytest
 
 from assay.cli.mta import MilterError, Mta
 from assay.config.endpoint import Endpoint
-from assay.model.message import split_message
 from running import PATIENCE, Activated, Daemon, passing
-from sending import MESSAGE, OUR_ID, ROWS, greet, results, send
+from sending import ROWS, greet, half_a_message, other_half, results, send
 
 PROMPT_SECONDS = 5.0  # for the main process to end; a silent client may stay for 330
 
@@ -32,20 +31,6 @@ def daemon(tmp_path: Path, request: pytest.FixtureRequest, free_port: int) -> It
         yield one
 
 
-def half(mta: Mta) -> None:
-    greet(mta)
-    mta.mail("joe@example.org", j=OUR_ID)
-    mta.rcpt("ann@example.net")
-    for one in split_message(MESSAGE)[0]:
-        mta.header(one)
-
-
-def other_half(mta: Mta) -> str:
-    mta.command(b"N", b"", {})
-    mta.command(b"B", b"hello\r\n", {})
-    return results(mta.end_of_message(i="4L1"))
-
-
 def alive(pid: int) -> bool:
     try:
         return "Z" not in Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
@@ -56,7 +41,7 @@ def alive(pid: int) -> bool:
 class TestSocketOfTheServiceManager:
     def test_a_restart_refuses_no_connection_and_ends_no_session(self, daemon: Activated) -> None:
         with daemon.mta() as silent:
-            half(silent)
+            half_a_message(silent)
             old = daemon.workers()
             began = time.monotonic()
             assert daemon.stop() == 0
@@ -170,7 +155,7 @@ def test_without_a_service_manager_the_path_is_free_at_once(tmp_path: Path) -> N
     heirs = tmp_path / "heirs"
     heirs.mkdir()
     with Daemon(tmp_path, ROWS) as daemon, daemon.mta() as silent:
-        half(silent)
+        half_a_message(silent)
         began = time.monotonic()
         daemon.signal(signal.SIGTERM)
         daemon.wait_for_log("ending")

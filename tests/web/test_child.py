@@ -9,12 +9,11 @@ import os
 import re
 import signal
 import socket
-import threading
 import time
 from pathlib import Path
 
 from asking import TOKEN
-from running import PATIENCE, Daemon
+from running import PATIENCE, Daemon, fill
 from sending import ROWS, greet, results, send
 from zone import Rows
 
@@ -99,22 +98,11 @@ def test_a_token_that_changes_while_it_is_read_ends_no_session(tmp_path: Path) -
     token = tmp_path / "pipe"
     os.mkfifo(token, 0o600)
 
-    def write(*texts: str) -> threading.Thread:
-        def work() -> None:
-            for text in texts:
-                with token.open("w") as pipe:
-                    pipe.write(text)
-                time.sleep(0.5)  # until the reader has seen the end
-
-        thread = threading.Thread(target=work, daemon=True)
-        thread.start()
-        return thread
-
-    writer = write(*[good] * read_twice)
+    writer = fill(token, *[good] * read_twice)
     web = {"listen": f"unix:{tmp_path}/page.sock", "token_file": str(token)}
     with Daemon(tmp_path, ROWS, store={"directory": str(tmp_path)}, web=web) as daemon:
         writer.join()
-        writer = write(good, "short\n")
+        writer = fill(token, good, "short\n")
         daemon.signal(signal.SIGHUP)
         daemon.wait_for_log("not reloaded, the old configuration stays: web.token_file: ")
         writer.join()
