@@ -221,12 +221,13 @@ def test_a_bug_in_reading_is_told_and_the_mail_is_kept(database: Database, monke
 def test_what_the_database_does_not_take_is_kept_as_unreadable(
     database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """No number gets through the bounds of today's parser that it would not take."""
+    """No number gets through the bounds of today's parser and screen that it would not take."""
     (arrival,) = read(shapes.GOOGLE.encode())
     assert isinstance(arrival.report, ReceivedAggregate)
     rows = tuple(replace(row, count=2**70) for row in arrival.report.rows)
     huge = Arrival(arrival.sender, replace(arrival.report, rows=rows))
     monkeypatch.setattr(taking, "read", lambda octets, authserv_id: (huge, huge))
+    monkeypatch.setattr(taking, "screen", lambda report, ours, now: report)
     (taken,) = Taker((), "", print).take(database, b"mail", now=shapes.END)
     assert taken.text.startswith("unreadable: it cannot be stored: ")
     with database.reading() as connection:
