@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Iterator
 
 import pytest
@@ -10,6 +11,9 @@ import pytest
 import postgresql as program
 
 pytest.register_assert_rewrite("mta.laws")
+
+# A shell starts what runs in the background with SIGINT ignored, and the programs that tests interrupt would ignore it.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session")

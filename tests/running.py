@@ -20,7 +20,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Self
 
@@ -45,6 +45,17 @@ def fill(pipe: Path, *texts: str) -> threading.Thread:
     thread = threading.Thread(target=work, daemon=True)
     thread.start()
     return thread
+
+
+def until(happened: Callable[[], object], what: str = "it never happened", seconds: float = PATIENCE) -> None:
+    """Wait until a function returns true.
+
+    :param what: the message of the `AssertionError` if it does not.
+    """
+    deadline = time.monotonic() + seconds
+    while not happened():
+        assert time.monotonic() < deadline, what
+        time.sleep(0.01)
 
 
 class Daemon:

@@ -29,7 +29,7 @@ from assay.model.message import HeaderField
 from assay.resolver import Resolver, configured
 from assay.session import Session
 from nameserver import NameServer
-from running import PATIENCE, Daemon
+from running import PATIENCE, Daemon, until
 from sending import ROWS, greet, results, send
 
 LONG = 3600.0  # seconds: no message loses its place
@@ -42,14 +42,6 @@ def claims(admission: Admission, count: int) -> list[Claim]:
         claim.make()
         assert claim.waited == 0.0
     return made
-
-
-def wait_until(state: Callable[[], bool]) -> None:
-    """Until another thread has come so far."""
-    deadline = time.monotonic() + PATIENCE
-    while not state():
-        assert time.monotonic() < deadline
-        time.sleep(0.001)
 
 
 class Newcomers:
@@ -73,7 +65,7 @@ class Newcomers:
         self.threads.append(threading.Thread(target=enter, daemon=True))
         waiting = len(self.admission._queue)
         self.threads[-1].start()
-        wait_until(lambda: len(self.admission._queue) > waiting)
+        until(lambda: len(self.admission._queue) > waiting)
 
     def await_them(self) -> None:
         """Until all have a place."""
@@ -92,7 +84,7 @@ class TestOrder:
         for number in range(5):
             assert newcomers.admitted == list(range(number))
             (holder if not number else newcomers.claims[number - 1]).leave()
-            wait_until(lambda number=number: len(newcomers.admitted) > number)  # type: ignore[misc]  # called at once
+            until(lambda number=number: len(newcomers.admitted) > number)  # type: ignore[misc]  # called at once
         assert newcomers.admitted == [0, 1, 2, 3, 4]
         assert all(claim.waited > 0 for claim in newcomers.claims)
 
@@ -104,7 +96,7 @@ class TestOrder:
             newcomers.come()
         for _ in range(3):  # once is enough
             holders[0].leave()
-        wait_until(lambda: newcomers.admitted == [0])
+        until(lambda: newcomers.admitted == [0])
         assert newcomers.threads[1].is_alive()
         holders[1].leave()
         newcomers.await_them()
@@ -172,7 +164,7 @@ class TestStalledMessages:
         for _ in range(10):
             newcomers.come()
         first, last = newcomers.threads[0], newcomers.threads[-1]
-        wait_until(lambda: looked[last] == 10)
+        until(lambda: looked[last] == 10)
         assert looked[first] < 50  # 20, or 100 if the last one waited for ten times as long between two looks
         for claim in (holder, *newcomers.claims):
             claim.leave()
@@ -315,7 +307,7 @@ class TestEnds:
 
             waiting = threading.Thread(target=wait_for_the_dns, daemon=True)
             waiting.start()
-            wait_until(lambda: not admission._holders)
+            until(lambda: not admission._holders)
             one.session.close()
             waiting.join(PATIENCE)
 

@@ -17,7 +17,7 @@ from pathlib import Path
 import pytest
 
 from assay.daemon.child import BackOff
-from running import PATIENCE, Daemon
+from running import PATIENCE, Daemon, until
 from sending import ROWS, greet, message, results, send
 
 ODD = Path(__file__).with_name("odd_daemon.py")
@@ -30,13 +30,6 @@ def daemon(tmp_path: Path) -> Iterator[Daemon]:
     with Daemon(tmp_path, ROWS, program=(str(ODD), str(tmp_path / "fault"))) as one:
         one.wait_for_log(" serves")
         yield one
-
-
-def until(condition: object, what: str, seconds: float = PATIENCE) -> None:
-    deadline = time.monotonic() + seconds
-    while not condition():  # type: ignore[operator]  # any callable
-        assert time.monotonic() < deadline, what
-        time.sleep(0.02)
 
 
 def toys(daemon: Daemon) -> list[int]:

@@ -10,14 +10,13 @@ import signal
 import socket
 import subprocess
 import sys
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from running import PATIENCE, Daemon
+from running import PATIENCE, Daemon, until
 from sending import BAD, ROWS, greet, message, send
 
 
@@ -27,13 +26,6 @@ def daemon(tmp_path: Path) -> Iterator[Daemon]:
     with Daemon(tmp_path, ROWS, control=control, dmarc={"reject": "reject"}) as one:
         until(lambda: assay(one, "status").returncode == 0)
         yield one
-
-
-def until(true: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + PATIENCE
-    while not true():
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
 
 
 def assay(daemon: Daemon, *arguments: str) -> subprocess.CompletedProcess[str]:

@@ -11,13 +11,13 @@ import sqlite3
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import pytest
 
 from assay.cli.mta import Mta
-from running import PATIENCE, Activated, Daemon
+from running import Activated, Daemon, until
 from sending import greet, send
 
 #: An open session has to outlive what happens to the daemon, on a slow machine too.
@@ -63,13 +63,6 @@ def sockets(pid: int) -> int:
         with contextlib.suppress(FileNotFoundError):  # closed meanwhile
             count += os.readlink(entry).startswith("socket:")
     return count
-
-
-def until(happened: Callable[[], object]) -> None:
-    deadline = time.monotonic() + PATIENCE
-    while not happened():
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
 
 
 def kill(*pids: int) -> None:

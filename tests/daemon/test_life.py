@@ -23,7 +23,7 @@ from assay.config import ConfigError
 from assay.config.endpoint import Endpoint
 from assay.daemon.worker import keep_to
 from assay.log import Level, Log
-from running import PATIENCE, Daemon, fill
+from running import PATIENCE, Daemon, fill, until
 from sending import OUR_ID, ROWS, greet, half_a_message, message, other_half, results, send
 
 QUICK = 5.0  # seconds that "soon" may take on a busy machine
@@ -34,14 +34,6 @@ AT_ONCE = 3.0  # seconds; less than the 5 s that libmilter may sleep in poll() w
 def daemon(tmp_path: Path) -> Iterator[Daemon]:
     with Daemon(tmp_path, ROWS) as one:
         yield one
-
-
-def until(condition: object, what: str) -> None:
-    """Wait until a function returns true."""
-    deadline = time.monotonic() + PATIENCE
-    while not condition():  # type: ignore[operator]  # any callable
-        assert time.monotonic() < deadline, what
-        time.sleep(0.02)
 
 
 def workers(daemon: Daemon) -> set[int]:
@@ -157,10 +149,10 @@ class TestEnd:
         count = max(1, int(share * len(cores)))
         with Daemon(tmp_path, ROWS, milter={"workers": count}) as daemon:
             until(lambda: len(workers(daemon)) == count, "all workers")
-            kept = [os.sched_getaffinity(pid) for pid in workers(daemon)]
-            assert all(len(one) == 1 for one in kept)
-            assert len(set().union(*kept)) == count
-            assert {os.sched_getscheduler(pid) for pid in workers(daemon)} == {os.SCHED_BATCH}
+            pids = workers(daemon)
+            until(lambda: all(len(os.sched_getaffinity(pid)) == 1 for pid in pids), "all are pinned")
+            assert len(set().union(*map(os.sched_getaffinity, pids))) == count
+            until(lambda: {os.sched_getscheduler(pid) for pid in pids} == {os.SCHED_BATCH}, "none preempts another")
 
     def test_workers_drain_and_exit_when_their_supervisor_is_killed(self, daemon: Daemon) -> None:
         pids = workers(daemon)
@@ -185,6 +177,12 @@ def refused(daemon: Daemon) -> bool:
     return False
 
 
+def writes_as(daemon: Daemon, authserv_id: str) -> bool:
+    with daemon.mta() as mta:
+        greet(mta)
+        return results(send(mta)).startswith(f"{authserv_id};")
+
+
 class TestReload:
     def test_a_good_configuration_takes_effect(self, daemon: Daemon) -> None:
         with daemon.mta() as old:
@@ -192,9 +190,9 @@ class TestReload:
             daemon.configure(dmarc={"reject": "reject"}, identity={"authserv_id": "new.example.net"})
             daemon.signal(signal.SIGHUP)
             daemon.wait_for_log("reloaded")
+            until(lambda: writes_as(daemon, "new.example.net"), "the old worker may still take a session")
             with daemon.mta() as mta:
                 greet(mta)
-                assert results(send(mta)).startswith("new.example.net;")
                 assert send(mta, message("a@reject.example")).code == 550
             assert other_half(old).startswith(OUR_ID), "an open session keeps the configuration it began with"
 

@@ -9,14 +9,14 @@ import shutil
 import signal
 import socket
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from assay.daemon.http import MAX_CLIENTS
-from running import PATIENCE, Activated, Daemon
+from running import PATIENCE, Activated, Daemon, until
 from sending import BAD, ROWS, greet, message, send
 
 Figures = dict[tuple[str, frozenset[tuple[str, str]]], float]
@@ -58,13 +58,6 @@ def figure(daemon: Daemon, name: str, **labels: str) -> float:
     """The sum of all samples with these labels."""
     wanted = set(labels.items())
     return sum(value for (found, has), value in figures(daemon).items() if found == f"assay_{name}" and wanted <= has)
-
-
-def until(true: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + PATIENCE
-    while not true():
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
 
 
 def children(daemon: Daemon) -> list[int]:

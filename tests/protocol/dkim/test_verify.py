@@ -62,10 +62,12 @@ VALUES = st.lists(st.text('ab:;=.,<>@"() \t\u00e9', max_size=60), min_size=1, ma
     lambda lines: "\r\n\t".join(line for number, line in enumerate(lines) if number == 0 or line.strip()).encode()
 )
 NAMES = st.sampled_from([b"To", b"TO", b"Subject", b"subject", b"Cc", b"X-Any"])
+#: Empty, or of whole lines, as SMTP has them. After white space at the very end, dkimpy adds a line end and keeps the
+#: space, so such a signature does not survive an MTA.
 BODIES = st.builds(
-    lambda lines, end: b"\r\n".join(lines) + end,
+    lambda lines, end: b"\r\n".join(lines) + (end if any(lines) else b""),
     st.lists(st.one_of(st.text(".a= \t", max_size=90).map(str.encode), st.binary(max_size=90).map(_no_line_ends))),
-    st.sampled_from([b"", b"\r\n", b"\r\n\r\n", b" \r\n", b"\r\n \t\r\n\r\n"]),
+    st.sampled_from([b"\r\n", b"\r\n\r\n", b" \r\n", b"\r\n \t\r\n\r\n"]),
 )
 
 

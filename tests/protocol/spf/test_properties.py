@@ -104,7 +104,9 @@ def test_every_zone_ends_in_an_evaluation_and_asking_ahead_changes_nothing(
 
     in_order, steps_in_order, asked_in_order = solve(0)
     ahead, steps_ahead, asked_ahead = solve(32)
-    assert ahead == in_order
+    # What was asked ahead of a term that is never reached may have had macros.
+    assert ahead.uses_macros or not in_order.uses_macros
+    assert replace(ahead, uses_macros=in_order.uses_macros) == in_order
     assert steps_ahead == steps_in_order
     request = spf.Request(ip_address(client), "e.example", limits=spf.Limits(questions_ahead=32))
     plain = Zone(rows).solve(spf.check(request.of_mail_from(ReversePath.parse(sender))))
