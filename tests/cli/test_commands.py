@@ -96,6 +96,8 @@ class TestCheck:
         ended = assay("check", saved, *ENVELOPE, "-c", config, "--json")
         found = json.loads(ended.stdout)
         assert found["action"] == "accept"
+        client = {"address": "192.0.2.1", "name": "", "helo": "mail.example.org", "daemon": ""}
+        assert found["assessment"]["client"] == client
         assert found["assessment"]["dmarc"]["result"] == "pass"
         assert found["assessment"]["spf_mail_from"]["result"] == "pass"
         assert {"name": "_dmarc.example.org", "type": "TXT"}.items() <= next(

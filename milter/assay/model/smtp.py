@@ -7,10 +7,11 @@ starts with MAIL and ends with the message (RFC 5321, 3.3).
 
 from __future__ import annotations
 
+from functools import cached_property
 from ipaddress import IPv4Address, IPv6Address, ip_address
 
 from msgspec import Struct
-from msgspec.structs import force_setattr, replace
+from msgspec.structs import replace
 
 from assay.model.name import ReversePath
 
@@ -40,23 +41,23 @@ def canonical_address(address: Address) -> Address:
     return address
 
 
-class Client(Struct, frozen=True):
+class Client(Struct, frozen=True, dict=True):
     """The SMTP client of a connection.
 
     `address` is None where there is none (a local pipe or an unknown address family). `name` is what the MTA resolved
     for it, empty where it did not. `helo` is the last HELO or EHLO argument as sent, empty before that. `daemon`
-    is the name of the MTA's own service that took the connection (macro ``{daemon_name}``). `text` is the address as
-    text, empty without one; it is always made from `address`.
+    is the name of the MTA's own service that took the connection (macro ``{daemon_name}``).
     """
 
     address: Address | None = None
     name: str = ""
     helo: str = ""
     daemon: str = ""
-    text: str = ""
 
-    def __post_init__(self) -> None:
-        force_setattr(self, "text", "" if self.address is None else str(self.address))
+    @cached_property
+    def text(self) -> str:
+        """The address as text, empty without one. Each message of a connection needs it several times."""
+        return "" if self.address is None else str(self.address)
 
     def greeted(self, helo: str) -> Client:
         """The same client after HELO or EHLO; a second one, after STARTTLS, replaces the first (RFC 3207, 4.2)."""
