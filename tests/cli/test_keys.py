@@ -15,6 +15,7 @@ from assay.cli.main import main
 from assay.inquiry import Outcome
 from assay.keyring import Directory
 from assay.keys.published import ServerAnswer
+from assay.keys.rotation import KeyRing
 from assay.protocol import dkim
 from assay.resolver.authority import Authority
 from signing import ed25519_key, pem, rsa_key
@@ -252,6 +253,23 @@ class TestSeveralDomains:
         said = capsys.readouterr()
         assert re.fullmatch(rf"assay keys: {path}\S*: cannot be \w+: Too many levels of symbolic links\n", said.err)
         assert said.out == ""
+
+    def test_keys_that_cannot_be_read_hide_no_domain_without_keys(
+        self, world: World, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        for domain in ("a.example", "b.example", "example.org"):
+            world.run("create", domain)
+        world.directory("a.example").state.write_bytes(b"{")
+        empty = world.directory("b.example")
+        empty.save(KeyRing(empty.load().domain, ()))
+        capsys.readouterr()
+        assert world.run("check", "a.example", "b.example", "c.example") == 66
+        unread, *others = capsys.readouterr().err.splitlines()
+        assert unread.startswith(f"assay keys: {world.directory('a.example').state}: not a state file")
+        assert others == [
+            f"assay keys: {domain}: it has no keys; make some with: assay keys create {domain}"
+            for domain in ("b.example", "c.example")
+        ]
 
     def test_a_disk_that_is_full_is_reported_for_each(
         self, world: World, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch

@@ -31,9 +31,11 @@ def check(keys: KeyCommand) -> int:
         signing, unusable = None, os.EX_CONFIG
     listed = {(key.domain.name, key.selector.name): key for key in configured(signing)}
     asked: set[tuple[str, str]] = set()
+    read: set[str] = set()
 
     def check_ring(directory: Directory) -> int:
         ring = directory.load()
+        read.add(ring.domain)
         below = {selector for (domain, selector), key in listed.items() if domain == ring.domain and key.below}
         code = os.EX_OK
         for selector, publication in look(ring, authority.texts, below).items():
@@ -49,7 +51,7 @@ def check(keys: KeyCommand) -> int:
     kept = [domain for domain in only if keys.directory(domain).exists]
     keys.options.domains = kept
     code = keys.each(check_ring) if kept or not only else os.EX_OK
-    unread = kept if code == os.EX_NOINPUT else []  # what is wrong with them has been reported
+    unread = {domain.name for domain in kept} - read  # what is wrong with them has been reported
     for known, key in listed.items():
         if known not in asked and (not only or key.domain in only):
             asked.add(known)
@@ -58,7 +60,7 @@ def check(keys: KeyCommand) -> int:
             say(key_report.publication(at, key.place, found))
             code = max(code, _code(found))
     for domain in only:
-        if domain not in unread and domain.name not in {known for known, _ in asked}:
+        if domain.name not in unread | {known for known, _ in asked}:
             complain(f"{domain}: it has no keys; make some with: assay keys create {domain}")
             code = max(code, os.EX_NOINPUT)
     if not asked and not only and code == os.EX_OK:

@@ -124,10 +124,10 @@ def _why(options: argparse.Namespace, configuration: Configuration) -> int:
                 say(map(_delivery, deliveries))
         # A domain without a record of its own is in the reports about the domain whose record applies to it.
         above = () if found else _above(options.domain)
-        others = [name for name in above if outbox.find_reports(connection, domain=name, most=1)]
+        others = [each for each in above if outbox.find_reports(connection, domain=each, most=1)]
     if not found:
         say([f"{options.domain}: no report was planned: the store had no mail to which its DMARC record applied"])
-    say(f"its mail may be in the reports about {name}: ask for that domain" for name in others)
+    say(f"its mail may be in the reports about {each}: ask for that domain" for each in others)
     return os.EX_OK
 
 
