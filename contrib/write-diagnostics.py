@@ -88,10 +88,10 @@ def messages() -> list[str]:
         for node in ast.walk(ast.parse(path.read_text())):
             if isinstance(node, ast.Raise) and isinstance(node.exc, ast.Call):
                 found |= {text for one in node.exc.args if (text := _text(one))}
-            elif isinstance(node, ast.Call) and (
-                _prints(node) or ("cli" in path.parts and _name(node.func) == "_tell")
-            ):
+            elif isinstance(node, ast.Call) and _prints(node):
                 found |= {text for one in node.args[:1] if (text := _text(one))}
+            elif isinstance(node, ast.Call) and _name(node.func) == "_tell" and path.name == "report_read.py":
+                found.add(f"...: {_text(node.args[1])}")
             elif isinstance(node, ast.Call) and _name(node.func) == "complain":
                 *command, text_of = map(_text, node.args)
                 found |= {f"assay {command[0] or '...'}: {text_of or '...'}" if command else text_of or ""}
