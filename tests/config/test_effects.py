@@ -526,10 +526,8 @@ def control(world: World) -> object:
     modes: list[int] = []
     tether = SimpleNamespace(pages=Pages(1), ready=lambda: None)
     tether.wait = lambda _: modes.append((world.folder / "control").stat().st_mode)
-    configuration, served = (
-        msgspec.structs.replace(world.configuration, control=section),
-        Endpoint.parse("unix:/nowhere"),
-    )
+    configuration = msgspec.structs.replace(world.configuration, control=section)
+    served = Endpoint.parse("unix:/nowhere")
     endpoint.run(tether, configuration, served, Log(lambda *_: None))  # type: ignore[arg-type]  # a stand-in
     return modes
 
