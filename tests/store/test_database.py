@@ -226,6 +226,37 @@ def test_a_file_that_an_operator_changes_is_followed(path: Path, tmp_path: Path,
         assert list(exported(open_database(str(tmp_path / "oldstore.sqlite")), Criteria())) == [row(1)]
 
 
+@pytest.mark.parametrize("how", ["moved away", "replaced"])
+def test_the_log_of_the_old_file_is_not_taken_for_that_of_the_new(path: Path, tmp_path: Path, how: str) -> None:
+    """SQLite would write what is in the log into the new file, or remove the log, and with it rows of the old file."""
+    old, other = tmp_path / "old", tmp_path / "other"
+    for directory in (old, other):
+        directory.mkdir()
+    with contextlib.closing(open_database(str(other / "store.sqlite"))) as backup:
+        Writer(backup).write([row(7)])
+    with (
+        contextlib.closing(open_database(str(path))) as database,
+        contextlib.closing(open_database(str(path), may_write=False)) as reader,
+    ):
+        writer = Writer(database)
+        writer.write([row(1)])
+        assert list(exported(reader, Criteria())) == [row(1)]
+        path.rename(old / path.name)
+        if how == "replaced":
+            (other / path.name).rename(path)
+        for _ in range(2):
+            with pytest.raises(UnavailableError, match=r"still belongs to that one; move \S+-wal and \S+-shm"):
+                writer.write([row(2)])
+            with pytest.raises(UnavailableError, match="still belongs"):
+                list(exported(reader, Criteria()))
+        for end in ("-wal", "-shm"):
+            Path(f"{path}{end}").rename(old / f"{path.name}{end}")
+        writer.write([row(2)])
+        expected = [row(2), row(7)] if how == "replaced" else [row(2)]
+        assert sorted(exported(reader, Criteria()), key=lambda each: each.id) == expected
+    assert list(exported(open_database(str(old / path.name)), Criteria())) == [row(1)]
+
+
 def test_a_file_of_a_newer_assay_in_its_place_is_not_touched(path: Path, tmp_path: Path) -> None:
     newer = tmp_path / "newer.sqlite"
     with contextlib.closing(open_database(str(newer))) as database, database.writing() as connection:

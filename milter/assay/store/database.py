@@ -51,6 +51,9 @@ class Database:
         self.may_write = may_write
         self._lock = threading.RLock()
         self._file = _identity(name) if self.is_sqlite else None  #: that is open
+        self._log: tuple[int, int] | None = None  #: the write-ahead log of it
+        if self.is_sqlite:
+            event.listen(engine, "connect", self._note_log)
 
     @property
     def is_sqlite(self) -> bool:
@@ -93,14 +96,26 @@ class Database:
         with self._lock:
             if _identity(self.name) == self._file:
                 return  # another thread has done it
+            if self._log is not None and _identity(f"{self.name}-wal") == self._log:
+                # SQLite would take what is in there for changes of the file that has the name now.
+                raise UnavailableError(
+                    f"{self.name} is not the file that was open, and {self.name}-wal still belongs to that one; "
+                    f"move {self.name}-wal and {self.name}-shm to the directory of the old file, or remove them with it"
+                )
             self.engine.dispose()
             _ensure_file(self.name, may_write=self.may_write)
             before, self._file = self._file, _identity(self.name)
-            try:
+            with contextlib.ExitStack() as unless_checked:
+                unless_checked.callback(setattr, self, "_file", before)  # the next transaction looks again
+                unless_checked.callback(setattr, self, "_log", None)
+                unless_checked.callback(self.engine.dispose)  # so that the log goes with the file
                 self.bring_up()
-            except UnavailableError:
-                self._file = before  # the next transaction looks again
-                raise
+                unless_checked.pop_all()
+
+    def _note_log(self, connection: Any, _: object) -> None:
+        """Which file is the log. It is there as long as a connection that has read is open."""
+        connection.execute("PRAGMA schema_version").fetchone()
+        self._log = _identity(f"{self.name}-wal")
 
     def bring_up(self) -> None:
         """Check the tables. Those of SQLite are made or migrated if they may be written.
