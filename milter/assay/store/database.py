@@ -9,6 +9,7 @@ may run different versions of assay, so only ``assay store migrate`` changes the
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import logging
 import os
 import stat
@@ -19,10 +20,11 @@ from typing import Any
 
 from sqlalchemy import Connection, Engine, Table, create_engine, event, exc, inspect, text
 from sqlalchemy.engine import make_url
+from sqlalchemy.pool import QueuePool
 
 from assay.packages import command
 from assay.store.failures import translated
-from assay.store.feeding import UnavailableError
+from assay.store.feeding import UnavailableError, UnwritableError
 from assay.store.revisions import NEWEST, OLDER
 
 BUSY_SECONDS = 5.0  # to wait for another writer, our choice: a batch takes some 60 ms
@@ -96,12 +98,7 @@ class Database:
         with self._lock:
             if _identity(self.name) == self._file:
                 return  # another thread has done it
-            if self._log is not None and _identity(f"{self.name}-wal") == self._log:
-                # SQLite would take what is in there for changes of the file that has the name now.
-                raise UnavailableError(
-                    f"{self.name} is not the file that was open, and {self.name}-wal still belongs to that one; "
-                    f"move {self.name}-wal and {self.name}-shm to the directory of the old file, or remove them with it"
-                )
+            self._leave_log()
             self.engine.dispose()
             _ensure_file(self.name, may_write=self.may_write)
             before, self._file = self._file, _identity(self.name)
@@ -111,6 +108,35 @@ class Database:
                 unless_checked.callback(self.engine.dispose)  # so that the log goes with the file
                 self.bring_up()
                 unless_checked.pop_all()
+
+    def _leave_log(self) -> None:
+        """See to it that the log of the old file is not beside the new one: SQLite would take it for that of the new.
+
+        :raises UnavailableError: it is still there, and this is not the process that removes it.
+        """
+        log, index = Path(f"{self.name}-wal"), Path(f"{self.name}-shm")
+        if self._log is None or _identity(log) != self._log:
+            return
+        if not self.may_write:
+            raise UnavailableError(f"{self.name} was replaced; the daemon opens it when it next writes")
+        is_empty = self._has_idle_connection() and self._moved_log()
+        with translated(self.name), _locked(log.parent):
+            if _identity(log) == self._log:  # another process may have done it, and opened the new file
+                index.unlink(missing_ok=True)
+                if is_empty:
+                    log.unlink()
+                else:  # an operator can put it beside the old file
+                    log.rename(f"{log}.old")
+
+    def _has_idle_connection(self) -> bool:
+        return isinstance(self.engine.pool, QueuePool) and self.engine.pool.checkedin() > 0
+
+    def _moved_log(self) -> bool:
+        """Move what is in the log into the file that is open. Returns whether it is all there."""
+        try:
+            return self._checkpoint()
+        except (UnavailableError, UnwritableError):
+            return False
 
     def _note_log(self, connection: Any, _: object) -> None:
         """Which file is the log. It is there as long as a connection that has read is open."""
@@ -187,12 +213,19 @@ class Database:
         :raises UnavailableError: the database cannot be used now.
         """
         if self.is_sqlite:
-            driver: Any = self.engine.dialect.loaded_dbapi
-            with translated(self.name), contextlib.closing(self.engine.raw_connection()) as connection:
-                try:
-                    connection.cursor().execute("PRAGMA wal_checkpoint(TRUNCATE)")  # not in a transaction
-                except driver.Error as error:
-                    raise exc.DBAPIError(None, None, error) from error
+            self._checkpoint()
+
+    def _checkpoint(self) -> bool:
+        """Returns whether nobody who reads kept it from being done."""
+        driver: Any = self.engine.dialect.loaded_dbapi
+        with translated(self.name), contextlib.closing(self.engine.raw_connection()) as connection:
+            cursor = connection.cursor()
+            try:
+                cursor.execute("PRAGMA wal_checkpoint(TRUNCATE)")  # not in a transaction
+                ((busy, *_),) = cursor.fetchall()
+                return not busy
+            except driver.Error as error:
+                raise exc.DBAPIError(None, None, error) from error
 
     def close(self) -> None:
         """Close all connections."""
@@ -266,7 +299,18 @@ def _sqlite(path: Path, *, may_write: bool) -> Engine:
     return engine
 
 
-def _identity(where: str) -> tuple[int, int] | None:
+@contextlib.contextmanager
+def _locked(directory: Path) -> Iterator[None]:
+    """Whoever else locks it waits."""
+    descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def _identity(where: str | Path) -> tuple[int, int] | None:
     """Which file has this name now; None if there is none, or it cannot be reached."""
     try:
         found = os.stat(where)
