@@ -152,6 +152,19 @@ def test_reports_are_kept_once_and_what_is_none_is_kept_aside(
     }
 
 
+def test_a_report_that_passed_dmarc_replaces_a_forged_one(daemon: Collecting, counted: Callable[[], object]) -> None:
+    result = b"Authentication-Results: mx.example.org; dmarc=%s header.from=reporter.example\r\n"
+    report = shapes.mail(gzip.compress(shapes.GOOGLE.replace("1234567890123456789", "987654321").encode()))
+    for mail in (result % b"fail" + report, result % b"pass" + report, report):
+        daemon.deliver(mail)
+    assert [each.sender_dmarc for each in daemon.stored()[0] if each.report_id == "987654321"] == ["pass"]
+    about = "aggregate report 987654321 of google.com about example.org"
+    assert f"report came in: replaces a copy that was not authenticated: {about}" in daemon.log()
+    assert counted() == {
+        f'incoming_reports_total{{kind="aggregate",outcome="{outcome}"}}': 1 for outcome in ("new", "replaces", "known")
+    }
+
+
 def planned(daemon: Collecting, token: str) -> None:
     """A report of ours that was sent with this token."""
     with daemon.database() as database, database.writing() as connection:

@@ -13,7 +13,7 @@ from assay.protocol.report.received import Received, ReportSender
 from assay.reports.incoming import read
 from assay.store import received, schema
 from assay.store.database import Database
-from assay.store.received import DAY_SECONDS
+from assay.store.received import DAY_SECONDS, ReportOutcome
 from assay.store.retention import Retention, prune
 from reports.incoming import shapes
 
@@ -35,17 +35,17 @@ def count(database: Database, table: Any) -> int:
         return int(connection.execute(select(func.count()).select_from(table)).scalar_one())
 
 
-def keep(database: Database, report: Received, now: float = NOW) -> bool:
+def keep(database: Database, report: Received, now: float = NOW, sender: ReportSender = SENDER) -> ReportOutcome:
     with database.writing() as connection:
-        return received.keep(connection, SENDER, report, now=now)
+        return received.keep(connection, sender, report, now=now)
 
 
 @pytest.mark.parametrize("octets", ALL, ids=lambda octets: octets[:9])
 def test_a_report_is_kept_whole_and_once(database: Database, octets: bytes) -> None:
     report = parsed(octets)
-    assert keep(database, report)
+    assert keep(database, report) is ReportOutcome.NEW
     rows = count(database, schema.received_rows)
-    assert not keep(database, report, NOW + 9)
+    assert keep(database, report, NOW + 9) is ReportOutcome.KNOWN
     assert count(database, schema.received_reports) == 1
     assert count(database, schema.received_rows) == rows
     with database.reading() as connection:
@@ -54,6 +54,56 @@ def test_a_report_is_kept_whole_and_once(database: Database, octets: bytes) -> N
         assert received.report(connection, bytes(16)) is None
     assert (summary.sender, summary.sender_dmarc) == ("reporter.example", "pass")
     assert (summary.received, summary.begin, summary.end) == (int(NOW), report.begin, report.end)
+
+
+REAL, OTHER = ReportSender("reporter.example", "pass"), ReportSender("other.example", "pass")
+FILE, UNPROVEN = ReportSender(), ReportSender("reporter.example", "none")
+FORGED, OTHER_UNPROVEN = ReportSender("reporter.example", "fail"), ReportSender("other.example", "fail")
+NEW, KNOWN, REPLACES = ReportOutcome.NEW, ReportOutcome.KNOWN, ReportOutcome.REPLACES
+
+
+@pytest.mark.parametrize("octets", ALL, ids=lambda octets: octets[:9])
+@pytest.mark.parametrize(
+    ("senders", "outcomes", "kept"),
+    [
+        # Who passed replaces who did not, in its own name only, and is not replaced.
+        ((FORGED, REAL, FORGED, REAL), (NEW, REPLACES, KNOWN, KNOWN), {REAL}),
+        ((FILE, REAL, FILE), (NEW, REPLACES, KNOWN), {REAL}),
+        ((REAL, FORGED, FILE), (NEW, KNOWN, KNOWN), {REAL}),
+        ((OTHER, REAL, OTHER, REAL), (NEW, NEW, KNOWN, KNOWN), {OTHER, REAL}),
+        ((UNPROVEN, OTHER, UNPROVEN), (NEW, NEW, KNOWN), {UNPROVEN, OTHER}),
+        ((OTHER, UNPROVEN, REAL), (NEW, NEW, REPLACES), {OTHER, REAL}),
+        # Of several that nobody has proven, the first stays.
+        ((UNPROVEN, FORGED, OTHER_UNPROVEN, FILE), (NEW, KNOWN, KNOWN, KNOWN), {UNPROVEN}),
+        ((FILE, FILE, FORGED), (NEW, KNOWN, KNOWN), {FILE}),
+        # DMARC cannot pass for a mail without an author.
+        ((ReportSender("", "pass"), REAL), (NEW, REPLACES), {REAL}),
+    ],
+)
+def test_a_copy_of_a_stranger_does_not_stand_in_for_the_report(
+    database: Database,
+    octets: bytes,
+    senders: tuple[ReportSender, ...],
+    outcomes: tuple[ReportOutcome, ...],
+    kept: set[ReportSender],
+) -> None:
+    """Each copy is told by its contact."""
+    report = parsed(octets)
+    for number, (sender, outcome) in enumerate(zip(senders, outcomes, strict=True)):
+        assert keep(database, replace(report, contact=f"{number}@x.example"), NOW, sender) is outcome
+    with database.reading() as connection:
+        summaries = received.summaries(connection, DAY, DAY)
+        assert {ReportSender(each.sender, each.sender_dmarc) for each in summaries} == kept
+        assert len(summaries) == len(kept)
+        for each in summaries:
+            came_first = next(
+                number
+                for number, sender in enumerate(senders)
+                if sender == ReportSender(each.sender, each.sender_dmarc)
+            )
+            found = received.report(connection, each.id)
+            assert found == replace(report, contact=f"{came_first}@x.example")
+    assert count(database, schema.received_rows) == len(kept) * len(getattr(report, "rows", ()))
 
 
 def test_what_is_summed_up(database: Database) -> None:

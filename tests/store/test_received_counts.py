@@ -151,6 +151,21 @@ def test_a_report_that_comes_again_is_not_added_again(several: Database) -> None
     assert summed(several) == before == of_records(several)
 
 
+def test_what_a_report_was_added_to_is_taken_back_when_it_is_replaced(several: Database) -> None:
+    """And what replaces it is added."""
+    forged = [("example.org", "192.0.2.1", 100, False), ("b.example", "192.0.2.9", 1000, False)]
+    before = summed(several)
+    for report in (aggregate(8, forged), tls(8)):
+        with several.writing() as connection:
+            received.keep(connection, ReportSender("reporter.example", "fail"), report, now=DAY * DAY_SECONDS)
+    assert summed(several) != before
+    keep(several, aggregate(8, [("example.org", "192.0.2.1", 2, True)]), tls(8))
+    days, names = summed(several)
+    assert (days, names) == of_records(several)
+    assert days[DAY, "aggregate"] == (before[0][DAY, "aggregate"][0] + 2, before[0][DAY, "aggregate"][1])
+    assert ("b.example", "192.0.2.9") not in names[DAY, "example.org"]
+
+
 def test_what_a_report_was_added_to_is_taken_back_when_it_is_too_old(
     several: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -177,7 +192,7 @@ def test_what_another_host_has_taken_back_is_not_taken_back_again(several: Datab
     before = summed(several)
     gone = aggregate(99, [("example.org", "192.0.2.1", 4, True)])
     with several.writing() as connection:
-        received_counts.take_back(connection, [gone.id, aggregate(3, [], day=DAY - 1).id])
+        received_counts.take_back(connection, [gone.id_from(SENDER), aggregate(3, [], day=DAY - 1).id_from(SENDER)])
     days, names = summed(several)
     assert (days | before[0], names | before[1]) == before
     assert set(before[0]) - set(days) == {(DAY - 1, "aggregate")}
@@ -208,7 +223,7 @@ def test_sums_stay_exact_when_rare_names_are_counted_together(
         if there and chosen.random() < 0.4:
             gone = chosen.sample(there, min(len(there), chosen.randint(1, 3)))
             with database.writing() as connection:
-                identities = [report.id for report in gone]
+                identities = [report.id_from(SENDER) for report in gone]
                 received_counts.take_back(connection, identities)
                 for column in (schema.received_rows.c.report, schema.received_reports.c.id):
                     connection.execute(column.table.delete().where(column.in_(identities)))
@@ -229,7 +244,7 @@ def test_sums_stay_exact_when_rare_names_are_counted_together(
         was_folded |= summed(database)[1] != of_records(database)[1]
     assert was_folded
     with database.writing() as connection:
-        received_counts.take_back(connection, [report.id for report in there])
+        received_counts.take_back(connection, [report.id_from(SENDER) for report in there])
     assert summed(database) == ({}, {})
 
 

@@ -148,8 +148,8 @@ def test_what_reports_say_about_each_day(both: Database) -> None:
 def test_a_report_is_read_in_parts(both: Database) -> None:
     report = aggregate()
     with both.reading() as connection:
-        first = reporting.received_report(connection, report.id, most=1)
-        second = reporting.received_report(connection, report.id, start=1, most=5)
+        first = reporting.received_report(connection, report.id_from(SENDER), most=1)
+        second = reporting.received_report(connection, report.id_from(SENDER), start=1, most=5)
         assert reporting.received_report(connection, bytes(16)) is None
     assert first is not None
     assert second is not None

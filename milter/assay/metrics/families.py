@@ -119,7 +119,8 @@ FAMILIES = (
         "incoming_reports",
         Type.COUNTER,
         "Reports that came in by LMTP, by kind (aggregate, failure, tls; unknown if it cannot be read) and outcome: "
-        "new, known (it came before) or unreadable (it cannot be used).",
+        "new, known (it came before), replaces (it passed DMARC, and a copy that did not is removed) or unreadable (it "
+        "cannot be used).",
         ("kind", "outcome"),
     ),
     Family(

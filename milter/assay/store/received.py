@@ -1,5 +1,10 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Reports that came in: each is kept once (`assay.store.reporting` shows them beside what we saw ourselves)."""
+"""Reports that came in: each is kept once (`assay.store.reporting` shows them beside what we saw ourselves).
+
+Anyone can send a report with the names of another one, also before it. So a copy that passed DMARC, as RFC 9990, 3.5.2
+requires, is known only if it came from that domain before, and replaces what is kept in the name of that domain without
+proof.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +15,7 @@ from typing import Any
 
 import msgspec
 from msgspec import Struct
-from sqlalchemy import Connection, Select, delete, select
+from sqlalchemy import ColumnElement, Connection, Select, and_, delete, or_, select
 from sqlalchemy.dialects import postgresql, sqlite
 
 from assay.protocol.report.received import (
@@ -36,9 +41,13 @@ _ROWS_AT_A_TIME = 2000
 
 
 class ReportOutcome(StrEnum):
-    """What became of a report that came in. One that was kept before is known."""
+    """What became of a report that came in. One that was kept before is known.
+
+    `REPLACES`: it is authenticated, and was kept in place of a copy that was not.
+    """
 
     NEW = "new"
+    REPLACES = "replaces"
     KNOWN = "known"
     UNREADABLE = "unreadable"
 
@@ -89,21 +98,58 @@ def keep_arrival(connection: Connection, arrival: Arrival, content: bytes, *, no
     if isinstance(arrival.report, Unreadable):
         keep_unreadable(connection, arrival.sender, arrival.report.reason, content, now=now)
         return ReportOutcome.UNREADABLE
-    return ReportOutcome.NEW if keep(connection, arrival.sender, arrival.report, now=now) else ReportOutcome.KNOWN
+    return keep(connection, arrival.sender, arrival.report, now=now)
 
 
-def keep(connection: Connection, sender: ReportSender, report: Received, *, now: float) -> bool:
+def keep(connection: Connection, sender: ReportSender, report: Received, *, now: float) -> ReportOutcome:
     """Keep a report.
 
     :param now: Unix time.
-    :returns: whether it is new. One that was kept before stays as it is.
     """
     received_counts.lock(connection)
-    identity = report.id
+    copies = _copies(connection, sender, report)
+    if copies and not sender.is_authenticated:
+        return ReportOutcome.KNOWN  # of several that nobody has proven, the first stays
+    if any(copy.is_authenticated and copy.author == sender.author for copy in copies.values()):
+        return ReportOutcome.KNOWN
+    # What names another author domain stays: otherwise anyone could remove it.
+    replaced = [
+        identity
+        for identity, copy in copies.items()
+        if not copy.is_authenticated and copy.author in ("", sender.author)
+    ]
+    if replaced:
+        _remove(connection, replaced)
+    _add(connection, sender, report, now)
+    return ReportOutcome.REPLACES if replaced else ReportOutcome.NEW
+
+
+def _copies(connection: Connection, sender: ReportSender, report: Received) -> dict[bytes, ReportSender]:
+    """Who sent the copies that are kept and may be the same as that of a sender, by their ids."""
+    table = received_reports.c
+    if sender.author:
+        other: ColumnElement[bool] = table.id == report.id_from(ReportSender(sender.author, "pass"))
+    else:  # a file may be a copy from anybody
+        other = and_(
+            table.domain == report.domain, table.begin == report.begin * 1000, table.report_id == report.report_id
+        )
+    query = select(table.id, table.sender, table.sender_dmarc).where(or_(table.id == report.id, other))
+    found = connection.execute(query)
+    copies = {bytes(identity): ReportSender(author, dmarc) for identity, author, dmarc in found}
+    return {identity: copy for identity, copy in copies.items() if identity in (report.id, report.id_from(copy))}
+
+
+def _remove(connection: Connection, identities: Sequence[bytes]) -> None:
+    received_counts.take_back(connection, identities)
+    for column in (received_rows.c.report, received_reports.c.id):
+        connection.execute(delete(column.table).where(column.in_(identities)))
+
+
+def _add(connection: Connection, sender: ReportSender, report: Received, now: float) -> None:
+    identity = report.id_from(sender)
     good, bad = sums(report)
-    result = connection.execute(
-        # Otherwise the number of rows is not known with PostgreSQL, and each report looks new.
-        _insert(connection, received_reports).on_conflict_do_nothing().execution_options(preserve_rowcount=True),
+    connection.execute(
+        received_reports.insert(),
         {
             "id": identity,
             "kind": str(report.__struct_config__.tag),
@@ -121,13 +167,10 @@ def keep(connection: Connection, sender: ReportSender, report: Received, *, now:
             "report": _as_json(report),
         },
     )
-    if not result.rowcount:
-        return False
     if isinstance(report, ReceivedAggregate):
         for start in range(0, len(report.rows), _ROWS_AT_A_TIME):
             connection.execute(received_rows.insert(), list(_rows(report, identity, start)))
     received_counts.add(connection, report, good, bad)
-    return True
 
 
 def keep_unreadable(connection: Connection, sender: ReportSender, reason: str, content: bytes, *, now: float) -> None:

@@ -26,6 +26,11 @@ class ReportSender(Struct, frozen=True):
     author: str = ""
     dmarc: str = ""
 
+    @property
+    def is_authenticated(self) -> bool:
+        """Whether it is known that `author` sent the report. RFC 9990, 3.5.2 requires reports to pass DMARC."""
+        return bool(self.author) and self.dmarc == "pass"
+
 
 class ReceivedReport(Struct, frozen=True):
     """What all reports have.
@@ -46,9 +51,16 @@ class ReceivedReport(Struct, frozen=True):
 
     @property
     def id(self) -> bytes:
-        """16 octets, the same for each copy of a report and for no other report of an honest reporter."""
+        """16 octets, the same for each copy of a report and for no other report of an honest reporter.
+
+        Anyone can write another report with the same, so it is that of copies of which the sender is not known.
+        """
         parts = (type(self).__name__, self.organization.lower(), self.report_id, self.domain, str(self.begin))
         return digest("\0".join((*parts, *self._distinction)).encode("utf-8", "replace"))
+
+    def id_from(self, sender: ReportSender) -> bytes:
+        """The id of a copy that came from a sender: only an authenticated sender can have the one that is its own."""
+        return digest(self.id + sender.author.encode()) if sender.is_authenticated else self.id
 
     @property
     def _distinction(self) -> tuple[str, ...]:

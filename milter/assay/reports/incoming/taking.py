@@ -27,6 +27,7 @@ from assay.store.feeding import UnwritableError
 from assay.store.received import ReportOutcome
 
 _KINDS = {ReceivedAggregate: "aggregate", ReceivedFailure: "failure", ReceivedTls: "TLS"}
+_WORDS = {ReportOutcome.REPLACES: "replaces a copy that was not authenticated"}  # the others are words for people
 
 
 class Taken(Struct, frozen=True):
@@ -100,7 +101,7 @@ def _taken(arrival: Arrival, outcome: ReportOutcome) -> Taken:
     report = arrival.report
     if isinstance(report, Unreadable):
         return Taken("unknown", outcome, f"unreadable: {report.reason}{_origin(arrival.sender)}")
-    text = f"{outcome}: {_described(report)}{_origin(arrival.sender)}"
+    text = f"{_WORDS.get(outcome, outcome)}: {_described(report)}{_origin(arrival.sender)}"
     return Taken(str(report.__struct_config__.tag), outcome, text)
 
 
