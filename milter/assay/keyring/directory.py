@@ -72,7 +72,7 @@ class Directory:
         except OSError as error:
             raise KeyringError(f"{self.state}: cannot be read: {error.strerror}") from error
         except UnicodeDecodeError as error:
-            raise KeyringError(f"{self.state}: {files.not_text(error)}") from error
+            raise KeyringError(f"{self.state}: not a state file (not UTF-8 text); restore it from a backup") from error
         except msgspec.DecodeError as error:
             raise KeyringError(f"{self.state}: not a state file ({error}); restore it from a backup") from error
         self._check(ring)
