@@ -10,6 +10,7 @@ import re
 import signal
 import socket
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 from asking import TOKEN
@@ -35,13 +36,16 @@ class OverUnix(http.client.HTTPConnection):
         self.sock.connect(str(self._path))
 
 
-def serving(folder: Path, listen: str, rows: Rows | None = None, **stored: object) -> Daemon:
+def serving(
+    folder: Path, listen: str, rows: Rows | None = None, program: Sequence[str] = ("-m", "assay"), **stored: object
+) -> Daemon:
     token = folder / "token"
     token.touch(0o600)
     token.write_text(f"{TOKEN}\n")
     (folder / "store").mkdir()
     store = {"directory": str(folder / "store"), **stored}
-    return Daemon(folder, rows, store=store, log={"level": "debug"}, web={"listen": listen, "token_file": str(token)})
+    web = {"listen": listen, "token_file": str(token)}
+    return Daemon(folder, rows, program=program, store=store, log={"level": "debug"}, web=web)
 
 
 def status(connection: http.client.HTTPConnection) -> int:
@@ -77,6 +81,36 @@ def test_the_page_over_tcp_dies_and_comes_back_and_mail_goes_on(tmp_path: Path) 
             mta.close()
         page_of(daemon, 2)
         assert status(http.client.HTTPConnection("127.0.0.1", port, timeout=PATIENCE)) == 200
+        assert "Traceback" not in daemon.log()
+
+
+#: `assay` with an HTTP server that fails once the file appears, and removes it.
+FAILING = """\
+import os, sys, uvicorn
+from assay.cli.main import main
+fault, *arguments = sys.argv[1:]
+whole = uvicorn.Server.on_tick
+async def on_tick(server, counter):
+    if os.path.exists(fault):
+        os.remove(fault)
+        raise MemoryError
+    return await whole(server, counter)
+uvicorn.Server.on_tick = on_tick
+sys.exit(main(arguments))
+"""
+
+
+def test_a_page_whose_http_server_has_ended_is_started_again(tmp_path: Path) -> None:
+    fault = tmp_path / "fault"
+    path = tmp_path / "page.sock"
+    with serving(tmp_path, f"unix:{path}", program=("-c", FAILING, str(fault))) as daemon:
+        assert status(OverUnix(path)) == 200
+        first = page_of(daemon, 1)
+        fault.touch()
+        log = daemon.wait_for_log(f"page {first} died (exit code 70); starting another")
+        assert "page: the HTTP server has ended: MemoryError()" in log
+        page_of(daemon, 2)
+        assert status(OverUnix(path)) == 200
         assert "Traceback" not in daemon.log()
 
 

@@ -39,7 +39,7 @@ def run(tether: Tether, configuration: Configuration, access: Access, keys: tupl
     """
     # The libraries for it are loaded in this process only.
     from assay.web.app import make_app
-    from assay.web.server import WebServer
+    from assay.web.server import ServerEndedError, WebServer
     from assay.web.site import open_site
 
     history = History(tether.pages, leaves=False)
@@ -50,8 +50,17 @@ def run(tether: Tether, configuration: Configuration, access: Access, keys: tupl
     except OSError as error:
         log.error(f"page: web.listen: {configuration.web.listen}: {endpoint.explain(error)}")
         return os.EX_UNAVAILABLE
+
+    def tick() -> None:
+        server.check()
+        history.tick()
+
     tether.ready()
-    tether.wait(history.tick)
+    try:
+        tether.wait(tick)
+    except ServerEndedError as error:  # the supervisor starts another
+        log.error(f"page: the HTTP server has ended: {error}")
+        return os.EX_SOFTWARE
     server.close()
     site.lookups.close()
     site.store.close()

@@ -31,6 +31,10 @@ _START_SECONDS = 10.0
 _LOOK_SECONDS = 0.01
 
 
+class ServerEndedError(Exception):
+    """The library serves no longer, though nobody has stopped it. The message says why."""
+
+
 class WebServer:
     """Answers clients of one socket."""
 
@@ -60,15 +64,27 @@ class WebServer:
             h11_max_incomplete_event_size=MAX_HEADER,
         )
         self._server = uvicorn.Server(config)
-        self._thread = threading.Thread(
-            target=self._server.run, kwargs={"sockets": [self._socket]}, name="page", daemon=True
-        )
+        self._fault = ""
+        self._thread = threading.Thread(target=self._serve, name="page", daemon=True)
         self._thread.start()
         deadline = time.monotonic() + _START_SECONDS
         while not self._server.started:
             if not self._thread.is_alive() or time.monotonic() > deadline:
                 raise OSError("the HTTP server does not start")
             time.sleep(_LOOK_SECONDS)
+
+    def _serve(self) -> None:
+        try:
+            self._server.run(sockets=[self._socket])
+        except BaseException as error:  # the library also ends by SystemExit
+            self._fault = repr(error)
+
+    def check(self) -> None:
+        """
+        :raises ServerEndedError: no client is answered any more.
+        """
+        if not self._thread.is_alive():
+            raise ServerEndedError(self._fault or "for no reason that it named")
 
     def close(self) -> None:
         """Stop, let requests that are under way end, and remove the socket."""
