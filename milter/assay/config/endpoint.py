@@ -14,6 +14,9 @@ _PORT_AND_HOST = re.compile(r"([0-9]{1,5})(?:@([^\x00-\x20]+))?")
 #: Postfix's main.cf uses the reverse order: inet:host:port.
 _HOST_AND_PORT = re.compile(r"(inet6?):\[?([^\x00-\x20@\[\]]+)\]?:([0-9]{1,5})")
 
+#: What Python says, without an errno, of a path beyond the 107 octets of unix(7).
+_TOO_LONG = "AF_UNIX path too long"
+
 
 class EndpointError(ValueError):
     """A text that is not the address of a milter socket. The message quotes it and shows the forms."""
@@ -92,7 +95,7 @@ class Endpoint(Struct, frozen=True):
                 return "; write an address of this host"
         if isinstance(error, socket.gaierror):
             return "; write an address of this host"
-        return "; write a shorter path" if is_unix else ""
+        return "; write a shorter path" if str(error) == _TOO_LONG else ""
 
 
 def _meant(text: str) -> str:
