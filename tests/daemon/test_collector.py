@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import gzip
 import os
 import re
@@ -22,7 +23,7 @@ import pytest
 from assay.config import Configuration
 from assay.config.endpoint import Endpoint
 from assay.daemon import collector as collecting
-from assay.daemon import lmtp
+from assay.daemon import forked, lmtp
 from assay.daemon.child import Tether
 from assay.daemon.collector import Collector
 from assay.log import Log
@@ -327,6 +328,19 @@ def test_a_mail_that_waits_too_long_for_its_turn_comes_again(monkeypatch: pytest
     asyncio.run(run())
     assert lines == ["collector: mails with reports are deferred: others take too long"]
     assert collecting.MAX_TAKING == 2, "each takes memory, as docs/reports.md says"
+
+
+def test_a_mail_for_which_there_is_no_process_comes_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    lines: list[str] = []
+    collector = Collector(Tether(-1, -1, 0), Configuration(), Log(lambda _, text: lines.append(text)))
+
+    def none_left(answer: object) -> tuple[int, int]:
+        raise BlockingIOError(errno.EAGAIN, "Resource temporarily unavailable")
+
+    monkeypatch.setattr(forked, "fork_for", none_left)
+    assert asyncio.run(collector.take(ReversePath.parse(""), TO, REPORT)).startswith("451 4.3.0 ")
+    (line,) = lines
+    assert line.endswith("could not be taken, and the MTA brings it again: Resource temporarily unavailable")
 
 
 def test_while_the_store_is_away_the_mta_is_told_to_come_again(tmp_path: Path) -> None:

@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
+from assay import files
 from assay.config import Configuration
 from assay.config.endpoint import Endpoint
 from assay.daemon.bounded import listen
@@ -187,4 +188,5 @@ _encode = msgspec.msgpack.encode
 
 
 def _last_line(error: object) -> str:
-    return (str(error).strip().splitlines() or [repr(error)])[-1]
+    text = files.fault(error) if isinstance(error, OSError) else str(error)
+    return (text.strip().splitlines() or [repr(error)])[-1]

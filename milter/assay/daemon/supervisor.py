@@ -17,6 +17,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
+from assay import files
 from assay.config import ConfigError, Configuration
 from assay.daemon import kinds
 from assay.daemon.child import BackOff, Child, Kind, Tether, wait_for_killed
@@ -397,4 +398,6 @@ def _why(error: Exception) -> str:
     """An error in words; one that nobody has foreseen as Python shows it."""
     if isinstance(error, MemoryError):
         return "no memory is left"
-    return str(error) if isinstance(error, (ConfigError, ValueError, OSError)) else repr(error)
+    if isinstance(error, OSError):
+        return files.fault(error)
+    return str(error) if isinstance(error, (ConfigError, ValueError)) else repr(error)

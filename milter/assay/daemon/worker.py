@@ -19,7 +19,7 @@ import threading
 import time
 from collections.abc import Callable
 
-from assay import policy
+from assay import files, policy
 from assay.config import ConfigError, Configuration, make_resolver, make_settings, make_trust
 from assay.daemon import callbacks, connection, fitness
 from assay.daemon.capacity import DNS_DESCRIPTORS, STACK, capacity, granted, kept_descriptors
@@ -197,7 +197,8 @@ def keep_to(core: int, log: Log) -> None:
         os.sched_setaffinity(0, {core})
         os.sched_setscheduler(0, os.SCHED_BATCH, os.sched_param(0))
     except (OSError, AttributeError) as error:  # forbidden here, the core is gone, or not Linux
-        log.debug(f"threads are not kept to one core: {error}")
+        why = files.fault(error) if isinstance(error, OSError) else error
+        log.debug(f"threads are not kept to one core: {why}")
 
 
 def collect_garbage_seldom() -> None:

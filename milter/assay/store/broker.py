@@ -14,6 +14,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import re
 import uuid
 from collections.abc import AsyncIterator, Coroutine, Sequence
 from typing import Any, TypeVar
@@ -29,6 +30,7 @@ CONNECT_SECONDS = 10.0
 CONFIRM_SECONDS = 60.0  # for all messages of a batch
 _TYPE = "assay.message"
 _FAULTS = (aio_pika.exceptions.AMQPError, OSError, asyncio.TimeoutError, RuntimeError)
+_ERRNO = re.compile(r"\[Errno -?\d+\] ")  # before the system's words; asyncio joins several such errors
 
 # The libraries report each attempt; the log has what the operator needs, with its own bound.
 for _library in ("aio_pika", "aiormq"):
@@ -77,7 +79,7 @@ class RowPublisher:
         try:
             return self._loop.run_until_complete(work)
         except _FAULTS as error:
-            raise UnavailableError(_why(error)) from error
+            raise UnavailableError(in_words(error)) from error
 
     async def _connect(self, url: str, password: str, exchange: str) -> AbstractExchange:
         # Between two calls nobody answers heartbeats. A dead connection is noticed by the next batch.
@@ -165,7 +167,7 @@ async def open_consumer(url: str, password: str, exchange: str, queue: str, most
     except _FAULTS as error:
         if connection is not None:
             await _close(connection)
-        raise UnavailableError(f"broker: {_why(error)}") from error
+        raise UnavailableError(f"broker: {in_words(error)}") from error
     return Consumer(connection, channel, found)
 
 
@@ -190,8 +192,8 @@ async def _close(connection: AbstractConnection) -> None:
         await asyncio.wait_for(connection.close(), CONNECT_SECONDS)
 
 
-def _why(error: BaseException) -> str:
+def in_words(error: BaseException) -> str:
     """What a library reports, on one line. It never contains the URL, and so no password."""
     if isinstance(error, TimeoutError):
         return "it does not answer in time"
-    return " ".join(str(error).split()) or type(error).__name__
+    return " ".join(_ERRNO.sub("", str(error)).split()) or type(error).__name__

@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from aio_pika.abc import AbstractIncomingMessage
 
 from assay.log import Log
-from assay.store.broker import open_consumer
+from assay.store.broker import in_words, open_consumer
 from assay.store.feeding import GATHER_SECONDS, TIDY_SECONDS, Backend, UnavailableError, write_all
 from assay.store.json_form import from_json
 from assay.store.rows import MessageRow
@@ -81,4 +81,4 @@ async def _acknowledge(batch: Sequence[AbstractIncomingMessage]) -> None:
     try:
         await batch[-1].ack(multiple=True)
     except (OSError, RuntimeError) as error:
-        raise UnavailableError(str(error) or "the broker closed the connection") from error
+        raise UnavailableError(in_words(error) if str(error) else "the broker closed the connection") from error
