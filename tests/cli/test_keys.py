@@ -359,6 +359,8 @@ class TestImport:
             ((), 64, "import DOMAIN SELECTOR FILE, or import --key-table FILE"),
             (("example.org", "s"), 64, "import DOMAIN SELECTOR FILE, or import --key-table FILE"),
             (("--key-table", "/nowhere"), 66, "/nowhere: cannot be read: No such file or directory"),
+            (("--key-table", "KeyTable"), 66, "for a file, write file:KeyTable"),
+            (("--key-table", "file:KeyTable"), 66, "KeyTable: cannot be read: No such file or directory"),
             (("--key-table", "dsn:x"), 66, "data sets of the kind dsn: are not supported"),
             (("--key-table", "/x", "example.org"), 64, "--key-table names all domains, selectors and files"),
         ],

@@ -6,6 +6,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import re
 import select
 import shutil
 import subprocess
@@ -439,7 +440,7 @@ class TestBrokenFiles:
     @pytest.mark.parametrize("content", [b"", b"{", b"[]", b"\xff\xfe", b"null"])
     def test_a_file_that_is_not_a_state_file(self, filled: Directory, content: bytes) -> None:
         filled.state.write_bytes(content)
-        assert self.broken(filled).startswith(f"{filled.state}: not ")
+        assert re.fullmatch(f"{filled.state}: not .+; restore it from a backup", self.broken(filled))
 
     @settings(database=None, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
     @given(

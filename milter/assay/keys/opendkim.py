@@ -68,9 +68,11 @@ def entries(kind: DataSet, name: str, text: str) -> Iterator[TableEntry]:
 
     :param name: of the file, for messages.
     :param text: the content of the file, or the list.
-    :raises TableError: a key without a value.
+    :raises TableError: a key without a value, or a list that is none.
     """
     if kind is DataSet.LIST:
+        if text.strip() and "=" not in text:
+            raise TableError(f"{text!r} is neither a path nor a list of KEY=VALUE; for a file, write file:{text}")
         rows = ((f"entry {number}", *part.partition("=")[::2]) for number, part in enumerate(text.split(","), 1))
     else:
         lines = enumerate(text.splitlines(), 1)
