@@ -163,8 +163,15 @@ def test_a_bounce(shell: Shell) -> None:
     assert "unknown: no report has this token" in shell("bounced", "unknown", code=65)
 
 
-def test_send(shell: Shell) -> None:
+def test_send(shell: Shell, tmp_path: Path) -> None:
     assert shell("send") == "reports dealt with: 0\n"
+    directory = tmp_path / "store" / "reports"
+    for file in directory.iterdir():
+        file.unlink()
+    directory.rmdir()
+    directory.write_text("in the way")
+    said = shell("send", code=75)
+    assert said == f"reports: {directory}: File exists; nothing more was done\nreports dealt with: 0\n"
 
 
 @pytest.mark.parametrize(

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import gzip
 import os
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -166,3 +167,9 @@ def test_while_the_database_is_away_a_maildir_stays_as_it_is(shell: Shell) -> No
 def test_without_domains(shell: Shell) -> None:
     shell.configure("")
     assert "assay.toml: reports.incoming.domains: not set; write the domains" in shell(shell.folder, code=78)
+
+
+def test_without_the_library(shell: Shell, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "parsedmarc", None)
+    said = f"reports.incoming.domains: this needs Python packages; run: {sys.executable} -m pip install parsedmarc\n"
+    assert shell(shell.file("mail", b""), code=78) == f"assay: assay.toml: {said}"

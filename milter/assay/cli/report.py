@@ -10,10 +10,9 @@ from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from datetime import UTC, date, datetime
 from functools import partial
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from assay.cli.options import UsageError, add_configuration, domain
+from assay.cli.options import UsageError, add_configuration, domain, file_path
 from assay.cli.output import complain, say
 from assay.cli.report_read import read_reports
 from assay.cli.serve import name
@@ -77,7 +76,7 @@ def add_to(commands: Any) -> None:
         elif run is _bounced:
             verb.add_argument("token", metavar="TOKEN", help="what is after the + in the address")
         elif run is read_reports:
-            verb.add_argument("paths", nargs="+", type=Path, metavar="PATH", help="a mail, a report, or a maildir")
+            verb.add_argument("paths", nargs="+", type=file_path, metavar="PATH", help="a mail, a report, or a maildir")
 
 
 def _with_store(command: _Command, options: argparse.Namespace) -> int:
@@ -168,7 +167,7 @@ def _send(options: argparse.Namespace, configuration: Configuration) -> int:
         raise ConfigError(f"{name(options.config)}: {error}") from error
     with make_resolver(configuration) as resolver:
         log = Log(lambda _, text: lines.append(text), Level.WARNING)
-        with closing(ReportTurns(configuration, signing, listed, resolver, log, redactor=redactor)) as turns:
+        with closing(ReportTurns(configuration, signing, listed, resolver, log, redactor=redactor, once=True)) as turns:
             done = turns.turn(int(time.time()))
             leads = turns.leads
     say(lines)

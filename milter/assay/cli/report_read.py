@@ -16,7 +16,7 @@ from assay.cli.output import say
 from assay.cli.serve import name
 from assay.config import ConfigError, Configuration
 from assay.config.database import open_store
-from assay.packages import installing
+from assay.config.section import SettingError, require
 
 if TYPE_CHECKING:  # the libraries are loaded by this command only
     from assay.reports.incoming.taking import Taken, Taker
@@ -31,11 +31,13 @@ def read_reports(options: argparse.Namespace, configuration: Configuration) -> i
     :raises ConfigError: it cannot be done.
     :raises UnavailableError: it cannot be done now; what was read before is kept.
     """
+    where = name(options.config)
     if not configuration.reports.incoming.domains:
-        where = name(options.config)
         raise ConfigError(f"{where}: reports.incoming.domains: not set; write the domains that reports may be about")
-    if command := installing(parsedmarc="parsedmarc"):
-        raise ConfigError(f"reading reports needs Python packages; run: {command}")
+    try:
+        require("reports.incoming.domains", {"parsedmarc": "parsedmarc"})
+    except SettingError as error:
+        raise ConfigError(f"{where}: {error}") from error
     from assay.reports.incoming.taking import Taker
 
     taker = Taker.of(configuration, lambda bug: say([f"a bug: {bug}"]))

@@ -142,11 +142,14 @@ class ReportTurns:
         ending: Callable[[], bool] = lambda: False,
         meter: ReportMeter | None = None,
         redactor: Redactor | None = None,
+        *,
+        once: bool = False,
     ) -> None:
         """
         :param ending: whether to stop early.
         :param meter: counts what is done; by default, in a page that no other process reads.
         :param redactor: of failure reports; None if there are none.
+        :param once: there is a single turn.
         """
         from assay.reports.correspondence import Correspondence
 
@@ -158,6 +161,7 @@ class ReportTurns:
         self._directory = directory
         self._log = log
         self._ending = ending
+        self._once = once
         self._meter = meter or ReportMeter(Page.private())
         self._remind_at = 0.0
         self._redactor = redactor
@@ -208,7 +212,10 @@ class ReportTurns:
             if time.monotonic() >= self._remind_at:
                 self._remind_at = time.monotonic() + _REMIND_SECONDS
                 why = files.fault(error) if isinstance(error, OSError) else error
-                self._log.warning(f"reports: {why}; trying again")
+                if self._once:
+                    self._log.warning(f"reports: {why}; nothing more was done")
+                else:
+                    self._log.warning(f"reports: {why}; trying again")
             self.close()
             return 0
 
