@@ -474,14 +474,18 @@ class TestUsage:
             assert ended.stderr == b""
             assert ended.returncode == 0
 
-    def test_a_full_disk(self, config: str) -> None:
+    @pytest.mark.parametrize(
+        "arguments", [("config", "sample"), ("--help",), ("--version",), ("keys", "--help"), ("spfquery", "--version")]
+    )
+    @pytest.mark.parametrize("buffered", [True, False])
+    def test_a_full_disk(self, arguments: tuple[str, ...], buffered: bool) -> None:
         with open("/dev/full", "wb") as full:
             ended = subprocess.run(
-                [sys.executable, "-m", "assay", "config", "sample"],
+                [sys.executable, "-m", "assay", *arguments],
                 stdout=full,
                 stderr=subprocess.PIPE,
                 check=False,
-                env=BUFFERED,
+                env=BUFFERED if buffered else {**BUFFERED, "PYTHONUNBUFFERED": "1"},
             )
         assert ended.returncode == os.EX_IOERR
         assert ended.stderr == b"assay: output: No space left on device\n"

@@ -185,6 +185,21 @@ def test_output_that_takes_no_more_is_not_blamed_on_what_was_read(
     assert (ended, capsys.readouterr().err) == (74, "assay: output: No space left on device\n")
 
 
+@pytest.mark.parametrize(
+    "command",
+    [
+        "config show -c", "serve -c", "policy try junk -c", "policy try -c assay.toml", "report read -c assay.toml",
+        "keys import a.example s", "check --ip 192.0.2.1", "probe inet:1@127.0.0.1 --ip 192.0.2.1",
+        "config check -c assay.toml --postconf", "config check -c assay.toml --sendmail-cf",
+    ],
+)  # fmt: skip
+def test_a_variable_of_a_shell_that_is_not_set(folder: Path, command: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as raised:
+        main([*command.split(), ""])
+    assert raised.value.code == 64
+    assert capsys.readouterr().err.endswith(": empty; write the name of a file\n")
+
+
 def explained() -> tuple[dict[int, str], dict[int, str]]:
     """The codes of the page and those of the help, each with its text."""
     page = {int(number): text for number, text in re.findall(r"^\| (\d+) \| (.+) \|$", PAGE, re.MULTILINE)}

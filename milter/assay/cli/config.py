@@ -10,7 +10,7 @@ from typing import Any
 
 from assay import files
 from assay.cli.online import faults
-from assay.cli.options import add_configuration, open_input
+from assay.cli.options import add_configuration, file_name, open_input
 from assay.cli.output import complain
 from assay.cli.serve import read_for_serving
 from assay.config import Configuration, load, postconf, risks, sample, sendmail, show
@@ -44,11 +44,13 @@ def add_to(commands: Any) -> None:
             verb.add_argument(
                 "--postconf",
                 metavar="FILE",
+                type=file_name,
                 help="also compare with Postfix's configuration, as postconf prints it; - is standard input",
             )
             verb.add_argument(
                 "--sendmail-cf",
                 metavar="FILE",
+                type=file_name,
                 help="also compare with Sendmail's configuration, /etc/mail/sendmail.cf; - is standard input",
             )
         verb.set_defaults(run=run)

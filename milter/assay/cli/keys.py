@@ -15,7 +15,7 @@ from assay.cli import key_report
 from assay.cli.key_check import check
 from assay.cli.key_command import KeyCommand, complain
 from assay.cli.key_import import take_over
-from assay.cli.options import add_configuration, domain
+from assay.cli.options import add_configuration, domain, file_path
 from assay.cli.output import say
 from assay.cli.serve import name
 from assay.config import ConfigError
@@ -66,7 +66,7 @@ def add_to(commands: Any) -> None:
     )
     taking.add_argument("domain", metavar="DOMAIN", type=domain, nargs="?")
     taking.add_argument("selector", metavar="SELECTOR", type=_selector, nargs="?")
-    taking.add_argument("file", metavar="FILE", type=Path, nargs="?")
+    taking.add_argument("file", metavar="FILE", type=file_path, nargs="?")
     taking.add_argument("--key-table", metavar="TABLE", help="take over all keys of OpenDKIM's KeyTable instead")
     for command in (create, listing, rotate, retirement, taking):
         command.add_argument("--form", type=Form, choices=list(Form), default=Form.ZONE, help="of records to publish")

@@ -8,7 +8,7 @@ import io
 import os
 import sys
 from collections.abc import Sequence
-from typing import NoReturn, TextIO
+from typing import Any, NoReturn, TextIO
 
 from assay import __version__
 from assay.cli import check, config, keys, policy, probe, report, serve, spfquery, srs, status, store
@@ -51,6 +51,14 @@ class _Parser(argparse.ArgumentParser):
         _complain(f"{self.format_usage()}{self.prog}: {message}")
         sys.exit(os.EX_USAGE)
 
+    def _print_message(self, message: str, file: Any = None) -> None:
+        """Print the help or the version.
+
+        :raises OSError: it cannot be written; argparse itself says nothing then.
+        """
+        (file or sys.stderr).write(message)
+        sys.stdout.flush()  # here, where an error can still be reported
+
 
 def make_parser() -> argparse.ArgumentParser:
     """The parser of all subcommands, each with a default `run`, which takes the options and returns the exit code."""
@@ -75,10 +83,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """
     parser = make_parser()
     _open_what_is_closed()
-    options = parser.parse_args(arguments)
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")  # a message may have characters that the terminal cannot show
     try:
+        options = parser.parse_args(arguments)
         code = int(options.run(options))
         sys.stdout.flush()  # here, where an error can still be reported
         return code

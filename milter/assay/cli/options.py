@@ -24,18 +24,32 @@ class UsageError(Exception):
 def add_configuration(parser: argparse.ArgumentParser) -> None:
     """``-c FILE``."""
     parser.add_argument(
-        "-c", "--config", type=Path, metavar="FILE", help="configuration file (default: none, built-in defaults)"
+        "-c", "--config", type=file_path, metavar="FILE", help="configuration file (default: none, built-in defaults)"
     )
 
 
 def add_envelope(parser: argparse.ArgumentParser, *, ip_required: bool = True) -> None:
     """The message and its SMTP envelope."""
-    parser.add_argument("message", metavar="MESSAGE", help="file with the message as received; - for standard input")
+    parser.add_argument(
+        "message", metavar="MESSAGE", type=file_name, help="file with the message as received; - for standard input"
+    )
     parser.add_argument("--ip", type=address, required=ip_required, help="address of the SMTP client")
     parser.add_argument("--helo", default="", help="argument of HELO or EHLO")
     parser.add_argument("--mail-from", default="", metavar="PATH", help="reverse-path of MAIL (default: the null one)")
     parser.add_argument("--login", default="", metavar="NAME", help="the login name, if the client authenticated")
     parser.add_argument("--rcpt", action="append", default=[], metavar="PATH", help="recipient; may be repeated")
+
+
+def file_name(text: str) -> str:
+    """A text that is not empty, as a variable of a shell that is not set, for argparse."""
+    if not text:
+        raise argparse.ArgumentTypeError("empty; write the name of a file")
+    return text
+
+
+def file_path(text: str) -> Path:
+    """A path, for argparse. `Path` takes an empty text for the current directory."""
+    return Path(file_name(text))
 
 
 def address(text: str) -> Address:

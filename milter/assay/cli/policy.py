@@ -11,11 +11,10 @@ import os
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import ExitStack
-from pathlib import Path
 from typing import IO, Any
 
 from assay.cli import output
-from assay.cli.options import open_input
+from assay.cli.options import file_name, file_path, open_input
 from assay.cli.replay import BrokenLineError, Ending, Judge, Logged, read_line
 from assay.cli.serve import read_configuration
 from assay.config import ConfigError
@@ -39,8 +38,8 @@ def add_to(commands: Any) -> None:
         "that would have ended differently. The exit code is 0 for none, 1 for some, 65 if the log has no usable "
         "line.",
     )
-    verb.add_argument("log", metavar="LOGFILE", help="file that log.facts named; - for standard input")
-    verb.add_argument("-c", "--config", type=Path, metavar="FILE", required=True, help="the configuration to try")
+    verb.add_argument("log", metavar="LOGFILE", type=file_name, help="file that log.facts named; - for standard input")
+    verb.add_argument("-c", "--config", type=file_path, metavar="FILE", required=True, help="the configuration to try")
     verb.add_argument("--json", action="store_true", help="print everything as one JSON object")
     verb.set_defaults(run=run)
 
