@@ -40,8 +40,10 @@ def not_text(error: UnicodeDecodeError) -> str:
     return f"line {line} is not UTF-8 text; save the file as UTF-8"
 
 
-def fault(error: OSError) -> str:
-    """What the system says about a file, for a message: its name and the reason."""
+def fault(error: Exception) -> str:
+    """What an error says, for a message. Of the system's, the name of the file and its words, without the number."""
+    if not isinstance(error, OSError):
+        return str(error)
     return f"{error.filename}: {error.strerror}" if error.filename else error.strerror or str(error)
 
 

@@ -131,7 +131,9 @@ class Collector:
         try:
             answer = await forked(partial(_deliver, self._configuration, sender, recipient, mail), TAKE_SECONDS)
         except (ForkedError, OSError) as error:
-            self._log.error(f"collector: a mail could not be taken, and the MTA brings it again: {_last_line(error)}")
+            self._log.error(
+                f"collector: a mail could not be taken, and the MTA brings it again: {_last_line(files.fault(error))}"
+            )
             self._page.add("incoming_deferred")
             return "451 4.3.0 the mail could not be taken; the log has the reason"
         finally:
@@ -188,5 +190,4 @@ _encode = msgspec.msgpack.encode
 
 
 def _last_line(error: object) -> str:
-    text = files.fault(error) if isinstance(error, OSError) else str(error)
-    return (text.strip().splitlines() or [repr(error)])[-1]
+    return (str(error).strip().splitlines() or [repr(error)])[-1]

@@ -211,7 +211,7 @@ class ReportTurns:
             self._meter.rests(now)
             if time.monotonic() >= self._remind_at:
                 self._remind_at = time.monotonic() + _REMIND_SECONDS
-                why = files.fault(error) if isinstance(error, OSError) else error
+                why = files.fault(error)
                 if self._once:
                     self._log.warning(f"reports: {why}; nothing more was done")
                 else:

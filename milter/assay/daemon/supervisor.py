@@ -396,8 +396,5 @@ class Supervisor:
 
 def _why(error: Exception) -> str:
     """An error in words; one that nobody has foreseen as Python shows it."""
-    if isinstance(error, MemoryError):
-        return "no memory is left"
-    if isinstance(error, OSError):
-        return files.fault(error)
-    return str(error) if isinstance(error, (ConfigError, ValueError)) else repr(error)
+    words = files.fault(error) if isinstance(error, (ConfigError, ValueError, OSError)) else repr(error)
+    return "no memory is left" if isinstance(error, MemoryError) else words

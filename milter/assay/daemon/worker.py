@@ -197,8 +197,7 @@ def keep_to(core: int, log: Log) -> None:
         os.sched_setaffinity(0, {core})
         os.sched_setscheduler(0, os.SCHED_BATCH, os.sched_param(0))
     except (OSError, AttributeError) as error:  # forbidden here, the core is gone, or not Linux
-        why = files.fault(error) if isinstance(error, OSError) else error
-        log.debug(f"threads are not kept to one core: {why}")
+        log.debug(f"threads are not kept to one core: {files.fault(error)}")
 
 
 def collect_garbage_seldom() -> None:
