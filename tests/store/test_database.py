@@ -253,6 +253,31 @@ def test_the_log_of_the_old_file_is_not_taken_for_that_of_the_new(path: Path, tm
     assert list(exported(open_database(str(old / path.name)), Criteria())) == [row(1)]
 
 
+@pytest.mark.parametrize("may_write", [True, False])
+def test_a_file_that_goes_after_the_last_look_is_not_made_for_all_to_read(
+    path: Path, monkeypatch: pytest.MonkeyPatch, may_write: bool
+) -> None:
+    open_database(str(path)).close()
+    with contextlib.closing(open_database(str(path), may_write=may_write)) as database:
+        database.close()
+        path.unlink()
+        with monkeypatch.context() as unseen:
+            unseen.setattr(database, "_follow", lambda: None)
+            with pytest.raises(UnavailableError, match="unable to open database file"):
+                database.revision()
+        assert not path.exists()
+
+
+@pytest.mark.parametrize("name", ["a b?c#d%20e", "ä&=", "file:x"])
+def test_any_name_of_a_directory(tmp_path: Path, name: str) -> None:
+    directory = tmp_path / name
+    directory.mkdir()
+    with contextlib.closing(open_database(str(directory / "store.sqlite"))) as database:
+        Writer(database).write([row(1)])
+    assert (directory / "store.sqlite").stat().st_size
+    assert [each.name for each in tmp_path.iterdir()] == [name]
+
+
 def test_a_log_that_cannot_be_emptied_is_kept(path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Somebody reads the old file."""
     monkeypatch.setattr("assay.store.database.BUSY_SECONDS", 0.1)

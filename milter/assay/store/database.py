@@ -17,9 +17,10 @@ import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 from sqlalchemy import Connection, Engine, Table, create_engine, event, exc, inspect, text
-from sqlalchemy.engine import make_url
+from sqlalchemy.engine import URL, make_url
 from sqlalchemy.pool import QueuePool
 
 from assay.packages import command
@@ -275,7 +276,10 @@ def _postgresql(url: str, password: str) -> Engine:
 
 
 def _sqlite(path: Path, *, may_write: bool) -> Engine:
-    engine = create_engine(f"sqlite:///{path}", connect_args={"timeout": BUSY_SECONDS})
+    # Otherwise a connection made just after the file was moved away would make one that others can read.
+    only_opened = {"mode": "rw", "uri": "true"}
+    location = URL.create("sqlite", database=f"file:{quote(str(path))}", query=only_opened)
+    engine = create_engine(location, connect_args={"timeout": BUSY_SECONDS})
 
     @event.listens_for(engine, "connect")
     def prepare(connection: Any, _: object) -> None:
