@@ -40,6 +40,7 @@ from assay.daemon import collector, connection, endpoint, recorder, reporter, wo
 from assay.daemon import kinds as daemon_kinds
 from assay.daemon.capacity import Capacity
 from assay.daemon.child import Tether
+from assay.daemon.held import HeldSockets
 from assay.daemon.keeper import keeper_of
 from assay.daemon.listener import Listener
 from assay.daemon.status import History
@@ -523,13 +524,13 @@ def log(world: World) -> object:
 def control(world: World) -> object:
     """The permissions of the control socket."""
     section = msgspec.structs.replace(world.configuration.control, socket=f"unix:{world.folder}/control")
-    modes: list[int] = []
-    tether = SimpleNamespace(pages=Pages(1), ready=lambda: None)
-    tether.wait = lambda _: modes.append((world.folder / "control").stat().st_mode)
     configuration = msgspec.structs.replace(world.configuration, control=section)
-    served = Endpoint.parse("unix:/nowhere")
-    endpoint.run(tether, configuration, served, Log(lambda *_: None))  # type: ignore[arg-type]  # a stand-in
-    return modes
+    (kind,) = endpoint.kind(configuration, Endpoint.parse("unix:/nowhere"), Log(lambda *_: None))
+    held = HeldSockets()
+    held.opened(kind)
+    mode = (world.folder / "control").stat().st_mode
+    held.keep(())
+    return mode
 
 
 def facts(world: World) -> object:

@@ -208,7 +208,9 @@ def test_json_that_is_watched_is_json(daemon: Daemon) -> None:
 def test_another_daemon_on_the_same_socket(daemon: Daemon, tmp_path: Path) -> None:
     (tmp_path / "two").mkdir()
     with Daemon(tmp_path / "two", control={"socket": f"unix:{tmp_path}/control"}) as other:
-        other.wait_for_log(f"endpoint: control.socket: unix:{tmp_path}/control: another daemon serves on it")
+        other.wait_for_log(
+            f"cannot start the endpoint: control.socket: unix:{tmp_path}/control: another daemon serves on it"
+        )
         assert status(daemon)["configuration"] == str(daemon.configuration)
 
 

@@ -13,6 +13,7 @@ import pytest
 
 from assay.config.endpoint import Endpoint
 from assay.daemon import http
+from assay.daemon.held import listen
 from assay.daemon.http import HttpResponse, HttpServer
 from assay.log import Level, Log
 
@@ -34,7 +35,7 @@ def endpoint(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, lines: list[str]) 
     monkeypatch.setattr(http, "_PATIENCE_SECONDS", 0.3)
     found = Endpoint.parse(f"unix:{tmp_path}/http.sock")
     responders = {"GET /good": lambda _: HttpResponse(HTTPStatus.OK, b"good"), "GET /broken": broken}
-    with closing(HttpServer(found, 0o600, responders, Log(lambda _, text: lines.append(text), Level.INFO))):
+    with closing(HttpServer(listen(found, 0o600, 5), responders, Log(lambda _, text: lines.append(text), Level.INFO))):
         yield found
 
 

@@ -21,6 +21,7 @@ from hypothesis import strategies as st
 from assay.config.endpoint import Endpoint
 from assay.daemon import maps
 from assay.daemon.bounded import BoundedServer
+from assay.daemon.held import listen
 from assay.log import Log
 from assay.policy import Rewriting
 from assay.policy.addresses import Entries
@@ -62,7 +63,7 @@ def serve(tmp_path: Path) -> Iterator[Any]:
 
     def start(handler: Any, most: int = 9) -> Client:
         path = tmp_path / f"{len(opened)}.sock"
-        opened.append(BoundedServer(Endpoint.parse(f"unix:{path}"), 0o600, handler, most))
+        opened.append(BoundedServer(listen(Endpoint.parse(f"unix:{path}"), 0o600, 5), handler, most))
         client = Client(path)
         opened.append(client.socket)
         return client
@@ -148,7 +149,7 @@ def test_whatever_the_key_is_the_answers_stay_in_step(tmp_path: Path) -> None:
 
     with ExitStack() as opened:
         for name, handler in (("socketmap", maps.socketmap(FOUND)), ("table", maps.table(FOUND["forward"]))):
-            server = BoundedServer(Endpoint.parse(f"unix:{tmp_path / name}"), 0o600, handler, 9)
+            server = BoundedServer(listen(Endpoint.parse(f"unix:{tmp_path / name}"), 0o600, 5), handler, 9)
             opened.enter_context(closing(server))
         check()
 
@@ -213,7 +214,7 @@ def test_one_client_does_not_take_the_places_of_others() -> None:
     with socket.create_server(("127.0.0.1", 0)) as probe:
         endpoint = Endpoint.parse(f"inet:{probe.getsockname()[1]}@127.0.0.1")
     told: list[str] = []
-    server = BoundedServer(endpoint, 0o600, maps.socketmap(FOUND), 3, share=2, over=told.append)
+    server = BoundedServer(listen(endpoint, 0o600, 5), maps.socketmap(FOUND), 3, share=2, over=told.append)
     with closing(server), connected(endpoint, "127.0.0.1") as first, connected(endpoint, "127.0.0.1") as second:
         assert served(first)
         assert served(second)
@@ -235,7 +236,7 @@ def test_one_client_does_not_take_the_places_of_others() -> None:
 def test_the_client_at_a_unix_socket_is_its_user(tmp_path: Path) -> None:
     endpoint = Endpoint.parse(f"unix:{tmp_path / 'share.sock'}")
     told: list[str] = []
-    server = BoundedServer(endpoint, 0o600, maps.socketmap(FOUND), 3, share=1, over=told.append)
+    server = BoundedServer(listen(endpoint, 0o600, 5), maps.socketmap(FOUND), 3, share=1, over=told.append)
     with closing(server), connected(endpoint) as first, connected(endpoint) as second:
         assert served(first)
         assert not served(second)
@@ -247,7 +248,7 @@ def test_a_thread_that_cannot_start_keeps_no_place(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: Exception
 ) -> None:
     endpoint = Endpoint.parse(f"unix:{tmp_path / 'threads.sock'}")
-    server = BoundedServer(endpoint, 0o600, maps.socketmap(FOUND), 1, share=1)
+    server = BoundedServer(listen(endpoint, 0o600, 5), maps.socketmap(FOUND), 1, share=1)
     start = threading.Thread.start
 
     def refuse(thread: threading.Thread) -> None:
@@ -319,7 +320,7 @@ def test_an_error_of_ours_is_reported(tmp_path: Path) -> None:
 
     reported: list[BaseException | None] = []
     endpoint = Endpoint.parse(f"unix:{tmp_path / 'broken.sock'}")
-    with closing(BoundedServer(endpoint, 0o600, maps.table(broken), 1, failed=reported.append)):
+    with closing(BoundedServer(listen(endpoint, 0o600, 5), maps.table(broken), 1, failed=reported.append)):
         assert Client(tmp_path / "broken.sock").ask(b"get ann@a.example\n") == b""
         Client(tmp_path / "broken.sock").ask(b"")  # the first is over
     assert [str(error) for error in reported] == ["a bug"]
@@ -327,7 +328,7 @@ def test_an_error_of_ours_is_reported(tmp_path: Path) -> None:
 
 def test_a_full_server_closes_though_clients_wait(tmp_path: Path) -> None:
     endpoint = Endpoint.parse(f"unix:{tmp_path / 'full.sock'}")
-    server = BoundedServer(endpoint, 0o600, maps.socketmap(FOUND), 1)
+    server = BoundedServer(listen(endpoint, 0o600, 5), maps.socketmap(FOUND), 1)
     with endpoint.connect(5) as first, endpoint.connect(5) as second:
         first.sendall(netstring("forward ann@a.example"))
         assert first.recv(100)
@@ -345,7 +346,7 @@ def test_an_idle_client_does_not_hold_up_the_successor(tmp_path: Path, monkeypat
     """Postfix keeps its connections, and the next server opens the same socket."""
     monkeypatch.setattr("assay.daemon.bounded._LAST_SECONDS", PATIENCE)
     endpoint = Endpoint.parse(f"unix:{tmp_path / 'idle.sock'}")
-    server = BoundedServer(endpoint, 0o600, maps.socketmap(FOUND), 3)
+    server = BoundedServer(listen(endpoint, 0o600, 5), maps.socketmap(FOUND), 3)
     with connected(endpoint) as idle:
         assert served(idle)
         closing = threading.Thread(target=server.close, daemon=True)
@@ -364,7 +365,7 @@ def test_a_request_that_is_under_way_is_answered(tmp_path: Path) -> None:
         go_on.wait(5)
         return address
 
-    server = BoundedServer(endpoint, 0o600, maps.socketmap({"forward": look_up}), 3)
+    server = BoundedServer(listen(endpoint, 0o600, 5), maps.socketmap({"forward": look_up}), 3)
     with endpoint.connect(5) as client:
         client.sendall(netstring("forward ann"))
         assert asked.wait(5)

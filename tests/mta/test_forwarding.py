@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 import shutil
+import signal
 import subprocess
 import time
 from collections.abc import Iterator
@@ -23,12 +24,14 @@ from mta.base import HOST, MTAS, PROJECT, UnavailableError, free_port
 from mta.laws import fields, result_of
 from mta.postfix import Postfix
 from mta.sendmail import Sendmail
-from running import Daemon
+from running import PATIENCE, Daemon
 from signing import pem, record, rsa_key
 
 SECRET = b"a secret for the tests"
 SCHEME = srs.Scheme("srs.example", (SECRET,))
 DAY = 86_400
+RELOADS = 5
+AT_EACH_RELOAD = 100  # recipients at least
 ROWS = {
     "s._domainkey.author.example": [["TXT", [record(rsa_key())]]],
     "author.example": [["TXT", ["v=spf1 ip4:192.0.2.1 -all"]]],
@@ -239,6 +242,31 @@ def test_postfix_defers_what_needs_a_map_server_that_is_away() -> None:
                 assert session.rcpt("bob@last.example")[0] == 451
                 session.rset()
         assert not mta.stored()
+
+
+def test_a_reload_defers_nothing_that_needs_the_map_server(tmp_path: Path) -> None:
+    try:
+        Postfix.check()
+    except UnavailableError as missing:
+        pytest.skip(str(missing))
+    port, milter = free_port(), free_port()
+    section = srs_section(tmp_path, socketmap=f"inet:{port}@{HOST}")
+    asked = 0
+    with (
+        Daemon(tmp_path, ROWS, socket=f"inet:{milter}@{HOST}", srs=section) as daemon,
+        Postfix(extra=of_snippet(f"{HOST}:{port}") | {"smtpd_junk_command_limit": "100000"}) as mta,
+        mta.connect() as session,
+    ):
+        for times in range(1, RELOADS + 1):
+            daemon.signal(signal.SIGHUP)
+            deadline = time.monotonic() + PATIENCE
+            while daemon.log().count(": reloaded") < times or asked < times * AT_EACH_RELOAD:
+                assert time.monotonic() < deadline, daemon.log()
+                asked += 1
+                session.mail(f"ann{asked}@author.example")
+                code, text = session.rcpt(f"bob{asked}@last.example")
+                assert code == 250, text
+                session.rset()
 
 
 def sendmail_settings(place: str) -> str:

@@ -4,12 +4,9 @@
 from __future__ import annotations
 
 import contextlib
-import errno
 import io
-import os
 import socket
 import socketserver
-import stat
 import struct
 import sys
 import threading
@@ -18,8 +15,6 @@ from collections import Counter
 from collections.abc import Callable
 from math import inf
 from typing import Any
-
-from assay.config.endpoint import Endpoint
 
 _LOOK_SECONDS = 0.02  # between two looks whether they have ended
 _PLACE_SECONDS = 0.2  # between two looks whether the server closes, while all places are taken
@@ -35,8 +30,7 @@ class BoundedServer(socketserver.ThreadingMixIn, socketserver.TCPServer):
 
     def __init__(
         self,
-        endpoint: Endpoint,
-        mode: int,
+        listening: socket.socket,
         handler: type[socketserver.BaseRequestHandler],
         most: int,
         *,
@@ -44,19 +38,16 @@ class BoundedServer(socketserver.ThreadingMixIn, socketserver.TCPServer):
         over: Callable[[str], None] = lambda client: None,
         failed: Callable[[BaseException | None], None] = lambda error: None,
     ) -> None:
-        """Open the socket and answer.
+        """Answer.
 
-        :param mode: permissions of a unix socket.
+        :param listening: is closed with the server.
         :param handler: handles one connection.
         :param most: how many connections it serves at a time.
         :param share: how many of one client: an address, or a user at a unix socket. Further ones are closed, since
             others would wait behind them. None: no such bound.
         :param over: called with the client in words for each connection that is closed for this reason.
         :param failed: called with the error if a client gets no answer because of a bug, or of no memory or thread.
-        :raises OSError: the socket cannot be opened.
         """
-        self.address_family = endpoint.family
-        self._path = endpoint.path
         self._places = threading.BoundedSemaphore(most)
         self._share = inf if share is None else share
         self._over = over
@@ -65,29 +56,19 @@ class BoundedServer(socketserver.ThreadingMixIn, socketserver.TCPServer):
         self._lock = threading.Lock()
         self._requests: set[socket.socket] = set()  # connections that are served
         self._closing = False
-        if endpoint.family == socket.AF_UNIX:
-            remove_stale(endpoint)
-            before = os.umask(0o777 & ~mode)
-            try:
-                super().__init__(endpoint.path, handler)  # type: ignore[arg-type]  # a path is an address too
-            finally:
-                os.umask(before)
-        else:
-            self.allow_reuse_address = True
-            super().__init__((endpoint.host or "localhost", endpoint.port), handler)
+        super().__init__(listening.getsockname(), handler, bind_and_activate=False)
+        self.socket.close()  # the library's own, which it has not bound
+        self.socket = listening
         threading.Thread(target=self.serve_forever, name="server", daemon=True).start()
 
     def close(self) -> None:
-        """Stop, let requests that are under way end, and remove the socket.
+        """Stop, and let requests that are under way end. Who waits in the backlog is left to the successor.
 
-        A client that keeps an idle connection sees its end at once. It could otherwise hold up the successor, which
-        opens the same socket, for all this time.
+        A client that keeps an idle connection sees its end at once. It could otherwise hold up the successor for all
+        this time.
         """
         self._closing = True
         self.shutdown()
-        self.timeout = 0
-        for _ in range(self.request_queue_size):  # those that came while the loop ended
-            self.handle_request()
         self.server_close()
         for connection in tuple(self._requests):
             with contextlib.suppress(OSError):  # the client has left
@@ -95,9 +76,6 @@ class BoundedServer(socketserver.ThreadingMixIn, socketserver.TCPServer):
         deadline = time.monotonic() + _LAST_SECONDS
         while self._requests and time.monotonic() < deadline:
             time.sleep(_LOOK_SECONDS)
-        if self._path:
-            with contextlib.suppress(OSError):
-                os.unlink(self._path)
 
     def process_request(self, request: Any, client_address: Any) -> None:
         """Wait for a place. Then the library starts the thread. A client that waits while the server closes is left."""
@@ -180,45 +158,3 @@ def _client(connection: socket.socket, address: Any) -> str:
         octets = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size)
         return f"user {_CREDENTIALS.unpack(octets)[1]}"
     return str(address[0])
-
-
-def listen(endpoint: Endpoint, mode: int, backlog: int) -> socket.socket:
-    """Open a socket for a server of another library.
-
-    :param mode: permissions of a unix socket.
-    :raises OSError: it cannot be opened.
-    """
-    listening = socket.socket(endpoint.family)
-    try:
-        if endpoint.family == socket.AF_UNIX:
-            remove_stale(endpoint)
-            before = os.umask(0o777 & ~mode)
-            try:
-                listening.bind(endpoint.path)
-            finally:
-                os.umask(before)
-        else:
-            listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            listening.bind((endpoint.host or "localhost", endpoint.port))
-        listening.listen(backlog)
-    except OSError:
-        listening.close()
-        raise
-    return listening
-
-
-def remove_stale(endpoint: Endpoint) -> None:
-    """Remove the unix socket of a daemon that was killed, and nothing else.
-
-    :raises OSError: another daemon answers on it.
-    """
-    try:
-        if not stat.S_ISSOCK(os.lstat(endpoint.path).st_mode):
-            return
-        endpoint.connect(1.0).close()
-    except ConnectionRefusedError:
-        os.unlink(endpoint.path)
-    except FileNotFoundError:
-        return
-    else:
-        raise OSError(errno.EADDRINUSE, "another daemon serves on it")

@@ -15,14 +15,16 @@ import contextlib
 import os
 import select
 import signal
+import socket
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from dataclasses import field as attribute
 from enum import Enum
 
 from msgspec import Struct, field
 
+from assay.config.endpoint import Endpoint
 from assay.metrics import Page, Pages
 
 _READY = b"r"
@@ -47,6 +49,7 @@ class Tether(Struct, frozen=True):
     :ivar slot: its number within its kind, from 0. Unique among children that do not drain.
     :ivar page: where it counts.
     :ivar pages: where all processes of the daemon count.
+    :ivar sockets: that listen, by the key that asks for each (`Kind.sockets`).
     """
 
     control: int
@@ -54,6 +57,7 @@ class Tether(Struct, frozen=True):
     slot: int
     page: Page = field(default_factory=Page.private)
     pages: Pages = field(default_factory=lambda: Pages(1))
+    sockets: Mapping[str, socket.socket] = {}
 
     def ready(self) -> None:
         """Report that this child serves. Call it once."""
@@ -71,6 +75,18 @@ class Tether(Struct, frozen=True):
         return Order(os.read(self.control, 1))
 
 
+class SocketSetting(Struct, frozen=True):
+    """A setting that says where a kind listens.
+
+    :ivar key: its name in the configuration.
+    :ivar mode: permissions of a unix socket.
+    """
+
+    key: str
+    endpoint: Endpoint
+    mode: int = 0o660  # as for the MTA's
+
+
 class Kind(Struct, frozen=True):
     """One kind of child.
 
@@ -85,6 +101,7 @@ class Kind(Struct, frozen=True):
         serves mail, which may need them, and do not inherit the listening socket.
     :ivar lingers: a helper that workers need to their end. If the socket is lent and they outlive the supervisor, so
         does it. When the daemon ends, another is started though its predecessor of an older configuration drains.
+    :ivar sockets: where it listens. The supervisor opens them, and they stay open while it is replaced.
     """
 
     name: str
@@ -93,6 +110,7 @@ class Kind(Struct, frozen=True):
     drain_seconds: float = 0.0
     serves_mail: bool = False
     lingers: bool = False
+    sockets: tuple[SocketSetting, ...] = ()
 
 
 @dataclass(slots=True)
@@ -146,6 +164,24 @@ class Child:
         """Kill it."""
         with contextlib.suppress(OSError):  # it runs as another user, or has been reaped
             os.kill(self.pid, signal.SIGKILL)
+
+
+def fork() -> tuple[int, tuple[int, int, int, int]]:
+    """Fork, with the two pipes between the supervisor and the child.
+
+    :returns: the process id, 0 in the child, and the ends: where the child reads orders, where the supervisor writes
+        them, where the supervisor reads the readiness, and where the child writes it.
+    :raises OSError: no process or descriptor left; nothing has changed. The message names which.
+    """
+    ends: list[int] = []
+    try:
+        ends += os.pipe()
+        ends += os.pipe()
+        return os.fork(), (ends[0], ends[1], ends[2], ends[3])
+    except OSError as error:
+        for end in ends:
+            os.close(end)
+        raise OSError(error.errno, f"{'fork' if len(ends) == 4 else 'pipe'}: {error.strerror}") from error
 
 
 def wait_for_killed(pids: Iterable[int], seconds: float) -> None:

@@ -24,9 +24,9 @@ import msgspec
 from assay import files
 from assay.config import Configuration
 from assay.config.endpoint import Endpoint
-from assay.daemon.bounded import listen
 from assay.daemon.child import Kind, Tether
 from assay.daemon.forked import ForkedError, forked
+from assay.daemon.held import listen
 from assay.daemon.meter import LogMeter
 from assay.daemon.seldom import Seldom
 from assay.log import Log

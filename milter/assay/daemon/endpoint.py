@@ -12,14 +12,12 @@ from http import HTTPStatus
 
 from assay.config import Configuration
 from assay.config.endpoint import Endpoint
-from assay.daemon.child import Kind, Tether
+from assay.daemon.child import Kind, SocketSetting, Tether
 from assay.daemon.control import commands
 from assay.daemon.http import HttpResponse, HttpServer, Responder
 from assay.daemon.status import History
 from assay.log import Log
 from assay.metrics import Page, read
-
-_MODE = 0o660  # of a unix socket, as for the MTA's
 
 
 def kind(configuration: Configuration, served: Endpoint, log: Log) -> tuple[Kind, ...]:
@@ -27,30 +25,27 @@ def kind(configuration: Configuration, served: Endpoint, log: Log) -> tuple[Kind
 
     :param served: the socket on which workers serve; a service manager may have opened another than ``milter.socket``.
     """
-    if not configuration.metrics.listen and not configuration.control.socket:
+    sockets = []
+    if text := configuration.metrics.listen:
+        sockets.append(SocketSetting("metrics.listen", Endpoint.parse(text)))
+    if text := configuration.control.socket:
+        sockets.append(SocketSetting("control.socket", Endpoint.parse(text), int(configuration.control.socket_mode, 8)))
+    if not sockets:
         return ()
-    return (Kind("endpoint", lambda tether: run(tether, configuration, served, log)),)
+    return (Kind("endpoint", lambda tether: run(tether, served, log), sockets=tuple(sockets)),)
 
 
-def run(tether: Tether, configuration: Configuration, served: Endpoint, log: Log) -> int:
+def run(tether: Tether, served: Endpoint, log: Log) -> int:
     """Serve until the order to drain. Call it in a new child process.
 
     :returns: the exit code.
     """
     servers = []
     history = History(tether.pages)
-    key = text = ""
-    try:
-        if text := configuration.metrics.listen:
-            key = "metrics.listen"
-            servers.append(HttpServer(Endpoint.parse(text), _MODE, public(tether.pages.all, served), log))
-        if text := configuration.control.socket:
-            key = "control.socket"
-            mode = int(configuration.control.socket_mode, 8)
-            servers.append(HttpServer(Endpoint.parse(text), mode, commands(tether.pages, history, log), log))
-    except OSError as error:
-        log.error(f"endpoint: {key}: {text}: {Endpoint.parse(text).explain(error)}")
-        return os.EX_UNAVAILABLE
+    if listening := tether.sockets.get("metrics.listen"):
+        servers.append(HttpServer(listening, public(tether.pages.all, served), log))
+    if listening := tether.sockets.get("control.socket"):
+        servers.append(HttpServer(listening, commands(tether.pages, history, log), log))
     tether.ready()
     tether.wait(history.tick)
     for server in servers:

@@ -4,13 +4,13 @@
 from __future__ import annotations
 
 import io
+import socket
 from collections.abc import Callable, Mapping
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler
 
 from msgspec import Struct
 
-from assay.config.endpoint import Endpoint
 from assay.daemon.bounded import BoundedServer, DeadlineStream
 from assay.log import Log
 
@@ -62,17 +62,15 @@ class _Handler(BaseHTTPRequestHandler):
 class HttpServer(BoundedServer):
     """Answers requests."""
 
-    def __init__(self, endpoint: Endpoint, mode: int, responders: Mapping[str, Responder], log: Log) -> None:
-        """Open the socket and answer.
+    def __init__(self, listening: socket.socket, responders: Mapping[str, Responder], log: Log) -> None:
+        """Answer.
 
-        :param mode: permissions of a unix socket.
+        :param listening: is closed with the server.
         :param responders: by method and path, such as ``GET /metrics``.
-        :raises OSError: the socket cannot be opened.
         """
         self.responders = responders
         super().__init__(
-            endpoint,
-            mode,
+            listening,
             _Handler,
             MAX_CLIENTS,
             failed=lambda error: log.error(f"endpoint: a client got no answer: {error!r}"),

@@ -2,8 +2,7 @@
 """The child that answers the MTA's questions about SRS addresses: maps by socketmap and tcp_table.
 
 A milter can only change the sender of a message for all recipients, and sees recipients before aliases. An MTA that
-asks a map rewrites each address where it uses it. If this child dies, the MTA defers what needs the map, and the next
-one starts.
+asks a map rewrites each address where it uses it. If this child dies, the MTA waits until the next one has started.
 
 - socketmap (Postfix's socketmap_table(5), Sendmail's ``K`` map of class ``socket``): netstrings with the map's name and
   the key. The maps are ``forward`` and ``reverse``.
@@ -25,7 +24,7 @@ from urllib.parse import quote_from_bytes, unquote_to_bytes
 from assay.config import Configuration, make_rewriting
 from assay.config.endpoint import Endpoint
 from assay.daemon.bounded import BoundedServer, DeadlineStream
-from assay.daemon.child import Kind, Tether
+from assay.daemon.child import Kind, SocketSetting, Tether
 from assay.log import Log
 from assay.policy import Rewriting
 from assay.protocol import srs
@@ -38,7 +37,6 @@ PATIENCE_SECONDS = 60.0
 MAX_REQUEST_OCTETS = 4096  # our choice: an address has 320 (RFC 5321, 4.5.3.1), and tcp_table(5) allows 4096
 MAX_ANSWER_OCTETS = 4096  # of a line, by tcp_table(5)
 _SELDOM_SECONDS = 60.0  # between two warnings
-_MODE = 0o660  # of a unix socket, as for the MTA's
 
 #: Finds the other form of an address; empty if there is none.
 Lookup = Callable[[str], str]
@@ -55,41 +53,41 @@ def kind(configuration: Configuration, log: Log) -> tuple[Kind, ...]:
     rewriting = make_rewriting(section)
     if rewriting is None:
         return ()
-    return (Kind("map server", lambda tether: run(tether, configuration, rewriting, log)),)
+    sockets = tuple(
+        SocketSetting(key, Endpoint.parse(text))
+        for key, text in (
+            ("srs.socketmap", section.socketmap),
+            ("srs.forward_table", section.forward_table),
+            ("srs.reverse_table", section.reverse_table),
+        )
+        if text
+    )
+    return (Kind("map server", lambda tether: run(tether, rewriting, log), sockets=sockets),)
 
 
-def run(tether: Tether, configuration: Configuration, rewriting: Rewriting, log: Log) -> int:
+def run(tether: Tether, rewriting: Rewriting, log: Log) -> int:
     """Serve until the order to drain. Call it in a new child process.
 
     :returns: the exit code.
     """
-    section = configuration.srs
     found = lookups(rewriting)
     crowd = _Crowd(log)
-    servers = []
-    key = text = ""
-    try:
-        for key, text, handler in (  # noqa: B007  # the message below names it
-            ("srs.socketmap", section.socketmap, socketmap(found)),
-            ("srs.forward_table", section.forward_table, table(found["forward"])),
-            ("srs.reverse_table", section.reverse_table, table(found["reverse"])),
-        ):
-            if text:
-                endpoint = Endpoint.parse(text)
-                servers.append(
-                    BoundedServer(
-                        endpoint,
-                        _MODE,
-                        handler,
-                        MAX_CLIENTS,
-                        share=MAX_OF_ONE_CLIENT,
-                        over=crowd.warn,
-                        failed=lambda error: log.error(f"map server: a client got no answer: {error!r}"),
-                    )
-                )
-    except OSError as error:
-        log.error(f"map server: {key}: {text}: {Endpoint.parse(text).explain(error)}")
-        return os.EX_UNAVAILABLE
+    handlers = {
+        "srs.socketmap": socketmap(found),
+        "srs.forward_table": table(found["forward"]),
+        "srs.reverse_table": table(found["reverse"]),
+    }
+    servers = [
+        BoundedServer(
+            listening,
+            handlers[key],
+            MAX_CLIENTS,
+            share=MAX_OF_ONE_CLIENT,
+            over=crowd.warn,
+            failed=lambda error: log.error(f"map server: a client got no answer: {error!r}"),
+        )
+        for key, listening in tether.sockets.items()
+    ]
     tether.ready()
     tether.wait()
     for server in servers:

@@ -14,13 +14,15 @@ import os
 import select
 import signal
 import time
+from collections import defaultdict
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from assay import files
 from assay.config import ConfigError, Configuration
 from assay.daemon import kinds
-from assay.daemon.child import BackOff, Child, Kind, Tether, wait_for_killed
+from assay.daemon.child import BackOff, Child, Kind, Tether, fork, wait_for_killed
+from assay.daemon.held import HeldSockets
 from assay.daemon.listener import Listener
 from assay.daemon.meter import DaemonMeter
 from assay.daemon.notify import Manager
@@ -53,10 +55,11 @@ class Supervisor:
     manager: Manager = field(default_factory=Manager)
     _pulse: Pulse = field(default_factory=Pulse)
     _channel: RowChannel = field(default_factory=RowChannel)  # what it holds outlives a reload
+    _held: HeldSockets = field(default_factory=HeldSockets)  # likewise
     _meter: DaemonMeter = field(init=False)
     _kinds: tuple[Kind, ...] = ()
     _children: dict[int, Child] = field(default_factory=dict)
-    _back_off: dict[str, BackOff] = field(default_factory=dict)  # by the name of the kind
+    _back_off: defaultdict[str, BackOff] = field(default_factory=lambda: defaultdict(BackOff))  # by name of the kind
     _noted: list[int] = field(default_factory=list)
     _stopping: bool = False
     _served: bool = False
@@ -91,6 +94,7 @@ class Supervisor:
             signal.set_wakeup_fd(previous)
             os.close(wake)
             os.close(wake_end)
+            self._held.keep(())
             self.listener.remove()
             section = self.configuration.store
             if loss := StandIn(self._channel, section.directory, section.spool_octets).settle(_LAST_ROWS_SECONDS):
@@ -111,6 +115,8 @@ class Supervisor:
     def _turn(self, wake: int) -> None:
         """Collect the dead, start what is missing, sleep until something happens, and act on it."""
         self._reap()
+        if self._stopping:  # where nobody answers any more, clients are refused
+            self._held.keep(child.kind for child in self._children.values())
         if self._stopping and self._served and not any(child.kind.serves_mail for child in self._children.values()):
             if not (self._last or any(each.kind.lingers and each.draining_until for each in self._children.values())):
                 self._last = True
@@ -244,6 +250,7 @@ class Supervisor:
             return
         self.log.replace_by(log)
         self.configuration, self.log, self._kinds = configuration, log, new
+        self._held.keep(new)
         for child in old:
             child.drain(_GRACE_SECONDS, replaced=child.kind.serves_mail)
         self._meter.reloaded("", log)
@@ -269,15 +276,9 @@ class Supervisor:
         return kind.count - sum(not child.draining_until for child in namesakes)
 
     def _due(self, kind: Kind) -> float:
-        """The earliest start of the next of a kind."""
-        return self._back_off_of(kind).until(none_serves=self._none_serves(kind))
-
-    def _back_off_of(self, kind: Kind) -> BackOff:
-        return self._back_off.setdefault(kind.name, BackOff())
-
-    def _none_serves(self, kind: Kind) -> bool:
-        """Whether a kind serves mail and no process does. Mail does not depend on helpers."""
-        return kind.serves_mail and not any(child.serves for child in self._children.values())
+        """The earliest start of the next of a kind. Mail does not depend on helpers."""
+        none_serves = kind.serves_mail and not any(child.serves for child in self._children.values())
+        return self._back_off[kind.name].until(none_serves=none_serves)
 
     def _keep_children(self) -> None:
         """Start missing children, except during a wait after a failure."""
@@ -288,8 +289,9 @@ class Supervisor:
                 for _ in range(self._missing(kind)):
                     self._spawn(kind)
             except OSError as error:
-                self._back_off_of(kind).on_failure(0.0, waiting=False)
-                self.log.error(f"cannot start a {kind.name}: {error.strerror}; trying again {self._wait(kind)}")
+                self._back_off[kind.name].on_failure(0.0, waiting=False)
+                which = f"{'a' if kind.serves_mail else 'the'} {kind.name}"
+                self.log.error(f"cannot start {which}: {error.strerror}; trying again {self._wait(kind)}")
 
     def _wait(self, kind: Kind) -> str:
         """The wait for the next of a kind, in words."""
@@ -299,24 +301,20 @@ class Supervisor:
     def _spawn(self, kind: Kind) -> Child:
         """Start one child.
 
-        :raises OSError: no process or descriptor left; nothing has changed.
+        :raises OSError: no process or descriptor left, or a socket cannot be opened.
         """
-        ends: list[int] = []
+        sockets = self._held.opened(kind)
         page = self._meter.pages.take()
         taken = {child.slot for child in self._children.values() if child.kind is kind and not child.draining_until}
         slot = next(number for number in range(kind.count) if number not in taken)
         try:
-            ends += os.pipe()
-            ends += os.pipe()
-            pid = os.fork()
-        except OSError as error:
-            for end in ends:
-                os.close(end)
+            pid, (control, control_end, readiness, readiness_end) = fork()
+        except OSError:
             self._meter.pages.release(page)
-            raise OSError(error.errno, f"{'fork' if len(ends) == 4 else 'pipe'}: {error.strerror}") from error
-        control, control_end, readiness, readiness_end = ends
+            raise
         if pid == 0:
-            self._become(kind, Tether(control, readiness_end, slot, page, self._meter.pages), (control_end, readiness))
+            tether = Tether(control, readiness_end, slot, page, self._meter.pages, sockets)
+            self._become(kind, tether, (control_end, readiness))
         os.close(control)
         os.close(readiness_end)
         child = self._children[pid] = Child(kind, pid, slot, control_end, readiness, page)
@@ -341,6 +339,7 @@ class Supervisor:
                     os.close(self.listener.descriptor)
                 if not kind.lingers:
                     self._channel.close()
+            self._held.leave(kind)
             code = kind.run(tether)
         except Exception as error:  # the child must not continue as a second supervisor
             self.log.error(f"{kind.name} cannot serve: {error!r}")
@@ -382,7 +381,7 @@ class Supervisor:
             return
         now = time.monotonic()
         self._meter.died(kind.name)
-        self._back_off_of(kind).on_failure(now - child.born, waiting=now < self._due(kind))
+        self._back_off[kind.name].on_failure(now - child.born, waiting=now < self._due(kind))
         self.log.error(f"{line}; starting another {self._wait(kind)}")
 
     def _drain(self, children: list[Child], *, replaced: bool = False) -> None:

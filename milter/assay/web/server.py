@@ -15,7 +15,7 @@ import uvicorn
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from assay.config.endpoint import Endpoint
-from assay.daemon.bounded import listen
+from assay.daemon.held import listen
 from assay.log import Log
 from assay.web.headers import SafeHeaders
 
