@@ -109,10 +109,13 @@ def _again(stored: StoredMessage) -> Iterator[Part]:
     """How to ask again."""
     values = stored.values
     people = dict(stored.addresses)
+    kept = "" if stored.answers else "The DNS answers were not kept (store.dns_answers). "
+    if not values["client"]:
+        yield Remark(f"{kept}It cannot be asked again: the MTA named no client address.", tone=Tone.PLAIN)
+        return
     sender = "" if values["null_sender"] else people.get("sender") or f"postmaster@{values['sender_domain']}"
     words = ["assay", "check", "--explain", "--ip", str(values["client"]), "--helo", str(values["helo"])]
     command = shlex.join([*map(escaped, words), "--mail-from", escaped(sender), "MESSAGE"])
-    kept = "" if stored.answers else "The DNS answers were not kept (store.dns_answers). "
     yield Remark(f"{kept}To ask again, with the message in a file MESSAGE:", command, Tone.PLAIN)
 
 

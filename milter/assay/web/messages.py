@@ -7,6 +7,8 @@ import re
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 
+from msgspec.structs import replace
+
 from assay.model.smtp import parse_address
 from assay.store import outbox, reporting, search
 from assay.store.outbox import ReportKind
@@ -48,13 +50,20 @@ def page(site: Site, query: WebQuery) -> WebPage:
         text = "Addresses are not kept (store.addresses), so only their domains can be searched for."
         parts.append(Remark(text, tone=Tone.DOUBT))
     parts += _unseen(query)
-    found = search.find(
-        site.store.database, criteria, after=Cursor.parse(query.text("after")), most=rows_of(query, ROWS)
-    )
+    found = _find(site, query, criteria)
+    if not found.messages and found.further is None and site.configuration.store.addresses:
+        name = criteria.queue or (criteria.domain and query.text("q"))
+        if name:  # of a user; it need not have an @
+            found = _find(site, query, replace(criteria, queue="", domain="", address=name))
     if found.looked_at:
         parts.append(Remark(f"{found.looked_at:,} messages were looked at; the next rows are among older ones."))
     parts.append(_table(query, found))
     return WebPage("Messages", tuple(parts))
+
+
+def _find(site: Site, query: WebQuery, criteria: Criteria) -> FoundMessages:
+    after, most = Cursor.parse(query.text("after")), rows_of(query, ROWS)
+    return search.find(site.store.database, criteria, after=after, most=most)
 
 
 def _unseen(query: WebQuery) -> Iterator[Part]:
@@ -137,7 +146,7 @@ def _moment(text: str, *, end: bool) -> int:
 
 
 def _form(query: WebQuery) -> SearchForm:
-    hint = "queue id, <message id>, address, domain or client"
+    hint = "queue id, <message id>, address, login name, domain or client"
     return SearchForm(
         "/messages",
         "Search messages",
