@@ -122,7 +122,7 @@ def _why(options: argparse.Namespace, configuration: Configuration) -> int:
             if len(deliveries) > 1:  # each may have met with something else
                 say(map(_delivery, deliveries))
         # A domain without a record of its own is in the reports about the domain whose record applies to it.
-        above = () if found else _above(options.domain)
+        above = () if found else _above(options.domain.name)
         others = [each for each in above if outbox.find_reports(connection, domain=each, most=1)]
     if not found:
         say([f"{options.domain}: no report was planned: the store had no mail to which its DMARC record applied"])
