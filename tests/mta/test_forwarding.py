@@ -199,7 +199,11 @@ def accepting(kind: Any, by: str, folder: Path) -> Iterator[Any]:
     section = srs_section(folder, socketmap=f"inet:{port}@{HOST}")
     extra: Any
     if kind is Postfix:
-        own = {"virtual_mailbox_domains": "ours.example author.example", "mynetworks": "127.0.0.9/32"}
+        own = {
+            "virtual_mailbox_domains": "ours.example author.example",
+            "virtual_alias_maps": "inline:{alias.example=any, eve@alias.example=eve@author.example}",
+            "mynetworks": "127.0.0.9/32",
+        }
         extra = own | (of_page(folder) if by == "milter" else of_snippet(f"{HOST}:{port}"))
     else:
         settings = (PROJECT / "contrib/sendmail/srs-milter.mc").read_text().replace("srs.example.org", "srs.example")
@@ -225,6 +229,8 @@ def test_of_the_srs_domain_only_valid_addresses_are_accepted(kind: Any, by: str,
                 assert text.startswith(b"5.1.1 ")
             for address in (valid.replace("SRS0=", "srs0+"), quoted):
                 assert session.rcpt(address)[0] == 250
+            if kind is Postfix:  # the settings take no domain away
+                assert session.rcpt("eve@alias.example")[0] == 250
             session.data(MESSAGE)
         for address in ("ann@author.example", '"ann smith"@author.example'):
             delivered(mta, address)
