@@ -3,24 +3,44 @@
 
 from __future__ import annotations
 
+import base64
 import functools
+import gzip
+import io
 import json
+import re
 import sqlite3
+import zipfile
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 from sqlalchemy import Text, func, insert, select
 
-from assay.store import forgetting, report_deliveries, schema
+from assay.model.printable import marked
+from assay.protocol.report.received import (
+    AggregateRow,
+    AppliedPolicy,
+    PolicyReason,
+    ReceivedAggregate,
+    ReceivedTls,
+    ReportedSignature,
+    ReportSender,
+    TlsFailure,
+    TlsPolicy,
+)
+from assay.store import emptying, forgetting, received, report_deliveries, schema, written_address
 from assay.store.database import Database, open_database
 from assay.store.forgetting import Whom, count, forget
 from assay.store.outbox import ReportState
+from assay.store.received import DAY_SECONDS, ReportOutcome
 from assay.store.report_deliveries import ReportDelivery
 from assay.store.rows import AnswerRow, DmarcRow, FindingRow, MessageRow, PublishedRow
 from assay.store.search import Criteria
 from assay.store.whole import exported
 from assay.store.writer import Writer
+from assay.store.written_address import pattern, texts_in
 from report_world import with_failure
 from store_rows import row
 
@@ -204,11 +224,124 @@ def test_failure_reports_with_the_address_go_and_none_with_a_longer_one(
             }
             values |= {"id": bytes([number]), "kind": "failure", "report": json.dumps({"header": [text]})}
             connection.execute(insert(schema.received_reports).values(values))
-    assert [each.count for each in count(database, ADDRESS)] == [0, len(HAS_ANN), 0, 0, 0]
-    assert [each.count for each in forget(database, ADDRESS)] == [0, len(HAS_ANN), 0, 0, 0]
+    assert [each.count for each in count(database, ADDRESS)] == [0, len(HAS_ANN), 0, 0, 0, 0, 0]
+    assert [each.count for each in forget(database, ADDRESS)] == [0, len(HAS_ANN), 0, 0, 0, 0, 0]
     with database.reading() as connection:
         kept = connection.execute(select(schema.received_reports.c.report).order_by(schema.received_reports.c.id))
         assert [json.loads(text)["header"][0] for text in kept.scalars()] == list(HAS_NOT)
+
+
+def with_text(text: str, place: str, number: int) -> ReceivedAggregate | ReceivedTls:
+    """A report with a text in one place."""
+    texts = dict.fromkeys(("organization", "contact", "report_id", "comment", "selector", "reason"), "a text")
+    texts |= {"report_id": f"n{number}"} | ({place: text} if place else {})
+    begin = DAY_SECONDS + number
+    names = (texts["organization"], texts["contact"], texts["report_id"], "gone.example", begin, begin + 9)
+    if place == "reason":
+        failures = (TlsFailure("expired", 2, reason=text),)
+        return ReceivedTls(*names, (TlsPolicy("gone.example", "sts", 7, 2, failures),))
+    reasons = (PolicyReason("other", texts["comment"]), PolicyReason("other", "stays"))
+    signature = ReportedSignature("gone.example", texts["selector"], "pass")
+    row = AggregateRow("192.0.2.1", 4, "none", True, False, "gone.example", reasons=reasons, dkim=(signature,))
+    return ReceivedAggregate(*names, AppliedPolicy(), (row, row), errors=("stays",))
+
+
+@pytest.mark.parametrize("place", ["organization", "contact", "report_id", "comment", "selector", "reason"])
+def test_texts_with_the_address_are_emptied_in_aggregate_and_tls_reports(
+    database: Database, monkeypatch: pytest.MonkeyPatch, place: str
+) -> None:
+    monkeypatch.setattr(emptying, "STEP_ROWS", 2)
+    has_ann = tuple(marked(text) for text in (*HAS_ANN, '"Ann" <ann@gone.example>'))
+    reports = [with_text(text, place, number) for number, text in enumerate(has_ann + HAS_NOT)]
+    sender = ReportSender("reporter.example", "pass")
+    with database.writing() as connection:
+        for report in reports:
+            received.keep(connection, sender, report, now=DAY_SECONDS)
+    with database.reading() as connection:
+        tables = (schema.received_days, schema.received_counts)
+        sums = [connection.execute(select(table)).all() for table in tables]
+    expected = [0, 0, 0, 0, 0, 0, len(has_ann)]
+    assert [each.count for each in count(database, ADDRESS)] == expected
+    assert [each.count for each in forget(database, ADDRESS)] == expected
+    assert not any(each.count for each in count(database, ADDRESS))
+    with database.reading() as connection:
+        assert sums == [connection.execute(select(table)).all() for table in tables]
+        for number, report in enumerate(reports):
+            found = received.report(connection, report.id_from(sender))
+            assert found == (with_text("", place, number) if number < len(has_ann) else report)
+        left_over = str([connection.execute(select(table)).all() for table in schema.metadata.sorted_tables])
+    assert not pattern("ann@gone.example").search(re.sub(r"o\\*'ann@", "", left_over))
+    with database.writing() as connection:
+        for report in reports:
+            assert received.keep(connection, sender, report, now=DAY_SECONDS) is ReportOutcome.KNOWN
+            assert received.keep(connection, ReportSender(), report, now=DAY_SECONDS) is ReportOutcome.KNOWN
+
+
+def zipped(text: bytes) -> bytes:
+    with io.BytesIO() as file:
+        with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as archive:
+            archive.writestr("report.xml", text)
+        return file.getvalue()
+
+
+def in_mail(octets: bytes) -> bytes:
+    return b"Subject: x\r\nContent-Transfer-Encoding: base64\r\n\r\n" + base64.encodebytes(octets) + b"\r\n--b--\r\n"
+
+
+FORMS: dict[str, Callable[[bytes], bytes]] = {
+    "as it is": lambda text: text,
+    "among other octets": lambda text: b"\xff\0 " + text + b"\xe4\r\n",
+    "quoted-printable": lambda text: b"To: =61=\r\n".replace(b"=61", text[:1]) + text[1:].replace(b"@", b"=40"),
+    "base64": in_mail,
+    "gzip": gzip.compress,
+    "gzip, cut off": lambda text: gzip.compress(text + bytes(range(256)) * 9)[:-20],
+    "zip": zipped,
+    "gzip in a mail": lambda text: in_mail(gzip.compress(text)),
+    "zip in a mail": lambda text: in_mail(zipped(text)),
+    "UTF-16": lambda text: text.decode().encode("utf-16"),
+}
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_unreadable_reports_with_the_address_go_and_none_with_a_longer_one(
+    database: Database, monkeypatch: pytest.MonkeyPatch, form: str
+) -> None:
+    monkeypatch.setattr(forgetting, "STEP_CONTENTS", 2)
+    texts = HAS_NOT[:3] + HAS_ANN + HAS_NOT[3:]
+    with database.writing() as connection:
+        for number, text in enumerate(texts):
+            content = FORMS[form](text.encode())
+            received.keep_unreadable(connection, ReportSender(f"r{number}.example"), "why", content, now=1)
+        reason = "the count of ann@gone.example is x"
+        received.keep_unreadable(connection, ReportSender("x.example"), reason, b"", now=1)
+        received.keep_unreadable(connection, ReportSender("gone.example"), "why", b"no address", now=1)
+    expected = [0, 0, 1, len(HAS_ANN) + 1, 0, 0, 0]
+    assert [each.count for each in count(database, ADDRESS)] == expected
+    assert [each.count for each in forget(database, ADDRESS)] == expected
+    with database.reading() as connection:
+        kept = {each.sender for each in received.unreadable(connection)}
+    assert kept == {f"r{number}.example" for number, text in enumerate(texts) if text in HAS_NOT}
+
+
+@pytest.mark.parametrize(
+    "octets",
+    [
+        b"\x1f\x8b", b"PK\x03\x04", b"PK\x03\x04" * 9, zipped(b"x")[:-9], gzip.compress(b"x")[:5] + b"x" * 99,
+        b"=", b"A", b"AAAAA\n", b"=ZZ=", b"\xff\xfe\0",
+    ],
+)  # fmt: skip
+def test_broken_octets_are_searched(octets: bytes) -> None:
+    for text in (octets, octets + b"\r\n\r\nann@gone.example", b"ann@gone.example\r\n\r\n" + octets):
+        found = [bool(pattern("ann@gone.example").search(each)) for each in texts_in(text)]
+        assert any(found) is (b"@" in text and not text.startswith(b"\xff"))
+
+
+def test_little_of_what_is_compressed_is_searched(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also if there is much in many files."""
+    bomb = gzip.compress(bytes(9_000_000))
+    octets = b"\r\n".join(in_mail(bomb) for _ in range(8))
+    unpacked = sum(map(len, texts_in(octets))) - sum(map(len, texts_in(octets.replace(b"H4sI", b"AAAA"))))
+    assert 0 < unpacked <= written_address.MAX_UNPACKED_OCTETS
 
 
 @pytest.mark.parametrize("whom", [ADDRESS, DOMAIN, Whom(address="ann")])

@@ -23,7 +23,7 @@ from assay.protocol import dmarc
 #: What ``forget`` cannot reach.
 _STAYS = (
     "not in the database, and so not removed: the log and the facts log; what is not written yet in {directory}/spool; "
-    "what went to a broker; reports that were sent; backups"
+    "what went to a broker; reports that were sent; files in reports.incoming.keep_unreadable; backups"
 )
 _SPAN = "YYYY-MM-DD[THH:MM]"
 

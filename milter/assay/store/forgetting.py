@@ -8,18 +8,22 @@ outcome identifies no person.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from itertools import chain
+from typing import Any
 
 import msgspec
 from msgspec import Struct
-from sqlalchemy import Column, ColumnElement, Connection, Table, delete, exists, func, literal, or_, select, true
+from sqlalchemy import Column, ColumnElement, Connection, Table, delete, exists, func, or_, select, true
 
-from assay.store import received_counts, schema
+from assay.store import emptying, received_counts, schema
 from assay.store.database import Database
 from assay.store.outbox import ReportState
 from assay.store.writer import folded
+from assay.store.written_address import ascii_end, pattern, texts_in, texts_of
 
 STEP_ROWS = 500  # messages of one transaction, our choice: as many as a batch writes
+STEP_CONTENTS = 20  # unreadable reports of one that are searched, our choice: 2 MB
 
 
 class Whom(Struct, frozen=True):
@@ -46,8 +50,9 @@ class Forgotten(Struct, frozen=True):
 class _Place(Struct, frozen=True):
     """Rows of a table, and those of other tables that are theirs: columns with the id of a row.
 
-    :ivar named: whom each row must also name in a column with JSON: what SQL alone cannot say.
+    :ivar named: whom each row must also name: what SQL alone cannot say.
     :ivar take_back: takes back what was added up of rows, by their ids, while they are there.
+    :ivar most: how many rows are looked at in one transaction; 0 for `STEP_ROWS`.
     """
 
     kind: str
@@ -56,16 +61,18 @@ class _Place(Struct, frozen=True):
     owned: tuple[Column[object], ...] = ()
     named: _Named | None = None
     take_back: Callable[[Connection, Sequence[bytes]], None] | None = None
+    most: int = 0
 
 
 class _Named(Struct, frozen=True):
-    """An address in a column with JSON."""
+    """An address in columns, whose values `texts` takes apart."""
 
-    column: Column[str]
+    columns: tuple[Column[Any], ...]
+    texts: Callable[..., Iterable[str]]
     address: re.Pattern[str]
 
-    def is_in(self, text: str) -> bool:
-        return any(self.address.search(each) for each in _texts(msgspec.json.decode(text)))
+    def is_in(self, values: Sequence[Any]) -> bool:
+        return any(self.address.search(text) for text in self.texts(*values))
 
 
 def count(database: Database, whom: Whom) -> tuple[Forgotten, ...]:
@@ -73,17 +80,24 @@ def count(database: Database, whom: Whom) -> tuple[Forgotten, ...]:
 
     :raises UnavailableError: the database cannot be used now.
     """
+    address = _mail_address(whom)
     with database.reading() as connection:
-        return tuple(Forgotten(place.kind, _count(connection, place)) for place in _places(whom))
+        found = tuple(Forgotten(place.kind, _count(connection, place)) for place in _places(whom))
+        return (*found, Forgotten(_EMPTIED, emptying.count(connection, address))) if address else found
 
 
 def forget(database: Database, whom: Whom) -> tuple[Forgotten, ...]:
     """Remove it, messages in steps, so that a writer does not wait long. In SQLite, its octets are overwritten.
 
+    Aggregate and TLS reports stay, without the address.
+
     :returns: what was removed.
     :raises UnavailableError: the database cannot be used now; a part may have been removed.
     """
+    address = _mail_address(whom)
     found = tuple(Forgotten(place.kind, _remove(database, place)) for place in _places(whom))
+    if address:
+        found = (*found, Forgotten(_EMPTIED, emptying.empty(database, address)))
     database.empty_log()
     return found
 
@@ -91,25 +105,28 @@ def forget(database: Database, whom: Whom) -> tuple[Forgotten, ...]:
 def _count(connection: Connection, place: _Place) -> int:
     if place.named is None:
         return connection.execute(select(func.count()).select_from(place.table).where(place.condition)).scalar_one()
-    texts = connection.execute(select(place.named.column).where(place.condition)).scalars()
-    return sum(map(place.named.is_in, texts))
+    rows = connection.execute(
+        select(*place.named.columns).where(place.condition).execution_options(yield_per=place.most or STEP_ROWS)
+    )
+    return sum(map(place.named.is_in, rows))
 
 
 def _remove(database: Database, place: _Place) -> int:
     removed = 0
+    most = place.most or STEP_ROWS
     keys = tuple(place.table.primary_key.columns)
     last: bytes | str = b""
     while True:
         with database.writing() as connection:
-            if not place.owned:
+            if not place.owned and place.named is None:
                 return removed + connection.execute(delete(place.table).where(place.condition)).rowcount
             key = keys[0]
-            text = literal("") if place.named is None else place.named.column
-            chosen = select(key, text).where(place.condition).order_by(key).limit(STEP_ROWS)
+            searched = () if place.named is None else place.named.columns
+            chosen = select(key, *searched).where(place.condition).order_by(key).limit(most)
             if last:
                 chosen = chosen.where(key > last)
             rows = connection.execute(chosen).all()
-            found = [key for key, text in rows if place.named is None or place.named.is_in(text)]
+            found = [key for key, *values in rows if place.named is None or place.named.is_in(values)]
             if rows:
                 last = rows[-1][0]
             if found:
@@ -119,13 +136,20 @@ def _remove(database: Database, place: _Place) -> int:
                     connection.execute(delete(column.table).where(column.in_(found)))
                 connection.execute(delete(place.table).where(key.in_(found)))
         removed += len(found)
-        if len(rows) < STEP_ROWS:
+        if len(rows) < most:
             return removed
 
 
 def _places(whom: Whom) -> tuple[_Place, ...]:
     return _of_address(folded(whom.address)) if whom.address else _of_domain(whom.domain)
 
+
+def _mail_address(whom: Whom) -> str:
+    """The address; empty for a login name, which may be any word, and which a report may contain for other reasons."""
+    return folded(whom.address) if "@" in whom.address else ""
+
+
+_EMPTIED = "the address in aggregate and TLS reports that came in, which stay"
 
 #: A header has names and addresses in any field and encoding, so all go. The reports about them are given up.
 _WAITING_HEADERS = _Place("headers that wait for failure reports, all of them", schema.incidents, true())
@@ -152,48 +176,36 @@ def _of_address(address: str) -> tuple[_Place, ...]:
     has_it = exists().where(schema.addresses.c.message == messages.id, schema.addresses.c.folded == address)
     of_messages = _messages(or_(has_it, func.lower(messages.rewritten) == address))
     domain = address.rpartition("@")[2] if "@" in address else ""
-    if not domain:  # a login name may be any word, which a report may contain for other reasons
+    if not domain:
         return of_messages, _WAITING_HEADERS
+    written = pattern(address)
     return (
         of_messages,
         _received(
             "failure reports that came in and contain the address",
-            (reports.kind == "failure") & func.lower(reports.report).contains(_ascii(domain), autoescape=True),
-            _Named(reports.report, _pattern(address)),
+            (reports.kind == "failure") & func.lower(reports.report).contains(ascii_end(address), autoescape=True),
+            _Named((reports.report,), lambda report: texts_of(msgspec.json.decode(report)), written),
         ),
-        # Their content is octets, in any encoding: what cannot be read cannot be searched, so all of a sender's go.
+        # Their content may be broken or cut off, so that it cannot be searched: all of a sender's go.
         _Place(
             f"reports that came in and could not be read, all that {domain} sent",
             schema.unreadable_reports,
             unreadable.sender == domain,
         ),
+        _Place(
+            "other reports that came in and could not be read, with the address",
+            schema.unreadable_reports,
+            unreadable.sender != domain,
+            named=_Named(
+                (unreadable.reason, unreadable.content),
+                lambda reason, content: chain((reason,), texts_in(bytes(content))),
+                written,
+            ),
+            most=STEP_CONTENTS,
+        ),
         _WAITING_HEADERS,
         _destinations(func.lower(schema.deliveries.c.address).in_((address, f"mailto:{address}"))),
     )
-
-
-def _pattern(address: str) -> re.Pattern[str]:
-    """Finds an address in a text, but not in a longer one: ann@x.example is not in jo-ann@x.example.
-
-    Of the other characters that a local part may have (RFC 5322, 3.2.3), most surround addresses more often than they
-    are in one: `=` in a property, `'` as a quote.
-    """
-    return re.compile(rf"(?<![\w.+-])(?<!\w'){re.escape(address)}(?![\w-]|\.\w)", re.IGNORECASE)
-
-
-def _ascii(domain: str) -> str:
-    """Its end that every database and JSON write alike."""
-    return re.search(r"[a-z0-9.-]*\Z", domain)[0]  # type: ignore[index]  # it matches every text
-
-
-def _texts(value: object) -> Iterator[str]:
-    """All texts in a value of JSON."""
-    if isinstance(value, str):
-        yield value
-    elif isinstance(value, dict | list):
-        inside: Iterable[object] = [*value, *value.values()] if isinstance(value, dict) else value
-        for each in inside:
-            yield from _texts(each)
 
 
 def _of_domain(domain: str) -> tuple[_Place, ...]:

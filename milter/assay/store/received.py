@@ -131,7 +131,9 @@ def _copies(connection: Connection, sender: ReportSender, report: Received) -> d
         other: ColumnElement[bool] = table.id == report.id_from(ReportSender(sender.author, "pass"))
     else:  # a file may be a copy from anybody
         other = and_(
-            table.domain == report.domain, table.begin == report.begin * 1000, table.report_id == report.report_id
+            table.domain == report.domain,
+            table.begin == report.begin * 1000,
+            table.report_id.in_((report.report_id, "")),  # `forget` may have emptied it; the id tells
         )
     query = select(table.id, table.sender, table.sender_dmarc).where(or_(table.id == report.id, other))
     found = connection.execute(query)
