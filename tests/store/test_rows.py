@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import os
 import uuid
 from collections.abc import Sequence
 from typing import Any
@@ -264,6 +265,22 @@ class TestForm:
         assert uuid.UUID(bytes=first).version == 7
         assert uuid.UUID(bytes=first).variant == uuid.RFC_4122
         assert len({new_id(1000) for _ in range(1000)}) == 1000
+
+    def test_workers_that_are_forked_from_one_process_make_others(self) -> None:
+        """Each starts with the state of its parent."""
+        drawn = []
+        for _ in range(3):
+            reading, writing = os.pipe()
+            process = os.fork()
+            if not process:
+                os.write(writing, new_id(1000))
+                os._exit(0)
+            os.close(writing)
+            with open(reading, "rb") as answer:
+                drawn.append(answer.read())
+            os.waitpid(process, 0)
+        assert len({*drawn, new_id(1000)}) == 4
+        assert {len(each) for each in drawn} == {16}
 
     def test_a_row_of_excessive_length_is_cut(self) -> None:
         row = kept(verdicts()[-1])
