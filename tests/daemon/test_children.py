@@ -122,7 +122,11 @@ def test_a_reload_that_can_start_only_some_workers_ends_them_and_leaves_the_sock
 
 @pytest.mark.parametrize(
     ("what", "reason"),
-    [("fork", "fork: Resource temporarily unavailable"), ("pipe", "pipe: Too many open files")],
+    [
+        ("fork", "fork: Resource temporarily unavailable"),
+        ("memory for fork", "fork: Cannot allocate memory"),
+        ("pipe", "pipe: Too many open files"),
+    ],
 )
 class TestExhaustedSystem:
     def test_running_children_are_kept_and_the_others_come_back(self, daemon: Daemon, what: str, reason: str) -> None:

@@ -12,6 +12,7 @@ for the order to drain. The order is a byte and then end-of-file, so a child als
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import select
 import signal
@@ -171,17 +172,18 @@ def fork() -> tuple[int, tuple[int, int, int, int]]:
 
     :returns: the process id, 0 in the child, and the ends: where the child reads orders, where the supervisor writes
         them, where the supervisor reads the readiness, and where the child writes it.
-    :raises OSError: no process or descriptor left; nothing has changed. The message names which.
+    :raises OSError: no process, descriptor or memory left; nothing has changed. The message names which.
     """
     ends: list[int] = []
     try:
         ends += os.pipe()
         ends += os.pipe()
         return os.fork(), (ends[0], ends[1], ends[2], ends[3])
-    except OSError as error:
+    except (OSError, MemoryError) as error:
         for end in ends:
             os.close(end)
-        raise OSError(error.errno, f"{'fork' if len(ends) == 4 else 'pipe'}: {error.strerror}") from error
+        number = error.errno if isinstance(error, OSError) and error.errno else errno.ENOMEM
+        raise OSError(number, f"{'fork' if len(ends) == 4 else 'pipe'}: {os.strerror(number)}") from error
 
 
 def wait_for_killed(pids: Iterable[int], seconds: float) -> None:
