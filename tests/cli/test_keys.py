@@ -144,6 +144,7 @@ class TestRefusals:
             (("create", "a b"), 64, "'a b' is not a domain"),
             (("create", "example.org", "--selector", "../x"), 64, "'../x' is not a selector"),
             (("create", "example.org", "--bits", "512"), 64, "--bits 512: 1024 to 4096 are accepted everywhere"),
+            (("create", "example.org", "--bits", "0"), 64, "--bits 0: 1024 to 4096 are accepted everywhere"),
             (("create", "example.org", "--type", "dsa"), 64, "dsa"),
             (
                 ("retire", "example.org", "r20260921"),
@@ -464,6 +465,16 @@ def test_list_says_how_to_begin(world: World, capsys: pytest.CaptureFixture[str]
     assert f"no keys in {world.folder}/keys; make some with: assay keys create DOMAIN" in capsys.readouterr().out
     assert world.run("rotate", "--due") == 0
     assert capsys.readouterr().out == f"no keys in {world.folder}/keys; make some with: assay keys create DOMAIN\n"
+
+
+def test_a_file_beside_the_directories_of_domains_is_no_domain(
+    world: World, capsys: pytest.CaptureFixture[str]
+) -> None:
+    world.run("create", "example.org")
+    (world.folder / "keys" / "README").touch()
+    capsys.readouterr()
+    assert world.run("list") == 0
+    assert capsys.readouterr().err == ""
 
 
 def test_list_shows_a_broken_key(world: World, capsys: pytest.CaptureFixture[str]) -> None:

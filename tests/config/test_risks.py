@@ -85,6 +85,7 @@ def test_a_risk(values: dict[str, Any], begins: str) -> None:
         {"dmarc": {"reject": "reject", "temperror": "tempfail", "malformed_from": "quarantine"}},
         {"dmarc": {"reject": "tag", "temperror": "accept", "malformed_from": "accept"}},
         {"dmarc": {"temperror": "tempfail", "list_traffic": "quarantine"}, "dkim": {"temperror": "tempfail"}},
+        {"store": {"database": "postgresql://db.example/assay", "password_file": "/none"}},  # it has no directory
     ],
 )
 def test_no_risk(values: dict[str, Any]) -> None:

@@ -49,6 +49,11 @@ DIFFERING: dict[str, tuple[dict[str, Any], str, str]] = {
         LISTED + LINE + ADDS_TO,
         "NoRecipientAction = add-to: a message without recipients in its header gets To after it is signed",
     ),
+    "To with no address is added after the signature": (
+        INET | SIGNS,
+        LISTED + LINE + ADDS_TO.replace("add-to", "add-to-undisclosed"),
+        "NoRecipientAction = add-to-undisclosed: a message without recipients in its header gets To after it is",
+    ),
     "nothing": (INET, "O QueueLA=8\n", "sendmail.cf: no filter has the socket of this configuration; write INPUT_MAIL"),
     "another socket": (INET, LISTED + LINE.replace("8890", "9"), "sendmail.cf: no filter has the socket of this"),
     "any host": (
