@@ -110,7 +110,7 @@ def keep(connection: Connection, sender: ReportSender, report: Received, *, now:
     copies = _copies(connection, sender, report)
     if copies and not sender.is_authenticated:
         return ReportOutcome.KNOWN  # of several that nobody has proven, the first stays
-    if any(copy.is_authenticated and copy.author == sender.author for copy in copies.values()):
+    if any(copy.is_authenticated for copy in copies.values()):
         return ReportOutcome.KNOWN
     # What names another author domain stays: otherwise anyone could remove it.
     replaced = [
