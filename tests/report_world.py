@@ -3,7 +3,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import contextlib
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ import msgspec
 from assay.config import Configuration, make_resolver
 from assay.config.correspondence import reports_redactor, reports_signing, reports_suppressed
 from assay.config.database import open_store
-from assay.daemon.reporter import ReportTurns
+from assay.daemon.reporter import ReportMeter, ReportTurns
 from assay.log import Log
 from assay.store import outbox, report_deliveries
 from assay.store.database import connect
@@ -97,8 +98,9 @@ class Reporting:
         """Write what came."""
         Writer(self.database).write(rows)
 
-    def turn(self, now: int) -> int:
-        """What the reporter does when it looks."""
+    @contextlib.contextmanager
+    def reporter(self, meter: ReportMeter | None = None) -> Iterator[ReportTurns]:
+        """What the reporter uses to look again and again."""
         with make_resolver(self.configuration) as resolver:
             turns = ReportTurns(
                 self.configuration,
@@ -106,11 +108,16 @@ class Reporting:
                 reports_suppressed(self.configuration.reports.suppress),
                 resolver,
                 Log(lambda _, text: self.lines.append(text)),
+                meter=meter,
                 redactor=reports_redactor(self.configuration.reports.failure),
             )
-            done = turns.turn(now)
-            turns.close()
-        return done
+            with contextlib.closing(turns):
+                yield turns
+
+    def turn(self, now: int) -> int:
+        """What the reporter does when it looks."""
+        with self.reporter() as turns:
+            return turns.turn(now)
 
     def turn_in_child(self, now: int) -> None:
         """The same in a child process, which must not use the connections of its parent."""

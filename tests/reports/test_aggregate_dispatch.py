@@ -18,11 +18,6 @@ import parsedmarc
 import pytest
 from aiosmtpd.smtp import SMTP, Envelope, Session
 
-from assay.config import make_resolver
-from assay.config.correspondence import reports_signing
-from assay.daemon.reporter import ReportTurns
-from assay.log import Log
-from assay.policy.addresses import Entries
 from assay.protocol import report
 from assay.reports import aggregate_dispatch, delivering
 from assay.reports.planning import days_to_plan
@@ -550,14 +545,7 @@ def test_sending_is_spread(world: Reporting) -> None:
 def test_a_database_that_is_away_is_reported_once_and_used_again(world: Reporting, tmp_path: Path) -> None:
     world.see(seen(1))
     directory = tmp_path / "store" / "reports"
-    with make_resolver(world.configuration) as resolver:
-        turns = ReportTurns(
-            world.configuration,
-            reports_signing(world.configuration),
-            Entries(),
-            resolver,
-            Log(lambda _, line: world.lines.append(line)),
-        )
+    with world.reporter() as turns:
         directory.write_text("in the way")
         for _ in range(3):
             turns.turn(NEXT_DAY)

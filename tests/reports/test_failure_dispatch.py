@@ -24,18 +24,16 @@ from aiosmtpd.smtp import SMTP, Envelope, Session
 from sqlalchemy import Engine, event
 
 from assay.config import Configuration, make_resolver, make_settings, make_trust
-from assay.config.correspondence import reports_redactor, reports_signing
 from assay.config.database import StoreBackend
 from assay.config.reports import ReportsSection
 from assay.daemon.keeper import Keeper
-from assay.daemon.reporter import ReportMeter, ReportTurns
+from assay.daemon.reporter import ReportMeter
 from assay.daemon.worker import session_maker
 from assay.log import Log
 from assay.metrics import Page, read
 from assay.model.message import split_message
 from assay.model.smtp import parse_address
 from assay.policy import Action
-from assay.policy.addresses import Entries
 from assay.protocol.report import FailureReport
 from assay.reports import failure_dispatch
 from assay.session import Verdict
@@ -205,19 +203,8 @@ def test_it_is_counted(world: Failing) -> None:
     world.receive()
     world.write(with_failure(2, ruf="mailto:f@stranger.example"))
     page = Page.private()
-    reports = world.configuration.reports
-    with make_resolver(world.configuration) as resolver:
-        turns = ReportTurns(
-            world.configuration,
-            reports_signing(world.configuration),
-            Entries(),
-            resolver,
-            Log(lambda *_: None),
-            meter=ReportMeter(page),
-            redactor=reports_redactor(reports.failure),
-        )
+    with world.reporter(ReportMeter(page)) as turns:
         turns.turn(DUE)
-        turns.close()
     figures = read([page])
     assert figures.of("reports_tried")["failure", "sent"] == 1
     assert figures.of("reports_withheld")["failure", "unusable"] == 1

@@ -6,7 +6,7 @@ from __future__ import annotations
 import itertools
 import os
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -20,6 +20,7 @@ from assay.resolver.health import Health
 from assay.resolver.resolv_conf import PAUSE
 from assay.resolver.transport import Cause, ExchangeFault
 from nameserver import NameServer, closed_port
+from running import until
 
 PATIENCE = 0.3
 
@@ -122,13 +123,6 @@ def inquiry(name: str) -> Inquiry[Outcome]:
 
 def ask(resolver: Resolver, name: str) -> Outcome:
     return resolver.driver(5.0).start(inquiry(name)).result()
-
-
-def until(condition: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + 5
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
 
 
 ROWS = {f"{name}.example": [["A", "192.0.2.1"]] for name in "abcde"}

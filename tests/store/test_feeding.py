@@ -15,6 +15,7 @@ from assay.store import feeding
 from assay.store.feeding import Feeder, UnavailableError, UnwritableError
 from assay.store.rows import MessageRow, encode
 from assay.store.spool import Spool
+from running import until
 from store_rows import row
 
 PATIENCE = 30.0
@@ -74,13 +75,6 @@ def start(
         each.end()
 
 
-def wait_until(holds: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + PATIENCE
-    while not holds():
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
-
-
 Start = Callable[[Callable[[], Faulty]], Feeder]
 
 
@@ -89,9 +83,9 @@ def test_rows_outlast_every_exception(spool: Spool, said: list[str], start: Star
     spool.append(encode(row(1)))
     backend = Faulty(of_write=[error] * 2 if not isinstance(error, UnwritableError) else (), of_tidy=[error] * 2)
     feeder = start(lambda: backend)
-    wait_until(lambda: feeder.taken == 1)
+    until(lambda: feeder.taken == 1)
     assert backend.taken == [row(1)]
-    wait_until(lambda: any("results wait in" in line for line in said))
+    until(lambda: any("results wait in" in line for line in said))
     assert "s3" not in str(said)  # the text of an unforeseen exception may have anything
 
 
@@ -102,7 +96,7 @@ def test_only_rows_that_cannot_be_written_are_left_out(spool: Spool, said: list[
     backend = Faulty()
     backend.unwritable = {row(3).id, row(7).id}
     feeder = start(lambda: backend)
-    wait_until(lambda: feeder.refused == 3 and not spool.behind(spool.readers[0]))
+    until(lambda: feeder.refused == 3 and not spool.behind(spool.readers[0]))
     assert [each.queue for each in backend.taken] == [row(number).queue for number in (0, 1, 2, 4, 5, 6, 8)]
     assert sum("is left out" in line for line in said) == 3
 
@@ -114,7 +108,7 @@ def test_what_has_piled_up_is_not_gathered(spool: Spool, start: Start, monkeypat
         spool.append(encode(row(number)))
     begun = time.monotonic()
     feeder = start(Faulty)
-    wait_until(lambda: feeder.taken == 40)
+    until(lambda: feeder.taken == 40)
     assert time.monotonic() - begun < 10
 
 
@@ -126,7 +120,7 @@ def test_a_batch_is_bounded_by_octets_too(spool: Spool, start: Start, monkeypatc
     spool.append(*octets)
     backend = Faulty()
     feeder = start(lambda: backend)
-    wait_until(lambda: feeder.taken == 9)
+    until(lambda: feeder.taken == 9)
     assert max(backend.batches) == 2
 
 
@@ -134,8 +128,8 @@ def test_what_was_taken_does_not_stay_in_the_spool(spool: Spool, start: Start, t
     """It is personal data, and nobody knows when the next row comes."""
     spool.append(encode(row(1)))
     feeder = start(Faulty)
-    wait_until(lambda: feeder.taken == 1)
-    wait_until(lambda: not list(tmp_path.glob("*.rows")))
+    until(lambda: feeder.taken == 1)
+    until(lambda: not list(tmp_path.glob("*.rows")))
 
 
 def test_the_end_does_not_wait_for_a_backend_that_is_away(
@@ -148,7 +142,7 @@ def test_the_end_does_not_wait_for_a_backend_that_is_away(
         raise UnavailableError("away")
 
     feeder = start(away)
-    wait_until(lambda: not feeder.up)
+    until(lambda: not feeder.up)
     feeder.end()
     assert feeder.name not in {thread.name for thread in threading.enumerate()}
     assert spool.behind(spool.readers[0])  # for the next process

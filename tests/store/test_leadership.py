@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import os
 import signal
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -16,6 +15,7 @@ from assay.store.database import Database, connect, open_database
 from assay.store.feeding import UnavailableError
 from assay.store.leadership import Leadership
 from postgresql import PASSWORD, Postgresql
+from running import until
 
 END_SESSIONS = """
 SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity WHERE datname = current_database() AND pid IN
@@ -65,17 +65,8 @@ def test_another_one_gets_it_when_a_process_is_killed(where: str, other: Databas
         os.waitpid(child, 0)
         os.close(reading)
         os.close(writing)
-    until(second)
+    until(second.held, "the server notices the end of a client when it reads from it again")
     second.release()
-
-
-def until(leadership: Leadership) -> None:
-    """The server notices the end of a client when it reads from it again."""
-    for _ in range(1000):
-        if leadership.held():
-            return
-        time.sleep(0.01)
-    raise AssertionError("nobody has it")
 
 
 def test_whoever_lost_its_session_is_told_and_may_have_a_successor(postgresql: Postgresql, tmp_path: Path) -> None:
