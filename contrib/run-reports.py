@@ -83,7 +83,6 @@ def run(options: argparse.Namespace) -> bool:
         refused = night.send(mail)
         print(f"{len(mail)} messages of {day.domains} domains: {refused.total()} were refused", flush=True)
         night.end_the_day()
-        night.sql("INSERT INTO report_days VALUES (:yesterday - 1, 0, false)")
         relay = night.relay()
         faults = Faults(night, relay, server, chance)
         night.report()

@@ -242,9 +242,10 @@ class Night:
         return refused
 
     def end_the_day(self) -> None:
-        """What came today came yesterday."""
+        """What came today came yesterday, and it is not the first day."""
         self.sql("UPDATE report_groups SET day = :yesterday WHERE day > :yesterday")
         self.sql("DELETE FROM report_days WHERE day >= :yesterday")
+        self.sql("INSERT INTO report_days VALUES (:yesterday - 1, 0, false) ON CONFLICT DO NOTHING")
 
     def domains(self, state: str) -> set[str]:
         """The domains whose reports are in a state; all but waiting ones are known by their delivery."""
