@@ -477,6 +477,7 @@ def recorded(world: World) -> object:
         patch.setattr("assay.store.database.open_database", lambda *where, **_: seen.append(where))
         patch.setattr("assay.store.writer.Writer", lambda _, sample, **more: seen.append((sample, more)))
         patch.setattr("assay.store.folding.Folding", lambda *_: SimpleNamespace(fold=lambda _: None))
+        patch.setattr("assay.config.database.SETTLED_SECONDS", 0)
         patch.setattr("assay.store.retention.prune", lambda _, retention, now: seen.append(retention))
         patch.setattr("assay.store.broker.RowPublisher.__init__", lambda _, *where: seen.append(where))
         recorder.run(Tether(-1, -1, 0), world.configuration, channel, log)

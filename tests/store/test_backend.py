@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 from pathlib import Path
 
@@ -10,12 +11,28 @@ import pytest
 from sqlalchemy import func, select
 
 from assay.config import Configuration
+from assay.config import database as database_module
 from assay.config.database import StoreBackend, open_store
 from assay.config.srs import SrsSection
 from assay.config.store import StoreSection
 from assay.store import folding
-from assay.store.schema import counts
+from assay.store.schema import counts, messages
 from store_rows import row
+
+
+@pytest.mark.parametrize("since_start", ["less than an hour", "longer"])
+def test_a_clock_that_is_not_set_yet_removes_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, since_start: str
+) -> None:
+    uptime = time.monotonic()
+    monkeypatch.setattr(database_module, "SETTLED_SECONDS", uptime + 3600 if since_start != "longer" else 0.0)
+    section = StoreSection(directory=str(tmp_path))
+    backend = StoreBackend(Configuration(store=section))
+    backend.write([row(1, time=int(time.time() * 1000))])
+    backend.tidy(time.time() + 10 * 365 * 86_400)
+    backend.close()
+    with contextlib.closing(open_store(section, may_write=False)) as database, database.reading() as connection:
+        assert connection.execute(select(func.count()).select_from(messages)).scalar_one() == (since_start != "longer")
 
 
 @pytest.mark.parametrize("often", [True, False], ids=["while rows come", "once an hour"])

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -25,6 +26,11 @@ def open_store(section: StoreSection, *, may_write: bool = True) -> Database:
     from assay.store.database import open_database
 
     return open_database(section.location, read_password(section.password_file), may_write=may_write)
+
+
+#: After the start of the host, until which nothing is removed, our choice. Until the time is fetched, a clock without a
+#: battery may be years ahead, and everything would be too old.
+SETTLED_SECONDS = 3600.0
 
 
 class StoreBackend:
@@ -52,7 +58,8 @@ class StoreBackend:
         """Remove what is older than the operator wants, and bound the counts of the days that are over."""
         from assay.store.retention import prune
 
-        prune(self._database, self._retention, now)
+        if time.monotonic() >= SETTLED_SECONDS:  # it counts from the start of the host
+            prune(self._database, self._retention, now)
         self._folding.fold(now)
 
     def close(self) -> None:
