@@ -107,11 +107,16 @@ class TestHelper:
         assert served(daemon)
 
 
-def test_a_reload_that_can_start_only_some_workers_ends_them_and_leaves_the_socket_open(daemon: Daemon) -> None:
+@pytest.mark.parametrize(
+    ("what", "reason"), [("second fork", "fork"), ("memory for select", "no memory is left"), ("select", "Cannot")]
+)
+def test_a_reload_that_cannot_start_all_workers_ends_those_and_leaves_the_socket_open(
+    daemon: Daemon, what: str, reason: str
+) -> None:
     before = workers(daemon)
-    (daemon.folder / "fault").write_text("second fork")
+    (daemon.folder / "fault").write_text(what)
     daemon.signal(signal.SIGHUP)
-    daemon.wait_for_log("not reloaded, the old configuration stays: cannot start a worker: fork")
+    daemon.wait_for_log(f"not reloaded, the old configuration stays: cannot start a worker: {reason}")
     (daemon.folder / "fault").unlink()
     deadline = time.monotonic() + PATIENCE
     while workers(daemon) != before:

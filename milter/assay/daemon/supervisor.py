@@ -233,16 +233,14 @@ class Supervisor:
         old = [child for child in self._children.values() if not child.draining_until]
         wanted = [kind for kind in new if kind.serves_mail for _ in range(kind.count)]
         fresh: list[Child] = []
-        fault = ""
         try:
             for kind in wanted:
                 fresh.append(self._spawn(kind))
-        except OSError as error:
-            fault = f"cannot start a worker: {error.strerror}"
-        else:
             self._await(fresh)
-            if not all(child.serving for child in fresh):
-                fault = "a worker with the new configuration cannot serve"
+        except (OSError, MemoryError) as error:
+            fault = f"cannot start a worker: {_why(error)}"
+        else:
+            fault = "" if all(child.serving for child in fresh) else "a worker with the new configuration cannot serve"
         if fault:
             self._drain(fresh, replaced=True)
             self._meter.reloaded(fault)
