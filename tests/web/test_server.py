@@ -6,11 +6,13 @@ from __future__ import annotations
 import contextlib
 import select
 import socket
+import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from asking import TOKEN
 from assay.config import Configuration
@@ -165,8 +167,11 @@ def has_ended(client: socket.socket) -> bool:
 def test_a_response_that_is_under_way_makes_no_room(connect: Connect, monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("MAX_REQUEST_SECONDS", "MAX_UNREAD_SECONDS"):
         monkeypatch.setattr(server, name, PATIENCE)
+    full = threading.Event()
+    pause = H11Protocol.pause_writing
+    monkeypatch.setattr(server._BoundedProtocol, "pause_writing", lambda each: (pause(each), full.set()))
     busy = connect(STYLE * 400)
-    assert busy.recv(15) == b"HTTP/1.1 200 OK"
+    assert full.wait(PATIENCE)  # before that, its next request might find all places taken
     idle = [connect(b"") for _ in range(CLIENTS - 2)]
     last = connect(WHOLE)
     assert last.recv(15) == b"HTTP/1.1 200 OK"
