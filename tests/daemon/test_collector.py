@@ -340,7 +340,7 @@ def test_a_mail_for_which_there_is_no_process_comes_again(monkeypatch: pytest.Mo
     monkeypatch.setattr(forked, "fork_for", none_left)
     assert asyncio.run(collector.take(ReversePath.parse(""), TO, REPORT)).startswith("451 4.3.0 ")
     (line,) = lines
-    assert line.endswith("could not be taken, and the MTA brings it again: Resource temporarily unavailable")
+    assert line.endswith("could not be taken, and the MTA tries again: Resource temporarily unavailable")
 
 
 def test_while_the_store_is_away_the_mta_is_told_to_come_again(tmp_path: Path) -> None:

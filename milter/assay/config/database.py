@@ -28,8 +28,8 @@ def open_store(section: StoreSection, *, may_write: bool = True) -> Database:
     return open_database(section.location, read_password(section.password_file), may_write=may_write)
 
 
-#: After the start of the host, until which nothing is removed, our choice. Until the time is fetched, a clock without a
-#: battery may be years ahead, and everything would be too old.
+#: After the start of the host, until which nothing is removed, our choice. Until it is set from the network, a clock
+#: without a battery may be years ahead, and everything would be too old.
 SETTLED_SECONDS = 3600.0
 
 

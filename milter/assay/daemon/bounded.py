@@ -62,7 +62,7 @@ class BoundedServer(socketserver.ThreadingMixIn, socketserver.TCPServer):
         threading.Thread(target=self.serve_forever, name="server", daemon=True).start()
 
     def close(self) -> None:
-        """Stop, and let requests that are under way end. Who waits in the backlog is left to the successor.
+        """Stop, and let requests that are under way end. Clients in the backlog are left to the successor.
 
         A client that keeps an idle connection sees its end at once. It could otherwise hold up the successor for all
         this time.

@@ -6,7 +6,7 @@ A process of its own takes each mail: it opens the database, has the mail read b
 that does not answer makes nobody wait but that mail's MTA.
 
 What is taken is answered with 250, also if it is unreadable: a bounce would go to whoever is named as its sender. Only
-while the database is away is a mail deferred, and the MTA brings it again.
+while the database is away is a mail deferred, and the MTA tries again.
 """
 
 from __future__ import annotations
@@ -132,7 +132,7 @@ class Collector:
             answer = await forked(partial(_deliver, self._configuration, sender, recipient, mail), TAKE_SECONDS)
         except (ForkedError, OSError) as error:
             self._log.error(
-                f"collector: a mail could not be taken, and the MTA brings it again: {_last_line(files.fault(error))}"
+                f"collector: a mail could not be taken, and the MTA tries again: {_last_line(files.fault(error))}"
             )
             self._page.add("incoming_deferred")
             return "451 4.3.0 the mail could not be taken; the log has the reason"

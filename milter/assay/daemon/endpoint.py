@@ -80,7 +80,7 @@ def why_not_ready(pages: tuple[Page, ...], served: Endpoint) -> list[str]:
     try:
         served.connect(1.0).close()
     except PermissionError:
-        pass  # open to the MTA and not to us, as assay.socket has it; the workers below have it
+        pass  # only the MTA may connect, as with assay.socket; whether workers serve is asked below
     except OSError as error:
         faults.append(f"the socket {served}: {error.strerror or error}")
     reading = read(pages)

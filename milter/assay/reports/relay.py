@@ -131,8 +131,8 @@ class Relay:
     def _begun(self, sender: str, octets: int) -> tuple[smtplib.SMTP, int, bytes]:
         """The reply to MAIL, and the connection that it came over.
 
-        A relay ends a connection after so many messages, or when nothing came for so long (RFC 5321, 3.8). Then there
-        is a new one, and only if that fails too, it is the relay.
+        A relay ends a connection after so many messages, or when nothing came for so long (RFC 5321, 3.8). Then
+        another is opened, and only if that fails too is the relay to blame.
         """
         if self._is_kept:
             with contextlib.suppress(OSError, smtplib.SMTPException):

@@ -90,7 +90,7 @@ class Database:
                 yield connection
 
     def _follow(self) -> None:
-        """Open the file anew if an operator has moved it away or put another in its place.
+        """Open the file again if an operator has moved it away or put another in its place.
 
         A connection stays with the old file: what is written there is lost with it, and nobody is told.
         """
@@ -217,7 +217,7 @@ class Database:
             self._checkpoint()
 
     def _checkpoint(self) -> bool:
-        """Returns whether nobody who reads kept it from being done."""
+        """Move the log into the file. Returns whether all of it was moved: a transaction that reads prevents it."""
         driver: Any = self.engine.dialect.loaded_dbapi
         with translated(self.name), contextlib.closing(self.engine.raw_connection()) as connection:
             cursor = connection.cursor()

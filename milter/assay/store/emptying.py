@@ -47,7 +47,7 @@ def empty(database: Database, address: str) -> int:
         reports |= {bytes(key[0]) for key in keys}
         for start in range(0, len(keys), STEP_ROWS):
             with database.writing() as connection:
-                received_counts.lock(connection)  # before rows, as whoever removes reports
+                received_counts.lock(connection)  # before rows, as when reports are removed
                 for key in keys[start : start + STEP_ROWS]:
                     _empty_row(connection, table, key, address)
     return len(reports)

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """Reports that came in: each is kept once (`assay.store.reporting` shows them beside what we saw ourselves).
 
-Anyone can send a report with the names of another one, also before it. So a copy that passed DMARC, as RFC 9990, 3.5.2
+Anyone can send a report with the names of another one, even before it. So a copy that passed DMARC, as RFC 9990, 3.5.2
 requires, is known only if it came from that domain before, and replaces what is kept in the name of that domain without
 proof.
 """

@@ -37,8 +37,8 @@ _NONE: Figures = (0, 0)
 def lock(connection: Connection) -> None:
     """Wait until no other transaction changes the sums.
 
-    It must be the first that a transaction waits for when it keeps or removes reports. Otherwise two hosts could wait
-    for each other in a circle.
+    It must be the first lock that a transaction takes when it keeps or removes reports. Otherwise two hosts could wait
+    for each other for ever.
     """
     if connection.dialect.name != "sqlite":  # which has one writer
         connection.execute(text(f"SELECT pg_advisory_xact_lock({_LOCK})"))

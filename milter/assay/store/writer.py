@@ -94,7 +94,7 @@ class Writer:
 def message_values(row: MessageRow, tallies: Tallies) -> Values:
     """A row of the table `messages`, in the order of its columns.
 
-    Truth values are numbers, since Python's driver for SQLite looks long for how to write a bool.
+    Truth values are numbers, since Python's driver for SQLite takes long to convert a bool.
     """
     dmarc = row.dmarc
     return (

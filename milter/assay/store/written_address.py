@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 from io import BytesIO
 from typing import Any
 
-#: Of all compressed files in a mail that are looked at, our choice: a report names its contact at the begin.
+#: Of all compressed files in a mail that are looked at, our choice: a report names its contact near the start.
 MAX_UNPACKED_OCTETS = 1024 * 1024
 MAX_ENTRIES = 10  # of an archive, our choice: as many as are read of a report
 

@@ -84,7 +84,7 @@ class WebServer:
         :raises ServerEndedError: no client is answered any more.
         """
         if not self._thread.is_alive():
-            raise ServerEndedError(self._fault or "for no reason that it named")
+            raise ServerEndedError(self._fault or "it gave no reason")
 
     def close(self) -> None:
         """Stop, let requests that are under way end, and remove the socket."""
