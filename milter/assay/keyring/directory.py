@@ -8,7 +8,6 @@ the state file names it, and goes after the state file has said that it is retir
 
 from __future__ import annotations
 
-import fcntl
 import os
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
@@ -134,7 +133,7 @@ class Directory:
         """Keep other runs out: two timers, or a timer and an operator. Waits for the other run."""
         with ExitStack() as stack:
             try:
-                stack.enter_context(_locked(self.path))
+                stack.enter_context(files.locked(self.path))
             except FileNotFoundError as error:
                 raise self._missing() from error
             yield
@@ -147,7 +146,7 @@ class Directory:
         with ExitStack() as stack:
             try:
                 status = folder.stat()
-                stack.enter_context(_locked(folder))
+                stack.enter_context(files.locked(folder))
             except OSError as error:
                 raise KeyringError(
                     f"{folder}: {error.strerror}; make it for the daemon: install -d -m 0750 -o USER -g GROUP {folder}"
@@ -177,17 +176,6 @@ class Directory:
             raise KeyringError(f"{self.state}: {ring.domain!r} is not a domain: {error}") from error
         except ValueError as error:
             raise KeyringError(f"{self.state}: {error}") from error
-
-
-@contextmanager
-def _locked(folder: Path) -> Iterator[None]:
-    """Hold a directory, as soon as no other run does."""
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX)
-        yield
-    finally:
-        os.close(descriptor)
 
 
 def directories(above: Path) -> tuple[Directory, ...]:

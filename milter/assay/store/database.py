@@ -9,7 +9,6 @@ may run different versions of assay, so only ``assay store migrate`` changes the
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import logging
 import os
 import stat
@@ -23,6 +22,7 @@ from sqlalchemy import Connection, Engine, Table, create_engine, event, exc, ins
 from sqlalchemy.engine import URL, make_url
 from sqlalchemy.pool import QueuePool
 
+from assay import files
 from assay.packages import command
 from assay.store.failures import translated
 from assay.store.feeding import UnavailableError, UnwritableError
@@ -121,7 +121,7 @@ class Database:
         if not self.may_write:
             raise UnavailableError(f"{self.name} was replaced; the daemon opens it when it next writes")
         is_empty = self._has_idle_connection() and self._moved_log()
-        with translated(self.name), _locked(log.parent):
+        with translated(self.name), files.locked(log.parent):
             if _identity(log) == self._log:  # another process may have done it, and opened the new file
                 index.unlink(missing_ok=True)
                 if is_empty:
@@ -301,17 +301,6 @@ def _sqlite(path: Path, *, may_write: bool) -> Engine:
         connection.exec_driver_sql("BEGIN IMMEDIATE" if writes else "BEGIN")
 
     return engine
-
-
-@contextlib.contextmanager
-def _locked(directory: Path) -> Iterator[None]:
-    """Whoever else locks it waits."""
-    descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX)
-        yield
-    finally:
-        os.close(descriptor)
 
 
 def _identity(where: str | Path) -> tuple[int, int] | None:

@@ -16,7 +16,6 @@ from typing import Any
 import msgspec
 from msgspec import Struct
 from sqlalchemy import ColumnElement, Connection, Select, and_, delete, or_, select
-from sqlalchemy.dialects import postgresql, sqlite
 
 from assay.protocol.report.received import (
     AggregateRow,
@@ -31,6 +30,7 @@ from assay.protocol.report.received import (
 )
 from assay.store import received_counts
 from assay.store.schema import received_reports, received_rows, unreadable_reports
+from assay.store.statements import insert_into
 
 MAX_UNREADABLE = 1000  # that are kept, our choice: the newest
 MAX_CONTENT_OCTETS = 100_000  # of what is kept of each, our choice: most reports have less; 100 MB in all
@@ -179,7 +179,7 @@ def keep_unreadable(connection: Connection, sender: ReportSender, reason: str, c
     """Keep what cannot be used, so that nothing is lost; the same content once. The oldest beyond a bound go."""
     received_counts.lock(connection)  # of the other reports in the mail
     connection.execute(
-        _insert(connection, unreadable_reports).on_conflict_do_nothing(),
+        insert_into(connection, unreadable_reports).on_conflict_do_nothing(),
         {
             "id": digest(content),
             "received": int(now * 1000),
@@ -323,7 +323,3 @@ def row_values(row: Sequence[Any]) -> dict[str, Any]:
 
 def _milliseconds(first: int, last: int) -> tuple[int, int]:
     return first * DAY_SECONDS * 1000, (last + 1) * DAY_SECONDS * 1000 - 1
-
-
-def _insert(connection: Connection, table: Any) -> Any:
-    return (sqlite if connection.dialect.name == "sqlite" else postgresql).insert(table)

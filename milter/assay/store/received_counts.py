@@ -11,13 +11,12 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 from sqlalchemy import Connection, bindparam, case, delete, func, or_, select, text
-from sqlalchemy.dialects import postgresql, sqlite
 
 from assay.protocol.report.received import Received, ReceivedAggregate
 from assay.store.schema import received_counts, received_days, received_reports, received_rows
+from assay.store.statements import insert_into
 from assay.store.tallies import DAY_MILLISECONDS
 
 # All our choice. A page reads 14 days of each domain of ours.
@@ -134,7 +133,7 @@ def _plus(figures: Figures, further: Figures) -> Figures:
 def _change_day(connection: Connection, day: int, kind: str, good: int, bad: int) -> None:
     table = received_days.c
     values = {"day": day, "kind": kind, "good": good, "bad": bad}
-    insert = _insert(connection, received_days)
+    insert = insert_into(connection, received_days)
     changed = {"good": table.good + insert.excluded.good, "bad": table.bad + insert.excluded.bad}
     connection.execute(insert.on_conflict_do_update(index_elements=["day", "kind"], set_=changed), values)
     if good <= 0 and bad <= 0:
@@ -172,11 +171,7 @@ def _replace(
         if before.get(name) != (passed, failed)
     ]
     if changed:
-        insert = _insert(connection, received_counts)
+        insert = insert_into(connection, received_counts)
         key = [column.name for column in received_counts.primary_key.columns]
         new = {"passed": insert.excluded.passed, "failed": insert.excluded.failed}
         connection.execute(insert.on_conflict_do_update(index_elements=key, set_=new), changed)
-
-
-def _insert(connection: Connection, table: Any) -> Any:
-    return (sqlite if connection.dialect.name == "sqlite" else postgresql).insert(table)

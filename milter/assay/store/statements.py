@@ -14,6 +14,7 @@ from itertools import chain
 from typing import Any
 
 from sqlalchemy import BigInteger, Boolean, Connection, Integer, LargeBinary, SmallInteger, Table, Text, exc
+from sqlalchemy.dialects import postgresql, sqlite
 
 from assay.store import schema
 from assay.store.database import Database
@@ -155,6 +156,11 @@ class PostgresqlStatements(Statements):
 def statements_of(database: Database) -> Statements:
     """Those of a database."""
     return SqliteStatements() if database.is_sqlite else PostgresqlStatements()
+
+
+def insert_into(connection: Connection, table: Table) -> sqlite.Insert | postgresql.Insert:
+    """An INSERT that can have ON CONFLICT, for a few rows: it is not the fastest form."""
+    return sqlite.insert(table) if connection.dialect.name == "sqlite" else postgresql.insert(table)
 
 
 @contextlib.contextmanager

@@ -11,11 +11,11 @@ from typing import Any
 
 from msgspec import Struct
 from sqlalchemy import Connection, and_, delete, or_, select
-from sqlalchemy.dialects import postgresql, sqlite
 
 from assay.model.name import Domain, InvalidNameError, parse_mailbox
 from assay.store.outbox import MAX_TEXT
 from assay.store.schema import suppressions
+from assay.store.statements import insert_into
 
 MAX_DAYS = 36_500  # of a suppression that ends
 
@@ -49,14 +49,14 @@ def subject_of(text: str) -> str:
 def suppress(connection: Connection, added: Suppression) -> None:
     """Add a suppression, or replace that of the same subject: the operator has the last word."""
     values = _values(added)
-    statement = _insert(connection, suppressions)
+    statement = insert_into(connection, suppressions)
     connection.execute(statement.on_conflict_do_update(index_elements=["subject"], set_={**values}), values)
 
 
 def cool_down(connection: Connection, added: Suppression) -> Suppression:
     """Add a suppression that has an end, unless its subject is suppressed for longer. Returns the one that holds."""
     values, table = _values(added), suppressions.c
-    statement = _insert(connection, suppressions)
+    statement = insert_into(connection, suppressions)
     is_shorter = and_(table.until != 0, table.until < added.until)
     connection.execute(
         statement.on_conflict_do_update(index_elements=["subject"], set_={**values}, where=is_shorter), values
@@ -104,7 +104,3 @@ def _at_or_above(subject: str) -> Iterator[str]:
     while domain:
         yield domain
         domain = domain.partition(".")[2]
-
-
-def _insert(connection: Connection, table: Any) -> Any:
-    return (sqlite if connection.dialect.name == "sqlite" else postgresql).insert(table)
