@@ -83,6 +83,18 @@ def test_what_cannot_be_read_says_why(folder: Path) -> None:
         secrets.read(path)
 
 
+@pytest.mark.skipif(os.geteuid() != 0, reason="another user's permissions: run the tests as root")
+def test_what_another_user_owns_is_refused_with_the_fix(folder: Path) -> None:
+    path = folder / "secret"
+    secrets.write(path, b"geheim\n")
+    os.seteuid(65534)
+    try:
+        with pytest.raises(secrets.SecretError, match="Permission denied; give it, and the directories above"):
+            secrets.read(path)
+    finally:
+        os.seteuid(0)
+
+
 def test_a_pipe_of_the_shell_is_read(folder: Path) -> None:
     reader, writer = os.pipe()
     os.write(writer, b"geheim\n")

@@ -32,6 +32,11 @@ def read(path: Path) -> bytes:
         with files.open_to_read(path) as file:
             _check(path, os.fstat(file.fileno()))
             content = files.read(file, MAX_OCTETS)
+    except PermissionError as error:  # it may be a directory above that is closed, so there is no one command
+        raise SecretError(
+            f"{path}: cannot be read: {error.strerror}; give it, and the directories above it, to a group of the user "
+            "that runs this (chgrp, chmod g+rX)"
+        ) from error
     except OSError as error:
         raise SecretError(f"{path}: cannot be read: {error.strerror}") from error
     if not content.strip():

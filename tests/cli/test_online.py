@@ -48,6 +48,7 @@ def test_each_nameserver_is_checked(
         code, said = check(tmp_path, capsys, good.text, server.text)
         assert code == (69 if fault else 0)
         assert fault.format(server=server.text) in said
+        assert said.count("; repair it, or write another in dns.nameservers\n") == bool(fault)
         assert good.text not in said
 
 

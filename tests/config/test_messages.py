@@ -138,8 +138,9 @@ ROWS = {
     "unsafe word": ("[milter]\non_error = 'reject'\n", "milter.on_error: 'reject' is not one of accept, tempfail"),
     # [milter]
     "unknown socket family": ("[milter]\nsocket = 'tcp:1'\n", f"milter.socket: 'tcp:1' {SOCKET}"),
-    "port 0": ("[milter]\nsocket = 'inet:0@h'\n", f"milter.socket: 'inet:0@h' {SOCKET}"),
-    "port too high": ("[milter]\nsocket = 'inet:99999'\n", f"milter.socket: 'inet:99999' {SOCKET}"),
+    "port 0": ("[milter]\nsocket = 'inet:0@h'\n", f"milter.socket: 'inet:0@h' {SOCKET}, with a port from 1 to 65535"),
+    "port too high": ("[milter]\nsocket = 'inet:99999'\n", f"'inet:99999' {SOCKET}, with a port from 1 to 65535"),
+    "port of six digits": ("[web]\nlisten = 'inet:808000@::'\n", f"{SOCKET}, with a port from 1 to 65535"),
     "unix socket without path": ("[milter]\nsocket = 'unix:'\n", f"milter.socket: 'unix:' {SOCKET}"),
     "a bare path": ("[milter]\nsocket = '/run/s'\n", f"milter.socket: '/run/s' {SOCKET}, here unix:/run/s"),
     "Postfix's notation": ("[milter]\nsocket = 'inet:h:25'\n", f"'inet:h:25' {SOCKET}, here inet:25@h"),

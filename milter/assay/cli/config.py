@@ -73,7 +73,7 @@ def _check(options: argparse.Namespace) -> int:
         complain("config check", f"warning: {risk}")
     wrong = list(faults(configuration)) if options.online else []
     for fault in wrong:
-        complain("config check", fault)
+        complain("config check", f"{fault}; repair it, or write another in dns.nameservers")
     if wrong:
         return os.EX_UNAVAILABLE
     print(f"OK: {options.config or 'no configuration file, built-in defaults'}")

@@ -13,6 +13,8 @@ from msgspec import Struct
 _PORT_AND_HOST = re.compile(r"([0-9]{1,5})(?:@([^\x00-\x20]+))?")
 #: Postfix's main.cf uses the reverse order: inet:host:port.
 _HOST_AND_PORT = re.compile(r"(inet6?):\[?([^\x00-\x20@\[\]]+)\]?:([0-9]{1,5})")
+#: Right but for the port, which is 0 or too high.
+_WRONG_PORT = re.compile(r"inet6?:[0-9]+(@[^\x00-\x20]+)?")
 
 #: What Python says, without an errno, of a path beyond the 107 octets of unix(7).
 _TOO_LONG = "AF_UNIX path too long"
@@ -99,10 +101,10 @@ class Endpoint(Struct, frozen=True):
 
 
 def _meant(text: str) -> str:
-    """The likely intent behind Postfix's notation or a bare path, as a hint; empty if there is none."""
+    """The likely intent behind Postfix's notation, a bare path or an impossible port, as a hint; empty if none."""
     if text.startswith("/"):
         return f", here unix:{text}"
     if match := _HOST_AND_PORT.fullmatch(text):
         kind = "inet6" if ":" in match[2] else match[1]
         return f", here {kind}:{match[3]}@{match[2]}"
-    return ""
+    return ", with a port from 1 to 65535" if _WRONG_PORT.fullmatch(text) else ""
