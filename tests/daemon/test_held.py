@@ -57,7 +57,7 @@ def answer(place: Endpoint) -> bytes:
 def is_refused(place: Endpoint) -> bool:
     try:
         place.connect(PATIENCE).close()
-    except (ConnectionRefusedError, FileNotFoundError):
+    except (ConnectionRefusedError, ConnectionResetError, FileNotFoundError):  # a reset: it was closed meanwhile
         return True
     return False
 
