@@ -3,13 +3,17 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
+import gc
 import select
 import socket
 import threading
 import time
+import weakref
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from uvicorn.protocols.http.h11_impl import H11Protocol
@@ -27,7 +31,7 @@ from assay.web.app import make_app
 from assay.web.render import STATIC
 from assay.web.server import _IDLE_SECONDS, MAX_HEADER, WebServer
 from assay.web.site import open_site
-from running import PATIENCE
+from running import PATIENCE, until
 
 CLIENTS = 8
 STYLE = b"GET /static/style.css HTTP/1.1\r\nHost: page.example\r\n\r\n"
@@ -39,6 +43,17 @@ FORM = b"POST /login HTTP/1.1\r\nHost: page.example\r\nContent-Length: 100\r\n\r
 @pytest.fixture
 def logged() -> list[tuple[Level, str]]:
     return []
+
+
+@pytest.fixture
+def made(monkeypatch: pytest.MonkeyPatch) -> list[server._BoundedProtocol]:
+    """The server's sides of the connections."""
+    found: list[server._BoundedProtocol] = []
+    whole = server._BoundedProtocol.connection_made
+    monkeypatch.setattr(
+        server._BoundedProtocol, "connection_made", lambda each, transport: (found.append(each), whole(each, transport))
+    )
+    return found
 
 
 @pytest.fixture
@@ -176,6 +191,86 @@ def test_a_response_that_is_under_way_makes_no_room(connect: Connect, monkeypatc
     last = connect(WHOLE)
     assert last.recv(15) == b"HTTP/1.1 200 OK"
     assert list(map(has_ended, [busy, *idle, last])) == [False, True, *(CLIENTS - 2) * [False]]
+
+
+def test_a_response_that_is_written_and_not_yet_read_makes_no_room(
+    connect: Connect, made: list[server._BoundedProtocol], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("MAX_REQUEST_SECONDS", "MAX_UNREAD_SECONDS"):
+        monkeypatch.setattr(server, name, PATIENCE)
+    busy = connect(b"")
+    busy.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1)
+    until(lambda: made, "no connection")
+    cycles = [made[0].cycle]
+    while not made[0].transport.get_write_buffer_size():
+        busy.sendall(STYLE)
+        until(lambda: made[0].cycle is not cycles[-1] and made[0]._owes_request(), "the response is not written")
+        cycles.append(made[0].cycle)
+    for _ in range(CLIENTS - 1):
+        idle = connect(WHOLE)
+        assert idle.recv(15) == b"HTTP/1.1 200 OK"
+    read = b""
+    while read.count(style()) < len(cycles) - 1:
+        received = busy.recv(1 << 20)
+        assert received, "the connection was ended"
+        read += received
+
+
+def test_a_request_that_the_page_still_works_on_makes_no_room(
+    connect: Connect, made: list[server._BoundedProtocol]
+) -> None:
+    asked, go_on = threading.Event(), threading.Event()
+    busy = connect(b"")
+    until(lambda: made, "no connection")
+    whole = made[0].app
+
+    async def slow(*arguments: Any) -> None:
+        asked.set()
+        await asyncio.to_thread(go_on.wait, PATIENCE)
+        await whole(*arguments)
+
+    made[0].app = slow
+    busy.sendall(WHOLE)
+    assert asked.wait(PATIENCE)
+    for _ in range(CLIENTS):
+        assert connect(WHOLE).recv(15) == b"HTTP/1.1 200 OK"
+    go_on.set()
+    assert busy.recv(15) == b"HTTP/1.1 200 OK"
+
+
+def test_a_connection_that_has_ended_leaves_nothing_behind(
+    connect: Connect, made: list[server._BoundedProtocol]
+) -> None:
+    client = connect(WHOLE)
+    assert client.recv(15) == b"HTTP/1.1 200 OK"
+    left = weakref.ref(made.pop())
+    client.close()
+    until(lambda: gc.collect() is not None and left() is None, "a timer has it")
+
+
+def test_a_client_that_asked_lately_stays(connect: Connect, monkeypatch: pytest.MonkeyPatch) -> None:
+    """However long ago it connected."""
+    monkeypatch.setattr(server, "MAX_REQUEST_SECONDS", PATIENCE)
+    clients = [connect(WHOLE) for _ in range(CLIENTS - 1)]
+    for client in reversed(clients):
+        assert client.recv(65_536).startswith(b"HTTP/1.1 200 OK")
+    clients[0].sendall(WHOLE)
+    assert clients[0].recv(15) == b"HTTP/1.1 200 OK"
+    assert connect(WHOLE).recv(15) == b"HTTP/1.1 200 OK"
+    assert list(map(has_ended, clients)) == [False, True, *(CLIENTS - 3) * [False]]
+
+
+def test_each_of_some_clients_that_come_at_once_gets_room(
+    connect: Connect, made: list[server._BoundedProtocol], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(server, "MAX_REQUEST_SECONDS", PATIENCE)
+    for _ in range(CLIENTS - 1):
+        assert connect(WHOLE).recv(15) == b"HTTP/1.1 200 OK"
+    all_have_come = threading.Event()
+    made[0].loop.call_soon_threadsafe(all_have_come.wait, PATIENCE)
+    last = [connect(WHOLE) for _ in range(3)]
+    all_have_come.set()
+    assert [client.recv(15) for client in last] == 3 * [b"HTTP/1.1 200 OK"]
 
 
 def test_a_client_that_goes_within_its_form_is_no_error(connect: Connect, logged: list[tuple[Level, str]]) -> None:
