@@ -21,6 +21,7 @@ from aiosmtpd.smtp import SMTP, Envelope, Session
 from assay.protocol import report
 from assay.reports import aggregate_dispatch, delivering
 from assay.reports.planning import days_to_plan
+from assay.reports.relay import Relay, RelayReply
 from assay.session.outgoing import Outgoing, Signed
 from assay.store import outbox, report_deliveries, suppressions
 from assay.store.leadership import Leadership
@@ -351,6 +352,25 @@ class TestTrouble:
             (suppression,) = suppressions.all_suppressions(connection)
         assert suppression.subject == "d@example.com"
         assert world.lines == ["reports: example.com to d@example.com: refused: 550 5.1.1 no such user"]
+
+    def test_a_refusal_ends_no_suppression_of_the_operator(
+        self, world: Reporting, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """Added while the relay was about to answer."""
+        world.see(seen(1))
+        world.receiver.replies["d@example.com"] = "550 5.1.1 no such user"
+        for_ever, send = suppressions.Suppression("d@example.com", 0, "by the operator", 1), Relay.send
+
+        def suppress_and_send(*arguments: Any) -> RelayReply:
+            with world.database.writing() as connection:
+                suppressions.suppress(connection, for_ever)
+            return send(*arguments)
+
+        monkeypatch.setattr(Relay, "send", suppress_and_send)
+        world.run()
+        assert world.reports()["example.com"].state == "refused"
+        with world.database.reading() as connection:
+            assert suppressions.all_suppressions(connection) == [for_ever]
 
     def test_a_relay_that_does_not_let_us_send_costs_no_destination_its_reports(self, world: Reporting) -> None:
         """As one in front of whose mynetworks nobody thought of this host."""

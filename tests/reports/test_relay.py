@@ -217,6 +217,7 @@ class TestHandingOver:
             ("550 5.1.1 no such user", "refused"),
             ("550 no", "refused"),
             ("450 4.7.1 greylisted", "deferred"),
+            ("450 5.7.1 greylisted", "deferred"),
         ],
     )
     def test_who_refuses_an_address(self, reply: str, outcome: str) -> None:

@@ -106,6 +106,25 @@ def test_a_copy_of_a_stranger_does_not_stand_in_for_the_report(
     assert count(database, schema.received_rows) == len(kept) * len(getattr(report, "rows", ()))
 
 
+@pytest.mark.parametrize("octets", ALL, ids=lambda octets: octets[:9])
+@pytest.mark.parametrize("sender", [SENDER, ReportSender()], ids=["mail", "file"])
+@pytest.mark.parametrize("report_id", ["", "1"])
+def test_another_report_with_the_same_report_id_is_no_copy(
+    database: Database, octets: bytes, sender: ReportSender, report_id: str
+) -> None:
+    """Some reporters count their reports, so two have the same report ID about the same domain and day."""
+    report = replace(parsed(octets), report_id=report_id)
+    others = [
+        replace(report, organization="Another Organization"),
+        replace(report, domain="another.example"),
+        replace(report, begin=report.begin - 1),
+    ]
+    assert keep(database, report) is NEW
+    assert [keep(database, each, NOW, sender) for each in others] == [NEW] * len(others)
+    assert keep(database, report, NOW, sender) is KNOWN
+    assert count(database, schema.received_reports) == 1 + len(others)
+
+
 def test_what_is_summed_up(database: Database) -> None:
     sums = {}
     for octets in ALL:

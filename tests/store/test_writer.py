@@ -3,16 +3,20 @@
 
 from __future__ import annotations
 
+import contextlib
+import sqlite3
+from pathlib import Path
 from typing import Any
 
 import pytest
 from msgspec.structs import replace
-from sqlalchemy import Table, func, select
+from sqlalchemy import Table, event, func, select
 
 from assay.store import schema
-from assay.store.database import Database
+from assay.store.database import Database, open_database
 from assay.store.feeding import UnwritableError
 from assay.store.rows import DmarcRow, FindingRow, PublishedRow
+from assay.store.statements import statements_of
 from assay.store.tallies import Tallies
 from assay.store.writer import Writer
 from store_rows import DAY, row
@@ -55,6 +59,26 @@ class TestOnce:
         assert total(database, schema.findings) == 4 * kept
         assert counts(database, "host") == {("mx.example.net", "", "inbound"): 400}
         assert [group["count"] for group in content(database, schema.report_groups)] == [400]
+
+    @pytest.mark.parametrize("before", [0, 2000])
+    def test_a_row_that_the_tables_forbid_is_not_left_out_in_silence(self, database: Database, before: int) -> None:
+        """Alone, or in a statement with many rows."""
+        rows = [(number.to_bytes(16, "big"), DAY) for number in [*range(before), 7, 7]]
+        with pytest.raises(UnwritableError), database.writing() as connection:
+            statements_of(database).insert(connection, schema.seen, rows)
+        assert total(database, schema.seen) == 0
+
+    def test_a_statement_has_no_more_parameters_than_each_version_of_sqlite_takes(self, tmp_path: Path) -> None:
+        """Of those before 3.32, that is 999."""
+        with contextlib.closing(open_database(str(tmp_path / "store.sqlite"))) as database:
+
+            def limit(connection: sqlite3.Connection, _: object) -> None:
+                connection.setlimit(sqlite3.SQLITE_LIMIT_VARIABLE_NUMBER, 999)
+
+            event.listen(database.engine, "connect", limit)
+            database.close()  # what is open has no limit
+            assert Writer(database).write([row(number) for number in range(1500)]) == 1500
+            assert total(database, schema.messages) == total(database, schema.seen) == 1500
 
     @pytest.mark.parametrize("before", [1, 60])
     def test_all_or_nothing(self, database: Database, before: int) -> None:

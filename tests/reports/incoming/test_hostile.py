@@ -324,6 +324,9 @@ def test_a_report_is_kept_if_it_can_be_true_and_is_about_our_domains() -> None:
     many = _changed(arrival.report.policies[0], failed=10**12)
     report = _changed(arrival.report, policies=(many,))
     assert screen(report, ours, now=NOW) == Unreadable("it counts more than 1,000,000,000,000 in all")
+    (arrival,) = read(shapes.failure_mail())
+    report = _changed(arrival.report, incidents=10**12 + 1)
+    assert screen(report, (), now=NOW) == Unreadable("it counts more than 1,000,000,000,000 in all")
 
 
 def _counting(report: ReceivedAggregate, first: int) -> ReceivedAggregate:
