@@ -309,6 +309,7 @@ def test_a_file_of_a_newer_assay_in_its_place_is_not_touched(path: Path, tmp_pat
         for _ in range(2):
             with pytest.raises(UnavailableError, match="upgrade assay on this host"):
                 Writer(database).write([row(1)])
+            assert [*path.parent.glob("store.sqlite*")] == [path], "its log would be taken for that of the next file"
         path.unlink()
         Writer(database).write([row(1)])
     assert list(exported(open_database(str(path)), Criteria())) == [row(1)]
