@@ -6,6 +6,8 @@ The daemon here is ``odd_daemon.py``, which has a toy kind of child besides the 
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import os
 import re
 import resource
@@ -16,7 +18,14 @@ from pathlib import Path
 
 import pytest
 
-from assay.daemon.child import BackOff
+from assay.config import Configuration
+from assay.config.endpoint import Endpoint
+from assay.daemon.child import BackOff, Kind
+from assay.daemon.listener import Listener
+from assay.daemon.meter import DaemonMeter
+from assay.daemon.supervisor import Supervisor
+from assay.log import Log
+from assay.store.channel import RowChannel
 from running import PATIENCE, Daemon, until
 from sending import ROWS, greet, message, results, send
 
@@ -204,6 +213,36 @@ def test_no_descriptor_left(daemon: Daemon) -> None:
     daemon.wait_for_log("cannot start a worker: pipe: Too many open files; trying again in ")
     resource.prlimit(daemon.pid, resource.RLIMIT_NOFILE, (hard, hard))
     until(lambda: served(daemon), "mail is served again", BACK_SECONDS)
+
+
+@pytest.mark.parametrize("at_call", ["first pipe", "second pipe", "fork"])
+def test_a_child_that_cannot_be_forked_takes_nothing(at_call: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The supervisor tries again and again: neither its descriptors nor the pages of figures may run out."""
+    calls = iter(("first pipe", "second pipe", "fork"))
+    ours: list[int] = []
+    pipe = os.pipe
+
+    def call() -> tuple[int, int]:
+        if next(calls) == at_call:
+            raise OSError(errno.EAGAIN, os.strerror(errno.EAGAIN))
+        ours.extend(ends := pipe())
+        return ends
+
+    monkeypatch.setattr(os, "pipe", call)
+    monkeypatch.setattr(os, "fork", call)
+    log = Log(lambda level, text: None)
+    with contextlib.closing(RowChannel()) as channel:
+        listener = Listener(Endpoint.parse("inet:1@127.0.0.1"), -1)
+        supervisor = Supervisor(listener, Configuration(), lambda: (Configuration(), log), log, _channel=channel)
+        supervisor._meter = DaemonMeter(1, log, "")
+        pages = supervisor._meter.pages.all
+        taken = [page.taken for page in pages]
+        with pytest.raises(OSError, match=f"{at_call.split()[-1]}: Resource temporarily unavailable"):
+            supervisor._spawn(Kind("toy", lambda tether: os.EX_OK))
+    assert [page.taken for page in pages] == taken
+    for end in ours:
+        with pytest.raises(OSError, match="Bad file descriptor"):
+            os.fstat(end)
 
 
 class TestWorkers:
