@@ -5,10 +5,10 @@ from __future__ import annotations
 
 import contextlib
 import os
-import sqlite3
 import stat
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -250,6 +250,7 @@ def test_the_log_of_the_old_file_is_not_taken_for_that_of_the_new(path: Path, tm
         writer.write([row(2)])
         expected = [row(2), row(7)] if how == "replaced" else [row(2)]
         assert sorted(exported(reader, Criteria()), key=lambda each: each.id) == expected
+    assert not Path(f"{path}-wal.old").exists(), "all of it is in the file"
     assert list(exported(open_database(str(old / path.name)), Criteria())) == [row(1)]
 
 
@@ -278,22 +279,42 @@ def test_any_name_of_a_directory(tmp_path: Path, name: str) -> None:
     assert [each.name for each in tmp_path.iterdir()] == [name]
 
 
-def test_a_log_that_cannot_be_emptied_is_kept(path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Somebody reads the old file."""
+@contextlib.contextmanager
+def read_by_another_process(path: Path) -> Iterator[None]:
+    """It is in a transaction that has read."""
+    program = (
+        "import sqlite3, sys; connection = sqlite3.connect(sys.argv[1], isolation_level=None); "
+        "connection.execute('BEGIN'); connection.execute('SELECT count(*) FROM messages').fetchone(); "
+        "print(flush=True); sys.stdin.read()"
+    )
+    with subprocess.Popen(
+        [sys.executable, "-c", program, path], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    ) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == b"\n"
+        yield  # to close its input ends it
+
+
+@pytest.mark.parametrize("has_connection", [True, False])
+def test_a_log_that_cannot_be_emptied_is_kept(
+    path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, has_connection: bool
+) -> None:
+    """Another process reads the old file. Without a connection to it, the log would go into the new one."""
     monkeypatch.setattr("assay.store.database.BUSY_SECONDS", 0.1)
-    old = tmp_path / "old"
-    old.mkdir()
-    with (
-        contextlib.closing(open_database(str(path))) as database,
-        contextlib.closing(sqlite3.connect(path, isolation_level=None)) as reader,
-    ):
+    old, other = tmp_path / "old", tmp_path / "other"
+    for directory in (old, other):
+        directory.mkdir()
+    with contextlib.closing(open_database(str(other / path.name))) as backup:
+        Writer(backup).write([row(7)])
+    with contextlib.closing(open_database(str(path))) as database, read_by_another_process(path):
         writer = Writer(database)
-        reader.execute("BEGIN")
-        reader.execute("SELECT count(*) FROM messages").fetchone()
         writer.write([row(1)])
         path.rename(old / path.name)
+        (other / path.name).rename(path)
+        if not has_connection:
+            database.close()
         writer.write([row(2)])
-        assert list(exported(database, Criteria())) == [row(2)]
+        assert sorted(exported(database, Criteria()), key=lambda each: each.id) == [row(2), row(7)]
     Path(f"{path}-wal.old").rename(old / f"{path.name}-wal")
     assert list(exported(open_database(str(old / path.name)), Criteria())) == [row(1)]
 
