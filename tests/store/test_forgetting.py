@@ -344,6 +344,15 @@ def test_little_of_what_is_compressed_is_searched(monkeypatch: pytest.MonkeyPatc
     assert 0 < unpacked <= written_address.MAX_UNPACKED_OCTETS
 
 
+@pytest.mark.parametrize("method", [zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA])
+def test_what_would_be_unpacked_without_a_bound_is_not_searched(method: int) -> None:
+    """100,000 octets may become gigabytes at once."""
+    archive = io.BytesIO()
+    with zipfile.ZipFile(archive, "w", method) as files:
+        files.writestr("report.xml", b"ann@gone.example " * 99)
+    assert not any("ann@gone.example" in each for each in texts_in(archive.getvalue()))
+
+
 @pytest.mark.parametrize("whom", [ADDRESS, DOMAIN, Whom(address="ann")])
 def test_all_headers_that_wait_for_failure_reports_go(database: Database, whom: Whom) -> None:
     failing = with_failure(1)
