@@ -213,6 +213,13 @@ class TestHeldSockets:
         assert not is_refused(place)
         assert Path(place.path).stat().st_mode & 0o777 == 0o660
 
+    def test_a_file_that_is_no_socket_stays(self, held: HeldSockets, tmp_path: Path) -> None:
+        path = tmp_path / "a"
+        path.write_text("of the operator")
+        with pytest.raises(OSError, match="Address already in use"):
+            held.opened(self.kind(f"unix:{path}"))
+        assert path.read_text() == "of the operator"
+
     def test_the_socket_of_another_daemon_stays(self, held: HeldSockets, tmp_path: Path) -> None:
         place = Endpoint.parse(f"unix:{tmp_path}/a")
         kind = self.kind(str(place))

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import closing, suppress
@@ -52,6 +53,24 @@ def test_an_error_of_ours_is_logged(endpoint: Endpoint, lines: list[str]) -> Non
     assert ask(endpoint, "/broken") == b""
     assert ask(endpoint, "/good").endswith(b"good")
     assert lines == ["endpoint: a client got no answer: ValueError('a bug')"]
+
+
+def test_a_client_that_leaves_is_no_error(tmp_path: Path, lines: list[str]) -> None:
+    place = Endpoint.parse(f"unix:{tmp_path}/http.sock")
+    asked, left = threading.Event(), threading.Event()
+
+    def late(_: str) -> HttpResponse:
+        asked.set()
+        left.wait(LIMIT_SECONDS)
+        return HttpResponse(HTTPStatus.OK, b"late")
+
+    log = Log(lambda _, text: lines.append(text), Level.INFO)
+    with closing(HttpServer(listen(place, 0o600, 5), {"GET /late": late}, log)):
+        with place.connect(LIMIT_SECONDS) as client:
+            client.sendall(b"GET /late HTTP/1.0\r\n\r\n")
+            assert asked.wait(LIMIT_SECONDS)
+        left.set()
+    assert lines == []
 
 
 @pytest.mark.parametrize("start", [b"GET /", b"GET /good HTTP/1.0\r\nAccept: "], ids=["the line", "a field"])
